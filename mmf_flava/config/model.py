@@ -1,0 +1,84 @@
+"""The model's configuration, ``model_config.flava``. The defaults are the paper's (Table A.1) as released."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class TransformerConfig:
+    """One stack of pre-norm transformer blocks with a final LayerNorm (§3.1)."""
+
+    hidden_size: int = 768
+    num_layers: int = 12
+    num_heads: int = 12
+    mlp_size: int = 3072
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    layer_norm_eps: float = 1e-12
+
+
+@dataclass
+class ImageEncoderConfig(TransformerConfig):
+    image_size: int = 224
+    patch_size: int = 16
+
+
+@dataclass
+class TextEncoderConfig(TransformerConfig):
+    vocab_size: int = 30522
+    max_length: int = 512
+    type_vocab_size: int = 2
+    pad_token_id: int = 0
+
+
+@dataclass
+class MultimodalEncoderConfig(TransformerConfig):
+    num_layers: int = 6
+    # torchmultimodal's encoder attends to [PAD]; Hugging Face's masks it since 2024, and so do we
+    mask_padding: bool = True
+
+
+@dataclass
+class CodebookConfig:
+    """What turns an image into one code a patch, the target of MIM and MMM.
+
+    ``type: cached`` takes the codes from the batch (``image_codes``); ``type: kmeans`` takes the nearest of the
+    centroids in ``path`` (safetensors, key ``centroids``), as small runs do.
+    """
+
+    type: str = "cached"
+    path: str | None = None
+    vocab_size: int = 8192
+
+
+@dataclass
+class LossConfig:
+    """One registered MMF loss and its weight in the sum; a loss that is not listed costs nothing."""
+
+    type: str
+    weight: float = 1.0
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+LOSSES = (
+    "flava_global_contrastive",
+    "flava_mmm_image",
+    "flava_mmm_text",
+    "flava_itm",
+    "flava_mim",
+    "flava_mlm",
+)
+
+
+@dataclass
+class FlavaConfig:
+    image_encoder: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
+    text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
+    multimodal_encoder: MultimodalEncoderConfig = field(default_factory=MultimodalEncoderConfig)
+    # 768 as in every released checkpoint; the paper's Table A.1 says 512
+    projection_size: int = 768
+    logit_scale_init: float = math.log(1 / 0.07)
+    logit_scale_max: float = math.log(100)
+    codebook: CodebookConfig = field(default_factory=CodebookConfig)
+    losses: list[LossConfig] = field(default_factory=lambda: [LossConfig(name) for name in LOSSES])

@@ -1,0 +1,71 @@
+"""The keys that ``training.trainer: flava`` adds to MMF's own sections of a recipe."""
+
+from dataclasses import dataclass, field
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+SHARDINGS = ("none", "ddp", "fsdp")
+SAMPLINGS = ("round_robin", "ratios")
+
+
+@dataclass
+class SamplingConfig:
+    """Which dataset gives which step: in turn, or drawn with these weights (the paper's are 0.70/0.15/0.15, A.2)."""
+
+    type: str = "round_robin"
+    ratios: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class TrainingConfig:
+    """``training.*`` beside what MMF's defaults have."""
+
+    precision: str = "fp32"
+    sharding: str = "none"
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    # batches whose gradients are added up before one optimizer step
+    update_frequency: int = 1
+    max_grad_l2_norm: float | None = None
+    # intra-op threads of torch; null leaves torch's own choice
+    num_threads: int | None = None
+
+
+@dataclass
+class CheckpointConfig:
+    """``checkpoint.*`` beside what MMF's defaults have."""
+
+    # how many of the newest checkpoints stay on disk; -1 keeps all
+    max_to_keep: int = 3
+
+
+@dataclass
+class ZeroShotConfig:
+    """Classification by prompts: ``dataset``'s images and labels, one prompt per template and class name."""
+
+    dataset: str = "pmd"
+    classes: list[str] = field(default_factory=list)
+    templates: list[str] = field(default_factory=list)
+
+
+@dataclass
+class RetrievalConfig:
+    """Image-to-text and text-to-image recall over ``dataset``'s captions; any of an image's captions counts."""
+
+    dataset: str = "pmd"
+    recall_at: list[int] = field(default_factory=lambda: [1, 5, 10])
+
+
+@dataclass
+class ExamplesConfig:
+    """How many masked images and sentences are filled in for the report."""
+
+    images: int = 8
+    sentences: int = 8
+
+
+@dataclass
+class EvaluationConfig:
+    """``evaluation.*`` beside what MMF's defaults have; a section that is null is not run."""
+
+    zero_shot: ZeroShotConfig | None = None
+    retrieval: RetrievalConfig | None = None
+    examples: ExamplesConfig | None = None
