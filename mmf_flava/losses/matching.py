@@ -1,0 +1,20 @@
+"""Image-text matching (§3.2)."""
+
+from typing import Any
+
+from mmf.common.registry import registry
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from mmf_flava.models.outputs import Matching
+
+
+@registry.register_loss("flava_itm")
+class ImageTextMatching(nn.Module):
+    """L_ITM: does the caption belong to the image? Cross entropy of two classes over the batch, in fp32."""
+
+    needs = "itm"
+
+    def forward(self, sample_list: Any, model_output: dict[str, Any]) -> Tensor:
+        matching: Matching = model_output[self.needs]
+        return cross_entropy(matching.logits.float(), matching.labels.view(-1))

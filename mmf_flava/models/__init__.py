@@ -1,0 +1,1 @@
+"""Three encoders and their heads; every trainable parameter of FLAVA lives here."""

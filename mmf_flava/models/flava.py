@@ -1,0 +1,117 @@
+"""FLAVA's core: three encoders, two contrastive projections and the logit scale (§3.1, Figure 2).
+
+Shapes: B batch, C channels, H height, W width, P patches, T tokens, L = 1 + (1 + P) + T, D width, E projection.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from mmf_flava.config.model import FlavaConfig
+from mmf_flava.models.image_encoder import ImageEncoder
+from mmf_flava.models.multimodal_encoder import MultimodalEncoder
+from mmf_flava.models.text_encoder import TextEncoder
+from mmf_flava.models.transformer import Encoded, initialise
+
+
+@dataclass
+class PairStates:
+    """A batch of pairs after the encoders; a pass that was not asked for is None.
+
+    image, text: clean pass, (B, 1 + P, D) and (B, T, D); what the contrastive loss takes.
+    image_masked, text_masked: masked pass, same shapes.
+    multimodal: (B, L, D) of the masked pass: [CLS_M], [CLS_I], P patches, T tokens; what MMM and ITM take.
+    """
+
+    image: Encoded | None = None
+    text: Encoded | None = None
+    image_masked: Encoded | None = None
+    text_masked: Encoded | None = None
+    multimodal: Encoded | None = None
+
+
+class Flava(nn.Module):
+    """The pure model: no losses, no heads, no MMF."""
+
+    def __init__(self, config: FlavaConfig) -> None:
+        super().__init__()
+        image_size, text_size = config.image_encoder.hidden_size, config.text_encoder.hidden_size
+        self.image_encoder = ImageEncoder(config.image_encoder)
+        self.text_encoder = TextEncoder(config.text_encoder)
+        self.multimodal_encoder = MultimodalEncoder(config.multimodal_encoder, image_size, text_size)
+        self.image_projection = nn.Linear(image_size, config.projection_size)
+        self.text_projection = nn.Linear(text_size, config.projection_size)
+        self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init))
+        self.logit_scale_max = config.logit_scale_max
+        self.apply(initialise)
+
+    def encode_image(self, image_BCHW: Tensor) -> Tensor:
+        """(B, E) unit vectors of clean images."""
+        return self.project_image(self.image_encoder(image_BCHW))
+
+    def encode_text(self, input_ids_BT: Tensor, input_mask_BT: Tensor | None = None) -> Tensor:
+        """(B, E) unit vectors of clean texts."""
+        return self.project_text(self.text_encoder(input_ids_BT, input_mask_BT))
+
+    def encode_multimodal(self, image_BCHW: Tensor, input_ids_BT: Tensor, input_mask_BT: Tensor | None = None) -> Tensor:
+        """(B, L, D) states of clean pairs; position 0 is [CLS_M]."""
+        image = self.image_encoder(image_BCHW)
+        text = self.text_encoder(input_ids_BT, input_mask_BT)
+        return self.multimodal_encoder(image.hidden, text.hidden, input_mask_BT).normed
+
+    def project_image(self, image: Encoded) -> Tensor:
+        """(B, E): the contrastive projection takes [CLS] *after* the final LayerNorm; unit length in fp32."""
+        return normalize(self.image_projection(image.cls).float(), dim=-1)
+
+    def project_text(self, text: Encoded) -> Tensor:
+        """(B, E), as ``project_image``."""
+        return normalize(self.text_projection(text.cls).float(), dim=-1)
+
+    def temperature(self) -> Tensor:
+        """exp(logit scale), the scale kept within [0, ln 100] in place as both public implementations do."""
+        with torch.no_grad():
+            self.logit_scale.clamp_(0, self.logit_scale_max)
+        return self.logit_scale.exp()
+
+    def encode_pair(
+        self,
+        image_BCHW: Tensor,
+        patch_mask_BP: Tensor,
+        input_ids_BT: Tensor,
+        input_ids_masked_BT: Tensor,
+        input_mask_BT: Tensor,
+        clean: bool = True,
+        masked: bool = True,
+    ) -> PairStates:
+        """Runs a batch of pairs; clean and masked inputs share one call of each encoder, as a batch of 2B."""
+        image, image_masked = self._encode_images(image_BCHW, patch_mask_BP, clean, masked)
+        ids = [ids for ids, wanted in ((input_ids_BT, clean), (input_ids_masked_BT, masked)) if wanted]
+        texts = self.text_encoder(torch.cat(ids), input_mask_BT.repeat(len(ids), 1))
+        text, text_masked = _split(texts, clean, masked)
+        multimodal = None
+        if image_masked is not None and text_masked is not None:
+            multimodal = self.multimodal_encoder(image_masked.hidden, text_masked.hidden, input_mask_BT)
+        return PairStates(image, text, image_masked, text_masked, multimodal)
+
+    def _encode_images(
+        self, image_BCHW: Tensor, patch_mask_BP: Tensor, clean: bool, masked: bool
+    ) -> tuple[Encoded | None, Encoded | None]:
+        encoder = self.image_encoder
+        patches = encoder.embed(image_BCHW)  # once for both passes
+        views = [patches] if clean else []
+        if masked:
+            views.append(encoder.mask(patches, patch_mask_BP))
+        return _split(encoder.encode(torch.cat(views), encoder.grid(image_BCHW)), clean, masked)
+
+
+def _split(both: Encoded, clean: bool, masked: bool) -> tuple[Encoded | None, Encoded | None]:
+    """The clean and the masked half of a batch that may hold either or both."""
+    if not (clean and masked):
+        return (both, None) if clean else (None, both)
+    half = len(both.hidden) // 2
+    return (
+        Encoded(both.hidden[:half], both.normed[:half]),
+        Encoded(both.hidden[half:], both.normed[half:]),
+    )

@@ -1,0 +1,52 @@
+"""The image encoder: a ViT whose masked patches are replaced by a learned vector (§3.1, §3.2).
+
+Shapes: B batch, C channels, H height, W width, P patches, D width of the model.
+"""
+
+import torch
+from timm.layers import PatchEmbed, resample_abs_pos_embed
+from torch import Tensor, nn
+
+from mmf_flava.config.model import ImageEncoderConfig
+from mmf_flava.models.transformer import Encoded, Transformer
+
+
+class ImageEncoder(Transformer):
+    """timm's patch embedding and blocks, [CLS] first, learned positions. Keys are those of timm's ViT."""
+
+    def __init__(self, config: ImageEncoderConfig) -> None:
+        super().__init__(config)
+        self.patch_embed = PatchEmbed(
+            config.image_size, config.patch_size, embed_dim=config.hidden_size, strict_img_size=False
+        )
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.patch_embed.num_patches, config.hidden_size))
+
+    def embed(self, image_BCHW: Tensor) -> Tensor:
+        """(B, P, D): one vector a patch, before masking and positions."""
+        return self.patch_embed(image_BCHW)
+
+    def mask(self, patches_BPD: Tensor, patch_mask_BP: Tensor) -> Tensor:
+        """(B, P, D): the same with the vectors of masked patches (True) replaced by the learned mask vector."""
+        return torch.where(patch_mask_BP[..., None], self.mask_token.to(patches_BPD.dtype), patches_BPD)
+
+    def encode(self, patches_BPD: Tensor, grid: tuple[int, int]) -> Encoded:
+        """Adds [CLS] and positions (interpolated where the grid is not the trained one) and runs the blocks."""
+        position = self.pos_embed
+        if grid != self.patch_embed.grid_size:
+            position = resample_abs_pos_embed(position, list(grid), list(self.patch_embed.grid_size))
+        cls = self.cls_token.expand(len(patches_BPD), -1, -1).to(patches_BPD.dtype)
+        return super().forward(torch.cat([cls, patches_BPD], dim=1) + position)
+
+    def grid(self, image_BCHW: Tensor) -> tuple[int, int]:
+        """Rows and columns of patches of these images."""
+        height, width = self.patch_embed.patch_size
+        return image_BCHW.shape[-2] // height, image_BCHW.shape[-1] // width
+
+    def forward(self, image_BCHW: Tensor, patch_mask_BP: Tensor | None = None) -> Encoded:  # type: ignore[override]
+        """Encodes images, (B, 1 + P, D); patches where ``patch_mask_BP`` is True are hidden from the model."""
+        patches = self.embed(image_BCHW)
+        if patch_mask_BP is not None:
+            patches = self.mask(patches, patch_mask_BP)
+        return self.encode(patches, self.grid(image_BCHW))

@@ -1,0 +1,168 @@
+"""``model: flava`` of MMF: a SampleList in, FLAVA's states and losses out (§3.2, Figure 2).
+
+Shapes: B batch, P patches, T tokens, N masked positions.
+"""
+
+from typing import Any
+
+from mmf.common.registry import registry
+from mmf.models.base_model import BaseModel
+from mmf.modules.losses import MMFLoss
+from torch import Tensor, nn
+
+from mmf_flava.config.model import FlavaConfig
+from mmf_flava.config.recipes import recipe
+from mmf_flava.config.schema import near_miss, parse, plain
+from mmf_flava.errors import UserError
+from mmf_flava.models.codebook import build_codebook
+from mmf_flava.models.flava import Flava
+from mmf_flava.models.heads import MaskedPredictionHead, MatchingHead
+from mmf_flava.models.outputs import Contrast, MaskedPrediction, Matching
+from mmf_flava.models.transformer import initialise
+
+IGNORED_LABEL = -1
+
+
+@registry.register_model("flava")
+class FlavaPretraining(BaseModel):
+    """FLAVA's core, the heads that the listed losses need, and those losses with their weights.
+
+    A batch of pairs feeds the global contrastive loss from a clean pass, MMM and ITM from a masked one; a batch of
+    images feeds MIM and a batch of texts MLM, from one masked pass each.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        given = {key: value for key, value in plain(config).items() if key != "model"}  # MMF adds the model's name
+        self.settings = parse(FlavaConfig, given, "model_config.flava")
+        self._logged_warning["losses_present"] = True  # MMF warns of models that compute their losses themselves
+
+    @classmethod
+    def config_path(cls) -> str:
+        return recipe("defaults")
+
+    def build(self) -> None:
+        self.flava = Flava(self.settings)
+        self.codebook = build_codebook(self.settings.codebook)
+
+    def init_losses(self) -> None:
+        """Builds the losses that the recipe lists, by MMF's own registry, and the heads that they need."""
+        for loss in self.settings.losses:
+            if registry.get_loss_class(loss.type) is None:
+                known = registry.mapping["loss_name_mapping"]
+                raise UserError(
+                    f"model_config.flava.losses: no loss named '{loss.type}' is registered.{near_miss(loss.type, known)}"
+                )
+        self.losses = nn.ModuleList(MMFLoss({"type": loss.type, "params": loss.params}) for loss in self.settings.losses)
+        self.needs = [loss.loss_criterion.needs for loss in self.losses]
+        self.heads = nn.ModuleDict({name: self._head(name) for name in self.needs if name != "contrast"})
+        self.heads.apply(initialise)
+
+    def _head(self, name: str) -> nn.Module:
+        image, text, pair = (
+            self.settings.image_encoder,
+            self.settings.text_encoder,
+            self.settings.multimodal_encoder,
+        )
+        if name == "itm":
+            return MatchingHead(pair.hidden_size)
+        encoder = {"mim": image, "mlm": text}.get(name, pair)
+        vocabulary = self.settings.codebook.vocab_size if name in ("mim", "mmm_image") else text.vocab_size
+        return MaskedPredictionHead(encoder.hidden_size, vocabulary, encoder.layer_norm_eps)
+
+    def forward(self, sample_list: Any) -> dict[str, Any]:
+        """``{"losses": {"train/pmd/flava_itm": (1,), ...}}`` and, by name, what the losses were computed from."""
+        if "image" in sample_list and "input_ids" in sample_list:
+            output = self._forward_pair(sample_list)
+        elif "image" in sample_list:
+            output = self._forward_image(sample_list)
+        else:
+            output = self._forward_text(sample_list)
+        losses = {}
+        for need, loss, settings in zip(self.needs, self.losses, self.settings.losses, strict=True):
+            if need in output:
+                losses.update({key: settings.weight * value for key, value in loss(sample_list, output).items()})
+        return {**output, "losses": losses}
+
+    def _forward_pair(self, batch: Any) -> dict[str, Any]:
+        clean = "contrast" in self.needs
+        masked = any(name in self.heads for name in ("mmm_image", "mmm_text", "itm"))
+        if not (clean or masked):
+            return {}
+        states = self.flava.encode_pair(
+            batch["image"],
+            batch["image_patch_mask"],
+            batch["input_ids"],
+            batch["input_ids_masked"],
+            batch["input_mask"],
+            clean=clean,
+            masked=masked,
+        )
+        positive = batch["is_correct"].bool()
+        output: dict[str, Any] = {}
+        if states.image is not None and states.text is not None:
+            output["contrast"] = Contrast(
+                self.flava.project_image(states.image),
+                self.flava.project_text(states.text),
+                self.flava.temperature(),
+                positive,
+            )
+        if states.multimodal is None:
+            return output
+        # [CLS_M], [CLS_I], P patches, T tokens
+        patches = batch["image_patch_mask"].shape[1]
+        normed = states.multimodal.normed
+        if "mmm_image" in self.heads:
+            mask = batch["image_patch_mask"] & positive[:, None]
+            output["mmm_image"] = self._predict("mmm_image", normed[:, 2 : 2 + patches], mask, self._codes(batch))
+        if "mmm_text" in self.heads:
+            mask = (batch["lm_label_ids"] != IGNORED_LABEL) & positive[:, None]
+            output["mmm_text"] = self._predict("mmm_text", normed[:, 2 + patches :], mask, batch["lm_label_ids"])
+        if "itm" in self.heads:
+            output["itm"] = Matching(self.heads["itm"](states.multimodal.cls), batch["is_correct"].long())
+        return output
+
+    def _forward_image(self, batch: Any) -> dict[str, Any]:
+        if "mim" not in self.heads:
+            return {}
+        mask = batch["image_patch_mask"]
+        states = self.flava.image_encoder(batch["image"], mask)
+        return {"mim": self._predict("mim", states.normed[:, 1:], mask, self._codes(batch))}
+
+    def _forward_text(self, batch: Any) -> dict[str, Any]:
+        if "mlm" not in self.heads:
+            return {}
+        labels = batch["lm_label_ids"]
+        states = self.flava.text_encoder(batch["input_ids_masked"], batch["input_mask"])
+        return {"mlm": self._predict("mlm", states.normed, labels != IGNORED_LABEL, labels)}
+
+    def _predict(self, head: str, states_BLD: Tensor, mask_BL: Tensor, labels_BL: Tensor) -> MaskedPrediction:
+        """Runs a head at the masked positions only."""
+        return MaskedPrediction(self.heads[head](states_BLD[mask_BL]), labels_BL[mask_BL])
+
+    def _codes(self, batch: Any) -> Tensor:
+        """(B, P) codes: from the batch where they are cached, else from the codebook."""
+        if "image_codes" in batch:
+            return batch["image_codes"]
+        if self.codebook is None:
+            raise UserError(
+                f"Batches of dataset '{batch.dataset_name}' bring no image_codes and model_config.flava.codebook.type is "
+                "'cached'; name a codebook, or cache the codes beside the dataset."
+            )
+        return self.codebook(batch["image_for_codebook"])
+
+    def get_optimizer_parameters(self, config: Any) -> list[dict[str, Any]]:
+        """Two groups: weight decay does not touch biases, LayerNorms and the logit scale (MMF's habit for BERT)."""
+        decayed, free = [], []
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                (decayed if parameter.ndim > 1 else free).append(parameter)
+        return [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
+
+    def encode_image(self, image_BCHW: Tensor) -> Tensor:
+        """See ``Flava.encode_image``; what evaluations ask of a model."""
+        return self.flava.encode_image(image_BCHW)
+
+    def encode_text(self, input_ids_BT: Tensor, input_mask_BT: Tensor | None = None) -> Tensor:
+        """See ``Flava.encode_text``."""
+        return self.flava.encode_text(input_ids_BT, input_mask_BT)

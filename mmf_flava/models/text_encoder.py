@@ -1,0 +1,33 @@
+"""The text encoder: BERT's embeddings before the same pre-norm blocks as the image encoder (§3.1).
+
+Shapes: B batch, T tokens, D width.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from mmf_flava.config.model import TextEncoderConfig
+from mmf_flava.models.transformer import Encoded, Transformer
+
+
+class TextEncoder(Transformer):
+    """Word, position and (always zero) token-type embeddings, LayerNorm, then the blocks. [CLS] is token 0."""
+
+    def __init__(self, config: TextEncoderConfig) -> None:
+        super().__init__(config)
+        width = config.hidden_size
+        self.word_embeddings = nn.Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
+        self.position_embeddings = nn.Embedding(config.max_length, width)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width)
+        self.embedding_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.embedding_dropout = nn.Dropout(config.dropout)
+
+    def forward(self, input_ids_BT: Tensor, mask_BT: Tensor | None = None) -> Encoded:  # type: ignore[override]
+        """Encodes tokens, (B, T, D); ``mask_BT`` is False on padding."""
+        position = torch.arange(input_ids_BT.shape[1], device=input_ids_BT.device)
+        x = (
+            self.word_embeddings(input_ids_BT)
+            + self.position_embeddings(position)
+            + self.token_type_embeddings.weight[0]
+        )
+        return super().forward(self.embedding_dropout(self.embedding_norm(x)), mask_BT)

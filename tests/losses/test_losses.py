@@ -1,0 +1,65 @@
+"""The formulas against numbers worked out by hand."""
+
+import math
+
+import pytest
+import torch
+from mmf.common.registry import registry
+
+import mmf_flava.plugin  # noqa: F401  registers the losses
+from mmf_flava.config.model import LOSSES
+from mmf_flava.losses.contrastive import contrastive_loss
+from mmf_flava.losses.masked_modeling import masked_cross_entropy
+from mmf_flava.losses.matching import ImageTextMatching
+from mmf_flava.models.outputs import Contrast, Matching
+
+
+def test_all_six_are_registered_with_mmf():
+    assert all(registry.get_loss_class(name) is not None for name in LOSSES)
+
+
+def contrast(positive, temperature=1.0):
+    """Two images along the axes, two texts: the first matches its image, the second lies between both."""
+    text = torch.tensor([[1.0, 0.0], [math.sqrt(0.5), math.sqrt(0.5)]], requires_grad=True)
+    return Contrast(torch.eye(2), text, torch.tensor(temperature), torch.tensor(positive))
+
+
+def test_contrastive_by_hand():
+    r = math.sqrt(0.5)
+    image_rows = -math.log(math.e / (math.e + math.exp(r))) - math.log(math.exp(r) / (1 + math.exp(r)))
+    text_rows = -math.log(math.e / (math.e + 1)) - math.log(0.5)
+    assert contrastive_loss(contrast([True, True])).item() == pytest.approx((image_rows + text_rows) / 4)
+
+
+def test_mismatched_pairs_lose_their_row_but_stay_as_negatives():
+    r = math.sqrt(0.5)
+    image_row = -math.log(math.e / (math.e + math.exp(r)))
+    text_row = -math.log(math.e / (math.e + 1))
+    assert contrastive_loss(contrast([True, False])).item() == pytest.approx((image_row + text_row) / 2)
+
+
+def test_no_matching_pair_is_zero_with_zero_gradient():
+    pair = contrast([False, False])
+    loss = contrastive_loss(pair)
+    loss.backward()
+    assert loss.item() == 0 and pair.text.grad.abs().sum() == 0
+
+
+def test_masked_cross_entropy_by_hand():
+    logits = torch.tensor([[0.0, 0.0], [math.log(3), 0.0]])
+    loss = masked_cross_entropy(logits, torch.tensor([0, 0]))
+    assert loss.item() == pytest.approx((math.log(2) + math.log(4 / 3)) / 2)
+
+
+def test_masked_cross_entropy_of_nothing_is_zero():
+    logits = torch.zeros(0, 5, requires_grad=True)
+    loss = masked_cross_entropy(logits, torch.zeros(0, dtype=torch.long))
+    loss.backward()
+    assert loss.item() == 0
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 1)])
+def test_matching_takes_labels_of_either_shape(shape):
+    logits = torch.tensor([[0.0, math.log(3)], [0.0, math.log(3)]])
+    output = {"itm": Matching(logits, torch.tensor([1, 0]).view(shape))}
+    assert ImageTextMatching()({}, output).item() == pytest.approx((-math.log(0.75) - math.log(0.25)) / 2)
