@@ -1,0 +1,58 @@
+"""The one bridge to MMF's own builders: what differs between MMF's lines is spelt here and nowhere else."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import omegaconf
+from mmf.common.registry import registry
+from mmf.utils.build import build_dataset, build_optimizer, build_scheduler
+from mmf.utils.build import build_model as mmf_build_model
+from mmf.utils.configuration import get_default_config_path, get_mmf_env, load_yaml
+from mmf.utils.logger import TensorboardLogger
+from omegaconf import OmegaConf
+from torch import nn
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+__all__ = [
+    "TensorboardLogger",
+    "build_dataset",
+    "build_model",
+    "build_optimizer",
+    "build_scheduler",
+    "default_keys",
+    "log",
+    "quiet_console",
+    "save_dir",
+]
+
+
+def build_model(config: Any) -> nn.Module:
+    """The model of the recipe (``model: name`` with ``model_config.name``), its losses included."""
+    attributes = config.model_config[config.model]
+    with omegaconf.open_dict(attributes):
+        attributes.model = config.model
+    return mmf_build_model(attributes)
+
+
+def default_keys(section: str) -> set[str]:
+    """The keys of a section (``training``, ``checkpoint``, ...) in MMF's own defaults."""
+    return set(OmegaConf.select(load_yaml(get_default_config_path()), section) or {})
+
+
+def log(message: str) -> None:
+    """One line to MMF's log, on the terminal and in ``train.log``; the master process only."""
+    registry.get("writer").write(message)
+
+
+@contextmanager
+def quiet_console() -> Iterator[None]:
+    """Lets log lines pass above a progress bar instead of through it."""
+    with logging_redirect_tqdm([logging.getLogger("mmf.train"), logging.getLogger("py.warnings")]):
+        yield
+
+
+def save_dir() -> str:
+    """The folder of this run, ``env.save_dir``."""
+    return str(get_mmf_env(key="save_dir"))

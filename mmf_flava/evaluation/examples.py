@@ -1,0 +1,93 @@
+"""What the model fills in: masked images and sentences with its guesses, for people to look at.
+
+Shapes: B batch, P patches, T tokens, h and w pixels of the codebook's view.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from mmf_flava.config.run import ExamplesConfig
+
+GREY = 0.5
+WINDOW = 40  # tokens of a long text that are shown
+
+
+class ExampleWriter:
+    """Writes ``examples.json`` and its pictures into a folder.
+
+    Images need a codebook that can draw its codes (``decode``); without one only sentences are written.
+    """
+
+    def __init__(self, folder: Path, config: ExamplesConfig) -> None:
+        self.folder, self.config = folder, config
+        self.images: list[dict[str, Any]] = []
+        self.sentences: list[dict[str, Any]] = []
+
+    @torch.no_grad()
+    def add(self, model: Any, batch: Any, tokenizer: Any | None) -> None:
+        """Fills in one batch of any dataset; pairs and unimodal batches share the places evenly."""
+        output = model(batch)
+        pairs = "image" in batch and "input_ids" in batch
+        for name, text in (("mim", False), ("mmm_image", False), ("mlm", True), ("mmm_text", True)):
+            if name not in output:
+                continue
+            guesses = output[name].logits.argmax(-1)
+            kind = "mmm" if pairs else name
+            if text and tokenizer is not None:
+                self._add_sentences(batch, guesses, kind, tokenizer)
+            elif not text and hasattr(model.codebook, "decode"):
+                self._add_images(batch, guesses, kind, model.codebook)
+
+    def _add_images(self, batch: Any, guesses: Tensor, kind: str, codebook: Any) -> None:
+        original, mask = batch["image_for_codebook"], batch["image_patch_mask"]
+        codes = codebook(original)
+        codes[mask] = guesses
+        side = codebook.patch_size
+        grid = (original.shape[-2] // side, original.shape[-1] // side)
+        hidden = interpolate(mask.view(-1, 1, *grid).float(), size=original.shape[-2:]) > 0
+        masked = original.masked_fill(hidden, GREY)
+        filled = torch.where(hidden, codebook.decode(codes, grid), original)
+        for row in range(min(self.config.images // 2, len(original))):
+            stem = f"{kind}_{row}"
+            views = {"original": original[row], "masked": masked[row], "filled": filled[row]}
+            entry = {"id": batch["sample_id"][row], "kind": kind, "caption": None}
+            for view, pixels in views.items():
+                entry[view] = self._save(f"{stem}_{view}.png", pixels)
+            if kind == "mmm":
+                entry["caption"] = batch["captions"][row][0]
+            self.images.append(entry)
+
+    def _add_sentences(self, batch: Any, guesses: Tensor, kind: str, tokenizer: Any) -> None:
+        labels = batch["lm_label_ids"]
+        guess = labels.clone()
+        guess[labels != -1] = guesses
+        for row in range(min(self.config.sentences // 2, len(labels))):
+            places = batch["input_mask"][row].nonzero().flatten().tolist()[1:-1][:WINDOW]  # without [CLS] and [SEP]
+            tokens: list[dict[str, Any]] = []
+            for place in places:
+                text = tokenizer.id_to_token(int(batch["input_ids"][row, place]))
+                token = {"text": text, "masked": bool(labels[row, place] != -1)}
+                if token["masked"]:
+                    token["guess"] = tokenizer.id_to_token(int(guess[row, place]))
+                    token["right"] = token["guess"] == text
+                tokens.append(token)
+            image = f"mmm_{row}_original.png" if kind == "mmm" and row < self.config.images // 2 else None
+            self.sentences.append({"id": batch["sample_id"][row], "kind": kind, "image": image, "tokens": tokens})
+
+    def _save(self, name: str, pixels_3hw: Tensor) -> str:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        array = (pixels_3hw.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+        Image.fromarray(array).save(self.folder / name)
+        return name
+
+    def write(self) -> None:
+        """Writes ``examples.json``, last, so that it never names a picture that is not there."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"images": self.images, "sentences": self.sentences}, indent=1)
+        (self.folder / "examples.json").write_text(text)

@@ -1,0 +1,100 @@
+"""Everything that a recipe's ``evaluation`` section asks for, on one split."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from mmf_flava.config.run import EvaluationConfig
+from mmf_flava.data.sampling import evaluation_loader
+from mmf_flava.evaluation import retrieval, zero_shot
+from mmf_flava.evaluation.zero_shot import ZeroShotResult
+
+
+@dataclass
+class SplitResult:
+    """losses: mean of each loss over the split; the rest is None where the recipe does not ask for it."""
+
+    losses: dict[str, float] = field(default_factory=dict)
+    zero_shot: ZeroShotResult | None = None
+    retrieval: dict[str, float] | None = None
+
+    def figures(self) -> dict[str, Any]:
+        """The few numbers that a line of ``metrics.jsonl`` holds."""
+        figures: dict[str, Any] = {"losses": self.losses}
+        if self.zero_shot is not None:
+            figures["zero_shot"] = {"accuracy": self.zero_shot.accuracy, "count": len(self.zero_shot.targets)}
+        if self.retrieval is not None:
+            figures["retrieval"] = self.retrieval
+        return figures
+
+    def sentence(self) -> str:
+        """The same in words, for the log."""
+        parts = [f"{name} {value:.3f}" for name, value in self.losses.items()]
+        if self.zero_shot is not None:
+            parts.append(f"zero-shot accuracy {self.zero_shot.accuracy:.3f} on {len(self.zero_shot.targets)} images")
+        if self.retrieval is not None:
+            parts += [f"{key} {value:.3f}" for key, value in self.retrieval.items() if key.endswith("_r1")]
+        return ", ".join(parts)
+
+
+class EvaluationSuite:
+    """Evaluates a model on the splits of a run's datasets.
+
+    Args:
+        datasets: split name -> dataset name -> dataset.
+
+    Raises:
+        UserError: a section of the recipe that cannot be run, named at once rather than after training.
+    """
+
+    def __init__(
+        self,
+        config: EvaluationConfig,
+        datasets: dict[str, dict[str, Any]],
+        batch_size: int,
+        num_workers: int,
+        device: torch.device,
+    ) -> None:
+        self.config, self.datasets, self.device = config, datasets, device
+        self.batch_size, self.num_workers = batch_size, num_workers
+        names = sorted({name for split in datasets.values() for name in split})
+        if config.zero_shot is not None:
+            zero_shot.check(config.zero_shot, names)
+        if config.retrieval is not None:
+            retrieval.check(config.retrieval, names)
+
+    def run(self, model: Any, split: str) -> SplitResult:
+        """Losses, zero-shot classification and retrieval on ``split``; the model is left in training mode as found."""
+        training = model.training
+        model.eval()
+        datasets = self.datasets[split]
+        result = SplitResult(losses=self._losses(model, split))
+        if (section := self.config.zero_shot) is not None and section.dataset in datasets:
+            result.zero_shot = zero_shot.classify(
+                model, self.batches(split, section.dataset), datasets[section.dataset].text_processor, section, self.device
+            )
+        if (recall := self.config.retrieval) is not None and recall.dataset in datasets:
+            result.retrieval = retrieval.retrieve(
+                model, self.batches(split, recall.dataset), datasets[recall.dataset].text_processor, recall, self.device
+            )
+        model.train(training)
+        return result
+
+    @torch.no_grad()
+    def _losses(self, model: Any, split: str) -> dict[str, float]:
+        sums: dict[str, float] = defaultdict(float)
+        counts: dict[str, int] = defaultdict(int)
+        for name in self.datasets[split]:
+            for batch in self.batches(split, name):
+                size = len(batch["sample_id"])
+                for key, value in model(batch.to(self.device))["losses"].items():
+                    loss = key.rpartition("/")[2]
+                    sums[loss] += value.item() * size
+                    counts[loss] += size
+        return {loss: sums[loss] / counts[loss] for loss in sums}
+
+    def batches(self, split: str, name: str) -> Any:
+        """Batches of one dataset of a split, each sample once, in order."""
+        return evaluation_loader(self.datasets[split][name], self.batch_size, self.num_workers)

@@ -1,0 +1,1 @@
+"""The trainer ``training.trainer: flava``: loop, precision, sharding, checkpoints."""

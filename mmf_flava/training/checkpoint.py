@@ -1,0 +1,144 @@
+"""Checkpoints: safetensors and JSON, never a pickle; written beside their place and renamed into it.
+
+A run folder holds ``checkpoints/update_00000200/{model,optimizer}.safetensors, state.json`` and ``checkpoints/latest``,
+which names the newest complete one.
+"""
+
+import base64
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mmf_flava.errors import UserError
+
+LATEST = "latest"
+
+
+class CheckpointFolder:
+    """The checkpoints of one run.
+
+    Args:
+        folder: the run's folder; ``checkpoints`` is made inside it.
+        max_to_keep: newest checkpoints that stay, -1 for all.
+    """
+
+    def __init__(self, folder: str | Path, max_to_keep: int = 3) -> None:
+        self.folder = Path(folder) / "checkpoints"
+        self.max_to_keep = max_to_keep
+
+    def latest(self) -> Path | None:
+        """The newest complete checkpoint, or None where there is none."""
+        pointer = self.folder / LATEST
+        path = self.folder / pointer.read_text().strip() if pointer.is_file() else None
+        return path if path is not None and (path / "state.json").is_file() else None
+
+    def save(self, update: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Path:
+        """Writes a checkpoint; an older one of the same update is replaced, older ones beyond the limit are removed."""
+        path = self.folder / f"update_{update:08d}"
+        temporary = self.folder / f".{path.name}.writing"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, temporary / "model.safetensors")
+        tensors, description = _flatten_optimizer(optimizer.state_dict())
+        save_file(tensors, temporary / "optimizer.safetensors")
+        text = json.dumps({"update": update, "optimizer": description, "rng": _rng_state(), **state}, indent=1)
+        (temporary / "state.json").write_text(text)
+        for file in temporary.iterdir():
+            _fsync(file)
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(temporary, path)
+        pointer = self.folder / f".{LATEST}.writing"
+        pointer.write_text(path.name)
+        _fsync(pointer)
+        os.replace(pointer, self.folder / LATEST)
+        self._prune()
+        return path
+
+    def _prune(self) -> None:
+        if self.max_to_keep > 0:
+            for old in sorted(self.folder.glob("update_*"))[: -self.max_to_keep]:
+                shutil.rmtree(old)
+
+
+def load_model(path: Path, model: nn.Module) -> None:
+    """Loads the weights of a checkpoint folder or of a ``.safetensors`` file into ``model``.
+
+    Raises:
+        UserError: no such file, or keys or shapes that do not fit; all of them are named.
+    """
+    file = path / "model.safetensors" if path.is_dir() else path
+    if not file.is_file() or file.suffix != ".safetensors":
+        raise UserError(f"{path} is neither a checkpoint folder of mmf_flava nor a .safetensors file.")
+    own, given = model.state_dict(), load_file(file)
+    problems = [f"missing {key}" for key in own.keys() - given.keys()]
+    problems += [f"unknown {key}" for key in given.keys() - own.keys()]
+    problems += [
+        f"{key} is {tuple(given[key].shape)}, the model's is {tuple(own[key].shape)}"
+        for key in own.keys() & given.keys()
+        if own[key].shape != given[key].shape
+    ]
+    if problems:
+        shown = "; ".join(sorted(problems)[:5])
+        raise UserError(f"{file} does not fit the model of this recipe ({len(problems)} keys): {shown}.")
+    model.load_state_dict(given)
+
+
+def load_state(path: Path, optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
+    """Loads the optimizer's state of a checkpoint folder, where one is given, and returns ``state.json``."""
+    state = json.loads((path / "state.json").read_text())
+    if optimizer is not None:
+        tensors = load_file(path / "optimizer.safetensors")
+        optimizer.load_state_dict(_unflatten_optimizer(tensors, state["optimizer"]))
+    return state
+
+
+def restore_rng(state: dict[str, Any]) -> None:
+    """Sets Python's, numpy's and torch's generators as they were when ``state`` was saved."""
+    rng = state["rng"]
+    version, internal, gauss = rng["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, position, has_gauss, cached = rng["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(torch.frombuffer(bytearray(base64.b64decode(rng["torch"])), dtype=torch.uint8))
+
+
+def _rng_state() -> dict[str, Any]:
+    name, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": [name, keys.tolist(), position, has_gauss, cached],
+        "torch": base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode(),
+    }
+
+
+def _flatten_optimizer(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors under ``<parameter>.<name>``; numbers and parameter groups as JSON."""
+    tensors, numbers = {}, {}
+    for parameter, values in state["state"].items():
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"{parameter}.{name}"] = value.contiguous()
+            else:
+                numbers[f"{parameter}.{name}"] = value
+    return tensors, {"numbers": numbers, "param_groups": state["param_groups"]}
+
+
+def _unflatten_optimizer(tensors: dict[str, Tensor], description: dict[str, Any]) -> dict[str, Any]:
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in [*tensors.items(), *description["numbers"].items()]:
+        parameter, _, name = key.partition(".")
+        state.setdefault(int(parameter), {})[name] = value
+    return {"state": state, "param_groups": description["param_groups"]}
+
+
+def _fsync(file: Path) -> None:
+    with open(file, "rb") as handle:
+        os.fsync(handle.fileno())

@@ -1,0 +1,106 @@
+"""The files that a run leaves in its folder: metrics, evaluation, examples, predictions, report."""
+
+import itertools
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from mmf_flava.config.run import ExamplesConfig
+from mmf_flava.evaluation.examples import ExampleWriter
+from mmf_flava.evaluation.suite import EvaluationSuite, SplitResult
+from mmf_flava.report import write_report
+
+
+class Results:
+    """The run's folder without its checkpoints."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.first_losses: dict[str, float] = {}
+        self.last_losses: dict[str, float] = {}
+        self.summary: dict[str, Any] = {}
+
+    def set_aside(self) -> None:
+        """Moves an earlier run's metrics and checkpoints to ``previous/``: starting anew must not cost them."""
+        previous = self.folder / "previous"
+        found = [
+            self.folder / name
+            for name in ("metrics.jsonl", "checkpoints", "evaluation.json", "summary.json", "examples", "report.html")
+            if (self.folder / name).exists()
+        ]
+        if not found:
+            return
+        place = next(p for n in itertools.count(1) if not (p := previous / str(n)).exists())
+        place.mkdir(parents=True)
+        for path in found:
+            os.replace(path, place / path.name)
+
+    def note_losses(self, losses: dict[str, float]) -> None:
+        """Keeps each loss's first and last value."""
+        self.first_losses = {**losses, **self.first_losses}
+        self.last_losses.update(losses)
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Writes ``summary.json``: what was trained, on what, how long."""
+        self.summary = {**summary, "first_losses": self.first_losses, "last_losses": self.last_losses}
+        self._write("summary.json", self.summary)
+
+    def write_evaluation(self, split: str, update: int, result: SplitResult) -> None:
+        """Writes ``evaluation.json``: the figures of a finished model."""
+        evaluation: dict[str, Any] = {"split": split, "update": update, "losses": result.losses}
+        if result.zero_shot is not None:
+            evaluation["zero_shot"] = result.zero_shot.summary()
+        if result.retrieval is not None:
+            evaluation["retrieval"] = result.retrieval
+        self._write("evaluation.json", evaluation)
+
+    def write_examples(self, model: Any, suite: EvaluationSuite, config: ExamplesConfig) -> None:
+        """Writes ``examples/``: the first test batch of each dataset, filled in by the model."""
+        writer = ExampleWriter(self.folder / "examples", config)
+        for name, dataset in suite.datasets["test"].items():
+            tokenizer = getattr(getattr(dataset, "text_processor", None), "tokenizer", None)
+            writer.add(model, next(iter(suite.batches("test", name))).to(suite.device), tokenizer)
+        writer.write()
+
+    def write_predictions(self, split: str, rows: list[dict[str, Any]]) -> Path:
+        """Writes ``reports/zero_shot_<split>.json``, one row per image, and returns its path."""
+        (self.folder / "reports").mkdir(parents=True, exist_ok=True)
+        return self._write(f"reports/zero_shot_{split}.json", rows)
+
+    def closing_lines(self, split: str, result: SplitResult) -> list[str]:
+        """What was trained, how long, how good, and where to look: the last lines of a run."""
+        lines = []
+        if self.summary:
+            s = self.summary
+            lines.append(
+                f"Trained {s['model']} ({s['parameters'] / 1e6:.1f} M parameters) on {', '.join(s['datasets'])}: "
+                f"{s['updates']} updates, {s['samples']:,} samples, {s['seconds'] / 60:.1f} minutes."
+            )
+            changes = ", ".join(
+                f"{name.removeprefix('flava_')} {first:.2f} -> {self.last_losses.get(name, first):.2f}"
+                for name, first in sorted(self.first_losses.items())
+            )
+            lines.append(f"Losses, first to last: {changes}.")
+        if (zero_shot := result.zero_shot) is not None:
+            lines.append(
+                f"Zero-shot accuracy {zero_shot.accuracy:.4f} on {len(zero_shot.targets)} held-out images "
+                f"({split} split, chance {1 / len(zero_shot.classes):.2f})."
+            )
+        if (recall := result.retrieval) is not None:
+            lines.append(
+                f"Recall@1 image -> text {recall.get('image_to_text_r1', float('nan')):.4f}, text -> image "
+                f"{recall.get('text_to_image_r1', float('nan')):.4f} ({recall['images']} images, "
+                f"{recall['captions']} captions)."
+            )
+        if (self.folder / "metrics.jsonl").is_file():
+            lines.append(f"Report: {write_report([self.folder])}")
+        return lines
+
+    def _write(self, name: str, content: Any) -> Path:
+        """Writes JSON under a temporary name and renames it into place."""
+        path = self.folder / name
+        temporary = path.with_name(f".{path.name}.writing")
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        os.replace(temporary, path)
+        return path

@@ -1,0 +1,66 @@
+"""What a recipe says to the trainer, checked before anything is built."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from mmf_flava.compat import mmf_api
+from mmf_flava.config.run import (
+    PRECISIONS,
+    SAMPLINGS,
+    SHARDINGS,
+    CheckpointConfig,
+    EvaluationConfig,
+    TrainingConfig,
+)
+from mmf_flava.config.schema import check_keys, near_miss, one_of, parse, positive, subset
+from mmf_flava.errors import UserError
+
+
+@dataclass
+class Settings:
+    """Our own part of the recipe; MMF's keys are read from its configuration directly."""
+
+    training: TrainingConfig
+    checkpoint: CheckpointConfig
+    evaluation: EvaluationConfig
+    datasets: list[str]
+
+
+def read_settings(config: Any) -> Settings:
+    """Checks ``training``, ``checkpoint`` and ``evaluation`` against MMF's keys and ours.
+
+    Raises:
+        UserError: an unknown key, a wrong type, a size that cannot be, or a choice that does not exist.
+    """
+    sections = {}
+    for name, schema in (
+        ("training", TrainingConfig),
+        ("checkpoint", CheckpointConfig),
+        ("evaluation", EvaluationConfig),
+    ):
+        check_keys(config[name], mmf_api.default_keys(name) | {*schema.__dataclass_fields__}, name)
+        sections[name] = parse(schema, subset(schema, config[name]), name)
+    training: TrainingConfig = sections["training"]
+    names = [name.strip() for name in config.datasets.split(",")]
+    _check_training(config.training, training, names)
+    return Settings(training, sections["checkpoint"], sections["evaluation"], names)
+
+
+def _check_training(given: Any, training: TrainingConfig, names: list[str]) -> None:
+    one_of(training.precision, PRECISIONS, "training.precision")
+    one_of(training.sharding, SHARDINGS, "training.sharding")
+    one_of(training.sampling.type, SAMPLINGS, "training.sampling.type")
+    for key in ("batch_size", "max_updates", "log_interval", "evaluation_interval", "checkpoint_interval"):
+        positive(given[key], f"training.{key}")
+    positive(training.update_frequency, "training.update_frequency")
+    if training.precision == "fp16":
+        raise UserError("training.precision: fp16 is not available in this version; use bf16 or fp32.")
+    if given.clip_gradients and training.max_grad_l2_norm is None:
+        raise UserError("training.clip_gradients is true; say how far with training.max_grad_l2_norm, e.g. 1.0.")
+    if training.sampling.type == "ratios":
+        ratios = training.sampling.ratios
+        for name in ratios:
+            if name not in names:
+                raise UserError(f"training.sampling.ratios: '{name}' is not a dataset of this run.{near_miss(name, names)}")
+        if lacking := [name for name in names if ratios.get(name, 0) <= 0]:
+            raise UserError(f"training.sampling.ratios must give '{lacking[0]}' a weight above 0.")

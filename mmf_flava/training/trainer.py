@@ -1,0 +1,242 @@
+"""``training.trainer: flava``: MMF's trainer for multitask pretraining (§3.4).
+
+``mmf_run`` calls ``load()``, then ``train()`` or ``inference()``.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmf.common.registry import registry
+
+import mmf_flava
+from mmf_flava.compat import mmf_api
+from mmf_flava.data.sampling import MultitaskLoader, Ratios, RoundRobin
+from mmf_flava.errors import UserError
+from mmf_flava.evaluation.suite import EvaluationSuite, SplitResult
+from mmf_flava.training.checkpoint import CheckpointFolder, load_model, load_state, restore_rng
+from mmf_flava.training.progress import Progress
+from mmf_flava.training.results import Results
+from mmf_flava.training.settings import read_settings
+from mmf_flava.training.sharding import shard
+from mmf_flava.training.update import Updater
+
+SPLITS = ("train", "val", "test")
+
+
+@registry.register_trainer("flava")
+class FlavaTrainer:
+    """Trains on several datasets by turns, each update on one of them, and evaluates inside MMF."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+        self.settings = read_settings(config)
+        self.trains = "train" in config.run_type
+        self.folder = Path(mmf_api.save_dir()).absolute()
+        self.checkpoints = CheckpointFolder(self.folder, self.settings.checkpoint.max_to_keep)
+        self.results = Results(self.folder)
+        self.num_updates, self.seconds = 0, 0.0
+
+    # ------------------------------------------------------------------ load
+
+    def load(self) -> None:
+        """Builds datasets, model and optimizer, and goes on from a checkpoint where the recipe says so."""
+        training = self.settings.training
+        if training.num_threads is not None:
+            torch.set_num_threads(training.num_threads)
+        cuda = torch.cuda.is_available() and "cuda" in str(self.config.training.device)
+        self.device = torch.device("cuda" if cuda else "cpu")
+        registry.register("current_device", self.device)
+        self._load_datasets()
+        self.model = shard(mmf_api.build_model(self.config).to(self.device), training.sharding)
+        self._check_vocabulary()
+        self.updater = Updater(self.model, self.config, training, self.device)
+        self.suite = EvaluationSuite(
+            self.settings.evaluation,
+            self.datasets,
+            self.config.training.batch_size,
+            self.config.training.num_workers,
+            self.device,
+        )
+        self._resume()
+
+    def _load_datasets(self) -> None:
+        self.datasets: dict[str, dict[str, Any]] = {split: {} for split in SPLITS}
+        for name in self.settings.datasets:
+            if name not in self.config.dataset_config:
+                raise UserError(f"dataset_config has no section '{name}', which datasets names.")
+            for split in SPLITS if self.trains else SPLITS[1:]:
+                dataset = mmf_api.build_dataset(name, self.config.dataset_config[name], split)
+                if dataset is not None:
+                    self.datasets[split][name] = dataset
+        if not self.trains:
+            return
+        for name, dataset in self.datasets["train"].items():
+            if len(dataset) < self.config.training.batch_size:
+                raise UserError(
+                    f"training.batch_size is {self.config.training.batch_size}, but dataset '{name}' has "
+                    f"{len(dataset)} training samples; a batch may hold each of them once."
+                )
+        sampling = self.settings.training.sampling
+        strategy = Ratios(sampling.ratios, self._seed) if sampling.type == "ratios" else RoundRobin(self.settings.datasets)
+        self.loader = MultitaskLoader(
+            self.datasets["train"],
+            strategy,
+            batch_size=self.config.training.batch_size,
+            num_workers=self.config.training.num_workers,
+            seed=self._seed,
+            pin_memory=self.config.training.pin_memory,
+            batches_per_turn=self.settings.training.update_frequency,
+        )
+
+    @property
+    def _seed(self) -> int:
+        return self.config.training.seed or 0
+
+    def _check_vocabulary(self) -> None:
+        """A tokenizer that knows more words than the model would index beyond the embeddings, far from here."""
+        rows = self.model.settings.text_encoder.vocab_size
+        for name, dataset in {**self.datasets["test"], **self.datasets["train"]}.items():
+            processor = getattr(dataset, "text_processor", None)
+            if processor is not None and (words := processor.tokenizer.get_vocab_size()) > rows:
+                raise UserError(
+                    f"The tokenizer of dataset '{name}' has {words} words, model_config.flava.text_encoder.vocab_size "
+                    f"is {rows}; set it to at least {words}."
+                )
+
+    def _resume(self) -> None:
+        wishes = self.config.checkpoint
+        path = self.checkpoints.latest() if wishes.resume else None
+        own = path is not None
+        if path is None and wishes.resume_file:
+            path = Path(wishes.resume_file).absolute()
+            if not path.exists():
+                raise UserError(f"checkpoint.resume_file: there is no {path}.")
+        if path is None:
+            if wishes.resume:
+                mmf_api.log(f"checkpoint.resume: no checkpoint in {self.checkpoints.folder} yet, starting anew.")
+            return
+        load_model(path, self.model)
+        mmf_api.log(f"Loaded the model from {path}")
+        if path.is_dir() and self.trains and not wishes.reset.all and (own or not wishes.resume_pretrained):
+            state = load_state(path, None if wishes.reset.optimizer else self.updater.optimizer)
+            if not wishes.reset.counts:
+                self._restore_counts(state)
+
+    def _restore_counts(self, state: dict[str, Any]) -> None:
+        self.num_updates, self.seconds = state["update"], state["seconds"]
+        self.updater.scheduler_state(state["scheduler"])
+        self.loader.load_state_dict(state["loader"])
+        self.results.first_losses = state["first_losses"]
+        restore_rng(state)
+
+    # ------------------------------------------------------------------ train
+
+    def train(self) -> None:
+        """Trains to ``training.max_updates``, then evaluates on the test split and writes the report."""
+        if not self.trains:
+            self.inference()
+            return
+        training = self.config.training
+        if self.num_updates == 0:
+            self.results.set_aside()
+        parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        mmf_api.log(
+            f"Training {parameters:,} parameters on {', '.join(self.settings.datasets)}, updates {self.num_updates} to "
+            f"{training.max_updates} of {training.batch_size} samples, {self.settings.training.precision} on {self.device}"
+        )
+        progress = Progress(self.folder, training.max_updates, self.num_updates, self.seconds, training.tensorboard)
+        self.model.train()
+        with mmf_api.quiet_console():
+            batches = iter(self.loader)
+            while self.num_updates < training.max_updates:
+                self._update(batches, progress)
+                self._after_update(progress)
+        progress.close()
+        self.seconds = progress.seconds
+        self._final(parameters)
+
+    def _update(self, batches: Any, progress: Progress) -> None:
+        for _ in range(self.settings.training.update_frequency):
+            began = time.perf_counter()
+            _, batch = next(batches)
+            waited = time.perf_counter() - began
+            losses = self.updater.accumulate(batch.to(self.device))
+            progress.batch(losses, len(batch["sample_id"]), waited)
+        self.updater.step()
+        self.num_updates += 1
+        progress.step()
+
+    def _after_update(self, progress: Progress) -> None:
+        training, update = self.config.training, self.num_updates
+        last = update == training.max_updates
+        if update % training.log_interval == 0 or last:
+            losses = progress.report(self.updater.learning_rate)
+            self.results.note_losses(losses)
+        if update % training.evaluation_interval == 0 or last:
+            result = self.suite.run(self.model, "val")
+            progress.write("val", result.figures())
+            mmf_api.log(f"evaluation at update {update}: {result.sentence()}")
+            progress.pause()
+        if update % training.checkpoint_interval == 0 or last:
+            self.seconds = progress.seconds
+            self._save()
+            progress.pause()
+
+    def _save(self) -> None:
+        state = {
+            "seconds": self.seconds,
+            "scheduler": self.updater.scheduler_state(),
+            "loader": self.loader.state_dict(),
+            "first_losses": self.results.first_losses,
+            "version": mmf_flava.__version__,
+        }
+        path = self.checkpoints.save(self.num_updates, self.model, self.updater.optimizer, state)
+        mmf_api.log(f"saved {path}")
+
+    # ------------------------------------------------------------------ results
+
+    def _final(self, parameters: int) -> None:
+        began = time.perf_counter()
+        test = self.suite.run(self.model, "test")
+        self._write_examples()
+        self.results.write_summary(
+            {
+                "model": self.config.model,
+                "parameters": parameters,
+                "updates": self.num_updates,
+                "seconds": round(self.seconds, 1),
+                "samples": self.num_updates * self.config.training.batch_size * self.settings.training.update_frequency,
+                "batch_size": self.config.training.batch_size,
+                "datasets": self.settings.datasets,
+                "device": str(self.device),
+                "precision": self.settings.training.precision,
+                "evaluation_seconds": round(time.perf_counter() - began, 1),
+                "version": mmf_flava.__version__,
+            }
+        )
+        self._finish(test)
+
+    def inference(self) -> None:
+        """Evaluates the loaded model on the test split (``val`` in ``run_type``: on that one); predicts if asked."""
+        split = "val" if "val" in self.config.run_type and "test" not in self.config.run_type else "test"
+        if self.config.evaluation.predict:
+            result = self.suite.run(self.model, split)
+            if result.zero_shot is None:
+                raise UserError("evaluation.predict writes zero-shot predictions; give the recipe an evaluation.zero_shot.")
+            mmf_api.log(f"Wrote {self.results.write_predictions(split, result.zero_shot.rows())}")
+            return
+        self._finish(self.suite.run(self.model, split), split)
+
+    def _finish(self, result: SplitResult, split: str = "test") -> None:
+        self.results.write_evaluation(split, self.num_updates, result)
+        for line in self.results.closing_lines(split, result):
+            mmf_api.log(line)
+
+    def _write_examples(self) -> None:
+        section = self.settings.evaluation.examples
+        if section is None:
+            return
+        self.model.eval()
+        self.results.write_examples(self.model, self.suite, section)
