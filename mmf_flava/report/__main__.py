@@ -1,0 +1,35 @@
+"""``python -m mmf_flava.report RUN_DIR [RUN_DIR ...] [--out FILE]``"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmf_flava.errors import UserError
+from mmf_flava.report import write_report
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes the page and prints its path; returns the exit code: 0, or 2 for a mistake that the user can mend."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mmf_flava.report",
+        description="Draws one HTML page about a training run, or about several runs side by side.",
+    )
+    parser.add_argument("run_dirs", metavar="RUN_DIR", nargs="+", type=Path, help="folder of a run (its env.save_dir)")
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        type=Path,
+        help="where the page goes (default: report.html in the run folder; comparison.html in the first of several)",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        print(write_report(options.run_dirs, options.out))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
