@@ -1,0 +1,94 @@
+"""Captions of the demo's scanned digits: what is said is measured from the scan, not only its class.
+
+Shapes: N scans · H, W pixels (8, 8).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+CAPTIONS_PER_SCAN = 5
+
+# The first is written for every scan and says all that was measured; four others are drawn.
+FULL = "{a_weight} handwritten {digit} {lean}, {width} and {balance}"
+TEMPLATES = (
+    "this scan shows the digit {digit}",
+    "a handwritten {digit}",
+    "{a_weight} handwritten {digit} {lean}",
+    "someone wrote {a_weight} {digit}",
+    "the number {digit}, {width} and {lean}",
+    "a small grey scan of the digit {digit}, {balance}",
+    "{a_width} {digit} written with {weight} strokes",
+    "{a_weight} number {digit}, {balance}",
+    "the digit {digit} in {weight} ink, {lean}",
+    "a scan of {a_width} handwritten {digit}",
+)
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Per scan, (N,) float each: total ink; lean (rightward shift a row upward); spread across; height of the ink."""
+
+    ink: np.ndarray
+    lean: np.ndarray
+    width: np.ndarray
+    balance: np.ndarray
+
+
+def measure(scans_NHW: np.ndarray) -> Measures:
+    """Image moments of grey scans (larger = more ink)."""
+    scans = np.asarray(scans_NHW, dtype=np.float64)
+    rows, columns = np.mgrid[: scans.shape[1], : scans.shape[2]]
+    ink = scans.sum((1, 2))
+    x = (scans * columns).sum((1, 2)) / ink
+    y = (scans * rows).sum((1, 2)) / ink
+    dx, dy = columns - x[:, None, None], rows - y[:, None, None]
+    across, down = (scans * dx * dx).sum((1, 2)) / ink, (scans * dy * dy).sum((1, 2)) / ink
+    lean = -(scans * dx * dy).sum((1, 2)) / ink / down
+    return Measures(ink=ink, lean=lean, width=np.sqrt(across), balance=-y)
+
+
+class Captioner:
+    """Turns scans into captions; what counts as light, narrow or top-heavy is fixed by terciles of the train scans."""
+
+    LEAN = 0.08  # columns a row: below this a digit counts as upright
+
+    def __init__(self, train_scans_NHW: np.ndarray):
+        train = measure(train_scans_NHW)
+        self._terciles = {
+            name: np.quantile(getattr(train, name), [1 / 3, 2 / 3]) for name in ("ink", "width", "balance")
+        }
+
+    def captions(self, scans_NHW: np.ndarray, labels_N: np.ndarray, seed: int = 0) -> list[list[str]]:
+        """Five different captions for each scan; the choice of sentences is drawn from ``seed``."""
+        measures = measure(scans_NHW)
+        rng = np.random.default_rng(seed)
+        result = []
+        for n, label in enumerate(labels_N):
+            words = self._words(measures, n, DIGITS[int(label)])
+            chosen = rng.choice(len(TEMPLATES), CAPTIONS_PER_SCAN - 1, replace=False)
+            result.append([FULL.format(**words), *[TEMPLATES[choice].format(**words) for choice in sorted(chosen)]])
+        return result
+
+    def _words(self, measures: Measures, n: int, digit: str) -> dict[str, str]:
+        weight = ("light", "medium", "bold")[self._third("ink", measures.ink[n])]
+        width = ("narrow", "of middling width", "wide")[self._third("width", measures.width[n])]
+        narrow_or_wide = width if width != "of middling width" else "middling"
+        balance = ("heavier at the bottom", "evenly balanced", "heavier at the top")[
+            self._third("balance", measures.balance[n])
+        ]
+        lean = measures.lean[n]
+        direction = "standing upright" if abs(lean) < self.LEAN else f"leaning to the {'right' if lean > 0 else 'left'}"
+        return {
+            "digit": digit,
+            "weight": weight,
+            "a_weight": f"a {weight}",
+            "width": width,
+            "a_width": f"a {narrow_or_wide}",
+            "balance": balance,
+            "lean": direction,
+        }
+
+    def _third(self, name: str, value: float) -> int:
+        return int(np.searchsorted(self._terciles[name], value))

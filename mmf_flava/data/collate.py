@@ -1,0 +1,41 @@
+"""A list of samples -> a batch: MMF's SampleList, with texts padded to the longest of this batch.
+
+Shapes: B batch · T tokens of the longest text.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmf.common.sample import SampleList
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from mmf_flava.data.masking import IGNORED
+
+
+def collate(samples: Sequence[Mapping[str, Any]], dataset_name: str, dataset_type: str, pad_id: int = 0) -> SampleList:
+    """Stacks samples of one dataset.
+
+    Tensors of equal shape are stacked; the fields of texts, (T,) each, become (B, T): ids padded with ``pad_id``,
+    ``input_mask`` with False, ``lm_label_ids`` with -1. Whole numbers become (B,) long tensors; everything else
+    (``sample_id``, ``captions``) becomes a list.
+
+    Returns:
+        A SampleList whose tensors all have B rows, with ``dataset_name`` and ``dataset_type``.
+    """
+    padding = {"input_ids": pad_id, "input_ids_masked": pad_id, "input_mask": False, "lm_label_ids": IGNORED}
+    batch = SampleList()
+    for field in samples[0]:
+        values = [sample[field] for sample in samples]
+        if field in padding:
+            batch.add_field(field, pad_sequence(values, batch_first=True, padding_value=padding[field]))
+        elif isinstance(values[0], Tensor):
+            batch.add_field(field, torch.stack(values))
+        elif isinstance(values[0], int):
+            batch.add_field(field, torch.tensor(values))
+        else:
+            batch.add_field(field, values)
+    batch.dataset_name = dataset_name
+    batch.dataset_type = dataset_type
+    return batch

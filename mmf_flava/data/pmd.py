@@ -1,0 +1,100 @@
+"""``pmd``: image-text pairs (the paper's Public Multimodal Datasets, section 3.5), or any shards of pairs.
+
+A record holds an image and its captions: in ``json`` as {"captions": [...]} or {"caption": "..."}, else in ``txt``
+(img2dataset writes all of these). ``json`` may also hold {"label": 3}, for zero-shot classification.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmf.common.registry import registry
+
+from mmf_flava.data import pictures
+from mmf_flava.data.records import open_records
+from mmf_flava.data.shards import BadRecord, Record
+from mmf_flava.data.stream import StreamBuilder, StreamDataset
+from mmf_flava.errors import UserError
+
+TEXT_PARTS = ("json", "txt")
+TRIES = 10  # at finding a record that has another caption, for a mismatched pair
+
+
+class PMDDataset(StreamDataset):
+    """Pairs: fields image, image_for_codebook, image_patch_mask, input_ids, input_mask, input_ids_masked,
+    lm_label_ids, is_correct, captions (all of the image's), targets (label or -1), sample_id.
+
+    In training each sample shows one of the image's captions, or, with probability ``mismatch_probability``, a caption
+    of another record (is_correct 0), the negatives of image-text matching; the paper gives no rate, 0.1 is
+    torchmultimodal's. ``captions`` and ``targets`` are always the image's own. Outside training every pair matches.
+    """
+
+    NEEDS = ("image_processor", "text_processor")
+
+    def __init__(self, config: Any, dataset_type: str, paths: Sequence[Path]):
+        self.records = open_records(paths)
+        block = config.get("shuffle_block", 1024) if self.records.sequential else len(self.records)
+        super().__init__("pmd", config, dataset_type, len(self.records), block)
+        self.mismatch_probability = float(config.get("mismatch_probability", 0.1)) if self.training else 0.0
+        if not 0 <= self.mismatch_probability < 1:
+            raise UserError(f"mismatch_probability is {self.mismatch_probability}; it must be in [0, 1).")
+
+    def _sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        record = self.records.read(index)
+        picture = pictures.decode(record, self.image_processor.decode_size)
+        captions, label = describe(record)
+        text, matches = captions[int(rng.integers(len(captions)))], 1
+        if self.mismatch_probability and rng.random() < self.mismatch_probability:
+            other = self._other_caption(index, captions, rng)
+            if other is not None:
+                text, matches = other, 0
+        return {
+            **self.image_processor({"image": picture, "rng": rng, "train": self.training}),
+            **self.text_processor({"text": text, "rng": rng}),
+            "is_correct": matches,
+            "captions": captions,
+            "targets": label,
+            "sample_id": record.key,
+        }
+
+    def _other_caption(self, index: int, captions: list[str], rng: np.random.Generator) -> str | None:
+        """A caption of another record that is not one of ``captions``; None where none was found."""
+        for _ in range(TRIES):
+            try:
+                others, _label = describe(self.records.read(int(rng.integers(self.size)), TEXT_PARTS))
+            except BadRecord:
+                continue
+            other = others[int(rng.integers(len(others)))]
+            if other not in captions:
+                return other
+        return None
+
+
+def describe(record: Record) -> tuple[list[str], int]:
+    """(captions, label or -1) of a record; BadRecord when it has no caption."""
+    captions, label = [], -1
+    try:
+        if "json" in record.parts:
+            data = json.loads(record.parts["json"])
+            found = data.get("captions") or [data.get("caption")]
+            captions = [caption for caption in found if isinstance(caption, str) and caption.strip()]
+            label = int(data.get("label", -1))
+        if not captions and "txt" in record.parts:
+            captions = [record.parts["txt"].decode().strip()]
+    except (ValueError, TypeError, AttributeError) as error:
+        raise BadRecord(f"{record.key}: unreadable description ({error})") from error
+    if not captions or not captions[0]:
+        raise BadRecord(f"{record.key}: no caption")
+    return captions, label
+
+
+@registry.register_builder("pmd")
+class PMDBuilder(StreamBuilder):
+    """Builds ``pmd``; further keys: ``mismatch_probability`` (0.1)."""
+
+    NAME = "pmd"
+
+    def open(self, config: Any, dataset_type: str, paths: list[Path]) -> PMDDataset:
+        return PMDDataset(config, dataset_type, paths)

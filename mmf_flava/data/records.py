@@ -1,0 +1,121 @@
+"""Opens records wherever they lie: tar shards, or a folder of images sorted into class folders."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmf_flava.data.shards import BadRecord, Record, Records, ShardReader, shard_paths
+from mmf_flava.errors import UserError
+
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
+
+
+class ImageFolder:
+    """``root/<class>/**/<image>``, the layout of ImageNet's training set, as records.
+
+    The key is the path below ``root``; the parts are the image and ``cls``, the class number in ASCII (webdataset's
+    convention). Classes are numbered in sorted order, as torchvision does, or in the order of ``root/classes.txt``
+    (one folder name a line) where that file exists. Images directly in ``root`` have no ``cls``.
+    """
+
+    sequential = False
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root)
+        found = []
+        for folder, subfolders, files in os.walk(self.root, followlinks=True):
+            subfolders.sort()
+            below = os.path.relpath(folder, self.root)
+            found += [
+                os.path.normpath(os.path.join(below, name))
+                for name in sorted(files)
+                if name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS
+            ]
+        self.keys = found
+        listing = self.root / "classes.txt"
+        if listing.is_file():
+            self.classes = listing.read_text(encoding="utf-8").split("\n")
+            self.classes = [name for name in self.classes if name]
+        else:
+            self.classes = sorted({key.split(os.sep)[0] for key in found if os.sep in key})
+        self._numbers = {name: number for number, name in enumerate(self.classes)}
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> Record:
+        return self.read(index)
+
+    def read(self, index: int, only: Sequence[str] | None = None) -> Record:
+        """Record ``index``; with ``only``, just the parts of these extensions. Raises BadRecord if the file is gone."""
+        key = self.keys[index]
+        extension = key.rpartition(".")[2].lower()
+        parts = {}
+        if only is None or extension in only:
+            try:
+                parts[extension] = (self.root / key).read_bytes()
+            except OSError as error:
+                raise BadRecord(f"{self.root / key} cannot be read: {error}") from error
+        number = self._numbers.get(key.split(os.sep)[0]) if os.sep in key else None
+        if number is not None and (only is None or "cls" in only):
+            parts["cls"] = str(number).encode()
+        return Record(key, parts)
+
+
+class Concatenated:
+    """Several readers one after another."""
+
+    def __init__(self, readers: Sequence[Records]):
+        self.readers = list(readers)
+        self.sequential = all(reader.sequential for reader in readers)
+
+    def __len__(self) -> int:
+        return sum(len(reader) for reader in self.readers)
+
+    def __getitem__(self, index: int) -> Record:
+        return self.read(index)
+
+    def read(self, index: int, only: Sequence[str] | None = None) -> Record:
+        for reader in self.readers:
+            if index < len(reader):
+                return reader.read(index, only)
+            index -= len(reader)
+        raise IndexError(f"record {index} past the end")
+
+
+def open_records(paths: str | Path | Sequence[str | Path]) -> Records:
+    """The records at one path or at several, in order.
+
+    Args:
+        paths: each a ``.tar`` file, a glob of tar files, a folder of tar files, or a folder of images.
+
+    Raises:
+        UserError: a path holds neither shards nor images; it names the path and what was looked for.
+    """
+    listed = [paths] if isinstance(paths, str | Path) else list(paths)
+    readers: list[Records] = []
+    shards: list[Path] = []
+    for path in listed:
+        found = shard_paths(path)
+        if found:
+            shards += found
+            continue
+        if shards:
+            readers.append(ShardReader(shards))
+            shards = []
+        readers.append(_open_folder(Path(path)))
+    if shards:
+        readers.append(ShardReader(shards))
+    if not readers:
+        raise UserError("No path of records was given: list tar shards or image folders.")
+    return readers[0] if len(readers) == 1 else Concatenated(readers)
+
+
+def _open_folder(path: Path) -> ImageFolder:
+    looked_for = f"looked for *.tar shards and for images ({', '.join(IMAGE_EXTENSIONS)}) in class folders"
+    if not path.is_dir():
+        raise UserError(f"There are no records at {path}: it does not exist; {looked_for}.")
+    folder = ImageFolder(path)
+    if not len(folder):
+        raise UserError(f"There are no records in {path}: {looked_for}.")
+    return folder

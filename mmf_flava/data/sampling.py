@@ -1,0 +1,181 @@
+"""Which dataset gives which step, and the endless stream of batches; its whole state is a few counters."""
+
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+from zlib import crc32
+
+import numpy as np
+from torch import Generator
+from torch.utils.data import DataLoader
+
+from mmf_flava.data.order import sample_generator
+from mmf_flava.errors import UserError
+
+_STREAM = crc32(b"sampling")
+
+
+class Strategy(Protocol):
+    """A pure function from the step to a dataset: every rank gets the same answer without being told."""
+
+    names: Sequence[str]
+
+    def dataset_at(self, step: int) -> str: ...
+
+
+class RoundRobin:
+    """The datasets in turn (paper section 3.4)."""
+
+    def __init__(self, names: Sequence[str]):
+        if not names:
+            raise UserError("Round robin needs at least one dataset.")
+        self.names = list(names)
+
+    def dataset_at(self, step: int) -> str:
+        return self.names[step % len(self.names)]
+
+
+class Ratios:
+    """Each step's dataset drawn with these weights (the paper's are 0.70, 0.15, 0.15; appendix A.2).
+
+    Raises:
+        UserError: a weight below 0, or none above 0.
+    """
+
+    def __init__(self, weights: Mapping[str, float], seed: int):
+        if not weights or min(weights.values()) < 0 or not sum(weights.values()) > 0:
+            raise UserError(f"Sampling ratios must be 0 or more and not all 0, not {dict(weights)}.")
+        self.names = [name for name, weight in weights.items() if weight > 0]
+        shares = np.array([weights[name] for name in self.names], dtype=np.float64)
+        self._ends = np.cumsum(shares / shares.sum())
+        self.seed = seed
+
+    def dataset_at(self, step: int) -> str:
+        draw = sample_generator(self.seed, step, _STREAM).random()
+        return self.names[min(int(np.searchsorted(self._ends, draw, side="right")), len(self.names) - 1)]
+
+
+class StreamPositions:
+    """Endless lists of stream positions of one dataset: global batch k is [k*B, (k+1)*B), dealt out to the ranks."""
+
+    def __init__(self, batch_size: int, rank: int, world_size: int, first_batch: int = 0):
+        self.batch_size, self.rank, self.world_size, self.first_batch = batch_size, rank, world_size, first_batch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        batch = self.first_batch
+        while True:
+            start = batch * self.batch_size
+            yield list(range(start + self.rank, start + self.batch_size, self.world_size))
+            batch += 1
+
+
+class MultitaskLoader:
+    """Iterating yields ``(dataset name, SampleList)`` without end, each batch of one dataset.
+
+    Args:
+        datasets: name -> dataset, ``dataset[n]`` for any n >= 0 and ``dataset.collate(samples)``.
+        strategy: RoundRobin or Ratios over (some of) these names.
+        batch_size: samples a batch over all ranks together.
+        num_workers: worker processes for each dataset; 0 loads in this process.
+        seed: keeps torch's loaders from drawing from the global generator; it changes no sample.
+        rank, world_size: this rank's share of every global batch is ``positions[rank::world_size]``.
+        start_step: the batch to begin with.
+        pin_memory: as in torch.
+        batches_per_turn: consecutive batches of one dataset, for gradient accumulation.
+    """
+
+    def __init__(
+        self,
+        datasets: Mapping[str, Any],
+        strategy: Strategy,
+        batch_size: int,
+        num_workers: int = 0,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        start_step: int = 0,
+        pin_memory: bool = False,
+        batches_per_turn: int = 1,
+    ):
+        missing = [name for name in strategy.names if name not in datasets]
+        if missing:
+            raise UserError(f"Sampling names {', '.join(missing)}, but the datasets are {', '.join(datasets)}.")
+        if batch_size < 1 or batch_size % world_size:
+            raise UserError(f"The batch size {batch_size} cannot be dealt out evenly to {world_size} processes.")
+        self.datasets, self.strategy, self.batch_size = datasets, strategy, batch_size
+        self.num_workers, self.seed, self.pin_memory = num_workers, seed, pin_memory
+        self.rank, self.world_size, self.batches_per_turn = rank, world_size, batches_per_turn
+        self.step = 0
+        self.consumed = dict.fromkeys(strategy.names, 0)
+        for step in range(start_step):
+            self.consumed[self.dataset_at(step)] += 1
+        self.step = start_step
+        self._iterators: dict[str, Any] = {}
+
+    def dataset_at(self, step: int) -> str:
+        """The dataset of batch ``step``."""
+        return self.strategy.dataset_at(step // self.batches_per_turn)
+
+    def __iter__(self) -> "MultitaskLoader":
+        return self
+
+    def __next__(self) -> tuple[str, Any]:
+        if not self._iterators:  # all at once, so that every dataset's workers are ahead of their first turn
+            self._iterators = {name: self._start(name) for name in self.consumed}
+        name = self.dataset_at(self.step)
+        batch = next(self._iterators[name])
+        self.consumed[name] += 1
+        self.step += 1
+        return name, batch
+
+    def _start(self, name: str) -> Any:
+        positions = StreamPositions(self.batch_size, self.rank, self.world_size, self.consumed[name])
+        return iter(_loader(self.datasets[name], positions, self.num_workers, self.seed, self.pin_memory))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was handed out, not what was fetched ahead: {"step": ..., "consumed": {name: batches}}."""
+        return {"step": self.step, "consumed": dict(self.consumed)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on exactly where that state was taken, also with another number of ranks or workers."""
+        self.close()
+        self.step = int(state["step"])
+        self.consumed = {name: int(state["consumed"].get(name, 0)) for name in self.consumed}
+
+    def close(self) -> None:
+        """Ends the workers; iterating again starts new ones at the same place."""
+        for iterator in self._iterators.values():
+            if self.num_workers:
+                iterator._shutdown_workers()
+        self._iterators = {}
+
+    def __del__(self) -> None:
+        if getattr(self, "_iterators", None):
+            self.close()
+
+
+def evaluation_loader(
+    dataset: Any, batch_size: int, num_workers: int = 0, rank: int = 0, world_size: int = 1
+) -> DataLoader:
+    """Every sample of the dataset once, in order; of each batch this rank gets ``positions[rank::world_size]``."""
+    starts = range(0, len(dataset), batch_size)
+    batches = [list(range(start, min(start + batch_size, len(dataset)))[rank::world_size]) for start in starts]
+    return _loader(dataset, [batch for batch in batches if batch], num_workers)
+
+
+def _loader(dataset: Any, batches: Any, num_workers: int, seed: int = 0, pin_memory: bool = False) -> DataLoader:
+    """torch's loader; its workers run one torch thread each, as torch sets up every worker."""
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=dataset.collate,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        generator=Generator().manual_seed(seed),
+        worker_init_fn=_set_up_worker,
+    )
+
+
+def _set_up_worker(_worker: int) -> None:
+    """Spares the garbage collector the million objects a worker inherits, which it would walk again and again."""
+    gc.freeze()

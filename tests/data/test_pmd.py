@@ -1,0 +1,74 @@
+import json
+
+import pytest
+import torch
+
+from mmf_flava.data.pmd import describe
+from mmf_flava.data.shards import BadRecord, Record
+from mmf_flava.errors import UserError
+
+
+def described(**parts):
+    return describe(Record("x", {extension: data.encode() for extension, data in parts.items()}))
+
+
+def test_a_batch_has_the_fields_of_the_contract(load):
+    dataset = load("pmd")
+    batch = dataset.collate([dataset[n] for n in range(8)])
+    tokens = batch.input_ids.shape[1]
+    shapes = {
+        "image": (8, 3, 24, 24),
+        "image_for_codebook": (8, 3, 24, 24),
+        "image_patch_mask": (8, 36),
+        "input_ids": (8, tokens),
+        "input_mask": (8, tokens),
+        "input_ids_masked": (8, tokens),
+        "lm_label_ids": (8, tokens),
+        "is_correct": (8,),
+        "targets": (8,),
+    }
+    assert {name: tuple(batch[name].shape) for name in shapes} == shapes
+    assert batch.image_patch_mask.dtype == batch.input_mask.dtype == torch.bool
+    assert all(isinstance(name, str) for name in batch.sample_id)
+    assert all(len(captions) == 5 for captions in batch.captions)
+    assert (batch.input_mask == (batch.input_ids != 0)).all()
+    assert ((batch.lm_label_ids != -1).sum(1) >= 1).all()
+    assert (batch.dataset_name, batch.dataset_type) == ("pmd", "train")
+
+
+def test_negatives_are_captions_of_others(config, load):
+    config.dataset_config.pmd.mismatch_probability = 0.5
+    dataset = load("pmd")
+    tokenizer, wrong = dataset.text_processor.tokenizer, 0
+    for n in range(400):
+        sample = dataset[n]
+        own = [[2, *tokenizer.encode(text).ids, 3] for text in sample.captions]
+        assert (sample.input_ids.tolist() in own) == bool(sample.is_correct)
+        wrong += 1 - sample.is_correct
+    assert 160 < wrong < 240
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_outside_training_every_pair_matches(config, load, split):
+    config.dataset_config.pmd.mismatch_probability = 0.9
+    dataset = load("pmd", split)
+    assert all(dataset[n].is_correct == 1 for n in range(100))
+    assert {dataset[n].targets for n in range(100)} == set(range(10))
+
+
+def test_without_negatives(config, load):
+    config.dataset_config.pmd.mismatch_probability = 0
+    dataset = load("pmd")
+    assert all(dataset[n].is_correct == 1 for n in range(100))
+    config.dataset_config.pmd.mismatch_probability = 1
+    with pytest.raises(UserError, match="mismatch_probability"):
+        load("pmd")
+
+
+def test_descriptions_in_every_dialect():
+    assert described(json=json.dumps({"captions": ["a", "", None, "b"], "label": 3})) == (["a", "b"], 3)
+    assert described(json=json.dumps({"caption": "one", "url": "..."})) == (["one"], -1)
+    assert described(json="{}", txt=" from txt \n") == (["from txt"], -1)
+    for parts in ({}, {"json": "{"}, {"json": "[]"}, {"txt": "  "}, {"json": '{"captions": 3}'}):
+        with pytest.raises(BadRecord):
+            described(**parts)

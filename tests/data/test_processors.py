@@ -1,0 +1,151 @@
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from mmf_flava.data.processors import (
+    CLIP_MEAN,
+    CLIP_STD,
+    FlavaImageProcessor,
+    FlavaTextProcessor,
+    random_crop,
+    to_rgb,
+)
+from mmf_flava.data.tokenizer import SPECIAL_TOKENS, wordpiece
+from mmf_flava.errors import UserError
+
+MEAN, STD = torch.tensor(CLIP_MEAN)[:, None, None], torch.tensor(CLIP_STD)[:, None, None]
+
+
+def image_processor(**params):
+    given = {"image_size": 24, "patch_size": 4, "codebook_size": 24, "mask": {"target": 14, "min_block": 4}}
+    return FlavaImageProcessor(OmegaConf.create({**given, **params}))
+
+
+def gradient(width=40, height=30):
+    rows, columns = np.mgrid[:height, :width]
+    pixels = np.stack([columns * 6, rows * 8, (rows + columns) * 3], -1)
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_both_views_show_the_same_box(train):
+    sample = image_processor()({"image": gradient(), "rng": np.random.default_rng(0), "train": train})
+    assert sample["image"].shape == sample["image_for_codebook"].shape == (3, 24, 24)
+    assert sample["image"].dtype == sample["image_for_codebook"].dtype == torch.float32
+    pixels = sample["image"] * STD + MEAN
+    assert (pixels - sample["image_for_codebook"]).abs().max() < 0.03, "two filters, one box of a smooth picture"
+    assert 0 <= sample["image_for_codebook"].min() < sample["image_for_codebook"].max() <= 1
+    assert sample["image_patch_mask"].shape == (36,)
+    assert sample["image_patch_mask"].dtype == torch.bool
+
+
+def test_training_crops_and_evaluation_does_not():
+    processor = image_processor()
+
+    def view(seed, train):
+        return processor({"image": gradient(), "rng": np.random.default_rng(seed), "train": train})["image"]
+
+    assert not torch.equal(view(0, True), view(1, True))
+    assert torch.equal(view(0, True), view(0, True))
+    assert torch.equal(view(0, False), view(1, False))
+
+
+def test_crops_have_the_area_asked_for():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        left, top, right, bottom = random_crop(rng, 40, 30, (0.5, 0.9))
+        assert 0 <= left < right <= 40
+        assert 0 <= top < bottom <= 30
+        assert 0.499 < (right - left) * (bottom - top) / 1200 < 0.901
+        assert 0.749 < (right - left) / (bottom - top) < 1.334
+    left, top, right, bottom = random_crop(rng, 100, 10, (0.9, 1.0))  # too flat: the centre
+    assert (top, bottom) == (0, 10)
+    assert left == pytest.approx(100 - right)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "RGBA", "LA", "LAB"])
+def test_every_kind_of_picture_becomes_rgb(mode):
+    picture = Image.new("RGB", (9, 5), (200, 10, 10))
+    picture = picture.convert("RGB" if mode == "LAB" else "L" if mode == "LA" else mode).convert(
+        "LA" if mode == "LA" else None
+    )
+    if mode == "LAB":
+        picture = Image.new("LAB", (9, 5))
+    assert to_rgb(picture).mode == "RGB"
+
+
+def test_transparent_is_white():
+    assert to_rgb(Image.new("RGBA", (1, 1), (0, 0, 0, 0))).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_without_codebook_view_and_with_exact_masks():
+    processor = image_processor(codebook_size=None, mask={"target": 9, "min_block": 2, "exact": True})
+    sample = processor({"image": gradient(), "rng": np.random.default_rng(0), "train": True})
+    assert set(sample) == {"image", "image_patch_mask"}
+    assert sample["image_patch_mask"].sum() == 9
+
+
+@pytest.mark.parametrize(
+    ("params", "word"),
+    [({"mask": {"target": 37}}, "target"), ({"image_size": 25}, "multiple"), ({"crop_scale": [0.9]}, "crop_scale")],
+)
+def test_wrong_sizes_are_refused(params, word):
+    with pytest.raises(UserError, match=word):
+        image_processor(**params)
+
+
+@pytest.fixture
+def text(tmp_path):
+    words = [*SPECIAL_TOKENS, "a", "hand", "##written", "three"]
+    (tmp_path / "words").mkdir()
+    wordpiece(words).save(str(tmp_path / "words" / "tokenizer.json"))
+
+    def make(**params):
+        return FlavaTextProcessor(OmegaConf.create({"tokenizer": "words", **params}), data_dir=str(tmp_path))
+
+    return make
+
+
+def test_a_caption(text):
+    sample = text()({"text": "A handwritten THREE", "rng": np.random.default_rng(0)})
+    assert sample["input_ids"].tolist() == [2, 5, 6, 7, 8, 3]
+    assert sample["input_mask"].all()
+    chosen = sample["lm_label_ids"] != -1
+    assert chosen.sum() == 1, "15 % of four tokens; handwritten, of two, would be too many"
+    assert not chosen[[0, 2, 3, 5]].any()
+    kept = ~chosen
+    assert torch.equal(sample["input_ids_masked"][kept], sample["input_ids"][kept])
+
+
+def test_ids_are_taken_as_they_are_and_cut(text):
+    sample = text(max_length=4)({"input_ids": np.array([5, 8, 8, 8], dtype="<u2"), "rng": np.random.default_rng(0)})
+    assert sample["input_ids"].tolist() == [2, 5, 8, 3]
+    assert sample["input_ids"].dtype == sample["lm_label_ids"].dtype == torch.int64
+
+
+def test_encode_pads_to_the_longest(text):
+    ids, mask = text().encode(["three", "a three"])
+    assert ids.tolist() == [[2, 8, 3, 0], [2, 5, 8, 3]]
+    assert mask.tolist() == [[True, True, True, False], [True] * 4]
+    ids, mask = text().encode([])
+    assert ids.shape == (0, 0)
+
+
+def test_an_empty_text_is_just_its_ends(text):
+    assert text()({"text": "", "rng": np.random.default_rng(0)})["input_ids"].tolist() == [2, 3]
+
+
+def test_wrong_parameters_are_refused(text, tmp_path):
+    with pytest.raises(UserError, match="tokenizer is not set"):
+        FlavaTextProcessor(OmegaConf.create({}), data_dir=str(tmp_path))
+    with pytest.raises(UserError, match="max_length"):
+        text(max_length=2)
+
+
+def test_they_are_registered():
+    from mmf.common.registry import registry
+
+    assert registry.get_processor_class("flava_image") is FlavaImageProcessor
+    assert registry.get_processor_class("flava_text") is FlavaTextProcessor

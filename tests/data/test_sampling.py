@@ -1,0 +1,156 @@
+import gc
+import multiprocessing
+import time
+from collections import Counter
+
+import pytest
+import torch
+
+from mmf_flava.data.sampling import MultitaskLoader, Ratios, RoundRobin, evaluation_loader
+from mmf_flava.errors import UserError
+
+
+class Numbers:
+    """Sample n of the endless stream is (name, n)."""
+
+    def __init__(self, name, size=10):
+        self.name, self.size = name, size
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, n):
+        return (self.name, n)
+
+    def collate(self, samples):
+        assert multiprocessing.parent_process() is None or torch.get_num_threads() == 1
+        return samples
+
+
+DATASETS = {"a": Numbers("a"), "b": Numbers("b"), "c": Numbers("c")}
+WEIGHTS = {"a": 0.7, "b": 0.15, "c": 0.15}
+
+
+def take(loader, count):
+    return [next(loader) for _ in range(count)]
+
+
+def test_round_robin():
+    strategy = RoundRobin(["a", "b", "c"])
+    assert "".join(strategy.dataset_at(step) for step in range(7)) == "abcabca"
+
+
+def test_ratios_agree_everywhere_and_have_the_frequencies():
+    one, other = Ratios(WEIGHTS, seed=1), Ratios(WEIGHTS, seed=1)
+    names = [one.dataset_at(step) for step in range(4000)]
+    assert names[::-1] == [other.dataset_at(step) for step in reversed(range(4000))]
+    counts = Counter(names)
+    assert abs(counts["a"] / 4000 - 0.7) < 0.03
+    assert abs(counts["b"] / 4000 - 0.15) < 0.02
+    assert names != [Ratios(WEIGHTS, seed=2).dataset_at(step) for step in range(4000)]
+
+
+def test_a_ratio_of_zero_is_never_drawn():
+    strategy = Ratios({"a": 0, "b": 3, "c": 0}, seed=0)
+    assert {strategy.dataset_at(step) for step in range(100)} == {"b"}
+    for weights in ({}, {"a": 0}, {"a": -1, "b": 2}):
+        with pytest.raises(UserError, match="ratios"):
+            Ratios(weights, seed=0)
+
+
+def test_batches_are_consecutive_positions():
+    found = take(MultitaskLoader(DATASETS, RoundRobin(["a", "b"]), batch_size=3), 5)
+    assert [name for name, _ in found] == ["a", "b", "a", "b", "a"]
+    assert [n for name, batch in found if name == "a" for _, n in batch] == list(range(9))
+
+
+def test_accumulated_batches_are_of_one_dataset():
+    loader = MultitaskLoader(DATASETS, RoundRobin(["a", "b"]), batch_size=2, batches_per_turn=3)
+    assert "".join(name for name, _ in take(loader, 9)) == "aaabbbaaa"
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_resuming_goes_on_with_the_same_stream(workers):
+    def loader(**more):
+        return MultitaskLoader(DATASETS, Ratios(WEIGHTS, seed=3), 4, num_workers=workers, **more)
+
+    whole = take(loader(), 20)
+    first = loader()
+    assert take(first, 9) == whole[:9]
+    state = first.state_dict()
+    first.close()
+    assert take(first, 3) == whole[9:12], "closing loses nothing"
+    assert set(state) == {"step", "consumed"}
+    assert sum(state["consumed"].values()) == state["step"] == 9
+    second = loader()
+    second.load_state_dict(state)
+    assert take(second, 11) == whole[9:]
+    assert take(loader(start_step=9), 11) == whole[9:]
+    take(second, 1)
+    second.load_state_dict(state)
+    assert take(second, 2) == whole[9:11]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_ranks_share_out_the_global_batch(ranks):
+    alone = take(MultitaskLoader(DATASETS, Ratios(WEIGHTS, 0), 8), 10)
+    shares = [
+        take(MultitaskLoader(DATASETS, Ratios(WEIGHTS, 0), 8, rank=r, world_size=ranks), 10) for r in range(ranks)
+    ]
+    for step, (name, batch) in enumerate(alone):
+        assert {share[step][0] for share in shares} == {name}
+        assert sorted(item for share in shares for item in share[step][1]) == batch
+        assert [share[step][1] for share in shares] == [batch[r::ranks] for r in range(ranks)]
+
+
+def test_what_cannot_be():
+    with pytest.raises(UserError, match="evenly to 3"):
+        MultitaskLoader(DATASETS, RoundRobin(["a"]), 8, world_size=3)
+    with pytest.raises(UserError, match="names d"):
+        MultitaskLoader(DATASETS, RoundRobin(["d"]), 8)
+    with pytest.raises(UserError, match="at least one"):
+        RoundRobin([])
+
+
+def test_workers_end_with_the_loader():
+    before = set(multiprocessing.active_children())
+    loader = MultitaskLoader(DATASETS, RoundRobin(["a", "b"]), 2, num_workers=1)
+    next(loader)
+    started = set(multiprocessing.active_children()) - before
+    assert len(started) == 2
+    del loader
+    gc.collect()
+    deadline = time.monotonic() + 10
+    while any(worker.is_alive() for worker in started) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(worker.is_alive() for worker in started)
+
+
+def test_the_global_generator_is_left_alone():
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    take(MultitaskLoader(DATASETS, RoundRobin(["a"]), 2), 2)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_evaluation_sees_each_sample_once_in_order(workers, ranks):
+    dataset = Numbers("a", 10)
+    shares = [list(evaluation_loader(dataset, 4, workers, rank, ranks)) for rank in range(ranks)]
+    if ranks == 1:
+        assert [n for batch in shares[0] for _, n in batch] == list(range(10))
+    assert sorted(n for share in shares for batch in share for _, n in batch) == list(range(10))
+
+
+def test_real_batches_are_the_same_for_any_number_of_workers(load):
+    datasets = {"pmd": load("pmd"), "imagenet": load("imagenet")}
+    streams = [
+        take(MultitaskLoader(datasets, RoundRobin(["pmd", "imagenet"]), 8, num_workers=workers), 4)
+        for workers in (0, 2)
+    ]
+    for (name, one), (_, other) in zip(*streams, strict=True):
+        assert one.dataset_name == other.dataset_name == name
+        assert one.sample_id == other.sample_id
+        assert torch.equal(one.image, other.image)
+        assert torch.equal(one.image_patch_mask, other.image_patch_mask)

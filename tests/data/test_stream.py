@@ -1,0 +1,131 @@
+"""The datasets as MMF builds them: registered builder, the YAML as it is, the demo's data."""
+
+import numpy as np
+import pytest
+import torch
+from mmf.common.registry import registry
+from mmf.common.sample import Sample
+from omegaconf import OmegaConf
+
+from mmf_flava.data.build.demo import read_manifest
+from mmf_flava.data.shards import BadRecord
+from mmf_flava.data.stream import StreamDataset
+from mmf_flava.errors import UserError
+
+from .conftest import NAMES
+
+
+def same(one, other):
+    assert one.keys() == other.keys()
+    for field, value in one.items():
+        equal = torch.equal(value, other[field]) if isinstance(value, torch.Tensor) else value == other[field]
+        assert equal, field
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_samples_are_a_pure_function_of_their_number(load, name):
+    one, other = load(name), load(name)
+    numbers = [0, 7, len(one) - 1, len(one), 3 * len(one) + 5]
+    forward = [one[n] for n in numbers]
+    backward = [other[n] for n in reversed(numbers)]
+    for first, second in zip(forward, reversed(backward), strict=True):
+        assert isinstance(first, Sample)
+        same(first, second)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_epoch_shows_every_record_once_and_the_next_shuffles_anew(load, name):
+    dataset = load(name)
+    size = len(dataset)
+    epochs = [[dataset.order.index(epoch * size + n) for n in range(size)] for epoch in (0, 1)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(size))
+    assert epochs[0] != epochs[1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_validation_is_in_file_order_and_repeats_itself(load, name):
+    dataset = load(name, "val")
+    assert [dataset.order.index(n) for n in range(5)] == list(range(5))
+    same(dataset[3], dataset[3 + len(dataset)])
+
+
+def test_splits_that_are_not_listed(config, load):
+    assert load("imagenet", "test") is None
+    config.dataset_config.imagenet.splits.train = []
+    with pytest.raises(UserError, match=r"imagenet\.splits\.train lists no data"):
+        load("imagenet", "train")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_data_that_are_not_there(config, load, name, tmp_path):
+    config.dataset_config[name].data_dir = str(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=rf"dataset_config\.{name}\.splits\.train.*nowhere.*looked for"):
+        load(name)
+
+
+def test_build_demo_makes_the_data(config, load, tmp_path):
+    config.dataset_config.imagenet.data_dir = str(tmp_path / "new")
+    config.dataset_config.imagenet.build = "demo"
+    assert len(load("imagenet")) == 1300
+    assert read_manifest(tmp_path / "new")
+    config.dataset_config.imagenet.splits.train = ["misspelt"]
+    with pytest.raises(UserError, match=r"misspelt.*data\.build demo --out"):
+        load("imagenet")
+    config.dataset_config.imagenet.build = "moon"
+    with pytest.raises(UserError, match="moon"):
+        load("imagenet")
+
+
+def test_the_seed_is_the_training_seed(load):
+    registry.register("config", OmegaConf.create({"training": {"seed": 5}}))
+    try:
+        seeded = load("imagenet")
+    finally:
+        registry.unregister("config")
+    assert (seeded.seed, load("imagenet").seed) == (5, 0)
+    assert seeded[0].sample_id != load("imagenet")[0].sample_id
+
+
+class Numbers(StreamDataset):
+    """Ten numbers; those in ``bad`` cannot be used."""
+
+    def __init__(self, bad, dataset_type="val"):
+        super().__init__("numbers", OmegaConf.create({}), dataset_type, 10, 10)
+        self.bad = bad
+
+    def _sample(self, index, rng):
+        if index in self.bad:
+            raise BadRecord(f"number {index}")
+        return {"sample_id": str(index), "value": int(rng.integers(10**9))}
+
+
+def test_bad_records_are_replaced_by_the_next_good_one(caplog):
+    dataset = Numbers({3, 4, 9})
+    found = [dataset[n]["sample_id"] for n in range(10)]
+    assert found == ["0", "1", "2", "5", "5", "5", "6", "7", "8", "0"]
+    assert dataset.bad_records == 4
+    assert len(caplog.records) == 1
+    assert dataset[3] == Numbers({3, 4})[3]
+
+
+def test_nothing_but_bad_records():
+    with pytest.raises(UserError, match="10 records in a row"):
+        Numbers(set(range(10)))[0]
+
+
+def test_numbers_start_at_zero():
+    with pytest.raises(IndexError):
+        Numbers(set())[-1]
+    assert Numbers(set())[np.int64(2)]["sample_id"] == "2"
+
+
+def test_a_processor_that_is_missing_is_named(config, load):
+    config.dataset_config.pmd.processors.text_processor = None
+    with pytest.raises(UserError, match="no text_processor"):
+        load("pmd")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_yaml_is_found_by_the_builder(name):
+    path = registry.get_builder_class(name).config_path()
+    assert list(OmegaConf.load(path).dataset_config) == [name]
