@@ -7,7 +7,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mmf_flava"
 ROOMS = ["errors", "config", "compat", "data", "models", "losses", "evaluation", "report", "training", "plugin"]
-FOREIGN_DOORS = {"mmf": {"compat", "data", "models", "losses", "training"}, "fairseq": {"compat"}, "fairscale": {"compat"}}
+FOREIGN_DOORS = {
+    "mmf": {"compat", "data", "models", "losses", "training"},
+    "fairseq": {"compat"},
+    "fairscale": {"compat"},
+}
 
 
 def imports(source: str) -> set[str]:
@@ -27,7 +31,12 @@ def wrong_doors(room: str, source: str) -> list[str]:
     wrong = []
     for name in imports(source):
         parts = name.split(".")
-        if parts[0] == "mmf_flava" and len(parts) > 1 and parts[1] in ROOMS and ROOMS.index(parts[1]) > ROOMS.index(room):
+        if (
+            parts[0] == "mmf_flava"
+            and len(parts) > 1
+            and parts[1] in ROOMS
+            and ROOMS.index(parts[1]) > ROOMS.index(room)
+        ):
             wrong.append(name)
         if parts[0] in FOREIGN_DOORS and room not in FOREIGN_DOORS[parts[0]]:
             wrong.append(name)

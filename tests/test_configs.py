@@ -18,11 +18,15 @@ def test_recipe_opens_with_a_comment_and_loads(path):
     assert path.read_text().startswith("# ")
     config = load_yaml(str(path))
     if "model_config" in config:
-        section = OmegaConf.merge(load_yaml(str(CONFIGS / "defaults.yaml")).model_config.flava, config.model_config.flava)
+        section = OmegaConf.merge(
+            load_yaml(str(CONFIGS / "defaults.yaml")).model_config.flava, config.model_config.flava
+        )
         section.codebook.path = None  # holds ${env.data_dir}, which MMF's defaults define
         parse(FlavaConfig, section, "model_config.flava")
 
 
-@pytest.mark.parametrize("path", [p for p in RECIPES if p.parent == CONFIGS and p.name != "defaults.yaml"], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", [p for p in RECIPES if p.parent == CONFIGS and p.name != "defaults.yaml"], ids=lambda p: p.name
+)
 def test_recipe_names_its_command(path):
     assert f"mmf_run config=projects/flava/configs/{path.name}" in path.read_text()

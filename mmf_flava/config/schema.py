@@ -36,8 +36,8 @@ def parse(schema: type[T], section: Any, where: str) -> T:
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(values)))  # type: ignore[return-value]
     except ConfigKeyError as error:
-        place, _, key = f"{where}.{_place(values, error.full_key)}".rpartition(".")
-        known = [f.name for f in fields(error.object_type)]
+        place, _, key = f"{where}.{_place(values, str(error.full_key))}".rpartition(".")
+        known = [f.name for f in fields(error.object_type or schema)]  # type: ignore[arg-type]
         raise UserError(f"'{key}' is not a key of {place}.{near_miss(key, known)}") from None
     except MissingMandatoryValue as error:
         raise UserError(f"{where}.{error.full_key} must be given.") from None
@@ -59,12 +59,6 @@ def check_keys(section: Mapping[str, Any], known: Iterable[str], where: str) -> 
     for key in section:
         if key not in known:
             raise UserError(f"'{key}' is not a key of {where}.{near_miss(str(key), known)}")
-
-
-def subset(schema: type, section: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a section that belongs to ``schema``; the rest is MMF's own."""
-    known = {f.name for f in fields(schema)}
-    return {key: value for key, value in plain(section).items() if key in known}
 
 
 def plain(section: Any) -> dict[str, Any]:

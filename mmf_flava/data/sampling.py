@@ -18,7 +18,8 @@ _STREAM = crc32(b"sampling")
 class Strategy(Protocol):
     """A pure function from the step to a dataset: every rank gets the same answer without being told."""
 
-    names: Sequence[str]
+    @property
+    def names(self) -> Sequence[str]: ...
 
     def dataset_at(self, step: int) -> str: ...
 
@@ -29,7 +30,7 @@ class RoundRobin:
     def __init__(self, names: Sequence[str]):
         if not names:
             raise UserError("Round robin needs at least one dataset.")
-        self.names = list(names)
+        self.names: Sequence[str] = list(names)
 
     def dataset_at(self, step: int) -> str:
         return self.names[step % len(self.names)]

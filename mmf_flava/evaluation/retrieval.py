@@ -45,7 +45,9 @@ def recall_at(similarity_QG: Tensor, relevant_QG: Tensor, depths: Iterable[int])
 
 
 @torch.no_grad()
-def retrieve(model: Any, batches: Iterable[Any], text_processor: Any, config: RetrievalConfig, device: torch.device) -> dict[str, float]:
+def retrieve(
+    model: Any, batches: Iterable[Any], text_processor: Any, config: RetrievalConfig, device: torch.device
+) -> dict[str, float]:
     """Recall in both directions over a whole split.
 
     The gallery of captions holds each distinct caption once. For an image any of its captions counts; for a caption

@@ -73,7 +73,11 @@ class EvaluationSuite:
         result = SplitResult(losses=self._losses(model, split))
         if (section := self.config.zero_shot) is not None and section.dataset in datasets:
             result.zero_shot = zero_shot.classify(
-                model, self.batches(split, section.dataset), datasets[section.dataset].text_processor, section, self.device
+                model,
+                self.batches(split, section.dataset),
+                datasets[section.dataset].text_processor,
+                section,
+                self.device,
             )
         if (recall := self.config.retrieval) is not None and recall.dataset in datasets:
             result.retrieval = retrieval.retrieve(

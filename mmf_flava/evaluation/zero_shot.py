@@ -51,7 +51,9 @@ class ZeroShotResult:
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per image, what ``mmf_predict`` writes."""
-        columns = zip(self.ids, self.targets.tolist(), self.predictions.tolist(), self.confidences.tolist(), strict=True)
+        columns = zip(
+            self.ids, self.targets.tolist(), self.predictions.tolist(), self.confidences.tolist(), strict=True
+        )
         return [
             {"id": name, "target": self.classes[t], "prediction": self.classes[p], "confidence": round(c, 4)}
             for name, t, p, c in columns
@@ -66,7 +68,9 @@ def check(config: ZeroShotConfig, datasets: Iterable[str]) -> None:
     """
     where = "evaluation.zero_shot"
     if config.dataset not in (names := list(datasets)):
-        raise UserError(f"{where}.dataset: '{config.dataset}' is not a dataset of this run.{near_miss(config.dataset, names)}")
+        raise UserError(
+            f"{where}.dataset: '{config.dataset}' is not a dataset of this run.{near_miss(config.dataset, names)}"
+        )
     if not config.classes or not config.templates:
         raise UserError(f"{where} needs at least one entry in classes and one in templates.")
     for template in config.templates:
@@ -85,7 +89,9 @@ def text_classifier(model: Any, text_processor: Any, config: ZeroShotConfig, dev
 
 
 @torch.no_grad()
-def classify(model: Any, batches: Iterable[Any], text_processor: Any, config: ZeroShotConfig, device: torch.device) -> ZeroShotResult:
+def classify(
+    model: Any, batches: Iterable[Any], text_processor: Any, config: ZeroShotConfig, device: torch.device
+) -> ZeroShotResult:
     """Classifies every image that has a label.
 
     Raises:

@@ -55,7 +55,9 @@ class Flava(nn.Module):
         """(B, E) unit vectors of clean texts."""
         return self.project_text(self.text_encoder(input_ids_BT, input_mask_BT))
 
-    def encode_multimodal(self, image_BCHW: Tensor, input_ids_BT: Tensor, input_mask_BT: Tensor | None = None) -> Tensor:
+    def encode_multimodal(
+        self, image_BCHW: Tensor, input_ids_BT: Tensor, input_mask_BT: Tensor | None = None
+    ) -> Tensor:
         """(B, L, D) states of clean pairs; position 0 is [CLS_M]."""
         image = self.image_encoder(image_BCHW)
         text = self.text_encoder(input_ids_BT, input_mask_BT)

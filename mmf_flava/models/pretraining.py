@@ -50,11 +50,12 @@ class FlavaPretraining(BaseModel):
         for loss in self.settings.losses:
             if registry.get_loss_class(loss.type) is None:
                 known = registry.mapping["loss_name_mapping"]
-                raise UserError(
-                    f"model_config.flava.losses: no loss named '{loss.type}' is registered.{near_miss(loss.type, known)}"
-                )
-        self.losses = nn.ModuleList(MMFLoss({"type": loss.type, "params": loss.params}) for loss in self.settings.losses)
-        self.needs = [loss.loss_criterion.needs for loss in self.losses]
+                hint = near_miss(loss.type, known)
+                raise UserError(f"model_config.flava.losses: no loss named '{loss.type}' is registered.{hint}")
+        self.losses = nn.ModuleList(
+            MMFLoss({"type": loss.type, "params": loss.params}) for loss in self.settings.losses
+        )
+        self.needs: list[str] = [loss.loss_criterion.needs for loss in self.losses]  # type: ignore[union-attr,misc]
         self.heads = nn.ModuleDict({name: self._head(name) for name in self.needs if name != "contrast"})
         self.heads.apply(initialise)
 
@@ -146,14 +147,15 @@ class FlavaPretraining(BaseModel):
             return batch["image_codes"]
         if self.codebook is None:
             raise UserError(
-                f"Batches of dataset '{batch.dataset_name}' bring no image_codes and model_config.flava.codebook.type is "
-                "'cached'; name a codebook, or cache the codes beside the dataset."
+                f"Batches of dataset '{batch.dataset_name}' bring no image_codes, and model_config.flava.codebook.type "
+                "is 'cached'; name a codebook there, or cache the codes beside the dataset."
             )
         return self.codebook(batch["image_for_codebook"])
 
     def get_optimizer_parameters(self, config: Any) -> list[dict[str, Any]]:
         """Two groups: weight decay does not touch biases, LayerNorms and the logit scale (MMF's habit for BERT)."""
-        decayed, free = [], []
+        decayed: list[Tensor] = []
+        free: list[Tensor] = []
         for parameter in self.parameters():
             if parameter.requires_grad:
                 (decayed if parameter.ndim > 1 else free).append(parameter)

@@ -43,7 +43,7 @@ class Transformer(nn.Module):
                 qkv_bias=True,
                 proj_drop=config.dropout,
                 attn_drop=config.attention_dropout,
-                norm_layer=norm,
+                norm_layer=norm,  # type: ignore[arg-type]  # timm takes any callable
             )
             for _ in range(config.num_layers)
         )
@@ -66,8 +66,7 @@ def initialise(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=0.02)
         if isinstance(module, nn.Embedding) and module.padding_idx is not None:
             nn.init.zeros_(module.weight[module.padding_idx])
-        if getattr(module, "bias", None) is not None:
-            nn.init.zeros_(module.bias)
+        if isinstance(bias := getattr(module, "bias", None), nn.Parameter):
+            nn.init.zeros_(bias)
     elif isinstance(module, nn.LayerNorm):
-        nn.init.ones_(module.weight)
-        nn.init.zeros_(module.bias)
+        module.reset_parameters()

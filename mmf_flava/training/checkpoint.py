@@ -105,16 +105,15 @@ def restore_rng(state: dict[str, Any]) -> None:
     rng = state["rng"]
     version, internal, gauss = rng["python"]
     random.setstate((version, tuple(internal), gauss))
-    name, keys, position, has_gauss, cached = rng["numpy"]
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    np.random.set_state(rng["numpy"])
     torch.set_rng_state(torch.frombuffer(bytearray(base64.b64decode(rng["torch"])), dtype=torch.uint8))
 
 
 def _rng_state() -> dict[str, Any]:
-    name, keys, position, has_gauss, cached = np.random.get_state()
+    numpy: dict[str, Any] = np.random.get_state(legacy=False)
     return {
         "python": random.getstate(),
-        "numpy": [name, keys.tolist(), position, has_gauss, cached],
+        "numpy": {**numpy, "state": {"key": numpy["state"]["key"].tolist(), "pos": numpy["state"]["pos"]}},
         "torch": base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode(),
     }
 

@@ -1,7 +1,7 @@
 """What a recipe says to the trainer, checked before anything is built."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.run import (
@@ -12,8 +12,10 @@ from mmf_flava.config.run import (
     EvaluationConfig,
     TrainingConfig,
 )
-from mmf_flava.config.schema import check_keys, near_miss, one_of, parse, positive, subset
+from mmf_flava.config.schema import check_keys, near_miss, one_of, parse, plain, positive
 from mmf_flava.errors import UserError
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -32,18 +34,19 @@ def read_settings(config: Any) -> Settings:
     Raises:
         UserError: an unknown key, a wrong type, a size that cannot be, or a choice that does not exist.
     """
-    sections = {}
-    for name, schema in (
-        ("training", TrainingConfig),
-        ("checkpoint", CheckpointConfig),
-        ("evaluation", EvaluationConfig),
-    ):
-        check_keys(config[name], mmf_api.default_keys(name) | {*schema.__dataclass_fields__}, name)
-        sections[name] = parse(schema, subset(schema, config[name]), name)
-    training: TrainingConfig = sections["training"]
+    training = _section(TrainingConfig, config, "training")
+    checkpoint = _section(CheckpointConfig, config, "checkpoint")
+    evaluation = _section(EvaluationConfig, config, "evaluation")
     names = [name.strip() for name in config.datasets.split(",")]
     _check_training(config.training, training, names)
-    return Settings(training, sections["checkpoint"], sections["evaluation"], names)
+    return Settings(training, checkpoint, evaluation, names)
+
+
+def _section(schema: type[T], config: Any, name: str) -> T:
+    """A section of MMF's that we add keys to: all its keys checked, ours parsed."""
+    ours = {field.name for field in fields(schema)}  # type: ignore[arg-type]
+    check_keys(config[name], mmf_api.default_keys(name) | ours, name)
+    return parse(schema, {key: value for key, value in plain(config[name]).items() if key in ours}, name)
 
 
 def _check_training(given: Any, training: TrainingConfig, names: list[str]) -> None:
@@ -61,6 +64,8 @@ def _check_training(given: Any, training: TrainingConfig, names: list[str]) -> N
         ratios = training.sampling.ratios
         for name in ratios:
             if name not in names:
-                raise UserError(f"training.sampling.ratios: '{name}' is not a dataset of this run.{near_miss(name, names)}")
+                raise UserError(
+                    f"training.sampling.ratios: '{name}' is not a dataset of this run.{near_miss(name, names)}"
+                )
         if lacking := [name for name in names if ratios.get(name, 0) <= 0]:
             raise UserError(f"training.sampling.ratios must give '{lacking[0]}' a weight above 0.")

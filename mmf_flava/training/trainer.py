@@ -12,7 +12,7 @@ from mmf.common.registry import registry
 
 import mmf_flava
 from mmf_flava.compat import mmf_api
-from mmf_flava.data.sampling import MultitaskLoader, Ratios, RoundRobin
+from mmf_flava.data.sampling import MultitaskLoader, Ratios, RoundRobin, Strategy
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.suite import EvaluationSuite, SplitResult
 from mmf_flava.training.checkpoint import CheckpointFolder, load_model, load_state, restore_rng
@@ -79,7 +79,9 @@ class FlavaTrainer:
                     f"{len(dataset)} training samples; a batch may hold each of them once."
                 )
         sampling = self.settings.training.sampling
-        strategy = Ratios(sampling.ratios, self._seed) if sampling.type == "ratios" else RoundRobin(self.settings.datasets)
+        strategy: Strategy = RoundRobin(self.settings.datasets)
+        if sampling.type == "ratios":
+            strategy = Ratios(sampling.ratios, self._seed)
         self.loader = MultitaskLoader(
             self.datasets["train"],
             strategy,
@@ -96,10 +98,10 @@ class FlavaTrainer:
 
     def _check_vocabulary(self) -> None:
         """A tokenizer that knows more words than the model would index beyond the embeddings, far from here."""
-        rows = self.model.settings.text_encoder.vocab_size
+        rows = self.model.settings.text_encoder.vocab_size  # type: ignore[union-attr]
         for name, dataset in {**self.datasets["test"], **self.datasets["train"]}.items():
             processor = getattr(dataset, "text_processor", None)
-            if processor is not None and (words := processor.tokenizer.get_vocab_size()) > rows:
+            if processor is not None and (words := processor.vocab_size) > rows:
                 raise UserError(
                     f"The tokenizer of dataset '{name}' has {words} words, model_config.flava.text_encoder.vocab_size "
                     f"is {rows}; set it to at least {words}."
@@ -144,7 +146,8 @@ class FlavaTrainer:
         parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         mmf_api.log(
             f"Training {parameters:,} parameters on {', '.join(self.settings.datasets)}, updates {self.num_updates} to "
-            f"{training.max_updates} of {training.batch_size} samples, {self.settings.training.precision} on {self.device}"
+            f"{training.max_updates} of {training.batch_size} samples, "
+            f"{self.settings.training.precision} on {self.device}"
         )
         progress = Progress(self.folder, training.max_updates, self.num_updates, self.seconds, training.tensorboard)
         self.model.train()
@@ -224,7 +227,9 @@ class FlavaTrainer:
         if self.config.evaluation.predict:
             result = self.suite.run(self.model, split)
             if result.zero_shot is None:
-                raise UserError("evaluation.predict writes zero-shot predictions; give the recipe an evaluation.zero_shot.")
+                raise UserError(
+                    "evaluation.predict writes zero-shot predictions; give the recipe an evaluation.zero_shot."
+                )
             mmf_api.log(f"Wrote {self.results.write_predictions(split, result.zero_shot.rows())}")
             return
         self._finish(self.suite.run(self.model, split), split)

@@ -27,12 +27,18 @@ class TextProcessor:
 
 
 def batch(vectors, targets):
-    return {"image": torch.tensor(vectors), "targets": torch.tensor(targets), "sample_id": [f"s{i}" for i in range(len(targets))]}
+    return {
+        "image": torch.tensor(vectors),
+        "targets": torch.tensor(targets),
+        "sample_id": [f"s{i}" for i in range(len(targets))],
+    }
 
 
 def test_a_class_is_the_normalised_mean_of_normalised_prompts():
     half = 0.5**0.5
-    assert torch.allclose(text_classifier(Model(), TextProcessor(), CONFIG, CPU), torch.tensor([[half, half], [0.0, -1.0]]))
+    assert torch.allclose(
+        text_classifier(Model(), TextProcessor(), CONFIG, CPU), torch.tensor([[half, half], [0.0, -1.0]])
+    )
 
 
 def test_accuracy_confusion_and_rows():

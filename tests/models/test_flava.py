@@ -70,7 +70,9 @@ def test_masked_patches_are_invisible(flava, pairs):
     changed[:, :, :2, :2] += 1  # patch 0, which the mask hides
     assert torch.equal(flava.image_encoder(changed, mask).normed, flava.image_encoder(pairs["image"][:1], mask).normed)
     changed[:, :, :2, 2:] += 1  # patch 1, which it does not
-    assert not torch.equal(flava.image_encoder(changed, mask).normed, flava.image_encoder(pairs["image"][:1], mask).normed)
+    assert not torch.equal(
+        flava.image_encoder(changed, mask).normed, flava.image_encoder(pairs["image"][:1], mask).normed
+    )
 
 
 def test_joint_pass_equals_separate_passes(flava, pairs):
