@@ -1,0 +1,147 @@
+"""MMF's processes: on gloo as on NCCL, and each on its own device."""
+
+from __future__ import annotations
+
+import functools
+import os
+from types import ModuleType
+from typing import Any
+
+from mmf_flava.compat.cure import cure, source_has
+
+SINCE, GLOO_WHY = "MMF 1.0.0rc1", "MMF believes to be rank 0 of 1 wherever torch has no NCCL, and always calls .cuda()"
+
+
+@cure(
+    "mmf.utils.distributed",
+    when="after",
+    what="rank, world size and barrier of whatever process group there is",
+    why=GLOO_WHY,
+    since=SINCE,
+    until="MMF asks torch.distributed alone",
+    needed=source_has("is_nccl_available", "get_rank"),
+)
+def process_group(module: ModuleType) -> None:
+    from torch import distributed as dist
+
+    def running() -> bool:
+        return dist.is_available() and dist.is_initialized()
+
+    def get_rank() -> int:
+        return dist.get_rank() if running() else 0
+
+    def get_world_size() -> int:
+        return dist.get_world_size() if running() else 1
+
+    def synchronize() -> None:
+        if get_world_size() > 1:
+            dist.barrier()
+
+    vars(module).update(get_rank=get_rank, get_world_size=get_world_size, synchronize=synchronize)
+
+
+@cure(
+    "mmf.utils.distributed",
+    when="after",
+    what="distributed_init joins a gloo group where there is no CUDA",
+    why=GLOO_WHY,
+    since=SINCE,
+    until="MMF chooses the backend by the device",
+    needed=source_has(".cuda()", "distributed_init"),
+)
+def gloo(module: ModuleType) -> None:
+    import torch
+    from torch import distributed as dist
+
+    nccl_init = module.distributed_init
+
+    @functools.wraps(nccl_init)
+    def distributed_init(config: Any) -> int:
+        if torch.cuda.is_available() or dist.is_initialized() or config.distributed.world_size == 1:
+            return nccl_init(config)
+        dist.init_process_group(
+            backend="gloo",
+            init_method=config.distributed.init_method,
+            world_size=config.distributed.world_size,
+            rank=config.distributed.rank,
+        )
+        module.suppress_output(module.is_master())
+        config.distributed.rank = dist.get_rank()
+        return config.distributed.rank
+
+    vars(module)["distributed_init"] = distributed_init
+
+
+@cure(
+    "mmf.utils.distributed",
+    when="after",
+    what="torchrun with one process is a run without process group",
+    why="MMF takes torchrun's environment for a distributed run, and then refuses one of world size 1",
+    since=SINCE,
+    until="MMF accepts WORLD_SIZE=1",
+    needed=source_has("WORLD_SIZE", "infer_init_method"),
+)
+def world_of_one(module: ModuleType) -> None:
+    infer = module.infer_init_method
+
+    @functools.wraps(infer)
+    def infer_init_method(config: Any) -> None:
+        if config.distributed.init_method is None and "RANK" in os.environ and os.environ.get("WORLD_SIZE") == "1":
+            config.distributed.world_size = 1
+        else:
+            infer(config)
+
+    vars(module)["infer_init_method"] = infer_init_method
+
+
+@cure(
+    "mmf_cli.run",
+    when="after",
+    what="each process that torchrun or Slurm has started takes the device of its local rank",
+    why="MMF gives device 0 to every process that it has not spawned itself",
+    since=SINCE,
+    until="MMF reads LOCAL_RANK",
+    needed=source_has("device_id", "distributed_main"),
+)
+def local_rank(module: ModuleType) -> None:
+    main = module.distributed_main
+
+    @functools.wraps(main)
+    def distributed_main(device_id: int, configuration: Any, predict: bool = False) -> None:
+        local = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID"))
+        if configuration.get_config().distributed.no_spawn and local is not None:
+            device_id = int(local)
+        main(device_id, configuration, predict)
+
+    vars(module)["distributed_main"] = distributed_main
+
+
+@cure(
+    "mmf.trainers.base_trainer",
+    when="after",
+    what="without CUDA the trainer's device is the CPU, and its model is wrapped in DistributedDataParallel there too",
+    why="MMF takes a distributed run for one on CUDA; on gloo it would leave every process to train on its own",
+    since=SINCE,
+    until="MMF chooses the device by what there is",
+    needed=source_has('torch.device("cuda", self.local_rank)', "BaseTrainer._set_device"),
+)
+def cpu_device(module: ModuleType) -> None:
+    import torch
+
+    set_device, parallelize = module.BaseTrainer._set_device, module.BaseTrainer.parallelize_model
+
+    def _set_device(self: Any) -> None:
+        set_device(self)
+        if not torch.cuda.is_available():
+            self.device = torch.device("cpu")
+            module.registry.register("current_device", self.device)
+
+    def parallelize_model(self: Any) -> None:
+        parallelize(self)
+        if self.distributed and self.device.type == "cpu":
+            module.registry.register("distributed", True)
+            unused = self.config.training.find_unused_parameters
+            self.model = torch.nn.parallel.DistributedDataParallel(self.model, find_unused_parameters=unused)
+
+    module.BaseTrainer._set_device = _set_device
+    module.BaseTrainer.parallelize_model = parallelize_model

@@ -1,0 +1,44 @@
+"""Defects of MMF 1.0.0rc10's own training loop that would hurt any model."""
+
+from __future__ import annotations
+
+import inspect
+from types import ModuleType
+from typing import Any
+
+from mmf_flava.compat.cure import cure, shadow, source_has
+
+
+@cure(
+    "mmf.datasets.multi_dataset_loader",
+    when="after",
+    what="each pass over several datasets starts afresh",
+    why="MultiDatasetLoader keeps its finished iterators: the second epoch yields nothing and training spins for ever",
+    since="MMF 1.0.0rc1",
+    until="MultiDatasetLoader.__iter__ clears its state",
+    needed=lambda module: "_finished_iterators" not in inspect.getsource(module.MultiDatasetLoader.__iter__),
+)
+def fresh_iterators(module: ModuleType) -> None:
+    iterate = module.MultiDatasetLoader.__iter__
+
+    def __iter__(self: Any) -> Any:
+        self._iterators, self._finished_iterators, self._used_once = [], {}, {}
+        return iterate(self)
+
+    module.MultiDatasetLoader.__iter__ = __iter__
+
+
+@cure(
+    "mmf.trainers.base_trainer",
+    when="after",
+    what="anomaly detection is off unless the user turns it on",
+    why="train() calls torch.autograd.set_detect_anomaly(True): a debugging aid that slows every backward pass",
+    since="MMF 1.0.0rc1",
+    until="MMF makes it an option",
+    needed=source_has("set_detect_anomaly(True)", "BaseTrainer.train"),
+)
+def no_anomaly_detection(module: ModuleType) -> None:
+    torch = module.torch
+    # only this file's view of torch changes: a user's own torch.autograd.detect_anomaly() still works
+    autograd = shadow(torch.autograd, set_detect_anomaly=lambda mode, check_nan=True: None)
+    vars(module)["torch"] = shadow(torch, autograd=autograd)

@@ -1,0 +1,40 @@
+"""The real command, for the tests that run it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(sys.executable).parent
+DEMO = str(Path(__file__).parents[1] / "projects" / "flava" / "configs" / "demo.yaml")
+# a demo that ends in seconds: small batches, few updates
+SHORT = ["training.batch_size=16", "training.max_updates=4", "training.num_workers=0", "training.tensorboard=false"]
+
+Command = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory) -> Path:
+    """MMF's cache; the demo's data are built in it once, by the first run."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def mmf(cache, tmp_path) -> Command:
+    """``mmf("mmf_run", "training.max_updates=4", ...)`` runs MMF's own script on the short demo in a new folder."""
+
+    def run(script: str, *options: str, config: str = DEMO, cwd: Path = tmp_path, **environment: str):
+        command = [str(SCRIPTS / script), f"config={config}", *SHORT, f"env.save_dir={tmp_path / 'run'}", *options]
+        return subprocess.run(
+            command,
+            cwd=cwd,
+            env={**os.environ, "MMF_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1", **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run

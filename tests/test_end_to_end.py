@@ -1,0 +1,137 @@
+"""``mmf_run`` and ``mmf_predict`` as a user runs them, on the demo's real data, with fewer updates."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from mmf_flava.config.model import LOSSES
+from tests.conftest import DEMO, SCRIPTS, SHORT
+
+
+def last_lines(result) -> str:
+    assert result.returncode == 0, result.stderr[-3000:]
+    return "\n".join(result.stdout.splitlines()[-5:])
+
+
+def test_one_command_trains_evaluates_and_reports(mmf, tmp_path):
+    """From the root folder with an absolute path to the recipe; every promised file and the closing lines."""
+    result = mmf("mmf_run", "training.log_interval=2", "training.tensorboard=true", cwd=Path("/"))
+    lines = last_lines(result)
+    for words in ("Trained flava", "Losses, first to last", "Zero-shot accuracy", "Recall@1", "Report: "):
+        assert words in lines
+    run = tmp_path / "run"
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [m["update"] for m in metrics if m["split"] == "train"] == [2, 4]
+    assert set(metrics[-1]["losses"]) == set(LOSSES) and metrics[-1]["split"] == "val"
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    assert evaluation["zero_shot"]["count"] == 360
+    assert sum(map(sum, evaluation["zero_shot"]["confusion"])) == 360
+    assert evaluation["retrieval"]["images"] == 360
+    assert json.loads((run / "summary.json").read_text())["samples"] == 64
+    examples = json.loads((run / "examples" / "examples.json").read_text())
+    assert len(examples["images"]) == 8 and len(examples["sentences"]) == 8
+    assert "<html" in (run / "report.html").read_text()
+    assert (run / "checkpoints" / "latest").read_text() == "update_00000004"
+    assert list((run / "logs").glob("tensorboard_*/events*"))
+
+
+def test_killed_and_resumed_equals_uninterrupted(mmf, tmp_path, cache):
+    """SIGKILL after the second checkpoint; the resumed run's weights equal the quiet run's to the bit."""
+    options = ["training.max_updates=12", "training.checkpoint_interval=2", "evaluation.examples=null"]
+    last_lines(mmf("mmf_run", *options, f"env.save_dir={tmp_path / 'quiet'}"))
+    killed = subprocess.Popen(
+        [SCRIPTS / "mmf_run", f"config={DEMO}", *SHORT, *options, f"env.save_dir={tmp_path / 'run'}"],
+        env={**os.environ, "MMF_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "run" / "checkpoints").glob("update_*4")) and killed.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+
+    result = mmf("mmf_run", *options, "checkpoint.resume=true")
+    last_lines(result)
+    assert "Loaded the model from" in result.stdout
+    quiet, resumed = (
+        load_file(tmp_path / name / "checkpoints" / "update_00000012" / "model.safetensors")
+        for name in ("quiet", "run")
+    )
+    assert quiet.keys() == resumed.keys()
+    assert [key for key in quiet if not quiet[key].equal(resumed[key])] == []
+
+
+def test_evaluation_alone_and_predictions(mmf, tmp_path):
+    """A trained folder serves ``run_type=test`` and ``mmf_predict``; both agree with the training run's figure."""
+    last_lines(mmf("mmf_run", "evaluation.examples=null"))
+    trained = json.loads((tmp_path / "run" / "evaluation.json").read_text())["zero_shot"]
+    checkpoint = f"checkpoint.resume_file={tmp_path / 'run' / 'checkpoints' / 'update_00000004'}"
+    assert "Zero-shot accuracy" in last_lines(mmf("mmf_run", "run_type=test", checkpoint))
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["zero_shot"] == trained
+
+    last_lines(mmf("mmf_predict", checkpoint, "run_type=test"))
+    rows = json.loads((tmp_path / "run" / "reports" / "zero_shot_test.json").read_text())
+    assert len(rows) == 360
+    assert sum(row["prediction"] == row["target"] for row in rows) / 360 == pytest.approx(trained["accuracy"])
+
+
+def test_a_new_run_sets_an_earlier_one_aside(mmf, tmp_path):
+    options = ["training.max_updates=1", "evaluation.examples=null"]
+    last_lines(mmf("mmf_run", *options))
+    first = (tmp_path / "run" / "metrics.jsonl").read_text()
+    last_lines(mmf("mmf_run", *options))
+    assert (tmp_path / "run" / "previous" / "1" / "metrics.jsonl").read_text() == first
+    assert (tmp_path / "run" / "previous" / "1" / "checkpoints" / "latest").is_file()
+
+
+def test_bf16_round_robin_and_accumulation(mmf, tmp_path):
+    options = ["training.precision=bf16", "training.sampling.type=round_robin", "training.update_frequency=2"]
+    last_lines(
+        mmf("mmf_run", *options, "training.max_updates=3", "training.log_interval=1", "evaluation.examples=null")
+    )
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    kinds = [sorted(line["losses"]) for line in lines if line["split"] == "train"]
+    pair = sorted(set(LOSSES) - {"flava_mim", "flava_mlm"})
+    assert kinds == [pair, ["flava_mim"], ["flava_mlm"]]  # both batches of an update are of one dataset
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("traning.max_updates=40", ["traning", "training"]),
+        ("training.max_update=40", ["max_update", "max_updates"]),
+        ("training.batch_size=0", ["training.batch_size", "at least 1"]),
+        ("training.batch_size=5000", ["5000", "1300"]),
+        ("training.precision=fp17", ["fp17", "bf16"]),
+        ("training.sharding=fsdp", ["fsdp", "none"]),
+        ("model_config.flava.codebook.path=/nowhere.safetensors", ["/nowhere.safetensors", "codebook"]),
+        ("model_config.flava.text_encoder.vocab_size=100", ["2048", "100"]),
+        ("dataset_config.pmd.splits.train=['nowhere']", ["nowhere", "pmd"]),
+        ("checkpoint.resume_file=/nowhere", ["/nowhere"]),
+    ],
+)
+def test_mistakes_end_in_one_sentence(mmf, option, words):
+    result = mmf("mmf_run", option)
+    assert result.returncode == 2
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("mmf_flava: ")
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in last
+
+
+def test_a_misspelt_section_of_the_recipe_is_named(mmf, tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(f"includes: ['{DEMO}']\nmodel_config:\n  flava:\n    image_encoder:\n      hiden_size: 32\n")
+    result = mmf("mmf_run", config=str(recipe))
+    assert result.returncode == 2
+    assert "'hiden_size' is not a key of model_config.flava.image_encoder" in result.stderr
+    assert "'hidden_size'" in result.stderr
