@@ -78,6 +78,8 @@ class FlavaConfig:
     multimodal_encoder: MultimodalEncoderConfig = field(default_factory=MultimodalEncoderConfig)
     # 768 as in every released checkpoint; the paper's Table A.1 says 512
     projection_size: int = 768
+    # standard deviation of the initial weights
+    initializer_range: float = 0.02
     logit_scale_init: float = math.log(1 / 0.07)
     logit_scale_max: float = math.log(100)
     codebook: CodebookConfig = field(default_factory=CodebookConfig)

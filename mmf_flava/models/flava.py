@@ -4,6 +4,7 @@ Shapes: B batch, C channels, H height, W width, P patches, T tokens, L = 1 + (1 
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,7 @@ class Flava(nn.Module):
         self.text_projection = nn.Linear(text_size, config.projection_size)
         self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init))
         self.logit_scale_max = config.logit_scale_max
-        self.apply(initialise)
+        self.apply(partial(initialise, std=config.initializer_range))
 
     def encode_image(self, image_BCHW: Tensor) -> Tensor:
         """(B, E) unit vectors of clean images."""

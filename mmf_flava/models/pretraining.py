@@ -3,6 +3,7 @@
 Shapes: B batch, P patches, T tokens, N masked positions.
 """
 
+from functools import partial
 from typing import Any
 
 from mmf.common.registry import registry
@@ -57,7 +58,7 @@ class FlavaPretraining(BaseModel):
         )
         self.needs: list[str] = [loss.loss_criterion.needs for loss in self.losses]  # type: ignore[union-attr,misc]
         self.heads = nn.ModuleDict({name: self._head(name) for name in self.needs if name != "contrast"})
-        self.heads.apply(initialise)
+        self.heads.apply(partial(initialise, std=self.settings.initializer_range))
 
     def _head(self, name: str) -> nn.Module:
         image, text, pair = (

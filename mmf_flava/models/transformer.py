@@ -57,13 +57,13 @@ class Transformer(nn.Module):
         return Encoded(hidden=x_BLD, normed=self.norm(x_BLD))
 
 
-def initialise(module: nn.Module) -> None:
-    """FLAVA's initialisation: N(0, 0.02) for weights, 0 for biases and the padding row, 1 and 0 for LayerNorm.
+def initialise(module: nn.Module, std: float = 0.02) -> None:
+    """FLAVA's initialisation: N(0, std) for weights, 0 for biases and the padding row, 1 and 0 for LayerNorm.
 
-    Use as ``model.apply(initialise)``. Source: both public implementations; the paper is silent.
+    Use as ``model.apply(initialise)``. Source: both public implementations, with std 0.02; the paper is silent.
     """
     if isinstance(module, nn.Linear | nn.Conv2d | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
+        nn.init.normal_(module.weight, std=std)
         if isinstance(module, nn.Embedding) and module.padding_idx is not None:
             nn.init.zeros_(module.weight[module.padding_idx])
         if isinstance(bias := getattr(module, "bias", None), nn.Parameter):

@@ -11,29 +11,28 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 CAPTIONS_PER_SCAN = 5
 
 # The first is written for every scan and says all that was measured; four others are drawn.
-FULL = "{a_weight} handwritten {digit} {lean}, {width} and {balance}"
+FULL = "{a_weight} handwritten {digit} {lean} and {width}"
 TEMPLATES = (
     "this scan shows the digit {digit}",
     "a handwritten {digit}",
+    "someone wrote the number {digit}",
+    "a small grey scan of the digit {digit}",
+    "the numeral {digit}, written by hand",
+    "this is the number {digit}",
     "{a_weight} handwritten {digit} {lean}",
-    "someone wrote {a_weight} {digit}",
-    "the number {digit}, {width} and {lean}",
-    "a small grey scan of the digit {digit}, {balance}",
     "{a_width} {digit} written with {weight} strokes",
-    "{a_weight} number {digit}, {balance}",
     "the digit {digit} in {weight} ink, {lean}",
-    "a scan of {a_width} handwritten {digit}",
+    "the number {digit}, {width} and {lean}",
 )
 
 
 @dataclass(frozen=True)
 class Measures:
-    """Per scan, (N,) float each: total ink; lean (rightward shift a row upward); spread across; height of the ink."""
+    """Per scan, (N,) float each: total ink; lean (rightward shift a row upward); spread across."""
 
     ink: np.ndarray
     lean: np.ndarray
     width: np.ndarray
-    balance: np.ndarray
 
 
 def measure(scans_NHW: np.ndarray) -> Measures:
@@ -46,18 +45,18 @@ def measure(scans_NHW: np.ndarray) -> Measures:
     dx, dy = columns - x[:, None, None], rows - y[:, None, None]
     across, down = (scans * dx * dx).sum((1, 2)) / ink, (scans * dy * dy).sum((1, 2)) / ink
     lean = -(scans * dx * dy).sum((1, 2)) / ink / down
-    return Measures(ink=ink, lean=lean, width=np.sqrt(across), balance=-y)
+    return Measures(ink=ink, lean=lean, width=np.sqrt(across))
 
 
 class Captioner:
-    """Turns scans into captions; what counts as light, narrow or top-heavy is fixed by terciles of the train scans."""
+    """Turns scans into captions; what counts as light or narrow is fixed by terciles of the train scans."""
 
     LEAN = 0.08  # columns a row: below this a digit counts as upright
 
     def __init__(self, train_scans_NHW: np.ndarray):
         train = measure(train_scans_NHW)
         self._terciles = {
-            name: np.quantile(getattr(train, name), [1 / 3, 2 / 3]) for name in ("ink", "width", "balance")
+            name: np.quantile(getattr(train, name), [1 / 3, 2 / 3]) for name in ("ink", "width")
         }
 
     def captions(self, scans_NHW: np.ndarray, labels_N: np.ndarray, seed: int = 0) -> list[list[str]]:
@@ -75,9 +74,6 @@ class Captioner:
         weight = ("light", "medium", "bold")[self._third("ink", measures.ink[n])]
         width = ("narrow", "of middling width", "wide")[self._third("width", measures.width[n])]
         narrow_or_wide = width if width != "of middling width" else "middling"
-        balance = ("heavier at the bottom", "evenly balanced", "heavier at the top")[
-            self._third("balance", measures.balance[n])
-        ]
         lean = measures.lean[n]
         direction = "standing upright" if abs(lean) < self.LEAN else f"leaning to the {'right' if lean > 0 else 'left'}"
         return {
@@ -86,7 +82,6 @@ class Captioner:
             "a_weight": f"a {weight}",
             "width": width,
             "a_width": f"a {narrow_or_wide}",
-            "balance": balance,
             "lean": direction,
         }
 

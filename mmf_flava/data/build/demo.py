@@ -47,7 +47,7 @@ class DemoOptions:
     """What may be chosen: the codebook must fit the model's image side, patch side and number of codes."""
 
     image_size: int = 24
-    patch_size: int = 4
+    patch_size: int = 6
     codes: int = 64
     vocabulary: int = 2048
     version: int = 1
