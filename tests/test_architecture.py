@@ -6,7 +6,20 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mmf_flava"
-ROOMS = ["errors", "config", "compat", "data", "models", "losses", "evaluation", "report", "training", "plugin"]
+ROOMS = [
+    "errors",
+    "config",
+    "compat",
+    "data",
+    "models",
+    "losses",
+    "evaluation",
+    "report",
+    "training",
+    "cache_codes",
+    "convert",
+    "plugin",
+]
 FOREIGN_DOORS = {
     "mmf": {"compat", "data", "models", "losses", "training"},
     "fairseq": {"compat"},

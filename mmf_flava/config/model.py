@@ -22,6 +22,8 @@ class TransformerConfig:
 class ImageEncoderConfig(TransformerConfig):
     image_size: int = 224
     patch_size: int = 16
+    # a ViT to start from (timm, DINO, BEiT, a FLAVA): file, folder, address or hub name
+    pretrained: str | None = None
 
 
 @dataclass
@@ -30,6 +32,8 @@ class TextEncoderConfig(TransformerConfig):
     max_length: int = 512
     type_vocab_size: int = 2
     pad_token_id: int = 0
+    # a pre-norm text encoder to start from: file, folder, address or hub name
+    pretrained: str | None = None
 
 
 @dataclass
@@ -41,15 +45,25 @@ class MultimodalEncoderConfig(TransformerConfig):
 
 @dataclass
 class CodebookConfig:
-    """What turns an image into one code a patch, the target of MIM and MMM.
+    """What turns an image into one code a patch, the target of MIM and MMM (§3.2).
 
-    ``type: cached`` takes the codes from the batch (``image_codes``); ``type: kmeans`` takes the nearest of the
+    ``type``: ``cached`` takes the codes from the batch (``image_codes``), see ``dataset_config.<name>.codes``; ``dvae``
+    is DALL-E's encoder, whose weights ``path`` names (file, folder or hub name); ``kmeans`` takes the nearest of the
     centroids in ``path`` (safetensors, key ``centroids``), as small runs do.
     """
 
     type: str = "cached"
     path: str | None = None
     vocab_size: int = 8192
+    # of the dVAE: channels of its first group, groups, and blocks a group
+    hidden_size: int = 256
+    num_groups: int = 4
+    num_blocks_per_group: int = 2
+    # of the dVAE: fp32 | bf16 | fp16; in half precision some codes change: mmf_flava.cache_codes counts them
+    dtype: str = "fp32"
+    channels_last: bool = True
+    # hash of the codebook's weights; other weights, and codes that were cached with others, are refused
+    sha256: str | None = None
 
 
 @dataclass
@@ -80,6 +94,8 @@ class FlavaConfig:
     projection_size: int = 768
     # standard deviation of the initial weights
     initializer_range: float = 0.02
+    # torch.compile of every transformer block
+    compile: bool = False
     logit_scale_init: float = math.log(1 / 0.07)
     logit_scale_max: float = math.log(100)
     codebook: CodebookConfig = field(default_factory=CodebookConfig)

@@ -35,6 +35,9 @@ class CheckpointConfig:
 
     # how many of the newest checkpoints stay on disk; -1 keeps all
     max_to_keep: int = 3
+    # name patterns for pretrained weights: what they may lack, and what they may have beside what is used
+    allow_missing: list[str] = field(default_factory=list)
+    allow_extra: list[str] = field(default_factory=list)
 
 
 @dataclass

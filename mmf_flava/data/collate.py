@@ -9,16 +9,24 @@ from typing import Any
 import torch
 from mmf.common.sample import SampleList
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from mmf_flava.data.masking import IGNORED
 
 
-def collate(samples: Sequence[Mapping[str, Any]], dataset_name: str, dataset_type: str, pad_id: int = 0) -> SampleList:
+def collate(
+    samples: Sequence[Mapping[str, Any]],
+    dataset_name: str,
+    dataset_type: str,
+    pad_id: int = 0,
+    pad_to_multiple: int = 1,
+) -> SampleList:
     """Stacks samples of one dataset.
 
     Tensors of equal shape are stacked; the fields of texts, (T,) each, become (B, T): ids padded with ``pad_id``,
-    ``input_mask`` with False, ``lm_label_ids`` with -1. Whole numbers become (B,) long tensors; everything else
+    ``input_mask`` with False, ``lm_label_ids`` with -1; T is a multiple of ``pad_to_multiple``, which leaves few
+    different lengths to a compiled model. Whole numbers become (B,) long tensors; everything else
     (``sample_id``, ``captions``) becomes a list.
 
     Returns:
@@ -29,7 +37,8 @@ def collate(samples: Sequence[Mapping[str, Any]], dataset_name: str, dataset_typ
     for field in samples[0]:
         values = [sample[field] for sample in samples]
         if field in padding:
-            batch.add_field(field, pad_sequence(values, batch_first=True, padding_value=padding[field]))
+            padded = pad_sequence(values, batch_first=True, padding_value=padding[field])
+            batch.add_field(field, pad(padded, (0, -padded.shape[1] % pad_to_multiple), value=padding[field]))
         elif isinstance(values[0], Tensor):
             batch.add_field(field, torch.stack(values))
         elif isinstance(values[0], int):

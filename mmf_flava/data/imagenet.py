@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 from mmf.common.registry import registry
 
-from mmf_flava.data import pictures
-from mmf_flava.data.records import open_records
+from mmf_flava.data.image_stream import ImageStreamDataset
 from mmf_flava.data.shards import Record
-from mmf_flava.data.stream import StreamBuilder, StreamDataset
+from mmf_flava.data.stream import StreamBuilder
 
 
-class ImageNetDataset(StreamDataset):
-    """Images: fields image, image_for_codebook, image_patch_mask, targets (label or -1), sample_id.
+class ImageNetDataset(ImageStreamDataset):
+    """Images: fields image, image_for_codebook or image_codes, image_patch_mask, targets (label or -1), sample_id.
 
     Pretraining uses no labels; probes do.
     """
@@ -23,16 +22,12 @@ class ImageNetDataset(StreamDataset):
     NEEDS = ("image_processor",)
 
     def __init__(self, config: Any, dataset_type: str, paths: Sequence[Path]):
-        self.records = open_records(paths)
-        # Class folders are sorted by class and cost the same in any order: shuffle them as one block.
-        block = config.get("shuffle_block", 1024) if self.records.sequential else len(self.records)
-        super().__init__("imagenet", config, dataset_type, len(self.records), block)
+        super().__init__("imagenet", config, dataset_type, paths)
 
     def _sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self.records.read(index)
-        picture = pictures.decode(record, self.image_processor.decode_size)
         return {
-            **self.image_processor({"image": picture, "rng": rng, "train": self.training}),
+            **self._image(record, index, rng),
             "targets": class_number(record),
             "sample_id": record.key,
         }
@@ -50,7 +45,7 @@ def class_number(record: Record) -> int:
 
 @registry.register_builder("imagenet")
 class ImageNetBuilder(StreamBuilder):
-    """Builds ``imagenet``; no further keys."""
+    """Builds ``imagenet``; further keys: ``views`` and ``codes``."""
 
     NAME = "imagenet"
 

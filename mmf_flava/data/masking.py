@@ -1,6 +1,6 @@
 """What is hidden from the model: blocks of image patches, and text tokens. Pure functions on numpy generators.
 
-Shapes: H, W patch grid · T tokens.
+Shapes: N masks · H, W patch grid · T tokens.
 """
 
 import math
@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 IGNORED = -1  # label of a token that is not to be predicted
+REPLACEMENTS = ("bert", "mask")
 
 
 def block_mask(
@@ -78,6 +79,56 @@ def _add_block(
     return 0
 
 
+def block_masks(
+    rng: np.random.Generator,
+    count: int,
+    grid: tuple[int, int] = (14, 14),
+    target: int = 75,
+    min_block: int = 16,
+    max_block: int | None = None,
+    aspect: tuple[float, float] = (0.3, 1 / 0.3),
+    attempts: int = 10,
+    exact: bool = False,
+) -> np.ndarray:
+    """(N, H*W) bool: ``count`` masks of ``block_mask``'s distribution from one generator, for whole batches at once.
+
+    All unfinished masks try one rectangle at a time. From some 50 masks on this is faster than one by one, at 256 about
+    five times. Datasets draw each mask by itself all the same: theirs depends on its sample alone, not on the batch.
+    """
+    height, width = grid
+    if not 0 < target <= height * width:
+        raise ValueError(f"cannot mask {target} of {height * width} patches")
+    rows, columns = np.arange(height)[:, None], np.arange(width)
+    low, high = math.log(aspect[0]), math.log(aspect[1])
+    largest = target if max_block is None else max_block
+    masks = np.zeros((count, height, width), dtype=bool)
+    masked, failed = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
+    active = np.arange(count)
+    while len(active):
+        room = np.minimum(target - masked[active], largest)
+        draws = rng.random((4, len(active)))
+        area = min_block + (room - min_block) * draws[0]
+        ratio = np.exp(low + (high - low) * draws[1])
+        h, w = np.rint(np.sqrt(area * ratio)).astype(np.int64), np.rint(np.sqrt(area / ratio)).astype(np.int64)
+        top, left = (draws[2] * (height - h + 1)).astype(np.int64), (draws[3] * (width - w + 1)).astype(np.int64)
+        inside_rows = (rows >= top[:, None, None]) & (rows < (top + h)[:, None, None])
+        blocks = inside_rows & (columns >= left[:, None, None]) & (columns < (left + w)[:, None, None])
+        new = (blocks & ~masks[active]).sum((1, 2))
+        fits = (h < height) & (w < width) & (new > 0) & (new <= room)
+        hit = active[fits]
+        masks[hit] |= blocks[fits]
+        masked[hit] += new[fits]
+        failed[active] += 1
+        failed[hit] = 0
+        active = active[(masked[active] < target) & (failed[active] < attempts)]
+    flat = masks.reshape(count, height * width)
+    if exact:
+        for number in np.flatnonzero(masked < target):
+            free = np.flatnonzero(~flat[number])
+            flat[number, rng.choice(free, target - masked[number], replace=False)] = True
+    return flat
+
+
 def mask_tokens(
     rng: np.random.Generator,
     ids: np.ndarray,
@@ -87,8 +138,12 @@ def mask_tokens(
     *,
     mask_id: int,
     vocab_size: int,
+    replace: str = "bert",
 ) -> tuple[np.ndarray, np.ndarray]:
     """BERT's masking (FLAVA section 3.2): of the chosen tokens 80 % become [MASK], 10 % a random token, 10 % stay.
+
+    The paper says that the tokens are masked "with the [MASK] token"; ``replace="mask"`` takes it at its word, and all
+    the chosen tokens become [MASK].
 
     Without ``word_starts`` each maskable token is chosen by itself with ``probability``. With it, whole words are
     chosen in random order until ``round(probability * maskable tokens)`` tokens are; a word that would exceed the
@@ -103,6 +158,7 @@ def mask_tokens(
         word_starts: (T,) bool, True where a word begins, or None.
         probability: share of maskable tokens to choose.
         mask_id, vocab_size: of the tokenizer.
+        replace: "bert" (80/10/10) or "mask" (all [MASK]).
 
     Returns:
         masked ids (T,) int64; labels (T,) int64, the original id where chosen and -1 elsewhere.
@@ -119,6 +175,9 @@ def mask_tokens(
     else:
         chosen = _choose_words(rng, places, np.cumsum(word_starts)[places], probability)
     labels[chosen] = ids[chosen]
+    if replace == "mask":
+        masked[chosen] = mask_id
+        return masked, labels
     fate = rng.random(len(chosen))
     masked[chosen[fate < 0.8]] = mask_id
     random = chosen[(fate >= 0.8) & (fate < 0.9)]

@@ -12,19 +12,18 @@ from typing import Any
 import numpy as np
 from mmf.common.registry import registry
 
-from mmf_flava.data import pictures
-from mmf_flava.data.records import open_records
+from mmf_flava.data.image_stream import ImageStreamDataset
 from mmf_flava.data.shards import BadRecord, Record
-from mmf_flava.data.stream import StreamBuilder, StreamDataset
+from mmf_flava.data.stream import StreamBuilder
 from mmf_flava.errors import UserError
 
 TEXT_PARTS = ("json", "txt")
 TRIES = 10  # at finding a record that has another caption, for a mismatched pair
 
 
-class PMDDataset(StreamDataset):
-    """Pairs: fields image, image_for_codebook, image_patch_mask, input_ids, input_mask, input_ids_masked,
-    lm_label_ids, is_correct, captions (all of the image's), targets (label or -1), sample_id.
+class PMDDataset(ImageStreamDataset):
+    """Pairs: fields image, image_for_codebook or image_codes, image_patch_mask, input_ids, input_mask,
+    input_ids_masked, lm_label_ids, is_correct, captions (all of the image's), targets (label or -1), sample_id.
 
     In training each sample shows one of the image's captions, or, with probability ``mismatch_probability``, a caption
     of another record (is_correct 0), the negatives of image-text matching; the paper gives no rate, 0.1 is
@@ -34,16 +33,13 @@ class PMDDataset(StreamDataset):
     NEEDS = ("image_processor", "text_processor")
 
     def __init__(self, config: Any, dataset_type: str, paths: Sequence[Path]):
-        self.records = open_records(paths)
-        block = config.get("shuffle_block", 1024) if self.records.sequential else len(self.records)
-        super().__init__("pmd", config, dataset_type, len(self.records), block)
+        super().__init__("pmd", config, dataset_type, paths)
         self.mismatch_probability = float(config.get("mismatch_probability", 0.1)) if self.training else 0.0
         if not 0 <= self.mismatch_probability < 1:
             raise UserError(f"mismatch_probability is {self.mismatch_probability}; it must be in [0, 1).")
 
     def _sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self.records.read(index)
-        picture = pictures.decode(record, self.image_processor.decode_size)
         captions, label = describe(record)
         text, matches = captions[int(rng.integers(len(captions)))], 1
         if self.mismatch_probability and rng.random() < self.mismatch_probability:
@@ -51,7 +47,7 @@ class PMDDataset(StreamDataset):
             if other is not None:
                 text, matches = other, 0
         return {
-            **self.image_processor({"image": picture, "rng": rng, "train": self.training}),
+            **self._image(record, index, rng),
             **self.text_processor({"text": text, "rng": rng}),
             "is_correct": matches,
             "captions": captions,
@@ -92,7 +88,7 @@ def describe(record: Record) -> tuple[list[str], int]:
 
 @registry.register_builder("pmd")
 class PMDBuilder(StreamBuilder):
-    """Builds ``pmd``; further keys: ``mismatch_probability`` (0.1)."""
+    """Builds ``pmd``; further keys: ``mismatch_probability`` (0.1), ``views`` and ``codes``."""
 
     NAME = "pmd"
 

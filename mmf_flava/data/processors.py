@@ -15,7 +15,8 @@ from mmf.datasets.processors.processors import BaseProcessor
 from PIL import Image
 from torch import Tensor
 
-from mmf_flava.data.masking import block_mask, mask_tokens
+from mmf_flava.config.schema import one_of
+from mmf_flava.data.masking import REPLACEMENTS, block_mask, mask_tokens
 from mmf_flava.data.tokenizer import continuation_table, load_tokenizer, special_ids, vocabulary_hash
 from mmf_flava.errors import UserError
 
@@ -74,21 +75,51 @@ class FlavaImageProcessor(BaseProcessor):
     def __call__(self, item: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """{"image": PIL image, "rng": numpy Generator, "train": bool} -> the views and the mask.
 
+        ``item`` may also hold "crop_rng", a generator of its own for the crop, and "codebook_view": False, which
+        leaves out the view of the codebook (codes are cached).
+
         Returns:
             image (3, H, W) float, normalised; image_for_codebook (3, h, w) float in [0, 1], unless left out;
             image_patch_mask (P,) bool, True = masked.
         """
         rng, picture = item["rng"], to_rgb(item["image"])
-        width, height = picture.size
-        box = random_crop(rng, width, height, self.crop_scale) if item["train"] else (0, 0, width, height)
+        box = self._box(picture, item.get("crop_rng", rng), item["train"])
         pixels = _resized(picture, self.image_size, Image.Resampling.BICUBIC, box)
         sample = {"image": torch.from_numpy(pixels * self._scale + self._shift)}
-        if self.codebook_size is not None:
-            pixels = _resized(picture, self.codebook_size, Image.Resampling.LANCZOS, box)
-            sample["image_for_codebook"] = torch.from_numpy(pixels * np.float32(1 / 255))
+        if self.codebook_size is not None and item.get("codebook_view", True):
+            sample["image_for_codebook"] = self._codebook_view(picture, self.codebook_size, box)
         mask = block_mask(rng, self.grid, self.target, self.min_block, exact=self.exact)
         sample["image_patch_mask"] = torch.from_numpy(mask)
         return sample
+
+    def codebook_views(
+        self, picture: Image.Image, generators: Sequence[np.random.Generator], train: bool
+    ) -> list[Tensor]:
+        """The views of the codebook alone, (3, h, w) in [0, 1]: one for each generator, which draws its crop."""
+        if self.codebook_size is None:
+            raise UserError("flava_image: codebook_size is null, so there is no view to make codes of.")
+        picture = to_rgb(picture)
+        return [
+            self._codebook_view(picture, self.codebook_size, self._box(picture, generator, train))
+            for generator in generators
+        ]
+
+    def codebook_geometry(self, train: bool) -> dict[str, Any]:
+        """What decides the pixels that the codebook sees of a picture, beside the generator of the crop."""
+        return {
+            "codebook_size": self.codebook_size,
+            "decode_size": self.decode_size,
+            "crop_scale": list(self.crop_scale) if train else None,
+        }
+
+    def _box(self, picture: Image.Image, rng: np.random.Generator, train: bool) -> tuple[float, float, float, float]:
+        width, height = picture.size
+        return random_crop(rng, width, height, self.crop_scale) if train else (0, 0, width, height)
+
+    @staticmethod
+    def _codebook_view(picture: Image.Image, side: int, box: tuple[float, float, float, float]) -> Tensor:
+        pixels = _resized(picture, side, Image.Resampling.LANCZOS, box)
+        return torch.from_numpy(pixels * np.float32(1 / 255))
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
@@ -137,7 +168,8 @@ class FlavaTextProcessor(BaseProcessor):
         config: ``params`` of the recipe:
             tokenizer: folder (absolute, or below ``data_dir``, or below the working directory) or hub name.
             max_length (77): tokens with [CLS] and [SEP]; longer texts are cut.
-            mask_probability (0.15), whole_word (true): see ``masking.mask_tokens``.
+            pad_to_multiple (1): batches are padded to the next multiple of this, for few different lengths.
+            mask_probability (0.15), whole_word (true), replace (bert): see ``masking.mask_tokens``.
         data_dir: of the dataset.
     """
 
@@ -151,8 +183,10 @@ class FlavaTextProcessor(BaseProcessor):
         self.vocabulary_hash = vocabulary_hash(self.tokenizer)
         self.vocab_size = self.tokenizer.get_vocab_size()
         self.max_length = int(config.get("max_length", 77))
+        self.pad_to_multiple = int(config.get("pad_to_multiple", 1))
         self.mask_probability = float(config.get("mask_probability", 0.15))
         self.whole_word = bool(config.get("whole_word", True))
+        self.replace = one_of(str(config.get("replace", "bert")), REPLACEMENTS, "flava_text: replace")
         if self.max_length < 3 or not 0 < self.mask_probability < 1:
             raise UserError(
                 f"flava_text: max_length {self.max_length} must be at least 3 and mask_probability "
@@ -178,6 +212,7 @@ class FlavaTextProcessor(BaseProcessor):
             self.mask_probability,
             mask_id=self.special.mask,
             vocab_size=self.vocab_size,
+            replace=self.replace,
         )
         return {
             "input_ids": torch.from_numpy(ids),

@@ -76,8 +76,10 @@ class StreamDataset(BaseDataset):
     def collate(self, samples: Sequence[Mapping[str, Any]]) -> SampleList:
         """A batch of samples; see ``collate.collate``."""
         processor = getattr(self, "text_processor", None)
-        pad_id = 0 if processor is None else processor.special.pad
-        return collate(samples, self.dataset_name, self.dataset_type, pad_id)
+        if processor is None:
+            return collate(samples, self.dataset_name, self.dataset_type)
+        pad_id, multiple = processor.special.pad, processor.pad_to_multiple
+        return collate(samples, self.dataset_name, self.dataset_type, pad_id, multiple)
 
     def init_processors(self) -> None:
         """Builds the processors named in the YAML; UserError when one that this dataset needs is missing."""

@@ -17,4 +17,4 @@ class ImageTextMatching(nn.Module):
 
     def forward(self, sample_list: Any, model_output: dict[str, Any]) -> Tensor:
         matching: Matching = model_output[self.needs]
-        return cross_entropy(matching.logits.float(), matching.labels.view(-1))
+        return cross_entropy(matching.logits.float(), matching.labels)

@@ -47,6 +47,9 @@ class Flava(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init))
         self.logit_scale_max = config.logit_scale_max
         self.apply(partial(initialise, std=config.initializer_range))
+        if config.compile:
+            for encoder in (self.image_encoder, self.text_encoder, self.multimodal_encoder):
+                encoder.compile_blocks()
 
     def encode_image(self, image_BCHW: Tensor) -> Tensor:
         """(B, E) unit vectors of clean images."""

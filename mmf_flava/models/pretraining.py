@@ -100,7 +100,7 @@ class FlavaPretraining(BaseModel):
             clean=clean,
             masked=masked,
         )
-        positive = batch["is_correct"].bool()
+        positive = batch["is_correct"].view(-1).bool()
         output: dict[str, Any] = {}
         if states.image is not None and states.text is not None:
             output["contrast"] = Contrast(
@@ -121,7 +121,7 @@ class FlavaPretraining(BaseModel):
             mask = (batch["lm_label_ids"] != IGNORED_LABEL) & positive[:, None]
             output["mmm_text"] = self._predict("mmm_text", normed[:, 2 + patches :], mask, batch["lm_label_ids"])
         if "itm" in self.heads:
-            output["itm"] = Matching(self.heads["itm"](states.multimodal.cls), batch["is_correct"].long())
+            output["itm"] = Matching(self.heads["itm"](states.multimodal.cls), batch["is_correct"].view(-1).long())
         return output
 
     def _forward_image(self, batch: Any) -> dict[str, Any]:

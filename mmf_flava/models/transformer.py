@@ -49,6 +49,14 @@ class Transformer(nn.Module):
         )
         self.norm = norm(config.hidden_size)
 
+    def compile_blocks(self) -> None:
+        """Compiles each block by itself ("regional" compilation): blocks of one width share their code.
+
+        Sequence lengths are symbolic from the start, so that a new length compiles nothing anew.
+        """
+        for block in self.blocks:
+            block.compile(dynamic=True)
+
     def forward(self, x_BLD: Tensor, mask_BL: Tensor | None = None) -> Encoded:
         """Encodes a sequence; ``mask_BL`` is True where a position may be attended to."""
         attention = None if mask_BL is None else mask_BL[:, None, None, :]

@@ -54,3 +54,10 @@ def test_it_moves_copies_and_pickles():
 
 def test_a_batch_of_one():
     assert collate([sample(1, "x")], "pmd", "val").is_correct.shape == (1,)
+
+
+def test_lengths_are_rounded_up_to_the_multiple():
+    samples = [{"input_ids": torch.tensor([2, 5, 3]), "input_mask": torch.ones(3, dtype=torch.bool)}]
+    batch = collate(samples, "pmd", "train", pad_id=0, pad_to_multiple=4)
+    assert batch["input_ids"].tolist() == [[2, 5, 3, 0]]
+    assert batch["input_mask"].tolist() == [[True, True, True, False]]

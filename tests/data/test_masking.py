@@ -3,14 +3,16 @@
 import numpy as np
 import pytest
 
-from mmf_flava.data.masking import block_mask, mask_tokens
+from mmf_flava.data.masking import block_mask, block_masks, mask_tokens
 
 CLS, SEP, MASK, PAD = 1, 2, 3, 0
 
 
-@pytest.fixture(scope="module")
-def masks():
+@pytest.fixture(scope="module", params=["one by one", "at once"])
+def masks(request):
     rng = np.random.default_rng(0)
+    if request.param == "at once":
+        return block_masks(rng, 8000)
     return np.stack([block_mask(rng) for _ in range(8000)])
 
 
@@ -36,6 +38,18 @@ def test_exact_masks_have_exactly_the_target():
     rng = np.random.default_rng(1)
     assert {int(block_mask(rng, exact=True).sum()) for _ in range(300)} == {75}
     assert {int(block_mask(rng, (4, 4), 6, 4, exact=True).sum()) for _ in range(300)} == {6}
+
+
+def test_masks_of_a_batch():
+    rng = np.random.default_rng(1)
+    assert set(block_masks(rng, 300, exact=True).sum(1)) == {75}
+    small = block_masks(rng, 500, (3, 5), 5, 2)
+    assert small.shape == (500, 15) and small.sum(1).max() <= 5 and small.sum(1).mean() > 4.5
+    assert block_masks(rng, 0).shape == (0, 196)
+    assert block_masks(rng, 100, max_block=20).sum(1).max() <= 75
+    assert (block_masks(np.random.default_rng(5), 9) == block_masks(np.random.default_rng(5), 9)).all()
+    with pytest.raises(ValueError, match="17 of 16"):
+        block_masks(rng, 2, (4, 4), 17)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +91,24 @@ def test_rates():
     assert (masked[~chosen] == ids[~chosen]).all()
     assert abs((masked[chosen] == MASK).mean() - 0.8) < 0.02
     assert abs((masked[chosen] == ids[chosen]).mean() - 0.1) < 0.015
+
+
+@pytest.mark.parametrize("whole_word", [False, True])
+def test_all_chosen_tokens_become_mask(whole_word):
+    ids = np.arange(10, 20_010)
+    starts = np.arange(len(ids)) % 3 == 0 if whole_word else None
+    every = np.ones(len(ids), bool)
+    found = [
+        mask_tokens(np.random.default_rng(0), ids, every, starts, 0.15, mask_id=MASK, vocab_size=10**9, replace=way)
+        for way in ("bert", "mask")
+    ]
+    (bert, labels), (masked, same) = found
+    assert (labels == same).all(), "what is chosen does not depend on what it becomes"
+    chosen = labels != -1
+    assert abs(chosen.mean() - 0.15) < 0.01
+    assert (masked[chosen] == MASK).all() and (masked[~chosen] == ids[~chosen]).all()
+    random = (bert[chosen] != MASK) & (bert[chosen] != ids[chosen])
+    assert abs((bert[chosen] == MASK).mean() - 0.8) < 0.03 and abs(random.mean() - 0.1) < 0.02
 
 
 def test_whole_words_go_together():

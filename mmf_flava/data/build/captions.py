@@ -55,9 +55,7 @@ class Captioner:
 
     def __init__(self, train_scans_NHW: np.ndarray):
         train = measure(train_scans_NHW)
-        self._terciles = {
-            name: np.quantile(getattr(train, name), [1 / 3, 2 / 3]) for name in ("ink", "width")
-        }
+        self._terciles = {name: np.quantile(getattr(train, name), [1 / 3, 2 / 3]) for name in ("ink", "width")}
 
     def captions(self, scans_NHW: np.ndarray, labels_N: np.ndarray, seed: int = 0) -> list[list[str]]:
         """Five different captions for each scan; the choice of sentences is drawn from ``seed``."""

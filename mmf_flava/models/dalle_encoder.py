@@ -1,0 +1,123 @@
+"""The DALL-E dVAE's encoder, FLAVA's image codebook (§3.2): 112 x 112 pixels -> 14 x 14 codes out of 8,192.
+
+Layer for layer OpenAI's ``dall_e.Encoder``; parameters are named as in Hugging Face's ``FlavaImageCodebook``.
+
+Shapes: B batch, h and w pixels of the codebook's view, P codes of an image (row by row), V vocabulary.
+"""
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+from mmf_flava.models.frozen import Frozen
+
+LOGIT_LAPLACE_EPS = 0.1  # keeps pixels off 0 and 1, as the dVAE was trained
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class DalleEncoder(Frozen):
+    """Frozen: no gradient, no training mode, and its dtype stays what it was built with.
+
+    Args:
+        vocab_size, hidden_size, num_groups, num_blocks_per_group: 8192, 256, 4 and 2 in the released weights. Every
+            group but the first doubles the channels, every group but the last halves the resolution.
+        dtype: of all convolutions but the last, which stays in fp32 as in OpenAI's code: a code is the largest of
+            8,192 close logits, and many of them would round to the same half-precision number.
+        channels_last: memory format of weights and activations.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int = 8192,
+        hidden_size: int = 256,
+        num_groups: int = 4,
+        num_blocks_per_group: int = 2,
+        dtype: str = "fp32",
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.stride = 2 ** (num_groups - 1)
+        layers = num_groups * num_blocks_per_group
+        blocks: OrderedDict[str, nn.Module] = OrderedDict(input=nn.Conv2d(3, hidden_size, 7, padding=3))
+        width = hidden_size
+        for number in range(1, num_groups + 1):
+            out = hidden_size * 2 ** (number - 1)
+            blocks[f"group_{number}"] = Group(num_blocks_per_group, layers, width, out, pool=number < num_groups)
+            width = out
+        blocks["output"] = nn.Sequential(OrderedDict(relu=nn.ReLU(), conv=nn.Conv2d(width, vocab_size, 1)))
+        self.blocks = nn.Sequential(blocks)
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self._set_dtype(DTYPES[dtype])
+        self.freeze()
+
+    def _set_dtype(self, dtype: torch.dtype) -> None:
+        for name, parameter in self.blocks.named_parameters():
+            kept = torch.float32 if name.startswith("output.") else dtype
+            parameter.data = parameter.data.to(kept)
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=self.memory_format)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the convolutions, all but the last, compute in."""
+        return self.blocks.input.weight.dtype  # type: ignore[union-attr,return-value]
+
+    @torch.no_grad()
+    def logits(self, image_B3hw: Tensor) -> Tensor:
+        """(B, V, h / stride, w / stride) fp32, of images with values in [0, 1]."""
+        with torch.autocast(image_B3hw.device.type, enabled=False):
+            pixels = (1 - 2 * LOGIT_LAPLACE_EPS) * image_B3hw.float() + LOGIT_LAPLACE_EPS
+            states = pixels.to(self.dtype).contiguous(memory_format=self.memory_format)
+            *hidden, output = self.blocks
+            for block in hidden:
+                states = block(states)
+            return output(states.float())
+
+    def forward(self, image_B3hw: Tensor) -> Tensor:
+        """(B, P) codes of images with values in [0, 1]."""
+        return self.logits(image_B3hw).argmax(dim=1).flatten(1)
+
+
+class Group(nn.Module):
+    """Blocks of one resolution, and the pooling that halves it."""
+
+    def __init__(self, num_blocks: int, num_layers: int, width: int, out: int, pool: bool) -> None:
+        super().__init__()
+        group: OrderedDict[str, nn.Module] = OrderedDict()
+        for number in range(1, num_blocks + 1):
+            group[f"block_{number}"] = Block(width if number == 1 else out, out, num_layers)
+        if pool:
+            group["pool"] = nn.MaxPool2d(2)
+        self.group = nn.Sequential(group)
+
+    def forward(self, states: Tensor) -> Tensor:
+        return self.group(states)
+
+
+class Block(nn.Module):
+    """A bottleneck beside the identity; its share shrinks with the square of the depth of the whole encoder."""
+
+    def __init__(self, width: int, out: int, num_layers: int) -> None:
+        super().__init__()
+        self.post_gain = 1 / num_layers**2
+        self.id_path = nn.Identity() if width == out else nn.Conv2d(width, out, 1)
+        self.res_path = ResidualPath(width, out)
+
+    def forward(self, states: Tensor) -> Tensor:
+        return self.id_path(states) + self.post_gain * self.res_path(states)
+
+
+class ResidualPath(nn.Module):
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        path: OrderedDict[str, nn.Module] = OrderedDict()
+        hidden = out // 4
+        sizes = [(width, hidden, 3), (hidden, hidden, 3), (hidden, hidden, 3), (hidden, out, 1)]
+        for number, (before, after, kernel) in enumerate(sizes, 1):
+            path[f"relu_{number}"] = nn.ReLU()
+            path[f"conv_{number}"] = nn.Conv2d(before, after, kernel, padding=kernel // 2)
+        self.path = nn.Sequential(path)
+
+    def forward(self, states: Tensor) -> Tensor:
+        return self.path(states)

@@ -1,0 +1,155 @@
+"""The dVAE's encoder against Hugging Face's, its files in every dress, and what freezes it."""
+
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mmf_flava.config.model import CodebookConfig
+from mmf_flava.errors import UserError
+from mmf_flava.models import codebook_weights
+from mmf_flava.models.codebook import build_codebook, changed_share, load_codebook
+from mmf_flava.models.codebook_weights import codebook_weights as weights_of
+from mmf_flava.models.dalle_encoder import DalleEncoder
+
+SIZES = {"vocab_size": 64, "hidden_size": 8}
+
+
+@pytest.fixture
+def encoder():
+    torch.manual_seed(0)
+    return DalleEncoder(**SIZES)
+
+
+@pytest.fixture
+def images():
+    return torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def config(path, **changes):
+    return CodebookConfig(**{"type": "dvae", "path": None if path is None else str(path), **SIZES, **changes})
+
+
+def dall_e_name(key):
+    """The name that OpenAI and torchmultimodal give to a parameter."""
+    key = key.replace(".group.", ".").replace("res_path.path.", "res_path.")
+    return key.replace(".weight", ".w").replace(".bias", ".b")
+
+
+def test_codes_equal_hugging_faces(encoder, images):
+    from transformers import FlavaImageCodebook, FlavaImageCodebookConfig
+
+    peer = FlavaImageCodebook(FlavaImageCodebookConfig(hidden_size=8, vocab_size=64))
+    with torch.no_grad():
+        for parameter in peer.parameters():
+            parameter.normal_(std=0.2)
+    encoder.load_state_dict(peer.state_dict())  # the names are the same, all of them
+    codes = encoder(images)
+    assert codes.shape == (2, 16) and len(codes.unique()) > 4
+    # over there the image processor maps the pixels
+    assert torch.equal(codes, peer.get_codebook_indices(0.8 * images + 0.1).flatten(1))
+
+
+def test_the_released_size():
+    with torch.device("meta"):
+        assert sum(parameter.numel() for parameter in DalleEncoder().parameters()) == 53_786_240
+
+
+def test_it_is_frozen_and_keeps_its_dtype(encoder, images):
+    codes = encoder(images)
+    model = torch.nn.ModuleDict({"codebook": encoder}).train()
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert not encoder.training and not encoder.blocks.input.training
+    model.half()
+    assert encoder.dtype == torch.float32 and torch.equal(encoder(images), codes)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(encoder(images.requires_grad_()), codes)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+def test_half_precision_keeps_the_last_layer_in_fp32(encoder, images, dtype, tmp_path):
+    save_file(encoder.state_dict(), tmp_path / "model.safetensors")
+    other = load_codebook(config(tmp_path, dtype=dtype, channels_last=True))
+    assert other.blocks.input.weight.is_contiguous(memory_format=torch.channels_last)
+    assert other.blocks.output.conv.weight.dtype == torch.float32
+    assert other.logits(images).dtype == torch.float32
+    share = changed_share(other, encoder, images)
+    assert share == 0 if dtype == "fp32" else share < 0.3
+    with pytest.raises(UserError, match="fp8"):
+        load_codebook(config(tmp_path, dtype="fp8"))
+
+
+DRESSES = {
+    "Hugging Face's codebook": lambda key: key,
+    "OpenAI": dall_e_name,
+    "a full checkpoint": lambda key: f"image_codebook.{key}",
+    "torchmultimodal": lambda key: f"image_codebook.encoder.{dall_e_name(key)}",
+    "ours": lambda key: f"codebook.{key}",
+}
+
+
+@pytest.mark.parametrize(
+    ("dress", "suffix"),
+    [*((dress, ".safetensors") for dress in DRESSES), ("OpenAI", ".pkl"), ("torchmultimodal", ".pt")],
+)
+def test_every_source_gives_the_same_codebook(encoder, images, tmp_path, dress, suffix):
+    tensors = {DRESSES[dress](key): value for key, value in encoder.state_dict().items()}
+    tensors["flava.image_model.embeddings.cls_token"] = torch.zeros(1)
+    path = tmp_path / f"weights{suffix}"
+    save_file(tensors, path) if suffix == ".safetensors" else torch.save(tensors, path)
+    found = build_codebook(config(path))
+    assert torch.equal(found(images), encoder(images))
+    save_file(encoder.state_dict(), tmp_path / "plain.safetensors")
+    assert found.sha256 == build_codebook(config(tmp_path / "plain.safetensors")).sha256
+
+
+def test_folders_and_hub_names(encoder, tmp_path, monkeypatch):
+    torch.save(encoder.state_dict(), tmp_path / "encoder.pkl")
+    assert codebook_weights.local_file(str(tmp_path)) == tmp_path / "encoder.pkl"
+    asked = []
+    monkeypatch.setattr(
+        "mmf_flava.models.codebook_weights.find", lambda source: asked.append(source) or tmp_path / "x.bin"
+    )
+    torch.save(encoder.state_dict(), tmp_path / "x.bin")
+    assert build_codebook(config("facebook/flava-image-codebook")) is not None
+    assert asked == ["facebook/flava-image-codebook"]
+
+
+def test_mistakes_name_the_remedy(encoder, tmp_path):
+    with pytest.raises(UserError, match=r"codebook.path.*facebook/flava-image-codebook.*encoder\.pkl"):
+        build_codebook(config(None))
+    with pytest.raises(UserError, match=r"codebook\.path.*nowhere"):
+        build_codebook(config(tmp_path / "nowhere.safetensors"))
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match="holds no image codebook"):
+        build_codebook(config(tmp_path / "x.safetensors"))
+    save_file(encoder.state_dict(), tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"blocks\.output\.conv\.bias \(64,\), not \(32,\)"):
+        build_codebook(config(tmp_path, vocab_size=32))
+    with pytest.raises(UserError, match="num_groups is 0"):
+        build_codebook(config(tmp_path, num_groups=0))
+    with pytest.raises(UserError, match="sha256 says 00"):
+        build_codebook(config(tmp_path, sha256="00"))
+
+
+def test_pickled_code_in_a_torch_file_is_refused(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (tmp_path / "executed").mkdir, ()
+
+    for name in ("x.pt", "x.bin"):
+        torch.save({"blocks.input.weight": torch.zeros(1), "x": Payload()}, tmp_path / name)
+        with pytest.raises(UserError, match=r"codebook\.path"):
+            build_codebook(config(tmp_path / name))
+    (tmp_path / "y.pt").write_bytes(pickle.dumps(Payload()))
+    with pytest.raises(UserError, match=r"codebook\.path"):
+        build_codebook(config(tmp_path / "y.pt"))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_two_levels_of_names_more_or_less():
+    short = {"blocks.input.w": torch.zeros(1), "blocks.group_2.block_1.res_path.conv_3.b": torch.ones(1)}
+    long = {"blocks.input.weight", "blocks.group_2.group.block_1.res_path.path.conv_3.bias"}
+    assert weights_of(short).keys() == weights_of(weights_of(short)).keys() == long
+    assert weights_of({"flava.logit_scale": torch.zeros(1)}) == {}
