@@ -17,7 +17,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from mmf_flava.config.model import FlavaConfig
+from mmf_flava.config.run import CheckpointConfig
 from mmf_flava.errors import UserError
+from mmf_flava.models.interop.sizes import to_plain
+from mmf_flava.models.pretrained import load_image_encoder, load_text_encoder, load_weights
+from mmf_flava.models.sources import CONFIG_KEY
 
 LATEST = "latest"
 
@@ -46,7 +51,8 @@ class CheckpointFolder:
         temporary = self.folder / f".{path.name}.writing"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, temporary / "model.safetensors")
+        weights = {k: v.contiguous() for k, v in model.state_dict().items()}
+        save_file(weights, temporary / "model.safetensors", metadata=_metadata(model))
         tensors, description = _flatten_optimizer(optimizer.state_dict())
         save_file(tensors, temporary / "optimizer.safetensors")
         text = json.dumps({"update": update, "optimizer": description, "rng": _rng_state(), **state}, indent=1)
@@ -66,6 +72,14 @@ class CheckpointFolder:
         if self.max_to_keep > 0:
             for old in sorted(self.folder.glob("update_*"))[: -self.max_to_keep]:
                 shutil.rmtree(old)
+
+
+def _metadata(model: nn.Module) -> dict[str, str]:
+    """The model's sizes, so that whoever reads the weights needs no recipe."""
+    settings = getattr(model, "settings", None)
+    return {"format": "pt"} | (
+        {CONFIG_KEY: json.dumps(to_plain(settings))} if isinstance(settings, FlavaConfig) else {}
+    )
 
 
 def load_model(path: Path, model: nn.Module) -> None:
@@ -89,6 +103,32 @@ def load_model(path: Path, model: nn.Module) -> None:
         shown = "; ".join(sorted(problems)[:5])
         raise UserError(f"{file} does not fit the model of this recipe ({len(problems)} keys): {shown}.")
     model.load_state_dict(given)
+
+
+def start(model: nn.Module, whole: str | None, wishes: CheckpointConfig, cache_dir: str | None) -> list[str]:
+    """Starts a run from other people's weights: of a whole FLAVA, or else of the encoders that its recipe names.
+
+    Returns one sentence for each source.
+
+    Raises:
+        UserError: no such source, an unsafe file, or weights that do not fit and are not allowed by name.
+    """
+    allowed = {"allow_missing": wishes.allow_missing, "allow_extra": wishes.allow_extra}
+    if whole is not None:
+        fits = [("model", whole, load_weights(model, whole, cache_dir=cache_dir, **allowed))]
+    else:
+        fits = []
+        loaders = {"image_encoder": load_image_encoder, "text_encoder": load_text_encoder}
+        for name, load in loaders.items():
+            source = getattr(getattr(model.settings, name), "pretrained", None)  # type: ignore[arg-type]
+            if source is not None:
+                encoder = getattr(model.flava, name)  # type: ignore[union-attr]
+                fits.append((name.replace("_", " "), source, load(encoder, source, cache_dir=cache_dir, **allowed)))  # type: ignore[operator]
+    return [
+        f"Started the {name} from {source}"
+        + (f"; allowed not to fit: {len(fit.allowed)}, such as {fit.allowed[0]}" if fit.allowed else "")
+        for name, source, fit in fits
+    ]
 
 
 def load_state(path: Path, optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:

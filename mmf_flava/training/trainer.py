@@ -15,7 +15,7 @@ from mmf_flava.compat import mmf_api
 from mmf_flava.data.sampling import MultitaskLoader, Ratios, RoundRobin, Strategy
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.suite import EvaluationSuite, SplitResult
-from mmf_flava.training.checkpoint import CheckpointFolder, load_model, load_state, restore_rng
+from mmf_flava.training.checkpoint import CheckpointFolder, load_model, load_state, restore_rng, start
 from mmf_flava.training.progress import Progress
 from mmf_flava.training.results import Results
 from mmf_flava.training.settings import read_settings
@@ -111,13 +111,20 @@ class FlavaTrainer:
         wishes = self.config.checkpoint
         path = self.checkpoints.latest() if wishes.resume else None
         own = path is not None
-        if path is None and wishes.resume_file:
+        weights_only = wishes.resume_file and wishes.resume_pretrained
+        if path is None and wishes.resume_file and not weights_only:
             path = Path(wishes.resume_file).absolute()
             if not path.exists():
-                raise UserError(f"checkpoint.resume_file: there is no {path}.")
+                raise UserError(
+                    f"checkpoint.resume_file: there is no {path}; weights from the hub, from an address or with other "
+                    "names than ours need checkpoint.resume_pretrained: true."
+                )
         if path is None:
             if wishes.resume:
                 mmf_api.log(f"checkpoint.resume: no checkpoint in {self.checkpoints.folder} yet, starting anew.")
+            whole = wishes.resume_file if weights_only else None
+            for line in start(self.model, whole, self.settings.checkpoint, self.config.env.cache_dir):
+                mmf_api.log(line)
             return
         load_model(path, self.model)
         mmf_api.log(f"Loaded the model from {path}")

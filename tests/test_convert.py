@@ -1,0 +1,151 @@
+"""From every style to every style and back, without a bit lost."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import FlavaForPreTraining, FlavaModel, FlavaProcessor
+
+from mmf_flava import load_pretrained
+from mmf_flava.convert import convert, main
+from mmf_flava.data.tokenizer import wordpiece
+from mmf_flava.models.sources import read_weights
+from tests.parity.batches import randomise
+from tests.parity.test_hugging_face import small_config
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{n}" for n in range(36))]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A folder as Hugging Face saves it, with a tokenizer."""
+    torch.manual_seed(0)
+    model = FlavaForPreTraining(small_config())
+    randomise(model)
+    folder = tmp_path_factory.mktemp("source")
+    model.save_pretrained(folder)
+    wordpiece(WORDS).save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def all_keys(folder):
+    return FlavaForPreTraining.from_pretrained(folder).state_dict()
+
+
+def test_what_hugging_face_loads_is_what_it_saved(source, tmp_path):
+    lines = convert(source, tmp_path / "hf", "hf")
+    before, after = all_keys(source), load_file(tmp_path / "hf" / "model.safetensors")
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert lines[0].startswith(f"Wrote {tmp_path / 'hf'}: {len(after)} tensors")
+    model, report = FlavaForPreTraining.from_pretrained(tmp_path / "hf", output_loading_info=True)
+    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert model.config.image_config.image_size == 32
+    core, report = FlavaModel.from_pretrained(tmp_path / "hf", output_loading_info=True)
+    assert not report["missing_keys"]
+    assert torch.equal(core.logit_scale, model.flava.logit_scale)
+
+
+@pytest.mark.parametrize("way", ["torchmultimodal", "mmf", "mmf_flava"])
+def test_round_trips_are_bit_equal(source, tmp_path, way):
+    convert(source, tmp_path / "there", way)
+    file = next((tmp_path / "there").iterdir())
+    assert read_weights(file).style == way
+    convert(file, tmp_path / "back", "hf", num_heads=4)
+    before, after = all_keys(source), load_file(tmp_path / "back" / "model.safetensors")
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    if way != "torchmultimodal":  # a state dict alone says nothing of eps and heads
+        told = [
+            json.loads((folder / "config.json").read_text())["text_config"] for folder in (source, tmp_path / "back")
+        ]
+        assert all(told[0][key] == value for key, value in told[1].items())
+
+
+def test_half_precision_stays_half(source, tmp_path):
+    FlavaForPreTraining.from_pretrained(source).bfloat16().save_pretrained(tmp_path / "half")
+    convert(tmp_path / "half", tmp_path / "ours.safetensors", "mmf_flava")
+    convert(tmp_path / "ours.safetensors", tmp_path / "back", "hf")
+    assert {tensor.dtype for tensor in load_file(tmp_path / "back" / "model.safetensors").values()} == {torch.bfloat16}
+
+
+def test_poolers_are_made_where_they_never_were(source, tmp_path):
+    """A run of ours has no poolers; Hugging Face must miss nothing, and two exports are the same file."""
+    model = load_pretrained(source, heads=True)
+    from mmf_flava.training.checkpoint import CheckpointFolder
+
+    checkpoint = CheckpointFolder(tmp_path).save(1, model, torch.optim.SGD(model.parameters(), lr=1), {})
+    lines = convert(checkpoint, tmp_path / "hf", "hf")
+    convert(tmp_path, tmp_path / "again", "hf")  # the run's folder means its newest checkpoint
+    assert "Made anew: 6 tensors" in " ".join(lines)
+    _, report = FlavaForPreTraining.from_pretrained(tmp_path / "hf", output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("hf", "again")]
+    assert weights[0] == weights[1]
+    before, after = all_keys(source), load_file(tmp_path / "hf" / "model.safetensors")
+    assert all(torch.equal(before[key], after[key]) for key in before if "_model.pooler." not in key)
+
+
+def test_the_processor_comes_along(source, tmp_path):
+    convert(source, tmp_path / "hf", "hf")
+    processor = FlavaProcessor.from_pretrained(tmp_path / "hf")
+    image = torch.zeros(3, 50, 40, dtype=torch.uint8)
+    batch = processor(
+        images=image, text="word1 word2", return_tensors="pt", return_image_mask=True, return_codebook_pixels=True
+    )
+    assert batch["pixel_values"].shape == (1, 3, 32, 32)
+    assert batch["bool_masked_pos"].shape == (1, 4, 4)
+    assert batch["codebook_pixel_values"].shape == (1, 3, 32, 32)
+    assert batch["input_ids"].tolist() == [[2, 6, 7, 3]]
+
+
+def test_a_tokenizer_can_be_given(source, tmp_path):
+    convert(source, tmp_path / "weights.safetensors", "mmf_flava")
+    lines = convert(tmp_path / "weights.safetensors", tmp_path / "without", "hf")
+    assert "--tokenizer DIR" in lines[-1]
+    convert(tmp_path / "weights.safetensors", tmp_path / "with", "hf", tokenizer=source)
+    assert FlavaProcessor.from_pretrained(tmp_path / "with").tokenizer.vocab_size == len(WORDS)
+
+
+def run(capsys, *arguments):
+    code = main([str(argument) for argument in arguments])
+    return code, capsys.readouterr().err
+
+
+def test_nothing_is_overwritten_without_force(source, tmp_path, capsys):
+    target = tmp_path / "flava.pt"
+    target.write_text("mine")
+    code, message = run(capsys, source, target, "--to", "torchmultimodal")
+    assert code == 2 and "--force" in message and target.read_text() == "mine"
+    assert run(capsys, source, target, "--to", "torchmultimodal", "--force")[0] == 0
+    assert read_weights(target).style == "torchmultimodal"
+    folder = tmp_path / "hf"
+    folder.mkdir()
+    (folder / "README.md").write_text("mine")
+    assert run(capsys, source, folder, "--to", "hf")[0] == 2
+    assert run(capsys, source, folder, "--to", "hf", "--force")[0] == 0
+    assert (folder / "README.md").read_text() == "mine" and (folder / "config.json").is_file()
+
+
+def test_an_export_that_dies_leaves_nothing_behind(source, tmp_path, monkeypatch):
+    def full_disk(*args, **kwargs):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("mmf_flava.convert.save_file", full_disk)
+    for target, to in (("hf", "hf"), ("ours.safetensors", "mmf_flava")):
+        with pytest.raises(OSError, match="no space"):
+            convert(source, tmp_path / target, to)
+    assert not list(tmp_path.iterdir())
+
+
+def test_mistakes_are_sentences(source, tmp_path, capsys):
+    code, message = run(capsys, tmp_path / "nothing", tmp_path / "hf", "--to", "hf")
+    assert code == 2 and "There is no" in message and "Traceback" not in message
+    code, message = run(capsys, source, tmp_path / "a.pt", "--to", "torchmultimodal", "--tokenizer", source)
+    assert code == 2 and "--tokenizer" in message
+    code, message = run(capsys, source, tmp_path / "hf", "--to", "hf", "--tokenizer", tmp_path)
+    assert code == 2 and "neither tokenizer.json nor vocab.txt" in message
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0 and "--to torchmultimodal" in capsys.readouterr().out
