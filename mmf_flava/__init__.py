@@ -1,9 +1,9 @@
 """FLAVA as a plugin for MMF. Importing this package is cheap: nothing here imports torch or MMF."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # type checkers take it for true by its name; typing itself would cost every Python start
 if TYPE_CHECKING:
+    from typing import Any
+
     from mmf_flava.config.model import FlavaConfig
     from mmf_flava.errors import UserError
     from mmf_flava.models.flava import Flava
@@ -30,10 +30,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Imports a public name when it is first asked for."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 

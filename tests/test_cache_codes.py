@@ -86,7 +86,7 @@ def test_losses_equal_those_of_the_running_codebook(recipe, tmp_path, name, loss
     for numbers in (range(16), range(5000, 5016)):  # also in a later epoch
         one = running.collate([running[n] for n in numbers])
         other = stored.collate([stored[n] for n in numbers])
-        assert "image_for_codebook" not in other and other["image_codes"].shape == (16, 36)
+        assert "image_for_codebook" not in other and other["image_codes"].shape == (16, 16)
         assert torch.equal(one["image"], other["image"])
         assert torch.equal(one["image_patch_mask"], other["image_patch_mask"])
         assert torch.equal(model.codebook(one["image_for_codebook"]), other["image_codes"])
@@ -177,7 +177,7 @@ def test_a_picture_that_cannot_be_read_has_no_codes(recipe, tmp_path, monkeypatc
     monkeypatch.setattr("mmf_flava.data.image_stream.ImageStreamDataset.codebook_views", views)
     assert cached(recipe, tmp_path, "imagenet", "val").unreadable == 1
     codes = dataset_of(recipe, "imagenet", "val", codes=str(tmp_path)).codes
-    assert codes is not None and (codes._codes[3] == NO_CODE).all() and codes.read(4, 0).shape == (36,)
+    assert codes is not None and (codes._codes[3] == NO_CODE).all() and codes.read(4, 0).shape == (16,)
 
 
 def test_the_share_of_changed_codes(tmp_path):
@@ -197,6 +197,7 @@ def test_the_command(data, tmp_path, monkeypatch):
     save_file(DalleEncoder(64, 8, num_groups=3).state_dict(), tmp_path / "model.safetensors")
     codebook = {"type": "dvae", "path": tmp_path, "hidden_size": 8, "num_groups": 3}
     options = [f"model_config.flava.codebook.{key}={value}" for key, value in codebook.items()]
+    options.append("dataset_config.imagenet.processors.image_processor.params.codebook_size=16")  # 4 x 4 codes
     command = [sys.executable, "-m", "mmf_flava.cache_codes", DEMO, f"env.data_dir={data}", *options]
     command += ["--dataset", "imagenet", "--split", "val", "--dtype", "bf16", "--workers", "0", "--name", "tiny"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)

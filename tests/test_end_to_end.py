@@ -37,6 +37,7 @@ def test_one_command_trains_evaluates_and_reports(mmf, tmp_path):
     examples = json.loads((run / "examples" / "examples.json").read_text())
     assert len(examples["images"]) == 8 and len(examples["sentences"]) == 8
     assert "<html" in (run / "report.html").read_text()
+    assert "max_updates: 4" in (run / "config.yaml").read_text()
     assert (run / "checkpoints" / "latest").read_text() == "update_00000004"
     assert list((run / "logs").glob("tensorboard_*/events*"))
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -29,7 +30,15 @@ class Progress:
         self.total, self.update = total, start
         self.metrics = folder / "metrics.jsonl"
         self.board = mmf_api.TensorboardLogger(str(folder / "logs")) if tensorboard else None
-        self.bar = tqdm(total=total, initial=start, unit="update", desc="training", dynamic_ncols=True, smoothing=0.1)
+        self.bar = tqdm(
+            total=total,
+            initial=start,
+            unit="update",
+            desc="training",
+            dynamic_ncols=True,
+            smoothing=0.1,
+            mininterval=0.2 if sys.stderr.isatty() else 30,  # a log file is no place for a moving bar
+        )
         self.began = time.perf_counter() - seconds
         self._reset()
 

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from mmf_flava.config.run import ExamplesConfig
 from mmf_flava.evaluation.examples import ExampleWriter
 from mmf_flava.evaluation.suite import EvaluationSuite, SplitResult
@@ -35,6 +37,11 @@ class Results:
         place.mkdir(parents=True)
         for path in found:
             os.replace(path, place / path.name)
+
+    def write_config(self, config: Any) -> None:
+        """Writes ``config.yaml``: the whole recipe as it was run, the command line included."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(config, self.folder / "config.yaml", resolve=True)
 
     def note_losses(self, losses: dict[str, float]) -> None:
         """Keeps each loss's first and last value."""

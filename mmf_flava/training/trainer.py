@@ -150,6 +150,7 @@ class FlavaTrainer:
         training = self.config.training
         if self.num_updates == 0:
             self.results.set_aside()
+        self.results.write_config(self.config)
         parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         mmf_api.log(
             f"Training {parameters:,} parameters on {', '.join(self.settings.datasets)}, updates {self.num_updates} to "

@@ -70,7 +70,7 @@ def test_the_tokenizer_is_the_same_every_time():
 
 def test_the_codebook_is_laid_out_as_unfold_lays_out_patches(demo):
     torch = pytest.importorskip("torch")
-    assert load_file(demo / "codebook.safetensors")["centroids"].shape == (64, 48)
+    assert load_file(demo / "codebook.safetensors")["centroids"].shape == (64, 108)
     scan = np.zeros((8, 8), dtype=np.uint8)
     scan[:4, 4:] = 255  # one bright quarter
     centroids = fit_codebook(np.stack([scan]), image_size=8, patch_size=4, codes=2)
@@ -92,7 +92,7 @@ def test_a_second_call_does_nothing(demo, capsys):
 def test_other_options_build_it_anew_and_the_same_ones_give_the_same_data(tmp_path, demo):
     options = DemoOptions(codes=8)
     build_demo(tmp_path / "d", options, progress=False)
-    assert load_file(tmp_path / "d" / "codebook.safetensors")["centroids"].shape == (8, 48)
+    assert load_file(tmp_path / "d" / "codebook.safetensors")["centroids"].shape == (8, 108)
     again = build_demo(tmp_path / "d", progress=False)
     assert again["built"]
     assert again["sha256"] == read_manifest(demo)["sha256"]

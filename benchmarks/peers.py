@@ -1,0 +1,97 @@
+"""One training step of each peer, full size, random weights, AdamW: ``build(...)`` gives a function that does one."""
+
+from collections.abc import Callable
+
+import torch
+from batches import Batch
+from torch import nn
+
+Forward = Callable[[], torch.Tensor]
+
+
+def ours(kind: str, batch: Batch, cached: bool, compiled: bool) -> tuple[nn.Module, Forward]:
+    """mmf_flava's pretraining model; ``cached`` takes the codes from the batch instead of running the codebook."""
+    import mmf.utils.env
+    from mmf.common.registry import registry
+    from mmf.common.sample import SampleList
+    from omegaconf import OmegaConf
+
+    from mmf_flava.config.model import FlavaConfig
+
+    mmf.utils.env.setup_imports()
+    from mmf_flava.models.dalle_encoder import DalleEncoder
+    from mmf_flava.models.pretraining import FlavaPretraining
+
+    registry.register("config", OmegaConf.create({"evaluation": {"predict": False}}))
+    settings = FlavaConfig(compile=compiled)
+    model = FlavaPretraining(OmegaConf.structured(settings))
+    model.build()
+    model.init_losses()
+    if not cached and kind != "text":
+        model.codebook = DalleEncoder(settings.codebook)
+    fields = {}
+    if kind != "text":
+        fields |= {"image": batch.image, "image_patch_mask": batch.patch_mask}
+        fields |= {"image_codes": batch.codes} if cached else {"image_for_codebook": batch.codebook_image}
+    if kind != "image":
+        fields |= {"input_ids": batch.ids, "input_ids_masked": batch.ids_masked}
+        fields |= {"lm_label_ids": batch.labels, "input_mask": batch.mask}
+    if kind == "pair":
+        fields["is_correct"] = batch.match
+    samples = SampleList()
+    for name, value in fields.items():
+        samples.add_field(name, value)
+    samples.dataset_name, samples.dataset_type = kind, "train"
+    return model, lambda: torch.stack([loss.mean() for loss in model(samples)["losses"].values()]).sum()
+
+
+def huggingface(kind: str, batch: Batch, cached: bool, compiled: bool) -> tuple[nn.Module, Forward]:
+    """transformers' FlavaForPreTraining as documented; it has no way to take codes from the batch."""
+    from transformers import FlavaConfig, FlavaForPreTraining
+
+    model = FlavaForPreTraining(FlavaConfig())
+    if compiled:
+        model.compile()
+
+    def forward() -> torch.Tensor:
+        inputs = {}
+        if kind != "text":
+            inputs |= {"pixel_values": batch.image, "codebook_pixel_values": batch.codebook_image * 0.8 + 0.1}
+            inputs |= {"bool_masked_pos": batch.patch_mask.clone()}
+        if kind != "image":
+            inputs |= {"input_ids": batch.ids, "input_ids_masked": batch.ids_masked}
+            inputs |= {
+                "attention_mask": batch.mask.long(),
+                "mlm_labels": batch.labels.masked_fill(batch.labels < 0, -100),
+            }
+        if kind == "pair":
+            inputs["itm_labels"] = batch.match
+        return model(**inputs, return_loss=True, output_hidden_states=True).loss
+
+    return model, forward
+
+
+def torchmultimodal(kind: str, batch: Batch, cached: bool, compiled: bool) -> tuple[nn.Module, Forward]:
+    """torchmultimodal's flava_model_for_pretraining, where it is importable; its codebook gets random weights."""
+    from torchmultimodal.models.flava import model as flava
+
+    encoder = flava.DalleVAEEncoder
+    flava.DalleVAEEncoder = lambda **arguments: encoder(**{**arguments, "pretrained": False})
+    model = flava.flava_model_for_pretraining()
+
+    def forward() -> torch.Tensor:
+        inputs = {}
+        if kind != "text":
+            inputs |= {"image": batch.image, "image_for_codebook": batch.codebook_image * 0.8 + 0.1}
+            inputs |= {"image_patches_mask": batch.patch_mask.clone()}
+        if kind != "image":
+            inputs |= {"text": batch.ids, "text_masked": batch.ids_masked, "mlm_labels": batch.labels.clone()}
+        if kind == "pair":
+            inputs["itm_labels"] = batch.match
+        output = model(**inputs, required_embedding={"pair": "mm"}.get(kind, kind))
+        return torch.stack([loss for loss in output.losses.values() if loss is not None]).sum()
+
+    return model, forward
+
+
+PEERS = {"mmf_flava": ours, "huggingface": huggingface, "torchmultimodal": torchmultimodal}
