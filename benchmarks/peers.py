@@ -19,7 +19,7 @@ def ours(kind: str, batch: Batch, cached: bool, compiled: bool) -> tuple[nn.Modu
     from mmf_flava.config.model import FlavaConfig
 
     mmf.utils.env.setup_imports()
-    from mmf_flava.models.dalle_encoder import DalleEncoder
+    from mmf_flava.models.codebook.dalle_encoder import DalleEncoder
     from mmf_flava.models.pretraining import FlavaPretraining
 
     registry.register("config", OmegaConf.create({"evaluation": {"predict": False}}))

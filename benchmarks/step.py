@@ -68,15 +68,15 @@ def measure(case: Case, batch_size: int, steps: int, compiled: bool, device: tor
         step()
     seconds = [step() for _ in range(steps)]
     peak = _memory(device, peak=True)
-    state = sum(t.numel() * t.element_size() for s in optimizer.state.values() for t in s.values() if torch.is_tensor(t))
-    held = sum(p.numel() * p.element_size() for p in model.state_dict().values())
-    grads = sum(p.grad.numel() * p.grad.element_size() for p in trained if p.grad is not None)
+    kept = [t for state in optimizer.state.values() for t in state.values() if torch.is_tensor(t)]
+    kept += [*model.state_dict().values(), *(p.grad for p in trained if p.grad is not None)]
+    state = sum(t.numel() * t.element_size() for t in {t.data_ptr(): t for t in kept}.values())
     flops = FlopCounterMode(display=False)
     with flops:
         step()
     return {
         "seconds": statistics.median(seconds),
-        "extra_bytes": peak - before - state - held - grads,
+        "extra_bytes": peak - before - state,
         "flop": flops.get_total_flops(),
     }
 

@@ -28,8 +28,8 @@ from mmf_flava.data.image_stream import ImageStreamDataset
 from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.data.shards import BadRecord
 from mmf_flava.errors import UserError
-from mmf_flava.models.codebook import Codebook, changed_share, load_codebook
-from mmf_flava.models.dalle_encoder import DTYPES
+from mmf_flava.models.codebook.build import Codebook, changed_share, load_codebook
+from mmf_flava.models.codebook.dalle_encoder import DTYPES
 
 KEEP_SECONDS = 30.0  # work that an interruption may cost
 

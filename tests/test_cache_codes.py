@@ -18,8 +18,8 @@ from mmf_flava.data.codes import NO_CODE, OPENED, codes_folder
 from mmf_flava.data.from_recipe import open_dataset, read_recipe
 from mmf_flava.data.shards import BadRecord
 from mmf_flava.errors import UserError
-from mmf_flava.models.codebook import build_codebook, load_codebook
-from mmf_flava.models.dalle_encoder import DalleEncoder
+from mmf_flava.models.codebook.build import build_codebook, load_codebook
+from mmf_flava.models.codebook.dalle_encoder import DalleEncoder
 from mmf_flava.models.pretraining import FlavaPretraining
 from tests.conftest import DEMO
 

@@ -18,15 +18,15 @@ from torch import Tensor, nn
 
 from mmf_flava.config.model import CodebookConfig, FlavaConfig
 from mmf_flava.errors import UserError
-from mmf_flava.models.codebook import KMeansCodebook
-from mmf_flava.models.dalle_encoder import DalleEncoder
+from mmf_flava.models.codebook.build import KMeansCodebook
+from mmf_flava.models.codebook.dalle_encoder import DalleEncoder
+from mmf_flava.models.files.sources import Weights, find, read_weights
+from mmf_flava.models.files.weight_files import read_tensors
 from mmf_flava.models.flava import Flava
 from mmf_flava.models.image_encoder import ImageEncoder
 from mmf_flava.models.interop.encoders import image_encoder_tensors, is_post_norm, text_encoder_tensors
 from mmf_flava.models.interop.fit import Fit, compare, demand
-from mmf_flava.models.sources import Weights, find, read_weights
 from mmf_flava.models.text_encoder import TextEncoder
-from mmf_flava.models.weight_files import read_tensors
 
 
 def load_pretrained(

@@ -15,7 +15,7 @@ from mmf_flava.config.model import FlavaConfig
 from mmf_flava.config.recipes import recipe
 from mmf_flava.config.schema import near_miss, parse, plain
 from mmf_flava.errors import UserError
-from mmf_flava.models.codebook import build_codebook
+from mmf_flava.models.codebook.build import build_codebook
 from mmf_flava.models.flava import Flava
 from mmf_flava.models.heads import MaskedPredictionHead, MatchingHead
 from mmf_flava.models.outputs import Contrast, MaskedPrediction, Matching

@@ -19,9 +19,9 @@ from mmf_flava import Flava, load_pretrained
 from mmf_flava.config.model import FlavaConfig
 from mmf_flava.config.run import CheckpointConfig
 from mmf_flava.errors import UserError
-from mmf_flava.models.download import fetch
+from mmf_flava.models.files.download import fetch
+from mmf_flava.models.files.sources import find, read_weights
 from mmf_flava.models.pretrained import load_weights
-from mmf_flava.models.sources import find, read_weights
 from mmf_flava.training.checkpoint import CheckpointFolder, start
 from tests.models.test_pretraining import build
 from tests.parity.batches import randomise

@@ -10,7 +10,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from mmf_flava.models.frozen import Frozen
+from mmf_flava.models.codebook.frozen import Frozen
 
 LOGIT_LAPLACE_EPS = 0.1  # keeps pixels off 0 and 1, as the dVAE was trained
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

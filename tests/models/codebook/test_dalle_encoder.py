@@ -8,10 +8,10 @@ from safetensors.torch import save_file
 
 from mmf_flava.config.model import CodebookConfig
 from mmf_flava.errors import UserError
-from mmf_flava.models import codebook_weights
-from mmf_flava.models.codebook import build_codebook, changed_share, load_codebook
-from mmf_flava.models.codebook_weights import codebook_weights as weights_of
-from mmf_flava.models.dalle_encoder import DalleEncoder
+from mmf_flava.models.codebook import weights
+from mmf_flava.models.codebook.build import build_codebook, changed_share, load_codebook
+from mmf_flava.models.codebook.dalle_encoder import DalleEncoder
+from mmf_flava.models.codebook.weights import codebook_weights as weights_of
 
 SIZES = {"vocab_size": 64, "hidden_size": 8}
 
@@ -106,10 +106,10 @@ def test_every_source_gives_the_same_codebook(encoder, images, tmp_path, dress, 
 
 def test_folders_and_hub_names(encoder, tmp_path, monkeypatch):
     torch.save(encoder.state_dict(), tmp_path / "encoder.pkl")
-    assert codebook_weights.local_file(str(tmp_path)) == tmp_path / "encoder.pkl"
+    assert weights.local_file(str(tmp_path)) == tmp_path / "encoder.pkl"
     asked = []
     monkeypatch.setattr(
-        "mmf_flava.models.codebook_weights.find", lambda source: asked.append(source) or tmp_path / "x.bin"
+        "mmf_flava.models.codebook.weights.find", lambda source: asked.append(source) or tmp_path / "x.bin"
     )
     torch.save(encoder.state_dict(), tmp_path / "x.bin")
     assert build_codebook(config("facebook/flava-image-codebook")) is not None

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mmf_flava.errors import UserError
-from mmf_flava.models.inert_pickle import Sketch, StandIn, Storage, unpickle
+from mmf_flava.models.files.inert_pickle import Sketch, StandIn, Storage, unpickle
 
 MAX_MODULES = 10_000  # a module may stand inside itself, or twice in each of thirty others
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C

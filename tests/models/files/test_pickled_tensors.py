@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from mmf_flava.errors import UserError
-from mmf_flava.models.pickled_tensors import read_pickled_tensors
+from mmf_flava.models.files.pickled_tensors import read_pickled_tensors
 
 
 class Conv2d(nn.Module):

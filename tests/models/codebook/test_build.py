@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 from mmf_flava.config.model import CodebookConfig
 from mmf_flava.errors import UserError
-from mmf_flava.models.codebook import KMeansCodebook, build_codebook
+from mmf_flava.models.codebook.build import KMeansCodebook, build_codebook
 
 BLACK_GREY_WHITE = torch.tensor([0.0, 0.5, 1.0])[:, None].expand(3, 12)  # three flat patches of 3 x 2 x 2
 

@@ -17,9 +17,9 @@ from mmf_flava.config.model import CodebookConfig
 from mmf_flava.config.schema import one_of, positive
 from mmf_flava.data.codes import OPENED
 from mmf_flava.errors import UserError
-from mmf_flava.models.codebook_weights import read_codebook_weights
-from mmf_flava.models.dalle_encoder import DTYPES, DalleEncoder
-from mmf_flava.models.frozen import Frozen, weights_sha256
+from mmf_flava.models.codebook.dalle_encoder import DTYPES, DalleEncoder
+from mmf_flava.models.codebook.frozen import Frozen, weights_sha256
+from mmf_flava.models.codebook.weights import read_codebook_weights
 
 WHERE = "model_config.flava.codebook"
 TYPES = ("cached", "dvae", "kmeans")

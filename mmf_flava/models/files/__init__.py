@@ -1,0 +1,1 @@
+"""Weights that somebody else wrote: found, fetched and read, and never executed."""
