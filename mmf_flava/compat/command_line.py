@@ -13,8 +13,8 @@ from types import ModuleType
 from typing import Any
 
 from mmf_flava.compat.cure import cure
-from mmf_flava.compat.nearness import did_you_mean, near
 from mmf_flava.compat.overrides import split
+from mmf_flava.config.nearness import did_you_mean, near
 from mmf_flava.errors import UserError
 
 SCRIPTS = ("mmf_run", "mmf_predict")

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from mmf_flava.compat.cure import cure, source_has
-from mmf_flava.compat.nearness import did_you_mean, near
+from mmf_flava.config.nearness import did_you_mean, near
 from mmf_flava.errors import UserError
 
 # MMF reads values as Python, so that `checkpoint.resume=true` is a word, and not the True that it asks for

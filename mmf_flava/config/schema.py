@@ -1,6 +1,5 @@
 """The strict check of a recipe: every key is known and has its type, or one sentence says which is not."""
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
@@ -8,6 +7,7 @@ from typing import Any, TypeVar
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
+from mmf_flava.config.nearness import near
 from mmf_flava.errors import UserError
 
 T = TypeVar("T")
@@ -16,8 +16,7 @@ T = TypeVar("T")
 def near_miss(word: str, known: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` for the closest known word, or the list of what is known where none is close."""
     known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1)
-    if close:
+    if close := near(word, known):
         return f" Did you mean '{close[0]}'?"
     return f" Known here: {', '.join(known)}." if known else ""
 

@@ -3,8 +3,8 @@
 import pytest
 
 from mmf_flava.compat.command_line import check_sections
-from mmf_flava.compat.nearness import near
 from mmf_flava.compat.overrides import check_key, split
+from mmf_flava.config.nearness import near
 from mmf_flava.errors import UserError
 
 TREE = {
