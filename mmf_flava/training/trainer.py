@@ -137,7 +137,7 @@ class FlavaTrainer:
         self.num_updates, self.seconds = state["update"], state["seconds"]
         self.updater.scheduler_state(state["scheduler"])
         self.loader.load_state_dict(state["loader"])
-        self.results.first_losses = state["first_losses"]
+        self.results.first_losses, self.results.last_losses = state["losses"]
         restore_rng(state)
 
     # ------------------------------------------------------------------ train
@@ -200,7 +200,7 @@ class FlavaTrainer:
             "seconds": self.seconds,
             "scheduler": self.updater.scheduler_state(),
             "loader": self.loader.state_dict(),
-            "first_losses": self.results.first_losses,
+            "losses": [self.results.first_losses, self.results.last_losses],
             "version": mmf_flava.__version__,
         }
         path = self.checkpoints.save(self.num_updates, self.model, self.updater.optimizer, state)
@@ -211,7 +211,8 @@ class FlavaTrainer:
     def _final(self, parameters: int) -> None:
         began = time.perf_counter()
         test = self.suite.run(self.model, "test")
-        self._write_examples()
+        if (examples := self.settings.evaluation.examples) is not None:
+            self.results.write_examples(self.model.eval(), self.suite, examples)
         self.results.write_summary(
             {
                 "model": self.config.model,
@@ -246,10 +247,3 @@ class FlavaTrainer:
         self.results.write_evaluation(split, self.num_updates, result)
         for line in self.results.closing_lines(split, result):
             mmf_api.log(line)
-
-    def _write_examples(self) -> None:
-        section = self.settings.evaluation.examples
-        if section is None:
-            return
-        self.model.eval()
-        self.results.write_examples(self.model, self.suite, section)
