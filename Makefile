@@ -1,6 +1,7 @@
 # make demo   set up .venv and train FLAVA on two CPU cores in minutes
 # make test   set up the same .venv and run the tests
 # make check  ruff (format and lint), mypy, tests: what a change must pass
+# make bench  a full-size training step beside its peers, about ten minutes on two cores
 #
 # PYTHON=python3.12 chooses the interpreter (3.11 to 3.13); without it an existing .venv is kept as it is.
 
@@ -15,7 +16,7 @@ else
 INSTALLED := $(VENV)/installed-$(subst /,_,$(PYTHON))
 endif
 
-.PHONY: demo test check help clean
+.PHONY: demo test check bench help clean
 .DELETE_ON_ERROR:
 
 help:
@@ -32,6 +33,9 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/step.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info save

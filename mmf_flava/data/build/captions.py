@@ -19,10 +19,6 @@ TEMPLATES = (
     "a small grey scan of the digit {digit}",
     "the numeral {digit}, written by hand",
     "this is the number {digit}",
-    "{a_weight} handwritten {digit} {lean}",
-    "{a_width} {digit} written with {weight} strokes",
-    "the digit {digit} in {weight} ink, {lean}",
-    "the number {digit}, {width} and {lean}",
 )
 
 
@@ -71,15 +67,12 @@ class Captioner:
     def _words(self, measures: Measures, n: int, digit: str) -> dict[str, str]:
         weight = ("light", "medium", "bold")[self._third("ink", measures.ink[n])]
         width = ("narrow", "of middling width", "wide")[self._third("width", measures.width[n])]
-        narrow_or_wide = width if width != "of middling width" else "middling"
         lean = measures.lean[n]
         direction = "standing upright" if abs(lean) < self.LEAN else f"leaning to the {'right' if lean > 0 else 'left'}"
         return {
             "digit": digit,
-            "weight": weight,
             "a_weight": f"a {weight}",
             "width": width,
-            "a_width": f"a {narrow_or_wide}",
             "lean": direction,
         }
 
