@@ -28,7 +28,7 @@ def ours(kind: str, batch: Batch, cached: bool, compiled: bool) -> tuple[nn.Modu
     model.build()
     model.init_losses()
     if not cached and kind != "text":
-        model.codebook = DalleEncoder(settings.codebook)
+        model.codebook = DalleEncoder(settings.codebook.vocab_size)
     fields = {}
     if kind != "text":
         fields |= {"image": batch.image, "image_patch_mask": batch.patch_mask}
