@@ -136,3 +136,12 @@ def test_a_misspelt_section_of_the_recipe_is_named(mmf, tmp_path):
     assert result.returncode == 2
     assert "'hiden_size' is not a key of model_config.flava.image_encoder" in result.stderr
     assert "'hidden_size'" in result.stderr
+
+
+def test_a_yaml_tag_is_refused_and_not_executed(mmf, tmp_path):
+    recipe, folder = tmp_path / "evil.yaml", tmp_path / "made_by_the_tag"
+    recipe.write_text(f"model: flava\ndataset: !!python/object/apply:os.mkdir ['{folder}']\n")
+    result = mmf("mmf_run", config=str(recipe))
+    assert result.returncode == 2
+    assert "evil.yaml is not valid YAML" in result.stderr and "python/object/apply" in result.stderr
+    assert not folder.exists()

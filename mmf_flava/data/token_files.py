@@ -78,7 +78,12 @@ class TokenFile:
         path = self.folder / "tokens.bin"
         empty = path.stat().st_size == 0  # a file of no bytes cannot be mapped
         self.tokens = np.zeros(0, self._dtype) if empty else np.memmap(path, self._dtype, "r").view(np.ndarray)
-        self.documents = np.load(self.folder / "documents.npy", mmap_mode="r", allow_pickle=False)
+        try:
+            self.documents = np.load(self.folder / "documents.npy", mmap_mode="r", allow_pickle=False)
+        except ValueError as error:
+            raise UserError(
+                f"{self.folder / 'documents.npy'} cannot be read ({error}): build these tokens again."
+            ) from None
 
     def __len__(self) -> int:
         return int(self.meta["tokens"])
