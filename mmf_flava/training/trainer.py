@@ -135,7 +135,7 @@ class FlavaTrainer:
 
     def _restore_counts(self, state: dict[str, Any]) -> None:
         self.num_updates, self.seconds = state["update"], state["seconds"]
-        self.updater.scheduler_state(state["scheduler"])
+        self.updater.restore_scheduler(state["scheduler"])
         self.loader.load_state_dict(state["loader"])
         self.results.first_losses, self.results.last_losses = state["losses"]
         restore_rng(state)

@@ -42,10 +42,11 @@ class Updater:
         if self.scheduler is not None:
             self.scheduler.step()
 
-    def scheduler_state(self, restored: dict[str, Any] | None = None) -> dict[str, Any] | None:
-        """The schedule's state for a checkpoint; with ``restored``, sets it first."""
-        if self.scheduler is None:
-            return None
-        if restored is not None:
-            self.scheduler.load_state_dict(restored)
-        return self.scheduler.state_dict()
+    def scheduler_state(self) -> dict[str, Any] | None:
+        """The schedule's state for a checkpoint; None without a schedule."""
+        return None if self.scheduler is None else self.scheduler.state_dict()
+
+    def restore_scheduler(self, state: dict[str, Any] | None) -> None:
+        """Sets the schedule as a checkpoint had it; a checkpoint without one leaves it at its start."""
+        if self.scheduler is not None and state is not None:
+            self.scheduler.load_state_dict(state)
