@@ -12,18 +12,20 @@ from torch.nn.functional import normalize
 
 from mmf_flava.config.model import FlavaConfig
 from mmf_flava.models.image_encoder import ImageEncoder
+from mmf_flava.models.last_block import Positions
 from mmf_flava.models.multimodal_encoder import MultimodalEncoder
 from mmf_flava.models.text_encoder import TextEncoder
-from mmf_flava.models.transformer import Encoded, initialise
+from mmf_flava.models.transformer import Encoded, Transformer, initialise
 
 
 @dataclass
 class PairStates:
     """A batch of pairs after the encoders; a pass that was not asked for is None.
 
-    image, text: clean pass, (B, 1 + P, D) and (B, T, D); what the contrastive loss takes.
-    image_masked, text_masked: masked pass, same shapes.
-    multimodal: (B, L, D) of the masked pass: [CLS_M], [CLS_I], P patches, T tokens; what MMM and ITM take.
+    image, text: clean pass, (B, 1 + P, D) and (B, T, D), or [CLS] of it; what the contrastive loss takes.
+    image_masked, text_masked: masked pass, (B, 1 + P, D) and (B, T, D).
+    multimodal: (B, L, D) of the masked pass: [CLS_M], [CLS_I], P patches, T tokens, or those of them that MMM and ITM
+        read.
     """
 
     image: Encoded | None = None
@@ -53,11 +55,11 @@ class Flava(nn.Module):
 
     def encode_image(self, image_BCHW: Tensor) -> Tensor:
         """(B, E) unit vectors of clean images."""
-        return self.project_image(self.image_encoder(image_BCHW))
+        return self.project_image(self.image_encoder(image_BCHW, read=_cls(image_BCHW)))
 
     def encode_text(self, input_ids_BT: Tensor, input_mask_BT: Tensor | None = None) -> Tensor:
         """(B, E) unit vectors of clean texts."""
-        return self.project_text(self.text_encoder(input_ids_BT, input_mask_BT))
+        return self.project_text(self.text_encoder(input_ids_BT, input_mask_BT, _cls(input_ids_BT)))
 
     def encode_multimodal(
         self, image_BCHW: Tensor, input_ids_BT: Tensor, input_mask_BT: Tensor | None = None
@@ -90,34 +92,43 @@ class Flava(nn.Module):
         input_mask_BT: Tensor,
         clean: bool = True,
         masked: bool = True,
+        read_BL: Tensor | None = None,
     ) -> PairStates:
-        """Runs a batch of pairs; clean and masked inputs share one call of each encoder, as a batch of 2B."""
-        image, image_masked = self._encode_images(image_BCHW, patch_mask_BP, clean, masked)
-        ids = [ids for ids, wanted in ((input_ids_BT, clean), (input_ids_masked_BT, masked)) if wanted]
-        texts = self.text_encoder(torch.cat(ids), input_mask_BT.repeat(len(ids), 1))
-        text, text_masked = _split(texts, clean, masked)
-        multimodal = None
-        if image_masked is not None and text_masked is not None:
-            multimodal = self.multimodal_encoder(image_masked.hidden, text_masked.hidden, input_mask_BT)
-        return PairStates(image, text, image_masked, text_masked, multimodal)
+        """Runs a batch of pairs; clean and masked inputs share one call of all blocks but the last, as a batch of 2B.
 
-    def _encode_images(
-        self, image_BCHW: Tensor, patch_mask_BP: Tensor, clean: bool, masked: bool
-    ) -> tuple[Encoded | None, Encoded | None]:
+        ``read_BL``: where the multimodal states will be read, [CLS_M] among them. The last block of the multimodal
+        encoder then runs there only, and that of the clean passes at [CLS]. By default all states are computed.
+        """
+        only_cls = None if read_BL is None else _cls(input_ids_BT)
         encoder = self.image_encoder
         patches = encoder.embed(image_BCHW)  # once for both passes
         views = [patches] if clean else []
         if masked:
             views.append(encoder.mask(patches, patch_mask_BP))
-        return _split(encoder.encode(torch.cat(views), encoder.grid(image_BCHW)), clean, masked)
+        sequence = encoder.sequence(torch.cat(views), encoder.grid(image_BCHW))
+        image, image_masked = _passes(encoder, sequence, None, only_cls, clean, masked)
+        ids = [ids for ids, wanted in ((input_ids_BT, clean), (input_ids_masked_BT, masked)) if wanted]
+        sequence = self.text_encoder.embed(torch.cat(ids))
+        text, text_masked = _passes(self.text_encoder, sequence, input_mask_BT, only_cls, clean, masked)
+        multimodal = None
+        if image_masked is not None and text_masked is not None:
+            read = None if read_BL is None else Positions.of(read_BL)
+            multimodal = self.multimodal_encoder(image_masked.hidden, text_masked.hidden, input_mask_BT, read)
+        return PairStates(image, text, image_masked, text_masked, multimodal)
 
 
-def _split(both: Encoded, clean: bool, masked: bool) -> tuple[Encoded | None, Encoded | None]:
-    """The clean and the masked half of a batch that may hold either or both."""
-    if not (clean and masked):
-        return (both, None) if clean else (None, both)
-    half = len(both.hidden) // 2
+def _cls(batch: Tensor) -> Positions:
+    return Positions.first(len(batch), batch.device)
+
+
+def _passes(
+    encoder: Transformer, x: Tensor, mask_BL: Tensor | None, read: Positions | None, clean: bool, masked: bool
+) -> tuple[Encoded | None, Encoded | None]:
+    """The clean pass, read at ``read``, and the masked one, read everywhere, of a batch that holds either or both."""
+    passes = clean + masked
+    x = encoder.begin(x, None if mask_BL is None else mask_BL.repeat(passes, 1))
+    halves = x.chunk(passes)
     return (
-        Encoded(both.hidden[:half], both.normed[:half]),
-        Encoded(both.hidden[half:], both.normed[half:]),
+        encoder.finish(halves[0], mask_BL, read) if clean else None,
+        encoder.finish(halves[-1], mask_BL) if masked else None,
     )

@@ -8,6 +8,7 @@ from timm.layers import PatchEmbed, resample_abs_pos_embed
 from torch import Tensor, nn
 
 from mmf_flava.config.model import ImageEncoderConfig
+from mmf_flava.models.last_block import Positions
 from mmf_flava.models.transformer import Encoded, Transformer
 
 
@@ -31,22 +32,24 @@ class ImageEncoder(Transformer):
         """(B, P, D): the same with the vectors of masked patches (True) replaced by the learned mask vector."""
         return torch.where(patch_mask_BP[..., None], self.mask_token.to(patches_BPD.dtype), patches_BPD)
 
-    def encode(self, patches_BPD: Tensor, grid: tuple[int, int]) -> Encoded:
-        """Adds [CLS] and positions (interpolated where the grid is not the trained one) and runs the blocks."""
+    def sequence(self, patches_BPD: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, 1 + P, D): [CLS] and positions added, interpolated where the grid is not the trained one."""
         position = self.pos_embed
         if grid != self.patch_embed.grid_size:
             position = resample_abs_pos_embed(position, list(grid), list(self.patch_embed.grid_size))
         cls = self.cls_token.expand(len(patches_BPD), -1, -1).to(patches_BPD.dtype)
-        return super().forward(torch.cat([cls, patches_BPD], dim=1) + position)
+        return torch.cat([cls, patches_BPD], dim=1) + position
 
     def grid(self, image_BCHW: Tensor) -> tuple[int, int]:
         """Rows and columns of patches of these images."""
         height, width = self.patch_embed.patch_size
         return image_BCHW.shape[-2] // height, image_BCHW.shape[-1] // width
 
-    def forward(self, image_BCHW: Tensor, patch_mask_BP: Tensor | None = None) -> Encoded:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, image_BCHW: Tensor, patch_mask_BP: Tensor | None = None, read: Positions | None = None
+    ) -> Encoded:
         """Encodes images, (B, 1 + P, D); patches where ``patch_mask_BP`` is True are hidden from the model."""
         patches = self.embed(image_BCHW)
         if patch_mask_BP is not None:
             patches = self.mask(patches, patch_mask_BP)
-        return self.encode(patches, self.grid(image_BCHW))
+        return super().forward(self.sequence(patches, self.grid(image_BCHW)), read=read)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mmf_flava.config.model import MultimodalEncoderConfig
+from mmf_flava.models.last_block import Positions
 from mmf_flava.models.transformer import Encoded, Transformer
 
 
@@ -20,7 +21,13 @@ class MultimodalEncoder(Transformer):
         self.image_projection = nn.Linear(image_size, config.hidden_size)
         self.text_projection = nn.Linear(text_size, config.hidden_size)
 
-    def forward(self, image_BID: Tensor, text_BTD: Tensor, text_mask_BT: Tensor | None = None) -> Encoded:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self,
+        image_BID: Tensor,
+        text_BTD: Tensor,
+        text_mask_BT: Tensor | None = None,
+        read: Positions | None = None,
+    ) -> Encoded:
         """(B, 1 + I + T, M); padding of the text (False in ``text_mask_BT``) is not attended to."""
         image, text = self.image_projection(image_BID), self.text_projection(text_BTD)
         cls = self.cls_token.expand(len(image), -1, -1).to(image.dtype)
@@ -28,4 +35,4 @@ class MultimodalEncoder(Transformer):
         if self.mask_padding and text_mask_BT is not None:
             seen = text_mask_BT.new_ones(len(image), 1 + image.shape[1])
             mask = torch.cat([seen, text_mask_BT], dim=1)
-        return super().forward(torch.cat([cls, image, text], dim=1), mask)
+        return super().forward(torch.cat([cls, image, text], dim=1), mask, read)

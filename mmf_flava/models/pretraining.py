@@ -1,15 +1,17 @@
 """``model: flava`` of MMF: a SampleList in, FLAVA's states and losses out (§3.2, Figure 2).
 
-Shapes: B batch, P patches, T tokens, N masked positions.
+Shapes: B batch, P patches, T tokens, L = 2 + P + T, N masked positions.
 """
 
 from functools import partial
 from typing import Any
 
+import torch
 from mmf.common.registry import registry
 from mmf.models.base_model import BaseModel
 from mmf.modules.losses import MMFLoss
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from mmf_flava.config.model import FlavaConfig
 from mmf_flava.config.recipes import recipe
@@ -18,8 +20,9 @@ from mmf_flava.errors import UserError
 from mmf_flava.models.codebook.build import build_codebook
 from mmf_flava.models.flava import Flava
 from mmf_flava.models.heads import MaskedPredictionHead, MatchingHead
+from mmf_flava.models.last_block import Positions
 from mmf_flava.models.outputs import Contrast, MaskedPrediction, Matching
-from mmf_flava.models.transformer import initialise
+from mmf_flava.models.transformer import Encoded, initialise
 
 IGNORED_LABEL = -1
 
@@ -91,6 +94,8 @@ class FlavaPretraining(BaseModel):
         masked = any(name in self.heads for name in ("mmm_image", "mmm_text", "itm"))
         if not (clean or masked):
             return {}
+        positive = batch["is_correct"].view(-1).bool()
+        masks = self._multimodal_masks(batch, positive)
         states = self.flava.encode_pair(
             batch["image"],
             batch["image_patch_mask"],
@@ -99,8 +104,8 @@ class FlavaPretraining(BaseModel):
             batch["input_mask"],
             clean=clean,
             masked=masked,
+            read_BL=torch.stack(list(masks.values())).any(dim=0),
         )
-        positive = batch["is_correct"].view(-1).bool()
         output: dict[str, Any] = {}
         if states.image is not None and states.text is not None:
             output["contrast"] = Contrast(
@@ -109,49 +114,59 @@ class FlavaPretraining(BaseModel):
                 self.flava.temperature(),
                 positive,
             )
-        if states.multimodal is None:
-            return output
-        # [CLS_M], [CLS_I], P patches, T tokens
+        if states.multimodal is not None:
+            output |= self._multimodal_outputs(batch, states.multimodal, masks)
+        return output
+
+    def _multimodal_masks(self, batch: Any, positive_B: Tensor) -> dict[str, Tensor]:
+        """(B, L) each: where a head reads the sequence [CLS_M], [CLS_I], P patches, T tokens; MMM in matching pairs."""
+        image = batch["image_patch_mask"] & positive_B[:, None]
+        text = (batch["lm_label_ids"] != IGNORED_LABEL) & positive_B[:, None]
+        masks = {"mmm_image": pad(image, (2, text.shape[1])), "mmm_text": pad(text, (2 + image.shape[1], 0))}
+        cls = torch.zeros_like(masks["mmm_image"])
+        cls[:, 0] = True
+        return {"itm": cls} | {name: mask for name, mask in masks.items() if name in self.heads}
+
+    def _multimodal_outputs(self, batch: Any, states: Encoded, masks: dict[str, Tensor]) -> dict[str, Any]:
+        output: dict[str, Any] = {}
         patches = batch["image_patch_mask"].shape[1]
-        normed = states.multimodal.normed
         if "mmm_image" in self.heads:
-            mask = batch["image_patch_mask"] & positive[:, None]
-            output["mmm_image"] = self._predict("mmm_image", normed[:, 2 : 2 + patches], mask, self._codes(batch))
+            logits = self.heads["mmm_image"](states.at(masks["mmm_image"]))
+            codes = self._codes(batch, masks["mmm_image"][:, 2 : 2 + patches])
+            output["mmm_image"] = MaskedPrediction(logits, codes)
         if "mmm_text" in self.heads:
-            mask = (batch["lm_label_ids"] != IGNORED_LABEL) & positive[:, None]
-            output["mmm_text"] = self._predict("mmm_text", normed[:, 2 + patches :], mask, batch["lm_label_ids"])
+            logits = self.heads["mmm_text"](states.at(masks["mmm_text"]))
+            output["mmm_text"] = MaskedPrediction(logits, batch["lm_label_ids"][masks["mmm_text"][:, 2 + patches :]])
         if "itm" in self.heads:
-            output["itm"] = Matching(self.heads["itm"](states.multimodal.cls), batch["is_correct"].view(-1).long())
+            output["itm"] = Matching(self.heads["itm"](states.cls), batch["is_correct"].view(-1).long())
         return output
 
     def _forward_image(self, batch: Any) -> dict[str, Any]:
         if "mim" not in self.heads:
             return {}
         mask = batch["image_patch_mask"]
-        states = self.flava.image_encoder(batch["image"], mask)
-        return {"mim": self._predict("mim", states.normed[:, 1:], mask, self._codes(batch))}
+        in_sequence = pad(mask, (1, 0))  # [CLS_I], P patches
+        states = self.flava.image_encoder(batch["image"], mask, Positions.of(in_sequence))
+        logits = self.heads["mim"](states.at(in_sequence))
+        return {"mim": MaskedPrediction(logits, self._codes(batch, mask))}
 
     def _forward_text(self, batch: Any) -> dict[str, Any]:
         if "mlm" not in self.heads:
             return {}
-        labels = batch["lm_label_ids"]
-        states = self.flava.text_encoder(batch["input_ids_masked"], batch["input_mask"])
-        return {"mlm": self._predict("mlm", states.normed, labels != IGNORED_LABEL, labels)}
+        mask = batch["lm_label_ids"] != IGNORED_LABEL
+        states = self.flava.text_encoder(batch["input_ids_masked"], batch["input_mask"], Positions.of(mask))
+        return {"mlm": MaskedPrediction(self.heads["mlm"](states.at(mask)), batch["lm_label_ids"][mask])}
 
-    def _predict(self, head: str, states_BLD: Tensor, mask_BL: Tensor, labels_BL: Tensor) -> MaskedPrediction:
-        """Runs a head at the masked positions only."""
-        return MaskedPrediction(self.heads[head](states_BLD[mask_BL]), labels_BL[mask_BL])
-
-    def _codes(self, batch: Any) -> Tensor:
-        """(B, P) codes: from the batch where they are cached, else from the codebook."""
+    def _codes(self, batch: Any, mask_BP: Tensor) -> Tensor:
+        """(N,) codes where the mask is True: from the batch where they are cached, else from the codebook."""
         if "image_codes" in batch:
-            return batch["image_codes"]
+            return batch["image_codes"][mask_BP]
         if self.codebook is None:
             raise UserError(
                 f"Batches of dataset '{batch.dataset_name}' bring no image_codes, and model_config.flava.codebook.type "
                 "is 'cached'; name a codebook there, or cache the codes beside the dataset."
             )
-        return self.codebook(batch["image_for_codebook"])
+        return self.codebook.codes_at(batch["image_for_codebook"], mask_BP)
 
     def get_optimizer_parameters(self, config: Any) -> list[dict[str, Any]]:
         """Two groups: weight decay does not touch biases, LayerNorms and the logit scale (MMF's habit for BERT)."""

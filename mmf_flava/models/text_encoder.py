@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mmf_flava.config.model import TextEncoderConfig
+from mmf_flava.models.last_block import Positions
 from mmf_flava.models.transformer import Encoded, Transformer
 
 
@@ -22,12 +23,18 @@ class TextEncoder(Transformer):
         self.embedding_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.embedding_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, input_ids_BT: Tensor, mask_BT: Tensor | None = None) -> Encoded:  # type: ignore[override]
-        """Encodes tokens, (B, T, D); ``mask_BT`` is False on padding."""
+    def embed(self, input_ids_BT: Tensor) -> Tensor:
+        """(B, T, D): the sum of the embeddings after its LayerNorm."""
         position = torch.arange(input_ids_BT.shape[1], device=input_ids_BT.device)
         x = (
             self.word_embeddings(input_ids_BT)
             + self.position_embeddings(position)
             + self.token_type_embeddings.weight[0]
         )
-        return super().forward(self.embedding_dropout(self.embedding_norm(x)), mask_BT)
+        return self.embedding_dropout(self.embedding_norm(x))
+
+    def forward(  # type: ignore[override]
+        self, input_ids_BT: Tensor, mask_BT: Tensor | None = None, read: Positions | None = None
+    ) -> Encoded:
+        """Encodes tokens, (B, T, D); ``mask_BT`` is False on padding."""
+        return super().forward(self.embed(input_ids_BT), mask_BT, read)

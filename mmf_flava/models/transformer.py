@@ -1,6 +1,6 @@
 """The pre-norm transformer that all three encoders share (§3.1: "ViT" blocks for image, text and both).
 
-Shapes: B batch, L sequence, D width.
+Shapes: B batch, L sequence, Q positions read, N masked positions, D width.
 """
 
 from dataclasses import dataclass
@@ -10,23 +10,29 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from mmf_flava.config.model import TransformerConfig
+from mmf_flava.models.last_block import LastBlock, Positions
 
 
 @dataclass
 class Encoded:
-    """A sequence after an encoder.
+    """A sequence after an encoder, at all L positions or, where ``read`` says so, at Q of them.
 
-    hidden: (B, L, D), the last block's output *before* the final LayerNorm; what the multimodal encoder projects.
-    normed: (B, L, D), after the final LayerNorm; what heads and contrastive projections take.
+    hidden: (B, L or Q, D), the last block's output *before* the final LayerNorm; the multimodal encoder projects it.
+    normed: (B, L or Q, D), after the final LayerNorm; what heads and contrastive projections take.
     """
 
     hidden: Tensor
     normed: Tensor
+    read: Positions | None = None
 
     @property
     def cls(self) -> Tensor:
-        """(B, D), the first position after the final LayerNorm."""
+        """(B, D), the first position (it must be among those read) after the final LayerNorm."""
         return self.normed[:, 0]
+
+    def at(self, mask_BL: Tensor) -> Tensor:
+        """(N, D), after the final LayerNorm, where ``mask_BL`` is True (these must be among those read)."""
+        return self.normed[mask_BL] if self.read is None else self.read.pick(self.normed, mask_BL)
 
 
 class Transformer(nn.Module):
@@ -36,7 +42,7 @@ class Transformer(nn.Module):
         super().__init__()
         norm = partial(nn.LayerNorm, eps=config.layer_norm_eps)
         self.blocks = nn.ModuleList(
-            Block(
+            block(
                 config.hidden_size,
                 config.num_heads,
                 mlp_ratio=config.mlp_size / config.hidden_size,
@@ -45,7 +51,7 @@ class Transformer(nn.Module):
                 attn_drop=config.attention_dropout,
                 norm_layer=norm,  # type: ignore[arg-type]  # timm takes any callable
             )
-            for _ in range(config.num_layers)
+            for block in [*[Block] * (config.num_layers - 1), LastBlock]
         )
         self.norm = norm(config.hidden_size)
 
@@ -57,12 +63,24 @@ class Transformer(nn.Module):
         for block in self.blocks:
             block.compile(dynamic=True)
 
-    def forward(self, x_BLD: Tensor, mask_BL: Tensor | None = None) -> Encoded:
+    def begin(self, x_BLD: Tensor, mask_BL: Tensor | None = None) -> Tensor:
+        """(B, L, D): all blocks but the last."""
+        for block in self.blocks[:-1]:
+            x_BLD = block(x_BLD, attn_mask=_attention_mask(mask_BL))
+        return x_BLD
+
+    def finish(self, x_BLD: Tensor, mask_BL: Tensor | None = None, read: Positions | None = None) -> Encoded:
+        """The last block, at the positions that are read (by default all), and the final LayerNorm."""
+        hidden = self.blocks[-1](x_BLD, attn_mask=_attention_mask(mask_BL), read=read)
+        return Encoded(hidden, self.norm(hidden), read)
+
+    def forward(self, x_BLD: Tensor, mask_BL: Tensor | None = None, read: Positions | None = None) -> Encoded:
         """Encodes a sequence; ``mask_BL`` is True where a position may be attended to."""
-        attention = None if mask_BL is None else mask_BL[:, None, None, :]
-        for block in self.blocks:
-            x_BLD = block(x_BLD, attn_mask=attention)
-        return Encoded(hidden=x_BLD, normed=self.norm(x_BLD))
+        return self.finish(self.begin(x_BLD, mask_BL), mask_BL, read)
+
+
+def _attention_mask(mask_BL: Tensor | None) -> Tensor | None:
+    return None if mask_BL is None else mask_BL[:, None, None, :]
 
 
 def initialise(module: nn.Module, std: float = 0.02) -> None:

@@ -1,6 +1,6 @@
 """Image codebooks: one code a patch, the targets of MIM and MMM-image (§3.2).
 
-Shapes: B batch, h and w pixels of the codebook's view, P patches, K codes, p pixels of a patch's side.
+Shapes: B batch, h and w pixels of the codebook's view, P patches, N masked ones, K codes, p pixels of a patch's side.
 """
 
 from collections.abc import Mapping
@@ -44,6 +44,10 @@ class KMeansCodebook(Frozen):
         with torch.autocast(image_B3hw.device.type, enabled=False):
             patches = unfold(image_B3hw.float(), self.patch_size, stride=self.patch_size).transpose(1, 2)
             return torch.cdist(patches, self.centroids.expand(len(patches), -1, -1)).argmin(dim=-1)
+
+    def codes_at(self, image_B3hw: Tensor, mask_BP: Tensor) -> Tensor:
+        """(N,) codes where the mask is True."""
+        return self(image_B3hw)[mask_BP]
 
     def decode(self, codes_BP: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, 3, h, w): the picture that the codes stand for, for looking at."""

@@ -2,13 +2,16 @@
 
 Layer for layer OpenAI's ``dall_e.Encoder``; parameters are named as in Hugging Face's ``FlavaImageCodebook``.
 
-Shapes: B batch, h and w pixels of the codebook's view, P codes of an image (row by row), V vocabulary.
+Shapes: B batch, h and w pixels of the codebook's view, P codes of an image (row by row), N masked ones, C channels,
+V vocabulary.
 """
 
 from collections import OrderedDict
+from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from mmf_flava.models.codebook.frozen import Frozen
 
@@ -63,20 +66,39 @@ class DalleEncoder(Frozen):
         """What the convolutions, all but the last, compute in."""
         return self.blocks.input.weight.dtype  # type: ignore[union-attr,return-value]
 
+    @property
+    def _output(self) -> nn.Conv2d:
+        return cast(nn.Conv2d, self.blocks.get_submodule("output.conv"))
+
     @torch.no_grad()
-    def logits(self, image_B3hw: Tensor) -> Tensor:
-        """(B, V, h / stride, w / stride) fp32, of images with values in [0, 1]."""
+    def _hidden(self, image_B3hw: Tensor) -> Tensor:
+        """(B, C, h / stride, w / stride) fp32: what the last convolution, of one pixel's size, turns into logits."""
         with torch.autocast(image_B3hw.device.type, enabled=False):
             pixels = (1 - 2 * LOGIT_LAPLACE_EPS) * image_B3hw.float() + LOGIT_LAPLACE_EPS
             states = pixels.to(self.dtype).contiguous(memory_format=self.memory_format)
             *hidden, output = self.blocks
             for block in hidden:
                 states = block(states)
-            return output(states.float())
+            return output.relu(states.float())  # type: ignore[operator]
+
+    @torch.no_grad()
+    def logits(self, image_B3hw: Tensor) -> Tensor:
+        """(B, V, h / stride, w / stride) fp32, of images with values in [0, 1]."""
+        states = self._hidden(image_B3hw)
+        with torch.autocast(image_B3hw.device.type, enabled=False):
+            return self._output(states)
 
     def forward(self, image_B3hw: Tensor) -> Tensor:
         """(B, P) codes of images with values in [0, 1]."""
         return self.logits(image_B3hw).argmax(dim=1).flatten(1)
+
+    @torch.no_grad()
+    def codes_at(self, image_B3hw: Tensor, mask_BP: Tensor) -> Tensor:
+        """(N,) codes where the mask is True: the last convolution, an eighth of the work, runs there only."""
+        conv = self._output
+        states = self._hidden(image_B3hw).flatten(2).transpose(1, 2)[mask_BP]
+        with torch.autocast(image_B3hw.device.type, enabled=False):
+            return linear(states, conv.weight.flatten(1), conv.bias).argmax(dim=1)
 
 
 class Group(nn.Module):
@@ -105,7 +127,7 @@ class Block(nn.Module):
         self.res_path = ResidualPath(width, out)
 
     def forward(self, states: Tensor) -> Tensor:
-        return self.id_path(states) + self.post_gain * self.res_path(states)
+        return torch.add(self.id_path(states), self.res_path(states), alpha=self.post_gain)
 
 
 class ResidualPath(nn.Module):
@@ -115,7 +137,7 @@ class ResidualPath(nn.Module):
         hidden = out // 4
         sizes = [(width, hidden, 3), (hidden, hidden, 3), (hidden, hidden, 3), (hidden, out, 1)]
         for number, (before, after, kernel) in enumerate(sizes, 1):
-            path[f"relu_{number}"] = nn.ReLU()
+            path[f"relu_{number}"] = nn.ReLU(inplace=number > 1)  # the first reads what the identity needs as well
             path[f"conv_{number}"] = nn.Conv2d(before, after, kernel, padding=kernel // 2)
         self.path = nn.Sequential(path)
 

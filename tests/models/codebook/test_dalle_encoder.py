@@ -47,6 +47,8 @@ def test_codes_equal_hugging_faces(encoder, images):
     encoder.load_state_dict(peer.state_dict())  # the names are the same, all of them
     codes = encoder(images)
     assert codes.shape == (2, 16) and len(codes.unique()) > 4
+    mask = torch.arange(32).view(2, 16) % 3 == 1
+    assert torch.equal(encoder.codes_at(images, mask), codes[mask])
     # over there the image processor maps the pixels
     assert torch.equal(codes, peer.get_codebook_indices(0.8 * images + 0.1).flatten(1))
 
