@@ -26,7 +26,7 @@ LOSSES = {
     "image": {"flava_mim": "mim_loss"},
     "text": {"flava_mlm": "mlm_loss"},
 }
-SIZES = (32, 8, 41, 19, 11)  # image, patch, words, codes, tokens
+SIZES = {"small": (32, 8, 41, 19, 11), "base": (224, 16, 30522, 8192, 20)}  # image, patch, words, codes, tokens
 
 
 class Codes(nn.Module):
@@ -36,9 +36,7 @@ class Codes(nn.Module):
         return codes.clone()
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    torch.manual_seed(0)
+def small_model():
     size = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 56}
     arguments = {f"{part}_{key}": value for part in ("image", "text", "multimodal") for key, value in size.items()}
     core = flava.flava_model(
@@ -47,27 +45,34 @@ def models(tmp_path_factory):
         **{"image_size": 32, "patch_size": 8, "vocab_size": 41, "max_position_embeddings": 20},
         text_and_image_proj_size=24,
     )
-    loss = losses.FLAVAPretrainingLoss(hidden_size=32, text_vocab_size=41, image_vocab_size=19)
+    return core, losses.FLAVAPretrainingLoss(hidden_size=32, text_vocab_size=41, image_vocab_size=19)
+
+
+@pytest.fixture(scope="module", params=["small", "base"])
+def models(request, tmp_path_factory):
+    torch.manual_seed(0)
+    small = request.param == "small"
+    core, loss = small_model() if small else (flava.flava_model(), losses.FLAVAPretrainingLoss())
     theirs = flava.FLAVAForPreTraining(core, Codes(), loss).eval()
     randomise(theirs)
     folder = tmp_path_factory.mktemp("torchmultimodal")
     torch.save(theirs.state_dict(), folder / "pretraining.pt")
     torch.save(core.state_dict(), folder / "model.pt")
-    config = read_weights(folder / "pretraining.pt").sizes(num_heads=4)
+    config = read_weights(folder / "pretraining.pt").sizes(num_heads=4 if small else None)
     config.multimodal_encoder.mask_padding = False
     ours = load_pretrained(folder / "pretraining.pt", heads=True, config=config)
     for head in ours.heads.values():
         if isinstance(head, MaskedPredictionHead):
             head.norm.eps = 1e-5
-    return theirs, ours, folder, config
+    return theirs, ours, folder, config, SIZES[request.param]
 
 
 @pytest.mark.parametrize("padded", [False, True], ids=["unpadded", "padded"])
 @pytest.mark.parametrize("kind", ["pair", "image", "text"])
 @torch.no_grad()
 def test_losses(models, kind, padded):
-    theirs, ours, _, _ = models
-    batch = make(*SIZES, padded=padded)
+    theirs, ours, _, _, sizes = models
+    batch = make(*sizes, padded=padded)
     image = {
         "image": batch.image,
         "image_for_codebook": batch.image_codes,
@@ -85,8 +90,8 @@ def test_losses(models, kind, padded):
 
 @torch.no_grad()
 def test_states(models):
-    theirs, ours, _, _ = models
-    batch = make(*SIZES, padded=True)
+    theirs, ours, _, _, sizes = models
+    batch = make(*sizes, padded=True)
     expected = theirs.model(batch.image, batch.input_ids, batch.image_patch_mask, batch.input_ids_masked)
     arguments = (batch.image, batch.image_patch_mask, batch.input_ids, batch.input_ids_masked, batch.input_mask)
     states = ours.flava.encode_pair(*arguments)
@@ -99,8 +104,8 @@ def test_states(models):
 @torch.no_grad()
 def test_the_file_of_the_model_alone(models):
     """flava_model_unified_text_encoder.pt: shorter names, no logit scale."""
-    theirs, _, folder, config = models
+    theirs, _, folder, config, sizes = models
     core = load_pretrained(folder / "model.pt", config=config)
-    batch = make(*SIZES, padded=False)
+    batch = make(*sizes, padded=False)
     expected = nn.functional.normalize(theirs.encode_image(batch.image), dim=-1)
     close(core.encode_image(batch.image), expected, "image embeddings")
