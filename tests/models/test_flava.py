@@ -91,6 +91,16 @@ def test_larger_images_interpolate_positions(flava):
     assert flava.image_encoder(torch.zeros(1, 3, 6, 8)).normed.shape == (1, 1 + 3 * 4, 8)
 
 
+def test_larger_images_train_end_to_end(flava, pairs):
+    """480 x 480 instead of 224 x 224 for VQAv2 (B.2), which neither public implementation can do."""
+    image = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    states = flava.encode_multimodal(image, pairs["input_ids"], pairs["input_mask"])
+    assert states.shape == (3, 1 + 1 + 16 + 5, 8)
+    states[:, 0].square().sum().backward()
+    gradient = flava.image_encoder.pos_embed.grad
+    assert gradient.shape == (1, 1 + 4, 8) and gradient.abs().amin() > 0
+
+
 def test_logit_scale_stays_within_its_bounds(flava):
     flava.logit_scale.data.fill_(9.0)
     assert flava.temperature().item() == pytest.approx(100)

@@ -37,6 +37,14 @@ def test_a_unimodal_batch_without_masked_positions_costs_zero(model, kind, loss)
     assert gradients and all(torch.isfinite(g).all() and not g.any() for g in gradients)
 
 
+@pytest.mark.parametrize("kind", ["pair", "image", "text"])
+def test_losses_are_in_every_output(model, kind):
+    """Hugging Face loses the loss where its output is a tuple (return_dict=False)."""
+    losses = model(make(*SIZES, padded=True).ours(kind))["losses"]
+    assert len(losses) == {"pair": 4}.get(kind, 1)
+    assert all(loss.requires_grad and torch.isfinite(loss).all() for loss in losses.values())
+
+
 @pytest.mark.parametrize("kind", ["image", "text"])
 def test_labels_of_a_unimodal_batch_are_left_alone(model, kind):
     """Hugging Face writes its ignored index into the caller's labels."""
