@@ -9,16 +9,16 @@ from mmf.common.registry import registry
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from mmf_flava.losses.ranks import mean_share
 from mmf_flava.models.outputs import MaskedPrediction
 
 
-def masked_cross_entropy(logits_NV: Tensor, labels_N: Tensor) -> Tensor:
-    """Mean cross entropy over the masked positions; exactly 0 with zero gradient where there are none.
+def masked_cross_entropy(logits_NV: Tensor, labels_N: Tensor, alone: bool = True) -> Tensor:
+    """This rank's share of the mean cross entropy over all ranks' masked positions; exactly 0 where there are none.
 
     In fp32 under any autocast: a softmax over 30,522 words loses digits in half precision.
     """
-    total = cross_entropy(logits_NV.float(), labels_N, reduction="sum")
-    return total / max(len(labels_N), 1)
+    return mean_share(cross_entropy(logits_NV.float(), labels_N, reduction="sum"), len(labels_N), alone)
 
 
 class MaskedModeling(nn.Module):
@@ -28,7 +28,7 @@ class MaskedModeling(nn.Module):
 
     def forward(self, sample_list: Any, model_output: dict[str, Any]) -> Tensor:
         prediction: MaskedPrediction = model_output[self.needs]
-        return masked_cross_entropy(prediction.logits, prediction.labels)
+        return masked_cross_entropy(prediction.logits, prediction.labels, not self.training)
 
 
 @registry.register_loss("flava_mim")

@@ -46,7 +46,10 @@ class CheckpointFolder:
         return path if path is not None and (path / "state.json").is_file() else None
 
     def save(self, update: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Path:
-        """Writes a checkpoint; an older one of the same update is replaced, older ones beyond the limit are removed."""
+        """Writes a checkpoint; an older one of the same update is replaced, older ones beyond the limit are removed.
+
+        ``state`` is what JSON can hold; ``rng`` in it are the generators of all processes (``rng_state``).
+        """
         path = self.folder / f"update_{update:08d}"
         temporary = self.folder / f".{path.name}.writing"
         shutil.rmtree(temporary, ignore_errors=True)
@@ -55,7 +58,7 @@ class CheckpointFolder:
         save_file(weights, temporary / "model.safetensors", metadata=_metadata(model))
         tensors, description = _flatten_optimizer(optimizer.state_dict())
         save_file(tensors, temporary / "optimizer.safetensors")
-        text = json.dumps({"update": update, "optimizer": description, "rng": _rng_state(), **state}, indent=1)
+        text = json.dumps({"update": update, "optimizer": description, **state}, indent=1)
         (temporary / "state.json").write_text(text)
         for file in temporary.iterdir():
             _fsync(file)
@@ -140,21 +143,25 @@ def load_state(path: Path, optimizer: torch.optim.Optimizer | None) -> dict[str,
     return state
 
 
-def restore_rng(state: dict[str, Any]) -> None:
-    """Sets Python's, numpy's and torch's generators as they were when ``state`` was saved."""
-    rng = state["rng"]
+def restore_rng(rng: dict[str, Any]) -> None:
+    """Sets Python's, numpy's and torch's generators as ``rng_state`` found them."""
     version, internal, gauss = rng["python"]
     random.setstate((version, tuple(internal), gauss))
     np.random.set_state(rng["numpy"])
     torch.set_rng_state(torch.frombuffer(bytearray(base64.b64decode(rng["torch"])), dtype=torch.uint8))
+    if rng["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(torch.frombuffer(bytearray(base64.b64decode(rng["cuda"])), dtype=torch.uint8))
 
 
-def _rng_state() -> dict[str, Any]:
+def rng_state() -> dict[str, Any]:
+    """This process's generators: Python's, numpy's, torch's, and CUDA's on its current device."""
     numpy: dict[str, Any] = np.random.get_state(legacy=False)
+    cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
     return {
         "python": random.getstate(),
         "numpy": {**numpy, "state": {"key": numpy["state"]["key"].tolist(), "pos": numpy["state"]["pos"]}},
         "torch": base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode(),
+        "cuda": base64.b64encode(torch.cuda.get_rng_state().numpy().tobytes()).decode() if cuda else None,
     }
 
 

@@ -8,11 +8,14 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.errors import UserError
+from mmf_flava.losses.ranks import world_size
+from mmf_flava.training.sharding import mean_over_ranks
 
 
 class Progress:
@@ -24,13 +27,17 @@ class Progress:
         start: updates that were done before this process began.
         seconds: training time before this process began.
         tensorboard: whether to write TensorBoard files to ``logs/`` as well.
+        silent: this process only takes part in the sums; another one tells.
     """
 
-    def __init__(self, folder: Path, total: int, start: int, seconds: float, tensorboard: bool) -> None:
-        self.total, self.update = total, start
+    def __init__(
+        self, folder: Path, total: int, start: int, seconds: float, tensorboard: bool, silent: bool = False
+    ) -> None:
+        self.total, self.update, self.silent = total, start, silent
         self.metrics = folder / "metrics.jsonl"
-        self.board = mmf_api.TensorboardLogger(str(folder / "logs")) if tensorboard else None
+        self.board = mmf_api.TensorboardLogger(str(folder / "logs")) if tensorboard and not silent else None
         self.bar = tqdm(
+            disable=silent,
             total=total,
             initial=start,
             unit="update",
@@ -67,20 +74,24 @@ class Progress:
         self.bar.update()
 
     def report(self, lr: float) -> dict[str, float]:
-        """Writes one line about the updates since the last, and returns the mean losses.
+        """Writes one line about the updates since the last, and returns the mean losses over all processes.
+
+        Every process must call it.
 
         Raises:
             UserError: a loss is NaN or infinite.
         """
         took = time.perf_counter() - self.since
-        losses = {name: float(self.losses[name]) / self.counts[name] for name in sorted(self.losses)}
+        names = sorted(self.losses)
+        means = torch.stack([torch.as_tensor(self.losses[name] / self.counts[name]) for name in names])
+        losses = dict(zip(names, mean_over_ranks(means).tolist(), strict=True))
         for name, value in losses.items():
             if not math.isfinite(value):
                 raise UserError(
                     f"{name} became {value} before update {self.update}; lower optimizer.params.lr or set "
                     "training.clip_gradients=true with training.max_grad_l2_norm, and resume from the last checkpoint."
                 )
-        rate, wait = self.samples / took, self.waited / took
+        rate, wait = self.samples * world_size() / took, self.waited / took
         self.write(
             "train", {"lr": lr, "samples_per_second": round(rate, 1), "data_wait": round(wait, 4), "losses": losses}
         )
@@ -92,6 +103,8 @@ class Progress:
 
     def write(self, split: str, figures: dict[str, Any]) -> None:
         """Appends a line to ``metrics.jsonl`` and the same figures to TensorBoard."""
+        if self.silent:
+            return
         line = {"update": self.update, "split": split, "time": round(self.seconds, 2), **figures}
         with open(self.metrics, "a", encoding="utf-8") as handle:
             handle.write(json.dumps(line) + "\n")

@@ -1,21 +1,69 @@
 """How a model is spread over processes, ``training.sharding``; asked for what it cannot give, it refuses."""
 
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
 from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from mmf_flava.errors import UserError
+from mmf_flava.losses.ranks import world_size
 
 
-def shard(model: nn.Module, sharding: str) -> nn.Module:
-    """The model as it is to be trained.
+def rank() -> int:
+    """Of this process among those that train together; 0 without a process group."""
+    return distributed.get_rank() if world_size() > 1 else 0
+
+
+def wait_for_all() -> None:
+    """Returns when every process has come here."""
+    if world_size() > 1:
+        distributed.barrier()
+
+
+def shard(model: nn.Module, sharding: str, device: torch.device) -> nn.Module:
+    """The module to call in training; ``model`` stays the one to save and to evaluate.
+
+    ``ddp`` gives every process the whole model, and averages gradients.
 
     Raises:
-        UserError: ``ddp`` or ``fsdp``, which this version cannot do, or several processes with ``none``, which would
-            train as many separate models.
+        UserError: ``fsdp``, which this version cannot do, or several processes with ``none``, which would train as many
+            separate models.
     """
-    if sharding != "none":
-        raise UserError(f"training.sharding: {sharding} is not available in this version; use none, on one process.")
-    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+    if sharding == "fsdp":
+        raise UserError("training.sharding: fsdp is not available in this version; use ddp, or none on one process.")
+    if world_size() == 1:
+        return model
+    if sharding == "none":
         raise UserError(
-            f"training.sharding: none cannot train on {distributed.get_world_size()} processes; start a single one."
+            f"training.sharding: none would train {world_size()} separate models on {world_size()} processes; set it "
+            "to ddp, or start a single process."
         )
-    return model
+    return DistributedDataParallel(
+        model,
+        device_ids=[device] if device.type == "cuda" else None,
+        broadcast_buffers=False,  # the only buffers are those of a frozen codebook
+        find_unused_parameters=True,  # a step trains the encoders of one dataset's kind
+    )
+
+
+def without_communication(engine: nn.Module, wanted: bool) -> AbstractContextManager[None]:
+    """Where ``wanted``, a backward pass inside adds to the gradients without averaging them over processes."""
+    return engine.no_sync() if wanted and isinstance(engine, DistributedDataParallel) else nullcontext()
+
+
+def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """The mean of the processes' values, on every process."""
+    if world_size() > 1:
+        distributed.all_reduce(values)
+        values /= world_size()
+    return values
+
+
+def gather_objects(value: object) -> list:
+    """The values of all processes, in rank order, on every process; only for what is small and plain."""
+    if world_size() == 1:
+        return [value]
+    values: list = [None] * world_size()
+    distributed.all_gather_object(values, value)
+    return values

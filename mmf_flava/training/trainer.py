@@ -15,11 +15,12 @@ from mmf_flava.compat import mmf_api
 from mmf_flava.data.sampling import MultitaskLoader, Ratios, RoundRobin, Strategy
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.suite import EvaluationSuite, SplitResult
-from mmf_flava.training.checkpoint import CheckpointFolder, load_model, load_state, restore_rng, start
+from mmf_flava.losses.ranks import world_size
+from mmf_flava.training.checkpoint import CheckpointFolder, load_model, load_state, restore_rng, rng_state, start
 from mmf_flava.training.progress import Progress
 from mmf_flava.training.results import Results
 from mmf_flava.training.settings import read_settings
-from mmf_flava.training.sharding import shard
+from mmf_flava.training.sharding import gather_objects, rank, shard, wait_for_all
 from mmf_flava.training.update import Updater
 
 SPLITS = ("train", "val", "test")
@@ -37,6 +38,7 @@ class FlavaTrainer:
         self.checkpoints = CheckpointFolder(self.folder, self.settings.checkpoint.max_to_keep)
         self.results = Results(self.folder)
         self.num_updates, self.seconds = 0, 0.0
+        self.rank = rank()
 
     # ------------------------------------------------------------------ load
 
@@ -46,12 +48,16 @@ class FlavaTrainer:
         if training.num_threads is not None:
             torch.set_num_threads(training.num_threads)
         cuda = torch.cuda.is_available() and "cuda" in str(self.config.training.device)
-        self.device = torch.device("cuda" if cuda else "cpu")
+        # MMF has set the current device, and compat the one of the local rank
+        self.device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
         registry.register("current_device", self.device)
         self._load_datasets()
-        self.model = shard(mmf_api.build_model(self.config).to(self.device), training.sharding)
+        self.model = mmf_api.build_model(self.config).to(self.device)
         self._check_vocabulary()
-        self.updater = Updater(self.model, self.config, training, self.device)
+        if self.rank > 0:
+            torch.manual_seed(self._seed + self.rank)  # the weights are the first process's; dropout is each one's own
+        engine = shard(self.model, training.sharding, self.device) if self.trains else self.model
+        self.updater = Updater(self.model, engine, self.config, training, self.device)
         self.suite = EvaluationSuite(
             self.settings.evaluation,
             self.datasets,
@@ -88,6 +94,8 @@ class FlavaTrainer:
             batch_size=self.config.training.batch_size,
             num_workers=self.config.training.num_workers,
             seed=self._seed,
+            rank=self.rank,
+            world_size=world_size(),
             pin_memory=self.config.training.pin_memory,
             batches_per_turn=self.settings.training.update_frequency,
         )
@@ -138,7 +146,8 @@ class FlavaTrainer:
         self.updater.restore_scheduler(state["scheduler"])
         self.loader.load_state_dict(state["loader"])
         self.results.first_losses, self.results.last_losses = state["losses"]
-        restore_rng(state)
+        if self.rank < len(state["rng"]):  # a process that the saved run did not have starts with its own
+            restore_rng(state["rng"][self.rank])
 
     # ------------------------------------------------------------------ train
 
@@ -148,16 +157,20 @@ class FlavaTrainer:
             self.inference()
             return
         training = self.config.training
-        if self.num_updates == 0:
-            self.results.set_aside()
-        self.results.write_config(self.config)
+        if self.rank == 0:
+            if self.num_updates == 0:
+                self.results.set_aside()
+            self.results.write_config(self.config)
         parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         mmf_api.log(
             f"Training {parameters:,} parameters on {', '.join(self.settings.datasets)}, updates {self.num_updates} to "
             f"{training.max_updates} of {training.batch_size} samples, "
             f"{self.settings.training.precision} on {self.device}"
         )
-        progress = Progress(self.folder, training.max_updates, self.num_updates, self.seconds, training.tensorboard)
+        silent = self.rank > 0
+        progress = Progress(
+            self.folder, training.max_updates, self.num_updates, self.seconds, training.tensorboard, silent
+        )
         self.model.train()
         with mmf_api.quiet_console():
             batches = iter(self.loader)
@@ -166,14 +179,17 @@ class FlavaTrainer:
                 self._after_update(progress)
         progress.close()
         self.seconds = progress.seconds
-        self._final(parameters)
+        if self.rank == 0:
+            self._final(parameters)
+        wait_for_all()
 
     def _update(self, batches: Any, progress: Progress) -> None:
-        for _ in range(self.settings.training.update_frequency):
+        frequency = self.settings.training.update_frequency
+        for number in range(1, frequency + 1):
             began = time.perf_counter()
             _, batch = next(batches)
             waited = time.perf_counter() - began
-            losses = self.updater.accumulate(batch.to(self.device))
+            losses = self.updater.accumulate(batch.to(self.device), last=number == frequency)
             progress.batch(losses, len(batch["sample_id"]), waited)
         self.updater.step()
         self.num_updates += 1
@@ -186,9 +202,11 @@ class FlavaTrainer:
             losses = progress.report(self.updater.learning_rate)
             self.results.note_losses(losses)
         if update % training.evaluation_interval == 0 or last:
-            result = self.suite.run(self.model, "val")
-            progress.write("val", result.figures())
-            mmf_api.log(f"evaluation at update {update}: {result.sentence()}")
+            if self.rank == 0:
+                result = self.suite.run(self.model, "val")
+                progress.write("val", result.figures())
+                mmf_api.log(f"evaluation at update {update}: {result.sentence()}")
+            wait_for_all()
             progress.pause()
         if update % training.checkpoint_interval == 0 or last:
             self.seconds = progress.seconds
@@ -201,10 +219,13 @@ class FlavaTrainer:
             "scheduler": self.updater.scheduler_state(),
             "loader": self.loader.state_dict(),
             "losses": [self.results.first_losses, self.results.last_losses],
+            "rng": gather_objects(rng_state()),
             "version": mmf_flava.__version__,
         }
-        path = self.checkpoints.save(self.num_updates, self.model, self.updater.optimizer, state)
-        mmf_api.log(f"saved {path}")
+        if self.rank == 0:
+            path = self.checkpoints.save(self.num_updates, self.model, self.updater.optimizer, state)
+            mmf_api.log(f"saved {path}")
+        wait_for_all()
 
     # ------------------------------------------------------------------ results
 
@@ -232,6 +253,8 @@ class FlavaTrainer:
 
     def inference(self) -> None:
         """Evaluates the loaded model on the test split (``val`` in ``run_type``: on that one); predicts if asked."""
+        if self.rank > 0:
+            return
         split = "val" if "val" in self.config.run_type and "test" not in self.config.run_type else "test"
         if self.config.evaluation.predict:
             result = self.suite.run(self.model, split)

@@ -7,13 +7,19 @@ from torch import Tensor, nn
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.run import TrainingConfig
+from mmf_flava.training.sharding import without_communication
 
 
 class Updater:
-    """Owns the optimizer and the schedule, both MMF's own by the recipe's ``optimizer`` and ``scheduler``."""
+    """Owns the optimizer and the schedule, both MMF's own by the recipe's ``optimizer`` and ``scheduler``.
 
-    def __init__(self, model: nn.Module, config: Any, training: TrainingConfig, device: torch.device) -> None:
-        self.model, self.device = model, device
+    ``engine`` is what ``sharding.shard`` made of ``model``.
+    """
+
+    def __init__(
+        self, model: nn.Module, engine: nn.Module, config: Any, training: TrainingConfig, device: torch.device
+    ) -> None:
+        self.model, self.engine, self.device = model, engine, device
         self.frequency = training.update_frequency
         self.autocast = training.precision == "bf16"
         self.max_norm = training.max_grad_l2_norm if config.training.clip_gradients else None
@@ -25,12 +31,16 @@ class Updater:
         """Of the first parameter group, for the next update."""
         return self.optimizer.param_groups[0]["lr"]
 
-    def accumulate(self, batch: Any) -> dict[str, Tensor]:
-        """Adds a batch's gradients, divided by the number of batches an update has, and returns its losses."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            losses = self.model(batch)["losses"]
-        if losses:
-            (sum(loss.mean() for loss in losses.values()) / self.frequency).backward()
+    def accumulate(self, batch: Any, last: bool = True) -> dict[str, Tensor]:
+        """Adds a batch's gradients, divided by the number of batches an update has, and returns its losses.
+
+        Processes average their gradients after the ``last`` batch of an update only.
+        """
+        with without_communication(self.engine, not last):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+                losses = self.engine(batch)["losses"]
+            if losses:
+                (sum(loss.mean() for loss in losses.values()) / self.frequency).backward()
         return losses
 
     def step(self) -> None:

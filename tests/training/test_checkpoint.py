@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mmf_flava.errors import UserError
-from mmf_flava.training.checkpoint import CheckpointFolder, load_model, load_state, restore_rng
+from mmf_flava.training.checkpoint import CheckpointFolder, load_model, load_state, restore_rng, rng_state
 
 
 def trained(steps=3):
@@ -28,14 +28,14 @@ def step(model, optimizer):
 
 def test_going_on_equals_not_having_stopped(tmp_path):
     model, optimizer = trained()
-    path = CheckpointFolder(tmp_path).save(3, model, optimizer, {"seconds": 1.0})
+    path = CheckpointFolder(tmp_path).save(3, model, optimizer, {"seconds": 1.0, "rng": rng_state()})
     step(model, optimizer)
     drawn = (random.random(), np.random.rand(), torch.rand(1))
 
     other, fresh = trained(0)
     load_model(path, other)
     state = load_state(path, fresh)
-    restore_rng(state)
+    restore_rng(state["rng"])
     step(other, fresh)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
     assert drawn == (random.random(), np.random.rand(), torch.rand(1))
