@@ -73,6 +73,8 @@ setup(
             "setuptools",
             "wheel",
         ],
+        # building data: telling English captions, reading parquet
+        "data": ["pycld2>=0.41", "pyarrow>=15"],
         "dev": ["pytest>=8", "pytest-xdist", "ruff", "mypy", "build"],
     },
 )

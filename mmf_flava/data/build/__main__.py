@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from mmf_flava.data.build import pmd
 from mmf_flava.data.build.demo import DemoOptions, build_demo
 from mmf_flava.errors import UserError
 
@@ -24,6 +25,7 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--codes", type=int, default=default.codes, help="entries of the codebook (%(default)s)")
     demo.add_argument("--quiet", action="store_true", help="no progress bar")
     demo.set_defaults(run=run_demo)
+    pmd.add_parser(commands)
     return top
 
 
