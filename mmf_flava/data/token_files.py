@@ -9,6 +9,7 @@ A token folder holds
 import json
 import os
 from collections.abc import Iterable
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -19,37 +20,77 @@ from mmf_flava.data.tokenizer import special_ids, vocabulary_hash
 from mmf_flava.errors import UserError
 
 VERSION = 1
+BATCH = 1000  # documents that are tokenized at once, and after which an interrupted write goes on
+PROGRESS, BOUNDARIES = ".progress.json", ".boundaries.bin"  # while it is being written
 
 
-def write_tokens(folder: str | Path, texts: Iterable[str], tokenizer: Tokenizer) -> dict[str, Any]:
-    """Tokenizes ``texts`` (one a document; empty ones are left out) into ``folder`` and returns its meta data."""
+def write_tokens(folder: str | Path, texts: Iterable[str], tokenizer: Tokenizer, source: str = "") -> dict[str, Any]:
+    """Tokenizes ``texts`` (one a document; empty ones are left out) into ``folder`` and returns its meta data.
+
+    All cores work (threads of the tokenizers library); the files are the same for any number of them.
+
+    Args:
+        source: what identifies ``texts``. Where it is given, a write of the same source and vocabulary that was cut
+            off goes on after its last whole portion of BATCH documents, for which ``texts`` must begin anew.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "meta.json").unlink(missing_ok=True)
     dtype = np.dtype("<u2" if tokenizer.get_vocab_size() <= 2**16 else "<u4")
     separator = special_ids(tokenizer).sep
-    boundaries = [0]
-    with open(folder / "tokens.bin", "wb") as file:
-        for text in texts:
-            ids = tokenizer.encode(text, add_special_tokens=False).ids
-            if ids:
-                file.write(np.array([*ids, separator], dtype=dtype).tobytes())
-                boundaries.append(boundaries[-1] + len(ids) + 1)
-        file.flush()
-        os.fsync(file.fileno())
-    np.save(folder / "documents.npy", np.array(boundaries, dtype="<u8"), allow_pickle=False)
+    begun = {"source": source, "vocabulary": vocabulary_hash(tokenizer), "read": 0, "documents": 0, "tokens": 0}
+    state = _progress(folder, begun)
+    rest = islice(texts, state["read"], None)
+    with open(folder / "tokens.bin", "ab") as tokens, open(folder / BOUNDARIES, "ab") as ends:
+        tokens.truncate(state["tokens"] * dtype.itemsize)
+        ends.truncate(state["documents"] * 8)
+        while batch := list(islice(rest, BATCH)):
+            encoded = [found.ids for found in tokenizer.encode_batch(batch, add_special_tokens=False)]
+            documents = [[*ids, separator] for ids in encoded if ids]
+            lengths = np.array([len(ids) for ids in documents], dtype="<u8")
+            tokens.write(np.array(list(chain.from_iterable(documents)), dtype=dtype).tobytes())
+            ends.write((state["tokens"] + np.cumsum(lengths, dtype="<u8")).astype("<u8").tobytes())
+            state["read"] += len(batch)
+            state["documents"] += len(documents)
+            state["tokens"] += int(lengths.sum())
+            if source:
+                for file in (tokens, ends):
+                    file.flush()
+                    os.fsync(file.fileno())
+                _write_json(folder / PROGRESS, state)
+        tokens.flush()
+        os.fsync(tokens.fileno())
+    boundaries = np.fromfile(folder / BOUNDARIES, dtype="<u8")
+    np.save(folder / "documents.npy", np.concatenate([np.zeros(1, "<u8"), boundaries]), allow_pickle=False)
     meta = {
         "version": VERSION,
         "dtype": dtype.str,
-        "documents": len(boundaries) - 1,
-        "tokens": boundaries[-1],
+        "documents": state["documents"],
+        "tokens": state["tokens"],
         "vocabulary_size": tokenizer.get_vocab_size(),
         "vocabulary_sha256": vocabulary_hash(tokenizer),
+        **({"source": source} if source else {}),
     }
-    temporary = folder / f".meta.json.{os.getpid()}.partial"
-    temporary.write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / "meta.json")
+    _write_json(folder / "meta.json", meta)
+    for name in (PROGRESS, BOUNDARIES):
+        (folder / name).unlink(missing_ok=True)
     return meta
+
+
+def _progress(folder: Path, begun: dict[str, Any]) -> dict[str, Any]:
+    """How far a write of the same source got, else ``begun``."""
+    try:
+        state = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return begun
+    same = begun["source"] and all(state.get(key) == begun[key] for key in ("source", "vocabulary"))
+    return state if same else begun
+
+
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
 
 
 class TokenFile:

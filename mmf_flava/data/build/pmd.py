@@ -26,7 +26,7 @@ from tqdm import tqdm
 from mmf_flava.data.build.caption_rules import count_words
 from mmf_flava.data.build.image_source import ImageSource, fingerprint
 from mmf_flava.data.build.pmd_parts import PARTS
-from mmf_flava.data.build.published import Reader, Row, read_pmd_records
+from mmf_flava.data.build.published import UNREADABLE, Reader, Row, read_pmd_records
 from mmf_flava.data.shards import ShardWriter, shard_paths
 from mmf_flava.errors import UserError
 
@@ -148,7 +148,7 @@ def _rows(files: list[Path], options: PmdOptions) -> Iterator[Row]:
             yield from reader(path)
         except UserError:
             raise
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, OSError) as error:
+        except UNREADABLE as error:
             kind = "facebook/pmd's records" if options.format == "pmd" else f"the published format of {options.part}"
             raise UserError(f"{path} is not in {kind}, or is cut short ({type(error).__name__}: {error}).") from error
 

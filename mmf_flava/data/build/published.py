@@ -16,6 +16,8 @@ from typing import IO, Any
 from mmf_flava.data.build.caption_rules import clean, english_detector, yfcc_caption
 from mmf_flava.errors import UserError
 
+# What a file in another format, or one cut short, makes the readers raise.
+UNREADABLE = (ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, OSError)
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -81,7 +83,7 @@ def read_sbu(path: Path) -> Iterator[Row]:
 
 def read_localized_narratives(path: Path) -> Iterator[Row]:
     """Localized Narratives JSONL {"dataset_id", "image_id", "caption", ...}; each sentence becomes a caption."""
-    for item in _json_lines(path):
+    for item in read_json_lines(path):
         name = str(item["image_id"])
         yield row(SENTENCE_END.split(str(item["caption"])), names=[name, *([name.zfill(12)] if name.isdigit() else [])])
 
@@ -145,7 +147,7 @@ def read_yfcc100m(path: Path) -> Iterator[Row]:
 
 def read_pmd_records(path: Path) -> Iterator[Row]:
     """Records as ``facebook/pmd`` has them, JSONL or parquet: image_url, text (or the first of texts), source, meta."""
-    for item in _parquet(path) if path.suffix == ".parquet" else _json_lines(path):
+    for item in read_parquet(path) if path.suffix == ".parquet" else read_json_lines(path):
         texts = item.get("texts") or [item.get("text")]
         yield row(texts[:1], item.get("image_url"))
 
@@ -155,7 +157,8 @@ def _json(path: Path) -> Any:
         return json.load(file)
 
 
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSONL file, gzipped or not."""
     with open_text(path) as file:
         for line in file:
             if line.strip():
@@ -188,7 +191,8 @@ def _tsv(path: Path) -> Iterator[list[str]]:
             yield line.rstrip("\r\n").split("\t")
 
 
-def _parquet(path: Path) -> Iterator[dict[str, Any]]:
+def read_parquet(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a parquet file; UserError when pyarrow is not installed."""
     try:
         from pyarrow.parquet import ParquetFile
     except ImportError:
