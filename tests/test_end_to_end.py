@@ -145,3 +145,15 @@ def test_a_yaml_tag_is_refused_and_not_executed(mmf, tmp_path):
     assert result.returncode == 2
     assert "evil.yaml is not valid YAML" in result.stderr and "python/object/apply" in result.stderr
     assert not folder.exists()
+
+
+def test_a_checkpoint_of_another_vocabulary_is_refused(mmf, tmp_path):
+    assert mmf("mmf_run").returncode == 0
+    path = tmp_path / "run/checkpoints/update_00000004/state.json"
+    state = json.loads(path.read_text())
+    assert sorted(state["vocabularies"]) == ["ccnews_bookcorpus", "pmd"]
+    state["vocabularies"]["pmd"] = "0" * 64
+    path.write_text(json.dumps(state))
+    result = mmf("mmf_run", "checkpoint.resume=true", "training.max_updates=5")
+    assert result.returncode == 2
+    assert "another vocabulary than dataset_config.pmd" in result.stderr

@@ -138,8 +138,22 @@ class FlavaTrainer:
         mmf_api.log(f"Loaded the model from {path}")
         if path.is_dir() and self.trains and not wishes.reset.all and (own or not wishes.resume_pretrained):
             state = load_state(path, None if wishes.reset.optimizer else self.updater.optimizer)
+            self._check_vocabularies(state.get("vocabularies", {}), path)
             if not wishes.reset.counts:
                 self._restore_counts(state)
+
+    def _vocabularies(self) -> dict[str, str]:
+        """sha256 of the vocabulary of each dataset with text."""
+        processors = {name: getattr(data, "text_processor", None) for name, data in self.datasets["train"].items()}
+        return {name: found.vocabulary_hash for name, found in processors.items() if found is not None}
+
+    def _check_vocabularies(self, trained_with: dict[str, str], path: Path) -> None:
+        for name, found in self._vocabularies().items():
+            if trained_with.get(name, found) != found:
+                raise UserError(
+                    f"{path} was trained with another vocabulary than dataset_config.{name}'s tokenizer has now: "
+                    "name the tokenizer that it was trained with."
+                )
 
     def _restore_counts(self, state: dict[str, Any]) -> None:
         self.num_updates, self.seconds = state["update"], state["seconds"]
@@ -220,6 +234,7 @@ class FlavaTrainer:
             "loader": self.loader.state_dict(),
             "losses": [self.results.first_losses, self.results.last_losses],
             "rng": gather_objects(rng_state()),
+            "vocabularies": self._vocabularies(),
             "version": mmf_flava.__version__,
         }
         if self.rank == 0:
