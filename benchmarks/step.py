@@ -178,7 +178,7 @@ def matches(device: torch.device) -> list[tuple[str, str, dict[str, str]]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=4, help="samples a step (%(default)s)")
-    parser.add_argument("--turns", type=int, default=5, help="timed steps of each, the medians count (%(default)s)")
+    parser.add_argument("--turns", type=int, default=3, help="timed steps of each, the medians count (%(default)s)")
     parser.add_argument("--mode", choices=("like for like", "as meant"), help="only this one")
     parser.add_argument("--peer", choices=[peer for peer in PEERS if peer != OURS], help="only against this one")
     parser.add_argument("--compile", action="store_true", help="torch.compile for everybody")

@@ -35,9 +35,14 @@ def split_member_name(name: str) -> tuple[str, str]:
     return folder + slash + stem, extension.lower()
 
 
-def scan_shard(path: Path) -> np.ndarray:
-    """Reads a tar once and returns its index rows, in the order in which keys first appear."""
+def scan_shard(path: Path) -> tuple[np.ndarray, bool]:
+    """Reads a tar once: its index rows, in the order in which keys first appear, and whether it is cut short.
+
+    Of a member that comes twice the first counts. The part in which a shard is cut has its full size in the index, so
+    that reading it fails.
+    """
     found: OrderedDict[str, dict[str, tuple[int, int, int]]] = OrderedDict()
+    cut = False
     with open(path, "rb") as file:
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
@@ -47,10 +52,14 @@ def scan_shard(path: Path) -> np.ndarray:
                     key, extension = split_member_name(member.name)
                     data = os.pread(file.fileno(), member.size, member.offset_data)
                     parts = found.setdefault(key, {})
-                    if extension and extension not in parts and len(data) == member.size:
+                    if extension and extension not in parts:
                         parts[extension] = (member.offset_data, member.size, zlib.crc32(data))
         except tarfile.TarError as error:
-            raise UserError(f"{path} is not a readable tar shard ({error}): make it again or leave it out.") from error
+            if not found:
+                raise UserError(
+                    f"{path} is not a readable tar shard ({error}): make it again or leave it out."
+                ) from error
+            cut = True
     extensions = sorted({extension for parts in found.values() for extension in parts})
     keys = [key.encode() for key in found]
     width = max([len(key) for key in keys], default=1)
@@ -60,19 +69,20 @@ def scan_shard(path: Path) -> np.ndarray:
     for row, parts in zip(rows, found.values(), strict=True):
         for extension, place in parts.items():
             row[extension] = place
-    return rows
+    return rows, cut
 
 
-def write_index(path: str | Path) -> np.ndarray:
-    """Scans the shard at ``path``, writes its sidecar atomically and returns the rows.
+def write_index(path: str | Path) -> tuple[np.ndarray, bool]:
+    """Scans the shard at ``path``, writes its sidecar atomically and returns what ``scan_shard`` does.
 
     A folder that cannot be written to costs only time: the rows are then kept in memory, and a warning says so.
     """
     path = Path(path)
     stat = path.stat()
-    rows = scan_shard(path)
+    rows, cut = scan_shard(path)
     header: dict[str, Any] = {
         "version": INDEX_VERSION,
+        "cut": cut,
         "count": len(rows),
         "tar_bytes": stat.st_size,
         "tar_mtime_ns": stat.st_mtime_ns,
@@ -91,7 +101,7 @@ def write_index(path: str | Path) -> np.ndarray:
         os.replace(temporary, target)
     except OSError as error:
         logger.warning("no index beside %s (%s): it is read anew at every start", path, error)
-    return rows
+    return rows, cut
 
 
 def read_index_header(path: Path) -> dict[str, Any] | None:

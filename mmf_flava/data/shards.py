@@ -7,6 +7,7 @@ record costs one row of a memory map and one ``pread`` a part.
 
 import glob
 import io
+import logging
 import os
 import tarfile
 import zlib
@@ -21,6 +22,8 @@ import numpy as np
 
 from mmf_flava.data.shard_index import INDEX_SUFFIX, index_dtype, read_index_header, write_index
 from mmf_flava.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 MAX_OPEN_FILES = 128  # file descriptors a reader keeps; far below the usual limit of 1024 with several workers
 
@@ -108,8 +111,11 @@ class ShardReader:
             if not path.is_file():
                 raise UserError(f"The shard {path} does not exist: correct the path or build the data again.")
             header = read_index_header(path)
+            cut = header is not None and header.get("cut", False)
             if header is None:
-                self._rows[shard] = write_index(path)
+                self._rows[shard], cut = write_index(path)
+            if cut:
+                logger.warning("%s is cut short: its last record is bad, and those that followed are lost", path)
             self._headers.append(header)
             self._starts.append(self._starts[-1] + (header["count"] if header else len(self._rows[shard])))
 
@@ -131,7 +137,10 @@ class ShardReader:
             offset, size, checksum = row[extension].item()
             if not offset or (only is not None and extension not in only):
                 continue
-            data = os.pread(self._file(shard), size, offset)
+            try:
+                data = os.pread(self._file(shard), size, offset)
+            except OSError as error:
+                raise BadRecord(f"{self.paths[shard]} cannot be read: {error}") from error
             if len(data) != size or zlib.crc32(data) != checksum:
                 raise BadRecord(f"{self.paths[shard]}: bytes of {key}.{extension} differ from the index")
             parts[extension] = data
@@ -144,10 +153,12 @@ class ShardReader:
             dtype = index_dtype(header)
             if header["count"]:
                 index_path = path.with_name(path.name + INDEX_SUFFIX)
+                try:
+                    rows = np.memmap(index_path, dtype, "r", header["data_start"], shape=(header["count"],))
+                except (OSError, ValueError) as error:  # ValueError: the file has become shorter
+                    raise BadRecord(f"{index_path} cannot be opened: {error}") from error
                 # A plain ndarray view: scalar access is several times faster than on np.memmap itself.
-                self._rows[shard] = np.memmap(
-                    index_path, dtype, "r", header["data_start"], shape=(header["count"],)
-                ).view(np.ndarray)
+                self._rows[shard] = rows.view(np.ndarray)
             else:
                 self._rows[shard] = np.zeros(0, dtype)
         return self._rows[shard]

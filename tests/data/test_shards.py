@@ -147,3 +147,36 @@ def test_open_files_are_bounded(tmp_path, monkeypatch):
     reader = ShardReader([write(tmp_path / f"{n}.tar", n, 1) for n in range(5)])
     assert [reader[n].key for n in range(5)] == [f"{n:03d}" for n in range(5)]
     assert len(reader._files) == 2
+
+
+def test_a_shard_cut_short_keeps_what_is_whole(tmp_path, caplog):
+    """Cut inside the picture of the third of four records: two are whole, one is bad, of the rest nobody knows."""
+    path = write(tmp_path / "a.tar", 0, 4)
+    offset = int(ShardReader([path])._shard_rows(0)[2]["png"]["offset"])
+    os.truncate(path, offset + 1)
+    for _ in range(2):  # the second time its index is there already
+        caplog.clear()
+        reader = ShardReader([path])
+        assert "a.tar is cut short" in caplog.text and len(reader) == 3
+        assert [reader[n].key for n in range(2)] == ["000", "001"]
+        with pytest.raises(BadRecord, match=r"002\.png"):
+            reader[2]
+
+
+def test_a_member_that_comes_twice_counts_once(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, data in (("1.txt", b"first"), ("2.txt", b"other"), ("1.txt", b"again")):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    reader = ShardReader([tmp_path / "a.tar"])
+    assert [reader[n].parts["txt"] for n in range(len(reader))] == [b"first", b"other"]
+
+
+@pytest.mark.parametrize("lost", ["a.tar", "a.tar.index"])
+def test_what_vanishes_while_a_run_goes_on_costs_its_records_only(two, lost):
+    reader = ShardReader(two)
+    two[0].with_name(lost).unlink()
+    with pytest.raises(BadRecord, match="cannot be opened"):
+        reader[0]
+    assert reader[4].key == "004"
