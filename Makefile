@@ -1,7 +1,7 @@
 # make demo   set up .venv and train FLAVA on two CPU cores in minutes
 # make test   set up the same .venv and run the tests
 # make check  ruff (format and lint), mypy, tests: what a change must pass
-# make bench  a full-size training step beside its peers, about ten minutes on two cores
+# make bench  a full-size training step beside its peers, about a quarter of an hour on two cores
 #
 # PYTHON=python3.12 chooses the interpreter (3.11 to 3.13); without it an existing .venv is kept as it is.
 
