@@ -27,7 +27,7 @@ def run(tmp_path_factory, cache):
             env={**os.environ, "MMF_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
         assert result.returncode == 0, result.stderr[-3000:]
         return root / name
@@ -81,7 +81,7 @@ def test_separate_models_are_refused(cache, tmp_path):
         env={**os.environ, "MMF_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert result.returncode != 0
     assert "training.sharding: none would train 2 separate models" in result.stderr
