@@ -51,7 +51,7 @@ def losses(folder):
 
 
 def test_two_processes_train_as_one(run, alone):
-    """The same global batches: losses within 1e-6, weights within 1e-6 but for those without a gradient.
+    """The same global batches: losses within 2e-6, weights within 1e-5 but for those without a gradient.
 
     The bias of a key adds the same number to all of a query's scores, so its gradient is rounding noise, which Adam
     divides by its own size.
