@@ -14,14 +14,11 @@ topics. The layout is the one that large data have too:
 Shapes: N images · S image side · p patch side · K codes.
 """
 
-import fcntl
 import hashlib
 import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +29,7 @@ from tokenizers import Tokenizer, trainers
 from tqdm import tqdm
 
 from mmf_flava.data.build.captions import DIGITS, Captioner
+from mmf_flava.data.build.lock import locked
 from mmf_flava.data.shards import ShardWriter
 from mmf_flava.data.token_files import write_tokens
 from mmf_flava.data.tokenizer import SPECIAL_TOKENS, wordpiece
@@ -64,7 +62,7 @@ def build_demo(out: str | Path, options: DemoOptions | None = None, progress: bo
     """
     out, options = Path(out).expanduser().resolve(), options or DemoOptions()
     out.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(out.parent):
+    with locked(out.parent):
         manifest = read_manifest(out)
         if manifest is not None and manifest["options"] == asdict(options):
             return {**manifest, "built": False}
@@ -213,14 +211,3 @@ def _checksums(folder: Path) -> dict[str, str]:
     patterns = ("pairs/*/*.tar", "text/*/*", "tokenizer/*", "codebook.safetensors")
     files = sorted(path for pattern in patterns for path in folder.glob(pattern))
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """One build at a time in a folder: a lock on the folder itself, released by the system if the build dies."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -9,14 +9,12 @@ A killed build goes on after its last whole shard; what a shard holds depends on
 """
 
 import argparse
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from tqdm import tqdm
 
 from mmf_flava.data.build.caption_rules import count_words
 from mmf_flava.data.build.image_source import ImageSource, fingerprint
+from mmf_flava.data.build.lock import locked
 from mmf_flava.data.build.pmd_parts import PARTS
 from mmf_flava.data.build.published import UNREADABLE, Reader, Row, read_pmd_records
 from mmf_flava.data.shards import ShardWriter, shard_paths
@@ -61,7 +60,7 @@ def build_pmd(out: str | Path, options: PmdOptions, progress: bool = True) -> di
     }
     work = out / ".build"
     work.mkdir(parents=True, exist_ok=True)
-    with _lock(work):
+    with locked(work):
         finished = _load(out / "manifest.json")
         state = finished or _load(work / "progress.json") or {"input": began_with, "counts": {}, "shards": []}
         if state["input"] != began_with:
@@ -180,16 +179,6 @@ def _save(path: Path, data: dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def add_parser(commands: Any) -> None:
