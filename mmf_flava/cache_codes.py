@@ -25,8 +25,8 @@ from mmf_flava.data.codes import NO_CODE, CodeWriter, codes_folder, make_header,
 from mmf_flava.data.codes import compare as compare_headers
 from mmf_flava.data.from_recipe import open_dataset, read_recipe
 from mmf_flava.data.image_stream import ImageStreamDataset
+from mmf_flava.data.record import BadRecord
 from mmf_flava.data.records_hash import records_sha256
-from mmf_flava.data.shards import BadRecord
 from mmf_flava.errors import UserError
 from mmf_flava.models.codebook.build import Codebook, changed_share, load_codebook
 from mmf_flava.models.codebook.dalle_encoder import DTYPES

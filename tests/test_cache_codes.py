@@ -16,7 +16,7 @@ from mmf_flava.config.schema import parse
 from mmf_flava.data.build.demo import build_demo
 from mmf_flava.data.codes import NO_CODE, OPENED, codes_folder
 from mmf_flava.data.from_recipe import open_dataset, read_recipe
-from mmf_flava.data.shards import BadRecord
+from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.errors import UserError
 from mmf_flava.models.codebook.build import build_codebook, load_codebook
 from mmf_flava.models.codebook.dalle_encoder import DalleEncoder
@@ -171,7 +171,7 @@ def test_the_dvae_is_not_even_read_where_all_codes_are_cached(recipe, tmp_path):
 def test_a_picture_that_cannot_be_read_has_no_codes(recipe, tmp_path, monkeypatch):
     def views(self, index):
         if index == 3:
-            raise BadRecord("no picture")
+            raise BadRecord(Reason.NO_IMAGE, "no picture")
         return torch.zeros(1, 3, 24, 24)
 
     monkeypatch.setattr("mmf_flava.data.image_stream.ImageStreamDataset.codebook_views", views)

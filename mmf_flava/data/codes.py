@@ -22,7 +22,7 @@ from zlib import crc32
 import numpy as np
 
 from mmf_flava.data.order import sample_generator
-from mmf_flava.data.shards import BadRecord
+from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.errors import UserError
 
 OPENED = "flava_codes"  # MMF's registry: "pmd train" -> header of the codes that it was opened with, or None
@@ -73,7 +73,7 @@ class CodeFile:
         """(P,) int64. Raises BadRecord where the record had no readable image when the codes were made."""
         codes = self._codes[record, view].astype(np.int64)
         if codes.max() >= self.vocab_size:
-            raise BadRecord(f"record {record} has no codes in {self.path}")
+            raise BadRecord(Reason.NO_CODES, f"record {record} has no codes in {self.path}")
         return codes
 
     def __getstate__(self) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from mmf.common.registry import registry
 from mmf_flava.config.schema import positive
 from mmf_flava.data import pictures
 from mmf_flava.data.codes import OPENED, CodeFile, codes_folder, view_generator
+from mmf_flava.data.record import Record
 from mmf_flava.data.records import open_records
 from mmf_flava.data.records_hash import records_sha256
-from mmf_flava.data.shards import Record
 from mmf_flava.data.stream import StreamDataset
 from mmf_flava.errors import UserError
 

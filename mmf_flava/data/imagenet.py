@@ -9,7 +9,7 @@ import numpy as np
 from mmf.common.registry import registry
 
 from mmf_flava.data.image_stream import ImageStreamDataset
-from mmf_flava.data.shards import Record
+from mmf_flava.data.record import Record
 from mmf_flava.data.stream import StreamBuilder
 
 

@@ -1,33 +1,62 @@
 """Bytes of a record -> a picture."""
 
 import io
+import warnings
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageOps
 
+from mmf_flava.data.record import BadRecord, Reason, Record
 from mmf_flava.data.records import IMAGE_EXTENSIONS
-from mmf_flava.data.shards import BadRecord, Record
 
 # Naming the formats saves Pillow from trying all of its plugins on every image.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
+MAX_PIXELS = 89_478_485  # Pillow's own mark of a decompression bomb: 256 MiB as RGB, in every worker
 
 
 def decode(record: Record, side: int) -> Image.Image:
-    """The picture of a record.
+    """The picture of a record: upright, 8 bits a channel; of an animation the first frame.
 
     Args:
         record: with a part whose extension is one of ``IMAGE_EXTENSIONS``.
         side: a JPEG much larger than this is decoded at a half, quarter or eighth of its size, but not below it.
 
     Raises:
-        BadRecord: no such part, or its bytes are no picture.
+        BadRecord: no such part, or no picture of at most ``MAX_PIXELS`` in it.
     """
     data = next((record.parts[extension] for extension in IMAGE_EXTENSIONS if extension in record.parts), None)
     if data is None:
-        raise BadRecord(f"{record.key}: no image among the parts {sorted(record.parts)}")
+        raise BadRecord(Reason.NO_IMAGE, f"{record.key}: no image among the parts {sorted(record.parts)}")
+    if not data:
+        raise BadRecord(Reason.EMPTY_IMAGE, f"{record.key}: the image has no bytes")
     try:
-        picture = Image.open(io.BytesIO(data), formats=FORMATS)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            picture = Image.open(io.BytesIO(data), formats=FORMATS)
         picture.draft("RGB", (side, side))
         picture.load()
+        ImageOps.exif_transpose(picture, in_place=True)
+        return _eight_bits(picture)
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, ...
-        raise BadRecord(f"{record.key}: not a readable picture ({type(error).__name__}: {error})") from error
-    return picture
+        reason = _reason(error)
+        raise BadRecord(reason, f"{record.key}: {reason} ({type(error).__name__}: {error})") from error
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """16-bit grey as 8-bit grey, which Pillow's ``convert`` would clip at 255; other pictures as they are."""
+    if picture.mode in MODES:
+        return picture
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and np.asarray(picture).max() < 2**16):
+        return picture.convert("I").point(lambda value: value / 257).convert("L")
+    raise BadRecord(Reason.PIXEL_FORMAT, f"pixels of mode {picture.mode} have no known range")
+
+
+def _reason(error: Exception) -> Reason:
+    if isinstance(error, BadRecord):
+        return error.reason
+    if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError | MemoryError):
+        return Reason.HUGE_IMAGE
+    if isinstance(error, Image.UnidentifiedImageError):
+        return Reason.NOT_AN_IMAGE
+    return Reason.TRUNCATED_IMAGE if "truncated" in str(error).lower() else Reason.DAMAGED_IMAGE

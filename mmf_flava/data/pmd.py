@@ -13,7 +13,7 @@ import numpy as np
 from mmf.common.registry import registry
 
 from mmf_flava.data.image_stream import ImageStreamDataset
-from mmf_flava.data.shards import BadRecord, Record
+from mmf_flava.data.record import BadRecord, Reason, Record
 from mmf_flava.data.stream import StreamBuilder
 from mmf_flava.errors import UserError
 
@@ -80,9 +80,9 @@ def describe(record: Record) -> tuple[list[str], int]:
         if not captions and "txt" in record.parts:
             captions = [record.parts["txt"].decode().strip()]
     except (ValueError, TypeError, AttributeError) as error:
-        raise BadRecord(f"{record.key}: unreadable description ({error})") from error
+        raise BadRecord(Reason.UNREADABLE_CAPTION, f"{record.key}: unreadable description ({error})") from error
     if not captions or not captions[0]:
-        raise BadRecord(f"{record.key}: no caption")
+        raise BadRecord(Reason.NO_CAPTION, f"{record.key}: no caption")
     return captions, label
 
 

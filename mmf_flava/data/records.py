@@ -4,7 +4,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmf_flava.data.shards import BadRecord, Record, Records, ShardReader, shard_paths
+from mmf_flava.data.record import BadRecord, Reason, Record, Records
+from mmf_flava.data.shards import ShardReader, shard_paths
 from mmf_flava.errors import UserError
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
@@ -55,7 +56,7 @@ class ImageFolder:
             try:
                 parts[extension] = (self.root / key).read_bytes()
             except OSError as error:
-                raise BadRecord(f"{self.root / key} cannot be read: {error}") from error
+                raise BadRecord(Reason.VANISHED, f"{self.root / key} cannot be read: {error}") from error
         number = self._numbers.get(key.split(os.sep)[0]) if os.sep in key else None
         if number is not None and (only is None or "cls" in only):
             parts["cls"] = str(number).encode()

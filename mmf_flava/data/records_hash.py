@@ -4,8 +4,8 @@ import hashlib
 
 import numpy as np
 
+from mmf_flava.data.record import BadRecord, Records
 from mmf_flava.data.records import IMAGE_EXTENSIONS
-from mmf_flava.data.shards import BadRecord, Records
 
 SAMPLED = 64  # records whose bytes go into the hash
 

@@ -14,40 +14,18 @@ import zlib
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from mmf_flava.data.record import BadRecord, Reason, Record
 from mmf_flava.data.shard_index import INDEX_SUFFIX, index_dtype, read_index_header, write_index
 from mmf_flava.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 MAX_OPEN_FILES = 128  # file descriptors a reader keeps; far below the usual limit of 1024 with several workers
-
-
-class BadRecord(Exception):
-    """One record cannot be read or decoded. Datasets replace it by another one; it never stops a run by itself."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """One record: its key and its parts by extension in lower case, for example ``{"jpg": ..., "json": ...}``."""
-
-    key: str
-    parts: dict[str, bytes]
-
-
-class Records(Protocol):
-    """What every reader offers. ``sequential`` says whether neighbours lie side by side on disk."""
-
-    sequential: bool
-
-    def __len__(self) -> int: ...
-
-    def read(self, index: int, only: Sequence[str] | None = None) -> Record: ...
 
 
 class ShardWriter:
@@ -140,9 +118,10 @@ class ShardReader:
             try:
                 data = os.pread(self._file(shard), size, offset)
             except OSError as error:
-                raise BadRecord(f"{self.paths[shard]} cannot be read: {error}") from error
+                raise BadRecord(Reason.VANISHED, f"{self.paths[shard]} cannot be read: {error}") from error
             if len(data) != size or zlib.crc32(data) != checksum:
-                raise BadRecord(f"{self.paths[shard]}: bytes of {key}.{extension} differ from the index")
+                message = f"{self.paths[shard]}: bytes of {key}.{extension} differ from the index"
+                raise BadRecord(Reason.CHANGED, message)
             parts[extension] = data
         return Record(key, parts)
 
@@ -156,7 +135,7 @@ class ShardReader:
                 try:
                     rows = np.memmap(index_path, dtype, "r", header["data_start"], shape=(header["count"],))
                 except (OSError, ValueError) as error:  # ValueError: the file has become shorter
-                    raise BadRecord(f"{index_path} cannot be opened: {error}") from error
+                    raise BadRecord(Reason.VANISHED, f"{index_path} cannot be opened: {error}") from error
                 # A plain ndarray view: scalar access is several times faster than on np.memmap itself.
                 self._rows[shard] = rows.view(np.ndarray)
             else:
@@ -171,7 +150,7 @@ class ShardReader:
             try:
                 descriptor = os.open(self.paths[shard], os.O_RDONLY)
             except OSError as error:
-                raise BadRecord(f"{self.paths[shard]} cannot be opened: {error}") from error
+                raise BadRecord(Reason.VANISHED, f"{self.paths[shard]} cannot be opened: {error}") from error
             self._files[shard] = descriptor
         else:
             self._files.move_to_end(shard)

@@ -15,7 +15,7 @@ from mmf.datasets.base_dataset_builder import BaseDatasetBuilder
 from mmf_flava.config.recipes import locate
 from mmf_flava.data.collate import collate
 from mmf_flava.data.order import Order, sample_generator
-from mmf_flava.data.shards import BadRecord
+from mmf_flava.data.record import BadRecord
 from mmf_flava.errors import UserError
 
 logger = logging.getLogger(__name__)

@@ -9,9 +9,10 @@ import torch
 from mmf.common.registry import registry
 
 from mmf_flava.data.codes import NO_CODE, OPENED, CodeFile, CodeWriter, codes_folder, make_header, view_generator
+from mmf_flava.data.record import BadRecord
 from mmf_flava.data.records import open_records
 from mmf_flava.data.records_hash import records_sha256
-from mmf_flava.data.shards import BadRecord, ShardWriter
+from mmf_flava.data.shards import ShardWriter
 from mmf_flava.errors import UserError
 
 BOOK = {"type": "kmeans", "sha256": "ab", "vocab_size": 64, "dtype": "fp32"}

@@ -1,7 +1,8 @@
 import pytest
 
 from mmf_flava.data.imagenet import class_number
-from mmf_flava.data.shards import Record, ShardWriter
+from mmf_flava.data.record import Record
+from mmf_flava.data.shards import ShardWriter
 from mmf_flava.errors import UserError
 
 

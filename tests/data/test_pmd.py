@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmf_flava.data.pmd import describe
-from mmf_flava.data.shards import BadRecord, Record
+from mmf_flava.data.record import BadRecord, Record
 from mmf_flava.errors import UserError
 
 

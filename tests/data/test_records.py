@@ -1,7 +1,8 @@
 import pytest
 
+from mmf_flava.data.record import BadRecord
 from mmf_flava.data.records import Concatenated, ImageFolder, open_records
-from mmf_flava.data.shards import BadRecord, ShardReader, ShardWriter
+from mmf_flava.data.shards import ShardReader, ShardWriter
 from mmf_flava.errors import UserError
 
 

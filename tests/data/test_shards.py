@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from mmf_flava.data import shard_index, shards
+from mmf_flava.data.record import BadRecord, Record
 from mmf_flava.data.shard_index import read_index_header, split_member_name
-from mmf_flava.data.shards import BadRecord, Record, ShardReader, ShardWriter
+from mmf_flava.data.shards import ShardReader, ShardWriter
 from mmf_flava.errors import UserError
 
 

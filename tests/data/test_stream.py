@@ -8,7 +8,7 @@ from mmf.common.sample import Sample
 from omegaconf import OmegaConf
 
 from mmf_flava.data.build.demo import read_manifest
-from mmf_flava.data.shards import BadRecord
+from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.data.stream import StreamDataset
 from mmf_flava.errors import UserError
 
@@ -95,7 +95,7 @@ class Numbers(StreamDataset):
 
     def _sample(self, index, rng):
         if index in self.bad:
-            raise BadRecord(f"number {index}")
+            raise BadRecord(Reason.NO_IMAGE, f"number {index}")
         return {"sample_id": str(index), "value": int(rng.integers(10**9))}
 
 
