@@ -235,7 +235,8 @@ class FlavaTextProcessor(BaseProcessor):
         return torch.from_numpy(ids), torch.from_numpy(mask)
 
     def _ids(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
+        # WordPiece takes words of up to 100 characters; what lies beyond could not come into the sample
+        return self.tokenizer.encode(text[: 101 * self.max_length], add_special_tokens=False).ids
 
     def _with_ends(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         kept = ids[: self.max_length - 2]

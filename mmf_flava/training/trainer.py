@@ -12,6 +12,7 @@ from mmf.common.registry import registry
 
 import mmf_flava
 from mmf_flava.compat import mmf_api
+from mmf_flava.data.quarantine import BadRecords, Quarantine, counts
 from mmf_flava.data.sampling import MultitaskLoader, Ratios, RoundRobin, Strategy
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.suite import EvaluationSuite, SplitResult
@@ -64,6 +65,7 @@ class FlavaTrainer:
             self.config.training.batch_size,
             self.config.training.num_workers,
             self.device,
+            lambda batch: self.quarantine.note(batch),
         )
         self._resume()
 
@@ -175,6 +177,8 @@ class FlavaTrainer:
             if self.num_updates == 0:
                 self.results.set_aside()
             self.results.write_config(self.config)
+        wait_for_all()
+        self._open_quarantine()
         parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         mmf_api.log(
             f"Training {parameters:,} parameters on {', '.join(self.settings.datasets)}, updates {self.num_updates} to "
@@ -193,9 +197,16 @@ class FlavaTrainer:
                 self._after_update(progress)
         progress.close()
         self.seconds = progress.seconds
+        bad = {key: reason for part in gather_objects(self.quarantine.found) for key, reason in part.items()}
         if self.rank == 0:
-            self._final(parameters)
+            self._final(parameters, bad)
         wait_for_all()
+
+    def _open_quarantine(self) -> None:
+        """Each process notes the bad records of its own batches, in a file of its own."""
+        file = f"quarantine_{self.rank}.jsonl" if self.rank else "quarantine.jsonl"
+        limits = {name: dataset.max_bad_share for name, dataset in self.datasets["train"].items()}
+        self.quarantine = Quarantine(self.folder / file, limits)
 
     def _update(self, batches: Any, progress: Progress) -> None:
         frequency = self.settings.training.update_frequency
@@ -203,6 +214,7 @@ class FlavaTrainer:
             began = time.perf_counter()
             _, batch = next(batches)
             waited = time.perf_counter() - began
+            self.quarantine.note(batch)
             losses = self.updater.accumulate(batch.to(self.device), last=number == frequency)
             progress.batch(losses, len(batch["sample_id"]), waited)
         self.updater.step()
@@ -244,9 +256,10 @@ class FlavaTrainer:
 
     # ------------------------------------------------------------------ results
 
-    def _final(self, parameters: int) -> None:
+    def _final(self, parameters: int, bad: BadRecords) -> None:
         began = time.perf_counter()
         test = self.suite.run(self.model, "test")
+        bad = {**bad, **self.quarantine.found}
         if (examples := self.settings.evaluation.examples) is not None:
             self.results.write_examples(self.model.eval(), self.suite, examples)
         self.results.write_summary(
@@ -260,6 +273,7 @@ class FlavaTrainer:
                 "datasets": self.settings.datasets,
                 "device": str(self.device),
                 "precision": self.settings.training.precision,
+                "bad_records": counts(bad),
                 "evaluation_seconds": round(time.perf_counter() - began, 1),
                 "version": mmf_flava.__version__,
             }
@@ -270,6 +284,7 @@ class FlavaTrainer:
         """Evaluates the loaded model on the test split (``val`` in ``run_type``: on that one); predicts if asked."""
         if self.rank > 0:
             return
+        self._open_quarantine()
         split = "val" if "val" in self.config.run_type and "test" not in self.config.run_type else "test"
         if self.config.evaluation.predict:
             result = self.suite.run(self.model, split)
