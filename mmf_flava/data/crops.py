@@ -39,11 +39,15 @@ def random_crop(rng: np.random.Generator, width: int, height: int, scale: Sequen
 
 
 class Crops:
-    """A picture in RGB, decoded once, of which several views are taken."""
+    """A picture, decoded once, of which several views are taken; ``size`` is (w, h).
 
-    def __init__(self, picture: Image.Image):
-        self.picture = picture
-        self._pixels: Tensor | None = None  # (h, w, 3) uint8
+    Args:
+        picture: (h, w, 3) uint8, or a PIL image of any kind.
+    """
+
+    def __init__(self, picture: np.ndarray | Image.Image):
+        self._pixels = np.array(to_rgb(picture)) if isinstance(picture, Image.Image) else picture
+        self.size = (self._pixels.shape[1], self._pixels.shape[0])
 
     def view(self, box: Box, side: int, resampling: Image.Resampling) -> Tensor:
         """(3, s, s) uint8: the pixels in ``box``, squashed to a square.
@@ -53,15 +57,24 @@ class Crops:
         """
         left, top, right, bottom = box
         if min(right - left, bottom - top) < side:
-            return _channels_first(self.picture.resize((side, side), resampling, box=box))
-        whole = (round(left), round(top), round(right), round(bottom))
+            return _channels_first(np.array(Image.fromarray(self._pixels).resize((side, side), resampling, box=box)))
+        inside = self._pixels[round(top) : round(bottom), round(left) : round(right)]
         if resampling not in FILTERS:
-            return _channels_first(self.picture.crop(whole).resize((side, side), resampling))
-        if self._pixels is None:
-            self._pixels = _channels_first(self.picture)
-        inside = self._pixels[None, :, whole[1] : whole[3], whole[0] : whole[2]]
-        return interpolate(inside, (side, side), mode=FILTERS[resampling], antialias=True)[0]
+            return _channels_first(np.array(Image.fromarray(inside).resize((side, side), resampling)))
+        mode = FILTERS[resampling]
+        return interpolate(_channels_first(inside)[None], (side, side), mode=mode, antialias=True)[0]
 
 
-def _channels_first(picture: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+def _channels_first(pixels: np.ndarray) -> Tensor:
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """Grey, palette and CMYK pictures as RGB; transparent ones on white."""
+    if picture.mode == "RGB":
+        return picture
+    if picture.mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return picture.convert("RGB")

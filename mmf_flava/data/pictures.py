@@ -1,4 +1,4 @@
-"""Bytes of a record -> a picture."""
+"""Bytes of a record -> the pixels of a picture."""
 
 import io
 import warnings
@@ -6,17 +6,27 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps
 
+from mmf_flava.data.crops import to_rgb
 from mmf_flava.data.record import BadRecord, Reason, Record
 from mmf_flava.data.records import IMAGE_EXTENSIONS
+
+try:
+    import simplejpeg
+except ImportError:
+    simplejpeg = None
 
 # Naming the formats saves Pillow from trying all of its plugins on every image.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
+ORIENTATION = 0x0112  # EXIF's
 MAX_PIXELS = 89_478_485  # Pillow's own mark of a decompression bomb: 256 MiB as RGB, in every worker
 
 
-def decode(record: Record, side: int) -> Image.Image:
-    """The picture of a record: upright, 8 bits a channel; of an animation the first frame.
+def decode(record: Record, side: int) -> np.ndarray:
+    """(h, w, 3) uint8: the picture of a record, upright, in RGB; of an animation the first frame.
+
+    Pillow decides what a picture is and how large it becomes; simplejpeg, where it is installed, decodes the usual JPEG
+    faster and to the same bits.
 
     Args:
         record: with a part whose extension is one of ``IMAGE_EXTENSIONS``.
@@ -35,12 +45,28 @@ def decode(record: Record, side: int) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture = Image.open(io.BytesIO(data), formats=FORMATS)
         picture.draft("RGB", (side, side))
+        pixels = _usual_jpeg(picture, data)
+        if pixels is not None:
+            return pixels
         picture.load()
         ImageOps.exif_transpose(picture, in_place=True)
-        return _eight_bits(picture)
+        return np.array(to_rgb(_eight_bits(picture)))
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, ...
         reason = _reason(error)
         raise BadRecord(reason, f"{record.key}: {reason} ({type(error).__name__}: {error})", record.key) from error
+
+
+def _usual_jpeg(picture: Image.Image, data: bytes) -> np.ndarray | None:
+    """What simplejpeg makes of a JPEG in RGB or grey that lies upright; None where Pillow has to do it."""
+    usual = picture.format == "JPEG" and picture.mode in ("RGB", "L") and picture.getexif().get(ORIENTATION, 1) == 1
+    if simplejpeg is None or not usual:
+        return None
+    width, height = picture.size
+    try:
+        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width)
+    except ValueError:  # damaged, or stranger than it seemed
+        return None
+    return pixels if pixels.shape == (height, width, 3) else None
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:

@@ -74,7 +74,7 @@ class FlavaImageProcessor(BaseProcessor):
             raise UserError(f"flava_image: crop_scale must be two shares in (0, 1], not {list(self.crop_scale)}.")
 
     def __call__(self, item: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """{"image": PIL image, "rng": numpy Generator, "train": bool} -> the views and the mask.
+        """{"image": (h, w, 3) uint8 or a PIL image, "rng": numpy Generator, "train": bool} -> the views and the mask.
 
         ``item`` may also hold "crop_rng", a generator of its own for the crop, and "codebook_view": False, which
         leaves out the view of the codebook (codes are cached).
@@ -83,9 +83,8 @@ class FlavaImageProcessor(BaseProcessor):
             image (3, H, W) float, normalised; image_for_codebook (3, h, w) float in [0, 1], unless left out;
             image_patch_mask (P,) bool, True = masked.
         """
-        rng, picture = item["rng"], to_rgb(item["image"])
-        box = self._box(picture, item.get("crop_rng", rng), item["train"])
-        crops = Crops(picture)
+        rng, crops = item["rng"], Crops(item["image"])
+        box = self._box(crops, item.get("crop_rng", rng), item["train"])
         pixels = crops.view(box, self.image_size, Image.Resampling.BICUBIC)
         sample = {"image": _floats(pixels).mul_(self._scale).add_(self._shift)}
         if self.codebook_size is not None and item.get("codebook_view", True):
@@ -95,15 +94,14 @@ class FlavaImageProcessor(BaseProcessor):
         return sample
 
     def codebook_views(
-        self, picture: Image.Image, generators: Sequence[np.random.Generator], train: bool
+        self, picture: np.ndarray | Image.Image, generators: Sequence[np.random.Generator], train: bool
     ) -> list[Tensor]:
         """The views of the codebook alone, (3, h, w) in [0, 1]: one for each generator, which draws its crop."""
         if self.codebook_size is None:
             raise UserError("flava_image: codebook_size is null, so there is no view to make codes of.")
-        picture = to_rgb(picture)
         crops = Crops(picture)
         return [
-            self._codebook_view(crops, self.codebook_size, self._box(picture, generator, train))
+            self._codebook_view(crops, self.codebook_size, self._box(crops, generator, train))
             for generator in generators
         ]
 
@@ -116,8 +114,8 @@ class FlavaImageProcessor(BaseProcessor):
             "crop_scale": list(self.crop_scale) if train else None,
         }
 
-    def _box(self, picture: Image.Image, rng: np.random.Generator, train: bool) -> Box:
-        width, height = picture.size
+    def _box(self, crops: Crops, rng: np.random.Generator, train: bool) -> Box:
+        width, height = crops.size
         return random_crop(rng, width, height, self.crop_scale) if train else (0, 0, width, height)
 
     @staticmethod
@@ -127,17 +125,6 @@ class FlavaImageProcessor(BaseProcessor):
 
 def _floats(pixels: Tensor) -> Tensor:
     return pixels.to(torch.float32, memory_format=torch.contiguous_format)
-
-
-def to_rgb(picture: Image.Image) -> Image.Image:
-    """Grey, palette and CMYK pictures as RGB; transparent ones on white."""
-    if picture.mode == "RGB":
-        return picture
-    if picture.mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture).convert("RGB")
-    return picture.convert("RGB")
 
 
 @registry.register_processor("flava_text")

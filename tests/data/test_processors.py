@@ -4,12 +4,12 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
+from mmf_flava.data.crops import to_rgb
 from mmf_flava.data.processors import (
     CLIP_MEAN,
     CLIP_STD,
     FlavaImageProcessor,
     FlavaTextProcessor,
-    to_rgb,
 )
 from mmf_flava.data.tokenizer import SPECIAL_TOKENS, wordpiece
 from mmf_flava.errors import UserError
