@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import time
@@ -157,3 +159,29 @@ def test_a_checkpoint_of_another_vocabulary_is_refused(mmf, tmp_path):
     result = mmf("mmf_run", "checkpoint.resume=true", "training.max_updates=5")
     assert result.returncode == 2
     assert "another vocabulary than dataset_config.pmd" in result.stderr
+
+
+def test_bad_records_are_named_and_too_many_stop_the_run(mmf, cache, tmp_path):
+    """One picture in ten is damaged: with a share allowed the run ends and says so; without, a sentence stops it."""
+    last_lines(mmf("mmf_run", "training.max_updates=1", "evaluation.examples=null"))  # builds the data
+    shutil.copytree(cache / "data" / "flava_demo", tmp_path / "data")
+    for shard in (tmp_path / "data" / "pairs" / "train").glob("*.tar"):
+        data = bytearray(shard.read_bytes())
+        for number, found in enumerate(re.finditer(rb"IHDR", bytes(data))):
+            if number % 10 == 0:
+                data[found.start()] ^= 1
+        shard.write_bytes(data)
+    options = ["dataset=pmd", f"dataset_config.pmd.data_dir={tmp_path / 'data'}", "evaluation.examples=null"]
+    options += ["training.sampling.type=round_robin", "training.batch_size=256", "training.max_updates=5"]
+    options += ["training.log_interval=1", "evaluation.zero_shot=null", "evaluation.retrieval=null"]
+    stopped = mmf("mmf_run", *options)
+    assert stopped.returncode != 0
+    sentence = next(line for line in stopped.stderr.splitlines() if "max_bad_share" in line)
+    assert "not an image" in sentence and "quarantine.jsonl" in sentence
+    assert len((tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()) > 50
+    allowed = mmf("mmf_run", *options, "dataset_config.pmd.max_bad_share=null")
+    assert "Bad records of pmd, replaced by others: " in last_lines(allowed)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    lines = (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()
+    assert sum(summary["bad_records"]["pmd"].values()) == len(lines) == len(set(lines)) > 50
+    assert list((tmp_path / "run" / "previous").rglob("quarantine.jsonl"))
