@@ -53,7 +53,10 @@ def decode(record: Record, side: int) -> np.ndarray:
         return np.array(to_rgb(_eight_bits(picture)))
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, ...
         reason = _reason(error)
-        raise BadRecord(reason, f"{record.key}: {reason} ({type(error).__name__}: {error})", record.key) from error
+        detail = (
+            f"it begins with {data[:16]!r}" if reason == Reason.NOT_AN_IMAGE else f"{type(error).__name__}: {error}"
+        )
+        raise BadRecord(reason, f"{record.key}: {reason} ({detail})", record.key) from error
 
 
 def _usual_jpeg(picture: Image.Image, data: bytes) -> np.ndarray | None:

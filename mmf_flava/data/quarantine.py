@@ -3,7 +3,7 @@
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,17 @@ class Quarantine:
         file: JSON lines, one for each bad record of the run: dataset, split, sample_id, record (its number), reason,
             message. It is appended to; what it holds already is not written again.
         limits: dataset -> the share of its training samples, of at least 1,000 since this process began, that may
-            have been replaced; a dataset that is not named has no limit.
+            have been replaced; None, or not named: no limit.
+        say: is told of the first record of each reason.
 
     Attributes:
         found: the run's bad records so far, each once.
     """
 
-    def __init__(self, file: Path, limits: Mapping[str, float]) -> None:
-        self.file, self.limits = file, dict(limits)
+    def __init__(
+        self, file: Path, limits: Mapping[str, float | None], say: Callable[[str], None] = logger.warning
+    ) -> None:
+        self.file, self.limits, self.say = file, dict(limits), say
         self.found: BadRecords = {}
         self._told: set[tuple[str, str]] = set()
         self._samples: Counter[str] = Counter()
@@ -71,11 +74,9 @@ class Quarantine:
     def _add(self, name: str, split: str, entry: dict[str, Any]) -> None:
         if (name, entry["reason"]) not in self._told:
             self._told.add((name, entry["reason"]))
-            logger.warning(
-                "%s: bad record, replaced by the next: %s (said once a reason; %s names all)",
-                name,
-                entry["message"],
-                self.file,
+            self.say(
+                f"{name}: a bad record is replaced by the next, {entry['message']} (said once a reason; {self.file} "
+                "names all)"
             )
         self.found[name, split, entry["record"]] = entry["reason"]
         self.file.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ import logging
 import math
 import statistics
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,12 @@ class LossGuard:
 
     Args:
         file: JSON lines, one for each batch of a skipped update: update, dataset, reason, losses, sample_ids.
-        sigma: null leaves spikes alone.
+        sigma: None leaves spikes alone.
+        say: is told of every skipped update.
     """
 
-    def __init__(self, file: Path, sigma: float | None = None) -> None:
-        self.file, self.sigma = file, sigma
+    def __init__(self, file: Path, sigma: float | None = None, say: Callable[[str], None] = logger.warning) -> None:
+        self.file, self.sigma, self.say = file, sigma, say
         self.in_a_row = 0
         self.windows: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
         self._batches: list[tuple[str, list[str], dict[str, Tensor]]] = []
@@ -69,9 +70,7 @@ class LossGuard:
         self.in_a_row += 1
         self._write(update, reason, batches)
         losses = "; ".join(_sentence(found) for _, _, found in batches)
-        logger.warning(
-            "update %d on %s is skipped, %s: %s; %s names the samples", update + 1, name, reason, losses, self.file
-        )
+        self.say(f"update {update + 1} on {name} is skipped, {reason}: {losses}; {self.file} names the samples")
         if self.in_a_row == IN_A_ROW:
             raise UserError(
                 f"{IN_A_ROW} updates in a row had to be skipped, {reason}, the last one at update {update + 1} "

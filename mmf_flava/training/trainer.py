@@ -206,7 +206,7 @@ class FlavaTrainer:
         """Each process notes the bad records of its own batches, in a file of its own."""
         file = f"quarantine_{self.rank}.jsonl" if self.rank else "quarantine.jsonl"
         limits = {name: dataset.max_bad_share for name, dataset in self.datasets["train"].items()}
-        self.quarantine = Quarantine(self.folder / file, limits)
+        self.quarantine = Quarantine(self.folder / file, limits, mmf_api.log)
 
     def _update(self, batches: Any, progress: Progress) -> None:
         frequency = self.settings.training.update_frequency
