@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mmf.common.registry import registry
 from mmf.utils.configuration import load_yaml
 from mmf.utils.env import setup_imports
 
 from mmf_flava.config.schema import positive
-from mmf_flava.data.from_recipe import open_dataset, read_recipe
+from mmf_flava.data.from_recipe import dataset_names, dataset_section, open_dataset, read_recipe
 from mmf_flava.data.show.page import render
 from mmf_flava.data.show.samples import Card, make_card
 from mmf_flava.data.show.section import Section, make_section
@@ -42,15 +43,17 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.start < 0:
         raise UserError(f"--start is {arguments.start}; the stream starts at 0.")
     config = read_recipe(arguments.recipe, [*arguments.overrides, *_missing(arguments.recipe, arguments.overrides)])
-    names = [arguments.dataset] if arguments.dataset else list(config.dataset_config)
-    left_out = [name for name in names if not arguments.dataset and not _paths(config, name, arguments.split)]
-    shown = [name for name in names if name not in left_out]
-    if not shown:
-        raise UserError(f"No dataset of {arguments.recipe} lists data for its split {arguments.split}.")
-    sections = [_section(config, name, arguments) for name in shown]
+    names = [arguments.dataset] if arguments.dataset else dataset_names(config)
+    paths = {name: _paths(config, name, arguments.split) for name in names}
+    if not any(paths.values()):
+        raise UserError(
+            f"{arguments.recipe} lists no data for the split {arguments.split} of {', '.join(names)}: fill in "
+            f"dataset_config.{names[0]}.splits.{arguments.split}, or choose another --split."
+        )
+    sections = [_section(config, name, listed, arguments) for name, listed in paths.items() if listed]
     stem = Path(arguments.recipe).stem
     out = arguments.out or Path(f"show_{stem}.html")
-    _write(out, render(stem, arguments.split, sections, left_out))
+    _write(out, render(stem, arguments.split, sections, [name for name in names if not paths[name]]))
     figures = ", ".join(f"{section.name} {section.size:,} {section.unit}" for section in sections)
     bad = sum(section.bad_records for section in sections)
     print(f"{out}: {arguments.split}: {figures}; {bad} bad of {sum(s.looked_at for s in sections):,} looked at.")
@@ -68,17 +71,17 @@ def _missing(recipe: str, overrides: Sequence[str]) -> list[str]:
 
 
 def _paths(config: Any, name: str, split: str) -> list[Path]:
-    return StreamBuilder.paths(config.dataset_config[name], split)
+    """What a dataset lists for a split; nothing where it is not one of ours, whose data this command cannot show."""
+    section, builder = dataset_section(config, name), registry.get_builder_class(name)
+    return builder.paths(section, split) if builder and issubclass(builder, StreamBuilder) else []
 
 
-def _section(config: Any, name: str, arguments: argparse.Namespace) -> Section:
+def _section(config: Any, name: str, paths: list[Path], arguments: argparse.Namespace) -> Section:
     dataset = open_dataset(config, name, arguments.split)
-    if not isinstance(dataset, StreamDataset):
-        raise UserError(f"Dataset '{name}' is not one of mmf_flava's: name another with --dataset.")
     cards, trouble = _cards(dataset, arguments.start, arguments.samples)
     passed_over = [number for card in cards for number in card.passed_over]
     found = measure(dataset, arguments.statistics, passed_over)
-    return make_section(dataset, _paths(config, name, arguments.split), cards, trouble, found)
+    return make_section(dataset, paths, cards, trouble, found)
 
 
 def _cards(dataset: StreamDataset, start: int, count: int) -> tuple[list[Card], str | None]:

@@ -39,6 +39,7 @@ class Histogram:
 
     bars: list[Bar]
     highest: int
+    at_edges: bool  # labels name the beginnings of bins, not what is inside
     mark: Mark | None = None
 
 
@@ -80,7 +81,7 @@ def histogram(values: Sequence[int], mark: int | None = None, words: str = "") -
     labels = [f"{(first + step) * width:,}" for step in range(bins)]
     inside = mark is not None and low <= mark < high
     place = ((mark + 1) / width - first) / bins if mark is not None else 0
-    return _histogram(labels, titles, counts, Mark(place, words) if inside else None)
+    return _histogram(labels, titles, counts, width > 1, Mark(place, words) if inside else None)
 
 
 def octaves(values: Sequence[int], wording: Callable[[int], str]) -> Histogram:
@@ -89,7 +90,7 @@ def octaves(values: Sequence[int], wording: Callable[[int], str]) -> Histogram:
     first = min(powers)
     labels = [wording(2**power) for power in range(first, max(powers) + 2)]
     titles = [f"{low} to {high}" for low, high in pairwise(labels)]
-    return _histogram(labels[:-1], titles, Counter(power - first for power in powers))
+    return _histogram(labels[:-1], titles, Counter(power - first for power in powers), at_edges=True)
 
 
 def bars(counts: Mapping[str, int]) -> Bars:
@@ -149,11 +150,13 @@ def _bin_width(span: int) -> int:
         power *= 10
 
 
-def _histogram(labels: list[str], titles: list[str], counts: Counter[int], mark: Mark | None = None) -> Histogram:
+def _histogram(
+    labels: list[str], titles: list[str], counts: Counter[int], at_edges: bool, mark: Mark | None = None
+) -> Histogram:
     highest = max(counts.values())
     step = -(-len(titles) // LABELS)
     found = [
         Bar(label, f"{title}: {counts[place]:,}", counts[place], counts[place] / highest, place % step == 0)
         for place, (label, title) in enumerate(zip(labels, titles, strict=True))
     ]
-    return Histogram(found, highest, mark)
+    return Histogram(found, highest, at_edges, mark)

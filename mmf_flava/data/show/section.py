@@ -14,7 +14,7 @@ from mmf_flava.data.show import charts
 from mmf_flava.data.show.built import Built, read_built
 from mmf_flava.data.show.charts import Bars, Histogram, Scatter
 from mmf_flava.data.show.samples import Card
-from mmf_flava.data.show.statistics import Bad, Share, Statistics
+from mmf_flava.data.show.statistics import Bad, Statistics
 from mmf_flava.data.stream import StreamDataset
 from mmf_flava.data.text_corpus import TextCorpusDataset
 
@@ -84,10 +84,16 @@ def _tiles(dataset: StreamDataset, found: Statistics) -> list[tuple[str, str, st
         ("Masked tokens", found.masked_tokens, "{:.1f} of {:.1f} a sample"),
     ):
         if share.value is not None:
-            each = (share.part / found.looked_at, share.whole / found.looked_at)
-            tiles.append((label, percent(share), note.format(*each)))
-    if isinstance(dataset, PMDDataset) and found.mismatched.whole:
-        tiles.append(("Mismatched pairs", percent(found.mismatched), f"asked for: {dataset.mismatch_probability:.0%}"))
+            each = (share.part / found.samples, share.whole / found.samples)
+            tiles.append((label, percent(share.value), note.format(*each)))
+    if isinstance(dataset, PMDDataset) and dataset.mismatch_probability and found.samples:
+        tiles.append(
+            (
+                "Mismatched pairs",
+                percent(found.mismatched.value),
+                f"asked for: {percent(dataset.mismatch_probability, 0)}",
+            )
+        )
     return tiles
 
 
@@ -111,8 +117,11 @@ def _facts(dataset: StreamDataset, paths: Sequence[Path], found: Statistics) -> 
         facts += [
             ("Vocabulary", f"{processor.vocab_size:,} tokens"),
             ("Longest text", f"{processor.max_length} tokens with [CLS] and [SEP]"),
-            ("Masking of text", f"{processor.mask_probability:.0%} of the tokens, {words}, {processor.replace}"),
-            ("Unknown tokens", percent(found.unknown, 2) if found.unknown.whole else ""),
+            (
+                "Masking of text",
+                f"{percent(processor.mask_probability, 0)} of the tokens, {words}, {processor.replace}",
+            ),
+            ("Unknown tokens", percent(found.unknown.value, 2)),
         ]
     return [(label, value) for label, value in facts if value]
 
@@ -125,7 +134,10 @@ def _image_facts(dataset: ImageStreamDataset) -> list[Fact]:
     facts = [
         ("Encoder's view", f"{side} x {side} pixels, {rows} x {columns} patches"),
         ("Codebook's view", f"{processor.codebook_size} x {processor.codebook_size} pixels"),
-        ("Crops", f"{low:.0%} to {high:.0%} of the area" if dataset.training else "the whole picture, squashed"),
+        (
+            "Crops",
+            f"{100 * low:.0f} to {percent(high, 0)} of the area" if dataset.training else "the whole picture, squashed",
+        ),
         ("Fixed views", str(dataset.views) if dataset.training and dataset.views else ""),
         ("Masking of patches", f"up to {processor.target}, in blocks of {processor.min_block} or more"),
         ("Classes", f"{classes:,}" if classes else ""),
@@ -144,7 +156,7 @@ def _figures(dataset: StreamDataset, found: Statistics) -> list[Figure]:
         figures += [
             Figure(
                 "Image sizes",
-                f"{percent(Share(below, total))} have a side below the encoder's {side} pixels.",
+                f"{percent(below / total)} have a side below the encoder's {side} pixels (dotted; so are squares).",
                 charts.scatter(found.sizes, side),
             ),
             Figure("Width to height", "", charts.aspects(found.sizes)),
@@ -157,7 +169,7 @@ def _figures(dataset: StreamDataset, found: Statistics) -> list[Figure]:
         ]
     if found.words:
         longest = dataset.text_processor.max_length
-        cut = Share(sum(length > longest for length in found.tokens), len(found.tokens))
+        cut = sum(length > longest for length in found.tokens) / len(found.tokens)
         figures += [
             Figure("Words a caption", _middle(found.words), charts.histogram(found.words)),
             Figure(
@@ -193,5 +205,5 @@ def _middle(values: list[int], wording: Callable[[float], str] = count) -> str:
     return f"All {low}." if low == high else f"Half have {middle} or less; {low} to {high}."
 
 
-def percent(share: Share, digits: int = 1) -> str:
-    return f"{100 * share.part / share.whole:.{digits}f} %"
+def percent(share: float | None, digits: int = 1) -> str:
+    return "" if share is None else f"{100 * share:.{digits}f} %"

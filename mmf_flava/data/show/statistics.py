@@ -50,6 +50,7 @@ class Statistics:
     """Of ``looked_at`` records; lists hold one entry a record or a caption, in no order that matters."""
 
     looked_at: int = 0
+    samples: int = 0  # of the stream, over which the shares of what is masked or mismatched are taken
     bad: list[Bad] = field(default_factory=list)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # (width, height) as stored, upright
     formats: Counter[str] = field(default_factory=Counter)
@@ -79,6 +80,7 @@ def measure(dataset: StreamDataset, limit: int, further: Iterable[int] = (), pro
     """
     found = Statistics()
     numbers = spread(len(dataset), limit)
+    stuck = False  # among nothing but bad records
     for number in tqdm(numbers, desc=dataset.name, unit="record", disable=not progress):
         found.looked_at += 1
         if isinstance(dataset, ImageStreamDataset):
@@ -86,7 +88,11 @@ def measure(dataset: StreamDataset, limit: int, further: Iterable[int] = (), pro
                 _add_record(found, dataset, number)
             except BadRecord as error:
                 found.bad.append(Bad(number, error.reason, error.message))
-        _add_sample(found, dataset, number)
+        if not stuck:
+            try:
+                _add_sample(found, dataset, number)
+            except UserError:
+                stuck = True
     if isinstance(dataset, ImageStreamDataset):
         for number in sorted(set(further) - set(numbers)):
             try:
@@ -132,11 +138,9 @@ def _add_captions(found: Statistics, captions: list[str], processor: FlavaTextPr
 
 
 def _add_sample(found: Statistics, dataset: StreamDataset, number: int) -> None:
-    """Adds what the stream's sample ``number`` hides."""
-    try:
-        sample = dataset[number]
-    except UserError:  # nothing but bad records from here on, which the records themselves tell
-        return
+    """Adds what the stream's sample ``number`` hides; UserError where no usable record is found."""
+    sample = dataset[number]
+    found.samples += 1
     if "image_patch_mask" in sample:
         mask = sample["image_patch_mask"]
         found.masked_patches.add(int(mask.sum()), len(mask))
