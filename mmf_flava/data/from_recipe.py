@@ -19,15 +19,25 @@ def read_recipe(path: str, overrides: Sequence[str] = ()) -> Any:
     return Configuration(arguments).get_config()
 
 
+def dataset_names(config: Any) -> list[str]:
+    """The datasets that the recipe trains on; others in its ``dataset_config`` lack their defaults."""
+    return config.datasets.split(",")
+
+
+def dataset_section(config: Any, name: str) -> Any:
+    """``dataset_config.NAME``; UserError when the recipe does not train on this dataset."""
+    if name not in dataset_names(config) or name not in config.dataset_config:
+        raise UserError(f"The recipe has no dataset '{name}'; it has {', '.join(dataset_names(config))}.")
+    return config.dataset_config[name]
+
+
 def open_dataset(config: Any, name: str, split: str) -> StreamDataset:
     """One split of a dataset as its registered builder opens it, data built where the recipe says so.
 
     Raises:
         UserError: the recipe has no such dataset, or no data for this split.
     """
-    if name not in config.dataset_config:
-        raise UserError(f"The recipe has no dataset '{name}'; it has {', '.join(config.dataset_config)}.")
-    section = config.dataset_config[name]
+    section = dataset_section(config, name)
     for processor in section.get("processors") or {}:
         registry.unregister(f"{name}_{processor}")  # MMF keeps the first ones that it ever built by this name
     builder = registry.get_builder_class(name)()

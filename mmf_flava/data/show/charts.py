@@ -1,0 +1,162 @@
+"""Numbers -> the geometry of charts, which template.html draws; lengths are shares of the plot's width and height."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+MOST_BINS = 30
+LABELS = 6  # written below a histogram
+ASPECTS = [1 / 3, 1 / 2, 3 / 4, 0.99, 1.01, 4 / 3, 2, 3]
+ASPECT_NAMES = [
+    "narrower than 1:3", "1:3 to 1:2", "1:2 to 3:4", "3:4 to 1:1", "square",
+    "1:1 to 4:3", "4:3 to 2:1", "2:1 to 3:1", "wider than 3:1",
+]  # fmt: skip
+CELLS = 8  # an octave is cut into this many cells, so that a scatter of any data stays small
+
+
+@dataclass(frozen=True)
+class Bar:
+    label: str
+    title: str
+    count: int
+    length: float  # of the longest bar
+    labelled: bool = True
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A line across a chart."""
+
+    place: float
+    words: str
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Bars side by side."""
+
+    bars: list[Bar]
+    highest: int
+    at_edges: bool  # labels name the beginnings of bins, not what is inside
+    mark: Mark | None = None
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Named bars one below another."""
+
+    bars: list[Bar]
+
+
+@dataclass(frozen=True)
+class Point:
+    x: float
+    y: float
+    radius: float  # of the largest
+    title: str
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Widths and heights on logarithmic scales of the same range."""
+
+    points: list[Point]
+    ticks: list[Mark]
+    mark: Mark
+
+
+def histogram(values: Sequence[int], mark: int | None = None, words: str = "") -> Histogram:
+    """Whole numbers in bins of 1, 2, 5, 10, ... each; a line with ``words`` behind ``mark``, if larger ones occur."""
+    low, high = min(values), max(values)
+    width = _bin_width(high - low + 1)
+    first = low // width
+    counts = Counter(value // width - first for value in values)
+    bins = high // width - first + 1
+    titles = [
+        str(start) if width == 1 else f"{start:,} to {start + width - 1:,}"
+        for start in range(first * width, (first + bins) * width, width)
+    ]
+    labels = [f"{(first + step) * width:,}" for step in range(bins)]
+    inside = mark is not None and low <= mark < high
+    place = ((mark + 1) / width - first) / bins if mark is not None else 0
+    return _histogram(labels, titles, counts, width > 1, Mark(place, words) if inside else None)
+
+
+def octaves(values: Sequence[int], wording: Callable[[int], str]) -> Histogram:
+    """Numbers in bins that double."""
+    powers = [max(value, 1).bit_length() - 1 for value in values]
+    first = min(powers)
+    labels = [wording(2**power) for power in range(first, max(powers) + 2)]
+    titles = [f"{low} to {high}" for low, high in pairwise(labels)]
+    return _histogram(labels[:-1], titles, Counter(power - first for power in powers), at_edges=True)
+
+
+def bars(counts: Mapping[str, int]) -> Bars:
+    longest = max(counts.values())
+    return Bars([Bar(label, f"{label}: {count:,}", count, count / longest) for label, count in counts.items()])
+
+
+def aspects(sizes: Mapping[tuple[int, int], int]) -> Bars:
+    """Shares of width to height, the classes that occur and those between them."""
+    counts = [0] * len(ASPECT_NAMES)
+    for (width, height), count in sizes.items():
+        counts[sum(width / height > edge for edge in ASPECTS)] += count
+    filled = [place for place, count in enumerate(counts) if count]
+    return bars({ASPECT_NAMES[place]: counts[place] for place in range(filled[0], filled[-1] + 1)})
+
+
+def scatter(sizes: Mapping[tuple[int, int], int], side: int) -> Scatter:
+    """Image sizes; a mark at the ``side`` of the encoder's view."""
+    cells: Counter[tuple[int, int]] = Counter()
+    for (width, height), count in sizes.items():
+        cells[round(math.log2(width) * CELLS), round(math.log2(height) * CELLS)] += count
+    ends = [side_ for size in sizes for side_ in size] + [side]
+    low, high = math.floor(math.log2(min(ends)) - 0.1), math.ceil(math.log2(max(ends)) + 0.1)
+
+    def place(power: float) -> float:
+        return (power - low) / (high - low)
+
+    largest = max(cells.values())
+    points = [
+        Point(
+            place(x / CELLS),
+            place(y / CELLS),
+            math.sqrt(count / largest),
+            f"about {2 ** (x / CELLS):.0f} x {2 ** (y / CELLS):.0f}: {count:,}",
+        )
+        for (x, y), count in sorted(cells.items())
+    ]
+    ticks = [Mark(place(power), f"{2**power:,}") for power in range(max(low, 0), high + 1)]
+    return Scatter(points, ticks, Mark(place(math.log2(side)), f"{side}"))
+
+
+def size_in_bytes(number: float) -> str:
+    """1536 -> "1.5 KB"."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}" if number >= 100 else f"{number:.3g} {unit}"
+        number /= 1024
+    return f"{number:,.3g} TB"
+
+
+def _bin_width(span: int) -> int:
+    power = 1
+    while True:
+        for step in (1, 2, 5):
+            if span / (step * power) <= MOST_BINS:
+                return step * power
+        power *= 10
+
+
+def _histogram(
+    labels: list[str], titles: list[str], counts: Counter[int], at_edges: bool, mark: Mark | None = None
+) -> Histogram:
+    highest = max(counts.values())
+    step = -(-len(titles) // LABELS)
+    found = [
+        Bar(label, f"{title}: {counts[place]:,}", counts[place], counts[place] / highest, place % step == 0)
+        for place, (label, title) in enumerate(zip(labels, titles, strict=True))
+    ]
+    return Histogram(found, highest, at_edges, mark)

@@ -1,0 +1,209 @@
+"""One dataset of the page: its figures, its charts and its cards, in words."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from mmf_flava.data.image_stream import ImageStreamDataset
+from mmf_flava.data.pmd import PMDDataset
+from mmf_flava.data.records import ImageFolder
+from mmf_flava.data.shards import shard_paths
+from mmf_flava.data.show import charts
+from mmf_flava.data.show.built import Built, read_built
+from mmf_flava.data.show.charts import Bars, Histogram, Scatter
+from mmf_flava.data.show.samples import Card
+from mmf_flava.data.show.statistics import Bad, Statistics
+from mmf_flava.data.stream import StreamDataset
+from mmf_flava.data.text_corpus import TextCorpusDataset
+
+MOST_NAMED = 30  # labels with a bar and a name each
+MOST_BAD = 20
+Fact = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Figure:
+    title: str
+    says: str
+    chart: Histogram | Bars | Scatter
+
+
+@dataclass(frozen=True)
+class Section:
+    name: str
+    unit: str  # what there are
+    size: int
+    looked_at: int
+    bad_records: int
+    tiles: list[tuple[str, str, str]]  # label, figure, note
+    facts: list[Fact]
+    cards: list[Card]
+    trouble: str | None  # why there are fewer cards than asked for
+    figures: list[Figure]
+    bad: list[Bad]  # the first MOST_BAD
+    reasons: Bars | None
+    built: list[tuple[Built, Bars | None]]
+
+
+def count(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def make_section(
+    dataset: StreamDataset, paths: Sequence[Path], cards: list[Card], trouble: str | None, found: Statistics
+) -> Section:
+    """Puts together what is known of one split of a dataset, whose YAML lists ``paths``."""
+    reasons = Counter(bad.reason for bad in found.bad)
+    return Section(
+        name=dataset.name,
+        unit="blocks of text" if isinstance(dataset, TextCorpusDataset) else "records",
+        size=len(dataset),
+        looked_at=found.looked_at,
+        bad_records=len(found.bad),
+        tiles=_tiles(dataset, found),
+        facts=_facts(dataset, paths, found),
+        cards=cards,
+        trouble=trouble,
+        figures=_figures(dataset, found),
+        bad=found.bad[:MOST_BAD],
+        reasons=charts.bars(dict(reasons.most_common())) if reasons else None,
+        built=[(built, charts.bars(built.dropped) if built.dropped else None) for built in read_built(paths)],
+    )
+
+
+def _tiles(dataset: StreamDataset, found: Statistics) -> list[tuple[str, str, str]]:
+    unit = "Blocks of text" if isinstance(dataset, TextCorpusDataset) else "Records"
+    tiles = [(unit, f"{len(dataset):,}", f"{found.looked_at:,} looked at")]
+    if isinstance(dataset, ImageStreamDataset):
+        note = "cannot be used; the next record stands in" if found.bad else "all that were looked at can be used"
+        tiles.append(("Bad records", f"{len(found.bad):,}", note))
+    for label, share, note in (
+        ("Masked patches", found.masked_patches, "{:.1f} of {:.0f} a sample"),
+        ("Masked tokens", found.masked_tokens, "{:.1f} of {:.1f} a sample"),
+    ):
+        if share.value is not None:
+            each = (share.part / found.samples, share.whole / found.samples)
+            tiles.append((label, percent(share.value), note.format(*each)))
+    if isinstance(dataset, PMDDataset) and dataset.mismatch_probability and found.samples:
+        tiles.append(
+            (
+                "Mismatched pairs",
+                percent(found.mismatched.value),
+                f"asked for: {percent(dataset.mismatch_probability, 0)}",
+            )
+        )
+    return tiles
+
+
+def _facts(dataset: StreamDataset, paths: Sequence[Path], found: Statistics) -> list[Fact]:
+    shards = [shard for path in paths for shard in shard_paths(path)]
+    size = charts.size_in_bytes(sum(shard.stat().st_size for shard in shards))
+    facts = [
+        ("Paths", "\n".join(map(str, paths))),
+        ("Shards", f"{len(shards):,}, {size}" if shards else ""),
+        ("Seed", str(dataset.seed)),
+        ("Order", f"shuffled in blocks of {dataset.order.block_size:,}" if dataset.training else "as in the files"),
+    ]
+    if isinstance(dataset, ImageStreamDataset):
+        facts += _image_facts(dataset)
+    if isinstance(dataset, TextCorpusDataset):
+        tokens, documents = sum(map(len, dataset.files)), sum(file.meta["documents"] for file in dataset.files)
+        facts.append(("Text", f"{tokens:,} tokens of {documents:,} documents"))
+    if hasattr(dataset, "text_processor"):
+        processor = dataset.text_processor
+        words = "whole words" if processor.whole_word else "single tokens"
+        facts += [
+            ("Vocabulary", f"{processor.vocab_size:,} tokens"),
+            ("Longest text", f"{processor.max_length} tokens with [CLS] and [SEP]"),
+            (
+                "Masking of text",
+                f"{percent(processor.mask_probability, 0)} of the tokens, {words}, {processor.replace}",
+            ),
+            ("Unknown tokens", percent(found.unknown.value, 2)),
+        ]
+    return [(label, value) for label, value in facts if value]
+
+
+def _image_facts(dataset: ImageStreamDataset) -> list[Fact]:
+    processor = dataset.image_processor
+    side, (rows, columns) = processor.image_size, processor.grid
+    low, high = processor.crop_scale
+    classes = len(dataset.records.classes) if isinstance(dataset.records, ImageFolder) else 0
+    facts = [
+        ("Encoder's view", f"{side} x {side} pixels, {rows} x {columns} patches"),
+        ("Codebook's view", f"{processor.codebook_size} x {processor.codebook_size} pixels"),
+        (
+            "Crops",
+            f"{100 * low:.0f} to {percent(high, 0)} of the area" if dataset.training else "the whole picture, squashed",
+        ),
+        ("Fixed views", str(dataset.views) if dataset.training and dataset.views else ""),
+        ("Masking of patches", f"up to {processor.target}, in blocks of {processor.min_block} or more"),
+        ("Classes", f"{classes:,}" if classes else ""),
+    ]
+    if dataset.codes is not None:
+        book = dataset.codes.header["codebook"]
+        facts.append(("Cached codes", f"{dataset.codes.path}, {book['type']}, {dataset.codes.vocab_size:,} entries"))
+    return facts if processor.codebook_size else [fact for fact in facts if fact[0] != "Codebook's view"]
+
+
+def _figures(dataset: StreamDataset, found: Statistics) -> list[Figure]:
+    figures = []
+    if found.sizes:
+        side, total = dataset.image_processor.image_size, sum(found.sizes.values())
+        below = sum(count for size, count in found.sizes.items() if min(size) < side)
+        figures += [
+            Figure(
+                "Image sizes",
+                f"{percent(below / total)} have a side below the encoder's {side} pixels (dotted; so are squares).",
+                charts.scatter(found.sizes, side),
+            ),
+            Figure("Width to height", "", charts.aspects(found.sizes)),
+            Figure("Formats and modes", "", charts.bars(dict(found.formats.most_common()))),
+            Figure(
+                "Bytes a record",
+                _middle(found.record_bytes, charts.size_in_bytes),
+                charts.octaves(found.record_bytes, charts.size_in_bytes),
+            ),
+        ]
+    if found.words:
+        longest = dataset.text_processor.max_length
+        cut = sum(length > longest for length in found.tokens) / len(found.tokens)
+        figures += [
+            Figure("Words a caption", _middle(found.words), charts.histogram(found.words)),
+            Figure(
+                "Tokens a caption",
+                f"{_middle(found.tokens)} {percent(cut)} are cut at {longest}.",
+                charts.histogram(found.tokens, longest, f"cut at {longest}"),
+            ),
+            Figure("Captions an image", _middle(found.captions), charts.histogram(found.captions)),
+        ]
+    if found.labels:
+        figures.append(_labels(dataset, found.labels))
+    if found.documents:
+        words = f"{_middle(found.documents)} Blocks cross from one document into the next."
+        figures.append(Figure("Tokens a document", words, charts.octaves(found.documents, count)))
+    return figures
+
+
+def _labels(dataset: StreamDataset, labels: Counter[int]) -> Figure:
+    says = f"{len(labels):,} different ones."
+    if len(labels) > MOST_NAMED:
+        return Figure("Labels", says, charts.histogram(list(labels.elements())))
+    records = getattr(dataset, "records", None)
+    names = records.classes if isinstance(records, ImageFolder) else None
+    return Figure(
+        "Labels",
+        says,
+        charts.bars({f"{label} {names[label]}" if names else str(label): labels[label] for label in sorted(labels)}),
+    )
+
+
+def _middle(values: list[int], wording: Callable[[float], str] = count) -> str:
+    low, middle, high = (wording(value) for value in (min(values), median(values), max(values)))
+    return f"All {low}." if low == high else f"Half have {middle} or less; {low} to {high}."
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    return "" if share is None else f"{100 * share:.{digits}f} %"
