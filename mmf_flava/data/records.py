@@ -1,7 +1,9 @@
 """Opens records wherever they lie: tar shards, or a folder of images sorted into class folders."""
 
 import os
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 
 from mmf_flava.data.record import BadRecord, Reason, Record, Records
@@ -69,19 +71,19 @@ class Concatenated:
     def __init__(self, readers: Sequence[Records]):
         self.readers = list(readers)
         self.sequential = all(reader.sequential for reader in readers)
+        self._starts = [0, *accumulate(map(len, self.readers))]
 
     def __len__(self) -> int:
-        return sum(len(reader) for reader in self.readers)
+        return self._starts[-1]
 
     def __getitem__(self, index: int) -> Record:
         return self.read(index)
 
     def read(self, index: int, only: Sequence[str] | None = None) -> Record:
-        for reader in self.readers:
-            if index < len(reader):
-                return reader.read(index, only)
-            index -= len(reader)
-        raise IndexError(f"record {index} past the end")
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        number = bisect_right(self._starts, index) - 1
+        return self.readers[number].read(index - self._starts[number], only)
 
 
 def open_records(paths: str | Path | Sequence[str | Path]) -> Records:

@@ -14,18 +14,20 @@ import zlib
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mmf_flava.data.indexing import open_indexes
 from mmf_flava.data.record import BadRecord, Reason, Record
-from mmf_flava.data.shard_index import INDEX_SUFFIX, index_dtype, read_index_header, write_index
-from mmf_flava.errors import UserError
+from mmf_flava.data.shard_index import index_path, write_index
 
 logger = logging.getLogger(__name__)
 
 MAX_OPEN_FILES = 128  # file descriptors a reader keeps; far below the usual limit of 1024 with several workers
+MAX_MAPPED_BYTES = 256 << 20  # of indexes; pages of a map that were read count as the process's memory
 
 
 class ShardWriter:
@@ -73,29 +75,26 @@ class ShardWriter:
 class ShardReader:
     """Random access to the records of many tar shards; ``reader[i]`` is record i in the order of the shards.
 
-    Opening reads one short header a shard; rows are memory-mapped when first asked for. Safe after fork and when
-    pickled: reads use ``pread``, which moves no shared file position.
+    Opening reads one short header a shard; rows are memory-mapped when asked for, and those that were not used for
+    longest let go, so that memory grows with the number of shards only. Safe after fork and when pickled: reads use
+    ``pread``, which moves no shared file position.
+
+    Raises:
+        UserError: a shard does not exist, or is no tar file.
     """
 
     sequential = True
 
     def __init__(self, paths: Sequence[str | Path]):
         self.paths = [Path(path) for path in paths]
-        self._headers: list[dict[str, Any] | None] = []
-        self._rows: dict[int, np.ndarray] = {}
+        self._indexes = open_indexes(self.paths)
+        self._starts = [0, *accumulate(index.count for index in self._indexes)]
+        self._rows: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._mapped = 0
         self._files: OrderedDict[int, int] = OrderedDict()
-        self._starts = [0]
-        for shard, path in enumerate(self.paths):
-            if not path.is_file():
-                raise UserError(f"The shard {path} does not exist: correct the path or build the data again.")
-            header = read_index_header(path)
-            cut = header is not None and header.get("cut", False)
-            if header is None:
-                self._rows[shard], cut = write_index(path)
-            if cut:
+        for path, index in zip(self.paths, self._indexes, strict=True):
+            if index.cut:
                 logger.warning("%s is cut short: its last record is bad, and those that followed are lost", path)
-            self._headers.append(header)
-            self._starts.append(self._starts[-1] + (header["count"] if header else len(self._rows[shard])))
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -126,21 +125,24 @@ class ShardReader:
         return Record(key, parts)
 
     def _shard_rows(self, shard: int) -> np.ndarray:
-        if shard not in self._rows:
-            header, path = self._headers[shard], self.paths[shard]
-            assert header is not None
-            dtype = index_dtype(header)
-            if header["count"]:
-                index_path = path.with_name(path.name + INDEX_SUFFIX)
-                try:
-                    rows = np.memmap(index_path, dtype, "r", header["data_start"], shape=(header["count"],))
-                except (OSError, ValueError) as error:  # ValueError: the file has become shorter
-                    raise BadRecord(Reason.VANISHED, f"{index_path} cannot be opened: {error}") from error
-                # A plain ndarray view: scalar access is several times faster than on np.memmap itself.
-                self._rows[shard] = rows.view(np.ndarray)
-            else:
-                self._rows[shard] = np.zeros(0, dtype)
-        return self._rows[shard]
+        index = self._indexes[shard]
+        if index.rows is not None:
+            return index.rows
+        rows = self._rows.get(shard)
+        if rows is None:
+            path = index_path(self.paths[shard])
+            try:
+                mapped = np.memmap(path, index.dtype, "r", index.start, shape=(index.count,))
+            except (OSError, ValueError) as error:  # ValueError: the file has become shorter
+                raise BadRecord(Reason.VANISHED, f"{path} cannot be opened: {error}") from error
+            # A plain ndarray view: scalar access is several times faster than on np.memmap itself.
+            rows = self._rows[shard] = mapped.view(np.ndarray)
+            self._mapped += rows.nbytes
+            while self._mapped > MAX_MAPPED_BYTES and len(self._rows) > 1:
+                self._mapped -= self._rows.popitem(last=False)[1].nbytes
+        else:
+            self._rows.move_to_end(shard)
+        return rows
 
     def _file(self, shard: int) -> int:
         descriptor = self._files.get(shard)
@@ -165,8 +167,7 @@ class ShardReader:
             self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {shard: rows for shard, rows in self._rows.items() if self._headers[shard] is None}
-        return {**self.__dict__, "_files": OrderedDict(), "_rows": kept}
+        return {**self.__dict__, "_files": OrderedDict(), "_rows": OrderedDict(), "_mapped": 0}
 
 
 def shard_paths(path: str | Path) -> list[Path]:
