@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import threading
 import time
 
 import pytest
@@ -47,6 +48,25 @@ def test_missing_indexes_are_made_by_other_processes(bare, scans, monkeypatch):
     assert 1 < len(processes) <= 3 and str(os.getpid()) not in processes
     assert [index.count for index in read_indexes(bare)] == [1, 2, 3, 4, 5]
     assert not list(bare[0].parent.glob(".*")), "neither locks nor half files are left"
+
+
+def test_a_slow_disk_is_read_by_threads(bare, monkeypatch):
+    open_indexes(bare)
+    readers, read = [], indexing.read_index
+    monkeypatch.setattr(indexing, "PROBED", 2)
+    monkeypatch.setattr(indexing, "SLOW", 0.01)
+    for seconds in (0, 0.05):
+        readers.clear()
+        monkeypatch.setattr(
+            indexing,
+            "read_index",
+            lambda shard, seconds=seconds: (
+                time.sleep(seconds) or readers.append(threading.current_thread().name) or read(shard)
+            ),
+        )
+        assert [index.count for index in read_indexes(bare)] == [1, 2, 3, 4, 5]
+        assert readers[:2] == ["MainThread"] * 2
+        assert ("MainThread" in readers[2:]) == (seconds == 0)
 
 
 def _open(shards, barrier, queue):
