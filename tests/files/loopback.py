@@ -4,11 +4,11 @@ import http.server
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Files by path; counts what was asked, may cut the connection, redirects as the hub does."""
+    """Files by path; counts what was asked, may cut the connection or be busy, redirects as the hub does."""
 
     def __init__(self, files):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.asked, self.cut_after, self.etag = files, [], None, {}
+        self.files, self.asked, self.cut_after, self.etag, self.busy = files, [], None, {}, 0
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
 
@@ -16,6 +16,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server = self.server
         path = self.path.partition("?")[0]
+        if server.busy:
+            server.busy -= 1
+            self.send_error(503)
+            return
         if path not in server.files:
             self.send_error(404)
             return
@@ -34,6 +38,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         end, server.cut_after = server.cut_after or len(content), None
         self.wfile.write(content[begin:end])
+
+    def do_HEAD(self):
+        content = self.server.files.get(self.path)
+        self.send_response(404 if content is None else 200)
+        self.send_header("Content-Length", str(len(content or b"")))
+        self.send_header("Last-Modified", "Wed, 01 Jan 2020 00:00:00 GMT")
+        self.end_headers()
 
     def log_message(self, *args):
         pass
