@@ -47,7 +47,7 @@ def mmf(cache, tmp_path) -> Command:
 def server(monkeypatch):
     """A running ``Server``, which is the hub too."""
     server = Server({})
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     monkeypatch.setenv("HF_ENDPOINT", server.url)
     monkeypatch.setenv("no_proxy", "127.0.0.1")

@@ -168,11 +168,14 @@ def read_index(path: Path) -> ShardIndex | None:
     Raises:
         FileNotFoundError: there is no such shard.
     """
-    tar = path.stat()
+    return load_index(path, path.stat())
+
+
+def load_index(path: Path, tar: os.stat_result | None) -> ShardIndex | None:
+    """``read_index`` of a shard whose ``tar`` was looked at, or lies elsewhere and must be as it was: None."""
     try:
         with open(index_path(path), "rb") as file:
             header, stat = json.loads(file.readline()), os.fstat(file.fileno())
-        same_time = header["tar_mtime_ns"] == tar.st_mtime_ns or stat.st_mtime_ns > tar.st_mtime_ns
         index = ShardIndex(
             header["count"],
             header.get("cut", False),
@@ -181,10 +184,15 @@ def read_index(path: Path) -> ShardIndex | None:
             _dtype(json.dumps(header["dtype"])),
         )
         whole = stat.st_size == index.start + index.count * index.dtype.itemsize
+        if header["version"] != INDEX_VERSION or not whole:
+            return None
+        if tar is not None:
+            same_time = header["tar_mtime_ns"] == tar.st_mtime_ns or stat.st_mtime_ns > tar.st_mtime_ns
+            if index.tar_bytes != tar.st_size or not same_time:
+                return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    current = header["version"] == INDEX_VERSION and index.tar_bytes == tar.st_size
-    return index if current and same_time and whole else None
+    return index
 
 
 @functools.lru_cache(maxsize=256)

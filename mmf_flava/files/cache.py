@@ -28,7 +28,7 @@ class FileCache:
 
     folder: what the cache fills and clears; nothing else should lie in it.
     limit: bytes of files in ``folder``, None for no limit. Indexes do not count, and no file goes that is open in this
-        process, so that the limit is overstepped while more than that is open.
+        process or being fetched, so that the limit is overstepped while these are more.
     """
 
     folder: Path

@@ -178,6 +178,6 @@ def test_a_member_that_comes_twice_counts_once(tmp_path):
 def test_what_vanishes_while_a_run_goes_on_costs_its_records_only(two, lost):
     reader = ShardReader(two)
     two[0].with_name(lost).unlink()
-    with pytest.raises(BadRecord, match="cannot be opened"):
+    with pytest.raises(BadRecord, match=r"cannot be (opened|read)"):
         reader[0]
     assert reader[4].key == "004"
