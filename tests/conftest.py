@@ -1,12 +1,15 @@
-"""The real command, for the tests that run it."""
+"""The real command, for the tests that run it; a server and an empty cache, for those that download."""
 
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.files.loopback import Server
 
 SCRIPTS = Path(sys.executable).parent
 DEMO = str(Path(__file__).parents[1] / "projects" / "flava" / "configs" / "demo.yaml")
@@ -38,3 +41,23 @@ def mmf(cache, tmp_path) -> Command:
         )
 
     return run
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A running ``Server``, which is the hub too."""
+    server = Server({})
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def downloads(tmp_path, monkeypatch):
+    """The folder in which downloads stay, empty."""
+    monkeypatch.setenv("MMF_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"

@@ -10,6 +10,7 @@ ROOMS = [
     "errors",
     "config",
     "compat",
+    "files",
     "data",
     "models",
     "losses",

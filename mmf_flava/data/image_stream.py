@@ -19,6 +19,8 @@ from mmf_flava.data.records import open_records
 from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.data.stream import StreamDataset
 from mmf_flava.errors import UserError
+from mmf_flava.files.cache import FileCache
+from mmf_flava.files.download import default_cache
 
 
 class ImageStreamDataset(StreamDataset):
@@ -26,14 +28,15 @@ class ImageStreamDataset(StreamDataset):
 
     Keys of the YAML: ``views`` (null: every training sample has a crop of its own; N: one of N fixed crops of its
     record, which the sample draws); ``codes`` (null, or what ``mmf_flava.cache_codes`` wrote: a path, or a name below
-    data_dir/codes). With codes a training sample brings ``image_codes`` (P,) instead of ``image_for_codebook``.
+    data_dir/codes). With codes a training sample brings ``image_codes`` (P,) instead of ``image_for_codebook``;
+    ``cache_bytes`` (of copies of remote shards, null: any).
 
     Training needs its codes. Another split takes them where they are, and keeps ``image_for_codebook`` to draw
     examples from; where they are not, a codebook has to run.
     """
 
-    def __init__(self, name: str, config: Mapping[str, Any], dataset_type: str, paths: Sequence[Path]):
-        self.records = open_records(paths)
+    def __init__(self, name: str, config: Mapping[str, Any], dataset_type: str, paths: Sequence[str | Path]):
+        self.records = open_records(paths, shard_cache(name, config))
         # Images of a folder are sorted by class and cost the same in any order: shuffle them as one block.
         block = config.get("shuffle_block", 1024) if self.records.sequential else len(self.records)
         super().__init__(name, config, dataset_type, len(self.records), block)
@@ -96,8 +99,24 @@ class ImageStreamDataset(StreamDataset):
         codes = torch.from_numpy(self.codes.read(index, view))
         return {**self.image_processor({**item, "codebook_view": not self.training}), "image_codes": codes}
 
+    def _near(self, index: int) -> range:
+        """The records that cost little to read beside record ``index``: all, but of remote ones those of its block."""
+        if not getattr(self.records, "remote", False):
+            return range(self.size)
+        block = int(self.config.get("shuffle_block", 1024))
+        first = index // block * block
+        return range(first, min(first + block, self.size))
+
     def codebook_views(self, index: int) -> torch.Tensor:
         """(V, 3, h, w): what the codebook is to see of record ``index``; BadRecord when it has no image."""
         picture = pictures.decode(self.records.read(index), self.image_processor.decode_size)
         generators = [view_generator(index, view) for view in range(self.cached_views)]
         return torch.stack(self.image_processor.codebook_views(picture, generators, self.training))
+
+
+def shard_cache(name: str, config: Mapping[str, Any]) -> FileCache:
+    """Where the copies of a dataset's remote shards stay."""
+    limit = config.get("cache_bytes")
+    if limit is not None:
+        limit = positive(limit, f"dataset_config.{name}.cache_bytes")
+    return FileCache(default_cache() / "shards" / name, limit)

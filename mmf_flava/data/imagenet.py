@@ -21,7 +21,7 @@ class ImageNetDataset(ImageStreamDataset):
 
     NEEDS = ("image_processor",)
 
-    def __init__(self, config: Any, dataset_type: str, paths: Sequence[Path]):
+    def __init__(self, config: Any, dataset_type: str, paths: Sequence[str | Path]):
         super().__init__("imagenet", config, dataset_type, paths)
 
     def _sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -49,5 +49,5 @@ class ImageNetBuilder(StreamBuilder):
 
     NAME = "imagenet"
 
-    def open(self, config: Any, dataset_type: str, paths: list[Path]) -> ImageNetDataset:
+    def open(self, config: Any, dataset_type: str, paths: list[str | Path]) -> ImageNetDataset:
         return ImageNetDataset(config, dataset_type, paths)

@@ -27,12 +27,13 @@ class PMDDataset(ImageStreamDataset):
 
     In training each sample shows one of the image's captions, or, with probability ``mismatch_probability``, a caption
     of another record (is_correct 0), the negatives of image-text matching; the paper gives no rate, 0.1 is
-    torchmultimodal's. ``captions`` and ``targets`` are always the image's own. Outside training every pair matches.
+    torchmultimodal's. Of remote shards the other record is one of the same block. ``captions`` and ``targets`` are
+    always the image's own. Outside training every pair matches.
     """
 
     NEEDS = ("image_processor", "text_processor")
 
-    def __init__(self, config: Any, dataset_type: str, paths: Sequence[Path]):
+    def __init__(self, config: Any, dataset_type: str, paths: Sequence[str | Path]):
         super().__init__("pmd", config, dataset_type, paths)
         self.mismatch_probability = float(config.get("mismatch_probability", 0.1)) if self.training else 0.0
         if not 0 <= self.mismatch_probability < 1:
@@ -57,9 +58,10 @@ class PMDDataset(ImageStreamDataset):
 
     def _other_caption(self, index: int, captions: list[str], rng: np.random.Generator) -> str | None:
         """A caption of another record that is not one of ``captions``; None where none was found."""
+        near = self._near(index)
         for _ in range(TRIES):
             try:
-                others, _label = describe(self.records.read(int(rng.integers(self.size)), TEXT_PARTS))
+                others, _label = describe(self.records.read(near[int(rng.integers(len(near)))], TEXT_PARTS))
             except BadRecord:
                 continue
             other = others[int(rng.integers(len(others)))]
@@ -99,5 +101,5 @@ class PMDBuilder(StreamBuilder):
 
     NAME = "pmd"
 
-    def open(self, config: Any, dataset_type: str, paths: list[Path]) -> PMDDataset:
+    def open(self, config: Any, dataset_type: str, paths: list[str | Path]) -> PMDDataset:
         return PMDDataset(config, dataset_type, paths)

@@ -1,12 +1,18 @@
 """Opens records wherever they lie: tar shards, or a folder of images sorted into class folders."""
 
 import os
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 
+from mmf_flava.data.indexing import Shard
 from mmf_flava.data.record import BadRecord, Reason, Record, Records
+from mmf_flava.data.remote_shard import remote_shards
 from mmf_flava.data.shards import ShardReader, shard_paths
 from mmf_flava.errors import UserError
+from mmf_flava.files.cache import FileCache
+from mmf_flava.files.download import is_remote
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
 
@@ -69,35 +75,43 @@ class Concatenated:
     def __init__(self, readers: Sequence[Records]):
         self.readers = list(readers)
         self.sequential = all(reader.sequential for reader in readers)
+        self.remote = any(getattr(reader, "remote", False) for reader in readers)
+        self._starts = [0, *accumulate(map(len, self.readers))]
 
     def __len__(self) -> int:
-        return sum(len(reader) for reader in self.readers)
+        return self._starts[-1]
 
     def __getitem__(self, index: int) -> Record:
         return self.read(index)
 
     def read(self, index: int, only: Sequence[str] | None = None) -> Record:
-        for reader in self.readers:
-            if index < len(reader):
-                return reader.read(index, only)
-            index -= len(reader)
-        raise IndexError(f"record {index} past the end")
+        reader, inside = self.locate(index)
+        return reader.read(inside, only)
+
+    def locate(self, index: int) -> tuple[Records, int]:
+        """The reader that holds record ``index``, and its number in there."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        number = bisect_right(self._starts, index) - 1
+        return self.readers[number], index - self._starts[number]
 
 
-def open_records(paths: str | Path | Sequence[str | Path]) -> Records:
+def open_records(paths: str | Path | Sequence[str | Path], cache: FileCache | None = None) -> Records:
     """The records at one path or at several, in order.
 
     Args:
-        paths: each a ``.tar`` file, a glob of tar files, a folder of tar files, or a folder of images.
+        paths: each a ``.tar`` file, a glob of tar files, a folder of tar files, a folder of images, or the address
+            (http, https, s3) of a tar file; braces name several tar files, as in ``{00000..00099}.tar``.
+        cache: where copies of remote shards stay; see ``remote_shards``.
 
     Raises:
         UserError: a path holds neither shards nor images; it names the path and what was looked for.
     """
     listed = [paths] if isinstance(paths, str | Path) else list(paths)
     readers: list[Records] = []
-    shards: list[Path] = []
+    shards: list[Shard] = []
     for path in listed:
-        found = shard_paths(path)
+        found: Sequence[Shard] = remote_shards(str(path), cache) if is_remote(path) else shard_paths(path)
         if found:
             shards += found
             continue

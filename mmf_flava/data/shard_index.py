@@ -8,12 +8,17 @@
 Row i is found by arithmetic in a memory map, so that opening 70 million records reads one header a shard.
 """
 
+import fcntl
+import functools
 import json
 import logging
 import os
 import tarfile
 import zlib
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +31,28 @@ logger = logging.getLogger(__name__)
 INDEX_SUFFIX = ".index"
 INDEX_VERSION = 1
 PART_FIELDS = [("offset", "<u8"), ("size", "<u8"), ("crc32", "<u4")]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardIndex:
+    """One shard's index as it is held when open; its rows stay on disk.
+
+    cut: whether the shard is cut short. tar_bytes: size of the shard. start: byte of the index file at which the rows
+    begin. dtype: of a row; extensions are field names, so a row says which parts its shard knows. rows: only of an
+    index that could not be written.
+    """
+
+    count: int
+    cut: bool
+    tar_bytes: int
+    start: int
+    dtype: np.dtype
+    rows: np.ndarray | None = None
+
+
+def index_path(shard: Path) -> Path:
+    """Where the index of a shard lies."""
+    return shard.with_name(shard.name + INDEX_SUFFIX)
 
 
 def split_member_name(name: str) -> tuple[str, str]:
@@ -72,8 +99,32 @@ def scan_shard(path: Path) -> tuple[np.ndarray, bool]:
     return rows, cut
 
 
-def write_index(path: str | Path) -> tuple[np.ndarray, bool]:
-    """Scans the shard at ``path``, writes its sidecar atomically and returns what ``scan_shard`` does.
+def ensure_index(path: Path) -> ShardIndex:
+    """The index of the shard at ``path``, which is scanned where there is none; of several processes by one."""
+    with _alone(path):
+        return read_index(path) or write_index(path)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Waits for another process at the same shard. Where files cannot be locked, each one scans: slow but harmless."""
+    lock = path.with_name(f".{path.name}{INDEX_SUFFIX}.lock")
+    try:
+        file = open(lock, "ab")  # noqa: SIM115 (closed below; some file systems lock only files open for writing)
+    except OSError:
+        yield
+        return
+    try:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        lock.unlink(missing_ok=True)  # those who wait for it, or make another one, find the index there
+        file.close()
+
+
+def write_index(path: str | Path) -> ShardIndex:
+    """Scans the shard at ``path`` and writes its sidecar atomically.
 
     A folder that cannot be written to costs only time: the rows are then kept in memory, and a warning says so.
     """
@@ -90,8 +141,9 @@ def write_index(path: str | Path) -> tuple[np.ndarray, bool]:
     }
     start = (len(json.dumps(header)) + 64 + 4095) // 4096 * 4096
     line = json.dumps({**header, "data_start": start}).encode().ljust(start - 1) + b"\n"
-    target = path.with_name(path.name + INDEX_SUFFIX)
+    target = index_path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    index = ShardIndex(len(rows), cut, stat.st_size, start, rows.dtype)
     try:
         with open(temporary, "wb") as file:
             file.write(line)
@@ -100,30 +152,51 @@ def write_index(path: str | Path) -> tuple[np.ndarray, bool]:
             os.fsync(file.fileno())
         os.replace(temporary, target)
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         logger.warning("no index beside %s (%s): it is read anew at every start", path, error)
-    return rows, cut
+        return replace(index, rows=rows)
+    return index
 
 
-def read_index_header(path: Path) -> dict[str, Any] | None:
-    """The index header of a shard, or None when there is no index or it is not the index of these bytes.
+def read_index(path: Path) -> ShardIndex | None:
+    """The index of a shard, or None when there is none or it is not the index of these bytes.
 
     An index is trusted when the tar has the size written in it and either the time written in it or an age not below
     the tar's (a copy changes times). Checksums guard the rest at every read.
+
+    Raises:
+        FileNotFoundError: there is no such shard.
     """
+    return load_index(path, path.stat())
+
+
+def load_index(path: Path, tar: os.stat_result | None) -> ShardIndex | None:
+    """``read_index`` of a shard whose ``tar`` was looked at, or lies elsewhere and must be as it was: None."""
     try:
-        tar, index = path.stat(), (path.parent / (path.name + INDEX_SUFFIX)).stat()
-        with open(path.parent / (path.name + INDEX_SUFFIX), "rb") as file:
-            header = json.loads(file.readline())
-        same_time = header["tar_mtime_ns"] == tar.st_mtime_ns or index.st_mtime_ns > tar.st_mtime_ns
-        rows = header["count"] * index_dtype(header).itemsize
-        whole = index.st_size == header["data_start"] + rows
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        with open(index_path(path), "rb") as file:
+            header, stat = json.loads(file.readline()), os.fstat(file.fileno())
+        index = ShardIndex(
+            header["count"],
+            header.get("cut", False),
+            header["tar_bytes"],
+            header["data_start"],
+            _dtype(json.dumps(header["dtype"])),
+        )
+        whole = stat.st_size == index.start + index.count * index.dtype.itemsize
+        if header["version"] != INDEX_VERSION or not whole:
+            return None
+        if tar is not None:
+            same_time = header["tar_mtime_ns"] == tar.st_mtime_ns or stat.st_mtime_ns > tar.st_mtime_ns
+            if index.tar_bytes != tar.st_size or not same_time:
+                return None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    current = header["version"] == INDEX_VERSION and header["tar_bytes"] == tar.st_size
-    return header if current and same_time and whole else None
+    return index
 
 
-def index_dtype(header: dict[str, Any]) -> np.dtype:
-    """The row type of an index. Extensions are field names, so a row says which parts its shard knows."""
-    key, *parts = header["dtype"]
+@functools.lru_cache(maxsize=256)
+def _dtype(text: str) -> np.dtype:
+    """The row type of an index; shards of one corpus share it."""
+    key, *parts = json.loads(text)
     return np.dtype([(key[0], key[1]), *[(name, [tuple(field) for field in fields]) for name, fields in parts]])

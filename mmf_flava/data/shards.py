@@ -14,18 +14,24 @@ import zlib
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mmf_flava.data.braces import expand_braces
+from mmf_flava.data.indexing import Shard, open_indexes
 from mmf_flava.data.record import BadRecord, Reason, Record
-from mmf_flava.data.shard_index import INDEX_SUFFIX, index_dtype, read_index_header, write_index
+from mmf_flava.data.remote_shard import RemoteShard
+from mmf_flava.data.shard_index import index_path, write_index
 from mmf_flava.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 MAX_OPEN_FILES = 128  # file descriptors a reader keeps; far below the usual limit of 1024 with several workers
+MAX_OPEN_COPIES = 4  # the same of remote shards: what is open keeps its space in the cache
+MAX_MAPPED_BYTES = 256 << 20  # of indexes; pages of a map that were read count as the process's memory
 
 
 class ShardWriter:
@@ -73,29 +79,35 @@ class ShardWriter:
 class ShardReader:
     """Random access to the records of many tar shards; ``reader[i]`` is record i in the order of the shards.
 
-    Opening reads one short header a shard; rows are memory-mapped when first asked for. Safe after fork and when
-    pickled: reads use ``pread``, which moves no shared file position.
+    Opening reads one short header a shard; rows are memory-mapped when asked for, and those that were not used for
+    longest let go, so that memory grows with the number of shards only. Safe after fork and when pickled: reads use
+    ``pread``, which moves no shared file position.
+
+    A remote shard is fetched whole when a record of it is first read; a copy that was damaged is fetched once more.
+
+    Raises:
+        UserError: a shard does not exist or is no tar file, or its server cannot be reached.
     """
 
     sequential = True
 
-    def __init__(self, paths: Sequence[str | Path]):
-        self.paths = [Path(path) for path in paths]
-        self._headers: list[dict[str, Any] | None] = []
-        self._rows: dict[int, np.ndarray] = {}
+    def __init__(self, paths: Sequence[str | Shard]):
+        self.paths = [path if isinstance(path, RemoteShard) else Path(path) for path in paths]
+        self.remote = any(isinstance(path, RemoteShard) for path in self.paths)
+        self._indexes = open_indexes(self.paths)
+        self._starts = [0, *accumulate(index.count for index in self._indexes)]
+        self._rows: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._mapped = 0
         self._files: OrderedDict[int, int] = OrderedDict()
-        self._starts = [0]
-        for shard, path in enumerate(self.paths):
-            if not path.is_file():
-                raise UserError(f"The shard {path} does not exist: correct the path or build the data again.")
-            header = read_index_header(path)
-            cut = header is not None and header.get("cut", False)
-            if header is None:
-                self._rows[shard], cut = write_index(path)
-            if cut:
+        self._renewed: set[int] = set()
+        for path, index in zip(self.paths, self._indexes, strict=True):
+            limit = path.cache.limit if isinstance(path, RemoteShard) else None
+            if limit is not None and index.tar_bytes > limit:
+                raise UserError(
+                    f"The cache of {limit:,} bytes cannot hold {path} of {index.tar_bytes:,} bytes: raise cache_bytes."
+                )
+            if index.cut:
                 logger.warning("%s is cut short: its last record is bad, and those that followed are lost", path)
-            self._headers.append(header)
-            self._starts.append(self._starts[-1] + (header["count"] if header else len(self._rows[shard])))
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -113,44 +125,75 @@ class ShardReader:
         parts = {}
         for extension in (row.dtype.names or ())[1:]:
             offset, size, checksum = row[extension].item()
-            if not offset or (only is not None and extension not in only):
-                continue
-            try:
-                data = os.pread(self._file(shard), size, offset)
-            except OSError as error:
-                raise BadRecord(Reason.VANISHED, f"{self.paths[shard]} cannot be read: {error}", key) from error
-            if len(data) != size or zlib.crc32(data) != checksum:
-                message = f"{self.paths[shard]}: bytes of {key}.{extension} differ from the index"
-                raise BadRecord(Reason.CHANGED, message, key)
-            parts[extension] = data
+            if offset and (only is None or extension in only):
+                parts[extension] = self._bytes(shard, key, extension, offset, size, checksum)
         return Record(key, parts)
 
+    def checksums(self, index: int, only: Sequence[str]) -> tuple[str, dict[str, tuple[int, int]]]:
+        """(key, (size, CRC-32) of each part of the extensions ``only``) of a record; the shard is not read."""
+        shard = bisect_right(self._starts, index) - 1
+        row = self._shard_rows(shard)[index - self._starts[shard]]
+        found = {name: row[name].item() for name in (row.dtype.names or ())[1:] if name in only}
+        return row["key"].decode(), {name: (size, crc32) for name, (offset, size, crc32) in found.items() if offset}
+
+    def shard_sizes(self) -> list[tuple[str, int]]:
+        """(name, bytes) of each shard."""
+        return [(path.name, index.tar_bytes) for path, index in zip(self.paths, self._indexes, strict=True)]
+
+    def _bytes(self, shard: int, key: str, extension: str, offset: int, size: int, checksum: int) -> bytes:
+        while True:
+            try:
+                data = os.pread(self._file(shard), size, offset)
+            except (OSError, UserError) as error:  # UserError: a remote shard cannot be fetched
+                raise BadRecord(Reason.VANISHED, f"{self.paths[shard]} cannot be read: {error}", key) from error
+            if len(data) == size and zlib.crc32(data) == checksum:
+                return data
+            if not self._renew(shard):
+                message = f"{self.paths[shard]}: bytes of {key}.{extension} differ from the index"
+                raise BadRecord(Reason.CHANGED, message, key)
+
+    def _renew(self, shard: int) -> bool:
+        """Whether another copy of this shard may be read; of a remote one, once."""
+        path = self.paths[shard]
+        if not isinstance(path, RemoteShard) or shard in self._renewed:
+            return False
+        self._renewed.add(shard)
+        descriptor = self._files.pop(shard)
+        path.discard(descriptor)
+        os.close(descriptor)
+        return True
+
     def _shard_rows(self, shard: int) -> np.ndarray:
-        if shard not in self._rows:
-            header, path = self._headers[shard], self.paths[shard]
-            assert header is not None
-            dtype = index_dtype(header)
-            if header["count"]:
-                index_path = path.with_name(path.name + INDEX_SUFFIX)
-                try:
-                    rows = np.memmap(index_path, dtype, "r", header["data_start"], shape=(header["count"],))
-                except (OSError, ValueError) as error:  # ValueError: the file has become shorter
-                    raise BadRecord(Reason.VANISHED, f"{index_path} cannot be opened: {error}") from error
-                # A plain ndarray view: scalar access is several times faster than on np.memmap itself.
-                self._rows[shard] = rows.view(np.ndarray)
-            else:
-                self._rows[shard] = np.zeros(0, dtype)
-        return self._rows[shard]
+        index = self._indexes[shard]
+        if index.rows is not None:
+            return index.rows
+        rows = self._rows.get(shard)
+        if rows is None:
+            place = self.paths[shard]
+            path = index_path(place.local if isinstance(place, RemoteShard) else place)
+            try:
+                mapped = np.memmap(path, index.dtype, "r", index.start, shape=(index.count,))
+            except (OSError, ValueError) as error:  # ValueError: the file has become shorter
+                raise BadRecord(Reason.VANISHED, f"{path} cannot be opened: {error}") from error
+            # A plain ndarray view: scalar access is several times faster than on np.memmap itself.
+            rows = self._rows[shard] = mapped.view(np.ndarray)
+            self._mapped += rows.nbytes
+            while self._mapped > MAX_MAPPED_BYTES and len(self._rows) > 1:
+                self._mapped -= self._rows.popitem(last=False)[1].nbytes
+        else:
+            self._rows.move_to_end(shard)
+        return rows
 
     def _file(self, shard: int) -> int:
         descriptor = self._files.get(shard)
         if descriptor is None:
-            while len(self._files) >= MAX_OPEN_FILES:
+            while len(self._files) >= (MAX_OPEN_COPIES if self.remote else MAX_OPEN_FILES):
                 os.close(self._files.popitem(last=False)[1])
-            try:
-                descriptor = os.open(self.paths[shard], os.O_RDONLY)
-            except OSError as error:
-                raise BadRecord(Reason.VANISHED, f"{self.paths[shard]} cannot be opened: {error}") from error
+            path = self.paths[shard]
+            if isinstance(path, RemoteShard):
+                descriptor = path.open(self._indexes[shard].tar_bytes)
+            else:
+                descriptor = os.open(path, os.O_RDONLY)
             self._files[shard] = descriptor
         else:
             self._files.move_to_end(shard)
@@ -165,13 +208,23 @@ class ShardReader:
             self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {shard: rows for shard, rows in self._rows.items() if self._headers[shard] is None}
-        return {**self.__dict__, "_files": OrderedDict(), "_rows": kept}
+        return {**self.__dict__, "_files": OrderedDict(), "_rows": OrderedDict(), "_mapped": 0}
 
 
 def shard_paths(path: str | Path) -> list[Path]:
-    """The tar shards that ``path`` names: a tar file, a glob, or a folder of tars. Empty when it names none."""
+    """The tar shards that ``path`` names: a tar file, a glob, braces, or a folder of tars. Empty when it names none.
+
+    Raises:
+        UserError: some of the names in braces name no shard.
+    """
     path = Path(path)
+    expanded = [] if path.exists() else expand_braces(str(path))
+    if len(expanded) > 1:
+        found = {name: shard_paths(name) for name in expanded}
+        missing = [name for name, shards in found.items() if not shards]
+        if missing:
+            raise UserError(f"There is no shard at {missing[0]}, one of {len(missing)} missing of {path}: correct it.")
+        return [shard for shards in found.values() for shard in shards]
     if path.is_dir():
         return sorted(path.glob("*.tar"))
     if path.is_file():

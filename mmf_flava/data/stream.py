@@ -16,6 +16,7 @@ from mmf_flava.data.collate import collate
 from mmf_flava.data.order import Order, sample_generator
 from mmf_flava.data.record import BadRecord
 from mmf_flava.errors import UserError
+from mmf_flava.files.download import is_remote
 
 BAD_IN_A_ROW = 100  # bad records one after another before we say that the data are broken
 
@@ -129,7 +130,8 @@ class StreamBuilder(BaseDatasetBuilder):
             return
         if recipe != "demo":
             raise UserError(f"dataset_config.{self.NAME}.build is {recipe!r}; it can be null or demo.")
-        if all(path.exists() for split in ("train", "val", "test") for path in self.paths(config, split)):
+        listed = [path for split in ("train", "val", "test") for path in self.paths(config, split)]
+        if all(isinstance(path, str) or path.exists() for path in listed):
             return
         from mmf_flava.data.build.demo import build_demo, read_manifest
 
@@ -157,7 +159,7 @@ class StreamBuilder(BaseDatasetBuilder):
             hint = f"`{command}` makes the demo's data" if config.get("build") == "demo" else "correct the path"
             raise UserError(f"dataset_config.{self.NAME}.splits.{dataset_type}: {error} To mend it, {hint}.") from error
 
-    def open(self, config: Any, dataset_type: str, paths: list[Path]) -> StreamDataset:
+    def open(self, config: Any, dataset_type: str, paths: list[str | Path]) -> StreamDataset:
         """The dataset over paths that the YAML lists for a split."""
         raise NotImplementedError
 
@@ -165,8 +167,8 @@ class StreamBuilder(BaseDatasetBuilder):
         """MMF asks every builder; FLAVA's models need nothing from the data's side."""
 
     @staticmethod
-    def paths(config: Any, dataset_type: str) -> list[Path]:
-        """The paths listed for a split, below data_dir unless absolute."""
+    def paths(config: Any, dataset_type: str) -> list[str | Path]:
+        """The paths listed for a split, below data_dir unless absolute; addresses as they are."""
         listed = (config.get("splits") or {}).get(dataset_type) or []
         root = Path(config.data_dir).expanduser()
-        return [root / path for path in ([listed] if isinstance(listed, str) else listed)]
+        return [path if is_remote(path) else root / path for path in ([listed] if isinstance(listed, str) else listed)]

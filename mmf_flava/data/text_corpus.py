@@ -14,6 +14,7 @@ from mmf.common.registry import registry
 from mmf_flava.data.stream import StreamBuilder, StreamDataset
 from mmf_flava.data.token_files import TokenFile
 from mmf_flava.errors import UserError
+from mmf_flava.files.download import is_remote
 
 
 class TextCorpusDataset(StreamDataset):
@@ -25,10 +26,12 @@ class TextCorpusDataset(StreamDataset):
 
     NEEDS = ("text_processor",)
 
-    def __init__(self, config: Any, dataset_type: str, paths: Sequence[Path]):
+    def __init__(self, config: Any, dataset_type: str, paths: Sequence[str | Path]):
         block_size = int(config.get("block_size", 512))
         if block_size < 3:
             raise UserError(f"block_size is {block_size}; a block needs room for [CLS], one token and [SEP].")
+        for path in filter(is_remote, paths):
+            raise UserError(f"{path} is remote, but token folders are read from disk: download it and name the folder.")
         self.files = [TokenFile(path) for path in paths]
         self.span = block_size - 2
         self._starts = [0]
@@ -71,5 +74,5 @@ class TextCorpusBuilder(StreamBuilder):
 
     NAME = "ccnews_bookcorpus"
 
-    def open(self, config: Any, dataset_type: str, paths: list[Path]) -> TextCorpusDataset:
+    def open(self, config: Any, dataset_type: str, paths: list[str | Path]) -> TextCorpusDataset:
         return TextCorpusDataset(config, dataset_type, paths)

@@ -10,7 +10,7 @@ import pytest
 
 from mmf_flava.data import shard_index, shards
 from mmf_flava.data.record import BadRecord, Record
-from mmf_flava.data.shard_index import read_index_header, split_member_name
+from mmf_flava.data.shard_index import read_index, split_member_name
 from mmf_flava.data.shards import ShardReader, ShardWriter
 from mmf_flava.errors import UserError
 
@@ -61,7 +61,7 @@ def test_a_foreign_tar_with_uneven_records_is_read(tmp_path):
 def test_the_index_is_mapped_and_written_once(two, monkeypatch):
     monkeypatch.setattr(shard_index, "scan_shard", lambda path: pytest.fail("the shard was scanned again"))
     reader = ShardReader(two)
-    assert reader._rows == {}, "opening reads headers only"
+    assert not reader._rows, "opening reads headers only"
     assert reader[0].key == "000"
     assert isinstance(reader._rows[0].base, np.memmap)
 
@@ -76,7 +76,7 @@ def test_a_missing_or_stale_index_is_made_anew(two):
     os.utime(index, ns=(0, 0))
     assert [ShardReader(two)[n].key for n in range(4)] == ["010", "011", "012", "013"]
     index.write_bytes(index.read_bytes()[:-1])
-    assert read_index_header(two[0]) is None
+    assert read_index(two[0]) is None
     assert len(ShardReader(two)) == 6
 
 
@@ -84,9 +84,9 @@ def test_a_copy_with_other_times_keeps_its_index(two):
     later = time.time_ns()
     os.utime(two[0], ns=(later, later))
     os.utime(two[0].with_name("a.tar.index"), ns=(later + 10**9, later + 10**9))
-    assert read_index_header(two[0]) is not None
+    assert read_index(two[0]) is not None
     os.utime(two[0], ns=(later + 2 * 10**9, later + 2 * 10**9))
-    assert read_index_header(two[0]) is None
+    assert read_index(two[0]) is None
 
 
 def test_a_changed_byte_is_noticed(two):
@@ -178,6 +178,6 @@ def test_a_member_that_comes_twice_counts_once(tmp_path):
 def test_what_vanishes_while_a_run_goes_on_costs_its_records_only(two, lost):
     reader = ShardReader(two)
     two[0].with_name(lost).unlink()
-    with pytest.raises(BadRecord, match="cannot be opened"):
+    with pytest.raises(BadRecord, match=r"cannot be (opened|read)"):
         reader[0]
     assert reader[4].key == "004"

@@ -1,13 +1,10 @@
 """Finding, downloading and reading weights; what is refused, and that nothing of it was executed."""
 
 import argparse
-import hashlib
-import http.server
 import json
 import pickle
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -19,7 +16,6 @@ from mmf_flava import Flava, load_pretrained
 from mmf_flava.config.model import FlavaConfig
 from mmf_flava.config.run import CheckpointConfig
 from mmf_flava.errors import UserError
-from mmf_flava.models.files.download import fetch
 from mmf_flava.models.files.sources import find, read_weights
 from mmf_flava.models.pretrained import load_weights
 from mmf_flava.training.checkpoint import CheckpointFolder, start
@@ -172,77 +168,23 @@ def test_a_checkpoint_of_a_run_says_its_sizes(tiny, tmp_path):
 # ---------------------------------------------------------------------- the network
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Files by path; counts what was asked, may cut the connection, redirects as the hub does."""
-
-    def __init__(self, files):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.asked, self.cut_after, self.etag = files, [], None, {}
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        server = self.server
-        path = self.path.partition("?")[0]
-        if path not in server.files:
-            self.send_error(404)
-            return
-        server.asked.append((path, self.headers.get("Range")))
-        if path in server.etag and not self.path.endswith("?stored"):  # as the hub: the checksum, then the storage
-            self.send_response(302)
-            self.send_header("Location", f"{path}?stored")
-            self.send_header("X-Linked-Etag", f'"{server.etag[path]}"')
-            self.end_headers()
-            return
-        content = server.files[path]
-        begin = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-")) if self.headers["Range"] else 0
-        self.send_response(206 if begin else 200)
-        self.send_header("Content-Length", str(len(content) - begin))
-        self.send_header("ETag", '"version-1"')
-        self.end_headers()
-        end, server.cut_after = server.cut_after or len(content), None
-        self.wfile.write(content[begin:end])
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def server(monkeypatch):
-    server = Server({})
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    monkeypatch.setenv("HF_ENDPOINT", server.url)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    yield server
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("MMF_CACHE_DIR", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 def serve(server, folder, name):
     for file in Path(folder).iterdir():
         server.files[f"/{name}/resolve/main/{file.name}"] = file.read_bytes()
 
 
-def test_a_hub_name_is_downloaded_once(server, cache, folder, theirs, capfd):
+def test_a_hub_name_is_downloaded_once(server, downloads, folder, theirs, capfd):
     serve(server, folder, "facebook/flava-full")
     same(load_pretrained("facebook/flava-full"), theirs)
     assert "model.safetensors: 100%" in capfd.readouterr().err  # the progress bar
     server.shutdown()  # no network any more
     server.server_close()
     same(load_pretrained("facebook/flava-full"), theirs)
-    assert {file.name for file in cache.rglob("*") if file.is_file()} >= {"model.safetensors", "config.json"}
-    assert not list(cache.rglob("*.part"))
+    assert {file.name for file in downloads.rglob("*") if file.is_file()} >= {"model.safetensors", "config.json"}
+    assert not list(downloads.rglob("*.part"))
 
 
-def test_a_hub_name_with_shards_and_a_revision(server, cache, theirs, tmp_path):
+def test_a_hub_name_with_shards_and_a_revision(server, downloads, theirs, tmp_path):
     theirs.save_pretrained(tmp_path / "sharded", max_shard_size="50KB")
     for file in (tmp_path / "sharded").iterdir():
         server.files[f"/me/flava/resolve/v2/{file.name}"] = file.read_bytes()
@@ -251,47 +193,12 @@ def test_a_hub_name_with_shards_and_a_revision(server, cache, theirs, tmp_path):
         load_pretrained("me/nothing")
 
 
-def test_an_address(server, cache, theirs, tmp_path):
+def test_an_address(server, downloads, theirs, tmp_path):
     torch.save(theirs.state_dict(), tmp_path / "x.pt")
     server.files["/some/x.pt"] = (tmp_path / "x.pt").read_bytes()
     same(load_pretrained(f"{server.url}/some/x.pt", num_heads=4), theirs)
     with pytest.raises(UserError, match="404"):
         load_pretrained(f"{server.url}/some/y.pt?token=secret")
-
-
-def test_a_checksum_is_checked(server, cache):
-    server.files["/a.bin"] = b"content"
-    good, bad = hashlib.sha256(b"content").hexdigest(), hashlib.sha256(b"else").hexdigest()
-    with pytest.raises(UserError, match="hashes to sha256"):
-        fetch(f"{server.url}/a.bin", sha256=bad)
-    assert not [file for file in cache.rglob("a.bin*") if file.suffix != ".lock"]
-    assert fetch(f"{server.url}/a.bin", sha256=good.upper()).read_bytes() == b"content"
-    with pytest.raises(UserError, match="cached copy"):
-        fetch(f"{server.url}/a.bin", sha256=bad)
-
-
-def test_the_hubs_own_checksum_is_checked(server, cache):
-    server.files["/a.bin"] = b"content"
-    server.etag["/a.bin"] = hashlib.sha256(b"other").hexdigest()
-    with pytest.raises(UserError, match="hashes to sha256"):
-        fetch(f"{server.url}/a.bin")
-    server.etag["/a.bin"] = hashlib.sha256(b"content").hexdigest()
-    assert fetch(f"{server.url}/a.bin").read_bytes() == b"content"
-
-
-def test_a_download_goes_on_where_it_was_cut_off(server, cache):
-    content = bytes(range(256)) * 10_000
-    server.files["/big.bin"], server.cut_after = content, 1_500_000
-    with pytest.raises(UserError, match="goes on"):
-        fetch(f"{server.url}/big.bin")
-    assert not [file for file in cache.rglob("big.bin")]  # never a half file under the whole name
-    assert fetch(f"{server.url}/big.bin").read_bytes() == content
-    assert ("/big.bin", "bytes=1500000-") in server.asked
-
-
-def test_no_network_is_a_sentence(server, cache):
-    with pytest.raises(UserError, match=r"cannot be reached.*local copy"):
-        fetch("http://127.0.0.1:9/x.pt")
 
 
 # ---------------------------------------------------------------------- malice

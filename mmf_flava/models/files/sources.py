@@ -13,7 +13,8 @@ from torch import Tensor
 
 from mmf_flava.config.model import FlavaConfig
 from mmf_flava.errors import UserError
-from mmf_flava.models.files.download import HUB_NAME, NotThere, cached, fetch, hub_url
+from mmf_flava.files.download import HUB_NAME, cached, fetch, hub_url
+from mmf_flava.files.faults import NotThere
 from mmf_flava.models.files.weight_files import SUFFIXES, WHOLE_AND_INDEX, read_tensors, shard_files, weight_file
 from mmf_flava.models.interop.names import to_ours
 from mmf_flava.models.interop.sizes import from_hugging_face, from_plain, from_tensors

@@ -1,0 +1,1 @@
+"""Files from elsewhere: downloads, and the folder in which they stay."""
