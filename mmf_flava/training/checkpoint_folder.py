@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from mmf_flava.errors import UserError
-from mmf_flava.models.files.checksums import CHECKSUMS, Damaged, seal, sha256, verify
+from mmf_flava.models.files.checksums import CHECKSUMS, Damaged, seal, sha256, verify, verify_file
 from mmf_flava.training.checkpoint import Snapshot
 from mmf_flava.training.disk import reason_and_remedy
 
@@ -217,6 +217,21 @@ class CheckpointFolder:
         return UserError(
             f"The checkpoint of update {update} could not be written to {self.folder} ({reason}): {remedy}; then {on}."
         )
+
+
+def demand_whole(path: Path) -> None:
+    """Returns if a checkpoint that a recipe names, its folder or a file in it, is as it was written.
+
+    Raises:
+        UserError: it is not; another one is not taken instead.
+    """
+    try:
+        (verify if path.is_dir() else verify_file)(path)
+    except Damaged as error:
+        raise UserError(
+            f"checkpoint.resume_file: {error} Name another one; weights that are no checkpoint of this version need "
+            "checkpoint.resume_pretrained: true."
+        ) from None
 
 
 def _announcement(path: Path) -> str:

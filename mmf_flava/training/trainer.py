@@ -17,9 +17,8 @@ from mmf_flava.data.sampling import MultitaskLoader, Ratios, RoundRobin, Strateg
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.suite import EvaluationSuite, SplitResult
 from mmf_flava.losses.ranks import world_size
-from mmf_flava.models.files.checksums import verify, verify_file
 from mmf_flava.training.checkpoint import load_model, load_state, restore_rng, rng_state, start
-from mmf_flava.training.checkpoint_folder import CheckpointFolder
+from mmf_flava.training.checkpoint_folder import CheckpointFolder, demand_whole
 from mmf_flava.training.disk import told
 from mmf_flava.training.lock import RunLock
 from mmf_flava.training.monitor import Monitor
@@ -140,7 +139,7 @@ class FlavaTrainer:
                     f"checkpoint.resume_file: there is no {path}; weights from the hub, from an address or with other "
                     "names than ours need checkpoint.resume_pretrained: true."
                 )
-            (verify if path.is_dir() else verify_file)(path)
+            demand_whole(path)
         if path is None:
             if wishes.resume:
                 mmf_api.log(f"checkpoint.resume: no checkpoint in {self.checkpoints.folder} yet, starting anew.")

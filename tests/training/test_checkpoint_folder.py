@@ -8,7 +8,7 @@ from torch import nn
 
 from mmf_flava.errors import UserError
 from mmf_flava.training.checkpoint import Snapshot
-from mmf_flava.training.checkpoint_folder import CheckpointFolder
+from mmf_flava.training.checkpoint_folder import CheckpointFolder, demand_whole
 
 
 def toy():
@@ -109,6 +109,22 @@ def test_none_that_is_whole_is_refused_and_not_taken_for_a_new_run(tmp_path):
     path.rmdir()
     with pytest.raises(UserError, match="latest names one that is gone"):
         folder.latest()
+
+
+def test_one_that_is_named_is_refused_and_not_replaced(tmp_path):
+    folder = CheckpointFolder(tmp_path)
+    for update in (1, 2):
+        path = folder.save(update, *toy(), {})
+    demand_whole(path)
+    flip(path / "optimizer.safetensors")
+    demand_whole(path / "model.safetensors")
+    with pytest.raises(UserError, match=r"resume_file: .*optimizer\.safetensors is damaged.* Name another one"):
+        demand_whole(path)
+    flip(path / "model.safetensors")
+    with pytest.raises(UserError, match=r"resume_file: .*model\.safetensors is damaged"):
+        demand_whole(path / "model.safetensors")
+    with pytest.raises(UserError, match=r"no whole checkpoint.*resume_pretrained"):
+        demand_whole(tmp_path)
 
 
 def test_a_damaged_pointer_costs_nothing(tmp_path):
