@@ -27,9 +27,9 @@ def decode(record: Record, side: int) -> Image.Image:
     """
     data = next((record.parts[extension] for extension in IMAGE_EXTENSIONS if extension in record.parts), None)
     if data is None:
-        raise BadRecord(Reason.NO_IMAGE, f"{record.key}: no image among the parts {sorted(record.parts)}")
+        raise BadRecord(Reason.NO_IMAGE, f"{record.key}: no image among the parts {sorted(record.parts)}", record.key)
     if not data:
-        raise BadRecord(Reason.EMPTY_IMAGE, f"{record.key}: the image has no bytes")
+        raise BadRecord(Reason.EMPTY_IMAGE, f"{record.key}: the image has no bytes", record.key)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -40,7 +40,7 @@ def decode(record: Record, side: int) -> Image.Image:
         return _eight_bits(picture)
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, ...
         reason = _reason(error)
-        raise BadRecord(reason, f"{record.key}: {reason} ({type(error).__name__}: {error})") from error
+        raise BadRecord(reason, f"{record.key}: {reason} ({type(error).__name__}: {error})", record.key) from error
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:

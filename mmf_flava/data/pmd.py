@@ -75,15 +75,22 @@ def describe(record: Record) -> tuple[list[str], int]:
         if "json" in record.parts:
             data = json.loads(record.parts["json"])
             found = data.get("captions") or [data.get("caption")]
-            captions = [caption for caption in found if isinstance(caption, str) and caption.strip()]
+            captions = [clean for caption in found if isinstance(caption, str) and (clean := _printable(caption))]
             label = int(data.get("label", -1))
         if not captions and "txt" in record.parts:
-            captions = [record.parts["txt"].decode().strip()]
+            captions = [_printable(record.parts["txt"].decode())]
     except (ValueError, TypeError, AttributeError) as error:
-        raise BadRecord(Reason.UNREADABLE_CAPTION, f"{record.key}: unreadable description ({error})") from error
+        raise BadRecord(
+            Reason.UNREADABLE_CAPTION, f"{record.key}: unreadable description ({error})", record.key
+        ) from error
     if not captions or not captions[0]:
-        raise BadRecord(Reason.NO_CAPTION, f"{record.key}: no caption")
+        raise BadRecord(Reason.NO_CAPTION, f"{record.key}: no caption", record.key)
     return captions, label
+
+
+def _printable(caption: str) -> str:
+    """Without NULs and lone surrogates, which no tokenizer and no file of ours could take, and white space around."""
+    return caption.replace("\0", " ").encode("utf-8", "ignore").decode().strip()
 
 
 @registry.register_builder("pmd")

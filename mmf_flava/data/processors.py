@@ -16,13 +16,13 @@ from PIL import Image
 from torch import Tensor
 
 from mmf_flava.config.schema import one_of
+from mmf_flava.data.crops import CROP_ASPECT, Box, Crops, random_crop
 from mmf_flava.data.masking import REPLACEMENTS, block_mask, mask_tokens
 from mmf_flava.data.tokenizer import continuation_table, load_tokenizer, special_ids, vocabulary_hash
 from mmf_flava.errors import UserError
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-CROP_ASPECT = (3 / 4, 4 / 3)
 
 
 @registry.register_processor("flava_image")
@@ -54,7 +54,8 @@ class FlavaImageProcessor(BaseProcessor):
         self.grid = (side, side)
         mean = np.array(config.get("mean") or CLIP_MEAN, dtype=np.float32)
         std = np.array(config.get("std") or CLIP_STD, dtype=np.float32)
-        self._scale, self._shift = (1 / (255 * std))[:, None, None], (-mean / std)[:, None, None]
+        self._scale = torch.from_numpy(1 / (255 * std))[:, None, None]
+        self._shift = torch.from_numpy(-mean / std)[:, None, None]
         self._check(patch_size)
         largest = max(self.image_size, self.codebook_size or 0)
         # Side to which a JPEG may be decoded at reduced size: the smallest crop still has enough pixels.
@@ -84,10 +85,11 @@ class FlavaImageProcessor(BaseProcessor):
         """
         rng, picture = item["rng"], to_rgb(item["image"])
         box = self._box(picture, item.get("crop_rng", rng), item["train"])
-        pixels = _resized(picture, self.image_size, Image.Resampling.BICUBIC, box)
-        sample = {"image": torch.from_numpy(pixels * self._scale + self._shift)}
+        crops = Crops(picture)
+        pixels = crops.view(box, self.image_size, Image.Resampling.BICUBIC)
+        sample = {"image": _floats(pixels).mul_(self._scale).add_(self._shift)}
         if self.codebook_size is not None and item.get("codebook_view", True):
-            sample["image_for_codebook"] = self._codebook_view(picture, self.codebook_size, box)
+            sample["image_for_codebook"] = self._codebook_view(crops, self.codebook_size, box)
         mask = block_mask(rng, self.grid, self.target, self.min_block, exact=self.exact)
         sample["image_patch_mask"] = torch.from_numpy(mask)
         return sample
@@ -99,8 +101,9 @@ class FlavaImageProcessor(BaseProcessor):
         if self.codebook_size is None:
             raise UserError("flava_image: codebook_size is null, so there is no view to make codes of.")
         picture = to_rgb(picture)
+        crops = Crops(picture)
         return [
-            self._codebook_view(picture, self.codebook_size, self._box(picture, generator, train))
+            self._codebook_view(crops, self.codebook_size, self._box(picture, generator, train))
             for generator in generators
         ]
 
@@ -109,17 +112,21 @@ class FlavaImageProcessor(BaseProcessor):
         return {
             "codebook_size": self.codebook_size,
             "decode_size": self.decode_size,
+            "boxes": "of whole pixels where an image is shrunk",
             "crop_scale": list(self.crop_scale) if train else None,
         }
 
-    def _box(self, picture: Image.Image, rng: np.random.Generator, train: bool) -> tuple[float, float, float, float]:
+    def _box(self, picture: Image.Image, rng: np.random.Generator, train: bool) -> Box:
         width, height = picture.size
         return random_crop(rng, width, height, self.crop_scale) if train else (0, 0, width, height)
 
     @staticmethod
-    def _codebook_view(picture: Image.Image, side: int, box: tuple[float, float, float, float]) -> Tensor:
-        pixels = _resized(picture, side, Image.Resampling.LANCZOS, box)
-        return torch.from_numpy(pixels * np.float32(1 / 255))
+    def _codebook_view(crops: Crops, side: int, box: Box) -> Tensor:
+        return _floats(crops.view(box, side, Image.Resampling.LANCZOS)).mul_(1 / 255)
+
+
+def _floats(pixels: Tensor) -> Tensor:
+    return pixels.to(torch.float32, memory_format=torch.contiguous_format)
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
@@ -131,33 +138,6 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         white = Image.new("RGBA", picture.size, "white")
         return Image.alpha_composite(white, picture).convert("RGB")
     return picture.convert("RGB")
-
-
-def random_crop(
-    rng: np.random.Generator, width: int, height: int, scale: Sequence[float]
-) -> tuple[float, float, float, float]:
-    """The box (left, top, right, bottom) of a ``RandomResizedCrop``: area and aspect ratio as torchvision draws them.
-
-    Corners are not rounded to pixels, which resizing does not need and which would spoil crops of tiny images.
-    """
-    low, high = math.log(CROP_ASPECT[0]), math.log(CROP_ASPECT[1])
-    for _ in range(10):
-        area = width * height * (scale[0] + (scale[1] - scale[0]) * rng.random())
-        ratio = math.exp(low + (high - low) * rng.random())
-        w, h = math.sqrt(area * ratio), math.sqrt(area / ratio)
-        if w <= width and h <= height:
-            left, top = (width - w) * rng.random(), (height - h) * rng.random()
-            return left, top, min(left + w, width), min(top + h, height)
-    w, h = min(width, height * CROP_ASPECT[1]), min(height, width / CROP_ASPECT[0])  # centre, aspect ratio in bounds
-    return (width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2
-
-
-def _resized(
-    picture: Image.Image, side: int, filter_: Image.Resampling, box: tuple[float, float, float, float]
-) -> np.ndarray:
-    """(3, side, side) uint8: crop and resize in one step, without an image in between."""
-    pixels = np.asarray(picture.resize((side, side), filter_, box=box))
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 @registry.register_processor("flava_text")
@@ -235,7 +215,8 @@ class FlavaTextProcessor(BaseProcessor):
         return torch.from_numpy(ids), torch.from_numpy(mask)
 
     def _ids(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
+        # WordPiece takes words of up to 100 characters; what lies beyond could not come into the sample
+        return self.tokenizer.encode(text[: 101 * self.max_length], add_special_tokens=False).ids
 
     def _with_ends(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         kept = ids[: self.max_length - 2]

@@ -24,11 +24,14 @@ class Reason(StrEnum):
 
 
 class BadRecord(Exception):
-    """One record cannot be read or decoded. Datasets replace it by another one; it never stops a run by itself."""
+    """One record cannot be read or decoded. Datasets replace it by another one; it never stops a run by itself.
 
-    def __init__(self, reason: Reason, message: str):
-        super().__init__(reason, message)
-        self.reason, self.message = reason, message
+    ``key`` is the record's, where it is known.
+    """
+
+    def __init__(self, reason: Reason, message: str, key: str | None = None):
+        super().__init__(reason, message, key)
+        self.reason, self.message, self.key = reason, message, key
 
     def __str__(self) -> str:
         return self.message

@@ -56,7 +56,7 @@ class ImageFolder:
             try:
                 parts[extension] = (self.root / key).read_bytes()
             except OSError as error:
-                raise BadRecord(Reason.VANISHED, f"{self.root / key} cannot be read: {error}") from error
+                raise BadRecord(Reason.VANISHED, f"{self.root / key} cannot be read: {error}", key) from error
         number = self._numbers.get(key.split(os.sep)[0]) if os.sep in key else None
         if number is not None and (only is None or "cls" in only):
             parts["cls"] = str(number).encode()

@@ -118,10 +118,10 @@ class ShardReader:
             try:
                 data = os.pread(self._file(shard), size, offset)
             except OSError as error:
-                raise BadRecord(Reason.VANISHED, f"{self.paths[shard]} cannot be read: {error}") from error
+                raise BadRecord(Reason.VANISHED, f"{self.paths[shard]} cannot be read: {error}", key) from error
             if len(data) != size or zlib.crc32(data) != checksum:
                 message = f"{self.paths[shard]}: bytes of {key}.{extension} differ from the index"
-                raise BadRecord(Reason.CHANGED, message)
+                raise BadRecord(Reason.CHANGED, message, key)
             parts[extension] = data
         return Record(key, parts)
 

@@ -1,6 +1,5 @@
 """What the three datasets share: the endless stream of samples, replacement of bad records, and their builder."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,6 @@ from mmf_flava.data.order import Order, sample_generator
 from mmf_flava.data.record import BadRecord
 from mmf_flava.errors import UserError
 
-logger = logging.getLogger(__name__)
-
 BAD_IN_A_ROW = 100  # bad records one after another before we say that the data are broken
 
 
@@ -30,6 +27,8 @@ class StreamDataset(BaseDataset):
     after any restart. Training data are shuffled anew every epoch; others keep the order of the file, and epoch 1
     repeats epoch 0 to the bit.
 
+    A bad record is replaced by the next good one; ``replaced`` of a sample says which and why, for ``Quarantine``.
+
     Subclasses give ``_sample(record number, rng)``.
     """
 
@@ -39,8 +38,13 @@ class StreamDataset(BaseDataset):
         self.seed = _training_seed()
         self.size = size
         self.order = Order(size, self.seed, shuffle=self.training, block_size=block_size)
-        self.bad_records = 0
+        self.max_bad_share = self._share(config.get("max_bad_share", 0.01))
         self._stream = crc32(name.encode())
+
+    def _share(self, share: Any) -> float | None:
+        if share is not None and not (isinstance(share, int | float) and 0 <= share <= 1):
+            raise UserError(f"dataset_config.{self.name}.max_bad_share is {share!r}; it is a share in [0, 1], or null.")
+        return share
 
     def __len__(self) -> int:
         return self.size
@@ -53,25 +57,25 @@ class StreamDataset(BaseDataset):
         # Outside training epoch 1 is epoch 0 again: the same masks at every evaluation.
         number = n if self.training else first
         tries = min(BAD_IN_A_ROW, self.size)
+        replaced: list[dict[str, Any]] = []
         for attempt in range(tries):
             index = (first + attempt) % self.size
             try:
-                return Sample(self._sample(index, sample_generator(self.seed, number, self._stream)))
+                sample = self._sample(index, sample_generator(self.seed, number, self._stream))
+                return Sample({**sample, "replaced": replaced})
             except BadRecord as error:
-                self._note(error)
+                name = error.key or f"record {index}"
+                replaced.append(
+                    {"sample_id": name, "record": index, "reason": error.reason.value, "message": str(error)}
+                )
         raise UserError(
             f"dataset {self.name} ({self.dataset_type}): {tries} records in a row, from number {first} on, "
-            "cannot be used; the last reason is in the log. Build these data again."
+            f"cannot be used; the last one: {replaced[-1]['message']}. Build these data again."
         )
 
     def _sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """The sample made of record ``index``; raises BadRecord when that record cannot be used."""
         raise NotImplementedError
-
-    def _note(self, error: BadRecord) -> None:
-        self.bad_records += 1
-        if self.bad_records == 1:
-            logger.warning("%s: replaced by the next record: %s (said once a worker)", self.name, error)
 
     def collate(self, samples: Sequence[Mapping[str, Any]]) -> SampleList:
         """A batch of samples; see ``collate.collate``."""
@@ -104,7 +108,8 @@ class StreamBuilder(BaseDatasetBuilder):
     """Loads a dataset from the paths in its YAML section; ``build: demo`` makes the demo's data where they lack.
 
     Keys that all three datasets share: ``data_dir``; ``splits`` {train, val, test: lists of paths below data_dir};
-    ``processors``; ``shuffle_block`` (records a block of the shuffle); ``build`` (null or demo).
+    ``processors``; ``shuffle_block`` (records a block of the shuffle); ``max_bad_share`` (of training samples that
+    bad records may cost, 0.01; null: any); ``build`` (null or demo).
     """
 
     NAME = ""

@@ -1,6 +1,7 @@
 """Everything that a recipe's ``evaluation`` section asks for, on one split."""
 
 from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +45,7 @@ class EvaluationSuite:
 
     Args:
         datasets: split name -> dataset name -> dataset.
+        note: is shown every batch before the model is.
 
     Raises:
         UserError: a section of the recipe that cannot be run, named at once rather than after training.
@@ -56,7 +58,9 @@ class EvaluationSuite:
         batch_size: int,
         num_workers: int,
         device: torch.device,
+        note: Callable[[Any], None] = lambda batch: None,
     ) -> None:
+        self.note = note
         self.config, self.datasets, self.device = config, datasets, device
         self.batch_size, self.num_workers = batch_size, num_workers
         names = sorted({name for split in datasets.values() for name in split})
@@ -99,6 +103,8 @@ class EvaluationSuite:
                     counts[loss] += size
         return {loss: sums[loss] / counts[loss] for loss in sums}
 
-    def batches(self, split: str, name: str) -> Any:
+    def batches(self, split: str, name: str) -> Iterator[Any]:
         """Batches of one dataset of a split, each sample once, in order."""
-        return evaluation_loader(self.datasets[split][name], self.batch_size, self.num_workers)
+        for batch in evaluation_loader(self.datasets[split][name], self.batch_size, self.num_workers):
+            self.note(batch)
+            yield batch

@@ -9,9 +9,21 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from mmf_flava.config.run import ExamplesConfig
+from mmf_flava.data.quarantine import sentence
 from mmf_flava.evaluation.examples import ExampleWriter
 from mmf_flava.evaluation.suite import EvaluationSuite, SplitResult
 from mmf_flava.report import write_report
+
+# what an earlier run may have left here
+OWN = (
+    "metrics.jsonl",
+    "checkpoints",
+    "evaluation.json",
+    "summary.json",
+    "examples",
+    "report.html",
+    "quarantine*.jsonl",
+)
 
 
 class Results:
@@ -26,11 +38,7 @@ class Results:
     def set_aside(self) -> None:
         """Moves an earlier run's metrics and checkpoints to ``previous/``: starting anew must not cost them."""
         previous = self.folder / "previous"
-        found = [
-            self.folder / name
-            for name in ("metrics.jsonl", "checkpoints", "evaluation.json", "summary.json", "examples", "report.html")
-            if (self.folder / name).exists()
-        ]
+        found = [path for name in OWN for path in sorted(self.folder.glob(name))]
         if not found:
             return
         place = next(p for n in itertools.count(1) if not (p := previous / str(n)).exists())
@@ -89,6 +97,8 @@ class Results:
                 for name, first in sorted(self.first_losses.items())
             )
             lines.append(f"Losses, first to last: {changes}.")
+            for name, reasons in s["bad_records"].items():
+                lines.append(f"Bad records of {name}, replaced by others: {sentence(reasons)}; see quarantine.jsonl.")
         if (zero_shot := result.zero_shot) is not None:
             lines.append(
                 f"Zero-shot accuracy {zero_shot.accuracy:.4f} on {len(zero_shot.targets)} held-out images "

@@ -13,6 +13,7 @@ from mmf.common.registry import registry
 
 import mmf_flava
 from mmf_flava.compat import mmf_api
+from mmf_flava.data.quarantine import BadRecords, Quarantine, counts
 from mmf_flava.data.sampling import MultitaskLoader, Ratios, RoundRobin, Strategy
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.suite import EvaluationSuite, SplitResult
@@ -72,6 +73,7 @@ class FlavaTrainer:
             self.config.training.batch_size,
             self.config.training.num_workers,
             self.device,
+            lambda batch: self.quarantine.note(batch),
         )
         if self.trains:
             best, losses = self.config.training.early_stop, self.model.settings.losses  # type: ignore[union-attr]
@@ -196,6 +198,8 @@ class FlavaTrainer:
             if self.num_updates == 0:
                 self.results.set_aside()
             self.results.write_config(self.config)
+        wait_for_all()
+        self._open_quarantine()
         parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         mmf_api.log(
             f"Training {parameters:,} parameters on {', '.join(self.settings.datasets)}, updates {self.num_updates} to "
@@ -214,10 +218,17 @@ class FlavaTrainer:
                 self._after_update(progress)
         self.checkpoints.wait()
         self.seconds = progress.seconds
+        bad = {key: reason for part in gather_objects(self.quarantine.found) for key, reason in part.items()}
         if self.rank == 0:
             with told(self.folder):
-                self._final(parameters)
+                self._final(parameters, bad)
         wait_for_all()
+
+    def _open_quarantine(self) -> None:
+        """Each process notes the bad records of its own batches, in a file of its own."""
+        file = f"quarantine_{self.rank}.jsonl" if self.rank else "quarantine.jsonl"
+        limits = {name: dataset.max_bad_share for name, dataset in self.datasets["train"].items()}
+        self.quarantine = Quarantine(self.folder / file, limits)
 
     def _update(self, batches: Any, progress: Progress) -> None:
         frequency = self.settings.training.update_frequency
@@ -225,6 +236,7 @@ class FlavaTrainer:
             began = time.perf_counter()
             _, batch = next(batches)
             waited = time.perf_counter() - began
+            self.quarantine.note(batch)
             losses = self.updater.accumulate(batch.to(self.device), last=number == frequency)
             progress.batch(losses, len(batch["sample_id"]), waited)
         self.updater.step()
@@ -268,9 +280,10 @@ class FlavaTrainer:
 
     # ------------------------------------------------------------------ results
 
-    def _final(self, parameters: int) -> None:
+    def _final(self, parameters: int, bad: BadRecords) -> None:
         began = time.perf_counter()
         test = self.suite.run(self.model, "test")
+        bad = {**bad, **self.quarantine.found}
         if (examples := self.settings.evaluation.examples) is not None:
             self.results.write_examples(self.model.eval(), self.suite, examples)
         self.results.write_summary(
@@ -284,6 +297,7 @@ class FlavaTrainer:
                 "datasets": self.settings.datasets,
                 "device": str(self.device),
                 "precision": self.settings.training.precision,
+                "bad_records": counts(bad),
                 "evaluation_seconds": round(time.perf_counter() - began, 1),
                 "version": mmf_flava.__version__,
             }
@@ -294,6 +308,7 @@ class FlavaTrainer:
         """Evaluates the loaded model on the test split (``val`` in ``run_type``: on that one); predicts if asked."""
         if self.rank > 0:
             return
+        self._open_quarantine()
         split = "val" if "val" in self.config.run_type and "test" not in self.config.run_type else "test"
         if self.config.evaluation.predict:
             result = self.suite.run(self.model, split)

@@ -99,13 +99,21 @@ class Numbers(StreamDataset):
         return {"sample_id": str(index), "value": int(rng.integers(10**9))}
 
 
-def test_bad_records_are_replaced_by_the_next_good_one(caplog):
+def test_bad_records_are_replaced_by_the_next_good_one():
     dataset = Numbers({3, 4, 9})
     found = [dataset[n]["sample_id"] for n in range(10)]
     assert found == ["0", "1", "2", "5", "5", "5", "6", "7", "8", "0"]
-    assert dataset.bad_records == 4
-    assert len(caplog.records) == 1
+    assert [[entry["record"] for entry in dataset[n]["replaced"]] for n in (2, 3, 4, 9)] == [[], [3, 4], [4], [9]]
+    named = {"sample_id": "record 4", "record": 4, "reason": "no image", "message": "number 4"}
+    assert dataset[4]["replaced"] == [named]
     assert dataset[3] == Numbers({3, 4})[3]
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, "all"])
+def test_a_share_of_bad_records_that_cannot_be(config, load, share):
+    config.dataset_config.pmd.max_bad_share = share
+    with pytest.raises(UserError, match="max_bad_share"):
+        load("pmd")
 
 
 def test_nothing_but_bad_records():

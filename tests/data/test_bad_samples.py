@@ -1,0 +1,151 @@
+"""More than thirty kinds of bad sample in one shard: none stops a run, none is silent, none costs its neighbours."""
+
+import io
+import json
+import os
+import tarfile
+from collections import Counter
+from math import ceil
+
+import pytest
+import torch
+
+from mmf_flava.data.processors import CLIP_MEAN, CLIP_STD
+from mmf_flava.data.quarantine import Quarantine, counts
+from mmf_flava.data.sampling import MultitaskLoader, RoundRobin
+from mmf_flava.data.shards import ShardReader
+from tests.data.bad_samples import CAPTION, RED, encoded, records, red
+
+CHANGED = "changed bytes"
+
+
+def add(tar, name, data):
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
+
+
+@pytest.fixture(scope="module")
+def shard(tmp_path_factory):
+    """(shard, name -> reason or ""): each record of ``records`` with a good one behind it, then what only tars have."""
+    path = tmp_path_factory.mktemp("bad") / "00000.tar"
+    good = {"jpg": encoded(red(), "JPEG"), "json": CAPTION}
+    expected = {}
+    with tarfile.open(path, "w") as tar:
+        for number, (name, (parts, reason)) in enumerate(records().items()):
+            for key, data in ((name, parts), (f"good {number}", good)):
+                for extension, part in data.items():
+                    add(tar, f"{key}.{extension}", part)
+            expected |= {name: reason, f"good {number}": ""}
+        for extension in good:  # interleaved
+            for key in ("left", "right"):
+                add(tar, f"{key}.{extension}", good[extension])
+        add(tar, "left.jpg", b"a member that comes twice")
+        folder, link = tarfile.TarInfo("folder"), tarfile.TarInfo("link.jpg")
+        folder.type, link.type, link.linkname = tarfile.DIRTYPE, tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(folder)
+        tar.addfile(link)
+        for key in ("flipped", "good behind it", "cut"):
+            for extension in good:
+                add(tar, f"{key}.{extension}", good[extension])
+        expected |= {"left": "", "right": "", "flipped": CHANGED, "good behind it": "", "cut": CHANGED}
+    places = {row["key"].decode(): row for row in ShardReader([path])._shard_rows(0)}
+    os.truncate(path, int(places["cut"]["json"]["offset"]) + 5)
+    ShardReader([path])  # makes the index of what is left
+    times = os.stat(path)
+    with open(path, "r+b") as file:
+        file.seek(int(places["flipped"]["jpg"]["offset"]) + 9)
+        file.write(b"!")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # so that the index still seems to be this shard's
+    return path, expected
+
+
+@pytest.fixture
+def open_pmd(config, load, shard):
+    def open_pmd(split):
+        config.dataset_config.pmd.splits[split] = [str(shard[0])]
+        config.dataset_config.pmd.max_bad_share = None
+        return load("pmd", split)
+
+    return open_pmd
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_none_stops_a_run_none_is_silent_none_costs_its_neighbours(open_pmd, shard, tmp_path, workers):
+    expected = shard[1]
+    assert len(expected) == 2 * 33 + 5
+    dataset = open_pmd("train")
+    assert len(dataset) == len(expected)
+    quarantine = Quarantine(tmp_path / "quarantine.jsonl", {})
+    loader = MultitaskLoader({"pmd": dataset}, RoundRobin(["pmd"]), batch_size=8, num_workers=workers)
+    delivered = Counter()
+    for _ in range(ceil(len(dataset) / 8)):
+        _, batch = next(loader)
+        quarantine.note(batch)
+        delivered.update(batch["sample_id"])
+    loader.close()
+    assert set(delivered) == {name for name, reason in expected.items() if not reason}
+    reasons = Counter(reason for reason in expected.values() if reason)
+    assert (
+        counts(quarantine.found)["pmd"]
+        == reasons
+        == {
+            "no caption": 6,
+            "unreadable caption": 3,
+            "not an image": 2,
+            "truncated image": 2,
+            "changed bytes": 2,
+            "damaged image": 1,
+            "empty image": 1,
+            "huge image": 1,
+            "unknown pixel format": 1,
+            "no image": 1,
+        }
+    )
+    named = {
+        (entry["sample_id"], entry["reason"]) for entry in map(json.loads, quarantine.file.read_text().splitlines())
+    }
+    assert named == {(name, reason) for name, reason in expected.items() if reason}
+
+
+def test_what_is_read_is_read_rightly(open_pmd, shard):
+    """The mean colour of the upper and of the lower half, and the caption, of what a person would see."""
+    white, black, grey = (255,) * 3, (0,) * 3, (81,) * 3  # 0.299 * 200 + 0.587 * 30 + 0.114 * 30 = 81
+    unusual = {
+        "grey": (grey, grey),
+        "16 bits": ((200,) * 3, (200,) * 3),
+        "one bit": (white, black),
+        "transparent": (white, white),
+        "exif rotated": (black, white),
+    }
+    dataset = open_pmd("val")
+    samples = {dataset[n]["sample_id"]: dataset[n] for n in range(len(dataset))}
+    mean, std = torch.tensor(CLIP_MEAN)[:, None, None], torch.tensor(CLIP_STD)[:, None, None]
+    for name, reason in shard[1].items():
+        if reason:
+            continue
+        upper, lower = unusual.get(name, (RED, RED))
+        pixels = (samples[name]["image"] * std + mean) * 255
+        near = 12 if name in ("cmyk", "palette", "animated gif") else 4  # these know fewer colours
+        assert (pixels[:, :10].mean((1, 2)) - torch.tensor(upper)).abs().max() < near, name
+        assert (pixels[:, -10:].mean((1, 2)) - torch.tensor(lower)).abs().max() < near, name
+        ids = samples[name]["input_ids"].tolist()
+        words = dataset.text_processor.tokenizer.encode("a red square", add_special_tokens=False).ids
+        assert ids[1:-1][: len(words)] == words, name
+
+
+def test_a_folder_of_images_does_the_same(config, load, tmp_path):
+    """In an image folder a file may also vanish while a run goes on."""
+    for name, data in {"a": encoded(red(), "JPEG"), "b": b"<html>", "c": encoded(red(), "JPEG")}.items():
+        (tmp_path / "red").mkdir(exist_ok=True)
+        (tmp_path / "red" / f"{name}.jpg").write_bytes(data)
+    config.dataset_config.imagenet.splits.val = [str(tmp_path)]
+    dataset = load("imagenet", "val")
+    (tmp_path / "red" / "c.jpg").unlink()
+    found = [dataset[n] for n in range(3)]
+    assert [sample["sample_id"] for sample in found] == ["red/a.jpg"] * 3
+    assert [[entry["reason"] for entry in sample["replaced"]] for sample in found] == [
+        [],
+        ["not an image", "vanished"],
+        ["vanished"],
+    ]
