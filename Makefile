@@ -1,6 +1,7 @@
 # make demo   set up .venv and train FLAVA on two CPU cores in minutes
 # make test   set up the same .venv and run the tests
 # make check  ruff (format and lint), mypy, tests: what a change must pass
+# make chaos  100 SIGKILLs while checkpoints are saved, 200 flipped bits and cut files: about a minute, exit 1 if one is lost
 # make bench  a full-size training step beside its peers, about a quarter of an hour on two cores
 #
 # PYTHON=python3.12 chooses the interpreter (3.11 to 3.13); without it an existing .venv is kept as it is.
@@ -16,7 +17,7 @@ else
 INSTALLED := $(VENV)/installed-$(subst /,_,$(PYTHON))
 endif
 
-.PHONY: demo test check bench help clean
+.PHONY: demo test check chaos bench help clean
 .DELETE_ON_ERROR:
 
 help:
@@ -33,6 +34,9 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+chaos: $(INSTALLED)
+	$(BIN)/python -m tests.faults.chaos
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/step.py

@@ -33,8 +33,10 @@ class TrainingConfig:
 class CheckpointConfig:
     """``checkpoint.*`` beside what MMF's defaults have."""
 
-    # how many of the newest checkpoints stay on disk; -1 keeps all
+    # how many of the newest checkpoints stay on disk, beside the best one; -1 keeps all
     max_to_keep: int = 3
+    # copy the state at once, and write it while training goes on
+    background: bool = False
     # name patterns for pretrained weights: what they may lack, and what they may have beside what is used
     allow_missing: list[str] = field(default_factory=list)
     allow_extra: list[str] = field(default_factory=list)

@@ -1,14 +1,9 @@
-"""Checkpoints: safetensors and JSON, never a pickle; written beside their place and renamed into it.
-
-A run folder holds ``checkpoints/update_00000200/{model,optimizer}.safetensors, state.json`` and ``checkpoints/latest``,
-which names the newest complete one.
-"""
+"""What a checkpoint holds: safetensors and JSON, never a pickle; how it is written and how it is read."""
 
 import base64
 import json
-import os
 import random
-import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,57 +19,45 @@ from mmf_flava.models.files.sources import CONFIG_KEY
 from mmf_flava.models.interop.sizes import to_plain
 from mmf_flava.models.pretrained import load_image_encoder, load_text_encoder, load_weights
 
-LATEST = "latest"
 
+@dataclass
+class Snapshot:
+    """A run between two updates, as it is written.
 
-class CheckpointFolder:
-    """The checkpoints of one run.
-
-    Args:
-        folder: the run's folder; ``checkpoints`` is made inside it.
-        max_to_keep: newest checkpoints that stay, -1 for all.
+    weights, optimizer: tensors by name; metadata: of the weights' file; text: the rest, JSON.
     """
 
-    def __init__(self, folder: str | Path, max_to_keep: int = 3) -> None:
-        self.folder = Path(folder) / "checkpoints"
-        self.max_to_keep = max_to_keep
+    update: int
+    weights: dict[str, Tensor]
+    metadata: dict[str, str]
+    optimizer: dict[str, Tensor]
+    text: str
 
-    def latest(self) -> Path | None:
-        """The newest complete checkpoint, or None where there is none."""
-        pointer = self.folder / LATEST
-        path = self.folder / pointer.read_text().strip() if pointer.is_file() else None
-        return path if path is not None and (path / "state.json").is_file() else None
-
-    def save(self, update: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Path:
-        """Writes a checkpoint; an older one of the same update is replaced, older ones beyond the limit are removed.
-
-        ``state`` is what JSON can hold; ``rng`` in it are the generators of all processes (``rng_state``).
-        """
-        path = self.folder / f"update_{update:08d}"
-        temporary = self.folder / f".{path.name}.writing"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        weights = {k: v.contiguous() for k, v in model.state_dict().items()}
-        save_file(weights, temporary / "model.safetensors", metadata=_metadata(model))
+    @classmethod
+    def of(
+        cls, update: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], copy: bool
+    ) -> "Snapshot":
+        """What ``model`` and ``optimizer`` hold now; with ``copy`` in memory of its own, on the CPU."""
         tensors, description = _flatten_optimizer(optimizer.state_dict())
-        save_file(tensors, temporary / "optimizer.safetensors")
         text = json.dumps({"update": update, "optimizer": description, **state}, indent=1)
-        (temporary / "state.json").write_text(text)
-        for file in temporary.iterdir():
-            _fsync(file)
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(temporary, path)
-        pointer = self.folder / f".{LATEST}.writing"
-        pointer.write_text(path.name)
-        _fsync(pointer)
-        os.replace(pointer, self.folder / LATEST)
-        self._prune()
-        return path
+        take = _copied if copy else torch.Tensor.contiguous
+        return cls(
+            update,
+            {name: take(tensor) for name, tensor in model.state_dict().items()},
+            _metadata(model),
+            {name: take(tensor) for name, tensor in tensors.items()},
+            text,
+        )
 
-    def _prune(self) -> None:
-        if self.max_to_keep > 0:
-            for old in sorted(self.folder.glob("update_*"))[: -self.max_to_keep]:
-                shutil.rmtree(old)
+    def write(self, folder: Path) -> None:
+        """Writes ``model.safetensors``, ``optimizer.safetensors`` and ``state.json`` into ``folder``."""
+        save_file(self.weights, folder / "model.safetensors", metadata=self.metadata)
+        save_file(self.optimizer, folder / "optimizer.safetensors")
+        (folder / "state.json").write_text(self.text, encoding="utf-8")
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def _metadata(model: nn.Module) -> dict[str, str]:
@@ -136,7 +119,7 @@ def start(model: nn.Module, whole: str | None, wishes: CheckpointConfig, cache_d
 
 def load_state(path: Path, optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
     """Loads the optimizer's state of a checkpoint folder, where one is given, and returns ``state.json``."""
-    state = json.loads((path / "state.json").read_text())
+    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
     if optimizer is not None:
         tensors = load_file(path / "optimizer.safetensors")
         optimizer.load_state_dict(_unflatten_optimizer(tensors, state["optimizer"]))
@@ -171,7 +154,7 @@ def _flatten_optimizer(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[s
     for parameter, values in state["state"].items():
         for name, value in values.items():
             if isinstance(value, Tensor):
-                tensors[f"{parameter}.{name}"] = value.contiguous()
+                tensors[f"{parameter}.{name}"] = value
             else:
                 numbers[f"{parameter}.{name}"] = value
     return tensors, {"numbers": numbers, "param_groups": state["param_groups"]}
@@ -183,8 +166,3 @@ def _unflatten_optimizer(tensors: dict[str, Tensor], description: dict[str, Any]
         parameter, _, name = key.partition(".")
         state.setdefault(int(parameter), {})[name] = value
     return {"state": state, "param_groups": description["param_groups"]}
-
-
-def _fsync(file: Path) -> None:
-    with open(file, "rb") as handle:
-        os.fsync(handle.fileno())

@@ -58,6 +58,11 @@ def _check_training(given: Any, training: TrainingConfig, names: list[str]) -> N
     positive(training.update_frequency, "training.update_frequency")
     if training.precision == "fp16":
         raise UserError("training.precision: fp16 is not available in this version; use bf16 or fp32.")
+    if given.early_stop.enabled:
+        raise UserError(
+            "training.early_stop.enabled is not available in this version; the best checkpoint by its criteria is "
+            "kept, and checkpoint.resume_best=true takes it."
+        )
     if given.clip_gradients and training.max_grad_l2_norm is None:
         raise UserError("training.clip_gradients is true; say how far with training.max_grad_l2_norm, e.g. 1.0.")
     if training.sampling.type == "ratios":

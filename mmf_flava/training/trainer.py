@@ -4,6 +4,7 @@
 """
 
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,11 @@ from mmf_flava.data.sampling import MultitaskLoader, Ratios, RoundRobin, Strateg
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.suite import EvaluationSuite, SplitResult
 from mmf_flava.losses.ranks import world_size
-from mmf_flava.training.checkpoint import CheckpointFolder, load_model, load_state, restore_rng, rng_state, start
+from mmf_flava.training.checkpoint import load_model, load_state, restore_rng, rng_state, start
+from mmf_flava.training.checkpoint_folder import CheckpointFolder, demand_whole
+from mmf_flava.training.disk import told
+from mmf_flava.training.lock import RunLock
+from mmf_flava.training.monitor import Monitor
 from mmf_flava.training.progress import Progress
 from mmf_flava.training.results import Results
 from mmf_flava.training.settings import read_settings
@@ -36,7 +41,8 @@ class FlavaTrainer:
         self.settings = read_settings(config)
         self.trains = "train" in config.run_type
         self.folder = Path(mmf_api.save_dir()).absolute()
-        self.checkpoints = CheckpointFolder(self.folder, self.settings.checkpoint.max_to_keep)
+        wishes = self.settings.checkpoint
+        self.checkpoints = CheckpointFolder(self.folder, wishes.max_to_keep, wishes.background, mmf_api.log)
         self.results = Results(self.folder)
         self.num_updates, self.seconds = 0, 0.0
         self.rank = rank()
@@ -45,6 +51,8 @@ class FlavaTrainer:
 
     def load(self) -> None:
         """Builds datasets, model and optimizer, and goes on from a checkpoint where the recipe says so."""
+        if self.trains and self.rank == 0:
+            self.lock = RunLock(self.folder, mmf_api.log)
         training = self.settings.training
         if training.num_threads is not None:
             torch.set_num_threads(training.num_threads)
@@ -67,6 +75,10 @@ class FlavaTrainer:
             self.device,
             lambda batch: self.quarantine.note(batch),
         )
+        if self.trains:
+            best, losses = self.config.training.early_stop, self.model.settings.losses  # type: ignore[union-attr]
+            names = [loss.type for loss in losses]  # type: ignore[union-attr]
+            self.monitor = Monitor(best.criteria, best.minimize, names, self.settings.evaluation)
         self._resume()
 
     def _load_datasets(self) -> None:
@@ -119,7 +131,7 @@ class FlavaTrainer:
 
     def _resume(self) -> None:
         wishes = self.config.checkpoint
-        path = self.checkpoints.latest() if wishes.resume else None
+        path = self._own_checkpoint(wishes.resume_best) if wishes.resume else None
         own = path is not None
         weights_only = wishes.resume_file and wishes.resume_pretrained
         if path is None and wishes.resume_file and not weights_only:
@@ -129,6 +141,7 @@ class FlavaTrainer:
                     f"checkpoint.resume_file: there is no {path}; weights from the hub, from an address or with other "
                     "names than ours need checkpoint.resume_pretrained: true."
                 )
+            demand_whole(path)
         if path is None:
             if wishes.resume:
                 mmf_api.log(f"checkpoint.resume: no checkpoint in {self.checkpoints.folder} yet, starting anew.")
@@ -143,6 +156,13 @@ class FlavaTrainer:
             self._check_vocabularies(state.get("vocabularies", {}), path)
             if not wishes.reset.counts:
                 self._restore_counts(state)
+
+    def _own_checkpoint(self, best: bool) -> Path | None:
+        """Of this run's folder; the first process looks, and all take the same."""
+        path = None
+        if self.rank == 0:
+            path = self.checkpoints.best() if best else self.checkpoints.latest()
+        return gather_objects(path)[0]
 
     def _vocabularies(self) -> dict[str, str]:
         """sha256 of the vocabulary of each dataset with text."""
@@ -161,6 +181,7 @@ class FlavaTrainer:
         self.num_updates, self.seconds = state["update"], state["seconds"]
         self.updater.restore_scheduler(state["scheduler"])
         self.loader.load_state_dict(state["loader"])
+        self.monitor.load_state_dict(state["best"])
         self.results.first_losses, self.results.last_losses = state["losses"]
         if self.rank < len(state["rng"]):  # a process that the saved run did not have starts with its own
             restore_rng(state["rng"][self.rank])
@@ -190,16 +211,17 @@ class FlavaTrainer:
             self.folder, training.max_updates, self.num_updates, self.seconds, training.tensorboard, silent
         )
         self.model.train()
-        with mmf_api.quiet_console():
+        with mmf_api.quiet_console(), told(self.folder), closing(progress):
             batches = iter(self.loader)
             while self.num_updates < training.max_updates:
                 self._update(batches, progress)
                 self._after_update(progress)
-        progress.close()
+        self.checkpoints.wait()
         self.seconds = progress.seconds
         bad = {key: reason for part in gather_objects(self.quarantine.found) for key, reason in part.items()}
         if self.rank == 0:
-            self._final(parameters, bad)
+            with told(self.folder):
+                self._final(parameters, bad)
         wait_for_all()
 
     def _open_quarantine(self) -> None:
@@ -223,7 +245,8 @@ class FlavaTrainer:
 
     def _after_update(self, progress: Progress) -> None:
         training, update = self.config.training, self.num_updates
-        last = update == training.max_updates
+        last, improved = update == training.max_updates, False
+        self.checkpoints.check()
         if update % training.log_interval == 0 or last:
             losses = progress.report(self.updater.learning_rate)
             self.results.note_losses(losses)
@@ -232,26 +255,27 @@ class FlavaTrainer:
                 result = self.suite.run(self.model, "val")
                 progress.write("val", result.figures())
                 mmf_api.log(f"evaluation at update {update}: {result.sentence()}")
-            wait_for_all()
+                improved = self.monitor.improved(result.figures())
+            improved = gather_objects(improved)[0]
             progress.pause()
-        if update % training.checkpoint_interval == 0 or last:
+        if update % training.checkpoint_interval == 0 or last or improved:
             self.seconds = progress.seconds
-            self._save()
+            self._save(improved)
             progress.pause()
 
-    def _save(self) -> None:
+    def _save(self, best: bool) -> None:
         state = {
             "seconds": self.seconds,
             "scheduler": self.updater.scheduler_state(),
             "loader": self.loader.state_dict(),
             "losses": [self.results.first_losses, self.results.last_losses],
+            "best": self.monitor.state_dict(),
             "rng": gather_objects(rng_state()),
             "vocabularies": self._vocabularies(),
             "version": mmf_flava.__version__,
         }
         if self.rank == 0:
-            path = self.checkpoints.save(self.num_updates, self.model, self.updater.optimizer, state)
-            mmf_api.log(f"saved {path}")
+            self.checkpoints.save(self.num_updates, self.model, self.updater.optimizer, state, best)
         wait_for_all()
 
     # ------------------------------------------------------------------ results

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mmf_flava.errors import UserError
+from mmf_flava.models.files.checksums import verify_file
 
 # looked for in this order
 WHOLE_AND_INDEX = (
@@ -36,7 +37,7 @@ def weight_file(folder: Path) -> Path:
                 return folder / name
     pointer = next((p for p in (folder / "latest", folder / "checkpoints" / "latest") if p.is_file()), None)
     if pointer is not None:
-        newest = pointer.read_text().strip()
+        newest = pointer.read_text(errors="replace").partition(" ")[0].strip()
         if Path(newest).name == newest and (file := pointer.parent / newest / "model.safetensors").is_file():
             return file
     files = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file())
@@ -71,6 +72,7 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    verify_file(file)
     try:
         with safe_open(file, framework="pt") as opened:
             return {key: opened.get_tensor(key) for key in opened.keys()}, dict(opened.metadata() or {})  # noqa: SIM118

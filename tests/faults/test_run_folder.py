@@ -1,0 +1,174 @@
+"""Full disks, read-only folders, two jobs in one folder: the old checkpoint stays, a sentence says what to do."""
+
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from safetensors import SafetensorError
+
+from mmf_flava.errors import UserError
+from mmf_flava.training import checkpoint, checkpoint_folder
+from mmf_flava.training.checkpoint_folder import CheckpointFolder
+from mmf_flava.training.disk import told
+from mmf_flava.training.lock import LOCK, RunLock
+from tests.conftest import DEMO, SCRIPTS, SHORT
+from tests.faults.chaos import loaded, save
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+FULL_INSIDE = SafetensorError('I/O error: Os { code: 28, kind: StorageFull, message: "No space left on device" }')
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "call", "error"),
+    [
+        (checkpoint, "save_file", 1, FULL_INSIDE),
+        (checkpoint, "save_file", 2, FULL_INSIDE),
+        (checkpoint_folder, "seal", 1, FULL),
+        *((checkpoint_folder, "_fsync", call, FULL) for call in (1, 2, 6, 7)),
+        (checkpoint_folder, "_announcement", 1, FULL),
+        (checkpoint_folder.os, "replace", 1, FULL),
+        (checkpoint_folder.os, "replace", 2, FULL),
+    ],
+)
+def test_wherever_the_disk_is_full_the_old_checkpoint_stays(tmp_path, monkeypatch, module, name, call, error):
+    """The ``call``-th use of a function fails once; then there is space again."""
+    folder = CheckpointFolder(tmp_path, max_to_keep=1)
+    save(folder, 1)
+    calls, real = [], getattr(module, name)
+
+    def full(*args, **options):
+        calls.append(args)
+        if len(calls) == call:
+            raise error
+        return real(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, full)
+        with pytest.raises(UserError) as caught:
+            save(folder, 2)
+    message = str(caught.value)
+    for words in (
+        "update 2",
+        str(folder.folder),
+        "no space left",
+        "free some space",
+        "update_00000001, which is whole",
+    ):
+        assert words in message
+    assert not list(folder.folder.glob(".update_*"))
+    assert loaded(CheckpointFolder(tmp_path).latest()) >= 1
+    save(folder, 3)
+    assert loaded(folder.latest()) == 3
+    assert sorted(path.name for path in folder.folder.iterdir()) == ["latest", "update_00000003"]
+
+
+def test_a_limit_of_the_system_is_met_in_the_background(tmp_path):
+    """safetensors' own writing fails, in the thread; the next look at it raises."""
+    folder = CheckpointFolder(tmp_path, background=True)
+    save(folder, 1)
+    folder.wait()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        save(folder, 2)
+        deadline = time.monotonic() + 30
+        with pytest.raises(UserError, match=r"update 2 .*file too large.*update_00000001, which is whole"):
+            while time.monotonic() < deadline:
+                folder.check()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    save(folder, 3)
+    folder.wait()
+    assert loaded(folder.latest()) == 3
+
+
+def test_a_read_only_folder(unprivileged):
+    folder = CheckpointFolder(unprivileged, say=lambda _: None)
+    save(folder, 1)
+    folder.folder.chmod(0o555)
+    with pytest.raises(UserError, match=r"update 2 .*permission denied\): make it writable.*update_00000001"):
+        save(folder, 2)
+    folder.folder.chmod(0o755)
+    assert loaded(folder.latest()) == 1
+
+    unprivileged.chmod(0o555)
+    with pytest.raises(
+        UserError, match=r"env\.save_dir: .* cannot be written to \(permission denied\).*choose another"
+    ):
+        RunLock(unprivileged)
+    unprivileged.chmod(0o755)
+
+
+def test_a_full_disk_elsewhere_in_the_folder(tmp_path):
+    sentence = r"metrics\.jsonl cannot be written \(no space left on device\): free some"
+    with pytest.raises(UserError, match=sentence), told(tmp_path):
+        raise OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl")
+    with pytest.raises(FileNotFoundError), told(tmp_path):
+        (tmp_path / "nothing").read_text()
+
+
+HOLDER = """
+import os, sys, time
+from pathlib import Path
+from mmf_flava.training.lock import RunLock
+lock = RunLock(Path(sys.argv[1]))
+worker = os.fork()  # as a data loader's, which lives on for a while when its parent is killed
+if worker:
+    print(worker, flush=True)
+time.sleep(60)
+"""
+
+
+def test_two_jobs_in_one_folder_and_one_that_died(tmp_path):
+    job = subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path], stdout=subprocess.PIPE, text=True)
+    worker = int(job.stdout.readline())
+    try:
+        with pytest.raises(UserError, match=rf"process {job.pid} on .* trains in {tmp_path}; wait for its end, or"):
+            RunLock(tmp_path)
+        job.send_signal(signal.SIGKILL)
+        job.wait()
+        RunLock(tmp_path)
+        assert (tmp_path / LOCK).read_text().startswith(f"process {os.getpid()} on ")
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        job.kill()
+
+
+def test_a_file_system_without_locks_is_told_of(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("mmf_flava.training.lock.fcntl.lockf", no_locks)
+    said = []
+    RunLock(tmp_path, said.append)
+    assert len(said) == 1 and "without locks" in said[0]
+
+
+def test_the_real_command_says_so_too(mmf, cache, tmp_path):
+    """A whole run; then its folder is held; then its disk is full: exit code 2, one sentence, the old checkpoint."""
+    assert mmf("mmf_run", "evaluation.examples=null").returncode == 0
+    more = ["checkpoint.resume=true", "training.max_updates=6"]
+    lock = RunLock(tmp_path / "run")
+    held = mmf("mmf_run", *more)
+    assert held.returncode == 2 and "Traceback" not in held.stderr
+    assert f"process {os.getpid()} on" in held.stderr.strip().splitlines()[-1]
+    lock._file.close()
+
+    size = (tmp_path / "run/checkpoints/update_00000004/model.safetensors").stat().st_size
+    full = subprocess.run(
+        [SCRIPTS / "mmf_run", f"config={DEMO}", *SHORT, f"env.save_dir={tmp_path / 'run'}", *more],
+        env={**os.environ, "MMF_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert full.returncode == 2 and "Traceback" not in full.stderr
+    last = full.stderr.strip().splitlines()[-1]
+    assert "update 6 could not be written" in last and "update_00000004, which is whole" in last
+    assert CheckpointFolder(tmp_path / "run").latest().name == "update_00000004"
