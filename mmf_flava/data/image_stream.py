@@ -24,7 +24,8 @@ from mmf_flava.errors import UserError
 class ImageStreamDataset(StreamDataset):
     """A stream of records with images, whose codes may be cached.
 
-    Keys of the YAML: ``views`` (null: every training sample has a crop of its own; N: one of N fixed crops of its
+    Keys of the YAML: ``image_dir`` (folder of the images that lists name, below data_dir unless absolute; null: each
+    list's own folder); ``views`` (null: every training sample has a crop of its own; N: one of N fixed crops of its
     record, which the sample draws); ``codes`` (null, or what ``mmf_flava.cache_codes`` wrote: a path, or a name below
     data_dir/codes). With codes a training sample brings ``image_codes`` (P,) instead of ``image_for_codebook``.
 
@@ -33,7 +34,9 @@ class ImageStreamDataset(StreamDataset):
     """
 
     def __init__(self, name: str, config: Mapping[str, Any], dataset_type: str, paths: Sequence[Path]):
-        self.records = open_records(paths)
+        images = config.get("image_dir")
+        folder = None if images is None else Path(config["data_dir"]).expanduser() / Path(images).expanduser()
+        self.records = open_records(paths, folder)
         # Images of a folder are sorted by class and cost the same in any order: shuffle them as one block.
         block = config.get("shuffle_block", 1024) if self.records.sequential else len(self.records)
         super().__init__(name, config, dataset_type, len(self.records), block)

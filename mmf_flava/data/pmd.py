@@ -88,7 +88,7 @@ def describe(record: Record) -> tuple[list[str], int]:
 
 @registry.register_builder("pmd")
 class PMDBuilder(StreamBuilder):
-    """Builds ``pmd``; further keys: ``mismatch_probability`` (0.1), ``views`` and ``codes``."""
+    """Builds ``pmd``; further keys: ``mismatch_probability`` (0.1), ``image_dir``, ``views`` and ``codes``."""
 
     NAME = "pmd"
 

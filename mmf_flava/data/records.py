@@ -1,14 +1,13 @@
-"""Opens records wherever they lie: tar shards, or a folder of images sorted into class folders."""
+"""Opens records wherever they lie: tar shards, a folder of images sorted into class folders, or a list of images."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmf_flava.data.record import BadRecord, Reason, Record, Records
+from mmf_flava.data.image_list import LISTS, ImageList
+from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record, Records
 from mmf_flava.data.shards import ShardReader, shard_paths
 from mmf_flava.errors import UserError
-
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
 
 
 class ImageFolder:
@@ -84,11 +83,13 @@ class Concatenated:
         raise IndexError(f"record {index} past the end")
 
 
-def open_records(paths: str | Path | Sequence[str | Path]) -> Records:
+def open_records(paths: str | Path | Sequence[str | Path], images: str | Path | None = None) -> Records:
     """The records at one path or at several, in order.
 
     Args:
-        paths: each a ``.tar`` file, a glob of tar files, a folder of tar files, or a folder of images.
+        paths: each a ``.tar`` file, a glob of tar files, a folder of tar files, a folder of images, or a list of
+            images.
+        images: folder of the images that lists name; None: each list's own folder.
 
     Raises:
         UserError: a path holds neither shards nor images; it names the path and what was looked for.
@@ -104,17 +105,19 @@ def open_records(paths: str | Path | Sequence[str | Path]) -> Records:
         if shards:
             readers.append(ShardReader(shards))
             shards = []
-        readers.append(_open_folder(Path(path)))
+        readers.append(_open_files(Path(path), images))
     if shards:
         readers.append(ShardReader(shards))
     if not readers:
-        raise UserError("No path of records was given: list tar shards or image folders.")
+        raise UserError("No path of records was given: list tar shards, image folders or lists of images.")
     return readers[0] if len(readers) == 1 else Concatenated(readers)
 
 
-def _open_folder(path: Path) -> ImageFolder:
+def _open_files(path: Path, images: str | Path | None) -> ImageFolder | ImageList:
     looked_for = f"looked for *.tar shards and for images ({', '.join(IMAGE_EXTENSIONS)}) in class folders"
     if not path.is_dir():
+        if path.suffix.lower() in LISTS:
+            return ImageList(path, images)
         raise UserError(f"There are no records at {path}: it does not exist; {looked_for}.")
     folder = ImageFolder(path)
     if not len(folder):
