@@ -14,8 +14,9 @@ from mmf.common.registry import registry
 from mmf_flava.config.schema import positive
 from mmf_flava.data import pictures
 from mmf_flava.data.codes import OPENED, CodeFile, codes_folder, view_generator
-from mmf_flava.data.record import Record
-from mmf_flava.data.records import open_records
+from mmf_flava.data.mixture import Part, path_weights
+from mmf_flava.data.record import Record, Records
+from mmf_flava.data.records import joined, open_records
 from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.data.stream import StreamDataset
 from mmf_flava.errors import UserError
@@ -36,10 +37,15 @@ class ImageStreamDataset(StreamDataset):
     def __init__(self, name: str, config: Mapping[str, Any], dataset_type: str, paths: Sequence[Path]):
         images = config.get("image_dir")
         folder = None if images is None else Path(config["data_dir"]).expanduser() / Path(images).expanduser()
-        self.records = open_records(paths, folder)
-        # Images of a folder are sorted by class and cost the same in any order: shuffle them as one block.
-        block = config.get("shuffle_block", 1024) if self.records.sequential else len(self.records)
-        super().__init__(name, config, dataset_type, len(self.records), block)
+        parts = []
+        if path_weights(config, name, dataset_type) is None:
+            self.records = open_records(paths, folder)
+        else:
+            readers = [open_records(path, folder) for path in paths]
+            self.records = joined(readers)
+            parts = [Part(len(reader), _block_size(reader, config)) for reader in readers]
+        block = _block_size(self.records, config)
+        super().__init__(name, config, dataset_type, len(self.records), block, parts)
         views = config.get("views")
         self.views = None if views is None else positive(views, f"dataset_config.{name}.views")
         self.codes: CodeFile | None = None
@@ -104,3 +110,8 @@ class ImageStreamDataset(StreamDataset):
         picture = pictures.decode(self.records.read(index), self.image_processor.decode_size)
         generators = [view_generator(index, view) for view in range(self.cached_views)]
         return torch.stack(self.image_processor.codebook_views(picture, generators, self.training))
+
+
+def _block_size(records: Records, config: Mapping[str, Any]) -> int:
+    """Images of a folder are sorted by class and cost the same in any order: they are shuffled as one block."""
+    return config.get("shuffle_block", 1024) if records.sequential else len(records)

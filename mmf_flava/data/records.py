@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 from mmf_flava.data.image_list import LISTS, ImageList
@@ -81,6 +82,16 @@ class Concatenated:
                 return reader.read(index, only)
             index -= len(reader)
         raise IndexError(f"record {index} past the end")
+
+
+def joined(readers: Sequence[Records]) -> Records:
+    """Readers one after another; neighbouring shards come under one reader, which bounds the files that are open."""
+    found: list[Records] = []
+    for _, group in groupby(readers, lambda reader: isinstance(reader, ShardReader)):
+        neighbours = list(group)
+        paths = [path for reader in neighbours if isinstance(reader, ShardReader) for path in reader.paths]
+        found += [ShardReader(paths)] if paths else neighbours
+    return found[0] if len(found) == 1 else Concatenated(found)
 
 
 def open_records(paths: str | Path | Sequence[str | Path], images: str | Path | None = None) -> Records:
