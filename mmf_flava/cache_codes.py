@@ -41,7 +41,7 @@ class Views(Dataset):
         self.dataset, self.first = dataset, first
 
     def __len__(self) -> int:
-        return len(self.dataset) - self.first
+        return self.dataset.size - self.first
 
     def __getitem__(self, number: int) -> Tensor | None:
         try:
@@ -80,12 +80,12 @@ def cache(
     finished = folder / f"{stem}.json"
     if finished.is_file():
         compare_headers(read_header(finished), header, str(folder / f"{stem}.codes"))
-        return Cached(folder / f"{stem}.codes", len(dataset), views, 0, 0)
+        return Cached(folder / f"{stem}.codes", dataset.size, views, 0, 0)
     unreadable = 0
     with CodeWriter(folder, stem, header) as writer:
         first = writer.done
         kept = time.monotonic()
-        with tqdm(total=len(dataset), initial=first, unit="image", desc=stem, disable=not progress) as bar:
+        with tqdm(total=dataset.size, initial=first, unit="image", desc=stem, disable=not progress) as bar:
             for images in _loader(dataset, first, max(1, batch_size // views), workers):
                 codes = _codes(codebook, images, views, header["patches"])
                 unreadable += sum(image is None for image in images)
@@ -95,7 +95,7 @@ def cache(
                     writer.keep()
                     kept = time.monotonic()
         writer.finish()
-    return Cached(writer.final, len(dataset), views, unreadable, len(dataset) - first)
+    return Cached(writer.final, dataset.size, views, unreadable, dataset.size - first)
 
 
 def _header(dataset: ImageStreamDataset, config: CodebookConfig, codebook: Codebook) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def _header(dataset: ImageStreamDataset, config: CodebookConfig, codebook: Codeb
             f"patches: correct codebook_size of dataset_config.{dataset.name}'s image_processor."
         )
     book = {"type": config.type, "sha256": codebook.sha256, "vocab_size": config.vocab_size, "dtype": config.dtype}
-    return make_header(len(dataset), dataset.cached_views, patches, records_sha256(dataset.records), geometry, book)
+    return make_header(dataset.size, dataset.cached_views, patches, records_sha256(dataset.records), geometry, book)
 
 
 def _loader(dataset: ImageStreamDataset, first: int, batch_size: int, workers: int) -> DataLoader:
@@ -155,7 +155,7 @@ def measure(config: CodebookConfig, images_N3hw: Tensor) -> Iterator[Measured]:
 
 def first_views(dataset: ImageStreamDataset, count: int) -> Tensor:
     """(N, 3, h, w): one view of each of the first ``count`` readable records, fewer where there are not so many."""
-    images = (image for image in (Views(dataset, 0)[number] for number in range(len(dataset))) if image is not None)
+    images = (image for image in (Views(dataset, 0)[number] for number in range(dataset.size)) if image is not None)
     found = [image[0] for image, _ in zip(images, range(count), strict=False)]
     if not found:
         raise UserError(f"No record of dataset '{dataset.name}' has a readable image.")

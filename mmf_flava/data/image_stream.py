@@ -14,8 +14,9 @@ from mmf.common.registry import registry
 from mmf_flava.config.schema import positive
 from mmf_flava.data import pictures
 from mmf_flava.data.codes import OPENED, CodeFile, codes_folder, view_generator
-from mmf_flava.data.record import Record
-from mmf_flava.data.records import open_records
+from mmf_flava.data.mixture import Part, path_weights
+from mmf_flava.data.record import Record, Records
+from mmf_flava.data.records import joined, open_records
 from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.data.stream import StreamDataset
 from mmf_flava.errors import UserError
@@ -26,7 +27,8 @@ from mmf_flava.files.download import default_cache
 class ImageStreamDataset(StreamDataset):
     """A stream of records with images, whose codes may be cached.
 
-    Keys of the YAML: ``views`` (null: every training sample has a crop of its own; N: one of N fixed crops of its
+    Keys of the YAML: ``image_dir`` (folder of the images that lists name, below data_dir unless absolute; null: each
+    list's own folder); ``views`` (null: every training sample has a crop of its own; N: one of N fixed crops of its
     record, which the sample draws); ``codes`` (null, or what ``mmf_flava.cache_codes`` wrote: a path, or a name below
     data_dir/codes). With codes a training sample brings ``image_codes`` (P,) instead of ``image_for_codebook``;
     ``cache_bytes`` (of copies of remote shards, null: any).
@@ -36,10 +38,18 @@ class ImageStreamDataset(StreamDataset):
     """
 
     def __init__(self, name: str, config: Mapping[str, Any], dataset_type: str, paths: Sequence[str | Path]):
-        self.records = open_records(paths, shard_cache(name, config))
-        # Images of a folder are sorted by class and cost the same in any order: shuffle them as one block.
-        block = config.get("shuffle_block", 1024) if self.records.sequential else len(self.records)
-        super().__init__(name, config, dataset_type, len(self.records), block)
+        images = config.get("image_dir")
+        folder = None if images is None else Path(config["data_dir"]).expanduser() / Path(images).expanduser()
+        cache = shard_cache(name, config)
+        parts = []
+        if path_weights(config, name, dataset_type) is None:
+            self.records = open_records(paths, cache, folder)
+        else:
+            readers = [open_records(path, cache, folder) for path in paths]
+            self.records = joined(readers)
+            parts = [Part(len(reader), _block_size(reader, config)) for reader in readers]
+        block = _block_size(self.records, config)
+        super().__init__(name, config, dataset_type, len(self.records), block, parts)
         views = config.get("views")
         self.views = None if views is None else positive(views, f"dataset_config.{name}.views")
         self.codes: CodeFile | None = None
@@ -120,3 +130,8 @@ def shard_cache(name: str, config: Mapping[str, Any]) -> FileCache:
     if limit is not None:
         limit = positive(limit, f"dataset_config.{name}.cache_bytes")
     return FileCache(default_cache() / "shards" / name, limit)
+
+
+def _block_size(records: Records, config: Mapping[str, Any]) -> int:
+    """Images of a folder are sorted by class and cost the same in any order: they are shuffled as one block."""
+    return config.get("shuffle_block", 1024) if records.sequential else len(records)

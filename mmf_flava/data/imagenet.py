@@ -1,4 +1,4 @@
-"""``imagenet``: images without text (the paper's ImageNet-1k, section 3.5), from class folders or shards."""
+"""``imagenet``: images without text (the paper's ImageNet-1k, section 3.5), from class folders, shards or lists."""
 
 import json
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ def class_number(record: Record) -> int:
 
 @registry.register_builder("imagenet")
 class ImageNetBuilder(StreamBuilder):
-    """Builds ``imagenet``; further keys: ``views`` and ``codes``."""
+    """Builds ``imagenet``; further keys: ``image_dir``, ``views`` and ``codes``."""
 
     NAME = "imagenet"
 

@@ -7,8 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from mmf_flava.data.crops import to_rgb
-from mmf_flava.data.record import BadRecord, Reason, Record
-from mmf_flava.data.records import IMAGE_EXTENSIONS
+from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record
 
 try:
     import simplejpeg

@@ -97,7 +97,7 @@ def _printable(caption: str) -> str:
 
 @registry.register_builder("pmd")
 class PMDBuilder(StreamBuilder):
-    """Builds ``pmd``; further keys: ``mismatch_probability`` (0.1), ``views`` and ``codes``."""
+    """Builds ``pmd``; further keys: ``mismatch_probability`` (0.1), ``image_dir``, ``views`` and ``codes``."""
 
     NAME = "pmd"
 

@@ -1,20 +1,19 @@
-"""Opens records wherever they lie: tar shards, or a folder of images sorted into class folders."""
+"""Opens records wherever they lie: tar shards, a folder of images sorted into class folders, or a list of images."""
 
 import os
 from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, groupby
 from pathlib import Path
 
+from mmf_flava.data.image_list import LISTS, ImageList
 from mmf_flava.data.indexing import Shard
-from mmf_flava.data.record import BadRecord, Reason, Record, Records
+from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record, Records
 from mmf_flava.data.remote_shard import remote_shards
 from mmf_flava.data.shards import ShardReader, shard_paths
 from mmf_flava.errors import UserError
 from mmf_flava.files.cache import FileCache
 from mmf_flava.files.download import is_remote
-
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
 
 
 class ImageFolder:
@@ -96,13 +95,26 @@ class Concatenated:
         return self.readers[number], index - self._starts[number]
 
 
-def open_records(paths: str | Path | Sequence[str | Path], cache: FileCache | None = None) -> Records:
+def joined(readers: Sequence[Records]) -> Records:
+    """Readers one after another; neighbouring shards come under one reader, which bounds the files that are open."""
+    found: list[Records] = []
+    for _, group in groupby(readers, lambda reader: isinstance(reader, ShardReader)):
+        neighbours = list(group)
+        paths = [path for reader in neighbours if isinstance(reader, ShardReader) for path in reader.paths]
+        found += [ShardReader(paths)] if paths else neighbours
+    return found[0] if len(found) == 1 else Concatenated(found)
+
+
+def open_records(
+    paths: str | Path | Sequence[str | Path], cache: FileCache | None = None, images: str | Path | None = None
+) -> Records:
     """The records at one path or at several, in order.
 
     Args:
-        paths: each a ``.tar`` file, a glob of tar files, a folder of tar files, a folder of images, or the address
-            (http, https, s3) of a tar file; braces name several tar files, as in ``{00000..00099}.tar``.
+        paths: each a ``.tar`` file, a glob of tar files, a folder of tar files, a folder of images, a list of images,
+            or the address (http, https, s3) of a tar file; braces name several tar files, as in ``{00000..00099}.tar``.
         cache: where copies of remote shards stay; see ``remote_shards``.
+        images: folder of the images that lists name; None: each list's own folder.
 
     Raises:
         UserError: a path holds neither shards nor images; it names the path and what was looked for.
@@ -118,17 +130,19 @@ def open_records(paths: str | Path | Sequence[str | Path], cache: FileCache | No
         if shards:
             readers.append(ShardReader(shards))
             shards = []
-        readers.append(_open_folder(Path(path)))
+        readers.append(_open_files(Path(path), images))
     if shards:
         readers.append(ShardReader(shards))
     if not readers:
-        raise UserError("No path of records was given: list tar shards or image folders.")
+        raise UserError("No path of records was given: list tar shards, image folders or lists of images.")
     return readers[0] if len(readers) == 1 else Concatenated(readers)
 
 
-def _open_folder(path: Path) -> ImageFolder:
+def _open_files(path: Path, images: str | Path | None) -> ImageFolder | ImageList:
     looked_for = f"looked for *.tar shards and for images ({', '.join(IMAGE_EXTENSIONS)}) in class folders"
     if not path.is_dir():
+        if path.suffix.lower() in LISTS:
+            return ImageList(path, images)
         raise UserError(f"There are no records at {path}: it does not exist; {looked_for}.")
     folder = ImageFolder(path)
     if not len(folder):

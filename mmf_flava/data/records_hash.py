@@ -4,8 +4,8 @@ import hashlib
 
 import numpy as np
 
-from mmf_flava.data.record import BadRecord, Records
-from mmf_flava.data.records import IMAGE_EXTENSIONS, Concatenated
+from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Records
+from mmf_flava.data.records import Concatenated
 from mmf_flava.data.shards import ShardReader
 
 SAMPLED = 64  # records whose content goes into the hash
@@ -14,7 +14,7 @@ SAMPLED = 64  # records whose content goes into the hash
 def records_sha256(records: Records) -> str:
     """A hash that tells another set of records, or another order, from this one in about a second at any size.
 
-    It covers the number of records, the names and sizes of tar shards or the names of image files, and the images of
+    It covers the number of records, the names and sizes of tar shards or the paths of image files, and the images of
     64 records spread evenly: their bytes, or their checksums in the index of a shard, which itself is not read, so that
     remote shards have the hash of local ones. An image elsewhere that was replaced by one of the same size goes
     unnoticed.
@@ -25,6 +25,7 @@ def records_sha256(records: Records) -> str:
             digest.update(f"{name} {size}\n".encode())
         for key in getattr(reader, "keys", []):
             digest.update(f"{key}\n".encode("utf-8", "surrogateescape"))
+        digest.update(getattr(reader, "images_sha256", "").encode())
     for index in np.unique(np.linspace(0, len(records) - 1, SAMPLED).astype(np.int64)).tolist():
         reader, inside = records.locate(index) if isinstance(records, Concatenated) else (records, index)
         try:

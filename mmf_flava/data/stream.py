@@ -13,6 +13,7 @@ from mmf.datasets.base_dataset_builder import BaseDatasetBuilder
 
 from mmf_flava.config.recipes import locate
 from mmf_flava.data.collate import collate
+from mmf_flava.data.mixture import Mixture, Part, path_weights
 from mmf_flava.data.order import Order, sample_generator
 from mmf_flava.data.record import BadRecord
 from mmf_flava.errors import UserError
@@ -31,15 +32,33 @@ class StreamDataset(BaseDataset):
     A bad record is replaced by the next good one; ``replaced`` of a sample says which and why, for ``Quarantine``.
 
     Subclasses give ``_sample(record number, rng)``.
+
+    Args:
+        size: number of records.
+        block_size: how many neighbouring records a block of the shuffle has.
+        parts: of each path that the YAML lists for this split its size and block size; read where paths have weights.
     """
 
-    def __init__(self, name: str, config: Mapping[str, Any], dataset_type: str, size: int, block_size: int):
+    def __init__(
+        self,
+        name: str,
+        config: Mapping[str, Any],
+        dataset_type: str,
+        size: int,
+        block_size: int,
+        parts: Sequence[Part] = (),
+    ):
         super().__init__(name, config, dataset_type)
         self.training = dataset_type == "train"
         self.seed = _training_seed()
         self.size = size
-        self.order = Order(size, self.seed, shuffle=self.training, block_size=block_size)
         self.max_bad_share = self._share(config.get("max_bad_share", 0.01))
+        weights = path_weights(config, name, dataset_type)
+        self.order: Order | Mixture
+        if weights is None:
+            self.order = Order(size, self.seed, shuffle=self.training, block_size=block_size)
+        else:
+            self.order = Mixture(parts, weights, self.seed)
         self._stream = crc32(name.encode())
 
     def _share(self, share: Any) -> float | None:
@@ -48,7 +67,7 @@ class StreamDataset(BaseDataset):
         return share
 
     def __len__(self) -> int:
-        return self.size
+        return self.order.size
 
     def __getitem__(self, n: int) -> Sample:
         n = int(n)
@@ -108,9 +127,10 @@ def _training_seed() -> int:
 class StreamBuilder(BaseDatasetBuilder):
     """Loads a dataset from the paths in its YAML section; ``build: demo`` makes the demo's data where they lack.
 
-    Keys that all three datasets share: ``data_dir``; ``splits`` {train, val, test: lists of paths below data_dir};
-    ``processors``; ``shuffle_block`` (records a block of the shuffle); ``max_bad_share`` (of training samples that
-    bad records may cost, 0.01; null: any); ``build`` (null or demo).
+    Keys that all three datasets share: ``data_dir``; ``splits`` {train, val, test: lists of paths below data_dir},
+    where ``train`` may also be a mapping of paths to weights (see ``mixture``); ``processors``; ``shuffle_block``
+    (records a block of the shuffle); ``max_bad_share`` (of training samples that bad records may cost, 0.01; null:
+    any); ``build`` (null or demo).
     """
 
     NAME = ""
@@ -142,9 +162,10 @@ class StreamBuilder(BaseDatasetBuilder):
         """The dataset of one split; None for a val or test split that the YAML does not list.
 
         Raises:
-            UserError: the train split is not listed, or listed data are not there.
+            UserError: the train split is not listed, listed data are not there, or a weight is none.
         """
         paths = self.paths(config, dataset_type)
+        path_weights(config, self.NAME, dataset_type)  # refuses wrong ones before anything is opened
         if not paths:
             if dataset_type == "train":
                 raise UserError(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from mmf.common.registry import registry
 
+from mmf_flava.data.mixture import Part
 from mmf_flava.data.stream import StreamBuilder, StreamDataset
 from mmf_flava.data.token_files import TokenFile
 from mmf_flava.errors import UserError
@@ -42,7 +43,9 @@ class TextCorpusDataset(StreamDataset):
                 f"{', '.join(str(path) for path in paths)} holds {sum(map(len, self.files))} tokens, less than one "
                 f"block of {block_size}."
             )
-        super().__init__("ccnews_bookcorpus", config, dataset_type, self._starts[-1], config.get("shuffle_block", 1024))
+        block = config.get("shuffle_block", 1024)
+        parts = [Part(len(file) // self.span, block) for file in self.files]
+        super().__init__("ccnews_bookcorpus", config, dataset_type, self._starts[-1], block, parts)
 
     def init_processors(self) -> None:
         """Builds the processor; UserError when its vocabulary or length does not fit the token files."""

@@ -18,7 +18,8 @@ from mmf_flava.config.run import CheckpointConfig
 from mmf_flava.errors import UserError
 from mmf_flava.models.files.sources import find, read_weights
 from mmf_flava.models.pretrained import load_weights
-from mmf_flava.training.checkpoint import CheckpointFolder, start
+from mmf_flava.training.checkpoint import start
+from mmf_flava.training.checkpoint_folder import CheckpointFolder
 from tests.models.test_pretraining import build
 from tests.parity.batches import randomise
 from tests.parity.test_hugging_face import small_config

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mmf_flava.data.build.published import Row
-from mmf_flava.data.record import BadRecord
-from mmf_flava.data.records import IMAGE_EXTENSIONS
+from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord
 from mmf_flava.data.shards import ShardReader, shard_paths
 from mmf_flava.errors import UserError
 

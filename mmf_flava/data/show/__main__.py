@@ -70,13 +70,13 @@ def _missing(recipe: str, overrides: Sequence[str]) -> list[str]:
     return found
 
 
-def _paths(config: Any, name: str, split: str) -> list[Path]:
+def _paths(config: Any, name: str, split: str) -> list[str | Path]:
     """What a dataset lists for a split; nothing where it is not one of ours, whose data this command cannot show."""
     section, builder = dataset_section(config, name), registry.get_builder_class(name)
     return builder.paths(section, split) if builder and issubclass(builder, StreamBuilder) else []
 
 
-def _section(config: Any, name: str, paths: list[Path], arguments: argparse.Namespace) -> Section:
+def _section(config: Any, name: str, paths: list[str | Path], arguments: argparse.Namespace) -> Section:
     dataset = open_dataset(config, name, arguments.split)
     cards, trouble = _cards(dataset, arguments.start, arguments.samples)
     passed_over = [number for card in cards for number in card.passed_over]

@@ -25,13 +25,13 @@ class Built:
     licence: str
 
 
-def read_built(paths: Sequence[Path]) -> list[Built]:
+def read_built(paths: Sequence[str | Path]) -> list[Built]:
     """The manifests of the folders that ``paths`` (folders, shards, globs of shards) lie in; each once, in order.
 
     Raises:
         UserError: a manifest that the builder did not write so.
     """
-    folders = dict.fromkeys(path if path.is_dir() else path.parent for path in paths)
+    folders = dict.fromkeys(path if path.is_dir() else path.parent for path in paths if isinstance(path, Path))
     return [built for folder in folders if (built := _read(folder)) is not None]
 
 

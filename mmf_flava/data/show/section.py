@@ -7,9 +7,10 @@ from pathlib import Path
 from statistics import median
 
 from mmf_flava.data.image_stream import ImageStreamDataset
+from mmf_flava.data.mixture import Mixture
 from mmf_flava.data.pmd import PMDDataset
 from mmf_flava.data.records import ImageFolder
-from mmf_flava.data.shards import shard_paths
+from mmf_flava.data.shards import ShardReader
 from mmf_flava.data.show import charts
 from mmf_flava.data.show.built import Built, read_built
 from mmf_flava.data.show.charts import Bars, Histogram, Scatter
@@ -52,7 +53,7 @@ def count(value: float) -> str:
 
 
 def make_section(
-    dataset: StreamDataset, paths: Sequence[Path], cards: list[Card], trouble: str | None, found: Statistics
+    dataset: StreamDataset, paths: Sequence[str | Path], cards: list[Card], trouble: str | None, found: Statistics
 ) -> Section:
     """Puts together what is known of one split of a dataset, whose YAML lists ``paths``."""
     reasons = Counter(bad.reason for bad in found.bad)
@@ -97,15 +98,16 @@ def _tiles(dataset: StreamDataset, found: Statistics) -> list[tuple[str, str, st
     return tiles
 
 
-def _facts(dataset: StreamDataset, paths: Sequence[Path], found: Statistics) -> list[Fact]:
-    shards = [shard for path in paths for shard in shard_paths(path)]
-    size = charts.size_in_bytes(sum(shard.stat().st_size for shard in shards))
-    facts = [
-        ("Paths", "\n".join(map(str, paths))),
-        ("Shards", f"{len(shards):,}, {size}" if shards else ""),
-        ("Seed", str(dataset.seed)),
-        ("Order", f"shuffled in blocks of {dataset.order.block_size:,}" if dataset.training else "as in the files"),
-    ]
+def _order(dataset: StreamDataset) -> str:
+    if not dataset.training:
+        return "as in the files"
+    if isinstance(dataset.order, Mixture):
+        return f"parts mixed by weight, {dataset.order.size:,} samples in the first epoch"
+    return f"shuffled in blocks of {dataset.order.block_size:,}"
+
+
+def _facts(dataset: StreamDataset, paths: Sequence[str | Path], found: Statistics) -> list[Fact]:
+    facts = [("Paths", "\n".join(map(str, paths))), ("Seed", str(dataset.seed)), ("Order", _order(dataset))]
     if isinstance(dataset, ImageStreamDataset):
         facts += _image_facts(dataset)
     if isinstance(dataset, TextCorpusDataset):
@@ -131,7 +133,10 @@ def _image_facts(dataset: ImageStreamDataset) -> list[Fact]:
     side, (rows, columns) = processor.image_size, processor.grid
     low, high = processor.crop_scale
     classes = len(dataset.records.classes) if isinstance(dataset.records, ImageFolder) else 0
+    readers = getattr(dataset.records, "readers", [dataset.records])
+    sizes = [size for reader in readers if isinstance(reader, ShardReader) for _, size in reader.shard_sizes()]
     facts = [
+        ("Shards", f"{len(sizes):,}, {charts.size_in_bytes(sum(sizes))}" if sizes else ""),
         ("Encoder's view", f"{side} x {side} pixels, {rows} x {columns} patches"),
         ("Codebook's view", f"{processor.codebook_size} x {processor.codebook_size} pixels"),
         (

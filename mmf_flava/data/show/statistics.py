@@ -15,8 +15,7 @@ from mmf_flava.data.imagenet import class_number
 from mmf_flava.data.masking import IGNORED
 from mmf_flava.data.pmd import PMDDataset, describe
 from mmf_flava.data.processors import FlavaTextProcessor
-from mmf_flava.data.record import BadRecord, Record
-from mmf_flava.data.records import IMAGE_EXTENSIONS
+from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Record
 from mmf_flava.data.stream import StreamDataset
 from mmf_flava.data.text_corpus import TextCorpusDataset
 from mmf_flava.errors import UserError

@@ -1,0 +1,240 @@
+import json
+import multiprocessing
+import pickle
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmf_flava.data import image_list
+from mmf_flava.data.image_list import ImageList
+from mmf_flava.data.imagenet import class_number
+from mmf_flava.data.pmd import describe
+from mmf_flava.data.record import BadRecord, Reason
+from mmf_flava.data.records import Concatenated, open_records
+from mmf_flava.data.records_hash import records_sha256
+from mmf_flava.errors import UserError
+
+
+def write(path, *entries, end="\n"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(entry if isinstance(entry, str) else json.dumps(entry) for entry in entries) + end)
+    return path
+
+
+@pytest.fixture
+def three(tmp_path):
+    """Three lines, two of them of one image; a blank line; no newline at the end."""
+    for name in ("a.jpg", "ü b.PNG"):
+        (tmp_path / name).write_bytes(name.encode())
+    entries = [{"image": "a.jpg", "caption": "one"}, "", {"image": "ü b.PNG", "caption": "größer 猫", "label": 4}]
+    lines = [json.dumps(entry, ensure_ascii=False) if entry else " " for entry in entries]
+    return write(tmp_path / "three.jsonl", *lines, {"image": "a.jpg", "captions": ["two", "three"]}, end="")
+
+
+def test_a_line_is_a_record(three):
+    reader = ImageList(three)
+    assert len(reader) == 3
+    assert [reader[n].key for n in range(3)] == ["a.jpg#1", "ü b.PNG", "a.jpg#4"]
+    assert [describe(reader[n]) for n in range(3)] == [(["one"], -1), (["größer 猫"], 4), (["two", "three"], -1)]
+    assert [class_number(reader[n]) for n in range(3)] == [-1, 4, -1]
+    assert reader[1].parts["png"] == "ü b.PNG".encode()
+    assert reader.read(0, ("json", "txt")).parts.keys() == {"json"}
+    assert reader.read(0, ("jpg", "png")).parts == {"jpg": b"a.jpg"}
+    with pytest.raises(IndexError):
+        reader[3]
+
+
+@pytest.mark.parametrize(
+    ("entry", "image", "captions"),
+    [
+        ({"image": "x.jpg", "img": "y.jpg", "captions": ["a", None, "", "b"], "caption": "c"}, "x.jpg", ("a", "b")),
+        ({"img": "img/1.png", "text": "a meme", "label": 1, "id": 8291}, "img/1.png", ("a meme",)),
+        ({"file_name": "1.jpg", "caption": ["a", "b"]}, "1.jpg", ("a", "b")),
+        ({"image_id": 17, "image_path": "t/17.jpg", "caption_tokens": ["a", "cat", "."]}, "t/17.jpg", ("a cat .",)),
+        ({"image_id": "0af", "caption_str": "A cat", "reference_strs": ["A cat", "B"]}, "0af.jpg", ("A cat",)),
+        ({"image_name": "COCO_val_1", "image_id": 1}, "COCO_val_1.jpg", ()),
+        ({"image_name": "1.PNG", "caption": None}, "1.PNG", ()),
+        ({"image_id": 17, "text": "half \ud83d"}, "17.jpg", ("half ?",)),
+    ],
+)
+def test_the_names_that_people_and_mmf_use(entry, image, captions):
+    parsed = image_list.parse(json.dumps(entry).encode())
+    assert (parsed.image, parsed.captions) == (image, captions)
+
+
+def test_mmf_json_and_arrays(tmp_path, three):
+    entries = [json.loads(line) for line in three.read_text().splitlines() if line.strip()]
+    write(tmp_path / "mmf.json", {"metadata": {"version": 1}, "data": entries})
+    write(tmp_path / "array.json", entries)
+    expected = [describe(ImageList(three)[n]) for n in range(3)]
+    for name in ("mmf.json", "array.json"):
+        reader = ImageList(tmp_path / name)
+        assert [describe(reader[n]) for n in range(3)] == expected
+        assert [reader[n].key for n in range(3)] == ["a.jpg#1", "ü b.PNG", "a.jpg#3"]
+    for content in ('{"data": 1}', '{"images": [], "annotations": []}'):
+        (tmp_path / "coco.json").write_text(content)
+        with pytest.raises(UserError, match=r"coco\.json is no list of images.*pmd --part coco"):
+            ImageList(tmp_path / "coco.json")
+    write(tmp_path / "lines.json", *entries)
+    with pytest.raises(UserError, match=r"lines\.json is not JSON.*\.jsonl"):
+        ImageList(tmp_path / "lines.json")
+    write(tmp_path / "bad.json", [*entries, 7])
+    with pytest.raises(UserError, match=r"1 of 4 entries cannot be used: entry 4 \(no object\)"):
+        ImageList(tmp_path / "bad.json")
+
+
+def test_ids_are_keys(tmp_path):
+    lines = [{"image": "1.jpg", "id": 7}, {"image": "1.jpg", "id": "x"}, {"image": "1.jpg"}, {"image": "2", "id": 7}]
+    (tmp_path / "1.jpg").touch()
+    reader = ImageList(write(tmp_path / "l.jsonl", *lines))
+    assert [reader.read(n, ()).key for n in range(4)] == ["7#1", "x", "1.jpg", "7#4"]
+
+
+def test_broken_lines_are_counted_and_the_first_are_named(tmp_path):
+    lines = [{"image": "1.jpg"}, "{", "", {"caption": "x"}, {"image": 3}, {"image": "1.jpg", "label": "cat"}, "[]"]
+    lines += [{"image": "1.jpg", "captions": 3}, {"image": "\ud800"}, {"image": "1.jpg", "id": [1]}, "[" * 100_000]
+    path = write(tmp_path / "l.jsonl", *lines)
+    with pytest.raises(
+        UserError,
+        match=r"l\.jsonl: 9 of 11 lines cannot be used: line 2 \(not JSON.*line 4 \(none of image,.*line 5 \(image is "
+        r"no path\), \.\.\.; correct",
+    ):
+        ImageList(path)
+    for line in lines:
+        if line and line != lines[0]:
+            with pytest.raises(UserError, match=r"1 of 1 lines cannot be used: line 1 \("):
+                ImageList(write(path, line))
+    path.write_bytes(b'{"image": "\xff.jpg"}\n')
+    with pytest.raises(UserError, match="line 1"):
+        ImageList(path)
+
+
+def test_what_is_not_there(tmp_path, three):
+    with pytest.raises(UserError, match=r"none\.jsonl cannot be read \(No such file"):
+        open_records(tmp_path / "none.jsonl")
+    with pytest.raises(UserError, match=r"folder .*pictures does not exist"):
+        ImageList(three, tmp_path / "pictures")
+    for content in ("", "\n \n"):
+        (tmp_path / "empty.jsonl").write_text(content)
+        with pytest.raises(UserError, match="no records"):
+            ImageList(tmp_path / "empty.jsonl")
+    reader = ImageList(three)
+    (tmp_path / "a.jpg").unlink()
+    with pytest.raises(BadRecord, match=r"a\.jpg cannot be read") as caught:
+        reader[0]
+    assert caught.value.reason == Reason.VANISHED
+    with pytest.raises(BadRecord, match="cannot be read"):
+        ImageList(write(tmp_path / "nul.jsonl", {"image": "\0.jpg"}))[0]
+    assert reader[1].key == "ü b.PNG"
+    with open(three, "r+") as file:
+        file.truncate(30)
+    with pytest.raises(BadRecord, match=r"three\.jsonl: line 4 has changed") as caught:
+        reader[2]
+    assert caught.value.reason == Reason.CHANGED
+    reader.close()
+    three.unlink()
+    with pytest.raises(BadRecord, match=r"three\.jsonl cannot be read"):
+        reader[2]
+
+
+def test_where_the_images_lie(tmp_path, three):
+    (tmp_path / "else/deep").mkdir(parents=True)
+    (tmp_path / "else/deep/1").write_bytes(b"without extension")
+    path = write(tmp_path / "lists/l.jsonl", {"image": "deep/1"}, {"image": str(tmp_path / "a.jpg")})
+    reader = open_records([three.parent / "lists/l.jsonl", path], images=tmp_path / "else")
+    assert isinstance(reader, Concatenated) and not reader.sequential
+    assert reader[2].parts["jpg"] == b"without extension"
+    assert reader[1].parts["jpg"] == b"a.jpg"
+
+
+def test_cached_codes_notice_another_list(tmp_path, three):
+    for name in ("1.jpg", "2.jpg"):
+        (tmp_path / name).write_bytes(b"same")
+    lists = [["1.jpg", "2.jpg"] * 200, ["2.jpg", "1.jpg"] * 200, ["1.jpg"] * 400]
+    lists.append([*lists[0][:7], "1.jpg", *lists[0][8:]])  # one line among 400
+    found = set()
+    for images in lists:
+        found.add(records_sha256(ImageList(write(tmp_path / "l.jsonl", *({"image": name} for name in images)))))
+    assert len(found) == 4
+    captioned = [{"image": name, "caption": "says nothing about codes"} for name in lists[-1]]
+    assert records_sha256(ImageList(write(tmp_path / "l.jsonl", *captioned))) in found
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_lists_work_in_other_processes(three, method):
+    reader = ImageList(three)
+    reader[0]
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        found = pool.map(reader.read, [2, 0, 1])
+    assert [record.key for record in found] == ["a.jpg#4", "a.jpg#1", "ü b.PNG"]
+    assert reader[1].key == "ü b.PNG"
+
+
+def test_memory_and_pickles_hold_no_lines(tmp_path):
+    line = {"image": "1.jpg", "caption": "c" * 1000}
+    reader = ImageList(write(tmp_path / "l.jsonl", *[line] * 500))
+    (tmp_path / "1.jpg").touch()
+    reader[0]
+    data = pickle.dumps(reader)
+    assert len(data) < 500 * 9 + 2000
+    assert pickle.loads(data)[499].key == "1.jpg#500"
+
+
+def test_a_pickled_imdb_is_refused_with_the_command_that_converts_it(tmp_path):
+    """The command is run, as a user would, on a file as MMF's own are: a header, and values of numpy."""
+    header = {"version": 1}
+    row = {"image_id": 17, "image_path": "a b.jpg", "caption_tokens": np.array(["a", "cat"]), "label": np.int64(3)}
+    np.save(tmp_path / "im db.npy", np.array([header, row], dtype=object), allow_pickle=True)
+    with pytest.raises(UserError, match="is a pickle, which can hold code") as caught:
+        open_records(tmp_path / "im db.npy")
+    command = str(caught.value).split("`")[1]
+    assert command.startswith("python ")
+    command = shlex.quote(sys.executable) + command.removeprefix("python")
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+    (tmp_path / "a b.jpg").touch()
+    assert describe(ImageList(tmp_path / "im db.jsonl")[0]) == (["a cat"], 3)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Twelve pictures whose grey is their class, in a folder of their own beside two lists of six lines."""
+    (tmp_path / "pictures").mkdir()
+    for n in range(12):
+        Image.new("L", (30, 30), 20 * n).save(tmp_path / "pictures" / f"{n}.png")
+    lines = [{"image": f"{n}.png", "caption": f"a digit {n}", "label": n} for n in range(12)]
+    write(tmp_path / "lists/1.jsonl", *lines[:6])
+    write(tmp_path / "lists/2.json", {"data": lines[6:]})
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["pmd", "imagenet"])
+def test_datasets_train_on_lists(config, load, pictures, name):
+    section = config.dataset_config[name]
+    tokenizer = f"{section.data_dir}/tokenizer"
+    section.data_dir, section.image_dir = str(pictures), "pictures"
+    section.splits.train = ["lists/1.jsonl", "lists/2.json"]
+    if name == "pmd":
+        section.processors.text_processor.params.tokenizer = tokenizer
+        section.mismatch_probability = 0
+    dataset = load(name)
+    assert len(dataset) == 12
+    samples = [dataset[n] for n in range(12)]
+    assert sorted(sample.targets for sample in samples) == list(range(12))
+    for sample in samples:
+        n = sample.targets
+        assert sample.sample_id == f"{n}.png"
+        assert torch_close(sample.image_for_codebook, 20 * n / 255)
+        assert name == "imagenet" or sample.captions == [f"a digit {n}"]
+    batch = dataset.collate(samples)
+    assert batch.image.shape == (12, 3, 24, 24)
+    section.image_dir = "nowhere"
+    with pytest.raises(UserError, match=rf"dataset_config\.{name}\.splits\.train.*nowhere does not exist"):
+        load(name)
+
+
+def torch_close(image, value):
+    return abs(image.mean().item() - value) < 0.01 and image.std().item() < 0.01
