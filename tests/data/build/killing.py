@@ -1,4 +1,5 @@
-"""Kills a builder's command by SIGKILL, at a chosen touch of the folder that it builds or at a chosen line of code."""
+"""Kills a builder's command by SIGKILL, at a chosen touch of the folder that it builds or at a chosen line of code; and
+runs it twice at once."""
 
 import os
 import random
@@ -62,6 +63,14 @@ def survives_kills(arguments: list[str], out: Path, seed: int, setup: str = "") 
     done = run([*arguments, "--out", str(out)], kind, 0, setup)
     assert done.returncode == 0, done.stderr
     assert contents(out) == contents(whole)
+
+
+def twice_at_once(arguments: list[str], out: Path) -> None:
+    """Two processes build in ``out`` at the same time; both end well and say the same."""
+    command = [sys.executable, "-m", "mmf_flava.data.build", *arguments, "--out", str(out)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0] and said[0] == said[1]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

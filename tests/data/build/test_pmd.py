@@ -69,7 +69,7 @@ def test_image_files_match_by_name(corpus):
     assert (records[0].parts["jpg"], records[1].parts["png"]) == (b"hex", b"seven")
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(4))
 def test_a_killed_build_goes_on_to_the_same_bytes(corpus, seed):
     arguments = ["pmd", "--part", "cc12m", "--src", str(corpus / "cc12m.tsv"), "--images", str(corpus / "images")]
     survives_kills([*arguments, "--quiet", "--shard", "4"], corpus / "out", seed)
