@@ -139,11 +139,15 @@ def open_records(
 
 
 def _open_files(path: Path, images: str | Path | None) -> ImageFolder | ImageList:
-    looked_for = f"looked for *.tar shards and for images ({', '.join(IMAGE_EXTENSIONS)}) in class folders"
+    looked_for = (
+        f"looked for *.tar shards, for images ({', '.join(IMAGE_EXTENSIONS)}) in class folders and for lists of images "
+        "(.jsonl, .json)"
+    )
     if not path.is_dir():
         if path.suffix.lower() in LISTS:
             return ImageList(path, images)
-        raise UserError(f"There are no records at {path}: it does not exist; {looked_for}.")
+        why = "it is another kind of file" if path.exists() else "it does not exist"
+        raise UserError(f"There are no records at {path}: {why}; {looked_for}.")
     folder = ImageFolder(path)
     if not len(folder):
         raise UserError(f"There are no records in {path}: {looked_for}.")

@@ -72,9 +72,14 @@ def write_tokens(folder: str | Path, texts: Iterable[str], tokenizer: Tokenizer,
         **({"source": source} if source else {}),
     }
     _write_json(folder / "meta.json", meta)
+    remove_progress(folder)
+    return meta
+
+
+def remove_progress(folder: Path) -> None:
+    """Takes away what only an unfinished write needs; a write that was killed at its very end has left it behind."""
     for name in (PROGRESS, BOUNDARIES):
         (folder / name).unlink(missing_ok=True)
-    return meta
 
 
 def _progress(folder: Path, begun: dict[str, Any]) -> dict[str, Any]:

@@ -56,6 +56,9 @@ def test_the_right_reader_for_every_path(tmp_path, folder):
 def test_errors_name_the_place_and_what_was_looked_for(tmp_path):
     with pytest.raises(UserError, match=r"nowhere.*does not exist.*\.tar.*class folders"):
         open_records(tmp_path / "nowhere")
+    (tmp_path / "captions.csv").touch()
+    with pytest.raises(UserError, match=r"captions\.csv: it is another kind of file; .*\.tar.*class folders.*\.jsonl"):
+        open_records(tmp_path / "captions.csv")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty.*\.tar.*png"):
         open_records([tmp_path / "empty"])

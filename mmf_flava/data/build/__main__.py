@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from mmf_flava.data.build import index, pmd, text
+from mmf_flava.data.build import imagenet, index, pmd, text
 from mmf_flava.data.build.demo import DemoOptions, build_demo
 from mmf_flava.errors import UserError
 
@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--quiet", action="store_true", help="no progress bar")
     demo.set_defaults(run=run_demo)
     pmd.add_parser(commands)
+    imagenet.add_parser(commands)
     text.add_parser(commands)
     index.add_parser(commands)
     return top

@@ -191,12 +191,24 @@ def _tsv(path: Path) -> Iterator[list[str]]:
             yield line.rstrip("\r\n").split("\t")
 
 
-def read_parquet(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a parquet file; UserError when pyarrow is not installed."""
+def open_parquet(path: Path) -> Any:
+    """pyarrow's ParquetFile; UserError when pyarrow is not installed."""
     try:
         from pyarrow.parquet import ParquetFile
     except ImportError:
         raise UserError(f"Reading {path} needs pyarrow: pip install 'mmf_flava[data]'.") from None
-    with ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=1024):
-            yield from batch.to_pylist()
+    return ParquetFile(path)
+
+
+def read_parquet(
+    path: Path, columns: list[str] | None = None, first: int = 0, batch_size: int = 1024
+) -> Iterator[dict[str, Any]]:
+    """The rows of a parquet file from number ``first`` on; UserError when pyarrow is not installed."""
+    with open_parquet(path) as file:
+        groups = list(range(file.num_row_groups))
+        while groups and first >= (rows := file.metadata.row_group(groups[0]).num_rows):
+            first -= rows
+            del groups[0]
+        for batch in file.iter_batches(batch_size, row_groups=groups, columns=columns):
+            yield from batch.slice(min(first, len(batch))).to_pylist()
+            first = max(0, first - len(batch))

@@ -8,8 +8,9 @@ from typing import Any
 from tqdm import tqdm
 
 from mmf_flava.data.build.image_source import fingerprint
+from mmf_flava.data.build.lock import locked
 from mmf_flava.data.build.published import UNREADABLE, open_text, read_json_lines, read_parquet
-from mmf_flava.data.token_files import TokenFile, write_tokens
+from mmf_flava.data.token_files import TokenFile, remove_progress, write_tokens
 from mmf_flava.data.tokenizer import load_tokenizer, vocabulary_hash
 from mmf_flava.errors import UserError
 
@@ -62,16 +63,22 @@ def _paragraphs(path: Path) -> Iterator[str]:
 
 
 def build_text(src: Path, tokenizer: str, out: Path, column: str = "text", progress: bool = True) -> dict[str, Any]:
-    """Writes the token folder ``out`` and returns its meta data; one that is finished is left as it is."""
+    """Writes the token folder ``out`` and returns its meta data; one that is finished is left as it is.
+
+    Another build in ``out`` is waited for.
+    """
     files, words = text_files(src), load_tokenizer(tokenizer)
     source = f"{fingerprint(files)} {column}"
-    if (out / "meta.json").is_file():
-        meta = TokenFile(out).meta
-        if (meta.get("source"), meta["vocabulary_sha256"]) != (source, vocabulary_hash(words)):
-            raise UserError(f"{out} holds tokens of other text or of another vocabulary: choose another --out.")
-        return meta
-    with tqdm(documents(files, column), desc="tokenizing", unit="document", disable=not progress) as bar:
-        return write_tokens(out, bar, words, source)
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out):
+        if (out / "meta.json").is_file():
+            meta = TokenFile(out).meta
+            if (meta.get("source"), meta["vocabulary_sha256"]) != (source, vocabulary_hash(words)):
+                raise UserError(f"{out} holds tokens of other text or of another vocabulary: choose another --out.")
+            remove_progress(out)
+            return meta
+        with tqdm(documents(files, column), desc="tokenizing", unit="document", disable=not progress) as bar:
+            return write_tokens(out, bar, words, source)
 
 
 def add_parser(commands: Any) -> None:

@@ -1,8 +1,5 @@
 import json
 import os
-import signal
-import subprocess
-import sys
 
 import pytest
 
@@ -13,6 +10,8 @@ from mmf_flava.data.pmd import describe
 from mmf_flava.data.records import open_records
 from mmf_flava.data.shards import ShardWriter
 from mmf_flava.errors import UserError
+
+from .killing import survives_kills
 
 ROWS = 40
 
@@ -70,43 +69,10 @@ def test_image_files_match_by_name(corpus):
     assert (records[0].parts["jpg"], records[1].parts["png"]) == (b"hex", b"seven")
 
 
-KILLED = """
-import os, signal, sys
-from mmf_flava.data.build.__main__ import main
-left, calls = int(sys.argv.pop(1)), ("open", "os.rename", "os.remove", "os.mkdir", "shutil.rmtree")
-def audit(event, arguments):
-    global left
-    if event in calls and sys.argv[-1] in str(arguments[0]):
-        left -= 1
-        if left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-sys.addaudithook(audit)
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-@pytest.mark.parametrize("moment", [3, 17, 41])
-def test_a_killed_build_goes_on_to_the_same_manifest(corpus, moment):
-    """Kills the command again and again, each time at its ``moment``-th touch of the folder it builds."""
-    expected = build_pmd(corpus / "expected", options(corpus), progress=False)
+@pytest.mark.parametrize("seed", range(4))
+def test_a_killed_build_goes_on_to_the_same_bytes(corpus, seed):
     arguments = ["pmd", "--part", "cc12m", "--src", str(corpus / "cc12m.tsv"), "--images", str(corpus / "images")]
-    arguments += ["--quiet", "--shard", "4", "--out", str(corpus / "out")]
-    codes = []
-    while not codes or codes[-1] == -signal.SIGKILL:
-        command = [sys.executable, "-c", KILLED, str(moment + len(codes)), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True)
-        codes.append(done.returncode)
-        if len(codes) == 3:
-            break
-    assert codes[0] == -signal.SIGKILL and set(codes[1:]) <= {0, -signal.SIGKILL}, done.stderr
-    assert main(arguments) == 0
-    assert (corpus / "out/manifest.json").read_bytes() == (corpus / "expected/manifest.json").read_bytes()
-    assert json.loads((corpus / "out/manifest.json").read_text()) == expected
-    assert sorted(path.name for path in (corpus / "out").iterdir()) == sorted(
-        path.name for path in (corpus / "expected").iterdir()
-    )
-    for shard in expected["shards"]:
-        assert (corpus / "out" / shard["name"]).read_bytes() == (corpus / "expected" / shard["name"]).read_bytes()
+    survives_kills([*arguments, "--quiet", "--shard", "4"], corpus / "out", seed)
 
 
 def test_every_write_may_be_the_last(corpus, monkeypatch):

@@ -1,5 +1,6 @@
 import gzip
 import json
+import random
 
 import pytest
 
@@ -9,6 +10,8 @@ from mmf_flava.data.build.text import documents, text_files
 from mmf_flava.data.token_files import TokenFile, write_tokens
 from mmf_flava.data.tokenizer import SPECIAL_TOKENS, wordpiece
 from mmf_flava.errors import UserError
+
+from .killing import contents, survives_kills, twice_at_once
 
 TOKENIZER = wordpiece([*SPECIAL_TOKENS, "a", "b", "c"])
 FILES = ("tokens.bin", "documents.npy", "meta.json")
@@ -26,9 +29,12 @@ def corpus(tmp_path):
     return tmp_path
 
 
+def arguments(corpus):
+    return ["text", "--src", str(corpus / "text"), "--tokenizer", str(corpus / "tokenizer"), "--quiet"]
+
+
 def command(corpus, *more):
-    source = ["--src", str(corpus / "text"), "--tokenizer", str(corpus / "tokenizer"), "--out", str(corpus / "out")]
-    return main(["text", *source, "--quiet", *more])
+    return main([*arguments(corpus), "--out", str(corpus / "out"), *more])
 
 
 def test_the_command(corpus, capsys):
@@ -36,8 +42,11 @@ def test_the_command(corpus, capsys):
     file = TokenFile(corpus / "out")
     assert file.tokens.tolist() == [5, 6, 7, 3, 7, 7, 3, 6, 3, 5, 1, 3]
     assert file.documents.tolist() == [0, 4, 7, 9, 12]
-    assert sorted(path.name for path in (corpus / "out").iterdir()) == sorted(FILES)
+    for left in (token_files.PROGRESS, token_files.BOUNDARIES):  # as by a kill after meta.json was written
+        assert not (corpus / "out" / left).exists()
+        (corpus / "out" / left).touch()
     assert command(corpus) == 0  # a second call finds it done
+    assert sorted(path.name for path in (corpus / "out").iterdir()) == sorted(FILES)
     assert "12 tokens of 4 documents" in capsys.readouterr().out
     (corpus / "text/3.txt").write_text("a")
     assert command(corpus) == 2
@@ -92,6 +101,20 @@ def test_a_cut_off_write_goes_on_to_the_same_files(tmp_path, monkeypatch, cut):
     assert read == texts[min(cut, 10) // 3 * 3 :]
     for name in FILES:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_killed_build_goes_on_to_the_same_bytes(corpus, seed):
+    (corpus / "text/3.txt").write_text("\n\n".join(random.Random(seed).choices(["a", "b b", "c a", "x"], k=40)))
+    survives_kills(
+        arguments(corpus), corpus / "out", seed, "from mmf_flava.data import token_files; token_files.BATCH = 3"
+    )
+
+
+def test_two_builds_at_once_are_one(corpus):
+    twice_at_once(arguments(corpus), corpus / "out")
+    assert main([*arguments(corpus), "--out", str(corpus / "alone")]) == 0
+    assert contents(corpus / "out") == contents(corpus / "alone")
 
 
 def test_another_source_begins_anew(tmp_path, monkeypatch):
