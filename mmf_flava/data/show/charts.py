@@ -1,7 +1,7 @@
 """Numbers -> the geometry of charts, which template.html draws; lengths are shares of the plot's width and height."""
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -109,27 +109,23 @@ def aspects(sizes: Mapping[tuple[int, int], int]) -> Bars:
 
 def scatter(sizes: Mapping[tuple[int, int], int], side: int) -> Scatter:
     """Image sizes; a mark at the ``side`` of the encoder's view."""
-    cells: Counter[tuple[int, int]] = Counter()
+    cells: defaultdict[tuple[int, int], Counter[tuple[int, int]]] = defaultdict(Counter)
     for (width, height), count in sizes.items():
-        cells[round(math.log2(width) * CELLS), round(math.log2(height) * CELLS)] += count
+        cells[round(math.log2(width) * CELLS), round(math.log2(height) * CELLS)][width, height] = count
     ends = [side_ for size in sizes for side_ in size] + [side]
     low, high = math.floor(math.log2(min(ends)) - 0.1), math.ceil(math.log2(max(ends)) + 0.1)
 
-    def place(power: float) -> float:
-        return (power - low) / (high - low)
+    def place(size: float) -> float:
+        return (math.log2(size) - low) / (high - low)
 
-    largest = max(cells.values())
-    points = [
-        Point(
-            place(x / CELLS),
-            place(y / CELLS),
-            math.sqrt(count / largest),
-            f"about {2 ** (x / CELLS):.0f} x {2 ** (y / CELLS):.0f}: {count:,}",
-        )
-        for (x, y), count in sorted(cells.items())
-    ]
-    ticks = [Mark(place(power), f"{2**power:,}") for power in range(max(low, 0), high + 1)]
-    return Scatter(points, ticks, Mark(place(math.log2(side)), f"{side}"))
+    largest = max(cell.total() for cell in cells.values())
+    points = []
+    for _, cell in sorted(cells.items()):
+        width, height = max(cell, key=lambda size: (cell[size], size))
+        title = f"{'about ' * (len(cell) > 1)}{width} x {height}: {cell.total():,}"
+        points.append(Point(place(width), place(height), math.sqrt(cell.total() / largest), title))
+    ticks = [Mark(place(2**power), f"{2**power:,}") for power in range(max(low, 0), high + 1)]
+    return Scatter(points, ticks, Mark(place(side), f"{side}"))
 
 
 def size_in_bytes(number: float) -> str:

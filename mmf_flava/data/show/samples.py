@@ -15,6 +15,7 @@ from PIL import Image
 from mmf_flava.data.masking import IGNORED
 from mmf_flava.data.processors import FlavaTextProcessor
 from mmf_flava.data.records import ImageFolder
+from mmf_flava.data.show.statistics import Bad, Statistics, examine
 from mmf_flava.data.stream import StreamDataset
 
 SMALL = 96  # pixels a side: smaller views are shown with hard edges, as enlarging would blur them
@@ -57,7 +58,7 @@ class Card:
 
     number: int  # position in the stream
     key: str
-    passed_over: list[int]  # numbers of the bad records that it stands for
+    passed_over: list[Bad]  # in whose place it stands
     view: View | None
     grid: tuple[int, int]
     masked: list[int]  # patches, row by row
@@ -86,12 +87,12 @@ def make_card(dataset: StreamDataset, number: int) -> Card:
     return Card(
         number=number,
         key=sample["sample_id"],
-        passed_over=passed_over,
+        passed_over=[bad for record in passed_over if (bad := examine(dataset, record, Statistics()))],
         view=view,
         grid=grid,
         masked=[] if mask is None else np.flatnonzero(mask.numpy()).tolist(),
         codebook_view=codebook_view,
-        codes=[] if codes is None else [Code(number, colour(number)) for number in codes.tolist()],
+        codes=[] if codes is None else [Code(code, colour(code)) for code in codes.tolist()],
         tokens=_tokens(sample, dataset.text_processor) if "input_ids" in sample else [],
         matches=bool(sample["is_correct"]) if "is_correct" in sample else None,
         captions=sample.get("captions") or [],
