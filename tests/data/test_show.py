@@ -300,5 +300,5 @@ def test_histograms_hold_every_value():
 def test_the_encoders_side_and_every_size_are_in_the_scatter():
     chart = charts.scatter({(100, 50): 2, (101, 50): 1, (1600, 50): 1}, 224)
     assert [point.title for point in chart.points] == ["about 100 x 50: 3", "1600 x 50: 1"]
-    assert all(0 < place < 1 for point in chart.points for place in (point.x, point.y)) and 0 < chart.mark.place < 1
+    assert all(0 < place < 1 for point in chart.points for place in (point.x, point.y)) and 0 < chart.side < 1
     assert sorted(point.radius for point in chart.points) == [pytest.approx(3**-0.5), 1.0]

@@ -18,11 +18,14 @@ CELLS = 8  # an octave is cut into this many cells, so that a scatter of any dat
 
 @dataclass(frozen=True)
 class Bar:
-    label: str
-    title: str
+    label: str  # empty where there is no room for it
     count: int
     length: float  # of the longest bar
-    labelled: bool = True
+
+
+@dataclass(frozen=True)
+class Bin(Bar):
+    title: str  # says what is inside and how much
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Mark:
 class Histogram:
     """Bars side by side."""
 
-    bars: list[Bar]
+    bars: list[Bin]
     highest: int
     at_edges: bool  # labels name the beginnings of bins, not what is inside
     mark: Mark | None = None
@@ -64,7 +67,7 @@ class Scatter:
 
     points: list[Point]
     ticks: list[Mark]
-    mark: Mark
+    side: float  # place of the encoder's
 
 
 def histogram(values: Sequence[int], mark: int | None = None, words: str = "") -> Histogram:
@@ -95,7 +98,7 @@ def octaves(values: Sequence[int], wording: Callable[[int], str]) -> Histogram:
 
 def bars(counts: Mapping[str, int]) -> Bars:
     longest = max(counts.values())
-    return Bars([Bar(label, f"{label}: {count:,}", count, count / longest) for label, count in counts.items()])
+    return Bars([Bar(label, count, count / longest) for label, count in counts.items()])
 
 
 def aspects(sizes: Mapping[tuple[int, int], int]) -> Bars:
@@ -108,7 +111,7 @@ def aspects(sizes: Mapping[tuple[int, int], int]) -> Bars:
 
 
 def scatter(sizes: Mapping[tuple[int, int], int], side: int) -> Scatter:
-    """Image sizes; a mark at the ``side`` of the encoder's view."""
+    """Image sizes beside the ``side`` of the encoder's view."""
     cells: defaultdict[tuple[int, int], Counter[tuple[int, int]]] = defaultdict(Counter)
     for (width, height), count in sizes.items():
         cells[round(math.log2(width) * CELLS), round(math.log2(height) * CELLS)][width, height] = count
@@ -125,7 +128,7 @@ def scatter(sizes: Mapping[tuple[int, int], int], side: int) -> Scatter:
         title = f"{'about ' * (len(cell) > 1)}{width} x {height}: {cell.total():,}"
         points.append(Point(place(width), place(height), math.sqrt(cell.total() / largest), title))
     ticks = [Mark(place(2**power), f"{2**power:,}") for power in range(max(low, 0), high + 1)]
-    return Scatter(points, ticks, Mark(place(side), f"{side}"))
+    return Scatter(points, ticks, place(side))
 
 
 def size_in_bytes(number: float) -> str:
@@ -152,7 +155,7 @@ def _histogram(
     highest = max(counts.values())
     step = -(-len(titles) // LABELS)
     found = [
-        Bar(label, f"{title}: {counts[place]:,}", counts[place], counts[place] / highest, place % step == 0)
+        Bin("" if place % step else label, counts[place], counts[place] / highest, f"{title}: {counts[place]:,}")
         for place, (label, title) in enumerate(zip(labels, titles, strict=True))
     ]
     return Histogram(found, highest, at_edges, mark)

@@ -156,7 +156,7 @@ def _figures(dataset: StreamDataset, found: Statistics) -> list[Figure]:
         figures += [
             Figure(
                 "Image sizes",
-                f"{percent(below / total)} have a side below the encoder's {side} pixels (dotted; so are squares).",
+                f"{percent(below / total)} have a side below the encoder's {side} pixels (dotted; the diagonal is square).",
                 charts.scatter(found.sizes, side),
             ),
             Figure("Width to height", "", charts.aspects(found.sizes)),
