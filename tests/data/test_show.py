@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from mmf.common.registry import registry
 from omegaconf import OmegaConf
-from PIL import Image
+from PIL import ExifTags, Image
 
 import mmf_flava.plugin  # noqa: F401  registers
 from mmf_flava.data.codes import CodeWriter, make_header
@@ -75,9 +75,11 @@ def rows(page):
     return list(zip(page.texts("th"), page.texts("td")[1::2], strict=True))
 
 
-def picture(width, height, mode="RGB", kind="PNG"):
+def picture(width, height, mode="RGB", kind="PNG", orientation=1):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
     buffer = io.BytesIO()
-    Image.effect_noise((width, height), 60).convert(mode).save(buffer, kind)
+    Image.effect_noise((width, height), 60).convert(mode).save(buffer, kind, exif=exif)
     return buffer.getvalue()
 
 
@@ -98,7 +100,7 @@ def recipe(demo, tmp_path):
             [
                 ("png", picture(30, 30), [SCRIPT]),
                 ("png", picture(40, 20, "L"), ["one", "one two"]),
-                ("jpg", picture(60, 60, kind="JPEG"), ["one two three"]),
+                ("jpg", picture(60, 40, kind="JPEG", orientation=6), ["one two three"]),
                 ("jpg", b"<html>gone</html>", ["this page is gone"]),
                 ("png", picture(20, 80), ["the number " * 20]),
             ]
@@ -165,11 +167,11 @@ def test_the_figures_are_those_of_the_records(recipe):
     assert found["Formats and modes"][1] == [("PNG RGB", "2"), ("PNG L", "1"), ("JPEG RGB", "1")]
     widths = dict(found["Width to height"][1])
     assert {name: count for name, count in widths.items() if count != "0"} == {
-        "narrower than 1:3": "1", "square": "2", "4:3 to 2:1": "1"
+        "narrower than 1:3": "1", "1:2 to 3:4": "1", "square": "1", "4:3 to 2:1": "1"
     }  # fmt: skip
     assert found["Labels"][1] == [(label, "1") for label in "0124"]
     assert found["Image sizes"][0].startswith("50.0 % have a side below the encoder's 24 pixels")
-    assert {"40 x 20: 1", "20 x 80: 1"} <= set(page.texts("title"))
+    assert {"40 x 20: 1", "40 x 60: 1", "20 x 80: 1"} <= set(page.texts("title"))  # the JPEG lies on its side
     assert found["Captions an image"][0] == "Half have 1 or less; 1 to 2."
     assert found["Words a caption"][0] == "Half have 2 or less; 1 to 40."
     assert "20.0 % are cut at 24." in found["Tokens a caption"][0]  # one of five captions

@@ -4,10 +4,10 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 MOST_BINS = 30
-LABELS = 6  # written below a histogram
+LABELS = 6  # written at most below a chart
 ASPECTS = [1 / 3, 1 / 2, 3 / 4, 0.99, 1.01, 4 / 3, 2, 3]
 ASPECT_NAMES = [
     "narrower than 1:3", "1:3 to 1:2", "1:2 to 3:4", "3:4 to 1:1", "square",
@@ -18,6 +18,8 @@ CELLS = 8  # an octave is cut into this many cells, so that a scatter of any dat
 
 @dataclass(frozen=True)
 class Bar:
+    """A count with a name."""
+
     label: str  # empty where there is no room for it
     count: int
     length: float  # of the longest bar
@@ -25,6 +27,8 @@ class Bar:
 
 @dataclass(frozen=True)
 class Bin(Bar):
+    """A count of numbers near each other."""
+
     title: str  # says what is inside and how much
 
 
@@ -55,6 +59,8 @@ class Bars:
 
 @dataclass(frozen=True)
 class Point:
+    """Images of one size, or of about one."""
+
     x: float
     y: float
     radius: float  # of the largest
@@ -97,7 +103,7 @@ def octaves(values: Sequence[int], wording: Callable[[int], str]) -> Histogram:
 
 
 def bars(counts: Mapping[str, int]) -> Bars:
-    longest = max(counts.values())
+    longest = max(1, *counts.values())
     return Bars([Bar(label, count, count / longest) for label, count in counts.items()])
 
 
@@ -115,7 +121,7 @@ def scatter(sizes: Mapping[tuple[int, int], int], side: int) -> Scatter:
     cells: defaultdict[tuple[int, int], Counter[tuple[int, int]]] = defaultdict(Counter)
     for (width, height), count in sizes.items():
         cells[round(math.log2(width) * CELLS), round(math.log2(height) * CELLS)][width, height] = count
-    ends = [side_ for size in sizes for side_ in size] + [side]
+    ends = [side, *chain.from_iterable(sizes)]
     low, high = math.floor(math.log2(min(ends)) - 0.1), math.ceil(math.log2(max(ends)) + 0.1)
 
     def place(size: float) -> float:
@@ -127,7 +133,8 @@ def scatter(sizes: Mapping[tuple[int, int], int], side: int) -> Scatter:
         width, height = max(cell, key=lambda size: (cell[size], size))
         title = f"{'about ' * (len(cell) > 1)}{width} x {height}: {cell.total():,}"
         points.append(Point(place(width), place(height), math.sqrt(cell.total() / largest), title))
-    ticks = [Mark(place(2**power), f"{2**power:,}") for power in range(max(low, 0), high + 1)]
+    step = -(-(high - low) // LABELS)
+    ticks = [Mark(place(2**power), f"{2**power:,}") for power in range(max(low, 0), high + 1, step)]
     return Scatter(points, ticks, place(side))
 
 

@@ -6,7 +6,6 @@ Shapes: H, W pixels of a view · P patches · T tokens.
 import base64
 import io
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from mmf.common.sample import Sample
@@ -84,6 +83,7 @@ def make_card(dataset: StreamDataset, number: int) -> Card:
         codebook_view = _view(np.rint(pixels * 255).astype(np.uint8))
     mask = sample.get("image_patch_mask")
     codes = sample.get("image_codes")
+    label = sample.get("targets", -1)
     return Card(
         number=number,
         key=sample["sample_id"],
@@ -96,13 +96,19 @@ def make_card(dataset: StreamDataset, number: int) -> Card:
         tokens=_tokens(sample, dataset.text_processor) if "input_ids" in sample else [],
         matches=bool(sample["is_correct"]) if "is_correct" in sample else None,
         captions=sample.get("captions") or [],
-        label=_label(dataset, sample),
+        label=label_name(dataset, label) if label >= 0 else None,
     )
 
 
 def colour(code: int) -> str:
     """A colour for a codebook entry; neighbouring numbers get hues far apart."""
     return f"hsl({code * 137.508 % 360:.0f} {45 + code * 7 % 40}% {38 + code * 11 % 36}%)"
+
+
+def label_name(dataset: StreamDataset, label: int) -> str:
+    """A label with the name of its class, where the records come from class folders."""
+    records = getattr(dataset, "records", None)
+    return f"{label} {records.classes[label]}" if isinstance(records, ImageFolder) else str(label)
 
 
 def _view(pixels_HW3: np.ndarray) -> View:
@@ -124,14 +130,7 @@ def _tokens(sample: Sample, processor: FlavaTextProcessor) -> list[Token]:
         fate = ""
         if label != IGNORED:
             fate = "mask" if seen_id == processor.special.mask else "random" if seen_id != true_id else "kept"
+        # a vocabulary may leave out an id
         seen, truth = (processor.tokenizer.id_to_token(token) or "?" for token in (seen_id, true_id))
         tokens.append(Token(seen, truth, fate, true_id in special, truth.startswith("##")))
     return tokens
-
-
-def _label(dataset: StreamDataset, sample: dict[str, Any]) -> str | None:
-    label = sample.get("targets", -1)
-    if label < 0:
-        return None
-    records = getattr(dataset, "records", None)
-    return f"{label} ({records.classes[label]})" if isinstance(records, ImageFolder) else str(label)

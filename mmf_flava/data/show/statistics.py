@@ -25,13 +25,17 @@ SIDEWAYS = (5, 6, 7, 8)  # Exif orientations under which width and height change
 
 @dataclass(frozen=True)
 class Bad:
-    number: int
+    """A record that cannot be used."""
+
+    number: int  # among the dataset's records
     reason: str
     message: str
 
 
 @dataclass
 class Share:
+    """A share that is counted piece by piece."""
+
     part: int = 0
     whole: int = 0
 
