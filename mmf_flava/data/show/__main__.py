@@ -79,9 +79,7 @@ def _paths(config: Any, name: str, split: str) -> list[str | Path]:
 def _section(config: Any, name: str, paths: list[str | Path], arguments: argparse.Namespace) -> Section:
     dataset = open_dataset(config, name, arguments.split)
     cards, trouble = _cards(dataset, arguments.start, arguments.samples)
-    passed_over = [number for card in cards for number in card.passed_over]
-    found = measure(dataset, arguments.statistics, passed_over)
-    return make_section(dataset, paths, cards, trouble, found)
+    return make_section(dataset, paths, cards, trouble, measure(dataset, arguments.statistics))
 
 
 def _cards(dataset: StreamDataset, start: int, count: int) -> tuple[list[Card], str | None]:

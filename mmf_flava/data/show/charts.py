@@ -1,13 +1,13 @@
 """Numbers -> the geometry of charts, which template.html draws; lengths are shares of the plot's width and height."""
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 MOST_BINS = 30
-LABELS = 6  # written below a histogram
+LABELS = 6  # written at most below a chart
 ASPECTS = [1 / 3, 1 / 2, 3 / 4, 0.99, 1.01, 4 / 3, 2, 3]
 ASPECT_NAMES = [
     "narrower than 1:3", "1:3 to 1:2", "1:2 to 3:4", "3:4 to 1:1", "square",
@@ -18,11 +18,18 @@ CELLS = 8  # an octave is cut into this many cells, so that a scatter of any dat
 
 @dataclass(frozen=True)
 class Bar:
-    label: str
-    title: str
+    """A count with a name."""
+
+    label: str  # empty where there is no room for it
     count: int
     length: float  # of the longest bar
-    labelled: bool = True
+
+
+@dataclass(frozen=True)
+class Bin(Bar):
+    """A count of numbers near each other."""
+
+    title: str  # says what is inside and how much
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class Mark:
 class Histogram:
     """Bars side by side."""
 
-    bars: list[Bar]
+    bars: list[Bin]
     highest: int
     at_edges: bool  # labels name the beginnings of bins, not what is inside
     mark: Mark | None = None
@@ -52,6 +59,8 @@ class Bars:
 
 @dataclass(frozen=True)
 class Point:
+    """Images of one size, or of about one."""
+
     x: float
     y: float
     radius: float  # of the largest
@@ -64,7 +73,7 @@ class Scatter:
 
     points: list[Point]
     ticks: list[Mark]
-    mark: Mark
+    side: float  # place of the encoder's
 
 
 def histogram(values: Sequence[int], mark: int | None = None, words: str = "") -> Histogram:
@@ -94,8 +103,8 @@ def octaves(values: Sequence[int], wording: Callable[[int], str]) -> Histogram:
 
 
 def bars(counts: Mapping[str, int]) -> Bars:
-    longest = max(counts.values())
-    return Bars([Bar(label, f"{label}: {count:,}", count, count / longest) for label, count in counts.items()])
+    longest = max(1, *counts.values())
+    return Bars([Bar(label, count, count / longest) for label, count in counts.items()])
 
 
 def aspects(sizes: Mapping[tuple[int, int], int]) -> Bars:
@@ -108,28 +117,25 @@ def aspects(sizes: Mapping[tuple[int, int], int]) -> Bars:
 
 
 def scatter(sizes: Mapping[tuple[int, int], int], side: int) -> Scatter:
-    """Image sizes; a mark at the ``side`` of the encoder's view."""
-    cells: Counter[tuple[int, int]] = Counter()
+    """Image sizes beside the ``side`` of the encoder's view."""
+    cells: defaultdict[tuple[int, int], Counter[tuple[int, int]]] = defaultdict(Counter)
     for (width, height), count in sizes.items():
-        cells[round(math.log2(width) * CELLS), round(math.log2(height) * CELLS)] += count
-    ends = [side_ for size in sizes for side_ in size] + [side]
+        cells[round(math.log2(width) * CELLS), round(math.log2(height) * CELLS)][width, height] = count
+    ends = [side, *chain.from_iterable(sizes)]
     low, high = math.floor(math.log2(min(ends)) - 0.1), math.ceil(math.log2(max(ends)) + 0.1)
 
-    def place(power: float) -> float:
-        return (power - low) / (high - low)
+    def place(size: float) -> float:
+        return (math.log2(size) - low) / (high - low)
 
-    largest = max(cells.values())
-    points = [
-        Point(
-            place(x / CELLS),
-            place(y / CELLS),
-            math.sqrt(count / largest),
-            f"about {2 ** (x / CELLS):.0f} x {2 ** (y / CELLS):.0f}: {count:,}",
-        )
-        for (x, y), count in sorted(cells.items())
-    ]
-    ticks = [Mark(place(power), f"{2**power:,}") for power in range(max(low, 0), high + 1)]
-    return Scatter(points, ticks, Mark(place(math.log2(side)), f"{side}"))
+    largest = max(cell.total() for cell in cells.values())
+    points = []
+    for _, cell in sorted(cells.items()):
+        width, height = max(cell, key=lambda size: (cell[size], size))
+        title = f"{'about ' * (len(cell) > 1)}{width} x {height}: {cell.total():,}"
+        points.append(Point(place(width), place(height), math.sqrt(cell.total() / largest), title))
+    step = -(-(high - low) // LABELS)
+    ticks = [Mark(place(2**power), f"{2**power:,}") for power in range(max(low, 0), high + 1, step)]
+    return Scatter(points, ticks, place(side))
 
 
 def size_in_bytes(number: float) -> str:
@@ -156,7 +162,7 @@ def _histogram(
     highest = max(counts.values())
     step = -(-len(titles) // LABELS)
     found = [
-        Bar(label, f"{title}: {counts[place]:,}", counts[place], counts[place] / highest, place % step == 0)
+        Bin("" if place % step else label, counts[place], counts[place] / highest, f"{title}: {counts[place]:,}")
         for place, (label, title) in enumerate(zip(labels, titles, strict=True))
     ]
     return Histogram(found, highest, at_edges, mark)

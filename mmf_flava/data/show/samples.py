@@ -6,7 +6,6 @@ Shapes: H, W pixels of a view · P patches · T tokens.
 import base64
 import io
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from mmf.common.sample import Sample
@@ -15,6 +14,7 @@ from PIL import Image
 from mmf_flava.data.masking import IGNORED
 from mmf_flava.data.processors import FlavaTextProcessor
 from mmf_flava.data.records import ImageFolder
+from mmf_flava.data.show.statistics import Bad, Statistics, examine
 from mmf_flava.data.stream import StreamDataset
 
 SMALL = 96  # pixels a side: smaller views are shown with hard edges, as enlarging would blur them
@@ -57,7 +57,7 @@ class Card:
 
     number: int  # position in the stream
     key: str
-    passed_over: list[int]  # numbers of the bad records that it stands for
+    passed_over: list[Bad]  # in whose place it stands
     view: View | None
     grid: tuple[int, int]
     masked: list[int]  # patches, row by row
@@ -83,25 +83,32 @@ def make_card(dataset: StreamDataset, number: int) -> Card:
         codebook_view = _view(np.rint(pixels * 255).astype(np.uint8))
     mask = sample.get("image_patch_mask")
     codes = sample.get("image_codes")
+    label = sample.get("targets", -1)
     return Card(
         number=number,
         key=sample["sample_id"],
-        passed_over=passed_over,
+        passed_over=[bad for record in passed_over if (bad := examine(dataset, record, Statistics()))],
         view=view,
         grid=grid,
         masked=[] if mask is None else np.flatnonzero(mask.numpy()).tolist(),
         codebook_view=codebook_view,
-        codes=[] if codes is None else [Code(number, colour(number)) for number in codes.tolist()],
+        codes=[] if codes is None else [Code(code, colour(code)) for code in codes.tolist()],
         tokens=_tokens(sample, dataset.text_processor) if "input_ids" in sample else [],
         matches=bool(sample["is_correct"]) if "is_correct" in sample else None,
         captions=sample.get("captions") or [],
-        label=_label(dataset, sample),
+        label=label_name(dataset, label) if label >= 0 else None,
     )
 
 
 def colour(code: int) -> str:
     """A colour for a codebook entry; neighbouring numbers get hues far apart."""
     return f"hsl({code * 137.508 % 360:.0f} {45 + code * 7 % 40}% {38 + code * 11 % 36}%)"
+
+
+def label_name(dataset: StreamDataset, label: int) -> str:
+    """A label with the name of its class, where the records come from class folders."""
+    records = getattr(dataset, "records", None)
+    return f"{label} {records.classes[label]}" if isinstance(records, ImageFolder) else str(label)
 
 
 def _view(pixels_HW3: np.ndarray) -> View:
@@ -123,14 +130,7 @@ def _tokens(sample: Sample, processor: FlavaTextProcessor) -> list[Token]:
         fate = ""
         if label != IGNORED:
             fate = "mask" if seen_id == processor.special.mask else "random" if seen_id != true_id else "kept"
+        # a vocabulary may leave out an id
         seen, truth = (processor.tokenizer.id_to_token(token) or "?" for token in (seen_id, true_id))
         tokens.append(Token(seen, truth, fate, true_id in special, truth.startswith("##")))
     return tokens
-
-
-def _label(dataset: StreamDataset, sample: dict[str, Any]) -> str | None:
-    label = sample.get("targets", -1)
-    if label < 0:
-        return None
-    records = getattr(dataset, "records", None)
-    return f"{label} ({records.classes[label]})" if isinstance(records, ImageFolder) else str(label)

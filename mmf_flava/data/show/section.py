@@ -4,17 +4,18 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from typing import Any
+
+import numpy as np
 
 from mmf_flava.data.image_stream import ImageStreamDataset
 from mmf_flava.data.mixture import Mixture
 from mmf_flava.data.pmd import PMDDataset
-from mmf_flava.data.records import ImageFolder
 from mmf_flava.data.shards import ShardReader
 from mmf_flava.data.show import charts
 from mmf_flava.data.show.built import Built, read_built
 from mmf_flava.data.show.charts import Bars, Histogram, Scatter
-from mmf_flava.data.show.samples import Card
+from mmf_flava.data.show.samples import Card, label_name
 from mmf_flava.data.show.statistics import Bad, Statistics
 from mmf_flava.data.stream import StreamDataset
 from mmf_flava.data.text_corpus import TextCorpusDataset
@@ -26,6 +27,8 @@ Fact = tuple[str, str]
 
 @dataclass(frozen=True)
 class Figure:
+    """A chart, and a sentence on it."""
+
     title: str
     says: str
     chart: Histogram | Bars | Scatter
@@ -33,6 +36,8 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
+    """One dataset as template.html shows it."""
+
     name: str
     unit: str  # what there are
     size: int
@@ -49,6 +54,7 @@ class Section:
 
 
 def count(value: float) -> str:
+    """1234.0 -> "1,234"."""
     return f"{value:,.0f}"
 
 
@@ -88,13 +94,8 @@ def _tiles(dataset: StreamDataset, found: Statistics) -> list[tuple[str, str, st
             each = (share.part / found.samples, share.whole / found.samples)
             tiles.append((label, percent(share.value), note.format(*each)))
     if isinstance(dataset, PMDDataset) and dataset.mismatch_probability and found.samples:
-        tiles.append(
-            (
-                "Mismatched pairs",
-                percent(found.mismatched.value),
-                f"asked for: {percent(dataset.mismatch_probability, 0)}",
-            )
-        )
+        asked = f"asked for: {percent(dataset.mismatch_probability, 0)}"
+        tiles.append(("Mismatched pairs", percent(found.mismatched.value), asked))
     return tiles
 
 
@@ -115,14 +116,11 @@ def _facts(dataset: StreamDataset, paths: Sequence[str | Path], found: Statistic
         facts.append(("Text", f"{tokens:,} tokens of {documents:,} documents"))
     if hasattr(dataset, "text_processor"):
         processor = dataset.text_processor
-        words = "whole words" if processor.whole_word else "single tokens"
+        how = f"{'whole words' if processor.whole_word else 'single tokens'}, {processor.replace}"
         facts += [
             ("Vocabulary", f"{processor.vocab_size:,} tokens"),
             ("Longest text", f"{processor.max_length} tokens with [CLS] and [SEP]"),
-            (
-                "Masking of text",
-                f"{percent(processor.mask_probability, 0)} of the tokens, {words}, {processor.replace}",
-            ),
+            ("Masking of text", f"{percent(processor.mask_probability, 0)} of the tokens, {how}"),
             ("Unknown tokens", percent(found.unknown.value, 2)),
         ]
     return [(label, value) for label, value in facts if value]
@@ -132,36 +130,33 @@ def _image_facts(dataset: ImageStreamDataset) -> list[Fact]:
     processor = dataset.image_processor
     side, (rows, columns) = processor.image_size, processor.grid
     low, high = processor.crop_scale
-    classes = len(dataset.records.classes) if isinstance(dataset.records, ImageFolder) else 0
     readers = getattr(dataset.records, "readers", [dataset.records])
     sizes = [size for reader in readers if isinstance(reader, ShardReader) for _, size in reader.shard_sizes()]
+    crops = f"{100 * low:.0f} to {percent(high, 0)} of the area" if dataset.training else "the whole picture, squashed"
+    codebook = processor.codebook_size
     facts = [
         ("Shards", f"{len(sizes):,}, {charts.size_in_bytes(sum(sizes))}" if sizes else ""),
         ("Encoder's view", f"{side} x {side} pixels, {rows} x {columns} patches"),
-        ("Codebook's view", f"{processor.codebook_size} x {processor.codebook_size} pixels"),
-        (
-            "Crops",
-            f"{100 * low:.0f} to {percent(high, 0)} of the area" if dataset.training else "the whole picture, squashed",
-        ),
+        ("Codebook's view", f"{codebook} x {codebook} pixels" if codebook else ""),
+        ("Crops", crops),
         ("Fixed views", str(dataset.views) if dataset.training and dataset.views else ""),
         ("Masking of patches", f"up to {processor.target}, in blocks of {processor.min_block} or more"),
-        ("Classes", f"{classes:,}" if classes else ""),
     ]
     if dataset.codes is not None:
         book = dataset.codes.header["codebook"]
         facts.append(("Cached codes", f"{dataset.codes.path}, {book['type']}, {dataset.codes.vocab_size:,} entries"))
-    return facts if processor.codebook_size else [fact for fact in facts if fact[0] != "Codebook's view"]
+    return facts
 
 
 def _figures(dataset: StreamDataset, found: Statistics) -> list[Figure]:
     figures = []
     if found.sizes:
         side, total = dataset.image_processor.image_size, sum(found.sizes.values())
-        below = sum(count for size, count in found.sizes.items() if min(size) < side)
+        below = percent(sum(number for size, number in found.sizes.items() if min(size) < side) / total)
         figures += [
             Figure(
                 "Image sizes",
-                f"{percent(below / total)} have a side below the encoder's {side} pixels (dotted; so are squares).",
+                f"{below} have a side below the encoder's {side} pixels (dotted; the diagonal is square).",
                 charts.scatter(found.sizes, side),
             ),
             Figure("Width to height", "", charts.aspects(found.sizes)),
@@ -196,19 +191,15 @@ def _labels(dataset: StreamDataset, labels: Counter[int]) -> Figure:
     says = f"{len(labels):,} different ones."
     if len(labels) > MOST_NAMED:
         return Figure("Labels", says, charts.histogram(list(labels.elements())))
-    records = getattr(dataset, "records", None)
-    names = records.classes if isinstance(records, ImageFolder) else None
-    return Figure(
-        "Labels",
-        says,
-        charts.bars({f"{label} {names[label]}" if names else str(label): labels[label] for label in sorted(labels)}),
-    )
+    names = {label_name(dataset, label): labels[label] for label in sorted(labels)}
+    return Figure("Labels", says, charts.bars(names))
 
 
-def _middle(values: list[int], wording: Callable[[float], str] = count) -> str:
-    low, middle, high = (wording(value) for value in (min(values), median(values), max(values)))
+def _middle(values: list[int], wording: Callable[[Any], str] = count) -> str:
+    low, middle, high = (wording(value) for value in (min(values), np.median(values), max(values)))
     return f"All {low}." if low == high else f"Half have {middle} or less; {low} to {high}."
 
 
 def percent(share: float | None, digits: int = 1) -> str:
+    """0.5 -> "50.0 %"; nothing where there is no share."""
     return "" if share is None else f"{100 * share:.{digits}f} %"

@@ -2,7 +2,6 @@
 
 import io
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from PIL import ExifTags, Image
@@ -25,13 +24,17 @@ SIDEWAYS = (5, 6, 7, 8)  # Exif orientations under which width and height change
 
 @dataclass(frozen=True)
 class Bad:
-    number: int
+    """A record that cannot be used."""
+
+    number: int  # among the dataset's records
     reason: str
     message: str
 
 
 @dataclass
 class Share:
+    """A share that is counted piece by piece."""
+
     part: int = 0
     whole: int = 0
 
@@ -71,33 +74,19 @@ def spread(size: int, limit: int) -> list[int]:
     return [step * size // count for step in range(count)]
 
 
-def measure(dataset: StreamDataset, limit: int, further: Iterable[int] = (), progress: bool = True) -> Statistics:
-    """Statistics of at most ``limit`` records, and of as many samples of the first epoch of the stream.
-
-    Args:
-        further: records of which only those that are bad count, as bad.
-    """
+def measure(dataset: StreamDataset, limit: int, progress: bool = True) -> Statistics:
+    """Statistics of at most ``limit`` records, and of as many samples of the first epoch of the stream."""
     found = Statistics()
-    numbers = spread(len(dataset), limit)
     stuck = False  # among nothing but bad records
-    for number in tqdm(numbers, desc=dataset.name, unit="record", disable=not progress):
+    for number in tqdm(spread(len(dataset), limit), desc=dataset.name, unit="record", disable=not progress):
         found.looked_at += 1
-        if isinstance(dataset, ImageStreamDataset):
-            try:
-                _add_record(found, dataset, number)
-            except BadRecord as error:
-                found.bad.append(Bad(number, error.reason, error.message))
+        if isinstance(dataset, ImageStreamDataset) and (bad := examine(dataset, number, found)):
+            found.bad.append(bad)
         if not stuck:
             try:
                 _add_sample(found, dataset, number)
             except UserError:
                 stuck = True
-    if isinstance(dataset, ImageStreamDataset):
-        for number in sorted(set(further) - set(numbers)):
-            try:
-                _add_record(Statistics(), dataset, number)
-            except BadRecord as error:
-                found.bad.append(Bad(number, error.reason, error.message))
     if isinstance(dataset, TextCorpusDataset):
         for file in dataset.files:
             starts = spread(len(file.documents) - 1, limit)
@@ -105,8 +94,16 @@ def measure(dataset: StreamDataset, limit: int, further: Iterable[int] = (), pro
     return found
 
 
+def examine(dataset: ImageStreamDataset, number: int, found: Statistics) -> Bad | None:
+    """Adds what one record holds to ``found``, or returns why it cannot be used."""
+    try:
+        _add_record(found, dataset, number)
+    except BadRecord as error:
+        return Bad(number, error.reason, error.message)
+    return None
+
+
 def _add_record(found: Statistics, dataset: ImageStreamDataset, number: int) -> None:
-    """Adds what one record holds, unless it is bad."""
     record = dataset.records.read(number)
     pictures.decode(record, dataset.image_processor.decode_size)
     captions, label = describe(record) if isinstance(dataset, PMDDataset) else ([], class_number(record))
