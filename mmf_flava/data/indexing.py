@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 
 from tqdm import tqdm
 
@@ -15,7 +16,7 @@ from mmf_flava.data.shard_index import ShardIndex, ensure_index, read_index
 from mmf_flava.errors import UserError
 
 PROBED = 32  # indexes that are read one after another to see how fast the disk answers
-SLOW = 0.001  # seconds an index: slower ones are read by threads, which wait side by side, but hinder a fast disk
+SLOW = 0.0005  # seconds an index: slower ones are read by threads, which wait side by side, but hinder a fast disk
 READERS = 32
 PATIENCE = 2  # seconds after which a bar is shown
 
@@ -28,9 +29,14 @@ def read_indexes(shards: Sequence[Shard], progress: bool = True) -> list[ShardIn
     Raises:
         UserError: a shard does not exist, or its server cannot be reached.
     """
-    started = time.perf_counter()
-    first, rest = [_read(shard) for shard in shards[:PROBED]], shards[PROBED:]
-    if time.perf_counter() - started < SLOW * len(first):
+    first, times = [], []
+    for shard in shards[:PROBED]:
+        started = time.perf_counter()
+        first.append(_read(shard))
+        times.append(time.perf_counter() - started)
+    rest = shards[PROBED:]
+    fast = not rest or median(times) < SLOW  # by the mean a busy processor would look like a slow disk
+    if fast and all(shard.has_index for shard in rest if isinstance(shard, RemoteShard)):
         return first + [_read(shard) for shard in rest]
     with ThreadPoolExecutor(READERS) as threads:
         opened = threads.map(_read, rest)

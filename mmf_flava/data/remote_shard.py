@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from mmf_flava.data.braces import expand_braces
-from mmf_flava.data.shard_index import ShardIndex, ensure_index, load_index
+from mmf_flava.data.shard_index import ShardIndex, ensure_index, index_path, load_index
 from mmf_flava.errors import UserError
 from mmf_flava.files.cache import FileCache
 from mmf_flava.files.download import default_cache, shown
@@ -35,6 +35,11 @@ class RemoteShard:
     def local(self) -> Path:
         """Where the local copy lies, or will; its index lies beside it."""
         return self.cache.place(self.url)
+
+    @property
+    def has_index(self) -> bool:
+        """Whether the index is in the cache."""
+        return index_path(self.local).is_file()
 
     def read_index(self) -> ShardIndex | None:
         """The index, fetched from beside the shard (``<url>.index``) if need be; None where there is none.

@@ -167,27 +167,24 @@ def _ask(url: str, start: int = 0) -> tuple[Any, _Redirects]:
 def _receive(response: Any, part: Path, have: int, progress: bool) -> None:
     length = response.headers.get("Content-Length")
     total = have + int(length) if length else None
-    with (
-        open(part, "ab" if have else "wb") as file,
-        tqdm(
-            total=total,
-            initial=have,
-            unit="B",
-            unit_scale=True,
-            desc=part.name[1:].rsplit(".", 2)[0],
-            disable=not progress,
-        ) as bar,
-    ):
-        try:
+    name = part.name[1:].rsplit(".", 2)[0]
+    try:
+        with (
+            open(part, "ab" if have else "wb") as file,
+            tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=name, disable=not progress) as bar,
+        ):
             while chunk := response.read(CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))
-        except (OSError, http.client.HTTPException) as error:
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise UserError(f"There is no space for {part.parent / part.name[1:]}: free some.") from None
-            raise Unreachable(
-                f"The connection broke after {file.tell():,} bytes ({error}); the next call goes on there."
+    except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, OSError) and (error.filename or error.errno in (errno.ENOSPC, errno.EDQUOT)):
+            place = part.with_name(name)
+            raise UserError(
+                f"{place} cannot be written ({error.strerror}): make room, or name another folder with MMF_CACHE_DIR."
             ) from None
+        raise Unreachable(
+            f"The connection broke after {part.stat().st_size:,} bytes ({error}); the next call goes on there."
+        ) from None
     if total is not None and part.stat().st_size < total:
         raise Unreachable(
             f"The connection ended after {part.stat().st_size:,} of {total:,} bytes; the next call goes on."

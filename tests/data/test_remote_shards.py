@@ -3,12 +3,14 @@
 import multiprocessing
 import os
 import pickle
+import threading
 
 import pytest
 
 from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.data.records import open_records
 from mmf_flava.data.records_hash import records_sha256
+from mmf_flava.data.remote_shard import RemoteShard
 from mmf_flava.data.shards import ShardWriter
 from mmf_flava.errors import UserError
 from mmf_flava.files import cache as cache_module
@@ -68,6 +70,19 @@ def test_opening_fetches_indexes_and_reading_one_shard(server, url, cache):
     server.asked.clear()
     again = open_records(url, cache)
     assert again.read(4).key == "004" and server.asked == []
+
+
+def test_indexes_that_are_not_here_are_fetched_side_by_side(server, url, local, cache, monkeypatch):
+    readers, read = [], RemoteShard.read_index
+    monkeypatch.setattr(
+        RemoteShard, "read_index", lambda shard: readers.append(threading.current_thread().name) or read(shard)
+    )
+    monkeypatch.setattr("mmf_flava.data.indexing.PROBED", 3)
+    monkeypatch.setattr("mmf_flava.data.indexing.SLOW", 60)  # the local shards come first and are fast
+    for side_by_side in (True, False):
+        readers.clear()
+        assert len(open_records([local, url], cache)) == 2 * SHARDS * EACH
+        assert len(readers) == SHARDS and ("MainThread" not in readers) == side_by_side
 
 
 def test_shards_without_indexes_are_fetched_and_scanned_once(server, url, local, cache):

@@ -1,9 +1,13 @@
+import builtins
 import hashlib
+from pathlib import Path
 
 import pytest
 
 from mmf_flava.errors import UserError
+from mmf_flava.files import download
 from mmf_flava.files.download import fetch
+from mmf_flava.files.faults import Unreachable
 
 
 def test_a_checksum_is_checked(server, downloads):
@@ -39,3 +43,13 @@ def test_a_download_goes_on_where_it_was_cut_off(server, downloads):
 def test_no_network_is_a_sentence(server, downloads):
     with pytest.raises(UserError, match=r"cannot be reached.*local copy"):
         fetch("http://127.0.0.1:9/x.pt")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of this system")
+@pytest.mark.parametrize("size", [10, 2_000_000], ids=["noticed at the end", "noticed at once"])
+def test_a_full_disk_is_no_broken_connection(server, downloads, monkeypatch, size):
+    server.files["/a.bin"] = bytes(size)
+    monkeypatch.setattr(download, "open", lambda _, mode: builtins.open("/dev/full", mode), raising=False)  # noqa: SIM115
+    with pytest.raises(UserError, match=r"a\.bin cannot be written \(No space left") as caught:
+        fetch(f"{server.url}/a.bin")
+    assert not isinstance(caught.value, Unreachable), "waiting does not mend it"
