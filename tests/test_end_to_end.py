@@ -41,16 +41,21 @@ def test_one_command_trains_evaluates_and_reports(mmf, tmp_path):
     assert len(examples["images"]) == 8 and len(examples["sentences"]) == 8
     assert "<html" in (run / "report.html").read_text()
     assert "max_updates: 4" in (run / "config.yaml").read_text()
-    assert (run / "checkpoints" / "latest").read_text().startswith("update_00000004 ")
+    for name in ("latest", "best"):
+        assert (run / "checkpoints" / name).read_text().startswith("update_00000004 ")
     assert list((run / "logs").glob("tensorboard_*/events*"))
 
 
 def test_killed_and_resumed_equals_uninterrupted(mmf, tmp_path, cache):
-    """SIGKILL after the second checkpoint; the resumed run's weights equal the quiet run's to the bit."""
+    """SIGKILL after the second checkpoint; the resumed run's files equal the quiet run's to the bit.
+
+    The killed run saves in the background, the quiet one does not.
+    """
     options = ["training.max_updates=12", "training.checkpoint_interval=2", "evaluation.examples=null"]
+    background = [*options, "checkpoint.background=true"]
     last_lines(mmf("mmf_run", *options, f"env.save_dir={tmp_path / 'quiet'}"))
     killed = subprocess.Popen(
-        [SCRIPTS / "mmf_run", f"config={DEMO}", *SHORT, *options, f"env.save_dir={tmp_path / 'run'}"],
+        [SCRIPTS / "mmf_run", f"config={DEMO}", *SHORT, *background, f"env.save_dir={tmp_path / 'run'}"],
         env={**os.environ, "MMF_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -62,15 +67,15 @@ def test_killed_and_resumed_equals_uninterrupted(mmf, tmp_path, cache):
     killed.send_signal(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL, "the run ended before it could be killed"
 
-    result = mmf("mmf_run", *options, "checkpoint.resume=true")
+    result = mmf("mmf_run", *background, "checkpoint.resume=true")
     last_lines(result)
     assert "Loaded the model from" in result.stdout
-    quiet, resumed = (
-        load_file(tmp_path / name / "checkpoints" / "update_00000012" / "model.safetensors")
-        for name in ("quiet", "run")
-    )
-    assert quiet.keys() == resumed.keys()
-    assert [key for key in quiet if not quiet[key].equal(resumed[key])] == []
+    for file in ("model.safetensors", "optimizer.safetensors"):
+        quiet, resumed = (
+            load_file(tmp_path / name / "checkpoints" / "update_00000012" / file) for name in ("quiet", "run")
+        )
+        assert quiet.keys() == resumed.keys()
+        assert [key for key in quiet if not quiet[key].equal(resumed[key])] == []
 
 
 def test_evaluation_alone_and_predictions(mmf, tmp_path):
@@ -81,7 +86,7 @@ def test_evaluation_alone_and_predictions(mmf, tmp_path):
     assert "Zero-shot accuracy" in last_lines(mmf("mmf_run", "run_type=test", checkpoint))
     assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["zero_shot"] == trained
 
-    last_lines(mmf("mmf_predict", checkpoint, "run_type=test"))
+    last_lines(mmf("mmf_predict", "checkpoint.resume=true", "checkpoint.resume_best=true", "run_type=test"))
     rows = json.loads((tmp_path / "run" / "reports" / "zero_shot_test.json").read_text())
     assert len(rows) == 360
     assert sum(row["prediction"] == row["target"] for row in rows) / 360 == pytest.approx(trained["accuracy"])

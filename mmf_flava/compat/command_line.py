@@ -62,6 +62,31 @@ def run(module: ModuleType) -> None:
 
 
 @cure(
+    "mmf.utils.logger",
+    when="after",
+    what="a folder that cannot be written to is named, and what to do about it",
+    why="the logger is the first to write to env.save_dir, and MMF shows a traceback where it cannot",
+    since="MMF 1.0.0rc1",
+    until="MMF tells users' mistakes from its own",
+)
+def writable_folder(module: ModuleType) -> None:
+    init = module.Logger.__init__
+
+    @functools.wraps(init)
+    def __init__(self: Any, *args: Any, **options: Any) -> None:
+        try:
+            init(self, *args, **options)
+        except OSError as error:
+            reason = str(error.strerror).lower()
+            raise UserError(
+                f"env.save_dir: {error.filename or self.save_dir} cannot be written ({reason}): make room or make it "
+                "writable, or choose another folder."
+            ) from error
+
+    module.Logger.__init__ = __init__
+
+
+@cure(
     "mmf_cli.run",
     when="before",
     what="a misspelt section on the command line is found before MMF is imported",

@@ -19,6 +19,7 @@ from mmf_flava.data.record import BadRecord
 from mmf_flava.errors import UserError
 from mmf_flava.files.download import is_remote
 
+NEIGHBOURS = 16  # of a bad record, that are tried one by one
 BAD_IN_A_ROW = 100  # bad records one after another before we say that the data are broken
 
 
@@ -79,7 +80,7 @@ class StreamDataset(BaseDataset):
         tries = min(BAD_IN_A_ROW, self.size)
         replaced: list[dict[str, Any]] = []
         for attempt in range(tries):
-            index = (first + attempt) % self.size
+            index = (first + self._stride(attempt)) % self.size
             try:
                 sample = self._sample(index, sample_generator(self.seed, number, self._stream))
                 return Sample({**sample, "replaced": replaced})
@@ -92,6 +93,11 @@ class StreamDataset(BaseDataset):
             f"dataset {self.name} ({self.dataset_type}): {tries} records in a row, from number {first} on, "
             f"cannot be used; the last one: {replaced[-1]['message']}. Build these data again."
         )
+
+    def _stride(self, attempt: int) -> int:
+        """How far from a bad record to look: at its neighbours, then ever farther, out of a shard that is lost."""
+        near = attempt < NEIGHBOURS or self.size <= BAD_IN_A_ROW
+        return attempt if near else attempt + (attempt - NEIGHBOURS) ** 3
 
     def _sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """The sample made of record ``index``; raises BadRecord when that record cannot be used."""

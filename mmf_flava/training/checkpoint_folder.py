@@ -38,11 +38,7 @@ class CheckpointFolder:
     """
 
     def __init__(
-        self,
-        folder: str | Path,
-        max_to_keep: int = 3,
-        background: bool = False,
-        say: Callable[[str], None] = print,
+        self, folder: str | Path, max_to_keep: int = 3, background: bool = False, say: Callable[[str], None] = print
     ) -> None:
         self.folder = Path(folder) / "checkpoints"
         self.max_to_keep, self.say = max_to_keep, say
@@ -113,12 +109,7 @@ class CheckpointFolder:
     # ------------------------------------------------------------------ write
 
     def save(
-        self,
-        update: int,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        state: dict[str, Any],
-        best: bool = False,
+        self, update: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], best: bool = False
     ) -> Path:
         """Writes a checkpoint; one of the same update is replaced, those beyond the limit are removed.
 
@@ -173,8 +164,11 @@ class CheckpointFolder:
     def _put(self, temporary: Path, path: Path) -> None:
         if path.exists():
             old = path.with_name(path.name + REPLACED)
+            was_best = self._pointed(BEST) == path
             shutil.rmtree(old, ignore_errors=True)
             os.replace(path, old)
+            if was_best:
+                self._point(BEST, old)
         os.replace(temporary, path)
         _fsync(self.folder)
 
@@ -186,11 +180,16 @@ class CheckpointFolder:
         _fsync(self.folder)
 
     def _prune(self) -> None:
+        best, pointer = self._pointed(BEST), self.folder / BEST
+        if best is None and pointer.is_file():
+            self.say(
+                f"Warning: {pointer} is damaged: no checkpoint is removed until you remove it or a better one comes."
+            )
+            return
         found = self._newest_first()
         kept = [path for path in found if not path.name.endswith(REPLACED)]
         if self.max_to_keep > 0:
             kept = kept[: self.max_to_keep]
-        best = self._pointed(BEST)
         for path in found:
             if path not in kept and path != best:
                 removed = path.with_name(f".{path.name}.removed")  # a half-removed one is no checkpoint

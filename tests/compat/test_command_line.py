@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from mmf.common.registry import registry
+from mmf.utils import logger
 from mmf.utils.configuration import Configuration, load_yaml
+from omegaconf import OmegaConf
 
 from mmf_flava.compat.command_line import spoken
 from mmf_flava.errors import UserError
@@ -161,3 +163,15 @@ def test_environment_in_the_yaml(monkeypatch):
     text = "training: {batch_size: '${env:MMF_FLAVA_TEST}', experiment_name: '${env:MMF_FLAVA_UNSET, run}'}"
     config = configuration(f"config={write(STOCK + text)}").config
     assert (config.training.batch_size, config.training.experiment_name) == (12, "run")
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(
+        logger, "get_mmf_env", lambda key: str(tmp_path / "file" / "run") if key == "save_dir" else None
+    )
+    config = OmegaConf.create({"training": {"log_format": "simple", "logger_level": "info"}})
+    with pytest.raises(
+        UserError, match=r"env\.save_dir: .*file/run.* cannot be written \(not a directory\): make room"
+    ):
+        logger.Logger(config)

@@ -89,8 +89,8 @@ def test_the_seed_is_the_training_seed(load):
 class Numbers(StreamDataset):
     """Ten numbers; those in ``bad`` cannot be used."""
 
-    def __init__(self, bad, dataset_type="val"):
-        super().__init__("numbers", OmegaConf.create({}), dataset_type, 10, 10)
+    def __init__(self, bad, dataset_type="val", size=10):
+        super().__init__("numbers", OmegaConf.create({}), dataset_type, size, size)
         self.bad = bad
 
     def _sample(self, index, rng):
@@ -114,6 +114,14 @@ def test_a_share_of_bad_records_that_cannot_be(config, load, share):
     config.dataset_config.pmd.max_bad_share = share
     with pytest.raises(UserError, match="max_bad_share"):
         load("pmd")
+
+
+def test_a_lost_shard_of_a_thousand_is_left_behind():
+    dataset = Numbers(set(range(1000)), size=5000)
+    found = dataset[0]
+    assert int(found["sample_id"]) >= 1000 and found["replaced"][-1]["record"] < 1000
+    assert len(found["replaced"]) < 30
+    assert Numbers(set(range(99)), size=100)[0]["sample_id"] == "99", "of few records each is tried"
 
 
 def test_nothing_but_bad_records():

@@ -56,6 +56,22 @@ def test_the_best_one_stays_until_a_better_one_comes(tmp_path):
         folder.best()
 
 
+def test_the_best_one_stays_where_its_name_is_damaged_or_its_update_comes_again(tmp_path):
+    said = []
+    folder = CheckpointFolder(tmp_path, max_to_keep=1, say=said.append)
+    folder.save(1, *toy(), {"course": "old"}, best=True)
+    folder.save(1, *toy(), {"course": "new"})
+    folder.save(2, *toy(), {})
+    assert '"course": "old"' in (folder.best() / "state.json").read_text()
+    assert folder.latest().name == "update_00000002"
+    flip(folder.folder / "best")
+    folder.save(3, *toy(), {})
+    assert f"{folder.folder / 'best'} is damaged" in said[-2]
+    assert names(folder) == ["best", "latest", "update_00000001.replaced", "update_00000002", "update_00000003"]
+    folder.save(4, *toy(), {}, best=True)
+    assert names(folder) == ["best", "latest", "update_00000004"]
+
+
 def test_minus_one_keeps_all(tmp_path):
     folder = CheckpointFolder(tmp_path, max_to_keep=-1)
     for update in range(5):
