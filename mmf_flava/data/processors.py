@@ -107,8 +107,8 @@ class FlavaImageProcessor(BaseProcessor):
 
     def pixels(self, image_3HW: Tensor) -> np.ndarray:
         """(H, W, 3) uint8: the encoder's view before it was normalised, to be looked at."""
-        pixels = (image_3HW.numpy() - self._shift) / self._scale
-        return np.rint(pixels).clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+        pixels = (image_3HW - self._shift) / self._scale
+        return pixels.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
 
     def codebook_geometry(self, train: bool) -> dict[str, Any]:
         """What decides the pixels that the codebook sees of a picture, beside the generator of the crop."""

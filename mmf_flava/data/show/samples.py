@@ -14,7 +14,7 @@ from PIL import Image
 from mmf_flava.data.masking import IGNORED
 from mmf_flava.data.processors import FlavaTextProcessor
 from mmf_flava.data.records import ImageFolder
-from mmf_flava.data.show.statistics import Bad, Statistics, examine
+from mmf_flava.data.show.statistics import Bad
 from mmf_flava.data.stream import StreamDataset
 
 SMALL = 96  # pixels a side: smaller views are shown with hard edges, as enlarging would blur them
@@ -71,10 +71,7 @@ class Card:
 
 def make_card(dataset: StreamDataset, number: int) -> Card:
     """The card of ``dataset[number]``; UserError where no usable record is found."""
-    before = dataset.bad_records
     sample = dataset[number]
-    first = dataset.order.index(number)
-    passed_over = [(first + step) % dataset.size for step in range(dataset.bad_records - before)]
     view, codebook_view, grid = None, None, (0, 0)
     if "image" in sample:
         view, grid = _view(dataset.image_processor.pixels(sample["image"])), dataset.image_processor.grid
@@ -87,7 +84,7 @@ def make_card(dataset: StreamDataset, number: int) -> Card:
     return Card(
         number=number,
         key=sample["sample_id"],
-        passed_over=[bad for record in passed_over if (bad := examine(dataset, record, Statistics()))],
+        passed_over=[Bad(entry["record"], entry["reason"], entry["message"]) for entry in sample["replaced"]],
         view=view,
         grid=grid,
         masked=[] if mask is None else np.flatnonzero(mask.numpy()).tolist(),

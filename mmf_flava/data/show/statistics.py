@@ -78,13 +78,13 @@ def measure(dataset: StreamDataset, limit: int, progress: bool = True) -> Statis
     """Statistics of at most ``limit`` records, and of as many samples of the first epoch of the stream."""
     found = Statistics()
     stuck = False  # among nothing but bad records
-    for number in tqdm(spread(len(dataset), limit), desc=dataset.name, unit="record", disable=not progress):
+    for number in tqdm(spread(dataset.size, limit), desc=dataset.name, unit="record", disable=not progress):
         found.looked_at += 1
         if isinstance(dataset, ImageStreamDataset) and (bad := examine(dataset, number, found)):
             found.bad.append(bad)
         if not stuck:
             try:
-                _add_sample(found, dataset, number)
+                _add_sample(found, dataset, number * len(dataset) // dataset.size)
             except UserError:
                 stuck = True
     if isinstance(dataset, TextCorpusDataset):
