@@ -149,6 +149,10 @@ class ImageList:
             parts["json"] = json.dumps(about).encode()
         return Record(key, parts)
 
+    def line_bytes(self, index: int) -> int:
+        """Bytes of the line of record ``index``."""
+        return int(self._starts[index + 1] - self._starts[index])
+
     def _line(self, index: int) -> bytes:
         start, end = int(self._starts[index]), int(self._starts[index + 1])
         if self._text is not None:

@@ -5,15 +5,17 @@ A record holds an image and its captions: in ``json`` as {"captions": [...]} or 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmf.common.registry import registry
 
+from mmf_flava.config.schema import positive
 from mmf_flava.data.image_stream import ImageStreamDataset
 from mmf_flava.data.record import BadRecord, Reason, Record
+from mmf_flava.data.records import text_bytes
 from mmf_flava.data.stream import StreamBuilder
 from mmf_flava.errors import UserError
 
@@ -27,8 +29,9 @@ class PMDDataset(ImageStreamDataset):
 
     In training each sample shows one of the image's captions, or, with probability ``mismatch_probability``, a caption
     of another record (is_correct 0), the negatives of image-text matching; the paper gives no rate, 0.1 is
-    torchmultimodal's. Of remote shards the other record is one of the same block. ``captions`` and ``targets`` are
-    always the image's own. Outside training every pair matches.
+    torchmultimodal's. The other record is one of the same block where shards are remote, and one with a text of similar
+    length where there are ``length_buckets``. ``captions`` and ``targets`` are always the image's own. Outside training
+    every pair matches.
     """
 
     NEEDS = ("image_processor", "text_processor")
@@ -38,6 +41,11 @@ class PMDDataset(ImageStreamDataset):
         self.mismatch_probability = float(config.get("mismatch_probability", 0.1)) if self.training else 0.0
         if not 0 <= self.mismatch_probability < 1:
             raise UserError(f"mismatch_probability is {self.mismatch_probability}; it must be in [0, 1).")
+        self.length_buckets = positive(config.get("length_buckets", 1), "dataset_config.pmd.length_buckets")
+
+    def caption_bytes(self, n: int) -> int:
+        """About how long the caption of sample n is, without reading it."""
+        return text_bytes(self.records, self.order.index(n))
 
     def _sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self.records.read(index)
@@ -59,9 +67,13 @@ class PMDDataset(ImageStreamDataset):
     def _other_caption(self, index: int, captions: list[str], rng: np.random.Generator) -> str | None:
         """A caption of another record that is not one of ``captions``; None where none was found."""
         near = self._near(index)
-        for _ in range(TRIES):
+        drawn: Iterable[int] = (near[int(rng.integers(len(near)))] for _ in range(TRIES))
+        if self.length_buckets > 1:  # one of similar length: a longer one would pad the whole batch
+            own = text_bytes(self.records, index)
+            drawn = sorted(drawn, key=lambda other: abs(text_bytes(self.records, other) - own))
+        for number in drawn:
             try:
-                others, _label = describe(self.records.read(near[int(rng.integers(len(near)))], TEXT_PARTS))
+                others, _label = describe(self.records.read(number, TEXT_PARTS))
             except BadRecord:
                 continue
             other = others[int(rng.integers(len(others)))]
@@ -97,7 +109,7 @@ def _printable(caption: str) -> str:
 
 @registry.register_builder("pmd")
 class PMDBuilder(StreamBuilder):
-    """Builds ``pmd``; further keys: ``mismatch_probability`` (0.1), ``image_dir``, ``views`` and ``codes``."""
+    """Builds ``pmd``; further keys: ``mismatch_probability``, ``length_buckets``, ``image_dir``, ``views``, ``codes``."""
 
     NAME = "pmd"
 

@@ -138,6 +138,20 @@ def open_records(
     return readers[0] if len(readers) == 1 else Concatenated(readers)
 
 
+def text_bytes(records: Records, index: int) -> int:
+    """About how long a record's captions are: the bytes of ``txt``, else ``json``, by its index; 0 where unknown."""
+    reader, inside = records.locate(index) if isinstance(records, Concatenated) else (records, index)
+    if isinstance(reader, ImageList):
+        return reader.line_bytes(inside)
+    if not isinstance(reader, ShardReader):
+        return 0
+    try:
+        _, parts = reader.checksums(inside, ("txt", "json"))
+    except BadRecord:
+        return 0
+    return next((parts[name][0] for name in ("txt", "json") if name in parts), 0)
+
+
 def _open_files(path: Path, images: str | Path | None) -> ImageFolder | ImageList:
     looked_for = (
         f"looked for *.tar shards, for images ({', '.join(IMAGE_EXTENSIONS)}) in class folders and for lists of images "

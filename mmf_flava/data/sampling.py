@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from typing import Any, Protocol
 from zlib import crc32
 
@@ -9,6 +10,7 @@ import numpy as np
 from torch import Generator
 from torch.utils.data import DataLoader
 
+from mmf_flava.data.buckets import LengthBuckets
 from mmf_flava.data.order import sample_generator
 from mmf_flava.errors import UserError
 
@@ -57,24 +59,30 @@ class Ratios:
 
 
 class StreamPositions:
-    """Endless lists of stream positions of one dataset: global batch k is [k*B, (k+1)*B), dealt out to the ranks."""
+    """Endless lists of stream positions of one dataset: global batch k is [k*B, (k+1)*B), dealt out to the ranks.
 
-    def __init__(self, batch_size: int, rank: int, world_size: int, first_batch: int = 0):
+    ``buckets``, where given, say otherwise which positions are global batch k.
+    """
+
+    def __init__(
+        self, batch_size: int, rank: int, world_size: int, first_batch: int = 0, buckets: LengthBuckets | None = None
+    ):
         self.batch_size, self.rank, self.world_size, self.first_batch = batch_size, rank, world_size, first_batch
+        self.buckets = buckets
 
     def __iter__(self) -> Iterator[list[int]]:
-        batch = self.first_batch
-        while True:
+        for batch in count(self.first_batch):
             start = batch * self.batch_size
-            yield list(range(start + self.rank, start + self.batch_size, self.world_size))
-            batch += 1
+            whole = range(start, start + self.batch_size) if self.buckets is None else self.buckets[batch]
+            yield list(whole[self.rank :: self.world_size])
 
 
 class MultitaskLoader:
     """Iterating yields ``(dataset name, SampleList)`` without end, each batch of one dataset.
 
     Args:
-        datasets: name -> dataset, ``dataset[n]`` for any n >= 0 and ``dataset.collate(samples)``.
+        datasets: name -> dataset, ``dataset[n]`` for any n >= 0 and ``dataset.collate(samples)``; one whose
+            ``length_buckets`` are more than 1 has ``caption_bytes(n)`` as well, see ``LengthBuckets``.
         strategy: RoundRobin or Ratios over (some of) these names.
         batch_size: samples a batch over all ranks together.
         num_workers: worker processes for each dataset; 0 loads in this process.
@@ -130,8 +138,11 @@ class MultitaskLoader:
         return name, batch
 
     def _start(self, name: str) -> Any:
-        positions = StreamPositions(self.batch_size, self.rank, self.world_size, self.consumed[name])
-        return iter(_loader(self.datasets[name], positions, self.num_workers, self.seed, self.pin_memory))
+        dataset, buckets = self.datasets[name], None
+        if (window := getattr(dataset, "length_buckets", 1)) > 1:
+            buckets = LengthBuckets(dataset.caption_bytes, self.batch_size, window, self.seed)
+        positions = StreamPositions(self.batch_size, self.rank, self.world_size, self.consumed[name], buckets)
+        return iter(_loader(dataset, positions, self.num_workers, self.seed, self.pin_memory))
 
     def state_dict(self) -> dict[str, Any]:
         """What was handed out, not what was fetched ahead: {"step": ..., "consumed": {name: batches}}."""

@@ -5,6 +5,7 @@ import torch
 
 from mmf_flava.data.pmd import describe
 from mmf_flava.data.record import BadRecord, Record
+from mmf_flava.data.sampling import MultitaskLoader, RoundRobin
 from mmf_flava.errors import UserError
 
 
@@ -46,6 +47,24 @@ def test_negatives_are_captions_of_others(config, load):
         assert (sample.input_ids.tolist() in own) == bool(sample.is_correct)
         wrong += 1 - sample.is_correct
     assert 160 < wrong < 240
+
+
+def test_buckets_pad_less(config, load):
+    """The demo's records hold five captions each; what the buckets know is the bytes of all five."""
+    config.dataset_config.pmd.mismatch_probability = 0.5
+    config.dataset_config.pmd.length_buckets = 8
+    dataset = load("pmd")
+    known = [dataset.caption_bytes(n) for n in range(200)]
+    assert known == [len(dataset.records.read(dataset.order.index(n)).parts["json"]) for n in range(200)]
+    loader = MultitaskLoader({"pmd": dataset}, RoundRobin(["pmd"]), 25)
+    spans = []
+    for _ in range(8):
+        lengths = [sum(map(len, captions)) for captions in next(loader)[1].captions]
+        spans.append(max(lengths) - min(lengths))
+    assert sum(spans) < 2 * (max(known) - min(known))
+    config.dataset_config.pmd.length_buckets = 0
+    with pytest.raises(UserError, match="length_buckets"):
+        load("pmd")
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
