@@ -109,7 +109,7 @@ def _printable(caption: str) -> str:
 
 @registry.register_builder("pmd")
 class PMDBuilder(StreamBuilder):
-    """Builds ``pmd``; further keys: ``mismatch_probability``, ``length_buckets``, ``image_dir``, ``views``, ``codes``."""
+    """Builds ``pmd``; more keys: ``mismatch_probability``, ``length_buckets``, ``image_dir``, ``views``, ``codes``."""
 
     NAME = "pmd"
 
