@@ -26,7 +26,7 @@ class ImageEncoder(Transformer):
 
     def embed(self, image_BCHW: Tensor) -> Tensor:
         """(B, P, D): one vector a patch, before masking and positions."""
-        return self.patch_embed(image_BCHW)
+        return self.patch_embed(image_BCHW.to(self.patch_embed.proj.weight.dtype))
 
     def mask(self, patches_BPD: Tensor, patch_mask_BP: Tensor) -> Tensor:
         """(B, P, D): the same with the vectors of masked patches (True) replaced by the learned mask vector."""

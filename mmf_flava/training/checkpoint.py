@@ -9,8 +9,9 @@ import json
 import os
 import random
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -25,6 +26,23 @@ from mmf_flava.models.interop.sizes import to_plain
 from mmf_flava.models.pretrained import load_image_encoder, load_text_encoder, load_weights
 
 LATEST = "latest"
+
+
+class Stateful(Protocol):
+    """A module, an optimizer, or a snapshot of one."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+
+@dataclass
+class Snapshot:
+    """The state dict of a model (with its sizes) or an optimizer, gathered from all processes."""
+
+    state: dict[str, Any]
+    settings: Any = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.state
 
 
 class CheckpointFolder:
@@ -45,7 +63,7 @@ class CheckpointFolder:
         path = self.folder / pointer.read_text().strip() if pointer.is_file() else None
         return path if path is not None and (path / "state.json").is_file() else None
 
-    def save(self, update: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Path:
+    def save(self, update: int, model: Stateful, optimizer: Stateful, state: dict[str, Any]) -> Path:
         """Writes a checkpoint; an older one of the same update is replaced, older ones beyond the limit are removed.
 
         ``state`` is what JSON can hold; ``rng`` in it are the generators of all processes (``rng_state``).
@@ -77,7 +95,7 @@ class CheckpointFolder:
                 shutil.rmtree(old)
 
 
-def _metadata(model: nn.Module) -> dict[str, str]:
+def _metadata(model: Stateful) -> dict[str, str]:
     """The model's sizes, so that whoever reads the weights needs no recipe."""
     settings = getattr(model, "settings", None)
     return {"format": "pt"} | (
@@ -134,7 +152,7 @@ def start(model: nn.Module, whole: str | None, wishes: CheckpointConfig, cache_d
     ]
 
 
-def load_state(path: Path, optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
+def load_state(path: Path, optimizer: Any | None) -> dict[str, Any]:
     """Loads the optimizer's state of a checkpoint folder, where one is given, and returns ``state.json``."""
     state = json.loads((path / "state.json").read_text())
     if optimizer is not None:

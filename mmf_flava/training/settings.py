@@ -56,8 +56,6 @@ def _check_training(given: Any, training: TrainingConfig, names: list[str]) -> N
     for key in ("batch_size", "max_updates", "log_interval", "evaluation_interval", "checkpoint_interval"):
         positive(given[key], f"training.{key}")
     positive(training.update_frequency, "training.update_frequency")
-    if training.precision == "fp16":
-        raise UserError("training.precision: fp16 is not available in this version; use bf16 or fp32.")
     if given.clip_gradients and training.max_grad_l2_norm is None:
         raise UserError("training.clip_gradients is true; say how far with training.max_grad_l2_norm, e.g. 1.0.")
     if training.sampling.type == "ratios":

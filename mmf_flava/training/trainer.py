@@ -16,11 +16,19 @@ from mmf_flava.data.sampling import MultitaskLoader, Ratios, RoundRobin, Strateg
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.suite import EvaluationSuite, SplitResult
 from mmf_flava.losses.ranks import world_size
-from mmf_flava.training.checkpoint import CheckpointFolder, load_model, load_state, restore_rng, rng_state, start
+from mmf_flava.training.checkpoint import (
+    CheckpointFolder,
+    Snapshot,
+    load_model,
+    load_state,
+    restore_rng,
+    rng_state,
+    start,
+)
 from mmf_flava.training.progress import Progress
 from mmf_flava.training.results import Results
 from mmf_flava.training.settings import read_settings
-from mmf_flava.training.sharding import gather_objects, rank, shard, wait_for_all
+from mmf_flava.training.sharding import gather_objects, rank, wait_for_all
 from mmf_flava.training.update import Updater
 
 SPLITS = ("train", "val", "test")
@@ -56,8 +64,10 @@ class FlavaTrainer:
         self._check_vocabulary()
         if self.rank > 0:
             torch.manual_seed(self._seed + self.rank)  # the weights are the first process's; dropout is each one's own
-        engine = shard(self.model, training.sharding, self.device) if self.trains else self.model
-        self.updater = Updater(self.model, engine, self.config, training, self.device)
+        checkpoint = self._load_weights()
+        if self.trains:
+            self.parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+            self.updater = Updater(self.model, self.config, training, self.device)
         self.suite = EvaluationSuite(
             self.settings.evaluation,
             self.datasets,
@@ -65,7 +75,8 @@ class FlavaTrainer:
             self.config.training.num_workers,
             self.device,
         )
-        self._resume()
+        if checkpoint is not None:
+            self._resume(checkpoint)
 
     def _load_datasets(self) -> None:
         self.datasets: dict[str, dict[str, Any]] = {split: {} for split in SPLITS}
@@ -115,7 +126,8 @@ class FlavaTrainer:
                     f"is {rows}; set it to at least {words}."
                 )
 
-    def _resume(self) -> None:
+    def _load_weights(self) -> Path | None:
+        """Starts from the weights that the recipe names; a checkpoint to go on from is returned."""
         wishes = self.config.checkpoint
         path = self.checkpoints.latest() if wishes.resume else None
         own = path is not None
@@ -133,14 +145,18 @@ class FlavaTrainer:
             whole = wishes.resume_file if weights_only else None
             for line in start(self.model, whole, self.settings.checkpoint, self.config.env.cache_dir):
                 mmf_api.log(line)
-            return
+            return None
         load_model(path, self.model)
         mmf_api.log(f"Loaded the model from {path}")
-        if path.is_dir() and self.trains and not wishes.reset.all and (own or not wishes.resume_pretrained):
-            state = load_state(path, None if wishes.reset.optimizer else self.updater.optimizer)
-            self._check_vocabularies(state.get("vocabularies", {}), path)
-            if not wishes.reset.counts:
-                self._restore_counts(state)
+        goes_on = path.is_dir() and self.trains and not wishes.reset.all and (own or not wishes.resume_pretrained)
+        return path if goes_on else None
+
+    def _resume(self, path: Path) -> None:
+        reset = self.config.checkpoint.reset
+        state = load_state(path, None if reset.optimizer else self.updater)
+        self._check_vocabularies(state.get("vocabularies", {}), path)
+        if not reset.counts:
+            self._restore_counts(state)
 
     def _vocabularies(self) -> dict[str, str]:
         """sha256 of the vocabulary of each dataset with text."""
@@ -157,7 +173,7 @@ class FlavaTrainer:
 
     def _restore_counts(self, state: dict[str, Any]) -> None:
         self.num_updates, self.seconds = state["update"], state["seconds"]
-        self.updater.restore_scheduler(state["scheduler"])
+        self.updater.restore_schedule(state)
         self.loader.load_state_dict(state["loader"])
         self.results.first_losses, self.results.last_losses = state["losses"]
         if self.rank < len(state["rng"]):  # a process that the saved run did not have starts with its own
@@ -175,39 +191,43 @@ class FlavaTrainer:
             if self.num_updates == 0:
                 self.results.set_aside()
             self.results.write_config(self.config)
-        parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         mmf_api.log(
-            f"Training {parameters:,} parameters on {', '.join(self.settings.datasets)}, updates {self.num_updates} to "
-            f"{training.max_updates} of {training.batch_size} samples, "
+            f"Training {self.parameters:,} parameters on {', '.join(self.settings.datasets)}, updates "
+            f"{self.num_updates} to {training.max_updates} of {training.batch_size} samples, "
             f"{self.settings.training.precision} on {self.device}"
         )
         silent = self.rank > 0
         progress = Progress(
             self.folder, training.max_updates, self.num_updates, self.seconds, training.tensorboard, silent
         )
-        self.model.train()
+        self.updater.engine.module.train()
         with mmf_api.quiet_console():
             batches = iter(self.loader)
             while self.num_updates < training.max_updates:
-                self._update(batches, progress)
-                self._after_update(progress)
+                if self._update(batches, progress):
+                    self._after_update(progress)
         progress.close()
         self.seconds = progress.seconds
         if self.rank == 0:
-            self._final(parameters)
+            self._final()
         wait_for_all()
 
-    def _update(self, batches: Any, progress: Progress) -> None:
-        frequency = self.settings.training.update_frequency
+    def _update(self, batches: Any, progress: Progress) -> bool:
+        """One update; where fp16 overflowed it does not count, and neither do its losses, which may be infinite."""
+        frequency, done = self.settings.training.update_frequency, []
         for number in range(1, frequency + 1):
             began = time.perf_counter()
             _, batch = next(batches)
             waited = time.perf_counter() - began
             losses = self.updater.accumulate(batch.to(self.device), last=number == frequency)
-            progress.batch(losses, len(batch["sample_id"]), waited)
-        self.updater.step()
+            done.append((losses, len(batch["sample_id"]), waited))
+        if not self.updater.step():
+            return False
+        for losses, samples, waited in done:
+            progress.batch(losses, samples, waited)
         self.num_updates += 1
         progress.step()
+        return True
 
     def _after_update(self, progress: Progress) -> None:
         training, update = self.config.training, self.num_updates
@@ -230,21 +250,23 @@ class FlavaTrainer:
     def _save(self) -> None:
         state = {
             "seconds": self.seconds,
-            "scheduler": self.updater.scheduler_state(),
+            **self.updater.schedule_state(),
             "loader": self.loader.state_dict(),
             "losses": [self.results.first_losses, self.results.last_losses],
             "rng": gather_objects(rng_state()),
             "vocabularies": self._vocabularies(),
             "version": mmf_flava.__version__,
         }
+        model = Snapshot(self.updater.model_state(), self.model.settings)
+        optimizer = Snapshot(self.updater.state_dict())
         if self.rank == 0:
-            path = self.checkpoints.save(self.num_updates, self.model, self.updater.optimizer, state)
+            path = self.checkpoints.save(self.num_updates, model, optimizer, state)
             mmf_api.log(f"saved {path}")
         wait_for_all()
 
     # ------------------------------------------------------------------ results
 
-    def _final(self, parameters: int) -> None:
+    def _final(self) -> None:
         began = time.perf_counter()
         test = self.suite.run(self.model, "test")
         if (examples := self.settings.evaluation.examples) is not None:
@@ -252,7 +274,7 @@ class FlavaTrainer:
         self.results.write_summary(
             {
                 "model": self.config.model,
-                "parameters": parameters,
+                "parameters": self.parameters,
                 "updates": self.num_updates,
                 "seconds": round(self.seconds, 1),
                 "samples": self.num_updates * self.config.training.batch_size * self.settings.training.update_frequency,
