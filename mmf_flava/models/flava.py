@@ -79,8 +79,7 @@ class Flava(nn.Module):
 
     def temperature(self) -> Tensor:
         """exp(logit scale), the scale kept within [0, ln 100] in place as both public implementations do."""
-        with torch.no_grad():
-            self.logit_scale.clamp_(0, self.logit_scale_max)
+        self.logit_scale.data.clamp_(0, self.logit_scale_max)  # of FSDP it is a view, which only .data lets change
         return self.logit_scale.exp()
 
     def encode_pair(

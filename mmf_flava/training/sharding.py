@@ -26,14 +26,20 @@ def wait_for_all() -> None:
 def shard(model: nn.Module, groups: list[dict[str, Any]], training: TrainingConfig, device: torch.device) -> Engine:
     """The model, ready to be trained by all processes; ``groups`` are the optimizer's, of the model's parameters.
 
-    ``ddp`` gives every process the whole model, and averages gradients.
+    ``ddp`` gives every process the whole model, and averages gradients; ``fsdp`` gives it a shard.
 
     Raises:
-        UserError: ``fsdp``, which this version cannot do, or several processes with ``none``, which would train as many
-            separate models.
+        UserError: ``fsdp`` on one process, or several with ``none``, which would train as many separate models.
     """
     if training.sharding == "fsdp":
-        raise UserError("training.sharding: fsdp is not available in this version; use ddp, or none on one process.")
+        if world_size() == 1:
+            raise UserError(
+                "training.sharding: fsdp spreads the model over several processes, and this is the only one; start "
+                "more with torchrun, or set it to none."
+            )
+        from mmf_flava.training.fsdp import Sharded  # brings fairseq and fairscale, which take a second
+
+        return Sharded(model, groups, training.precision)
     if world_size() == 1:
         return Engine(model, model, groups)
     if training.sharding == "none":

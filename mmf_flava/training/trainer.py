@@ -208,9 +208,14 @@ class FlavaTrainer:
                     self._after_update(progress)
         progress.close()
         self.seconds = progress.seconds
-        if self.rank == 0:
+        if self.evaluates:
             self._final()
         wait_for_all()
+
+    @property
+    def evaluates(self) -> bool:
+        """The first process does, and with shards the others must help it; they write nothing."""
+        return self.rank == 0 or self.updater.engine.all_evaluate
 
     def _update(self, batches: Any, progress: Progress) -> bool:
         """One update; where fp16 overflowed it does not count, and neither do its losses, which may be infinite."""
@@ -236,8 +241,8 @@ class FlavaTrainer:
             losses = progress.report(self.updater.learning_rate)
             self.results.note_losses(losses)
         if update % training.evaluation_interval == 0 or last:
-            if self.rank == 0:
-                result = self.suite.run(self.model, "val")
+            if self.evaluates:
+                result = self.suite.run(self.updater.engine.evaluated, "val")
                 progress.write("val", result.figures())
                 mmf_api.log(f"evaluation at update {update}: {result.sentence()}")
             wait_for_all()
@@ -268,9 +273,12 @@ class FlavaTrainer:
 
     def _final(self) -> None:
         began = time.perf_counter()
-        test = self.suite.run(self.model, "test")
+        model = self.updater.engine.evaluated
+        test = self.suite.run(model, "test")
         if (examples := self.settings.evaluation.examples) is not None:
-            self.results.write_examples(self.model.eval(), self.suite, examples)
+            self.results.write_examples(model.eval(), self.suite, examples, silent=self.rank > 0)
+        if self.rank > 0:
+            return
         self.results.write_summary(
             {
                 "model": self.config.model,
