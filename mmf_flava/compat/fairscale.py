@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import warnings
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -179,3 +180,24 @@ def unused_units(module: ModuleType) -> None:
         wait(self)
 
     module.FullyShardedDataParallel._wait_for_post_backward = wait_for_post_backward
+
+
+@cure(
+    FSDP,
+    when="after",
+    what="outputs of units are remembered by a number that no other tensor gets",
+    why="FSDP remembers id(tensor), which a later tensor may inherit: its hook is left out, on one process perhaps and "
+    "not on another, and they gather different weights",
+    since=SINCE,
+    until=UNTIL,
+    needed=source_has("append(id(t))", "FullyShardedDataParallel._register_pre_backward_hooks"),
+)
+def lasting_ids(module: ModuleType) -> None:
+    numbers = itertools.count()
+
+    def lasting_id(tensor: Any) -> int:
+        if not hasattr(tensor, "_fsdp_number"):
+            tensor._fsdp_number = next(numbers)
+        return tensor._fsdp_number
+
+    vars(module)["id"] = lasting_id

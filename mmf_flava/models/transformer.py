@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mmf_flava.config.model import TransformerConfig
 from mmf_flava.models.last_block import LastBlock, Positions
@@ -67,6 +68,12 @@ class Transformer(nn.Module):
         """
         for block in self.blocks:
             block.compile(dynamic=True)
+
+    def checkpoint_blocks(self) -> None:
+        """Keeps the inputs of blocks only, and computes the rest a second time when gradients ask for it."""
+        for block in self.blocks:
+            # in the block's own forward, so that FSDP, which wraps the block, has gathered its weights by then
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
 
     def forward(self, x_BLD: Tensor, mask_BL: Tensor | None = None, read: Read = None) -> EncodedViews:
         """Encodes a sequence; ``mask_BL`` is True where a position may be attended to.

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.run import TrainingConfig
+from mmf_flava.models.transformer import Transformer
 from mmf_flava.training.precision import FullPrecision, Precision
 from mmf_flava.training.sharding import shard
 
@@ -22,6 +23,10 @@ class Updater:
         self.device, self.frequency = device, training.update_frequency
         self.autocast = training.precision == "bf16" and training.sharding != "fsdp"  # FSDP casts by itself
         self.max_norm = training.max_grad_l2_norm if config.training.clip_gradients else None
+        if training.activation_checkpointing:
+            for module in model.modules():
+                if isinstance(module, Transformer):
+                    module.checkpoint_blocks()
         groups = model.get_optimizer_parameters(config)  # type: ignore[operator]
         if training.precision == "fp16":
             from mmf_flava.training import fp16  # brings fairseq, which takes a second
