@@ -126,7 +126,7 @@ class Sharded(Engine):
                         part = part.cpu().clone() if isinstance(part, Tensor) else part
                         whole.setdefault(self.numbers[name], {})[key] = part
         groups = [
-            {**group, "params": [self.numbers[name] for shard in shards for name in shard.names]}
+            {**group, "params": sorted(self.numbers[name] for shard in shards for name in shard.names)}
             for group, shards in zip(state["param_groups"], self.shards, strict=True)
         ]
         return {"state": dict(sorted(whole.items())), "param_groups": groups}
