@@ -23,8 +23,8 @@ ROOMS = [
 ]
 FOREIGN_DOORS = {
     "mmf": {"compat", "data", "models", "losses", "training"},
-    "fairseq": {"compat"},
-    "fairscale": {"compat"},
+    "fairseq": {"compat", "training"},
+    "fairscale": {"compat", "training"},
 }
 
 

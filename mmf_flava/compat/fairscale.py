@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import warnings
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -154,3 +155,49 @@ def cast_to_compute_dtype(module: ModuleType) -> None:
         return forward(self, *args, **kwargs)
 
     module.FullyShardedDataParallel.forward = cast_forward
+
+
+@cure(
+    FSDP,
+    when="after",
+    what="units that a batch does not use, or of which it trains nothing, may end a backward pass",
+    why="FSDP asserts that every unit has had a gradient; a batch of images trains no text encoder",
+    since=SINCE,
+    until=UNTIL,
+    needed=source_has("assert_state(TrainingState.BACKWARD_POST)", "FullyShardedDataParallel._wait_for_post_backward"),
+)
+def unused_units(module: ModuleType) -> None:
+    wait, done = module.FullyShardedDataParallel._wait_for_post_backward, module.TrainingState.BACKWARD_POST
+
+    @functools.wraps(wait)
+    def wait_for_post_backward(self: Any) -> None:
+        for unit in module.get_fsdp_instances(self, skip_empty=True):
+            if unit.training_state != done:
+                unit._lazy_init()
+                unit._free_full_params()
+                unit._use_fp32_param_shard()
+                unit.training_state = done
+        wait(self)
+
+    module.FullyShardedDataParallel._wait_for_post_backward = wait_for_post_backward
+
+
+@cure(
+    FSDP,
+    when="after",
+    what="outputs of units are remembered by a number that no other tensor gets",
+    why="FSDP remembers id(tensor), which a later tensor may inherit: its hook is left out, on one process perhaps and "
+    "not on another, and they gather different weights",
+    since=SINCE,
+    until=UNTIL,
+    needed=source_has("append(id(t))", "FullyShardedDataParallel._register_pre_backward_hooks"),
+)
+def lasting_ids(module: ModuleType) -> None:
+    numbers = itertools.count()
+
+    def lasting_id(tensor: Any) -> int:
+        if not hasattr(tensor, "_fsdp_number"):
+            tensor._fsdp_number = next(numbers)
+        return tensor._fsdp_number
+
+    vars(module)["id"] = lasting_id

@@ -6,9 +6,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import omegaconf
+import torch
 from mmf.common.registry import registry
-from mmf.utils.build import build_dataset, build_optimizer, build_scheduler
+from mmf.utils.build import build_dataset, build_scheduler
 from mmf.utils.build import build_model as mmf_build_model
+from mmf.utils.build import build_optimizer as mmf_build_optimizer
 from mmf.utils.configuration import get_default_config_path, get_mmf_env, load_yaml
 from mmf.utils.logger import TensorboardLogger
 from omegaconf import OmegaConf
@@ -34,6 +36,22 @@ def build_model(config: Any) -> nn.Module:
     with omegaconf.open_dict(attributes):
         attributes.model = config.model
     return mmf_build_model(attributes)
+
+
+class _Groups(nn.Module):
+    """What MMF asks for its optimizer's parameters."""
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        super().__init__()
+        self.groups = groups
+
+    def get_optimizer_parameters(self, config: Any) -> list[dict[str, Any]]:
+        return self.groups
+
+
+def build_optimizer(groups: list[dict[str, Any]], config: Any) -> torch.optim.Optimizer:
+    """The optimizer of the recipe (``optimizer.type`` and ``params``) over these parameter groups."""
+    return mmf_build_optimizer(_Groups(groups), config)
 
 
 def default_keys(section: str) -> set[str]:

@@ -21,10 +21,11 @@ WINDOW = 40  # tokens of a long text that are shown
 class ExampleWriter:
     """Writes ``examples.json`` and its pictures into a folder.
 
-    Images need a codebook that can draw its codes (``decode``); without one only sentences are written.
+    Images need a codebook that can draw its codes (``decode``), else only sentences are written. Without a folder,
+    the model is only called, for the sake of another process that holds a part of it.
     """
 
-    def __init__(self, folder: Path, config: ExamplesConfig) -> None:
+    def __init__(self, folder: Path | None, config: ExamplesConfig) -> None:
         self.folder, self.config = folder, config
         self.images: list[dict[str, Any]] = []
         self.sentences: list[dict[str, Any]] = []
@@ -33,6 +34,8 @@ class ExampleWriter:
     def add(self, model: Any, batch: Any, tokenizer: Any | None) -> None:
         """Fills in one batch of any dataset; pairs and unimodal batches share the places evenly."""
         output = model(batch)
+        if self.folder is None:
+            return
         pairs = "image" in batch and "input_ids" in batch
         for name, text in (("mim", False), ("mmm_image", False), ("mlm", True), ("mmm_text", True)):
             if name not in output:
@@ -81,6 +84,7 @@ class ExampleWriter:
             self.sentences.append({"id": batch["sample_id"][row], "kind": kind, "image": image, "tokens": tokens})
 
     def _save(self, name: str, pixels_3hw: Tensor) -> str:
+        assert self.folder is not None
         self.folder.mkdir(parents=True, exist_ok=True)
         array = (pixels_3hw.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
         Image.fromarray(array).save(self.folder / name)
@@ -88,6 +92,8 @@ class ExampleWriter:
 
     def write(self) -> None:
         """Writes ``examples.json``, last, so that it never names a picture that is not there."""
+        if self.folder is None:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"images": self.images, "sentences": self.sentences}, indent=1)
         (self.folder / "examples.json").write_text(text)

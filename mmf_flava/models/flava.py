@@ -15,7 +15,7 @@ from mmf_flava.models.image_encoder import ImageEncoder
 from mmf_flava.models.last_block import Positions
 from mmf_flava.models.multimodal_encoder import MultimodalEncoder
 from mmf_flava.models.text_encoder import TextEncoder
-from mmf_flava.models.transformer import Encoded, Transformer, initialise
+from mmf_flava.models.transformer import Encoded, initialise
 
 
 @dataclass
@@ -79,8 +79,7 @@ class Flava(nn.Module):
 
     def temperature(self) -> Tensor:
         """exp(logit scale), the scale kept within [0, ln 100] in place as both public implementations do."""
-        with torch.no_grad():
-            self.logit_scale.clamp_(0, self.logit_scale_max)
+        self.logit_scale.data.clamp_(0, self.logit_scale_max)  # of FSDP it is a view, which only .data lets change
         return self.logit_scale.exp()
 
     def encode_pair(
@@ -100,35 +99,20 @@ class Flava(nn.Module):
         encoder then runs there only, and that of the clean passes at [CLS]. By default all states are computed.
         """
         only_cls = None if read_BL is None else _cls(input_ids_BT)
-        encoder = self.image_encoder
-        patches = encoder.embed(image_BCHW)  # once for both passes
-        views = [patches] if clean else []
+        # the views that are wanted: which patches and words are masked, and where the last block is read
+        views = [(None, input_ids_BT, only_cls)] * clean + [(patch_mask_BP, input_ids_masked_BT, None)] * masked
+        patch_masks, ids, read = zip(*views, strict=True)
+        images = self.image_encoder(image_BCHW, patch_masks, read)
+        texts = self.text_encoder(ids, input_mask_BT, read)
+        states = PairStates()
+        if clean:
+            states.image, states.text = images[0], texts[0]
         if masked:
-            views.append(encoder.mask(patches, patch_mask_BP))
-        sequence = encoder.sequence(torch.cat(views), encoder.grid(image_BCHW))
-        image, image_masked = _passes(encoder, sequence, None, only_cls, clean, masked)
-        ids = [ids for ids, wanted in ((input_ids_BT, clean), (input_ids_masked_BT, masked)) if wanted]
-        sequence = self.text_encoder.embed(torch.cat(ids))
-        text, text_masked = _passes(self.text_encoder, sequence, input_mask_BT, only_cls, clean, masked)
-        multimodal = None
-        if image_masked is not None and text_masked is not None:
-            read = None if read_BL is None else Positions.of(read_BL)
-            multimodal = self.multimodal_encoder(image_masked.hidden, text_masked.hidden, input_mask_BT, read)
-        return PairStates(image, text, image_masked, text_masked, multimodal)
+            states.image_masked, states.text_masked = images[-1], texts[-1]
+            at = None if read_BL is None else Positions.of(read_BL)
+            states.multimodal = self.multimodal_encoder(images[-1].hidden, texts[-1].hidden, input_mask_BT, at)
+        return states
 
 
 def _cls(batch: Tensor) -> Positions:
     return Positions.first(len(batch), batch.device)
-
-
-def _passes(
-    encoder: Transformer, x: Tensor, mask_BL: Tensor | None, read: Positions | None, clean: bool, masked: bool
-) -> tuple[Encoded | None, Encoded | None]:
-    """The clean pass, read at ``read``, and the masked one, read everywhere, of a batch that holds either or both."""
-    passes = clean + masked
-    x = encoder.begin(x, None if mask_BL is None else mask_BL.repeat(passes, 1))
-    halves = x.chunk(passes)
-    return (
-        encoder.finish(halves[0], mask_BL, read) if clean else None,
-        encoder.finish(halves[-1], mask_BL) if masked else None,
-    )

@@ -8,8 +8,7 @@ from timm.layers import PatchEmbed, resample_abs_pos_embed
 from torch import Tensor, nn
 
 from mmf_flava.config.model import ImageEncoderConfig
-from mmf_flava.models.last_block import Positions
-from mmf_flava.models.transformer import Encoded, Transformer
+from mmf_flava.models.transformer import EncodedViews, Read, Transformer
 
 
 class ImageEncoder(Transformer):
@@ -26,7 +25,7 @@ class ImageEncoder(Transformer):
 
     def embed(self, image_BCHW: Tensor) -> Tensor:
         """(B, P, D): one vector a patch, before masking and positions."""
-        return self.patch_embed(image_BCHW)
+        return self.patch_embed(image_BCHW.to(self.patch_embed.proj.weight.dtype))
 
     def mask(self, patches_BPD: Tensor, patch_mask_BP: Tensor) -> Tensor:
         """(B, P, D): the same with the vectors of masked patches (True) replaced by the learned mask vector."""
@@ -46,10 +45,16 @@ class ImageEncoder(Transformer):
         return image_BCHW.shape[-2] // height, image_BCHW.shape[-1] // width
 
     def forward(  # type: ignore[override]
-        self, image_BCHW: Tensor, patch_mask_BP: Tensor | None = None, read: Positions | None = None
-    ) -> Encoded:
-        """Encodes images, (B, 1 + P, D); patches where ``patch_mask_BP`` is True are hidden from the model."""
-        patches = self.embed(image_BCHW)
-        if patch_mask_BP is not None:
-            patches = self.mask(patches, patch_mask_BP)
-        return super().forward(self.sequence(patches, self.grid(image_BCHW)), read=read)
+        self,
+        image_BCHW: Tensor,
+        patch_mask_BP: Tensor | tuple[Tensor | None, ...] | None = None,
+        read: Read = None,
+    ) -> EncodedViews:
+        """Encodes images, (B, 1 + P, D); patches where ``patch_mask_BP`` is True are hidden from the model.
+
+        Tuples of masks and of what is ``read`` ask for as many views of the images; see ``Transformer``.
+        """
+        patches = self.embed(image_BCHW)  # once for all views
+        masks = patch_mask_BP if isinstance(patch_mask_BP, tuple) else (patch_mask_BP,)
+        views = [patches if mask is None else self.mask(patches, mask) for mask in masks]
+        return super().forward(self.sequence(torch.cat(views), self.grid(image_BCHW)), None, read)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mmf_flava.config.model import MultimodalEncoderConfig
 from mmf_flava.models.last_block import Positions
-from mmf_flava.models.transformer import Encoded, Transformer
+from mmf_flava.models.transformer import EncodedViews, Transformer
 
 
 class MultimodalEncoder(Transformer):
@@ -27,7 +27,7 @@ class MultimodalEncoder(Transformer):
         text_BTD: Tensor,
         text_mask_BT: Tensor | None = None,
         read: Positions | None = None,
-    ) -> Encoded:
+    ) -> EncodedViews:
         """(B, 1 + I + T, M); padding of the text (False in ``text_mask_BT``) is not attended to."""
         image, text = self.image_projection(image_BID), self.text_projection(text_BTD)
         cls = self.cls_token.expand(len(image), -1, -1).to(image.dtype)

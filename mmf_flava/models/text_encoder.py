@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mmf_flava.config.model import TextEncoderConfig
-from mmf_flava.models.last_block import Positions
-from mmf_flava.models.transformer import Encoded, Transformer
+from mmf_flava.models.transformer import EncodedViews, Read, Transformer
 
 
 class TextEncoder(Transformer):
@@ -34,7 +33,11 @@ class TextEncoder(Transformer):
         return self.embedding_dropout(self.embedding_norm(x))
 
     def forward(  # type: ignore[override]
-        self, input_ids_BT: Tensor, mask_BT: Tensor | None = None, read: Positions | None = None
-    ) -> Encoded:
-        """Encodes tokens, (B, T, D); ``mask_BT`` is False on padding."""
-        return super().forward(self.embed(input_ids_BT), mask_BT, read)
+        self, input_ids_BT: Tensor | tuple[Tensor, ...], mask_BT: Tensor | None = None, read: Read = None
+    ) -> EncodedViews:
+        """Encodes tokens, (B, T, D); ``mask_BT`` is False on padding.
+
+        Tuples of tokens and of what is ``read`` ask for as many views of the texts; see ``Transformer``.
+        """
+        ids = torch.cat(input_ids_BT) if isinstance(input_ids_BT, tuple) else input_ids_BT
+        return super().forward(self.embed(ids), mask_BT, read)

@@ -3,22 +3,24 @@
 Shapes: B batch, L sequence, Q positions read, N masked positions, D width.
 """
 
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mmf_flava.config.model import TransformerConfig
 from mmf_flava.models.last_block import LastBlock, Positions
 
 
-@dataclass
-class Encoded:
+class Encoded(NamedTuple):
     """A sequence after an encoder, at all L positions or, where ``read`` says so, at Q of them.
 
     hidden: (B, L or Q, D), the last block's output *before* the final LayerNorm; the multimodal encoder projects it.
     normed: (B, L or Q, D), after the final LayerNorm; what heads and contrastive projections take.
+
+    A tuple, because FSDP looks for the tensors of a module's output in tuples and dicts only.
     """
 
     hidden: Tensor
@@ -33,6 +35,10 @@ class Encoded:
     def at(self, mask_BL: Tensor) -> Tensor:
         """(N, D), after the final LayerNorm, where ``mask_BL`` is True (these must be among those read)."""
         return self.normed[mask_BL] if self.read is None else self.read.pick(self.normed, mask_BL)
+
+
+EncodedViews = Encoded | tuple[Encoded, ...]
+Read = Positions | tuple[Positions | None, ...] | None
 
 
 class Transformer(nn.Module):
@@ -63,24 +69,29 @@ class Transformer(nn.Module):
         for block in self.blocks:
             block.compile(dynamic=True)
 
-    def begin(self, x_BLD: Tensor, mask_BL: Tensor | None = None) -> Tensor:
-        """(B, L, D): all blocks but the last."""
+    def checkpoint_blocks(self) -> None:
+        """Keeps the inputs of blocks only, and computes the rest a second time when gradients ask for it."""
+        for block in self.blocks:
+            # in the block's own forward, so that FSDP, which wraps the block, has gathered its weights by then
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+
+    def forward(self, x_BLD: Tensor, mask_BL: Tensor | None = None, read: Read = None) -> EncodedViews:
+        """Encodes a sequence; ``mask_BL`` is True where a position may be attended to.
+
+        The last block and the final LayerNorm run at the positions that are ``read``, by default all. With a tuple of n
+        of them, ``x_BLD`` holds n views of B sequences one after the other, which share the mask and the call of all
+        blocks but the last, and n results are returned.
+        """
+        views = read if isinstance(read, tuple) else (read,)
+        mask = None if mask_BL is None else mask_BL[:, None, None, :]
+        all_masks = None if mask is None else mask.repeat(len(views), 1, 1, 1)
         for block in self.blocks[:-1]:
-            x_BLD = block(x_BLD, attn_mask=_attention_mask(mask_BL))
-        return x_BLD
-
-    def finish(self, x_BLD: Tensor, mask_BL: Tensor | None = None, read: Positions | None = None) -> Encoded:
-        """The last block, at the positions that are read (by default all), and the final LayerNorm."""
-        hidden = self.blocks[-1](x_BLD, attn_mask=_attention_mask(mask_BL), read=read)
-        return Encoded(hidden, self.norm(hidden), read)
-
-    def forward(self, x_BLD: Tensor, mask_BL: Tensor | None = None, read: Positions | None = None) -> Encoded:
-        """Encodes a sequence; ``mask_BL`` is True where a position may be attended to."""
-        return self.finish(self.begin(x_BLD, mask_BL), mask_BL, read)
-
-
-def _attention_mask(mask_BL: Tensor | None) -> Tensor | None:
-    return None if mask_BL is None else mask_BL[:, None, None, :]
+            x_BLD = block(x_BLD, attn_mask=all_masks)
+        hidden = [
+            self.blocks[-1](x, attn_mask=mask, read=r) for x, r in zip(x_BLD.chunk(len(views)), views, strict=True)
+        ]
+        encoded = tuple(Encoded(h, self.norm(h), r) for h, r in zip(hidden, views, strict=True))
+        return encoded if isinstance(read, tuple) else encoded[0]
 
 
 def initialise(module: nn.Module, std: float = 0.02) -> None:

@@ -5,7 +5,7 @@ import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,6 +18,23 @@ from mmf_flava.errors import UserError
 from mmf_flava.models.files.sources import CONFIG_KEY
 from mmf_flava.models.interop.sizes import to_plain
 from mmf_flava.models.pretrained import load_image_encoder, load_text_encoder, load_weights
+
+
+class Stateful(Protocol):
+    """A module, an optimizer, or what was gathered of one."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+
+@dataclass
+class Gathered:
+    """The state dict of a model (with its sizes) or of an optimizer, gathered from all processes."""
+
+    state: dict[str, Any]
+    settings: Any = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.state
 
 
 @dataclass
@@ -34,9 +51,7 @@ class Snapshot:
     text: str
 
     @classmethod
-    def of(
-        cls, update: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], copy: bool
-    ) -> "Snapshot":
+    def of(cls, update: int, model: Stateful, optimizer: Stateful, state: dict[str, Any], copy: bool) -> "Snapshot":
         """What ``model`` and ``optimizer`` hold now; with ``copy`` in memory of its own, on the CPU."""
         tensors, description = _flatten_optimizer(optimizer.state_dict())
         text = json.dumps({"update": update, "optimizer": description, **state}, indent=1)
@@ -60,7 +75,7 @@ def _copied(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def _metadata(model: nn.Module) -> dict[str, str]:
+def _metadata(model: Stateful) -> dict[str, str]:
     """The model's sizes, so that whoever reads the weights needs no recipe."""
     settings = getattr(model, "settings", None)
     return {"format": "pt"} | (
@@ -117,7 +132,7 @@ def start(model: nn.Module, whole: str | None, wishes: CheckpointConfig, cache_d
     ]
 
 
-def load_state(path: Path, optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
+def load_state(path: Path, optimizer: Any | None) -> dict[str, Any]:
     """Loads the optimizer's state of a checkpoint folder, where one is given, and returns ``state.json``."""
     state = json.loads((path / "state.json").read_text(encoding="utf-8"))
     if optimizer is not None:

@@ -12,13 +12,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from torch import nn
 
 from mmf_flava.errors import UserError
 from mmf_flava.models.files.checksums import CHECKSUMS, Damaged, seal, sha256, verify, verify_file
-from mmf_flava.training.checkpoint import Snapshot
+from mmf_flava.training.checkpoint import Snapshot, Stateful
 from mmf_flava.training.disk import reason_and_remedy
 
 LATEST, BEST = "latest", "best"
@@ -109,7 +107,7 @@ class CheckpointFolder:
     # ------------------------------------------------------------------ write
 
     def save(
-        self, update: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], best: bool = False
+        self, update: int, model: Stateful, optimizer: Stateful, state: dict[str, Any], best: bool = False
     ) -> Path:
         """Writes a checkpoint; one of the same update is replaced, those beyond the limit are removed.
 

@@ -23,6 +23,7 @@ OWN = (
     "examples",
     "report.html",
     "quarantine*.jsonl",
+    "skipped*.jsonl",
 )
 
 
@@ -70,9 +71,9 @@ class Results:
             evaluation["retrieval"] = result.retrieval
         self._write("evaluation.json", evaluation)
 
-    def write_examples(self, model: Any, suite: EvaluationSuite, config: ExamplesConfig) -> None:
-        """Writes ``examples/``: the first test batch of each dataset, filled in by the model."""
-        writer = ExampleWriter(self.folder / "examples", config)
+    def write_examples(self, model: Any, suite: EvaluationSuite, config: ExamplesConfig, silent: bool = False) -> None:
+        """Writes ``examples/``: the first test batch of each dataset, filled in by the model; silent: calls it only."""
+        writer = ExampleWriter(None if silent else self.folder / "examples", config)
         for name, dataset in suite.datasets["test"].items():
             tokenizer = getattr(getattr(dataset, "text_processor", None), "tokenizer", None)
             writer.add(model, next(iter(suite.batches("test", name))).to(suite.device), tokenizer)

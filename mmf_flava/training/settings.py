@@ -3,6 +3,8 @@
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
+from omegaconf import OmegaConf
+
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.run import (
     PRECISIONS,
@@ -16,6 +18,8 @@ from mmf_flava.config.schema import check_keys, near_miss, one_of, parse, plain,
 from mmf_flava.errors import UserError
 
 T = TypeVar("T")
+# optimizers that treat each number by itself, whatever matrix it is of
+ELEMENTWISE = ("AdamW", "Adam", "adam_w", "SGD", "RMSprop", "Adagrad", "Adamax")
 
 
 @dataclass
@@ -39,7 +43,22 @@ def read_settings(config: Any) -> Settings:
     evaluation = _section(EvaluationConfig, config, "evaluation")
     names = [name.strip() for name in config.datasets.split(",")]
     _check_training(config.training, training, names)
+    if training.sharding == "fsdp" and "train" in config.run_type:
+        _check_fsdp(config)
     return Settings(training, checkpoint, evaluation, names)
+
+
+def _check_fsdp(config: Any) -> None:
+    if (optimizer := config.optimizer.type) not in ELEMENTWISE:
+        raise UserError(
+            f"optimizer.type: {optimizer} may look at whole matrices, of which a process has only a piece with "
+            f"training.sharding: fsdp; use {', '.join(ELEMENTWISE)}, or ddp."
+        )
+    if OmegaConf.select(config, f"model_config.{config.model}.compile"):
+        raise UserError(
+            f"model_config.{config.model}.compile: with training.sharding: fsdp torch compiles each block anew until "
+            "it gives up; leave it false, or use ddp."
+        )
 
 
 def _section(schema: type[T], config: Any, name: str) -> T:
@@ -56,8 +75,6 @@ def _check_training(given: Any, training: TrainingConfig, names: list[str]) -> N
     for key in ("batch_size", "max_updates", "log_interval", "evaluation_interval", "checkpoint_interval"):
         positive(given[key], f"training.{key}")
     positive(training.update_frequency, "training.update_frequency")
-    if training.precision == "fp16":
-        raise UserError("training.precision: fp16 is not available in this version; use bf16 or fp32.")
     if given.early_stop.enabled:
         raise UserError(
             "training.early_stop.enabled is not available in this version; the best checkpoint by its criteria is "

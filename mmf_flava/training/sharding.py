@@ -1,13 +1,15 @@
 """How a model is spread over processes, ``training.sharding``; asked for what it cannot give, it refuses."""
 
-from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mmf_flava.config.run import TrainingConfig
 from mmf_flava.errors import UserError
 from mmf_flava.losses.ranks import world_size
+from mmf_flava.training.engine import Engine
 
 
 def rank() -> int:
@@ -21,35 +23,37 @@ def wait_for_all() -> None:
         distributed.barrier()
 
 
-def shard(model: nn.Module, sharding: str, device: torch.device) -> nn.Module:
-    """The module to call in training; ``model`` stays the one to save and to evaluate.
+def shard(model: nn.Module, groups: list[dict[str, Any]], training: TrainingConfig, device: torch.device) -> Engine:
+    """The model, ready to be trained by all processes; ``groups`` are the optimizer's, of the model's parameters.
 
-    ``ddp`` gives every process the whole model, and averages gradients.
+    ``ddp`` gives every process the whole model, and averages gradients; ``fsdp`` gives it a shard.
 
     Raises:
-        UserError: ``fsdp``, which this version cannot do, or several processes with ``none``, which would train as many
-            separate models.
+        UserError: ``fsdp`` on one process, or several with ``none``, which would train as many separate models.
     """
-    if sharding == "fsdp":
-        raise UserError("training.sharding: fsdp is not available in this version; use ddp, or none on one process.")
+    if training.sharding == "fsdp":
+        if world_size() == 1:
+            raise UserError(
+                "training.sharding: fsdp spreads the model over several processes, and this is the only one; start "
+                "more with torchrun, or set it to none."
+            )
+        from mmf_flava.training.fsdp import Sharded  # brings fairseq and fairscale, which take a second
+
+        return Sharded(model, groups, training.precision)
     if world_size() == 1:
-        return model
-    if sharding == "none":
+        return Engine(model, model, groups)
+    if training.sharding == "none":
         raise UserError(
             f"training.sharding: none would train {world_size()} separate models on {world_size()} processes; set it "
             "to ddp, or start a single process."
         )
-    return DistributedDataParallel(
+    replica = DistributedDataParallel(
         model,
         device_ids=[device] if device.type == "cuda" else None,
         broadcast_buffers=False,  # the only buffers are those of a frozen codebook
         find_unused_parameters=True,  # a step trains the encoders of one dataset's kind
     )
-
-
-def without_communication(engine: nn.Module, wanted: bool) -> AbstractContextManager[None]:
-    """Where ``wanted``, a backward pass inside adds to the gradients without averaging them over processes."""
-    return engine.no_sync() if wanted and isinstance(engine, DistributedDataParallel) else nullcontext()
+    return Engine(model, replica, groups)
 
 
 def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:

@@ -14,22 +14,22 @@ from mmf.common.registry import registry
 import mmf_flava
 from mmf_flava.compat import mmf_api
 from mmf_flava.data.quarantine import BadRecords, Quarantine, counts
-from mmf_flava.data.sampling import MultitaskLoader, Ratios, RoundRobin, Strategy
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.suite import EvaluationSuite, SplitResult
 from mmf_flava.losses.ranks import world_size
-from mmf_flava.training.checkpoint import load_model, load_state, restore_rng, rng_state, start
+from mmf_flava.training.checkpoint import Gathered, load_model, load_state, restore_rng, rng_state, start
 from mmf_flava.training.checkpoint_folder import CheckpointFolder, demand_whole
 from mmf_flava.training.disk import told
+from mmf_flava.training.guard import LossGuard
 from mmf_flava.training.lock import RunLock
 from mmf_flava.training.monitor import Monitor
 from mmf_flava.training.progress import Progress
 from mmf_flava.training.results import Results
+from mmf_flava.training.run_data import RunData
 from mmf_flava.training.settings import read_settings
-from mmf_flava.training.sharding import gather_objects, rank, shard, wait_for_all
+from mmf_flava.training.sharding import gather_objects, rank, wait_for_all
+from mmf_flava.training.signals import STOPPED, Signals
 from mmf_flava.training.update import Updater
-
-SPLITS = ("train", "val", "test")
 
 
 @registry.register_trainer("flava")
@@ -44,6 +44,7 @@ class FlavaTrainer:
         wishes = self.settings.checkpoint
         self.checkpoints = CheckpointFolder(self.folder, wishes.max_to_keep, wishes.background, mmf_api.log)
         self.results = Results(self.folder)
+        self.signals = Signals()
         self.num_updates, self.seconds = 0, 0.0
         self.rank = rank()
 
@@ -60,76 +61,36 @@ class FlavaTrainer:
         # MMF has set the current device, and compat the one of the local rank
         self.device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
         registry.register("current_device", self.device)
-        self._load_datasets()
+        self.data = RunData(self.config, self.settings, self.trains)
         self.model = mmf_api.build_model(self.config).to(self.device)
-        self._check_vocabulary()
-        if self.rank > 0:
-            torch.manual_seed(self._seed + self.rank)  # the weights are the first process's; dropout is each one's own
-        engine = shard(self.model, training.sharding, self.device) if self.trains else self.model
-        self.updater = Updater(self.model, engine, self.config, training, self.device)
+        self.data.check_embeddings(self.model.settings.text_encoder.vocab_size)  # type: ignore[union-attr,arg-type]
+        if self.rank > 0:  # the weights are the first process's; dropout is each one's own
+            torch.manual_seed((self.config.training.seed or 0) + self.rank)
+        checkpoint = self._load_weights()
+        if self.trains:
+            self.parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+            self.updater = Updater(self.model, self.config, training, self.device)
+            best, losses = self.config.training.early_stop, self.model.settings.losses  # type: ignore[union-attr]
+            names = [loss.type for loss in losses]  # type: ignore[union-attr]
+            self.monitor = Monitor(best.criteria, best.minimize, names, self.settings.evaluation)
+            self.guard = LossGuard(self._own_file("skipped"), training.spike_sigma, mmf_api.log)
         self.suite = EvaluationSuite(
             self.settings.evaluation,
-            self.datasets,
+            self.data.datasets,
             self.config.training.batch_size,
             self.config.training.num_workers,
             self.device,
             lambda batch: self.quarantine.note(batch),
         )
-        if self.trains:
-            best, losses = self.config.training.early_stop, self.model.settings.losses  # type: ignore[union-attr]
-            names = [loss.type for loss in losses]  # type: ignore[union-attr]
-            self.monitor = Monitor(best.criteria, best.minimize, names, self.settings.evaluation)
-        self._resume()
+        if checkpoint is not None:
+            self._resume(checkpoint)
 
-    def _load_datasets(self) -> None:
-        self.datasets: dict[str, dict[str, Any]] = {split: {} for split in SPLITS}
-        for name in self.settings.datasets:
-            if name not in self.config.dataset_config:
-                raise UserError(f"dataset_config has no section '{name}', which datasets names.")
-            for split in SPLITS if self.trains else SPLITS[1:]:
-                dataset = mmf_api.build_dataset(name, self.config.dataset_config[name], split)
-                if dataset is not None:
-                    self.datasets[split][name] = dataset
-        if not self.trains:
-            return
-        for name, dataset in self.datasets["train"].items():
-            if len(dataset) < self.config.training.batch_size:
-                raise UserError(
-                    f"training.batch_size is {self.config.training.batch_size}, but dataset '{name}' has "
-                    f"{len(dataset)} training samples; a batch may hold each of them once."
-                )
-        sampling = self.settings.training.sampling
-        strategy: Strategy = RoundRobin(self.settings.datasets)
-        if sampling.type == "ratios":
-            strategy = Ratios(sampling.ratios, self._seed)
-        self.loader = MultitaskLoader(
-            self.datasets["train"],
-            strategy,
-            batch_size=self.config.training.batch_size,
-            num_workers=self.config.training.num_workers,
-            seed=self._seed,
-            rank=self.rank,
-            world_size=world_size(),
-            pin_memory=self.config.training.pin_memory,
-            batches_per_turn=self.settings.training.update_frequency,
-        )
+    def _own_file(self, stem: str) -> Path:
+        """A file of JSON lines that this process alone writes."""
+        return self.folder / (f"{stem}_{self.rank}.jsonl" if self.rank else f"{stem}.jsonl")
 
-    @property
-    def _seed(self) -> int:
-        return self.config.training.seed or 0
-
-    def _check_vocabulary(self) -> None:
-        """A tokenizer that knows more words than the model would index beyond the embeddings, far from here."""
-        rows = self.model.settings.text_encoder.vocab_size  # type: ignore[union-attr]
-        for name, dataset in {**self.datasets["test"], **self.datasets["train"]}.items():
-            processor = getattr(dataset, "text_processor", None)
-            if processor is not None and (words := processor.vocab_size) > rows:
-                raise UserError(
-                    f"The tokenizer of dataset '{name}' has {words} words, model_config.flava.text_encoder.vocab_size "
-                    f"is {rows}; set it to at least {words}."
-                )
-
-    def _resume(self) -> None:
+    def _load_weights(self) -> Path | None:
+        """Starts from the weights that the recipe names; a checkpoint to go on from is returned."""
         wishes = self.config.checkpoint
         path = self._own_checkpoint(wishes.resume_best) if wishes.resume else None
         own = path is not None
@@ -148,14 +109,11 @@ class FlavaTrainer:
             whole = wishes.resume_file if weights_only else None
             for line in start(self.model, whole, self.settings.checkpoint, self.config.env.cache_dir):
                 mmf_api.log(line)
-            return
+            return None
         load_model(path, self.model)
         mmf_api.log(f"Loaded the model from {path}")
-        if path.is_dir() and self.trains and not wishes.reset.all and (own or not wishes.resume_pretrained):
-            state = load_state(path, None if wishes.reset.optimizer else self.updater.optimizer)
-            self._check_vocabularies(state.get("vocabularies", {}), path)
-            if not wishes.reset.counts:
-                self._restore_counts(state)
+        goes_on = path.is_dir() and self.trains and not wishes.reset.all and (own or not wishes.resume_pretrained)
+        return path if goes_on else None
 
     def _own_checkpoint(self, best: bool) -> Path | None:
         """Of this run's folder; the first process looks, and all take the same."""
@@ -164,24 +122,17 @@ class FlavaTrainer:
             path = self.checkpoints.best() if best else self.checkpoints.latest()
         return gather_objects(path)[0]
 
-    def _vocabularies(self) -> dict[str, str]:
-        """sha256 of the vocabulary of each dataset with text."""
-        processors = {name: getattr(data, "text_processor", None) for name, data in self.datasets["train"].items()}
-        return {name: found.vocabulary_hash for name, found in processors.items() if found is not None}
-
-    def _check_vocabularies(self, trained_with: dict[str, str], path: Path) -> None:
-        for name, found in self._vocabularies().items():
-            if trained_with.get(name, found) != found:
-                raise UserError(
-                    f"{path} was trained with another vocabulary than dataset_config.{name}'s tokenizer has now: "
-                    "name the tokenizer that it was trained with."
-                )
-
-    def _restore_counts(self, state: dict[str, Any]) -> None:
+    def _resume(self, path: Path) -> None:
+        reset = self.config.checkpoint.reset
+        state = load_state(path, None if reset.optimizer else self.updater)
+        self.data.check_vocabularies(state.get("vocabularies", {}), path)
+        if reset.counts:
+            return
         self.num_updates, self.seconds = state["update"], state["seconds"]
-        self.updater.restore_scheduler(state["scheduler"])
-        self.loader.load_state_dict(state["loader"])
+        self.updater.restore_schedule(state)
+        self.data.loader.load_state_dict(state["loader"])
         self.monitor.load_state_dict(state["best"])
+        self.guard.load_state_dict(state["guard"])
         self.results.first_losses, self.results.last_losses = state["losses"]
         if self.rank < len(state["rng"]):  # a process that the saved run did not have starts with its own
             restore_rng(state["rng"][self.rank])
@@ -189,7 +140,10 @@ class FlavaTrainer:
     # ------------------------------------------------------------------ train
 
     def train(self) -> None:
-        """Trains to ``training.max_updates``, then evaluates on the test split and writes the report."""
+        """Trains to ``training.max_updates``, then evaluates on the test split and writes the report.
+
+        Asked by a signal to stop, all processes save after the update at hand and exit with ``STOPPED``.
+        """
         if not self.trains:
             self.inference()
             return
@@ -200,96 +154,144 @@ class FlavaTrainer:
             self.results.write_config(self.config)
         wait_for_all()
         self._open_quarantine()
-        parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         mmf_api.log(
-            f"Training {parameters:,} parameters on {', '.join(self.settings.datasets)}, updates {self.num_updates} to "
-            f"{training.max_updates} of {training.batch_size} samples, "
+            f"Training {self.parameters:,} parameters on {', '.join(self.settings.datasets)}, updates "
+            f"{self.num_updates} to {training.max_updates} of {training.batch_size} samples, "
             f"{self.settings.training.precision} on {self.device}"
         )
-        silent = self.rank > 0
         progress = Progress(
-            self.folder, training.max_updates, self.num_updates, self.seconds, training.tensorboard, silent
+            self.folder, training.max_updates, self.num_updates, self.seconds, training.tensorboard, self.rank > 0
         )
-        self.model.train()
-        with mmf_api.quiet_console(), told(self.folder), closing(progress):
-            batches = iter(self.loader)
+        self.updater.engine.module.train()
+        with mmf_api.quiet_console(), told(self.folder), closing(progress), self.signals:
+            batches = iter(self.data.loader)
             while self.num_updates < training.max_updates:
-                self._update(batches, progress)
-                self._after_update(progress)
+                updated = self._update(batches, progress)
+                stopping = self.signals.came_to_any(self.device)
+                if updated:
+                    stopping = self._after_update(progress, stopping)
+                elif stopping and self.num_updates:
+                    self._save()
+                if stopping:
+                    self._stop()
         self.checkpoints.wait()
         self.seconds = progress.seconds
         bad = {key: reason for part in gather_objects(self.quarantine.found) for key, reason in part.items()}
-        if self.rank == 0:
+        if self.evaluates:
             with told(self.folder):
-                self._final(parameters, bad)
+                self._final(bad)
         wait_for_all()
 
     def _open_quarantine(self) -> None:
-        """Each process notes the bad records of its own batches, in a file of its own."""
-        file = f"quarantine_{self.rank}.jsonl" if self.rank else "quarantine.jsonl"
-        limits = {name: dataset.max_bad_share for name, dataset in self.datasets["train"].items()}
-        self.quarantine = Quarantine(self.folder / file, limits, mmf_api.log)
+        limits = {name: dataset.max_bad_share for name, dataset in self.data.datasets["train"].items()}
+        self.quarantine = Quarantine(self._own_file("quarantine"), limits, mmf_api.log)
 
-    def _update(self, batches: Any, progress: Progress) -> None:
-        frequency = self.settings.training.update_frequency
+    @property
+    def evaluates(self) -> bool:
+        """The first process does, and with shards the others must help it; they write nothing."""
+        return self.rank == 0 or self.updater.engine.all_evaluate
+
+    def _update(self, batches: Any, progress: Progress) -> bool:
+        """One update; False where it was skipped (losses not finite, fp16's overflow) or a signal came before it."""
+        frequency, done = self.settings.training.update_frequency, []
         for number in range(1, frequency + 1):
             began = time.perf_counter()
-            _, batch = next(batches)
-            waited = time.perf_counter() - began
+            # other processes would wait for this one's gradients, and dropout has drawn for the batches before
+            alone = world_size() == 1 and number == 1
+            found = self.signals.unless_stopped(lambda: next(batches)) if alone else next(batches)
+            if found is None:
+                return False
+            waited, batch = time.perf_counter() - began, found[1]
             self.quarantine.note(batch)
             losses = self.updater.accumulate(batch.to(self.device), last=number == frequency)
-            progress.batch(losses, len(batch["sample_id"]), waited)
-        self.updater.step()
+            self.guard.note(batch, losses)
+            done.append((losses, len(batch["sample_id"]), waited))
+        if self.guard.skips(self.num_updates):
+            self.updater.discard()
+            return False
+        if not self.updater.step():
+            return False
+        for losses, samples, waited in done:
+            progress.batch(losses, samples, waited)
         self.num_updates += 1
         progress.step()
+        return True
 
-    def _after_update(self, progress: Progress) -> None:
+    def _after_update(self, progress: Progress, stopping: bool) -> bool:
+        """Logs, evaluates and saves where it is time; returns whether the run is to stop."""
         training, update = self.config.training, self.num_updates
         last, improved = update == training.max_updates, False
         self.checkpoints.check()
         if update % training.log_interval == 0 or last:
             losses = progress.report(self.updater.learning_rate)
             self.results.note_losses(losses)
-        if update % training.evaluation_interval == 0 or last:
-            if self.rank == 0:
-                result = self.suite.run(self.model, "val")
-                progress.write("val", result.figures())
-                mmf_api.log(f"evaluation at update {update}: {result.sentence()}")
-                improved = self.monitor.improved(result.figures())
-            improved = gather_objects(improved)[0]
-            progress.pause()
-        if update % training.checkpoint_interval == 0 or last or improved:
+        if (update % training.evaluation_interval == 0 or last) and not stopping:
+            improved, stopping = self._evaluate(progress)
+        if update % training.checkpoint_interval == 0 or last or improved or stopping:
             self.seconds = progress.seconds
             self._save(improved)
             progress.pause()
+        return stopping
 
-    def _save(self, best: bool) -> None:
+    def _evaluate(self, progress: Progress) -> tuple[bool, bool]:
+        """Evaluates on ``val``: whether it was the best so far, and whether a signal ended it."""
+        improved = stopping = False
+        if self.evaluates:
+            alone = not self.updater.engine.all_evaluate
+            result = self.signals.unless_stopped(self._validate) if alone else self._validate()
+            stopping = result is None
+            if result is not None:
+                progress.write("val", result.figures())
+                mmf_api.log(f"evaluation at update {self.num_updates}: {result.sentence()}")
+                improved = self.monitor.improved(result.figures())
+        progress.pause()
+        return gather_objects((improved, stopping))[0]
+
+    def _validate(self) -> SplitResult:
+        return self.suite.run(self.updater.engine.evaluated, "val")
+
+    def _save(self, best: bool = False) -> None:
         state = {
             "seconds": self.seconds,
-            "scheduler": self.updater.scheduler_state(),
-            "loader": self.loader.state_dict(),
+            **self.updater.schedule_state(),
+            "loader": self.data.loader.state_dict(),
             "losses": [self.results.first_losses, self.results.last_losses],
             "best": self.monitor.state_dict(),
+            "guard": self.guard.state_dict(),
             "rng": gather_objects(rng_state()),
-            "vocabularies": self._vocabularies(),
+            "vocabularies": self.data.vocabularies,
             "version": mmf_flava.__version__,
         }
+        model = Gathered(self.updater.model_state(), self.model.settings)
+        optimizer = Gathered(self.updater.state_dict())
         if self.rank == 0:
-            self.checkpoints.save(self.num_updates, self.model, self.updater.optimizer, state, best)
+            self.checkpoints.save(self.num_updates, model, optimizer, state, best)
         wait_for_all()
+
+    def _stop(self) -> None:
+        """Ends this process, as all the others at this moment, with the exit code that says "start me again"."""
+        self.checkpoints.wait()
+        where = f"after update {self.num_updates}; checkpoint.resume=true goes on there"
+        if self.num_updates == 0:
+            where = "before its first update"
+        mmf_api.log(f"Stopped by {self.signals.name or 'a signal to another process'} {where}.")
+        raise SystemExit(STOPPED)
 
     # ------------------------------------------------------------------ results
 
-    def _final(self, parameters: int, bad: BadRecords) -> None:
+    def _final(self, bad: BadRecords) -> None:
         began = time.perf_counter()
-        test = self.suite.run(self.model, "test")
+        model = self.updater.engine.evaluated
+        test = self.suite.run(model, "test")
         bad = {**bad, **self.quarantine.found}
         if (examples := self.settings.evaluation.examples) is not None:
-            self.results.write_examples(self.model.eval(), self.suite, examples)
+            self.results.write_examples(model.eval(), self.suite, examples, silent=self.rank > 0)
+        if self.rank > 0:
+            return
         self.results.write_summary(
             {
                 "model": self.config.model,
-                "parameters": parameters,
+                "parameters": self.parameters,
                 "updates": self.num_updates,
                 "seconds": round(self.seconds, 1),
                 "samples": self.num_updates * self.config.training.batch_size * self.settings.training.update_frequency,

@@ -1,0 +1,82 @@
+"""A FLAVA of eight dimensions, its three kinds of batches, and updates of it."""
+
+import torch
+from mmf.common.registry import registry
+from omegaconf import OmegaConf
+
+import mmf_flava.plugin  # noqa: F401  registers the losses
+from mmf_flava.config.model import (
+    LOSSES,
+    CodebookConfig,
+    FlavaConfig,
+    ImageEncoderConfig,
+    LossConfig,
+    MultimodalEncoderConfig,
+    TextEncoderConfig,
+)
+from mmf_flava.config.run import TrainingConfig
+from mmf_flava.models.pretraining import FlavaPretraining
+from mmf_flava.training.update import Updater
+from tests.models.conftest import sample_list
+
+SIZE = {"hidden_size": 8, "num_layers": 2, "num_heads": 2, "mlp_size": 16}
+SAMPLES = 6
+FIELDS = {
+    "pmd": ("image", "image_codes", "image_patch_mask", "input_ids", "input_ids_masked", "lm_label_ids", "input_mask"),
+    "imagenet": ("image", "image_codes", "image_patch_mask"),
+    "ccnews_bookcorpus": ("input_ids", "input_ids_masked", "lm_label_ids", "input_mask"),
+}
+
+
+def toy(weights=None, losses=LOSSES) -> FlavaPretraining:
+    """The same model each time; its [CLS] and positions are not zero, which would be hard on fp16."""
+    registry.register("config", OmegaConf.create({"evaluation": {"predict": False}}))
+    torch.manual_seed(0)
+    config = FlavaConfig(
+        image_encoder=ImageEncoderConfig(**SIZE, image_size=4, patch_size=2),
+        text_encoder=TextEncoderConfig(**SIZE, vocab_size=11, max_length=6),
+        multimodal_encoder=MultimodalEncoderConfig(**SIZE),
+        projection_size=4,
+        codebook=CodebookConfig(vocab_size=5),
+        losses=[LossConfig(name, 1.0) for name in losses],
+    )
+    model = FlavaPretraining(OmegaConf.structured(config))
+    model.build()
+    model.init_losses()
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+    if weights is not None:
+        model.load_state_dict(weights)
+    return model
+
+
+def batch(kind: str, number: int = 0, rows: slice = slice(None)):
+    """The ``number``-th batch of a dataset's kind, or some of its six samples; the last pair does not match."""
+    draw = torch.Generator().manual_seed(number)
+    ids = torch.randint(5, 11, (SAMPLES, 5), generator=draw)
+    masked = torch.rand(SAMPLES, 5, generator=draw) < 0.4
+    fields = {
+        "image": torch.randn(SAMPLES, 3, 4, 4, generator=draw),
+        "image_codes": torch.randint(0, 5, (SAMPLES, 4), generator=draw),
+        "image_patch_mask": torch.rand(SAMPLES, 4, generator=draw) < 0.5,
+        "input_ids": ids,
+        "input_ids_masked": ids.masked_fill(masked, 3),
+        "lm_label_ids": ids.masked_fill(~masked, -1),
+        "input_mask": torch.arange(5) < torch.randint(3, 6, (SAMPLES, 1), generator=draw),
+    }
+    fields = {name: value[rows] for name, value in fields.items() if name in FIELDS[kind]}
+    if kind == "pmd":
+        fields["is_correct"] = torch.tensor([1, 1, 1, 1, 1, 0])[rows]
+    return sample_list(kind, **fields)
+
+
+def updater(model, optimizer="AdamW", clip=None, scheduler=None, lr=0.01, **training) -> Updater:
+    """An Updater of ``model`` by a recipe of these wishes."""
+    config = {
+        "training": {"clip_gradients": clip is not None, "lr_scheduler": scheduler is not None},
+        "optimizer": {"type": optimizer, "params": {"lr": lr} | ({"momentum": 0.9} if optimizer == "SGD" else {})},
+        "scheduler": scheduler,
+    }
+    settings = TrainingConfig(max_grad_l2_norm=clip, **training)
+    return Updater(model, OmegaConf.create(config), settings, torch.device("cpu"))
