@@ -32,8 +32,9 @@ def _no_cuda(_: object) -> bool:
 def silence(_: None) -> None:
     for category in (FutureWarning, DeprecationWarning):
         warnings.filterwarnings("ignore", category=category, module=r"fairscale\.")
-    warnings.filterwarnings("ignore", message="TypedStorage is deprecated", category=UserWarning, module=r"fairscale\.")
-    # torch names itself as the place of these two
+    # torch names itself as the place of these
+    warnings.filterwarnings("ignore", message="TypedStorage is deprecated", category=UserWarning)
+    warnings.filterwarnings("ignore", message=r"`torch\.cuda\.amp\.custom_", category=FutureWarning)
     warnings.filterwarnings("ignore", message=r"`torch\.distributed\._all_gather_base`", category=FutureWarning)
     warnings.filterwarnings("ignore", message=r"`torch\.jit\.script` is deprecated", category=FutureWarning)
 

@@ -18,7 +18,10 @@ SCALER_STATE = ("loss_scale", "_iter", "_last_overflow_iter", "_last_rescale_ite
 
 
 def normalise_in_fp32(model: nn.Module) -> None:
-    """Makes every LayerNorm compute in fp32 and answer in its input's dtype (the paper's one exception, §3.4)."""
+    """Makes every LayerNorm compute in fp32 and answer in its input's dtype (the paper's one exception, §3.4).
+
+    Its weights may be in fp16, as those that FSDP gathers are.
+    """
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if type(child) is nn.LayerNorm:

@@ -23,6 +23,13 @@ def wait_for_all() -> None:
         distributed.barrier()
 
 
+def agree_on_weights(model: nn.Module) -> None:
+    """Gives every process the weights of the first; they may have been drawn with different seeds."""
+    if world_size() > 1:
+        for value in model.state_dict().values():
+            distributed.broadcast(value, 0)
+
+
 def shard(model: nn.Module, groups: list[dict[str, Any]], training: TrainingConfig, device: torch.device) -> Engine:
     """The model, ready to be trained by all processes; ``groups`` are the optimizer's, of the model's parameters.
 

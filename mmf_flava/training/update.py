@@ -9,7 +9,7 @@ from mmf_flava.compat import mmf_api
 from mmf_flava.config.run import TrainingConfig
 from mmf_flava.models.transformer import Transformer
 from mmf_flava.training.precision import FullPrecision, Precision
-from mmf_flava.training.sharding import shard
+from mmf_flava.training.sharding import agree_on_weights, shard
 
 
 class Updater:
@@ -23,6 +23,7 @@ class Updater:
         self.device, self.frequency = device, training.update_frequency
         self.autocast = training.precision == "bf16" and training.sharding != "fsdp"  # FSDP casts by itself
         self.max_norm = training.max_grad_l2_norm if config.training.clip_gradients else None
+        agree_on_weights(model)
         if training.activation_checkpointing:
             for module in model.modules():
                 if isinstance(module, Transformer):
