@@ -35,8 +35,10 @@ class LossGuard:
         say: is told of every skipped update.
     """
 
-    def __init__(self, file: Path, sigma: float | None = None, say: Callable[[str], None] = logger.warning) -> None:
-        self.file, self.sigma, self.say = file, sigma, say
+    def __init__(
+        self, file: str | Path, sigma: float | None = None, say: Callable[[str], None] = logger.warning
+    ) -> None:
+        self.file, self.sigma, self.say = Path(file), sigma, say
         self.in_a_row = 0
         self.windows: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
         self._batches: list[tuple[str, list[str], dict[str, Tensor]]] = []
