@@ -16,8 +16,11 @@ STOPPED = 75  # the exit code of a run that stopped when asked to: EX_TEMPFAIL o
 T = TypeVar("T")
 
 
-class StopRequest(Exception):
-    """Raised where waiting for the end of what is being done would only lose time."""
+class StopRequest(BaseException):
+    """Raised where waiting for the end of what is being done would only lose time.
+
+    No Exception: whoever reads a record takes any of these for a bad record.
+    """
 
 
 class Signals:

@@ -52,6 +52,19 @@ def test_waiting_is_cut_short():
         assert signals.unless_stopped(lambda: "begun after the signal") is None
 
 
+def test_work_that_survives_any_exception_is_cut_short_too():
+    """As the decoding of a picture is, which would take the signal for a damaged picture."""
+
+    def work():
+        try:
+            send(signal.SIGTERM)
+        except Exception:
+            return "a bad record"
+
+    with Signals() as signals:
+        assert signals.unless_stopped(work) is None
+
+
 def test_outside_of_waiting_nothing_is_raised():
     with Signals() as signals:
         send(signal.SIGTERM, after=0.05)
