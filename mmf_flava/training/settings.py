@@ -14,6 +14,7 @@ from mmf_flava.config.run import (
 )
 from mmf_flava.config.schema import check_keys, near_miss, one_of, parse, plain, positive
 from mmf_flava.errors import UserError
+from mmf_flava.training.boards import import_wandb
 
 T = TypeVar("T")
 
@@ -58,6 +59,8 @@ def _check_training(given: Any, training: TrainingConfig, names: list[str]) -> N
     positive(training.update_frequency, "training.update_frequency")
     if training.precision == "fp16":
         raise UserError("training.precision: fp16 is not available in this version; use bf16 or fp32.")
+    if training.wandb.enabled:
+        import_wandb()  # now, and not after the data and the model are there
     if given.early_stop.enabled:
         raise UserError(
             "training.early_stop.enabled is not available in this version; the best checkpoint by its criteria is "

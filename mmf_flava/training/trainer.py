@@ -208,7 +208,7 @@ class FlavaTrainer:
         )
         silent = self.rank > 0
         progress = Progress(
-            self.folder, training.max_updates, self.num_updates, self.seconds, training.tensorboard, silent
+            self.folder, self.config, self.settings.training.wandb, self.model, self.num_updates, self.seconds, silent
         )
         self.model.train()
         with mmf_api.quiet_console(), told(self.folder), closing(progress):
@@ -238,7 +238,7 @@ class FlavaTrainer:
             waited = time.perf_counter() - began
             self.quarantine.note(batch)
             losses = self.updater.accumulate(batch.to(self.device), last=number == frequency)
-            progress.batch(losses, len(batch["sample_id"]), waited)
+            progress.batch(losses, batch, waited)
         self.updater.step()
         self.num_updates += 1
         progress.step()
