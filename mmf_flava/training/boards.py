@@ -93,7 +93,7 @@ class WeightsAndBiases:
             )
         except module.Error as error:
             raise UserError(
-                f"training.wandb: W&B does not begin ({error}); wandb login, or log to the run's folder with "
+                f"training.wandb: W&B does not begin ({error}); run `wandb login`, or log to the run's folder with "
                 "training.wandb.mode=offline."
             ) from error
         place.write_text(self.run.id, encoding="utf-8")

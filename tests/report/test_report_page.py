@@ -179,7 +179,7 @@ def test_several_runs_share_charts_and_one_table(tmp_path: Path, make_run: MakeR
 
 def test_runs_of_one_name_are_told_apart(tmp_path: Path, make_run: MakeRun) -> None:
     text = page(make_run(tmp_path / "a/save"), make_run(tmp_path / "b/save"))
-    assert "a/save" in text and "b/save" in text
+    assert "</i>a</th>" in text and "</i>b</th>" in text
 
 
 def test_many_runs_and_long_ones(tmp_path: Path, make_run: MakeRun) -> None:

@@ -1,0 +1,49 @@
+"""The recipe of a run, config.yaml, as dotted keys: what of it differs between runs."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+CONFIG = "config.yaml"
+PLACES = ("env.",)  # folders of the machine: they differ between any two runs, and say nothing of the training
+
+
+def read_recipe(folder: Path) -> dict[str, str]:
+    """Dotted key -> value in words; empty where the file is missing or is no recipe."""
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException):
+        return {}
+    flat: dict[str, str] = {}
+    if isinstance(content, dict) and content:
+        _flatten("", content, flat)
+    return {key: value for key, value in flat.items() if not key.startswith(PLACES)}
+
+
+def differences(recipes: Sequence[dict[str, str]]) -> dict[str, list[str | None]]:
+    """The keys in which the recipes differ, with the value of each; None where one has no such key.
+
+    A run without a recipe has no say in what differs.
+    """
+    known = [recipe for recipe in recipes if recipe]
+    keys = list(dict.fromkeys(key for recipe in known for key in recipe))
+    differing = [key for key in keys if len({recipe.get(key) for recipe in known}) > 1]
+    return {key: [recipe.get(key) for recipe in recipes] for key in differing}
+
+
+def _flatten(prefix: str, value: Any, flat: dict[str, str]) -> None:
+    """Entries of a list that name their type, as losses do, are told apart by it and not by their place."""
+    if isinstance(value, dict) and value:
+        for key, entry in value.items():
+            _flatten(f"{prefix}.{key}" if prefix else str(key), entry, flat)
+    elif isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
+        for index, entry in enumerate(value):
+            name = entry.get("type", index) if isinstance(entry, dict) else index
+            _flatten(f"{prefix}[{name}]", entry, flat)
+    else:
+        flat[prefix] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
