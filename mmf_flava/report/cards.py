@@ -60,7 +60,10 @@ def loss_cards(runs: Sequence[Run]) -> list[Card]:
             curves += _curve(index, run.validation, _loss(name), "rings")
             if end := loss_ends(run, name):
                 ends.append((index, wording.loss(end[0]), wording.loss(end[1])))
-        chart = line_chart(f"loss-{number}", f"{title} loss over the updates", curves) if curves else Markup()
+        told = f"{title} loss over the updates: " + "; ".join(
+            f"{runs[index].name} from {first} to {last}" for index, first, last in ends
+        )
+        chart = line_chart(f"loss-{number}", told, curves) if curves else Markup()
         cards.append(Card(title, says, chart, name, tuple(ends)))
     return cards
 

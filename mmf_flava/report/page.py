@@ -19,6 +19,8 @@ from mmf_flava.report.scores import DIRECTIONS, Score, best, score, speed, time,
 HERE = Path(__file__).parent
 MOST = 24  # examples shown of each sort
 MOST_KEYS = 60  # of the recipe
+# facts that only some runs have, and that differ thereby; of the others a run that goes on knows nothing yet
+TOLD = ("State", "Bad records, replaced", "Skipped updates")
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,11 @@ def _comparison(runs: Sequence[Run]) -> list[Row]:
     for name in loss_names(runs):
         values = [end[1] if (end := loss_ends(run, name)) else None for run in runs]
         losses.append(Row(wording.LOSSES.get(name, (name, ""))[0], [wording.loss(value) for value in values]))
-    facts = [Row(label, cells) for label, cells in _shared_facts(runs).items() if len(set(cells)) > 1]
+    facts = [
+        Row(label, cells)
+        for label, cells in _shared_facts(runs).items()
+        if len(set(cells) - {wording.NOTHING}) > 1 or (label in TOLD and len(set(cells)) > 1)
+    ]
     keys = [
         Row(key, [wording.NOTHING if value is None else value for value in values], key=True)
         for key, values in differences([run.recipe for run in runs]).items()

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 CONFIG = "config.yaml"
+GIVEN = "given"  # of a section that other runs lack
 PLACES = ("env.",)  # folders of the machine: they differ between any two runs, and say nothing of the training
 
 
@@ -28,12 +29,32 @@ def read_recipe(folder: Path) -> dict[str, str]:
 def differences(recipes: Sequence[dict[str, str]]) -> dict[str, list[str | None]]:
     """The keys in which the recipes differ, with the value of each; None where one has no such key.
 
-    A run without a recipe has no say in what differs.
+    A section that some of them lack as a whole, as of a dataset that they do not use, is one entry: where the others
+    agree about it, ``GIVEN``. A run without a recipe has no say in what differs.
     """
     known = [recipe for recipe in recipes if recipe]
     keys = list(dict.fromkeys(key for recipe in known for key in recipe))
     differing = [key for key in keys if len({recipe.get(key) for recipe in known}) > 1]
-    return {key: [recipe.get(key) for recipe in recipes] for key in differing}
+    found: dict[str, list[str | None]] = {}
+    for key in differing:
+        values = [recipe.get(key) for recipe in recipes]
+        lacking = [recipe for recipe in known if key not in recipe]
+        section = _lacked(key, lacking)
+        if section == key or len(set(values) - {None}) > 1:
+            found[key] = values
+        else:
+            found[section] = [None if value is None else GIVEN for value in values]
+    return found
+
+
+def _lacked(key: str, recipes: Sequence[dict[str, str]]) -> str:
+    """The widest section around ``key`` of which none of the recipes that lack the key has anything."""
+    words = key.split(".") if recipes else []
+    for depth in range(1, len(words)):
+        section = ".".join(words[:depth])
+        if not any(other.startswith((f"{section}.", f"{section}[")) for recipe in recipes for other in recipe):
+            return section
+    return key
 
 
 def _flatten(prefix: str, value: Any, flat: dict[str, str]) -> None:

@@ -125,7 +125,7 @@ class Progress:
         }
         self.write("train", {"lr": lr, **rates, "losses": losses})
         shown = ", ".join(f"{name.removeprefix('flava_')} {value:.3f}" for name, value in losses.items())
-        speed = f"{rate:.0f} samples/s, {per_token:.0f} tokens/s, {tera(flops)} TFLOP/s, wait {wait:.1%}"
+        speed = f"{rate:.0f} samples/s, {per_token:.0f} tokens/s, {operations(flops)}, wait {wait:.1%}"
         self.bar.set_postfix_str(speed)
         mmf_api.log(f"update {self.update}/{self.total}: {shown}, lr {lr:.2e}, {speed}")
         self._reset()
@@ -158,9 +158,10 @@ def tokens(batch: Any) -> int:
     return patches + (int(batch["input_mask"].sum()) if "input_mask" in batch else 0)
 
 
-def tera(flops: float) -> str:
-    """3.21e13 -> "32.1"; a CPU has 0.0321."""
-    return f"{float(f'{flops / 1e12:.3g}'):g}"
+def operations(per_second: float) -> str:
+    """3.214e13 -> "32.1 TFLOP/s"; a CPU has GFLOP/s."""
+    size, unit = (1e12, "TFLOP/s") if per_second >= 1e12 else (1e9, "GFLOP/s")
+    return f"{float(f'{per_second / size:.3g}'):g} {unit}"
 
 
 def _flatten(prefix: str, figures: dict[str, Any]) -> Any:

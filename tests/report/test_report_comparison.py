@@ -1,11 +1,12 @@
 """Several runs side by side: their names, their recipes, what went wrong, and runs that are still going."""
 
 import json
+import re
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from mmf_flava.report.recipe import differences, read_recipe
+from mmf_flava.report.recipe import GIVEN, differences, read_recipe
 from mmf_flava.report.run import names, read_runs
 from mmf_flava.report.troubles import read_troubles
 from mmf_flava.report.wording import NOTHING
@@ -58,6 +59,16 @@ def test_a_run_without_a_recipe_does_not_differ(tmp_path: Path) -> None:
         assert read_recipe(tmp_path) in ({}, {"a": "${b"}), broken
 
 
+def test_a_section_that_a_run_lacks_is_one_entry() -> None:
+    with_b = {"data.a.size": "1", "data.b.size": "2", "data.b.mask.share": "0.1", "data.b.mask.exact": "false"}
+    assert differences([with_b, {"data.a.size": "1"}]) == {"data.b": [GIVEN, None]}
+    other = {**with_b, "data.b.size": "3"}
+    assert differences([with_b, {"data.a.size": "1"}, other]) == {
+        "data.b.size": ["2", None, "3"],
+        "data.b": [GIVEN, None, GIVEN],
+    }
+
+
 def test_a_run_that_goes_on_says_where_it_is(tmp_path: Path, make_run: MakeRun) -> None:
     done, going = make_run(tmp_path / "done", pictures=0), make_run(tmp_path / "going", updates=300, pictures=0)
     for name in ("summary.json", "evaluation.json"):
@@ -74,6 +85,7 @@ def test_losses_of_one_run_only_have_a_chart(tmp_path: Path, make_run: MakeRun) 
     lines = (second / "metrics.jsonl").read_text().replace("flava_mim", "another")
     (second / "metrics.jsonl").write_text(lines)
     text = page(first, second)
+    assert re.search('aria-label="another loss over the updates: second from [0-9.]+ to [0-9.]+"', text)
     assert (
         f'<th scope="row">another</th><td>{NOTHING}</td>' in text
         and "Masked image modeling loss over the updates" in text

@@ -12,7 +12,7 @@ from mmf_flava.compat import mmf_api
 from mmf_flava.config.run import WandbConfig
 from mmf_flava.training import progress as module
 from mmf_flava.training.flops import batch_flops
-from mmf_flava.training.progress import Progress, tera, tokens
+from mmf_flava.training.progress import Progress, operations, tokens
 from tests.models.conftest import sample_list
 
 CONFIG = OmegaConf.create({"training": {"max_updates": 4, "tensorboard": False}})
@@ -47,4 +47,5 @@ def test_tokens_of_images_and_of_texts(pairs) -> None:
 
 
 def test_operations_are_said_with_three_digits() -> None:
-    assert [tera(flops) for flops in (3.2149e13, 3.2149e10, 4.321e14, 0)] == ["32.1", "0.0321", "432", "0"]
+    told = [operations(flops) for flops in (3.2149e13, 3.2149e10, 4.321e14, 0)]
+    assert told == ["32.1 TFLOP/s", "32.1 GFLOP/s", "432 TFLOP/s", "0 GFLOP/s"]
