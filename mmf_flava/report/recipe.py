@@ -15,7 +15,10 @@ PLACES = ("env.",)  # folders of the machine: they differ between any two runs, 
 
 
 def read_recipe(folder: Path) -> dict[str, str]:
-    """Dotted key -> value in words; empty where the file is missing or is no recipe."""
+    """Dotted key -> value in words; empty where the file is missing or is no recipe.
+
+    Left out are sections of datasets that the run does not use, and places of the machine.
+    """
     try:
         content = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException):
@@ -23,7 +26,8 @@ def read_recipe(folder: Path) -> dict[str, str]:
     flat: dict[str, str] = {}
     if isinstance(content, dict) and content:
         _flatten("", content, flat)
-    return {key: value for key, value in flat.items() if not key.startswith(PLACES)}
+    used = {name.strip() for name in flat.get("datasets", "").split(",")}
+    return {key: value for key, value in flat.items() if not key.startswith(PLACES) and _of(key, used)}
 
 
 def differences(recipes: Sequence[dict[str, str]]) -> dict[str, list[str | None]]:
@@ -45,6 +49,12 @@ def differences(recipes: Sequence[dict[str, str]]) -> dict[str, list[str | None]
         else:
             found[section] = [None if value is None else GIVEN for value in values]
     return found
+
+
+def _of(key: str, datasets: set[str]) -> bool:
+    """Whether a key says anything of a run of these datasets."""
+    section, _, rest = key.partition(".")
+    return section != "dataset_config" or rest.split(".")[0] in datasets
 
 
 def _lacked(key: str, recipes: Sequence[dict[str, str]]) -> str:

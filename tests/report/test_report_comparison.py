@@ -19,6 +19,8 @@ def recipe(folder: Path, lr: float, weight: float = 1.0) -> None:
         "training": {"max_updates": 900, "seed": 1},
         "optimizer": {"params": {"lr": lr}},
         "model_config": {"flava": {"losses": losses}},
+        "datasets": "pmd",
+        "dataset_config": {"pmd": {"views": 4}, "unused": {"views": lr}},
         "env": {"save_dir": str(folder)},
     }
     OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
