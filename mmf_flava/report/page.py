@@ -10,7 +10,7 @@ from markupsafe import Markup
 from mmf_flava import __version__
 from mmf_flava.report import wording
 from mmf_flava.report.cards import loss_cards, loss_ends, loss_names, machine_cards, score_cards
-from mmf_flava.report.charts import RUN_COLOURS
+from mmf_flava.report.charts import RUN_COLOURS, dash
 from mmf_flava.report.confusion import Confusion, read_confusion
 from mmf_flava.report.recipe import differences
 from mmf_flava.report.run import FILES, SUMMARY, Run
@@ -50,7 +50,14 @@ def render(runs: Sequence[Run]) -> str:
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    environment.globals |= {"wording": wording, "time": time, "speed": speed, "updates": updates, "hits": _hits}
+    environment.globals |= {
+        "wording": wording,
+        "time": time,
+        "speed": speed,
+        "updates": updates,
+        "hits": _hits,
+        "dash": dash,
+    }
     return environment.get_template("template.html").render(
         css=Markup((HERE / "report.css").read_text(encoding="utf-8")),
         title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs",
