@@ -16,6 +16,23 @@ class SamplingConfig:
 
 
 @dataclass
+class WandbConfig:
+    """Weights & Biases: ``training.wandb`` of MMF's main line, which 1.0.0rc10 lacks; null leaves a choice to wandb."""
+
+    enabled: bool = False
+    project: str = "mmf"
+    # user or team
+    entity: str | None = None
+    # null: training.experiment_name
+    name: str | None = None
+    job_type: str | None = None
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+    # online | offline | disabled
+    mode: str | None = None
+
+
+@dataclass
 class TrainingConfig:
     """``training.*`` beside what MMF's defaults have."""
 
@@ -31,6 +48,7 @@ class TrainingConfig:
     spike_sigma: float | None = None
     # intra-op threads of torch; null leaves torch's own choice
     num_threads: int | None = None
+    wandb: WandbConfig = field(default_factory=WandbConfig)
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """The small charts of the page: losses, scores and speed over the updates, one curve a run."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from markupsafe import Markup
@@ -15,7 +15,8 @@ Pick = Callable[[Line], float | None]
 MACHINE = {
     "lr": ("Learning rate", "What the schedule allowed at each update."),
     "samples_per_second": ("Samples per second", "Over all datasets."),
-    "tokens_per_second": ("Tokens per second", "Patches and word pieces together."),
+    "tokens_per_second": ("Tokens per second", "Patches and word pieces together, padding left out."),
+    "flops_per_second": ("FLOP/s used", "Matrix products of forward and backward; the codebook is not counted."),
     "data_wait": ("Waiting for data", "Share of the time in which the model had no batch."),
 }
 
@@ -59,7 +60,10 @@ def loss_cards(runs: Sequence[Run]) -> list[Card]:
             curves += _curve(index, run.validation, _loss(name), "rings")
             if end := loss_ends(run, name):
                 ends.append((index, wording.loss(end[0]), wording.loss(end[1])))
-        chart = line_chart(f"loss-{number}", f"{title} loss over the updates", curves) if curves else Markup()
+        told = f"{title} loss over the updates: " + "; ".join(
+            f"{runs[index].name} from {first} to {last}" for index, first, last in ends
+        )
+        chart = line_chart(f"loss-{number}", told, curves) if curves else Markup()
         cards.append(Card(title, says, chart, name, tuple(ends)))
     return cards
 
@@ -101,6 +105,10 @@ def machine_cards(runs: Sequence[Run]) -> list[Card]:
         curves: list[Curve] = []
         for index, run in enumerate(runs):
             curves += _curve(index, run.train, _value(key), "trend")
+        if curves and key == "flops_per_second":
+            size, unit = wording.operations(max(max(curve.ys) for curve in curves))
+            title = f"{unit} used"
+            curves = [replace(curve, ys=[y / size for y in curve.ys]) for curve in curves]
         if curves:
             scale: Literal["amount", "share"] = "share" if key == "data_wait" else "amount"
             cards.append(

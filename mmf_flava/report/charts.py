@@ -17,7 +17,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-RUN_COLOURS = 6  # as many as report.css names; further runs begin again, dashed
+RUN_COLOURS = 6  # as many as report.css names; further runs begin again, with other dashes
+# runs differ in these as well, for paper without colour; report.css draws the same in the legends
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
 WIDTH, HEIGHT = 360, 196  # one unit is about one CSS pixel where three charts stand in a row
 # per curve: more cannot be told apart at this size, and would make the pages of long runs heavy
 POINTS = {"trend": 300, "line": 60, "second": 60, "rings": 30, "final": 1}
@@ -84,9 +86,14 @@ def line_chart(
     return _inline(buffer.getvalue(), name, description)
 
 
+def dash(run: int) -> int:
+    """Which of DASHES a run has: no two of the first 24 runs share it and the colour."""
+    return (run + run // RUN_COLOURS) % len(DASHES)
+
+
 def _draw(axes: Axes, curve: Curve) -> None:
     colour = COLOURS[f"run-{curve.run % RUN_COLOURS + 1}"]
-    dashes = "-" if curve.run < RUN_COLOURS else (0, (5, 1.5))
+    dashes = DASHES[dash(curve.run)]
     if curve.shape == "trend":
         smooth = moving_mean(curve.ys, window=len(curve.ys) // 12)
         axes.plot(curve.xs, curve.ys, color=colour, linewidth=1, alpha=0.3)

@@ -10,13 +10,17 @@ from markupsafe import Markup
 from mmf_flava import __version__
 from mmf_flava.report import wording
 from mmf_flava.report.cards import loss_cards, loss_ends, loss_names, machine_cards, score_cards
-from mmf_flava.report.charts import RUN_COLOURS
+from mmf_flava.report.charts import RUN_COLOURS, dash
 from mmf_flava.report.confusion import Confusion, read_confusion
-from mmf_flava.report.run import FILES, Run
+from mmf_flava.report.recipe import differences
+from mmf_flava.report.run import FILES, SUMMARY, Run
 from mmf_flava.report.scores import DIRECTIONS, Score, best, score, speed, time, updates
 
 HERE = Path(__file__).parent
 MOST = 24  # examples shown of each sort
+MOST_KEYS = 60  # of the recipe
+# facts that only some runs have, and that differ thereby; of the others a run that goes on knows nothing yet
+TOLD = ("State", "Bad records, replaced", "Skipped updates")
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class Row:
     label: str
     cells: list[str]  # none: a heading for the rows below
     best: int | None = None
+    key: bool = False  # the label is a key of the recipe
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,14 @@ def render(runs: Sequence[Run]) -> str:
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    environment.globals |= {"wording": wording, "time": time, "speed": speed, "updates": updates, "hits": _hits}
+    environment.globals |= {
+        "wording": wording,
+        "time": time,
+        "speed": speed,
+        "updates": updates,
+        "hits": _hits,
+        "dash": dash,
+    }
     return environment.get_template("template.html").render(
         css=Markup((HERE / "report.css").read_text(encoding="utf-8")),
         title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs",
@@ -122,6 +134,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Model", summary.model),
         ("Parameters", wording.count(summary.parameters) if summary.parameters else None),
         ("Updates", wording.count(updates(run))),
+        ("State", _state(run)),
         ("Batch size", wording.count(summary.batch_size) if summary.batch_size else None),
         ("Samples seen", wording.count(summary.samples) if summary.samples else None),
         ("Datasets", ", ".join(summary.datasets)),
@@ -131,10 +144,30 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Time", wording.duration(time(run)) if time(run) else None),
         ("Samples per second", wording.count(speed(run)) if speed(run) else None),
         ("Waiting for data", f"{wording.percent(sum(waits) / len(waits))} of the time" if waits else None),
+        ("Bad records, replaced", _bad_records(run)),
+        ("Skipped updates", wording.count(run.troubles.skipped) if run.troubles.skipped else None),
         ("mmf_flava", summary.version),
         ("Files read", ", ".join(file for file in FILES if file not in run.missing)),
     ]
     return [(label, value) for label, value in facts if value and value != wording.NOTHING]
+
+
+def _state(run: Run) -> str | None:
+    """Said of runs that have not written their summary, by which nobody can tell whether they go on."""
+    if SUMMARY not in run.missing or not run.train:
+        return None
+    total = run.recipe.get("training.max_updates", "")
+    return f"at update {wording.count(run.train[-1].update)}" + (
+        f" of {wording.count(int(total))}, not finished" if total.isdecimal() else ", not finished"
+    )
+
+
+def _bad_records(run: Run) -> str | None:
+    of_datasets = [
+        f"{name}: {wording.listing([f'{wording.count(count)} {reason}' for reason, count in reasons.items()])}"
+        for name, reasons in run.troubles.bad_records.items()
+    ]
+    return "; ".join(of_datasets) or None
 
 
 def _comparison(runs: Sequence[Run]) -> list[Row]:
@@ -151,9 +184,24 @@ def _comparison(runs: Sequence[Run]) -> list[Row]:
     for name in loss_names(runs):
         values = [end[1] if (end := loss_ends(run, name)) else None for run in runs]
         losses.append(Row(wording.LOSSES.get(name, (name, ""))[0], [wording.loss(value) for value in values]))
-    facts = [Row(label, cells) for label, cells in _shared_facts(runs).items() if len(set(cells)) > 1]
+    facts = [
+        Row(label, cells)
+        for label, cells in _shared_facts(runs).items()
+        if len(set(cells) - {wording.NOTHING}) > 1 or (label in TOLD and len(set(cells)) > 1)
+    ]
+    keys = [
+        Row(key, [wording.NOTHING if value is None else value for value in values], key=True)
+        for key, values in differences([run.recipe for run in runs]).items()
+    ]
+    if len(keys) > MOST_KEYS:
+        keys = [*keys[:MOST_KEYS], Row(f"and {len(keys) - MOST_KEYS} more", ["…"] * len(runs))]
     rows: list[Row] = []
-    for heading, group in (("Scores", figures), ("Losses at the end of training", losses), ("What differs", facts)):
+    for heading, group in (
+        ("Scores", figures),
+        ("Losses at the end of training", losses),
+        ("What differs", facts),
+        ("Keys of the recipe that differ", keys),
+    ):
         if group := [row for row in group if any(cell != wording.NOTHING for cell in row.cells)]:
             rows += [Row(heading, []), *group]
     return rows

@@ -7,6 +7,8 @@ from typing import Any
 
 from mmf_flava.errors import UserError
 from mmf_flava.report.examples import Examples, read_examples
+from mmf_flava.report.recipe import read_recipe
+from mmf_flava.report.troubles import Troubles, read_troubles
 from mmf_flava.report.values import mapping, number, numbers, read_json, read_json_lines, sequence, text, whole
 
 METRICS, EVALUATION, SUMMARY, EXAMPLES = "metrics.jsonl", "evaluation.json", "summary.json", "examples/examples.json"
@@ -67,6 +69,8 @@ class Run:
     evaluation: Evaluation | None
     summary: Summary
     examples: Examples
+    recipe: dict[str, str]  # dotted key -> value; empty without config.yaml
+    troubles: Troubles
     missing: tuple[str, ...]  # the names of FILES that are not there or hold nothing readable
 
 
@@ -78,13 +82,22 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     """
     if not folders:
         raise UserError("no run folder was given: name at least one, python -m mmf_flava.report RUN_DIR")
+    return [_read_run(folder, name) for folder, name in zip(folders, names(folders), strict=True)]
+
+
+def names(folders: Sequence[Path]) -> list[str]:
+    """``sweep/a/save`` and ``sweep/b/save`` -> "a" and "b": what the ends of the paths differ in."""
     places = [folder.resolve() for folder in folders]
+    parts = [place.parts for place in places]
+    several = len(set(parts)) > 1
+    while several and len({part[-1] for part in parts}) == 1:
+        parts = [part[:-1] for part in parts]
     depth = 1
-    while len({place.parts[-depth:] for place in places}) < len(set(places)):
+    while len({part[-depth:] for part in parts}) < len(set(parts)):
         depth += 1
     return [
-        _read_run(folder, "/".join(part for part in place.parts[-depth:] if part != place.anchor) or str(place))
-        for folder, place in zip(folders, places, strict=True)
+        "/".join(word for word in part[-depth:] if word != place.anchor) or str(place)
+        for part, place in zip(parts, places, strict=True)
     ]
 
 
@@ -111,6 +124,8 @@ def _read_run(folder: Path, name: str) -> Run:
         evaluation=_evaluation(evaluation) if evaluation else None,
         summary=_summary(summary or {}),
         examples=examples,
+        recipe=read_recipe(folder),
+        troubles=read_troubles(folder, summary or {}),
         missing=missing,
     )
 

@@ -55,6 +55,12 @@ def short(value: float | None) -> str:
     return count(value)
 
 
+def operations(per_second: float) -> tuple[float, str]:
+    """The unit in which a speed is told: 3.2e13 -> (1e12, "TFLOP/s")."""
+    units = ((1e15, "PFLOP/s"), (1e12, "TFLOP/s"))
+    return next(((size, unit) for size, unit in units if per_second >= size), (1e9, "GFLOP/s"))
+
+
 def loss(value: float | None) -> str:
     """Three digits that count: 3.47, 0.421, 12.6."""
     return NOTHING if value is None else f"{value:#.3g}".rstrip(".")

@@ -1,7 +1,16 @@
-"""What a run says while it goes: progress bar, log lines, ``metrics.jsonl``, TensorBoard."""
+"""What a run says while it goes: progress bar, log lines, ``metrics.jsonl``, TensorBoard, W&B.
+
+Rates are of the seconds since the line before, evaluations and checkpoints left out, waiting for data included, and of
+all processes together:
+
+samples_per_second: images, texts or pairs.
+tokens_per_second: patches of images and word pieces of texts, [CLS] and [SEP] among them, padding not; each once,
+    though a pair passes the encoders twice.
+flops_per_second: see ``flops``; of the first process, times their number.
+data_wait: share of the time in which the first process had no batch.
+"""
 
 import json
-import math
 import sys
 import time
 from collections import defaultdict
@@ -13,8 +22,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mmf_flava.compat import mmf_api
-from mmf_flava.errors import UserError
+from mmf_flava.config.run import WandbConfig
 from mmf_flava.losses.ranks import world_size
+from mmf_flava.training.boards import open_boards
+from mmf_flava.training.flops import batch_flops
 from mmf_flava.training.sharding import mean_over_ranks
 
 
@@ -23,22 +34,30 @@ class Progress:
 
     Args:
         folder: the run's folder, where ``metrics.jsonl`` is appended to.
-        total: updates of the whole run.
+        config: the whole recipe.
+        wandb: its section ``training.wandb``.
+        model: what is trained; its sizes say how many operations a batch takes.
         start: updates that were done before this process began.
         seconds: training time before this process began.
-        tensorboard: whether to write TensorBoard files to ``logs/`` as well.
         silent: this process only takes part in the sums; another one tells.
     """
 
     def __init__(
-        self, folder: Path, total: int, start: int, seconds: float, tensorboard: bool, silent: bool = False
+        self,
+        folder: Path,
+        config: Any,
+        wandb: WandbConfig,
+        model: Any,
+        start: int,
+        seconds: float,
+        silent: bool = False,
     ) -> None:
-        self.total, self.update, self.silent = total, start, silent
+        self.total, self.update, self.silent, self.model = config.training.max_updates, start, silent, model
         self.metrics = folder / "metrics.jsonl"
-        self.board = mmf_api.TensorboardLogger(str(folder / "logs")) if tensorboard and not silent else None
+        self.boards = [] if silent else open_boards(folder, config, wandb, resumed=start > 0)
         self.bar = tqdm(
             disable=silent,
-            total=total,
+            total=self.total,
             initial=start,
             unit="update",
             desc="training",
@@ -52,20 +71,23 @@ class Progress:
     def _reset(self) -> None:
         self.losses: dict[str, Tensor | float] = defaultdict(float)
         self.counts: dict[str, int] = defaultdict(int)
-        self.samples, self.waited, self.since = 0, 0.0, time.perf_counter()
+        self.samples, self.tokens, self.flops = 0, 0, 0.0
+        self.waited, self.since = 0.0, time.perf_counter()
 
     @property
     def seconds(self) -> float:
         """Training time so far, evaluations and earlier parts of a resumed run included."""
         return time.perf_counter() - self.began
 
-    def batch(self, losses: dict[str, Tensor], samples: int, waited: float) -> None:
-        """Notes one batch: its losses (left on their device), its size, the seconds it was waited for."""
+    def batch(self, losses: dict[str, Tensor], batch: Any, waited: float) -> None:
+        """Notes one batch: its losses (left on their device), itself (on the CPU), the seconds it was waited for."""
         for key, value in losses.items():
             name = key.rpartition("/")[2]
             self.losses[name] = self.losses[name] + value.detach().mean()
             self.counts[name] += 1
-        self.samples += samples
+        self.samples += len(batch["sample_id"])
+        self.tokens += tokens(batch)
+        self.flops += batch_flops(self.model.settings, self.model.needs, batch, world_size())
         self.waited += waited
 
     def step(self) -> None:
@@ -77,47 +99,58 @@ class Progress:
         """Writes one line about the updates since the last, and returns the mean losses over all processes.
 
         Every process must call it.
-
-        Raises:
-            UserError: a loss is NaN or infinite.
         """
         took = time.perf_counter() - self.since
         names = sorted(self.losses)
         means = torch.stack([torch.as_tensor(self.losses[name] / self.counts[name]) for name in names])
         losses = dict(zip(names, mean_over_ranks(means).tolist(), strict=True))
-        for name, value in losses.items():
-            if not math.isfinite(value):
-                raise UserError(
-                    f"{name} became {value} before update {self.update}; lower optimizer.params.lr or set "
-                    "training.clip_gradients=true with training.max_grad_l2_norm, and resume from the last checkpoint."
-                )
-        rate, wait = self.samples * world_size() / took, self.waited / took
-        self.write(
-            "train", {"lr": lr, "samples_per_second": round(rate, 1), "data_wait": round(wait, 4), "losses": losses}
-        )
+        rate, per_token, flops = (count * world_size() / took for count in (self.samples, self.tokens, self.flops))
+        wait = self.waited / took
+        rates = {
+            "samples_per_second": round(rate, 1),
+            "tokens_per_second": round(per_token, 1),
+            "flops_per_second": float(f"{flops:.4g}"),
+            "data_wait": round(wait, 4),
+        }
+        self.write("train", {"lr": lr, **rates, "losses": losses})
         shown = ", ".join(f"{name.removeprefix('flava_')} {value:.3f}" for name, value in losses.items())
-        self.bar.set_postfix_str(f"{rate:.0f} samples/s")
-        mmf_api.log(f"update {self.update}/{self.total}: {shown}, lr {lr:.2e}, {rate:.0f} samples/s, wait {wait:.1%}")
+        speed = f"{rate:.0f} samples/s, {per_token:.0f} tokens/s, {operations(flops)}, wait {wait:.1%}"
+        self.bar.set_postfix_str(speed)
+        mmf_api.log(f"update {self.update}/{self.total}: {shown}, lr {lr:.2e}, {speed}")
         self._reset()
         return losses
 
     def write(self, split: str, figures: dict[str, Any]) -> None:
-        """Appends a line to ``metrics.jsonl`` and the same figures to TensorBoard."""
+        """Appends a line to ``metrics.jsonl`` and the same figures to the boards."""
         if self.silent:
             return
         line = {"update": self.update, "split": split, "time": round(self.seconds, 2), **figures}
         with open(self.metrics, "a", encoding="utf-8") as handle:
             handle.write(json.dumps(line) + "\n")
-        if self.board is not None:
-            self.board.add_scalars(dict(_flatten(split, figures)), self.update)
+        for board in self.boards:
+            board.add_scalars(dict(_flatten(split, figures)), self.update)
 
     def pause(self) -> None:
         """Leaves the time since now out of the next line's rates; call after an evaluation or a save."""
         self._reset()
 
     def close(self) -> None:
-        """Ends the bar."""
+        """Ends the bar and the boards."""
         self.bar.close()
+        for board in self.boards:
+            board.close()
+
+
+def tokens(batch: Any) -> int:
+    """Patches and word pieces of a batch, padding left out."""
+    patches = batch["image_patch_mask"].numel() if "image_patch_mask" in batch else 0
+    return patches + (int(batch["input_mask"].sum()) if "input_mask" in batch else 0)
+
+
+def operations(per_second: float) -> str:
+    """3.214e13 -> "32.1 TFLOP/s"; a CPU has GFLOP/s."""
+    size, unit = (1e12, "TFLOP/s") if per_second >= 1e12 else (1e9, "GFLOP/s")
+    return f"{float(f'{per_second / size:.3g}'):g} {unit}"
 
 
 def _flatten(prefix: str, figures: dict[str, Any]) -> Any:

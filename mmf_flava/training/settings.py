@@ -16,6 +16,7 @@ from mmf_flava.config.run import (
 )
 from mmf_flava.config.schema import check_keys, near_miss, one_of, parse, plain, positive
 from mmf_flava.errors import UserError
+from mmf_flava.training.boards import import_wandb
 
 T = TypeVar("T")
 # optimizers that treat each number by itself, whatever matrix it is of
@@ -75,6 +76,8 @@ def _check_training(given: Any, training: TrainingConfig, names: list[str]) -> N
     for key in ("batch_size", "max_updates", "log_interval", "evaluation_interval", "checkpoint_interval"):
         positive(given[key], f"training.{key}")
     positive(training.update_frequency, "training.update_frequency")
+    if training.wandb.enabled:
+        import_wandb()  # now, and not after the data and the model are there
     if given.early_stop.enabled:
         raise UserError(
             "training.early_stop.enabled is not available in this version; the best checkpoint by its criteria is "

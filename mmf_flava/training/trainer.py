@@ -160,7 +160,13 @@ class FlavaTrainer:
             f"{self.settings.training.precision} on {self.device}"
         )
         progress = Progress(
-            self.folder, training.max_updates, self.num_updates, self.seconds, training.tensorboard, self.rank > 0
+            self.folder,
+            self.config,
+            self.settings.training.wandb,
+            self.model,
+            self.num_updates,
+            self.seconds,
+            self.rank > 0,
         )
         self.updater.engine.module.train()
         with mmf_api.quiet_console(), told(self.folder), closing(progress), self.signals:
@@ -205,14 +211,14 @@ class FlavaTrainer:
             self.quarantine.note(batch)
             losses = self.updater.accumulate(batch.to(self.device), last=number == frequency)
             self.guard.note(batch, losses)
-            done.append((losses, len(batch["sample_id"]), waited))
+            done.append((losses, batch, waited))
         if self.guard.skips(self.num_updates):
             self.updater.discard()
             return False
         if not self.updater.step():
             return False
-        for losses, samples, waited in done:
-            progress.batch(losses, samples, waited)
+        for losses, batch, waited in done:
+            progress.batch(losses, batch, waited)
         self.num_updates += 1
         progress.step()
         return True

@@ -13,6 +13,7 @@ import pytest
 from mmf_flava.errors import UserError
 from mmf_flava.report import write_report
 from mmf_flava.report.__main__ import main
+from mmf_flava.report.charts import dash
 
 MakeRun = Callable[..., Path]
 
@@ -179,12 +180,14 @@ def test_several_runs_share_charts_and_one_table(tmp_path: Path, make_run: MakeR
 
 def test_runs_of_one_name_are_told_apart(tmp_path: Path, make_run: MakeRun) -> None:
     text = page(make_run(tmp_path / "a/save"), make_run(tmp_path / "b/save"))
-    assert "a/save" in text and "b/save" in text
+    assert "</i>a</th>" in text and "</i>b</th>" in text
 
 
 def test_many_runs_and_long_ones(tmp_path: Path, make_run: MakeRun) -> None:
     runs = [make_run(tmp_path / str(index), updates=200, seed=index, pictures=0) for index in range(7)]
-    assert '<i class="swatch run-1 dashed"></i>' in page(*runs)
+    text = page(*runs)
+    assert all(f'<i class="swatch {name}"></i>' in text for name in ("run-1 dash-1", "run-2 dash-2", "run-1 dash-4"))
+    assert len({(run % 6, dash(run)) for run in range(24)}) == 24, "no two look the same"
     long = make_run(tmp_path / "long", updates=40_000, pictures=0)
     assert len(page(long)) < 400_000, "4,000 lines a curve were drawn in full"
 

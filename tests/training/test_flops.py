@@ -1,0 +1,51 @@
+"""The count from sizes is torch's own count of what the model runs."""
+
+from dataclasses import asdict
+
+import pytest
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+import mmf_flava.plugin  # noqa: F401  (registers the losses)
+from mmf_flava.config.model import FlavaConfig, LossConfig
+from mmf_flava.models.pretraining import FlavaPretraining
+from mmf_flava.training.flops import batch_flops
+from tests.models.conftest import sample_list
+
+ALL = [loss.type for loss in FlavaConfig().losses]
+
+
+def build(config: FlavaConfig) -> FlavaPretraining:
+    model = FlavaPretraining(asdict(config))
+    model.build()
+    model.init_losses()
+    return model
+
+
+def torch_counts(model: FlavaPretraining, batch) -> int:
+    """Of forward and backward; the plain attention is the one whose backward computes nothing twice."""
+    counter = FlopCounterMode(display=False)
+    with counter, sdpa_kernel(SDPBackend.MATH):
+        sum(loss.mean() for loss in model(batch)["losses"].values()).backward()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize(
+    "losses", [ALL, ["flava_global_contrastive"], ["flava_mmm_text"], ["flava_itm"], ["flava_mmm_image", "flava_itm"]]
+)
+def test_pairs(tiny, pairs, losses) -> None:
+    tiny.losses = [LossConfig(name) for name in losses]
+    model = build(tiny)
+    assert batch_flops(tiny, model.needs, pairs) == torch_counts(model, pairs)
+
+
+def test_images_and_texts_alone(tiny, pairs) -> None:
+    model = build(tiny)
+    for names in (("image", "image_codes", "image_patch_mask"), ("input_ids_masked", "lm_label_ids", "input_mask")):
+        batch = sample_list("one", **{name: pairs[name] for name in names})
+        assert batch_flops(tiny, model.needs, batch) == torch_counts(model, batch) > 0
+
+
+def test_a_batch_that_no_loss_takes_costs_nothing(tiny, pairs) -> None:
+    tiny.losses = [LossConfig("flava_mim")]
+    assert batch_flops(tiny, build(tiny).needs, pairs) == 0
