@@ -1,32 +1,198 @@
-"""Every recipe opens with what it is, loads with MMF's own loader, and fits the schema."""
+"""Every recipe opens with what it is, loads, fits the schema, and trains: the paper's by their small twins."""
 
+import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from mmf.utils.configuration import load_yaml
+from mmf_cli.run import run
 from omegaconf import OmegaConf
+from safetensors.torch import load_file
+from timm.models.beit import Beit
 
-from mmf_flava.config.model import FlavaConfig
+from mmf_flava.config.model import FlavaConfig, ImageEncoderConfig
 from mmf_flava.config.schema import parse
+from mmf_flava.data.build.demo import build_demo
+from mmf_flava.data.from_recipe import read_recipe
+from mmf_flava.errors import UserError
+from mmf_flava.models.image_encoder import ImageEncoder
+from mmf_flava.models.pretrained import load_image_encoder
+from mmf_flava.training.settings import read_settings
 
-CONFIGS = Path(__file__).parents[1] / "projects" / "flava" / "configs"
-RECIPES = sorted(CONFIGS.rglob("*.yaml"))
+PROJECT = Path(__file__).parents[1] / "projects" / "flava"
+CONFIGS = PROJECT / "configs"
+PRETRAIN = CONFIGS / "pretrain"
+FILES = sorted(CONFIGS.rglob("*.yaml"))
+TWINS = sorted(PRETRAIN.glob("demo_*.yaml"))
+PAPER = sorted(set(PRETRAIN.glob("*.yaml")) - set(TWINS))
+PAIRS, IMAGES, TEXT = "pmd", "imagenet", "ccnews_bookcorpus"
+CONTRAST, MULTIMODAL = {"global_contrastive"}, {"global_contrastive", "mmm_image", "mmm_text", "itm"}
+ALL = MULTIMODAL | {"mim", "mlm"}
+# on one thread: small matrices on several cost more than they save
+TWO_STEPS = ["training.max_updates=2", "training.log_interval=1", "training.num_threads=1"]
+FEW = ["dataset_config.pmd.splits.test=['pairs/val']"]  # 137 instead of 360
+
+# recipe: datasets, losses, updates, batch size, what the image encoder starts from
+SAID = {
+    "text_encoder": (TEXT, {"mlm"}, 125_000, 2048, None),
+    "image_encoder": (IMAGES, {"mim"}, 62_500, 2048, "dino"),
+    "mim": (IMAGES, {"mim"}, 150_000, 8192, None),
+    "mlm": (TEXT, {"mlm"}, 150_000, 8192, None),
+    "flava_c_local": (PAIRS, CONTRAST, 150_000, 8192, None),
+    "flava_c": (PAIRS, CONTRAST, 150_000, 8192, None),
+    "flava_c_beit": (PAIRS, CONTRAST, 150_000, 8192, "beit"),
+    "flava_c_dino": (PAIRS, CONTRAST, 150_000, 8192, "dino"),
+    "flava_mm": (PAIRS, MULTIMODAL, 150_000, 8192, None),
+    "flava_mm_beit": (PAIRS, MULTIMODAL, 150_000, 8192, "beit"),
+    "flava_mm_dino": (PAIRS, MULTIMODAL, 150_000, 8192, "dino"),
+    "flava_no_init": (f"{PAIRS},{IMAGES},{TEXT}", ALL, 214_286, 8192, None),
+    "flava_beit": (f"{PAIRS},{IMAGES},{TEXT}", ALL, 214_286, 8192, "beit"),
+    "flava": (f"{PAIRS},{IMAGES},{TEXT}", ALL, 214_286, 8192, "dino"),
+    "clip": (PAIRS, CONTRAST, 150_000, 8192, None),
+}
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(CONFIGS)))
-def test_recipe_opens_with_a_comment_and_loads(path):
+def name_of(path: Path) -> str:
+    return str(path.relative_to(CONFIGS))
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_file_opens_with_a_comment(path):
     assert path.read_text().startswith("# ")
+
+
+@pytest.mark.parametrize("path", sorted({*FILES} - {*PAPER, *TWINS}), ids=name_of)
+def test_a_file_loads_by_itself(path):
     config = load_yaml(str(path))
     if "model_config" in config:
         section = OmegaConf.merge(
             load_yaml(str(CONFIGS / "defaults.yaml")).model_config.flava, config.model_config.flava
         )
-        section.codebook.path = None  # holds ${env.data_dir}, which MMF's defaults define
+        section.codebook.path = section.text_encoder.pretrained = None  # hold ${env...}, which MMF defines
         parse(FlavaConfig, section, "model_config.flava")
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in RECIPES if p.parent == CONFIGS and p.name != "defaults.yaml"], ids=lambda p: p.name
-)
-def test_recipe_names_its_command(path):
-    assert f"mmf_run config=projects/flava/configs/{path.name}" in path.read_text()
+@pytest.mark.parametrize("path", [CONFIGS / "demo.yaml", *PAPER, *TWINS], ids=name_of)
+def test_a_recipe_opens_with_its_command_and_has_a_row_in_the_table(path):
+    opening = path.read_text().partition("\nincludes:")[0]
+    assert re.search(rf"mmf_run\)? config=projects/flava/configs/{name_of(path)}", opening)
+    table = (PROJECT / "README.md").read_text()
+    assert f"](configs/{name_of(path).replace('demo_', '')})" in table
+    if path in PAPER:
+        for word in ("accelerator hours), estimated; measured: not run", "\n# Paper: "):
+            assert word in opening
+        score = re.search(r"# Paper: (.*) \(Table C\.1", opening)
+        assert score is None or score[1] in table
+
+
+def test_every_recipe_of_the_paper_has_a_twin():
+    assert {path.stem for path in PAPER} == SAID.keys()
+    assert {path.stem for path in TWINS} == {f"demo_{name}" for name in SAID}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_what_a_recipe_says(name):
+    config = read_recipe(str(PRETRAIN / f"{name}.yaml"))
+    datasets, losses, updates, batch_size, start = SAID[name]
+    model, training = config.model_config.flava, config.training
+    assert config.datasets == datasets
+    assert {loss.type.removeprefix("flava_") for loss in model.losses} == losses
+    assert (training.max_updates, training.batch_size) == (updates, batch_size)
+    assert (training.precision, training.sharding, training.evaluation_interval) == ("fp16", "fsdp", 8000)
+    assert config.optimizer.params.lr == (5e-4 if name == "text_encoder" else 1e-3)
+    assert (start or "None") in str(model.image_encoder.pretrained)
+    criteria = "zero_shot/accuracy" if "pmd" in datasets else f"losses/flava_{min(losses)}"
+    assert (training.early_stop.criteria, training.early_stop.minimize) == (criteria, "pmd" not in datasets)
+    if "," in datasets:
+        assert training.sampling.ratios == {PAIRS: 0.70, IMAGES: 0.15, TEXT: 0.15}
+    if losses & {"mim", "mmm_image"}:
+        assert model.codebook.type == "dvae"
+    gradient = "local" if name in ("clip", "flava_c_local") else "global"
+    assert model.losses[0].get("params", {}).get("gradient", "global") == gradient
+    config.training.precision = "bf16"  # fp16 is refused by this version
+    assert read_settings(config).datasets == datasets.split(",")
+    parse(FlavaConfig, model, "model_config.flava")
+
+
+def test_the_joint_stage_starts_from_the_folder_of_the_text_stage(monkeypatch):
+    for folder in (None, "/elsewhere"):
+        monkeypatch.delenv("MMF_SAVE_DIR", raising=False)
+        if folder is not None:
+            monkeypatch.setenv("MMF_SAVE_DIR", folder)
+        text, *joint = (read_recipe(str(PRETRAIN / f"{name}.yaml")) for name in ("text_encoder", "flava", "flava_beit"))
+        assert text.env.save_dir == f"{folder or './save'}/text_encoder"
+        assert {config.model_config.flava.text_encoder.pretrained for config in joint} == {text.env.save_dir}
+
+
+def test_beits_file_fits_what_the_start_allows(tmp_path):
+    """BEiT as its authors pretrained it: relative positions that all blocks share, no absolute ones."""
+    config = ImageEncoderConfig(hidden_size=8, num_layers=1, num_heads=2, mlp_size=16, image_size=32)
+    beit = Beit(
+        img_size=32, embed_dim=8, depth=1, num_heads=2, mlp_ratio=2, global_pool="token", init_values=0.1,
+        use_abs_pos_emb=False, use_shared_rel_pos_bias=True,
+    )  # fmt: skip
+    torch.save({"model": beit.state_dict()}, tmp_path / "beit.pth")
+    allowed = load_yaml(str(PRETRAIN / "parts" / "start_beit.yaml")).checkpoint
+    with pytest.raises(UserError, match="relative_position_bias_table"):
+        load_image_encoder(ImageEncoder(config), tmp_path / "beit.pth")
+    load_image_encoder(ImageEncoder(config), tmp_path / "beit.pth", **OmegaConf.to_container(allowed))
+
+
+# ---------------------------------------------------------------------- two steps each
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """The demo's data."""
+    folder = tmp_path_factory.mktemp("data")
+    build_demo(folder / "flava_demo", progress=False)
+    return folder
+
+
+@pytest.fixture
+def train(data, tmp_path, monkeypatch):
+    """``train(name, *options)`` runs a twin in this process, as ``mmf_run`` would, and returns its folder."""
+
+    def train(name: str, *options: str) -> Path:
+        monkeypatch.setenv("MMF_SAVE_DIR", str(tmp_path))
+        run([f"config={PRETRAIN / name}.yaml", *TWO_STEPS, f"env.data_dir={data}", *FEW, *options])
+        return tmp_path / name
+
+    threads = torch.get_num_threads()
+    yield train
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in TWINS])
+def test_a_twin_trains_two_steps(train, name):
+    folder = train(name)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    datasets, losses, *_ = SAID[name.removeprefix("demo_")]
+    assert [line["update"] for line in lines if line["split"] == "train"] == [1, 2]
+    (val,) = (line for line in lines if line["split"] == "val")
+    assert val["losses"].keys() == {f"flava_{loss}" for loss in losses}
+    assert ("zero_shot" in val) == ("pmd" in datasets)
+    assert (folder / "checkpoints" / "best").read_text().startswith("update_00000002 ")
+
+
+def test_stages_chain(train):
+    """At a learning rate of 0 the joint stage leaves its text encoder as the text stage made it."""
+    text = train("demo_text_encoder")
+    joint = train("demo_flava", f"model_config.flava.text_encoder.pretrained={text}", "optimizer.params.lr=0.0")
+    made, taken = (load_file(path / "checkpoints/update_00000002/model.safetensors") for path in (text, joint))
+    names = [name for name in made if name.startswith("flava.text_encoder.")]
+    assert len(names) > 30
+    assert [name for name in names if not made[name].equal(taken[name])] == []
+    assert not made["flava.text_projection.weight"].equal(taken["flava.image_projection.weight"])
+
+
+def test_a_twin_by_its_command(mmf, data, cache, tmp_path):
+    """The command of its opening, in an empty folder."""
+    (cache / "data").mkdir(exist_ok=True)
+    shutil.copytree(data / "flava_demo", cache / "data" / "flava_demo", dirs_exist_ok=True)
+    result = mmf("mmf_run", "training.max_updates=2", config="projects/flava/configs/pretrain/demo_clip.yaml")
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["updates"] == 2
