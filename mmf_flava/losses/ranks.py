@@ -6,9 +6,10 @@ and FullyShardedDataParallel average gradients in the same way, so the shares' g
 Shapes: B batch of this rank, G = B x ranks, E width of a vector.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, distributed
-from torch.distributed.nn.functional import all_gather
 
 
 def world_size() -> int:
@@ -41,8 +42,27 @@ def gather(vectors_BE: Tensor, alone: bool, gradient: str = "global") -> Tensor:
     if alone or world_size() == 1:
         return vectors_BE
     if gradient == "global":
-        return torch.cat(all_gather(vectors_BE))
-    gathered = [torch.empty_like(vectors_BE) for _ in range(world_size())]
-    distributed.all_gather(gathered, vectors_BE.detach().contiguous())
+        return _Gather.apply(vectors_BE)
+    gathered = _all_vectors(vectors_BE.detach())
     gathered[distributed.get_rank()] = vectors_BE
     return torch.cat(gathered)
+
+
+def _all_vectors(vectors_BE: Tensor) -> list[Tensor]:
+    gathered = [torch.empty_like(vectors_BE) for _ in range(world_size())]
+    distributed.all_gather(gathered, vectors_BE.contiguous())
+    return gathered
+
+
+class _Gather(torch.autograd.Function):
+    """Every rank's vectors on every rank; each gets back the sum of what all ranks' losses say of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors_BE: Tensor) -> Tensor:
+        return torch.cat(_all_vectors(vectors_BE))
+
+    @staticmethod
+    def backward(ctx: Any, gradient_GE: Tensor) -> Tensor:
+        summed = gradient_GE.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(summed)
+        return summed.chunk(world_size())[distributed.get_rank()]
