@@ -1,7 +1,7 @@
 # make demo   set up .venv and train FLAVA on two CPU cores in minutes
 # make test   set up the same .venv and run the tests
 # make check  ruff (format and lint), mypy, tests: what a change must pass
-# make chaos  100 SIGKILLs while checkpoints are saved, 200 flipped bits and cut files: about a minute, exit 1 if one is lost
+# make chaos  SIGKILLs of saves and of whole runs, SIGTERMs, flipped bits, cut files: about ten minutes, exit 1 if one is lost
 # make bench  a full-size training step beside its peers, about a quarter of an hour on two cores
 #
 # PYTHON=python3.12 chooses the interpreter (3.11 to 3.13); without it an existing .venv is kept as it is.
@@ -37,6 +37,7 @@ check: $(INSTALLED)
 
 chaos: $(INSTALLED)
 	$(BIN)/python -m tests.faults.chaos
+	$(BIN)/python -m tests.faults.killed_runs
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/step.py

@@ -112,7 +112,6 @@ def test_what_a_recipe_says(name):
         assert model.codebook.type == "dvae"
     gradient = "local" if name in ("clip", "flava_c_local") else "global"
     assert model.losses[0].get("params", {}).get("gradient", "global") == gradient
-    config.training.precision = "bf16"  # fp16 is refused by this version
     assert read_settings(config).datasets == datasets.split(",")
     parse(FlavaConfig, model, "model_config.flava")
 
