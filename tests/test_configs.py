@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmf.common.registry import registry
 from mmf.utils.configuration import load_yaml
 from mmf_cli.run import run
 from omegaconf import OmegaConf
@@ -157,6 +158,9 @@ def train(data, tmp_path, monkeypatch):
 
     def train(name: str, *options: str) -> Path:
         monkeypatch.setenv("MMF_SAVE_DIR", str(tmp_path))
+        for dataset in ("pmd", "imagenet", "ccnews_bookcorpus"):
+            for processor in ("image_processor", "text_processor"):
+                registry.unregister(f"{dataset}_{processor}")  # MMF keeps the first ones that a process ever built
         run([f"config={PRETRAIN / name}.yaml", *TWO_STEPS, f"env.data_dir={data}", *FEW, *options])
         return tmp_path / name
 

@@ -73,7 +73,7 @@ def test_half_precision_stays_half(source, tmp_path):
 def test_poolers_are_made_where_they_never_were(source, tmp_path):
     """A run of ours has no poolers; Hugging Face must miss nothing, and two exports are the same file."""
     model = load_pretrained(source, heads=True)
-    from mmf_flava.training.checkpoint import CheckpointFolder
+    from mmf_flava.training.checkpoint_folder import CheckpointFolder
 
     checkpoint = CheckpointFolder(tmp_path).save(1, model, torch.optim.SGD(model.parameters(), lr=1), {})
     lines = convert(checkpoint, tmp_path / "hf", "hf")
