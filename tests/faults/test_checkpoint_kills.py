@@ -1,10 +1,14 @@
 """Savers that are killed, bytes that flip: a few here, many with ``make chaos``."""
 
+import torch
+
 from tests.faults.chaos import damages, kills
 
 
 def test_a_kill_at_any_moment_leaves_the_last_checkpoint(tmp_path):
+    threads = torch.get_num_threads()
     counts = kills(tmp_path, 8, seed=1)
+    torch.set_num_threads(threads)
     assert counts["loadable"] == counts["whole latest"] == 8
     assert counts["in the midst"] > 0
 

@@ -33,6 +33,7 @@ def same(ours, theirs):
 
 
 def test_it_learns_as_fp32_does():
+    """Compared after 20 updates: later the two ways of rounding have led apart, as 1 and 2 threads do."""
     learnt = {}
     for precision in ("fp16", "fp32"):
         trained = updater(toy(), precision=precision, clip=1.0)
@@ -40,8 +41,8 @@ def test_it_learns_as_fp32_does():
         learnt[precision] = [loss for moved, loss in results if moved][:40]
         assert len(learnt[precision]) == 40
     assert learnt["fp16"][0] == pytest.approx(learnt["fp32"][0], rel=0.01)
-    assert learnt["fp16"][-1] == pytest.approx(learnt["fp32"][-1], rel=0.1)
-    assert learnt["fp16"][-1] < 0.5 * learnt["fp16"][0]
+    assert learnt["fp16"][19] == pytest.approx(learnt["fp32"][19], rel=0.05)
+    assert learnt["fp16"][-1] < 0.1 * learnt["fp16"][0]
 
 
 def test_weights_are_fp16_but_for_norms_and_the_logit_scale_and_what_is_saved_is_fp32():
