@@ -181,7 +181,7 @@ def test_bad_records_are_named_and_too_many_stop_the_run(mmf, cache, tmp_path):
     options = ["dataset=pmd", f"dataset_config.pmd.data_dir={tmp_path / 'data'}", "evaluation.examples=null"]
     options += ["training.sampling.type=round_robin", "training.batch_size=256", "training.max_updates=5"]
     options += ["training.log_interval=1", "evaluation.zero_shot=null", "evaluation.retrieval=null"]
-    stopped = mmf("mmf_run", *options)
+    stopped = mmf("mmf_run", *options, "training.num_workers=1")  # which must not keep the process from ending
     assert stopped.returncode != 0
     sentence = next(line for line in stopped.stderr.splitlines() if "max_bad_share" in line)
     assert "not an image" in sentence and "quarantine.jsonl" in sentence

@@ -1,7 +1,11 @@
 """Which dataset gives which step, and the endless stream of batches; its whole state is a few counters."""
 
+import atexit
 import gc
+import multiprocessing
+import signal
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from itertools import count
 from typing import Any, Protocol
 from zlib import crc32
@@ -177,6 +181,8 @@ def evaluation_loader(
 
 def _loader(dataset: Any, batches: Any, num_workers: int, seed: int = 0, pin_memory: bool = False) -> DataLoader:
     """torch's loader; its workers run one torch thread each, as torch sets up every worker."""
+    if num_workers:
+        _end_workers_at_exit()
     return DataLoader(
         dataset,
         batch_sampler=batches,
@@ -189,5 +195,24 @@ def _loader(dataset: Any, batches: Any, num_workers: int, seed: int = 0, pin_mem
 
 
 def _set_up_worker(_worker: int) -> None:
-    """Spares the garbage collector the million objects a worker inherits, which it would walk again and again."""
+    """What a worker does first.
+
+    It spares the garbage collector the million objects that it inherits, which would be walked again and again. And it
+    leaves the signals that ask for a stop to its parent: Slurm and Ctrl-C send them to all processes at once, and the
+    parent could not end its update and save if they ended the worker.
+    """
     gc.freeze()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
+@cache
+def _end_workers_at_exit() -> None:
+    """Python ends daemons by SIGTERM, which ours ignore, and would wait for them."""
+    atexit.register(_end_workers)
+
+
+def _end_workers() -> None:
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()

@@ -169,8 +169,14 @@ class FlavaTrainer:
             self.rank > 0,
         )
         self.updater.engine.module.train()
-        with mmf_api.quiet_console(), told(self.folder), closing(progress), self.signals:
-            batches = iter(self.data.loader)
+        with (
+            mmf_api.quiet_console(),
+            told(self.folder),
+            closing(progress),
+            closing(self.data.loader) as loader,
+            self.signals,
+        ):
+            batches = iter(loader)
             while self.num_updates < training.max_updates:
                 updated = self._update(batches, progress)
                 stopping = self.signals.came_to_any(self.device)

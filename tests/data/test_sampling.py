@@ -1,12 +1,14 @@
 import gc
 import multiprocessing
+import os
+import signal
 import time
 from collections import Counter
 
 import pytest
 import torch
 
-from mmf_flava.data.sampling import MultitaskLoader, Ratios, RoundRobin, evaluation_loader
+from mmf_flava.data.sampling import MultitaskLoader, Ratios, RoundRobin, _end_workers, evaluation_loader
 from mmf_flava.errors import UserError
 
 
@@ -154,3 +156,43 @@ def test_real_batches_are_the_same_for_any_number_of_workers(load):
         assert one.sample_id == other.sample_id
         assert torch.equal(one.image, other.image)
         assert torch.equal(one.image_patch_mask, other.image_patch_mask)
+
+
+class Pids:
+    """Every sample is the number of the process that made it."""
+
+    def __getitem__(self, n):
+        return os.getpid()
+
+    def collate(self, samples):
+        return samples
+
+
+def _ends_without_closing(told):
+    loader = MultitaskLoader({"pids": Pids()}, RoundRobin(["pids"]), 1, num_workers=1)
+    told.send(next(loader)[1][0])
+    told.recv()
+    _kept.append(loader)  # as a traceback keeps it: nobody closes it
+    _end_workers()  # what ``atexit`` calls; a forked process has no exit of its own
+    told.send("ended")
+
+
+_kept = []
+
+
+def test_workers_leave_signals_to_their_parent_and_end_with_it():
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    parent = context.Process(target=_ends_without_closing, args=(theirs,))
+    parent.start()
+    worker = ours.recv()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        os.kill(worker, number)
+    time.sleep(0.2)
+    os.kill(worker, 0)  # it is there
+    ours.send("go on")
+    assert ours.poll(30) and ours.recv() == "ended"
+    parent.join(30)
+    assert parent.exitcode == 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)
