@@ -17,12 +17,13 @@ from mmf_flava.data.quarantine import BadRecords, Quarantine, counts
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.suite import EvaluationSuite, SplitResult
 from mmf_flava.losses.ranks import world_size
-from mmf_flava.training.checkpoint import Gathered, load_model, load_state, restore_rng, rng_state, start
-from mmf_flava.training.checkpoint_folder import CheckpointFolder, demand_whole
+from mmf_flava.training.checkpoint import Gathered, load_state, restore_rng, rng_state
+from mmf_flava.training.checkpoint_folder import CheckpointFolder
 from mmf_flava.training.disk import told
 from mmf_flava.training.guard import LossGuard
 from mmf_flava.training.lock import RunLock
 from mmf_flava.training.monitor import Monitor
+from mmf_flava.training.origin import load_weights
 from mmf_flava.training.progress import Progress
 from mmf_flava.training.results import Results
 from mmf_flava.training.run_data import RunData
@@ -66,7 +67,7 @@ class FlavaTrainer:
         self.data.check_embeddings(self.model.settings.text_encoder.vocab_size)  # type: ignore[union-attr,arg-type]
         if self.rank > 0:  # the weights are the first process's; dropout is each one's own
             torch.manual_seed((self.config.training.seed or 0) + self.rank)
-        checkpoint = self._load_weights()
+        checkpoint = load_weights(self.model, self.config, self.checkpoints, self.settings.checkpoint)
         if self.trains:
             self.parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
             self.updater = Updater(self.model, self.config, training, self.device)
@@ -82,45 +83,12 @@ class FlavaTrainer:
             self.device,
             lambda batch: self.quarantine.note(batch),
         )
-        if checkpoint is not None:
+        if checkpoint is not None and self.trains:
             self._resume(checkpoint)
 
     def _own_file(self, stem: str) -> Path:
         """A file of JSON lines that this process alone writes."""
         return self.folder / (f"{stem}_{self.rank}.jsonl" if self.rank else f"{stem}.jsonl")
-
-    def _load_weights(self) -> Path | None:
-        """Starts from the weights that the recipe names; a checkpoint to go on from is returned."""
-        wishes = self.config.checkpoint
-        path = self._own_checkpoint(wishes.resume_best) if wishes.resume else None
-        own = path is not None
-        weights_only = wishes.resume_file and wishes.resume_pretrained
-        if path is None and wishes.resume_file and not weights_only:
-            path = Path(wishes.resume_file).absolute()
-            if not path.exists():
-                raise UserError(
-                    f"checkpoint.resume_file: there is no {path}; weights from the hub, from an address or with other "
-                    "names than ours need checkpoint.resume_pretrained: true."
-                )
-            demand_whole(path)
-        if path is None:
-            if wishes.resume:
-                mmf_api.log(f"checkpoint.resume: no checkpoint in {self.checkpoints.folder} yet, starting anew.")
-            whole = wishes.resume_file if weights_only else None
-            for line in start(self.model, whole, self.settings.checkpoint, self.config.env.cache_dir):
-                mmf_api.log(line)
-            return None
-        load_model(path, self.model)
-        mmf_api.log(f"Loaded the model from {path}")
-        goes_on = path.is_dir() and self.trains and not wishes.reset.all and (own or not wishes.resume_pretrained)
-        return path if goes_on else None
-
-    def _own_checkpoint(self, best: bool) -> Path | None:
-        """Of this run's folder; the first process looks, and all take the same."""
-        path = None
-        if self.rank == 0:
-            path = self.checkpoints.best() if best else self.checkpoints.latest()
-        return gather_objects(path)[0]
 
     def _resume(self, path: Path) -> None:
         reset = self.config.checkpoint.reset
@@ -176,16 +144,7 @@ class FlavaTrainer:
             closing(self.data.loader) as loader,
             self.signals,
         ):
-            batches = iter(loader)
-            while self.num_updates < training.max_updates:
-                updated = self._update(batches, progress)
-                stopping = self.signals.came_to_any(self.device)
-                if updated:
-                    stopping = self._after_update(progress, stopping)
-                elif stopping and self.num_updates:
-                    self._save()
-                if stopping:
-                    self._stop()
+            self._train(iter(loader), progress)
         self.checkpoints.wait()
         self.seconds = progress.seconds
         bad = {key: reason for part in gather_objects(self.quarantine.found) for key, reason in part.items()}
@@ -193,6 +152,17 @@ class FlavaTrainer:
             with told(self.folder):
                 self._final(bad)
         wait_for_all()
+
+    def _train(self, batches: Any, progress: Progress) -> None:
+        while self.num_updates < self.config.training.max_updates:
+            updated = self._update(batches, progress)
+            stopping = self.signals.came_to_any(self.device)
+            if updated:
+                stopping = self._after_update(progress, stopping)
+            elif stopping and self.num_updates:
+                self._save()
+            if stopping:
+                self._stop()
 
     def _open_quarantine(self) -> None:
         limits = {name: dataset.max_bad_share for name, dataset in self.data.datasets["train"].items()}
