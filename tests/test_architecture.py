@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mmf_flava"
 ROOMS = [
     "errors",
+    "ranks",
     "config",
     "compat",
     "files",

@@ -93,6 +93,12 @@ class ExamplesConfig:
 class EvaluationConfig:
     """``evaluation.*`` beside what MMF's defaults have; a section that is null is not run."""
 
+    # row of the paper's table that the figures belong to, e.g. cifar10: see mmf_flava.evaluation.table
+    task: str | None = None
+    # where vectors of images stay for the next evaluation of the same weights; null: they are not kept
+    features_dir: str | None = None
+    # mean of each loss over the split
+    losses: bool = True
     zero_shot: ZeroShotConfig | None = None
     retrieval: RetrievalConfig | None = None
     examples: ExamplesConfig | None = None

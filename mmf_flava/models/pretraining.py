@@ -184,3 +184,7 @@ class FlavaPretraining(BaseModel):
     def encode_text(self, input_ids_BT: Tensor, input_mask_BT: Tensor | None = None) -> Tensor:
         """See ``Flava.encode_text``."""
         return self.flava.encode_text(input_ids_BT, input_mask_BT)
+
+    def image_features(self, image_BCHW: Tensor) -> Tensor:
+        """See ``Flava.image_features``."""
+        return self.flava.image_features(image_BCHW)

@@ -62,9 +62,9 @@ class Results:
         self.summary = {**summary, "first_losses": self.first_losses, "last_losses": self.last_losses}
         self._write("summary.json", self.summary)
 
-    def write_evaluation(self, split: str, update: int, result: SplitResult) -> None:
-        """Writes ``evaluation.json``: the figures of a finished model."""
-        evaluation: dict[str, Any] = {"split": split, "update": update, "losses": result.losses}
+    def write_evaluation(self, split: str, update: int, result: SplitResult, task: str | None) -> None:
+        """Writes ``evaluation.json``: the figures of a finished model; ``task``: their row in the paper's table."""
+        evaluation: dict[str, Any] = {"task": task, "split": split, "update": update, "losses": result.losses}
         if result.zero_shot is not None:
             evaluation["zero_shot"] = result.zero_shot.summary()
         if result.retrieval is not None:

@@ -16,7 +16,7 @@ from mmf_flava.compat import mmf_api
 from mmf_flava.data.quarantine import BadRecords, Quarantine, counts
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.suite import EvaluationSuite, SplitResult
-from mmf_flava.losses.ranks import world_size
+from mmf_flava.ranks import gather_objects, rank, wait_for_all, world_size
 from mmf_flava.training.checkpoint import Gathered, load_state, restore_rng, rng_state
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
 from mmf_flava.training.disk import told
@@ -28,7 +28,6 @@ from mmf_flava.training.progress import Progress
 from mmf_flava.training.results import Results
 from mmf_flava.training.run_data import RunData
 from mmf_flava.training.settings import read_settings
-from mmf_flava.training.sharding import gather_objects, rank, wait_for_all
 from mmf_flava.training.signals import STOPPED, Signals
 from mmf_flava.training.update import Updater
 
@@ -81,7 +80,8 @@ class FlavaTrainer:
             self.config.training.batch_size,
             self.config.training.num_workers,
             self.device,
-            lambda batch: self.quarantine.note(batch),
+            shared=not self.trains,
+            note=lambda batch: self.quarantine.note(batch),
         )
         if checkpoint is not None and self.trains:
             self._resume(checkpoint)
@@ -289,22 +289,24 @@ class FlavaTrainer:
         self._finish(test)
 
     def inference(self) -> None:
-        """Evaluates the loaded model on the test split (``val`` in ``run_type``: on that one); predicts if asked."""
-        if self.rank > 0:
-            return
+        """Evaluates the loaded model on the test split (``val`` in ``run_type``: on that one); predicts if asked.
+
+        All processes share the work; the first one writes.
+        """
         self._open_quarantine()
         split = "val" if "val" in self.config.run_type and "test" not in self.config.run_type else "test"
-        if self.config.evaluation.predict:
-            result = self.suite.run(self.model, split)
-            if result.zero_shot is None:
-                raise UserError(
-                    "evaluation.predict writes zero-shot predictions; give the recipe an evaluation.zero_shot."
-                )
-            mmf_api.log(f"Wrote {self.results.write_predictions(split, result.zero_shot.rows())}")
+        predicts = self.config.evaluation.predict
+        if predicts and self.settings.evaluation.zero_shot is None:
+            raise UserError("evaluation.predict writes zero-shot predictions; give the recipe an evaluation.zero_shot.")
+        result = self.suite.run(self.model, split)
+        if self.rank > 0:
             return
-        self._finish(self.suite.run(self.model, split), split)
+        if predicts and result.zero_shot is not None:
+            mmf_api.log(f"Wrote {self.results.write_predictions(split, result.zero_shot.rows())}")
+        else:
+            self._finish(result, split)
 
     def _finish(self, result: SplitResult, split: str = "test") -> None:
-        self.results.write_evaluation(split, self.num_updates, result)
+        self.results.write_evaluation(split, self.num_updates, result, self.settings.evaluation.task)
         for line in self.results.closing_lines(split, result):
             mmf_api.log(line)
