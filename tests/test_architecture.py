@@ -20,6 +20,7 @@ ROOMS = [
     "training",
     "cache_codes",
     "convert",
+    "embed",
     "plugin",
 ]
 FOREIGN_DOORS = {
