@@ -21,6 +21,7 @@ ROOMS = [
     "cache_codes",
     "convert",
     "embed",
+    "clip_benchmark",
     "plugin",
 ]
 FOREIGN_DOORS = {
