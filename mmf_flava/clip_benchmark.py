@@ -57,12 +57,21 @@ def register() -> Any:
     """Adds the model type and returns CLIP_benchmark's command line module; UserError where it is not installed."""
     try:
         from clip_benchmark import cli, models
+        from clip_benchmark.metrics import linear_probe, zeroshot_classification
     except ImportError as error:
         raise UserError(f"CLIP_benchmark cannot be imported ({error}): pip install clip-benchmark.") from error
     models.TYPE2FUNC[NAME] = load_flava
     if NAME not in models.MODEL_TYPES:
         models.MODEL_TYPES.append(NAME)
+    for module in (linear_probe, zeroshot_classification):
+        module.accuracy = accuracy
     return cli
+
+
+def accuracy(output: Tensor, target: Tensor, topk: Sequence[int] = (1,)) -> list[float]:
+    """Top-k accuracies of (N, C) logits; CLIP_benchmark's own (1.6.2) fails with NumPy's newest versions."""
+    right = output.topk(max(topk)).indices == target[:, None]
+    return [right[:, :k].any(1).float().mean().item() for k in topk]
 
 
 def main() -> int:
