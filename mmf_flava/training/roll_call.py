@@ -10,10 +10,8 @@ import os
 import secrets
 import selectors
 import socket
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -54,7 +52,7 @@ class Line:
         *lines, self._rest = (self._rest + data).split(b"\n")
         try:
             messages = [dict(json.loads(line)) for line in lines]
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             return None
         return messages if data and len(self._rest) < LONGEST else None
 
@@ -112,7 +110,11 @@ class RollCall:
                     self._lines[0] = self._call(host, port)
                     self._begin()
                     break
-        return [number for number, watched in enumerate(gather_objects(self._thread is not None)) if not watched]
+        watched = gather_objects(self._thread is not None)
+        if self._rank == 0:
+            self._selector.unregister(listener)
+            listener.close()
+        return [number for number, is_watched in enumerate(watched) if not is_watched]
 
     def _call(self, host: str, port: int) -> Line:
         connection = socket.create_connection((host, port), timeout=10)
@@ -161,7 +163,7 @@ class RollCall:
         for message in messages or []:
             line.silence = 0
             if line.rank is None:
-                if not secrets.compare_digest(str(message.get("token")), self._token):
+                if message.get("token") != self._token:
                     messages = None
                     break
                 line.rank = int(message["rank"])
@@ -210,7 +212,7 @@ class RollCall:
             return
         remedy = "start again with checkpoint.resume=true, which goes on from the newest checkpoint"
         # no print: its lock may be the main thread's, which waits for the dead
-        os.write(sys.__stderr__.fileno(), f"\nmmf_flava: {sentence}; {remedy}.\n".encode())  # type: ignore[union-attr]
+        os.write(2, f"\nmmf_flava: {sentence}; {remedy}.\n".encode())
         os._exit(PEER_DIED)
 
     # ------------------------------------------------------------------ the main thread
@@ -238,4 +240,4 @@ class RollCall:
             return
         if isinstance(error, RuntimeError):  # a collective's, perhaps, whose other end is gone: the thread will know
             self._thread.join(2 * self._grace)
-        self._depart(error=traceback.format_exception_only(error)[-1].strip().split("\n")[0][:300])
+        self._depart(error=f"{type(error).__name__}: {error}".split("\n")[0][:300].rstrip(".: "))

@@ -56,7 +56,7 @@ class FlavaTrainer:
     def load(self) -> None:
         """Builds datasets, model and optimizer, and goes on from a checkpoint where the recipe says so."""
         if self.trains and (missing := self.roll_call.start()):
-            mmf_api.log(f"Ranks {missing} cannot reach rank 0 beside the process group: nobody will miss them.")
+            mmf_api.log(f"Ranks {missing} cannot reach rank 0's port: of their death only gloo or NCCL will tell.")
         with self.roll_call:
             self._load()
 

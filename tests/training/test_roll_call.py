@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import selectors
 import signal
 import socket
 import sys
@@ -13,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from mmf_flava.errors import UserError
-from mmf_flava.training.roll_call import PEER_DIED, RollCall
+from mmf_flava.training.roll_call import PEER_DIED, Line, RollCall
 from mmf_flava.training.signals import STOPPED
 
 SIZE, BEAT, PATIENCE, GRACE = 3, 0.1, 15, 0.3
@@ -27,7 +28,7 @@ def fate(act: str, rank: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         case "killed beside its worker":
             if os.fork() == 0:
-                time.sleep(3)
+                time.sleep(2)
                 os._exit(0)
             os.kill(os.getpid(), signal.SIGKILL)
         case "paused":
@@ -146,6 +147,43 @@ def test_a_job_that_was_suspended_goes_on(run, tmp_path):
             os.kill(one.pid, number)
         time.sleep(seconds)
     assert codes(processes) == [0] * SIZE
+
+
+@pytest.fixture
+def line():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield Line(ours, None), theirs
+
+
+def test_a_line_gives_whole_messages(line):
+    ours, theirs = line
+    assert ours.receive() == []
+    theirs.send(b'{"a": 1}\n{"b"')
+    assert ours.receive() == [{"a": 1}]
+    theirs.send(b": 2}\n")
+    assert ours.receive() == [{"b": 2}]
+    theirs.close()
+    assert ours.receive() is None
+    ours.send(nobody="hears")
+
+
+@pytest.mark.parametrize("words", [b"GET / HTTP/1.1\n", b"7\n", b"\xff\n", b"[" * 2000 + b"\n", b"x" * 4096])
+def test_a_stranger_is_not_listened_to(line, words):
+    ours, theirs = line
+    theirs.send(words)
+    assert ours.receive() is None
+
+
+def test_a_stranger_that_knows_no_token_is_dropped(line):
+    ours, theirs = line
+    roll_call = RollCall(lambda: 0)
+    roll_call._selector, roll_call._token = selectors.DefaultSelector(), "secret"
+    roll_call._selector.register(ours.socket, selectors.EVENT_READ, ours)
+    theirs.send(b'{"token": "guess", "rank": 1}\n{"error": "all must end"}\n')
+    roll_call._hear(ours)
+    assert theirs.recv(1) == b"" and not roll_call._selector.get_map()
+    roll_call._selector.close()
 
 
 def test_one_process_needs_none():
