@@ -71,6 +71,10 @@ class ZeroShotConfig:
     dataset: str = "pmd"
     classes: list[str] = field(default_factory=list)
     templates: list[str] = field(default_factory=list)
+    # both by name where they are not given here, see mmf_flava/evaluation/prompts.py
+    prompts: str | None = None
+    # a class a line, or JSON {"classes": [...], "templates": [...]}
+    classes_file: str | None = None
 
 
 @dataclass
@@ -93,6 +97,8 @@ class ExamplesConfig:
 class EvaluationConfig:
     """``evaluation.*`` beside what MMF's defaults have; a section that is null is not run."""
 
+    # the row of a results table
+    task: str | None = None
     zero_shot: ZeroShotConfig | None = None
     retrieval: RetrievalConfig | None = None
     examples: ExamplesConfig | None = None
