@@ -47,24 +47,24 @@ def fill(config: ZeroShotConfig, datasets: Mapping[str, Mapping[str, Any]]) -> Z
         datasets: split -> name -> dataset; a dataset may have ``classes``, its own names in the labels' order.
 
     Raises:
-        UserError: unknown prompts, a package or a file that is not there, or classes that do not fit the labels.
+        UserError: unknown prompts, a package or a file that is not there, no class names, or such as do not fit the
+            labels.
     """
     file = Prompts() if config.classes_file is None else from_file(config.classes_file)
     classes, templates = config.classes or file.classes, config.templates or file.templates
-    found = (getattr(split[config.dataset], "classes", None) for split in datasets.values() if config.dataset in split)
-    own: Sequence[str] = next((names for names in found if names), [])
+    known = [split[config.dataset] for split in datasets.values() if config.dataset in split]
+    own: Sequence[str] = next((names for data in known if (names := getattr(data, "classes", None))), [])
     if config.prompts is not None and not (classes and templates):
         shipped = by_name(config.prompts)
         classes, templates = classes or shipped.classes, templates or shipped.templates
-        if not (classes or own):
-            raise UserError(
-                f"{WHERE}.prompts: there are templates for '{config.prompts}' but no class names, and dataset "
-                f"'{config.dataset}' has none: give {WHERE}.classes or classes_file."
-            )
-        classes = classes or [readable(name) for name in own]
-    if own and classes:
+    if known and templates and not (classes or own):
+        raise UserError(
+            f"{WHERE} has templates but no class names, and dataset '{config.dataset}' has none of its own: give "
+            f"{WHERE}.classes or classes_file."
+        )
+    if classes and own:
         _check_fit(classes, own, config.dataset)
-    return replace(config, classes=classes, templates=templates)
+    return replace(config, classes=classes or [readable(name) for name in own], templates=templates)
 
 
 def by_name(name: str) -> Prompts:

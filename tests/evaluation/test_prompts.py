@@ -34,6 +34,7 @@ def test_names_that_no_package_ships_are_the_datasets_own():
     found = filled(["apple_pie", "a/abbey"], prompts="food101")
     assert found.classes == ["apple pie", "a abbey"]
     assert found.templates == ["a photo of {}, a type of food."]
+    assert filled(["cat"], templates=["my {}"]).classes == ["cat"]
     with pytest.raises(UserError, match="no class names"):
         filled(None, prompts="food101")
 
