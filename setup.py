@@ -75,6 +75,6 @@ setup(
         ],
         # building data: telling English captions, reading parquet; decoding JPEGs faster
         "data": ["pycld2>=0.41", "pyarrow>=15", "simplejpeg>=1.7"],
-        "dev": ["pytest>=8", "pytest-xdist", "ruff", "mypy", "build"],
+        "dev": ["pytest>=8", "pytest-xdist", "ruff", "mypy", "build", "torchmetrics>=1.4"],
     },
 )
