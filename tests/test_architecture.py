@@ -20,6 +20,8 @@ ROOMS = [
     "training",
     "cache_codes",
     "convert",
+    "embed",
+    "clip_benchmark",
     "plugin",
 ]
 FOREIGN_DOORS = {
