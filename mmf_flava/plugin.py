@@ -1,6 +1,6 @@
 """Registers FLAVA with MMF: importing this module is all it takes, and ``compat`` does so when MMF starts."""
 
-from mmf_flava.data import image_classification, imagenet, pmd, processors, text_corpus
+from mmf_flava.data import image_classification, imagenet, karpathy, pmd, processors, text_corpus
 from mmf_flava.losses import contrastive, masked_modeling, matching
 from mmf_flava.models import pretraining
 from mmf_flava.training import trainer
@@ -9,6 +9,7 @@ __all__ = [
     "contrastive",
     "image_classification",
     "imagenet",
+    "karpathy",
     "masked_modeling",
     "matching",
     "pmd",

@@ -83,6 +83,11 @@ class RetrievalConfig:
 
     dataset: str = "pmd"
     recall_at: list[int] = field(default_factory=lambda: [1, 5, 10])
+    # true: a caption that several images carry stands in the gallery once, and each of them counts; false: the usual
+    # protocol, in which each image's captions are its own
+    merge_equal_captions: bool = False
+    # how many of the most similar the image-text matching head ranks anew; 0: none
+    rerank: int = 0
 
 
 @dataclass

@@ -87,9 +87,7 @@ class EvaluationSuite:
         if (section := self.config.zero_shot) is not None and section.dataset in datasets:
             result.zero_shot = zero_shot.classify(model, datasets[section.dataset], section, self.extraction)
         if (recall := self.config.retrieval) is not None and recall.dataset in datasets:
-            result.retrieval = retrieval.retrieve(
-                model, self.batches(split, recall.dataset), datasets[recall.dataset].text_processor, recall, self.device
-            )
+            result.retrieval = retrieval.retrieve(model, datasets[recall.dataset], recall, self.extraction)
         model.train(training)
         return result
 
