@@ -1,6 +1,7 @@
 """Registers FLAVA with MMF: importing this module is all it takes, and ``compat`` does so when MMF starts."""
 
 from mmf_flava.data import imagenet, pmd, processors, text_corpus
+from mmf_flava.evaluation import metrics
 from mmf_flava.losses import contrastive, masked_modeling, matching
 from mmf_flava.models import pretraining
 from mmf_flava.training import trainer
@@ -10,6 +11,7 @@ __all__ = [
     "imagenet",
     "masked_modeling",
     "matching",
+    "metrics",
     "pmd",
     "pretraining",
     "processors",
