@@ -1,12 +1,13 @@
 """Registers FLAVA with MMF: importing this module is all it takes, and ``compat`` does so when MMF starts."""
 
-from mmf_flava.data import imagenet, pmd, processors, text_corpus
+from mmf_flava.data import imagenet, pmd, processors, text_corpus, unmasked
 from mmf_flava.evaluation import metrics
-from mmf_flava.losses import contrastive, masked_modeling, matching
-from mmf_flava.models import pretraining
+from mmf_flava.losses import contrastive, masked_modeling, matching, regression
+from mmf_flava.models import classification, pretraining
 from mmf_flava.training import trainer
 
 __all__ = [
+    "classification",
     "contrastive",
     "imagenet",
     "masked_modeling",
@@ -15,6 +16,8 @@ __all__ = [
     "pmd",
     "pretraining",
     "processors",
+    "regression",
     "text_corpus",
     "trainer",
+    "unmasked",
 ]
