@@ -1,6 +1,6 @@
 """Registers FLAVA with MMF: importing this module is all it takes, and ``compat`` does so when MMF starts."""
 
-from mmf_flava.data import imagenet, pmd, processors, text_corpus, unmasked
+from mmf_flava.data import glue, imagenet, pmd, processors, text_corpus, unmasked
 from mmf_flava.evaluation import metrics
 from mmf_flava.losses import contrastive, masked_modeling, matching, regression
 from mmf_flava.models import classification, pretraining
@@ -9,6 +9,7 @@ from mmf_flava.training import trainer
 __all__ = [
     "classification",
     "contrastive",
+    "glue",
     "imagenet",
     "masked_modeling",
     "matching",

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,10 +94,12 @@ def _read(path: Path, task: GlueTask, split: str, max_bad_share: float | None) -
             faults.append(f"line {number} ({error})")
     total = len(examples) + len(faults)
     if not total:
-        raise UserError(f"{path} has no examples: it is empty, download it again.")
+        raise UserError(f"{path} has no examples of the {split} split: download it again.")
     unlabelled = any(example.target is None for example in examples)
-    if faults and (unlabelled or max_bad_share is not None and len(faults) > max_bad_share * total):
-        allowed = "its lines are to be predicted, so none may be" if unlabelled else f"more than {max_bad_share} of them"
+    if faults and (unlabelled or (max_bad_share is not None and len(faults) > max_bad_share * total)):
+        allowed = (
+            "its lines are to be predicted, so none may be" if unlabelled else f"more than {max_bad_share} of them"
+        )
         raise UserError(
             f"{path}: {len(faults)} of {total} lines are malformed, {allowed}: {_few(faults)}. Mend or delete them"
             + ("." if unlabelled else ", or raise dataset_config.glue.max_bad_share.")
@@ -112,9 +115,9 @@ def _few(faults: list[str]) -> str:
 
 def _lines(path: Path, task: GlueTask, split: str) -> Lines:
     if path.suffix == ".parquet":
-        return _records(path, task, enumerate(read_parquet(path), start=1))
+        return _records(path, task, split, enumerate(read_parquet(path), start=1))
     if path.suffix == ".jsonl":
-        return _records(path, task, _json_lines(path))
+        return _records(path, task, split, _json_lines(path))
     return _tab_separated(path, task, split)
 
 
@@ -124,7 +127,9 @@ def _lines(path: Path, task: GlueTask, split: str) -> Lines:
 def _tab_separated(path: Path, task: GlueTask, split: str) -> Lines:
     """Fields are as they stand between tabs: quotation marks are text."""
     with open_text(path) as file:
-        lines = ((number, line.lstrip("\ufeff").rstrip("\r\n").split("\t")) for number, line in enumerate(file, start=1))
+        lines = (
+            (number, line.lstrip("\ufeff").rstrip("\r\n").split("\t")) for number, line in enumerate(file, start=1)
+        )
         header: list[str] = list(COLA_COLUMNS)
         if task.name != "cola" or split == "test":
             header = next(lines, (0, []))[1]
@@ -137,25 +142,25 @@ def _tab_separated(path: Path, task: GlueTask, split: str) -> Lines:
             if fields == [""]:
                 continue
             if wanted is None or wanted(fields):
-                yield number, lambda n=number, f=fields: _from_fields(path, task, n, f, len(header), texts, target)
+                yield number, partial(_from_fields, path, task, number, fields, len(header), texts, target)
 
 
 def _column(path: Path, header: list[str], name: str) -> int:
     if name not in header:
         raise UserError(
-            f"{path} has no column '{name}', only {', '.join(header) or 'nothing'}: it is no file of this task of GLUE, "
-            "or was changed; download it again."
+            f"{path} has no column '{name}', only {', '.join(header) or 'nothing'}: it is no file of GLUE's "
+            f"{path.parent.name}, or was changed; download it again."
         )
     return header.index(name)
 
 
 def _msr_half(path: Path, header: list[str], split: str) -> Callable[[list[str]], bool]:
     """Microsoft's training file has GLUE's dev split in it, whose pairs a list of ids names."""
-    ids = next((file for name in DEV_IDS if (file := path.with_name(name)).is_file()), None)
+    ids = next((ids for name in DEV_IDS if (ids := path.with_name(name)).is_file()), None)
     if ids is None:
         raise UserError(
-            f"{path} holds MRPC's train and dev splits together, and {' or '.join(DEV_IDS)} beside it, which tells them "
-            "apart, is missing: GLUE's download script on gluebenchmark.com/tasks gets it."
+            f"{path} holds MRPC's train and dev splits together, and {' or '.join(DEV_IDS)} beside it, which tells "
+            "them apart, is missing: GLUE's download script on gluebenchmark.com/tasks gets it."
         )
     with open_text(ids) as file:
         dev = {tuple(line.split()) for line in file}
@@ -185,12 +190,12 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
                     yield number, None
 
 
-def _records(path: Path, task: GlueTask, records: Iterator[tuple[int, Any]]) -> Lines:
+def _records(path: Path, task: GlueTask, split: str, records: Iterator[tuple[int, Any]]) -> Lines:
     for number, record in records:
-        yield number, lambda n=number, r=record: _from_record(path, task, n, r)
+        yield number, partial(_from_record, path, task, split, number, record)
 
 
-def _from_record(path: Path, task: GlueTask, number: int, record: Any) -> Example:
+def _from_record(path: Path, task: GlueTask, split: str, number: int, record: Any) -> Example:
     if not isinstance(record, dict):
         raise _Malformed("no JSON object")
     for name in task.fields:
@@ -198,6 +203,8 @@ def _from_record(path: Path, task: GlueTask, number: int, record: Any) -> Exampl
             raise _Malformed(f"no text in '{name}'")
     label = record.get("label")
     unlabelled = label is None or label in (-1, "-1")
+    if unlabelled and split != "test":
+        raise _Malformed("no label")
     return Example(
         tuple(record[name] for name in task.fields),
         None if unlabelled else _target(task, label),

@@ -1,4 +1,4 @@
-"""GLUE's eight tasks of the paper (B.2): what they are called, what their files' columns are called, what is predicted."""
+"""GLUE's eight tasks of the paper (B.2): their files, the columns of these, and what is predicted."""
 
 from dataclasses import dataclass
 
