@@ -67,7 +67,8 @@ class GlueDataset(BaseDataset):
         """The class's name; STS-B's score in three digits."""
         if self.task.labels:
             return self.task.labels[int(scores.argmax())]
-        return f"{(scores.item() * SCORES[1]):.3f}"
+        lowest, highest = SCORES
+        return f"{min(max(scores.item() * highest, lowest), highest):.3f}"
 
 
 def write_submission(path: Path, predictions: dict[int, str]) -> None:
@@ -107,7 +108,7 @@ class GlueBuilder(BaseDatasetBuilder):
                 f"dataset_config.glue.splits.{dataset_type} is {split!r}; it is one of GLUE's {', '.join(SPLITS)}."
             )
         _check_labels(task)
-        examples = read_glue(Path(config.data_dir).expanduser(), task, split, config.get("max_bad_share", 0.01))
+        examples = read_glue(Path(config.data_dir).expanduser(), task, split, config.max_bad_share)
         if any(example.target is None for example in examples):
             _check_unlabelled(task, dataset_type)
         return GlueDataset(config, dataset_type, task, examples)
@@ -135,13 +136,13 @@ def _check_labels(task: GlueTask) -> None:
 
 
 def _check_unlabelled(task: GlueTask, dataset_type: str) -> None:
-    config = registry.get("config", default=None, no_warning=True) or {}
-    if dataset_type != "test" or not (config.get("evaluation") or {}).get("predict"):
+    if dataset_type != "test":
         raise UserError(
-            f"dataset_config.glue.splits.{dataset_type} names a split of {task.folder} without labels: it can only be "
-            "predicted, by mmf_predict with splits.test=test; take dev for evaluation."
+            f"dataset_config.glue.splits.{dataset_type} names a split of {task.folder} without labels, which can only "
+            "be predicted, as splits.test; take dev."
         )
-    if not task.submission:
+    config = registry.get("config", default=None, no_warning=True) or {}
+    if (config.get("evaluation") or {}).get("predict") and not task.submission:
         raise UserError(
             "GLUE takes MNLI's two halves in two files: predict with dataset_config.glue.task=mnli_matched, then with "
             "mnli_mismatched."
