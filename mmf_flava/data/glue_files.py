@@ -62,11 +62,13 @@ def find(data_dir: Path, task: GlueTask, split: str) -> list[Path]:
         if task.name == "mrpc" and (folder / MSR_FILES[split]).is_file():
             return [folder / MSR_FILES[split]]
     tsv = " and ".join(f"{task.folder}/{stem}.tsv" for stem in task.stems(split))
-    hub = " and ".join(f"{stem.replace(split, HUB_NAMES[split][0])}.jsonl or -*.parquet" for stem in task.stems(split))
-    msr = f", {MSR_FILES[split]}" if task.name == "mrpc" else ""
+    hub = [f"{task.name}/{stem.replace(split, HUB_NAMES[split][0], 1)}" for stem in task.stems(split)]
+    names = [tsv, *(" and ".join(name + ending for name in hub) for ending in (".jsonl", "-*.parquet"))]
+    if task.name == "mrpc":
+        names.insert(1, f"{task.folder}/{MSR_FILES[split]}")
     raise UserError(
-        f"{data_dir} has no {split} split of {task.folder}: looked for {tsv}{msr}, {hub}, in it and in its folders "
-        f"{task.folder} and {task.name}. GLUE's zips are at gluebenchmark.com/tasks, its parquet files on the Hugging "
+        f"{data_dir} has no {split} split of {task.folder}: looked for {', '.join(names[:-1])} and "
+        f"{names[-1]}, with and without the folder. GLUE's zips are at gluebenchmark.com/tasks, its parquet files on the Hugging "
         "Face hub as nyu-mll/glue; dataset_config.glue.data_dir names the folder."
     )
 

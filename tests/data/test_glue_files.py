@@ -139,12 +139,13 @@ def test_missing_files_are_named_with_where_to_get_them(tmp_path):
     for words in (
         f"{tmp_path} has no dev split of MNLI",
         "MNLI/dev_matched.tsv and MNLI/dev_mismatched.tsv",
-        "validation_matched.jsonl or -*.parquet",
+        "mnli/validation_matched.jsonl and mnli/validation_mismatched.jsonl",
+        "mnli/validation_matched-*.parquet and",
         "gluebenchmark.com/tasks",
         "nyu-mll/glue",
     ):
         assert words in str(error.value)
-    with pytest.raises(UserError, match=r"MRPC/train.tsv, msr_paraphrase_train.txt"):
+    with pytest.raises(UserError, match=r"MRPC/train.tsv, MRPC/msr_paraphrase_train.txt"):
         read(tmp_path, "mrpc", "train")
 
 
