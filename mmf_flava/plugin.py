@@ -4,11 +4,12 @@ from mmf_flava.data import glue, imagenet, pmd, processors, text_corpus, unmaske
 from mmf_flava.evaluation import metrics
 from mmf_flava.losses import contrastive, masked_modeling, matching, regression
 from mmf_flava.models import classification, pretraining
-from mmf_flava.training import trainer
+from mmf_flava.training import finetuning, trainer
 
 __all__ = [
     "classification",
     "contrastive",
+    "finetuning",
     "glue",
     "imagenet",
     "masked_modeling",

@@ -1,4 +1,4 @@
-"""The keys that ``training.trainer: flava`` adds to MMF's own sections of a recipe."""
+"""The keys that ``training.trainer: flava`` adds to MMF's own sections of a recipe; ``flava_finetune`` adds a task."""
 
 from dataclasses import dataclass, field
 
@@ -93,6 +93,8 @@ class ExamplesConfig:
 class EvaluationConfig:
     """``evaluation.*`` beside what MMF's defaults have; a section that is null is not run."""
 
+    # the row of the paper's tables that this run is for, such as vqav2; it goes into evaluation.json
+    task: str | None = None
     zero_shot: ZeroShotConfig | None = None
     retrieval: RetrievalConfig | None = None
     examples: ExamplesConfig | None = None

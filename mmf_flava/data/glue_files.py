@@ -54,22 +54,21 @@ def read_glue(data_dir: Path, task: GlueTask, split: str, max_bad_share: float |
 
 def find(data_dir: Path, task: GlueTask, split: str) -> list[Path]:
     """The files of a split; UserError says which were looked for and where they can be had."""
-    folders = [data_dir / task.folder, data_dir / task.folder.lower(), data_dir / task.name, data_dir]
-    for folder in dict.fromkeys(folders):
+    for folder in (data_dir / task.folder, data_dir / task.hub_folder, data_dir):
         found = [_of_stem(folder, split, stem) for stem in task.stems(split)]
         if all(found):
             return list(chain.from_iterable(found))
         if task.name == "mrpc" and (folder / MSR_FILES[split]).is_file():
             return [folder / MSR_FILES[split]]
     tsv = " and ".join(f"{task.folder}/{stem}.tsv" for stem in task.stems(split))
-    hub = [f"{task.name}/{stem.replace(split, HUB_NAMES[split][0], 1)}" for stem in task.stems(split)]
+    hub = [f"{task.hub_folder}/{stem.replace(split, HUB_NAMES[split][0], 1)}" for stem in task.stems(split)]
     names = [tsv, *(" and ".join(name + ending for name in hub) for ending in (".jsonl", "-*.parquet"))]
     if task.name == "mrpc":
         names.insert(1, f"{task.folder}/{MSR_FILES[split]}")
     raise UserError(
-        f"{data_dir} has no {split} split of {task.folder}: looked for {', '.join(names[:-1])} and "
-        f"{names[-1]}, with and without the folder. GLUE's zips are at gluebenchmark.com/tasks, its parquet files on the Hugging "
-        "Face hub as nyu-mll/glue; dataset_config.glue.data_dir names the folder."
+        f"{data_dir} has no {split} split of {task.folder}: looked for {', '.join(names)}, with and without folder. "
+        "GLUE's zips are at gluebenchmark.com/tasks, its parquet files on the Hugging Face hub as nyu-mll/glue; "
+        "dataset_config.glue.data_dir names where they are."
     )
 
 

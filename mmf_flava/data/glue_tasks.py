@@ -32,6 +32,11 @@ class GlueTask:
     halves: tuple[str, ...] = ("",)
 
     @property
+    def hub_folder(self) -> str:
+        """The folder of nyu-mll/glue on the Hugging Face hub."""
+        return self.name.partition("_")[0]
+
+    @property
     def num_labels(self) -> int:
         """Outputs of a classifier; 1 for a score."""
         return len(self.labels) or 1

@@ -78,8 +78,8 @@ class FlavaClassification(BaseModel):
         return self
 
     def forward(self, sample_list: Any) -> dict[str, Tensor]:
-        """``{"scores": (B, C)}``: logits of the labels, or with ``num_labels: 1`` the number that is predicted."""
-        return {"scores": self.classifier(self.represent(sample_list))}
+        """``{"scores": (B, C)}`` in fp32: logits of the labels, or with ``num_labels: 1`` the number predicted."""
+        return {"scores": self.classifier(self.represent(sample_list)).float()}
 
     def represent(self, batch: Any) -> Tensor:
         """(B, D): [CLS] after the final LayerNorm, of the multimodal encoder or of the one whose input is there.

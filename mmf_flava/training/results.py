@@ -62,14 +62,18 @@ class Results:
         self.summary = {**summary, "first_losses": self.first_losses, "last_losses": self.last_losses}
         self._write("summary.json", self.summary)
 
-    def write_evaluation(self, split: str, update: int, result: SplitResult) -> None:
+    def write_evaluation(self, split: str, update: int, result: SplitResult, task: str | None = None) -> None:
         """Writes ``evaluation.json``: the figures of a finished model."""
-        evaluation: dict[str, Any] = {"split": split, "update": update, "losses": result.losses}
+        evaluation: dict[str, Any] = {"task": task, "split": split, "update": update, "losses": result.losses}
         if result.zero_shot is not None:
             evaluation["zero_shot"] = result.zero_shot.summary()
         if result.retrieval is not None:
             evaluation["retrieval"] = result.retrieval
         self._write("evaluation.json", evaluation)
+
+    def write_finetuned(self, task: str | None, split: str, updates: int, figures: dict[str, dict[str, float]]) -> None:
+        """Writes ``evaluation.json`` of a finetuned model: ``figures`` are its losses and metrics."""
+        self._write("evaluation.json", {"task": task, "split": split, "updates": updates, **figures})
 
     def write_examples(self, model: Any, suite: EvaluationSuite, config: ExamplesConfig, silent: bool = False) -> None:
         """Writes ``examples/``: the first test batch of each dataset, filled in by the model; silent: calls it only."""

@@ -305,6 +305,6 @@ class FlavaTrainer:
         self._finish(self.suite.run(self.model, split), split)
 
     def _finish(self, result: SplitResult, split: str = "test") -> None:
-        self.results.write_evaluation(split, self.num_updates, result)
+        self.results.write_evaluation(split, self.num_updates, result, self.settings.evaluation.task)
         for line in self.results.closing_lines(split, result):
             mmf_api.log(line)

@@ -68,10 +68,10 @@ def test_jsonl_of_the_hub(tmp_path, name):
     task = TASKS[name]
     for stem in task.stems("dev"):
         stem = stem.replace("dev", "validation")
-        write_jsonl(tmp_path / name / f"{stem}.jsonl", records(name, "dev", 4))
+        write_jsonl(tmp_path / task.hub_folder / f"{stem}.jsonl", records(name, "dev", 4))
     assert read(tmp_path, name, "dev") == expected(name, 4, 3) * len(task.stems("dev"))
     for stem in task.stems("test"):
-        write_jsonl(tmp_path / name / f"{stem}.jsonl", records(name, "test", 2))
+        write_jsonl(tmp_path / task.hub_folder / f"{stem}.jsonl", records(name, "test", 2))
     assert {target for _, target in read(tmp_path, name, "test")} == {None}
 
 
