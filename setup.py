@@ -39,7 +39,14 @@ setup(
     packages=find_packages(include=["mmf_flava", "mmf_flava.*"]),
     package_dir={"": "."},
     package_data={
-        "mmf_flava": ["py.typed", "report/*.html", "report/*.css", "data/show/*.html", "data/show/*.css"],
+        "mmf_flava": [
+            "py.typed",
+            "report/*.html",
+            "report/*.css",
+            "data/show/*.html",
+            "data/show/*.css",
+            "evaluation/table/*.csv",
+        ],
     },
     cmdclass={"build_py": BuildPy},
     install_requires=[

@@ -74,7 +74,7 @@ def test_a_file_opens_with_a_comment(path):
 @pytest.mark.parametrize("path", sorted({*FILES} - {*PAPER, *TWINS}), ids=name_of)
 def test_a_file_loads_by_itself(path):
     config = load_yaml(str(path))
-    if "model_config" in config:
+    if "flava" in config.get("model_config", {}):
         section = OmegaConf.merge(
             load_yaml(str(CONFIGS / "defaults.yaml")).model_config.flava, config.model_config.flava
         )

@@ -1,4 +1,4 @@
-"""The keys that ``training.trainer: flava`` adds to MMF's own sections of a recipe."""
+"""The keys that ``training.trainer: flava`` adds to MMF's own sections of a recipe; ``flava_finetune`` adds a task."""
 
 from dataclasses import dataclass, field
 

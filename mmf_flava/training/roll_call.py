@@ -16,8 +16,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from mmf_flava.losses.ranks import world_size
-from mmf_flava.ranks import gather_objects, rank
+from mmf_flava.ranks import gather_objects, rank, world_size
 from mmf_flava.training.signals import STOPPED
 
 PEER_DIED = 69  # the exit code of those that a dead process leaves behind: EX_UNAVAILABLE of sysexits.h
