@@ -40,7 +40,7 @@ def start(tmp_path, cache):
 
 
 def await_update(folder: Path, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not (folder / "run" / "metrics.jsonl").is_file() and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
