@@ -4,6 +4,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from torchvision.datasets import MNIST, Flowers102
 
 from mmf_flava.config.run import ZeroShotConfig
 from mmf_flava.errors import UserError
@@ -84,6 +85,21 @@ def test_classes_that_do_not_fit_the_labels(classes, own, words):
 
 def test_other_words_for_the_same_classes_fit():
     assert filled(["n01440764", "crane", "crane"], classes=["tench", "crane", "crane bird"]).classes[0] == "tench"
+
+
+@pytest.mark.parametrize(("name", "own"), [("flowers102", Flowers102.classes), ("mnist", MNIST.classes)])
+def test_the_lists_of_both_packages_have_the_same_order(name, own):
+    """Three flowers are spelt otherwise; all others would be found out of place."""
+    assert len(filled(own, prompts=name).classes) == len(own)
+    if name == "flowers102":
+        with pytest.raises(UserError, match="not in the order"):
+            filled([*own[1:], own[0]], prompts=name)
+
+
+def test_the_emotions_are_sorted_by_name():
+    """As CLIP_benchmark's folders are, and as ``image_sets.catalogue`` numbers fer2013.csv's."""
+    classes = by_name("fer2013").classes
+    assert classes == sorted(classes)
 
 
 def test_an_unknown_name_is_refused():

@@ -11,7 +11,7 @@ import numpy as np
 from mmf_flava.data.image_sets.labelled import LabelledFiles
 
 VEHICLES = ("Car", "Van", "Truck")
-NEARER_THAN = (8.0, 20.0, 999.0)  # metres in front of the camera: classes 0, 1, 2; the rest is class 3, no vehicle
+UP_TO = (8.0, 20.0, 999.0)  # metres in front of the camera: classes 0, 1, 2; the rest is class 3, no vehicle
 SEED, SHARE = 123, 10  # per cent of the videos for each of test and val
 
 
@@ -27,7 +27,7 @@ def distance_class(labels: Path) -> int:
     """0 to 3 by the distance of the nearest vehicle of a label file."""
     rows = [line.split() for line in labels.read_text().splitlines()]
     depths = [float(row[13]) for row in rows if row and row[0] in VEHICLES]
-    return next((number for number, limit in enumerate(NEARER_THAN) if min(depths, default=1000.0) < limit), 3)
+    return next((number for number, limit in enumerate(UP_TO) if min(depths, default=1000.0) <= limit), 3)
 
 
 def picture_numbers(mapping: Path, split: str) -> list[int]:

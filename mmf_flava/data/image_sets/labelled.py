@@ -86,8 +86,9 @@ class TorchvisionRecords:
                 key, data = str(image.relative_to(self.root)), image.read_bytes()
             else:
                 data = bmp(image)
-        except OSError as error:
-            raise BadRecord(Reason.VANISHED, f"{key} cannot be read: {error}", key) from error
+        except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, ...
+            reason = Reason.VANISHED if isinstance(error, FileNotFoundError) else Reason.DAMAGED_IMAGE
+            raise BadRecord(reason, f"{key} cannot be read: {error}", key) from error
         if label is not None and self.relabel is not None:
             label = self.relabel(label)
         return _record(key, data, label, only)

@@ -166,7 +166,7 @@ def kitti(root: Path) -> None:
     write(raw / "mapping" / "train_rand.txt", ",".join(str(n + 1) for n in reversed(range(20))))
     for number in range(20):
         label = number % 4
-        kind, depth = [("Van", 7.9), ("Car", 8.0), ("Truck", 20.0), ("Tram", 2.0)][label]
+        kind, depth = [("Van", 8.0), ("Car", 20.0), ("Truck", 20.1), ("Tram", 2.0)][label]
         lines = [
             f"{name} 0 0 0 0 0 0 0 0 0 0 0 0 {z} 0\n" for name, z in (("Car", 90.0), (kind, depth), ("DontCare", -1000))
         ]

@@ -9,7 +9,7 @@ from torchvision import datasets
 from mmf_flava.data.image_sets.catalogue import SETS, download_set, open_set
 from mmf_flava.data.imagenet import class_number
 from mmf_flava.data.pictures import decode
-from mmf_flava.data.record import BadRecord
+from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.errors import UserError
 from tests.data.image_sets.published import MAKERS, STEP
@@ -119,6 +119,17 @@ def test_files_that_vanish_are_bad_records(tmp_path):
         (tmp_path / path).unlink()
         with pytest.raises(BadRecord, match="cannot be read"):
             records.read(0)
+
+
+def test_images_that_torchvision_cannot_decode_are_bad_records(tmp_path):
+    MAKERS["OxfordIIITPet"](tmp_path)
+    path = tmp_path / "oxford-iiit-pet" / "images" / "american_bulldog_7.jpg"
+    records = open_set("OxfordIIITPet", tmp_path, "test")
+    for content in (b"<html>", path.read_bytes()[:-90]):
+        path.write_bytes(content)
+        with pytest.raises(BadRecord, match="test/0 cannot be read") as error:
+            records.read(0)
+        assert error.value.reason == Reason.DAMAGED_IMAGE
 
 
 def test_a_video_that_is_none(tmp_path):
