@@ -29,6 +29,7 @@ PRETRAIN = CONFIGS / "pretrain"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
 TWINS = sorted(PRETRAIN.glob("demo_*.yaml"))
 PAPER = sorted(set(PRETRAIN.glob("*.yaml")) - set(TWINS))
+RETRIEVAL = sorted((CONFIGS / "retrieval").glob("*.yaml"))
 PAIRS, IMAGES, TEXT = "pmd", "imagenet", "ccnews_bookcorpus"
 CONTRAST, MULTIMODAL = {"global_contrastive"}, {"global_contrastive", "mmm_image", "mmm_text", "itm"}
 ALL = MULTIMODAL | {"mim", "mlm"}
@@ -76,12 +77,13 @@ def test_a_file_loads_by_itself(path):
         parse(FlavaConfig, section, "model_config.flava")
 
 
-@pytest.mark.parametrize("path", [CONFIGS / "demo.yaml", *PAPER, *TWINS], ids=name_of)
+@pytest.mark.parametrize("path", [CONFIGS / "demo.yaml", *PAPER, *TWINS, *RETRIEVAL], ids=name_of)
 def test_a_recipe_opens_with_its_command_and_has_a_row_in_the_table(path):
     opening = path.read_text().partition("\nincludes:")[0]
     assert re.search(rf"mmf_run\)? config=projects/flava/configs/{name_of(path)}", opening)
     table = (PROJECT / "README.md").read_text()
-    assert f"](configs/{name_of(path).replace('demo_', '')})" in table
+    row = name_of(path) if path in RETRIEVAL else name_of(path).replace("demo_", "")
+    assert f"](configs/{row})" in table
     if path in PAPER:
         for word in ("accelerator hours), estimated; measured: not run", "\n# Paper: "):
             assert word in opening
@@ -141,6 +143,26 @@ def test_beits_file_fits_what_the_start_allows(tmp_path):
     load_image_encoder(ImageEncoder(config), tmp_path / "beit.pth", **OmegaConf.to_container(allowed))
 
 
+@pytest.mark.parametrize("name", ["flickr30k", "coco"])
+def test_what_a_retrieval_recipe_says(name):
+    path = CONFIGS / "retrieval" / f"{name}.yaml"
+    config = read_recipe(str(path))
+    settings = read_settings(config)
+    assert (config.run_type, settings.datasets, settings.evaluation.task) == ("test", ["karpathy"], name)
+    recall = settings.evaluation.retrieval
+    assert (recall.dataset, recall.recall_at[:2], recall.rerank, recall.merge_equal_captions) == (
+        "karpathy",
+        [1, 5],
+        0,
+        False,
+    )
+    data = config.dataset_config.karpathy
+    assert (data.splits.test, data.captions_per_image) == ([f"dataset_{name}.json"], 5)
+    parse(FlavaConfig, config.model_config.flava, "model_config.flava")
+    score = re.search(r"# Paper: (.*) \(Table C\.1, column 12\)", path.read_text())
+    assert score is not None and score[1] in (PROJECT / "README.md").read_text()
+
+
 # ---------------------------------------------------------------------- two steps each
 
 
@@ -191,6 +213,16 @@ def test_stages_chain(train):
     assert len(names) > 30
     assert [name for name in names if not made[name].equal(taken[name])] == []
     assert not made["flava.text_projection.weight"].equal(taken["flava.text_projection.weight"])
+
+
+def test_retrieval_of_what_a_twin_trained(train, data):
+    """The demo's retrieval recipe on a run's folder: both rankings of the 137 scans among captions that they share."""
+    trained = train("demo_flava_mm")
+    train("../retrieval/demo_digits", f"checkpoint.resume_file={trained}", "evaluation.retrieval.rerank=3")
+    found = json.loads((trained.parent / "demo_digits" / "evaluation.json").read_text())["retrieval"]
+    assert (found["images"], found["captions"]) == (137, 145)
+    recalls = {name: value for name, value in found.items() if "_r" in name}
+    assert len(recalls) == 12 and 0 < recalls["image_to_text_r10"] < 1
 
 
 def test_a_twin_by_its_command(mmf, data, cache, tmp_path):
