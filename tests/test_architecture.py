@@ -25,7 +25,7 @@ ROOMS = [
     "plugin",
 ]
 FOREIGN_DOORS = {
-    "mmf": {"compat", "data", "models", "losses", "training"},
+    "mmf": {"compat", "data", "models", "losses", "evaluation", "training"},
     "fairseq": {"compat", "training"},
     "fairscale": {"compat", "training"},
 }

@@ -12,10 +12,10 @@ from types import ModuleType
 from typing import Any
 
 # the other files of cures for MMF register theirs when they are imported
-from mmf_flava.compat import command_line, configuration, distributed, overrides, training, vanished
+from mmf_flava.compat import command_line, configuration, datasets, distributed, overrides, training, vanished
 from mmf_flava.compat.cure import cure, source_has
 
-__all__ = ["command_line", "configuration", "distributed", "overrides", "training", "vanished"]
+__all__ = ["command_line", "configuration", "datasets", "distributed", "overrides", "training", "vanished"]
 
 PLUGIN = "mmf_flava.plugin"
 
@@ -196,3 +196,5 @@ def silence(_: None) -> None:
     # while MMF's files are compiled; "invalid escape sequence" carries the file's name as its module
     for category in (DeprecationWarning, SyntaxWarning):
         warnings.filterwarnings("ignore", message=r"invalid escape sequence|\"is( not)?\" with", category=category)
+    # of its trainer, which says the update to torch's schedulers
+    warnings.filterwarnings("ignore", message=r"The epoch parameter in `scheduler\.step")

@@ -42,3 +42,22 @@ def no_anomaly_detection(module: ModuleType) -> None:
     # only this file's view of torch changes: a user's own torch.autograd.detect_anomaly() still works
     autograd = shadow(torch.autograd, set_detect_anomaly=lambda mode, check_nan=True: None)
     vars(module)["torch"] = shadow(torch, autograd=autograd)
+
+
+@cure(
+    "mmf.utils.early_stopping",
+    when="after",
+    what="a resumed run knows at which update it was best",
+    why="only the best value is restored: patience is counted from update 0, and a resumed run stops at once",
+    since="MMF 1.0.0rc1",
+    until="EarlyStopping.init_from_checkpoint reads best_update",
+    needed=lambda module: "best_update" not in inspect.getsource(module.EarlyStopping.init_from_checkpoint),
+)
+def patience(module: ModuleType) -> None:
+    init = module.EarlyStopping.init_from_checkpoint
+
+    def init_from_checkpoint(self: Any, load: Any) -> None:
+        init(self, load)
+        self.best_monitored_update = load.get("best_update", self.best_monitored_update)
+
+    module.EarlyStopping.init_from_checkpoint = init_from_checkpoint

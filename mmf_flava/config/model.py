@@ -1,8 +1,13 @@
-"""The model's configuration, ``model_config.flava``. The defaults are the paper's (Table A.1) as released."""
+"""The models' configurations: ``model_config.flava``, for pretraining, and ``model_config.flava_classification``.
+
+The defaults are the paper's (Table A.1) as released.
+"""
 
 import math
 from dataclasses import dataclass, field
 from typing import Any
+
+from omegaconf import MISSING
 
 
 @dataclass
@@ -86,7 +91,9 @@ LOSSES = (
 
 
 @dataclass
-class FlavaConfig:
+class CoreConfig:
+    """What both models share: three encoders and the contrastive projections."""
+
     image_encoder: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
     text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
     multimodal_encoder: MultimodalEncoderConfig = field(default_factory=MultimodalEncoderConfig)
@@ -98,5 +105,38 @@ class FlavaConfig:
     compile: bool = False
     logit_scale_init: float = math.log(1 / 0.07)
     logit_scale_max: float = math.log(100)
+
+
+@dataclass
+class FlavaConfig(CoreConfig):
     codebook: CodebookConfig = field(default_factory=CodebookConfig)
     losses: list[LossConfig] = field(default_factory=lambda: [LossConfig(name) for name in LOSSES])
+
+
+@dataclass
+class ClassifierConfig:
+    """The head on [CLS]: an MLP of ``num_layers`` linear layers with ReLU between them (B.2)."""
+
+    # null: one linear layer
+    hidden_size: int | None = 1536
+    num_layers: int = 2
+    # after each hidden layer
+    dropout: float = 0.0
+
+
+# what can be frozen, and have a learning rate of its own
+PARTS = ("image_encoder", "text_encoder", "multimodal_encoder", "classifier")
+
+
+@dataclass
+class ClassificationConfig(CoreConfig):
+    num_labels: int = MISSING
+    # a FLAVA to start from: file, folder, address or hub name; learned positions are fitted to image_encoder.image_size
+    pretrained: str | None = None
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    # parts whose weights stay as they are
+    freeze: list[str] = field(default_factory=list)
+    # of parts whose learning rate is not optimizer.params.lr but so many times as much
+    lr_multiplier: dict[str, float] = field(default_factory=dict)
+    # as in every MMF model: names, or {type, params}
+    losses: list[Any] = field(default_factory=lambda: [{"type": "cross_entropy"}])

@@ -1,4 +1,4 @@
-"""The keys that ``training.trainer: flava`` adds to MMF's own sections of a recipe."""
+"""The keys that ``training.trainer: flava`` adds to MMF's own sections of a recipe; ``flava_finetune`` adds a task."""
 
 from dataclasses import dataclass, field
 
@@ -71,6 +71,10 @@ class ZeroShotConfig:
     dataset: str = "pmd"
     classes: list[str] = field(default_factory=list)
     templates: list[str] = field(default_factory=list)
+    # both by name where they are not given here, see mmf_flava/evaluation/prompts.py
+    prompts: str | None = None
+    # a class a line, or JSON {"classes": [...], "templates": [...]}
+    classes_file: str | None = None
 
 
 @dataclass

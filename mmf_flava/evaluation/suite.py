@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 
 from mmf_flava.config.run import EvaluationConfig
 from mmf_flava.data.sampling import evaluation_loader
-from mmf_flava.evaluation import retrieval, zero_shot
+from mmf_flava.evaluation import prompts, retrieval, zero_shot
 from mmf_flava.evaluation.features import Extraction
 from mmf_flava.evaluation.zero_shot import ZeroShotResult
 from mmf_flava.ranks import gather_objects, rank, world_size
@@ -65,15 +65,18 @@ class EvaluationSuite:
         shared: bool = False,
         note: Callable[[Any], None] = lambda batch: None,
     ) -> None:
-        self.config, self.datasets, self.device, self.note = config, datasets, device, note
+        self.datasets, self.device, self.note = datasets, device, note
         # vectors of a model that is being trained would be of no use later
         folder = Path(config.features_dir).expanduser() if shared and config.features_dir else None
         self.extraction = Extraction(batch_size, num_workers, device, shared, folder, note)
         names = sorted({name for split in datasets.values() for name in split})
         if config.zero_shot is not None:
-            zero_shot.check(config.zero_shot, names)
+            section = prompts.fill(config.zero_shot, datasets)
+            zero_shot.check(section, names)
+            config = replace(config, zero_shot=section)
         if config.retrieval is not None:
             retrieval.check(config.retrieval, names)
+        self.config = config
 
     def run(self, model: Any, split: str) -> SplitResult:
         """Losses, zero-shot classification and retrieval on ``split``; the model is left in training mode as found."""
@@ -92,7 +95,9 @@ class EvaluationSuite:
     def _losses(self, model: Any, split: str) -> dict[str, float]:
         sums: dict[str, float] = defaultdict(float)
         counts: dict[str, int] = defaultdict(int)
-        for name in self.datasets[split]:
+        for name, dataset in self.datasets[split].items():
+            if not getattr(dataset, "HAS_LOSSES", True):
+                continue
             for batch in self.batches(split, name, self.extraction.shared):
                 size = len(batch["sample_id"])
                 for key, value in model(batch.to(self.device))["losses"].items():

@@ -103,7 +103,7 @@ def check(config: ZeroShotConfig, datasets: Iterable[str]) -> None:
             f"{where}.dataset: '{config.dataset}' is not a dataset of this run.{near_miss(config.dataset, names)}"
         )
     if not config.classes or not config.templates:
-        raise UserError(f"{where} needs at least one entry in classes and one in templates.")
+        raise UserError(f"{where} needs prompts, or at least one entry in classes and one in templates.")
     for template in config.templates:
         if "{}" not in template:
             raise UserError(f"{where}.templates: '{template}' has no {{}} where the class name goes.")

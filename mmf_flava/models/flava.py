@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from mmf_flava.config.model import FlavaConfig
+from mmf_flava.config.model import CoreConfig
 from mmf_flava.models.image_encoder import ImageEncoder
 from mmf_flava.models.last_block import Positions
 from mmf_flava.models.multimodal_encoder import MultimodalEncoder
@@ -38,7 +38,7 @@ class PairStates:
 class Flava(nn.Module):
     """The pure model: no losses, no heads, no MMF."""
 
-    def __init__(self, config: FlavaConfig) -> None:
+    def __init__(self, config: CoreConfig) -> None:
         super().__init__()
         image_size, text_size = config.image_encoder.hidden_size, config.text_encoder.hidden_size
         self.image_encoder = ImageEncoder(config.image_encoder)

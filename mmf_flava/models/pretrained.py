@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from mmf_flava.config.model import CodebookConfig, FlavaConfig
+from mmf_flava.config.model import CodebookConfig, CoreConfig, FlavaConfig
 from mmf_flava.errors import UserError
 from mmf_flava.models.codebook.build import KMeansCodebook
 from mmf_flava.models.codebook.dalle_encoder import DalleEncoder
@@ -107,19 +107,20 @@ def load_weights(
     """
     weights = read_weights(source, cache_dir)
     settings = getattr(model, "settings", None)
-    if weights.config is not None and isinstance(settings, FlavaConfig):
+    if weights.config is not None and isinstance(settings, CoreConfig):
         _same_heads(weights.config, settings, weights.source)
     return put(model, weights, allow_missing, allow_extra)
 
 
-def _same_heads(stated: FlavaConfig, own: FlavaConfig, source: str) -> None:
+def _same_heads(stated: CoreConfig, own: CoreConfig, source: str) -> None:
     """The number of attention heads is the one size that no tensor's shape tells."""
+    section = f"model_config.{'flava' if isinstance(own, FlavaConfig) else 'flava_classification'}"
     for name in ("image_encoder", "text_encoder", "multimodal_encoder"):
         theirs, ours = (getattr(config, name).num_heads for config in (stated, own))
         if theirs != ours:
             raise UserError(
                 f"{source} was trained with {theirs} attention heads in its {name.replace('_', ' ')}; set "
-                f"model_config.flava.{name}.num_heads to {theirs}, it is {ours}."
+                f"{section}.{name}.num_heads to {theirs}, it is {ours}."
             )
 
 

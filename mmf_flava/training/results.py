@@ -71,6 +71,10 @@ class Results:
             evaluation["retrieval"] = result.retrieval
         self._write("evaluation.json", evaluation)
 
+    def write_finetuned(self, task: str | None, split: str, updates: int, figures: dict[str, dict[str, float]]) -> None:
+        """Writes ``evaluation.json`` of a finetuned model: ``figures`` are its losses and metrics."""
+        self._write("evaluation.json", {"task": task, "split": split, "updates": updates, **figures})
+
     def write_examples(self, model: Any, suite: EvaluationSuite, config: ExamplesConfig, silent: bool = False) -> None:
         """Writes ``examples/``: the first test batch of each dataset, filled in by the model; silent: calls it only."""
         writer = ExampleWriter(None if silent else self.folder / "examples", config)

@@ -26,6 +26,7 @@ from mmf_flava.training.monitor import Monitor
 from mmf_flava.training.origin import load_weights
 from mmf_flava.training.progress import Progress
 from mmf_flava.training.results import Results
+from mmf_flava.training.roll_call import RollCall
 from mmf_flava.training.run_data import RunData
 from mmf_flava.training.settings import read_settings
 from mmf_flava.training.signals import STOPPED, Signals
@@ -47,11 +48,18 @@ class FlavaTrainer:
         self.signals = Signals()
         self.num_updates, self.seconds = 0, 0.0
         self.rank = rank()
+        self.roll_call = RollCall(lambda: self.num_updates)
 
     # ------------------------------------------------------------------ load
 
     def load(self) -> None:
         """Builds datasets, model and optimizer, and goes on from a checkpoint where the recipe says so."""
+        if self.trains and (missing := self.roll_call.start()):
+            mmf_api.log(f"Ranks {missing} cannot reach rank 0's port: of their death only gloo or NCCL will tell.")
+        with self.roll_call:
+            self._load()
+
+    def _load(self) -> None:
         if self.trains and self.rank == 0:
             self.lock = RunLock(self.folder, mmf_api.log)
         training = self.settings.training
@@ -115,6 +123,11 @@ class FlavaTrainer:
         if not self.trains:
             self.inference()
             return
+        with self.roll_call:
+            self._run()
+        self.roll_call.leave()
+
+    def _run(self) -> None:
         training = self.config.training
         if self.rank == 0:
             if self.num_updates == 0:

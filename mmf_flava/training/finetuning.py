@@ -1,0 +1,136 @@
+"""``training.trainer: flava_finetune``: MMF's own trainer, which leaves figures and a report in the run's folder."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmf.common.registry import registry
+from mmf.trainers.base_trainer import BaseTrainer
+from mmf.utils.distributed import is_master
+
+from mmf_flava import __version__
+from mmf_flava.compat import mmf_api
+from mmf_flava.config.schema import check_keys, one_of
+from mmf_flava.errors import UserError
+from mmf_flava.report import write_report
+from mmf_flava.training.results import Results
+
+
+@registry.register_trainer("flava_finetune")
+class FlavaFinetune(BaseTrainer):
+    """Optimizer, schedule, metrics, early stopping, checkpoints and prediction are MMF's.
+
+    Into ``env.save_dir`` go ``metrics.jsonl``, a line per log interval and per validation; at the end
+    ``evaluation.json``, the figures of the best weights on the splits that ``run_type`` names; ``summary.json``; and
+    the report.
+    """
+
+    def load(self) -> None:
+        """Checks the recipe, then builds everything as MMF does.
+
+        Raises:
+            UserError: a key that neither MMF's trainer nor this one knows, or several datasets.
+        """
+        self.precision = _check(self.config)
+        super().load()
+        self.trained = self.num_updates  # which MMF sets back to the best one at the end
+        self.results = Results(Path(mmf_api.save_dir()))
+        self.began, self.last_time, self.last_update = time.perf_counter(), time.perf_counter(), self.num_updates
+        if is_master() and "train" in self.run_type and not self.config.checkpoint.resume:
+            self.results.set_aside()
+
+    def _forward_pass(self, batch: Any) -> Any:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return super()._forward_pass(batch)
+
+    def _logistics(self, report: Any) -> bool:
+        # MMF's loop would do one update more than max_updates
+        self.trained = self.num_updates
+        return super()._logistics(report) or self.num_updates >= self.max_updates
+
+    def _summarize_report(self, meter: Any, should_print: bool = True, extra: dict[str, Any] | None = None) -> None:
+        super()._summarize_report(meter, should_print, extra)
+        if is_master() and should_print and extra is not None:  # there is none at the end, see _inference_run
+            self._write_line(meter)
+
+    def _write_line(self, meter: Any) -> None:
+        """Appends what was just logged to ``metrics.jsonl``."""
+        (split,) = {key.partition("/")[0] for key in meter.meters}
+        now = time.perf_counter()
+        line: dict[str, Any] = {"update": self.num_updates, "split": split, "time": round(now - self.began, 2)}
+        if split == "train":
+            line["lr"] = self.optimizer.param_groups[0]["lr"]
+            samples = (self.num_updates - self.last_update) * self.config.training.batch_size
+            line["samples_per_second"] = round(samples / (now - self.last_time), 1)
+            self.last_update = self.num_updates
+        line |= self._figures(meter, latest=split == "train")
+        if split == "train":
+            self.results.note_losses(line["losses"])
+        with open(self.results.folder / "metrics.jsonl", "a", encoding="utf-8") as handle:
+            handle.write(json.dumps(line) + "\n")
+        self.last_time = time.perf_counter()
+
+    def _figures(self, meter: Any, latest: bool = False) -> dict[str, dict[str, float]]:
+        """``{"losses": {"cross_entropy": ...}, "metrics": {"accuracy": ...}}`` of one meter of MMF's."""
+        figures: dict[str, dict[str, float]] = {"losses": {}, "metrics": {}}
+        for key, value in meter.meters.items():
+            name = key.rpartition("/")[2]
+            kind = "metrics" if name in self.metrics.metrics else "losses"
+            figures[kind][name] = value.get_latest() if latest else value.global_avg
+        figures["losses"].pop("total_loss", None)
+        return figures
+
+    def _inference_run(self, dataset_type: str) -> None:
+        if self.config.evaluation.predict:
+            super()._inference_run(dataset_type)
+            return
+        if "targets" not in getattr(self, f"{dataset_type}_dataset").datasets[0][0]:
+            self.writer.write(
+                f"The {dataset_type} split has no labels to evaluate with; mmf_predict writes its answers."
+            )
+            return
+        self.writer.write(f"Evaluating on the {dataset_type} split")
+        _, meter = self.evaluate(getattr(self, f"{dataset_type}_loader"), use_tqdm=True)
+        self._summarize_report(meter)
+        if is_master():
+            self._write_results(dataset_type, self._figures(meter))
+
+    def _write_results(self, split: str, figures: dict[str, dict[str, float]]) -> None:
+        task = self.config.evaluation.get("task")
+        self.results.write_finetuned(task, split, self.num_updates, figures)
+        if "train" in self.run_type:
+            batch_size = self.config.training.batch_size
+            self.results.write_summary(
+                {
+                    "model": self.config.model,
+                    "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+                    "updates": self.trained,
+                    "seconds": round(time.perf_counter() - self.began, 1),
+                    "samples": self.trained * batch_size,
+                    "batch_size": batch_size,
+                    "datasets": [self.config.datasets],
+                    "device": str(self.device),
+                    "precision": self.precision,
+                    "version": __version__,
+                }
+            )
+        metrics = ", ".join(f"{name} {value:.4f}" for name, value in figures["metrics"].items())
+        self.writer.write(f"{task or self.config.datasets}, {split} split: {metrics}.")
+        if (self.results.folder / "metrics.jsonl").is_file():
+            self.writer.write(f"Report: {write_report([self.results.folder])}")
+
+
+def _check(config: Any) -> str:
+    """Refuses what this trainer does not do; returns the precision."""
+    # max_grad_l2_norm is read by MMF, but not in its defaults
+    own = {"training": {"precision", "max_grad_l2_norm"}, "checkpoint": set(), "evaluation": {"task"}}
+    for section, keys in own.items():
+        check_keys(config[section], mmf_api.default_keys(section) | keys, section)
+    if "," in config.datasets:
+        raise UserError(
+            f"training.trainer: flava_finetune takes one dataset, not {config.datasets}: MMF would put the figures of "
+            "all of them under the name of one. Name one, or choose training.trainer: base_trainer."
+        )
+    return one_of(config.training.get("precision", "fp32"), ("fp32", "bf16"), "training.precision")

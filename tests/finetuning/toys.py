@@ -1,0 +1,140 @@
+"""Small data sets in the formats that MMF's builders read, with pictures that show what is asked."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from mmf.utils.configuration import get_zoo_config
+from mmf.utils.download import mark_done
+from PIL import Image
+
+COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 200, 30)}
+PLACES = ("left", "right")
+WORDS = [*COLOURS, *PLACES, "a", "square", "at", "the", "what", "colour", "is", "it", "where", "picture", "of", "black"]
+ANSWERS = ["<unk>", *COLOURS, *PLACES, "yes", "no"]
+
+
+def write_tokenizer(folder: Path) -> None:
+    """A WordPiece vocabulary of the toys' words where the demo's recipes look for theirs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]) + "\n")
+
+
+def draw(rng: np.random.Generator, path: Path, colour: str, place: str) -> None:
+    """A coloured square in one half of a noisy dark picture."""
+    pixels = rng.integers(0, 60, (36, 48, 3), dtype=np.uint8)
+    left = 4 if place == "left" else 28
+    pixels[10:26, left : left + 16] = COLOURS[colour]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def choose(rng: np.random.Generator, names: Sequence[str]) -> str:
+    return names[rng.integers(len(names))]
+
+
+def write_lines(path: Path, rows: list[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def mark_downloaded(folder: Path, name: str, *attributes: str) -> None:
+    """What MMF leaves where it has downloaded a resource, so that it does not ask the network for it."""
+    version, _ = get_zoo_config(name)
+    root = folder / "datasets" / name / "defaults"
+    for place in (root, *(root / attribute for attribute in attributes)):
+        place.mkdir(parents=True, exist_ok=True)
+        mark_done(str(place), version)
+
+
+def write_hateful_memes(folder: Path, sizes: dict[str, int], labelled_test: bool = True) -> None:
+    """ "Hateful" is a meme whose words name another colour than its picture shows."""
+    rng = np.random.default_rng(0)
+    root = folder / "datasets" / "hateful_memes" / "defaults"
+    number = 1000
+    for split, size in sizes.items():
+        rows = []
+        for n in range(size):
+            number += 1
+            shown, label = choose(rng, ("red", "blue")), n % 2
+            said = shown if label == 0 else {"red": "blue", "blue": "red"}[shown]
+            row = {"id": number, "img": f"img/{number:05}.png", "label": label, "text": f"a {said} square"}
+            draw(rng, root / "images" / row["img"], shown, choose(rng, PLACES))
+            if split == "test" and not labelled_test:
+                del row["label"]
+            rows.append(row)
+        write_lines(root / "annotations" / f"{split}.jsonl", rows)
+    mark_downloaded(folder, "hateful_memes", "images", "annotations")
+
+
+def write_visual_entailment(folder: Path, sizes: dict[str, int]) -> None:
+    """A sentence tells colour and place (entailment), another colour (contradiction), or something unseen (neutral)."""
+    rng = np.random.default_rng(1)
+    root = folder / "datasets" / "visual_entailment" / "defaults"
+    images = folder / "datasets" / "flickr30k" / "defaults" / "images" / "flickr30k_images"
+    number = 2000
+    for split, size in sizes.items():
+        rows = []
+        for n in range(size):
+            number += 1
+            colour, place = choose(rng, ("red", "blue")), choose(rng, PLACES)
+            label = ("entailment", "neutral", "contradiction")[n % 3]
+            other = "blue" if colour == "red" else "red"
+            sentence = {
+                "entailment": f"a {colour} square",
+                "neutral": "what is the black picture of",
+                "contradiction": f"a {other} square",
+            }[label]
+            rows.append(
+                {
+                    "annotator_labels": [label] * 5,
+                    "captionID": f"{number}.jpg#2",
+                    "gold_label": label,
+                    "pairID": f"{number}.jpg#2r1e",
+                    "sentence1": "a picture",
+                    "sentence2": sentence,
+                    "Flikr30kID": f"{number}.jpg",
+                }
+            )
+            draw(rng, images / f"{number}.jpg", colour, place)
+        write_lines(root / "annotations" / f"snli_ve_{split}.jsonl", rows)
+    mark_downloaded(folder, "visual_entailment", "annotations")
+    mark_downloaded(folder, "flickr30k", "images", "annotations")
+
+
+def write_vqa2(folder: Path, sizes: dict[str, int]) -> None:
+    """ "What colour is it", or "where is it": the answer needs the question and the picture."""
+    rng = np.random.default_rng(2)
+    root = folder / "datasets" / "vqa2" / "defaults"
+    images = folder / "datasets" / "coco" / "defaults" / "images"
+    number = 3000
+    for split, size in sizes.items():
+        rows = [
+            {"dataset_name": "vqa", "version": 1, "has_answer": split != "test2015"}
+        ]  # an imdb opens with its header
+        for n in range(size):
+            number += 1
+            colour, place = choose(rng, list(COLOURS)), choose(rng, PLACES)
+            question, answer = (("what colour is it", colour), ("where is it", place))[n % 2]
+            name = f"COCO_{split}_{number:012}"
+            row = {
+                "image_name": name,
+                "image_id": number,
+                "question_id": 10 * number,
+                "feature_path": f"{name}.npy",
+                "question_str": f"{question}?",
+                "question_tokens": question.split(),
+            }
+            if split != "test2015":
+                row |= {"all_answers": [answer] * 9 + ["no"], "valid_answers": [answer] * 9 + ["no"]}
+            rows.append(row)
+            draw(rng, images / split / f"{name}.jpg", colour, place)
+        path = root / "annotations" / f"imdb_{split}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.array(rows, dtype=object), allow_pickle=True)
+    vocabulary = root / "extras" / "vocabs" / "answers_vqa.txt"
+    vocabulary.parent.mkdir(parents=True, exist_ok=True)
+    vocabulary.write_text("\n".join(ANSWERS) + "\n")
+    mark_downloaded(folder, "vqa2", "annotations", "extras")
+    mark_downloaded(folder, "coco", "images", "annotations")

@@ -1,0 +1,183 @@
+"""Which encoder a batch is read by, what a head of the recipe is, and what is trained how fast."""
+
+import pytest
+import torch
+from mmf.common.registry import registry
+from omegaconf import OmegaConf
+from safetensors.torch import save_file
+
+import mmf_flava.plugin  # noqa: F401  registers the losses
+from mmf_flava.config.model import ClassificationConfig, ClassifierConfig, TextEncoderConfig
+from mmf_flava.errors import UserError
+from mmf_flava.models.classification import FlavaClassification
+from mmf_flava.models.flava import Flava
+from tests.models.conftest import sample_list
+
+
+@pytest.fixture
+def build(tiny):
+    """``build(num_labels=3, ...)``: a classifier of the tiny FLAVA's sizes, in eval mode."""
+
+    def build(**settings):
+        registry.register("config", OmegaConf.create({"evaluation": {"predict": False}}))
+        shared = {name: getattr(tiny, name) for name in ("image_encoder", "text_encoder", "multimodal_encoder")}
+        shared["projection_size"] = tiny.projection_size
+        torch.manual_seed(0)
+        model = FlavaClassification(OmegaConf.structured(ClassificationConfig(**shared | {"num_labels": 3} | settings)))
+        model.build()
+        model.init_losses()
+        return model.eval()
+
+    return build
+
+
+def elsewhere(tiny):
+    """A core with other weights than those that ``build`` begins with."""
+    torch.manual_seed(7)
+    return Flava(tiny)
+
+
+def only(pairs, *fields, **more):
+    return sample_list("toy", **{name: pairs[name] for name in fields}, **more)
+
+
+def test_the_fields_of_a_batch_decide_which_cls_is_read(build, pairs):
+    model = build(classifier=ClassifierConfig(hidden_size=None))
+    image, ids, mask = pairs["image"], pairs["input_ids"], pairs["input_mask"]
+    head = model.classifier.layers[-1]
+    core = model.flava
+    expected = {
+        ("image",): core.image_encoder(image).cls,
+        ("input_ids", "input_mask"): core.text_encoder(ids, mask).cls,
+        ("image", "input_ids", "input_mask"): core.encode_multimodal(image, ids, mask)[:, 0],
+    }
+    for fields, states in expected.items():
+        scores = model(only(pairs, *fields, targets=torch.tensor([0, 1, 2])))["scores"]
+        assert scores.shape == (3, 3)
+        torch.testing.assert_close(scores, head(states))
+
+
+def test_other_encoders_are_not_run(build, pairs):
+    model = build()
+    model.flava.multimodal_encoder.forward = model.flava.text_encoder.forward = None  # calling them would raise
+    assert model(only(pairs, "image", targets=torch.tensor([0, 1, 2])))["scores"].shape == (3, 3)
+
+
+def test_the_padding_that_mmf_adds_changes_nothing(build, pairs):
+    model = build()
+    targets = torch.tensor([0, 1, 2])
+    short = only(pairs, "image", "input_ids", "input_mask", targets=targets)
+    long = only(
+        pairs,
+        "image",
+        input_ids=torch.nn.functional.pad(pairs["input_ids"], (0, 90)),  # more than the encoder has positions for
+        input_mask=torch.nn.functional.pad(pairs["input_mask"], (0, 90)).long(),  # as MMF's bert_tokenizer gives it
+        targets=targets,
+    )
+    torch.testing.assert_close(model(long)["scores"], model(short)["scores"])
+
+
+@pytest.mark.parametrize(
+    ("head", "sizes"), [((None, 2), [(3, 8)]), ((12, 2), [(12, 8), (3, 12)]), ((12, 3), [(12, 8), (12, 12), (3, 12)])]
+)
+def test_the_head(build, head, sizes):
+    model = build(classifier=ClassifierConfig(*head))
+    layers = [layer for layer in model.classifier.layers if isinstance(layer, torch.nn.Linear)]
+    assert [tuple(layer.weight.shape) for layer in layers] == sizes
+
+
+@pytest.mark.parametrize(
+    ("loss", "labels", "targets"),
+    [
+        ("cross_entropy", 3, torch.tensor([0, 1, 2])),
+        ("logit_bce", 3, torch.tensor([[1.0, 0, 0], [0, 0.3, 0.6], [0, 0, 0]])),
+        ("mse", 1, torch.tensor([0.5, 2.0, 5.0])),
+        ("mse", 1, torch.tensor([[0.5], [2.0], [5.0]])),
+    ],
+)
+def test_mmf_computes_the_losses_of_the_recipe(build, pairs, loss, labels, targets):
+    model = build(num_labels=labels, losses=[{"type": loss}])
+    output = model(only(pairs, "input_ids", "input_mask", targets=targets))
+    scores = output["scores"]
+    expected = {
+        "cross_entropy": lambda: torch.nn.functional.cross_entropy(scores, targets),
+        "logit_bce": lambda: torch.nn.functional.binary_cross_entropy_with_logits(scores, targets) * labels,
+        "mse": lambda: (scores[:, 0] - targets.view(-1)).square().mean(),
+    }[loss]()
+    torch.testing.assert_close(output["losses"][f"train/toy/{loss}"][0], expected)
+
+
+def test_weights_of_another_image_size_are_interpolated(build, tiny, tmp_path):
+    core = elsewhere(tiny)
+    torch.nn.init.normal_(core.image_encoder.pos_embed)
+    save_file({f"flava.{name}": value for name, value in core.state_dict().items()}, tmp_path / "flava.safetensors")
+    source = str(tmp_path / "flava.safetensors")
+    same = build(pretrained=source).flava.state_dict()
+    assert [name for name, value in core.state_dict().items() if not same[name].equal(value)] == []
+    tiny.image_encoder.image_size = 8
+    larger = build(pretrained=source)
+    assert larger.flava.image_encoder.pos_embed.shape == (1, 17, 8)
+    assert larger.flava.image_encoder.pos_embed[0, 0].equal(core.image_encoder.pos_embed[0, 0])
+    batch = sample_list("toy", image=torch.randn(2, 3, 8, 8), targets=torch.tensor([0, 1]))
+    assert larger(batch)["scores"].shape == (2, 3)
+
+
+def test_one_encoder_may_start_from_elsewhere(build, tiny, tmp_path):
+    core = elsewhere(tiny)
+    save_file({f"flava.{name}": value for name, value in core.state_dict().items()}, tmp_path / "flava.safetensors")
+    tiny.image_encoder.pretrained = str(tmp_path / "flava.safetensors")
+    model = build()
+    assert model.flava.image_encoder.blocks[0].attn.qkv.weight.equal(core.image_encoder.blocks[0].attn.qkv.weight)
+    assert not model.flava.text_encoder.blocks[0].attn.qkv.weight.equal(core.text_encoder.blocks[0].attn.qkv.weight)
+
+
+def test_frozen_parts_stay_as_they_are_and_without_dropout(build, tiny, pairs):
+    tiny.text_encoder.dropout = tiny.image_encoder.dropout = 0.5
+    model = build(freeze=["text_encoder"]).train()
+    assert not model.flava.text_encoder.training and model.flava.image_encoder.training
+    model(only(pairs, "image", "input_ids", "input_mask", targets=torch.tensor([0, 1, 2])))["scores"].sum().backward()
+    assert all(parameter.grad is None for parameter in model.flava.text_encoder.parameters())
+    assert model.flava.image_encoder.patch_embed.proj.weight.grad is not None
+
+
+def test_groups_of_the_optimizer(build):
+    model = build(lr_multiplier={"classifier": 10.0, "image_encoder": 0.5}, freeze=["text_encoder"])
+    groups = model.get_optimizer_parameters(OmegaConf.create({"optimizer": {"params": {"lr": 0.1}}}))
+    rates = {}
+    for group in groups:
+        for parameter in group["params"]:
+            rates[parameter] = (round(group["lr"], 6), group.get("weight_decay"))
+    assert len(rates) == sum(parameter.requires_grad for parameter in model.parameters())
+    head = model.classifier.layers[0]
+    assert (rates[head.weight], rates[head.bias]) == ((1.0, None), (1.0, 0.0))
+    assert rates[model.flava.image_encoder.blocks[0].attn.qkv.weight] == (0.05, None)
+    assert rates[model.flava.multimodal_encoder.norm.weight] == (0.1, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"num_labels": 0}, "num_labels is 0"),
+        ({"freeze": ["image"]}, "freeze: 'image' is not one of image_encoder"),
+        ({"lr_multiplier": {"head": 2.0}}, "lr_multiplier: 'head' is not one of"),
+        ({"losses": [{"type": "cross_entrpy"}]}, "Did you mean 'cross_entropy'"),
+        ({"losses": []}, "losses is empty"),
+        ({"classifier": ClassifierConfig(num_layers=0)}, "num_layers is 0"),
+        ({"text_encoder": TextEncoderConfig(hidden_size=16)}, "one hidden_size for all three encoders, not 8, 16, 8"),
+    ],
+)
+def test_what_cannot_be_is_refused(build, wrong, message):
+    with pytest.raises(UserError, match=message):
+        build(**wrong)
+
+
+def test_an_unknown_key_and_a_missing_one_are_named():
+    with pytest.raises(UserError, match=r"'num_label' is not a key .* Did you mean 'num_labels'"):
+        FlavaClassification({"num_label": 2})
+    with pytest.raises(UserError, match=r"flava_classification\.num_labels must be given"):
+        FlavaClassification({})
+
+
+def test_a_batch_without_inputs_is_refused(build):
+    with pytest.raises(UserError, match="neither image nor input_ids, only targets"):
+        build()(sample_list("toy", targets=torch.tensor([0, 1])))
