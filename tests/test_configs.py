@@ -35,6 +35,7 @@ ZERO_SHOT = sorted((CONFIGS / "zero_shot").glob("*.yaml"))
 IMAGE_SETS = sorted((CONFIGS / "datasets" / "image_classification").glob("*.yaml"))
 TWINS = sorted(PRETRAIN.glob("demo_*.yaml"))
 PAPER = sorted(set(PRETRAIN.glob("*.yaml")) - set(TWINS))
+RETRIEVAL = sorted((CONFIGS / "retrieval").glob("*.yaml"))
 PAIRS, IMAGES, TEXT = "pmd", "imagenet", "ccnews_bookcorpus"
 CONTRAST, MULTIMODAL = {"global_contrastive"}, {"global_contrastive", "mmm_image", "mmm_text", "itm"}
 ALL = MULTIMODAL | {"mim", "mlm"}
@@ -82,7 +83,7 @@ def test_a_file_loads_by_itself(path):
         parse(FlavaConfig, section, "model_config.flava")
 
 
-@pytest.mark.parametrize("path", [CONFIGS / "demo.yaml", *PAPER, *TWINS, *ZERO_SHOT], ids=name_of)
+@pytest.mark.parametrize("path", [CONFIGS / "demo.yaml", *PAPER, *TWINS, *ZERO_SHOT, *RETRIEVAL], ids=name_of)
 def test_a_recipe_opens_with_its_command_and_has_a_row_in_the_table(path):
     opening = path.read_text().partition("\nincludes:")[0]
     assert re.search(rf"mmf_run\)? config=projects/flava/configs/{name_of(path)}", opening)
@@ -176,6 +177,26 @@ def test_beits_file_fits_what_the_start_allows(tmp_path):
     load_image_encoder(ImageEncoder(config), tmp_path / "beit.pth", **OmegaConf.to_container(allowed))
 
 
+@pytest.mark.parametrize("name", ["flickr30k", "coco"])
+def test_what_a_retrieval_recipe_says(name):
+    path = CONFIGS / "retrieval" / f"{name}.yaml"
+    config = read_recipe(str(path))
+    settings = read_settings(config)
+    assert (config.run_type, settings.datasets, settings.evaluation.task) == ("test", ["karpathy"], name)
+    recall = settings.evaluation.retrieval
+    assert (recall.dataset, recall.recall_at[:2], recall.rerank, recall.merge_equal_captions) == (
+        "karpathy",
+        [1, 5],
+        0,
+        False,
+    )
+    data = config.dataset_config.karpathy
+    assert (data.splits.test, data.captions_per_image) == ([f"dataset_{name}.json"], 5)
+    parse(FlavaConfig, config.model_config.flava, "model_config.flava")
+    score = re.search(r"# Paper: (.*) \(Table C\.1, column 12\)", path.read_text())
+    assert score is not None and score[1] in (PROJECT / "README.md").read_text()
+
+
 # ---------------------------------------------------------------------- two steps each
 
 
@@ -226,6 +247,16 @@ def test_stages_chain(train):
     assert len(names) > 30
     assert [name for name in names if not made[name].equal(taken[name])] == []
     assert not made["flava.text_projection.weight"].equal(taken["flava.text_projection.weight"])
+
+
+def test_retrieval_of_what_a_twin_trained(train, data):
+    """The demo's retrieval recipe on a run's folder: both rankings of the 137 scans among captions that they share."""
+    trained = train("demo_flava_mm")
+    train("../retrieval/demo_digits", f"checkpoint.resume_file={trained}", "evaluation.retrieval.rerank=3")
+    found = json.loads((trained.parent / "retrieval" / "demo_digits" / "evaluation.json").read_text())["retrieval"]
+    assert (found["images"], found["captions"]) == (137, 145)
+    recalls = {name: value for name, value in found.items() if "_r" in name}
+    assert len(recalls) == 12 and 0 < recalls["image_to_text_r10"] < 1
 
 
 @pytest.fixture

@@ -125,3 +125,15 @@ def test_weight_decay_spares_biases_norms_and_the_scale(tiny):
     assert any(p is model.flava.logit_scale for p in free["params"])
     assert all(p.ndim > 1 for p in decayed["params"])
     assert len(decayed["params"]) + len(free["params"]) == len(list(model.parameters()))
+
+
+def test_a_match_is_the_heads_answer_to_the_clean_pair(tiny, pairs):
+    model = build(tiny).eval()
+    images, ids, mask = pairs["image"], pairs["input_ids"], pairs["input_mask"]
+    states = model.flava.encode_multimodal(images, ids, mask)
+    expected = model.heads["itm"](states[:, 0]).softmax(-1)[:, 1]
+    assert torch.allclose(model.match(model.image_states(images), ids, mask), expected, atol=1e-6)
+    crossed = model.match(model.image_states(images)[[1, 0, 2]], ids, mask)
+    assert not torch.allclose(crossed[:2], expected[:2], atol=1e-6) and torch.allclose(
+        crossed[2], expected[2], atol=1e-6
+    )
