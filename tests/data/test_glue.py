@@ -13,18 +13,13 @@ from mmf_flava.data import glue, unmasked  # noqa: F401  registers the processor
 from mmf_flava.data.tokenizer import load_tokenizer
 from mmf_flava.errors import UserError
 from tests.data.conftest import DATASETS
-from tests.data.glue_toys import WORDS, rows, write_tsv
+from tests.data.glue_toys import rows, write_tsv, write_vocabulary
 
 
 @pytest.fixture
 def words(tmp_path):
-    """A tokenizer of the toys' words."""
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    (tmp_path / "words").mkdir()
-    (tmp_path / "words/vocab.txt").write_text(
-        "\n".join([*special, *WORDS, '"', "a", "e", "the", "of", "same", "other"])
-    )
-    return tmp_path / "words"
+    """The folder of a tokenizer of the toys' words."""
+    return write_vocabulary(tmp_path / "words")
 
 
 @pytest.fixture
