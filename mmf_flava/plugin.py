@@ -1,6 +1,6 @@
 """Registers FLAVA with MMF: importing this module is all it takes, and ``compat`` does so when MMF starts."""
 
-from mmf_flava.data import glue, imagenet, pmd, processors, text_corpus, unmasked
+from mmf_flava.data import glue, image_classification, imagenet, karpathy, pmd, processors, text_corpus, unmasked
 from mmf_flava.evaluation import metrics
 from mmf_flava.losses import contrastive, masked_modeling, matching, regression
 from mmf_flava.models import classification, pretraining
@@ -11,7 +11,9 @@ __all__ = [
     "contrastive",
     "finetuning",
     "glue",
+    "image_classification",
     "imagenet",
+    "karpathy",
     "masked_modeling",
     "matching",
     "metrics",

@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mmf_flava"
 ROOMS = [
     "errors",
+    "ranks",
     "config",
     "compat",
     "files",
@@ -19,6 +20,8 @@ ROOMS = [
     "training",
     "cache_codes",
     "convert",
+    "embed",
+    "clip_benchmark",
     "plugin",
 ]
 FOREIGN_DOORS = {
