@@ -52,7 +52,7 @@ $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@echo "installing torch, MMF and the rest: about 6 GB, some minutes"
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[mmf,data,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[mmf,data,eval,dev]'
 	$(BIN)/pip download --quiet --no-deps --only-binary=:all: --python-version 3.8 --implementation cp --abi cp38 --platform manylinux1_x86_64 --dest $(VENV)/wheels $(MMF)
 	cd $(VENV)/wheels && ../bin/wheel tags --remove --python-tag py3 --abi-tag none --platform-tag any mmf-*.whl
 	$(BIN)/pip install --quiet --no-deps $(VENV)/wheels/mmf-*.whl fairseq==0.12.2 fairscale==0.4.13

@@ -39,7 +39,14 @@ setup(
     packages=find_packages(include=["mmf_flava", "mmf_flava.*"]),
     package_dir={"": "."},
     package_data={
-        "mmf_flava": ["py.typed", "report/*.html", "report/*.css", "data/show/*.html", "data/show/*.css"],
+        "mmf_flava": [
+            "py.typed",
+            "report/*.html",
+            "report/*.css",
+            "data/show/*.html",
+            "data/show/*.css",
+            "evaluation/table/*.csv",
+        ],
     },
     cmdclass={"build_py": BuildPy},
     install_requires=[
@@ -75,6 +82,8 @@ setup(
         ],
         # building data: telling English captions, reading parquet; decoding JPEGs faster
         "data": ["pycld2>=0.41", "pyarrow>=15", "simplejpeg>=1.7"],
-        "dev": ["pytest>=8", "pytest-xdist", "ruff", "mypy", "build"],
+        # class names and templates of zero-shot classification; PCAM's and UCF101's files
+        "eval": ["open_clip_torch>=2.24", "clip-benchmark>=1.6", "h5py>=3.10", "av>=12"],
+        "dev": ["pytest>=8", "pytest-xdist", "ruff", "mypy", "build", "torchmetrics>=1.4"],
     },
 )

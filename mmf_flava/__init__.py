@@ -6,12 +6,14 @@ if TYPE_CHECKING:
 
     from mmf_flava.config.model import FlavaConfig
     from mmf_flava.errors import UserError
+    from mmf_flava.evaluation.embedder import Embedder
     from mmf_flava.models.flava import Flava
     from mmf_flava.models.pretrained import load_image_encoder, load_pretrained, load_text_encoder
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Embedder": "evaluation.embedder",
     "Flava": "models.flava",
     "FlavaConfig": "config.model",
     "UserError": "errors",
@@ -20,6 +22,7 @@ _HOMES = {
     "load_text_encoder": "models.pretrained",
 }
 __all__ = [
+    "Embedder",
     "Flava",
     "FlavaConfig",
     "UserError",

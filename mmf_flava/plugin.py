@@ -1,6 +1,7 @@
 """Registers FLAVA with MMF: importing this module is all it takes, and ``compat`` does so when MMF starts."""
 
-from mmf_flava.data import imagenet, pmd, processors, text_corpus, unmasked
+from mmf_flava.data import glue, image_classification, imagenet, karpathy, pmd, processors, text_corpus, unmasked
+from mmf_flava.evaluation import metrics
 from mmf_flava.losses import contrastive, masked_modeling, matching, regression
 from mmf_flava.models import classification, pretraining
 from mmf_flava.training import finetuning, trainer
@@ -9,9 +10,13 @@ __all__ = [
     "classification",
     "contrastive",
     "finetuning",
+    "glue",
+    "image_classification",
     "imagenet",
+    "karpathy",
     "masked_modeling",
     "matching",
+    "metrics",
     "pmd",
     "pretraining",
     "processors",

@@ -27,10 +27,17 @@ def cache(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def mmf(cache, tmp_path) -> Command:
-    """``mmf("mmf_run", "training.max_updates=4", ...)`` runs MMF's own script on the short demo in a new folder."""
+    """``mmf("mmf_run", "training.max_updates=4", ...)`` runs MMF's own script on the short demo in a new folder.
 
-    def run(script: str, *options: str, config: str = DEMO, cwd: Path = tmp_path, **environment: str):
-        command = [str(SCRIPTS / script), f"config={config}", *SHORT, f"env.save_dir={tmp_path / 'run'}", *options]
+    ``processes=2`` starts it by torchrun.
+    """
+
+    def run(
+        script: str, *options: str, config: str = DEMO, cwd: Path = tmp_path, processes: int = 1, **environment: str
+    ):
+        launcher = [str(SCRIPTS / "torchrun"), "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
+        command = [*launcher, str(SCRIPTS / script), f"config={config}", *SHORT]
+        command += [f"env.save_dir={tmp_path / 'run'}", *options]
         return subprocess.run(
             command,
             cwd=cwd,

@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mmf_flava"
 ROOMS = [
     "errors",
+    "ranks",
     "config",
     "compat",
     "files",
@@ -19,10 +20,12 @@ ROOMS = [
     "training",
     "cache_codes",
     "convert",
+    "embed",
+    "clip_benchmark",
     "plugin",
 ]
 FOREIGN_DOORS = {
-    "mmf": {"compat", "data", "models", "losses", "training"},
+    "mmf": {"compat", "data", "models", "losses", "evaluation", "training"},
     "fairseq": {"compat", "training"},
     "fairscale": {"compat", "training"},
 }

@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmf.common.registry import registry
@@ -18,15 +19,20 @@ from mmf_flava.config.model import FlavaConfig, ImageEncoderConfig
 from mmf_flava.config.schema import parse
 from mmf_flava.data.build.demo import build_demo
 from mmf_flava.data.from_recipe import read_recipe
+from mmf_flava.data.image_sets.catalogue import SETS
 from mmf_flava.errors import UserError
+from mmf_flava.evaluation.prompts import Prompts, by_name
 from mmf_flava.models.image_encoder import ImageEncoder
 from mmf_flava.models.pretrained import load_image_encoder
 from mmf_flava.training.settings import read_settings
+from tests.data.image_sets.published import MAKERS
 
 PROJECT = Path(__file__).parents[1] / "projects" / "flava"
 CONFIGS = PROJECT / "configs"
 PRETRAIN = CONFIGS / "pretrain"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
+ZERO_SHOT = sorted((CONFIGS / "zero_shot").glob("*.yaml"))
+IMAGE_SETS = sorted((CONFIGS / "datasets" / "image_classification").glob("*.yaml"))
 TWINS = sorted(PRETRAIN.glob("demo_*.yaml"))
 PAPER = sorted(set(PRETRAIN.glob("*.yaml")) - set(TWINS))
 PAIRS, IMAGES, TEXT = "pmd", "imagenet", "ccnews_bookcorpus"
@@ -76,17 +82,46 @@ def test_a_file_loads_by_itself(path):
         parse(FlavaConfig, section, "model_config.flava")
 
 
-@pytest.mark.parametrize("path", [CONFIGS / "demo.yaml", *PAPER, *TWINS], ids=name_of)
+@pytest.mark.parametrize("path", [CONFIGS / "demo.yaml", *PAPER, *TWINS, *ZERO_SHOT], ids=name_of)
 def test_a_recipe_opens_with_its_command_and_has_a_row_in_the_table(path):
     opening = path.read_text().partition("\nincludes:")[0]
     assert re.search(rf"mmf_run\)? config=projects/flava/configs/{name_of(path)}", opening)
     table = (PROJECT / "README.md").read_text()
-    assert f"](configs/{name_of(path).replace('demo_', '')})" in table
+    assert f"](configs/{name_of(path).replace('/demo_', '/') if path in TWINS else name_of(path)})" in table
     if path in PAPER:
         for word in ("accelerator hours), estimated; measured: not run", "\n# Paper: "):
             assert word in opening
         score = re.search(r"# Paper: (.*) \(Table C\.1", opening)
         assert score is None or score[1] in table
+
+
+def test_every_image_set_of_the_paper_has_a_zero_shot_recipe():
+    names = {path.stem for path in IMAGE_SETS}
+    assert len(names) == 22  # section 7's list, as in Table C.1
+    assert {path.stem for path in ZERO_SHOT} == {*names, "demo_digits"}
+
+
+@pytest.mark.parametrize("path", ZERO_SHOT, ids=lambda path: path.stem)
+def test_what_a_zero_shot_recipe_says(path, monkeypatch):
+    monkeypatch.setenv("MMF_SAVE_DIR", "/elsewhere")
+    config = read_recipe(str(path))
+    section, settings = config.dataset_config.image_classification, read_settings(config)
+    assert (config.model, config.datasets, config.run_type) == ("flava", "image_classification", "test")
+    assert (settings.evaluation.task, config.env.save_dir) == (path.stem, f"/elsewhere/zero_shot/{path.stem}")
+    assert config.checkpoint.resume_pretrained
+    assert parse(FlavaConfig, config.model_config.flava, "model_config.flava").losses == []
+    if section.source is not None:
+        splits = [split for listed in section.splits.values() for split in listed]
+        assert len(splits) == len({*splits}) >= 2
+        assert {*splits} <= {*SETS[section.source].splits}
+    zero_shot = settings.evaluation.zero_shot
+    found = Prompts(zero_shot.classes, zero_shot.templates) if zero_shot.prompts is None else by_name(zero_shot.prompts)
+    assert found.templates
+    if path.stem != "demo_digits":
+        said = re.search(r": [\d,]+ images, ([\d,]+) classes", path.read_text())[1]
+        listed = (CONFIGS / "datasets" / "image_classification" / path.name).read_text()
+        assert f": {said} classes; the test split has" in listed
+        assert len(found.classes) in (0, int(said.replace(",", "")))
 
 
 def test_every_recipe_of_the_paper_has_a_twin():
@@ -191,6 +226,46 @@ def test_stages_chain(train):
     assert len(names) > 30
     assert [name for name in names if not made[name].equal(taken[name])] == []
     assert not made["flava.text_projection.weight"].equal(taken["flava.text_projection.weight"])
+
+
+@pytest.fixture
+def classify(data, tmp_path):
+    """``classify(name, weights, *options)`` runs a zero-shot recipe at the demo's size; returns its figures."""
+
+    def classify(name: str, weights: Path, *options: str) -> dict:
+        for processor in ("image_processor", "text_processor"):
+            registry.unregister(f"image_classification_{processor}")
+        recipe = tmp_path / "small.yaml"
+        recipe.write_text(f"includes:\n- {CONFIGS}/zero_shot/{name}.yaml\n- {CONFIGS}/models/flava_demo.yaml\n")
+        tokenizer = "dataset_config.image_classification.processors.text_processor.params.tokenizer"
+        overrides = [f"env.data_dir={data}", f"{tokenizer}={data}/flava_demo/tokenizer", "training.num_workers=0"]
+        run([f"config={recipe}", f"checkpoint.resume_file={weights}", *overrides, *options])
+        return json.loads((tmp_path / "zero_shot" / name / "evaluation.json").read_text())
+
+    return classify
+
+
+def test_zero_shot_recipes_run(train, classify, tmp_path):
+    """On sets in small, as they lie on disk, with weights of two steps."""
+    weights = train("demo_clip")
+    assert classify("demo_digits", weights)["zero_shot"]["count"] == 360
+    for name, source, classes in (
+        ("dtd", "DTD", ["banded", "zigzagged"]),
+        ("ucf101", "UCF101", ["Apply Eye Makeup", "Yo Yo"]),
+    ):
+        MAKERS[source](tmp_path)
+        result = classify(name, weights, f"dataset_config.image_classification.data_dir={tmp_path}")
+        assert result["zero_shot"]["classes"] == classes
+        assert np.array(result["zero_shot"]["confusion"]).sum(1).tolist() == [1, 1]
+        assert result["losses"] == {}
+
+
+def test_classes_that_do_not_fit_end_before_the_run(train, classify, tmp_path):
+    """Flowers' prompts on textures: 102 names for 2 labels."""
+    MAKERS["DTD"](tmp_path)
+    options = (f"dataset_config.image_classification.data_dir={tmp_path}", "evaluation.zero_shot.prompts=flowers102")
+    with pytest.raises(UserError, match=r"102 classes, dataset 'image_classification' has 2: no label 2"):
+        classify("dtd", train("demo_clip"), *options)
 
 
 def test_a_twin_by_its_command(mmf, data, cache, tmp_path):

@@ -79,12 +79,18 @@ def test_killed_and_resumed_equals_uninterrupted(mmf, tmp_path, cache):
 
 
 def test_evaluation_alone_and_predictions(mmf, tmp_path):
-    """A trained folder serves ``run_type=test`` and ``mmf_predict``; both agree with the training run's figure."""
+    """A trained folder serves ``run_type=test``, on one process and on two, and ``mmf_predict``, with one figure."""
     last_lines(mmf("mmf_run", "evaluation.examples=null"))
     trained = json.loads((tmp_path / "run" / "evaluation.json").read_text())["zero_shot"]
     checkpoint = f"checkpoint.resume_file={tmp_path / 'run' / 'checkpoints' / 'update_00000004'}"
     assert "Zero-shot accuracy" in last_lines(mmf("mmf_run", "run_type=test", checkpoint))
     assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["zero_shot"] == trained
+
+    alone = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    last_lines(mmf("mmf_run", "run_type=test", checkpoint, processes=2))
+    together = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert together["losses"] == pytest.approx(alone["losses"])
+    assert {**together, "losses": None} == {**alone, "losses": None}
 
     last_lines(mmf("mmf_predict", "checkpoint.resume=true", "checkpoint.resume_best=true", "run_type=test"))
     rows = json.loads((tmp_path / "run" / "reports" / "zero_shot_test.json").read_text())

@@ -71,6 +71,10 @@ class ZeroShotConfig:
     dataset: str = "pmd"
     classes: list[str] = field(default_factory=list)
     templates: list[str] = field(default_factory=list)
+    # both by name where they are not given here, see mmf_flava/evaluation/prompts.py
+    prompts: str | None = None
+    # a class a line, or JSON {"classes": [...], "templates": [...]}
+    classes_file: str | None = None
 
 
 @dataclass
@@ -79,6 +83,11 @@ class RetrievalConfig:
 
     dataset: str = "pmd"
     recall_at: list[int] = field(default_factory=lambda: [1, 5, 10])
+    # true: a caption that several images carry stands in the gallery once, and each of them counts; false: the usual
+    # protocol, in which each image's captions are its own
+    merge_equal_captions: bool = False
+    # how many of the most similar the image-text matching head ranks anew; 0: none
+    rerank: int = 0
 
 
 @dataclass
@@ -93,8 +102,12 @@ class ExamplesConfig:
 class EvaluationConfig:
     """``evaluation.*`` beside what MMF's defaults have; a section that is null is not run."""
 
-    # the row of the paper's tables that this run is for, such as vqav2; it goes into evaluation.json
+    # row of the paper's table that the figures belong to, e.g. cifar10: see mmf_flava.evaluation.table
     task: str | None = None
+    # where vectors of images stay for the next evaluation of the same weights; null: they are not kept
+    features_dir: str | None = None
+    # mean of each loss over the split
+    losses: bool = True
     zero_shot: ZeroShotConfig | None = None
     retrieval: RetrievalConfig | None = None
     examples: ExamplesConfig | None = None

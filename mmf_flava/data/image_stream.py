@@ -87,6 +87,10 @@ class ImageStreamDataset(StreamDataset):
         if self.training:
             self.views = self.codes.views
 
+    def fingerprint(self) -> str:
+        """A hash by which what was made of these records is known again."""
+        return records_sha256(self.records)
+
     @property
     def cached_views(self) -> int:
         """How many boxes of a record codes are made of; outside training there is one, the whole picture."""

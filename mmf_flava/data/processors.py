@@ -38,7 +38,7 @@ class FlavaImageProcessor(BaseProcessor):
             codebook_size (112): side of the codebook's view; null leaves it out.
             mean, std: three numbers each, CLIP's by default.
             crop_scale ([0.9, 1.0]): share of the area that a training crop shows.
-            mask: {target: 75, min_block: 16, exact: false}, see ``masking.block_mask``.
+            mask: {target: 75, min_block: 16, exact: false}, see ``masking.block_mask``; null leaves it out.
     """
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any):
@@ -47,6 +47,7 @@ class FlavaImageProcessor(BaseProcessor):
         codebook_size = config.get("codebook_size", 112)
         self.codebook_size = None if codebook_size is None else int(codebook_size)
         self.crop_scale = tuple(float(share) for share in config.get("crop_scale", (0.9, 1.0)))
+        self.masks = "mask" not in config or config["mask"] is not None
         mask = config.get("mask") or {}
         self.target, self.min_block = int(mask.get("target", 75)), int(mask.get("min_block", 16))
         self.exact = bool(mask.get("exact", False))
@@ -65,7 +66,7 @@ class FlavaImageProcessor(BaseProcessor):
         patches = self.grid[0] * self.grid[1]
         if self.image_size % patch_size or not patches:
             raise UserError(f"flava_image: image_size {self.image_size} is no multiple of patch_size {patch_size}.")
-        if not 0 < self.target <= patches:
+        if self.masks and not 0 < self.target <= patches:
             raise UserError(
                 f"flava_image: mask.target is {self.target}, but the image has {patches} patches "
                 f"({self.grid[0]} x {self.grid[1]}); choose a number in 1..{patches}."
@@ -81,7 +82,7 @@ class FlavaImageProcessor(BaseProcessor):
 
         Returns:
             image (3, H, W) float, normalised; image_for_codebook (3, h, w) float in [0, 1], unless left out;
-            image_patch_mask (P,) bool, True = masked.
+            image_patch_mask (P,) bool, True = masked, unless left out.
         """
         rng, crops = item["rng"], Crops(item["image"])
         box = self._box(crops, item.get("crop_rng", rng), item["train"])
@@ -89,8 +90,9 @@ class FlavaImageProcessor(BaseProcessor):
         sample = {"image": _floats(pixels).mul_(self._scale).add_(self._shift)}
         if self.codebook_size is not None and item.get("codebook_view", True):
             sample["image_for_codebook"] = self._codebook_view(crops, self.codebook_size, box)
-        mask = block_mask(rng, self.grid, self.target, self.min_block, exact=self.exact)
-        sample["image_patch_mask"] = torch.from_numpy(mask)
+        if self.masks:
+            mask = block_mask(rng, self.grid, self.target, self.min_block, exact=self.exact)
+            sample["image_patch_mask"] = torch.from_numpy(mask)
         return sample
 
     def codebook_views(

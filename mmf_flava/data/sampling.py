@@ -171,12 +171,12 @@ class MultitaskLoader:
 
 
 def evaluation_loader(
-    dataset: Any, batch_size: int, num_workers: int = 0, rank: int = 0, world_size: int = 1
+    dataset: Any, batch_size: int, num_workers: int = 0, spans: Sequence[range] | None = None
 ) -> DataLoader:
-    """Every sample of the dataset once, in order; of each batch this rank gets ``positions[rank::world_size]``."""
-    starts = range(0, len(dataset), batch_size)
-    batches = [list(range(start, min(start + batch_size, len(dataset)))[rank::world_size]) for start in starts]
-    return _loader(dataset, [batch for batch in batches if batch], num_workers)
+    """Every sample of these positions (None: of the dataset) once, in order; a batch lies within one span."""
+    whole = [range(len(dataset))] if spans is None else spans
+    batches = [list(span[start : start + batch_size]) for span in whole for start in range(0, len(span), batch_size)]
+    return _loader(dataset, batches, num_workers)
 
 
 def _loader(dataset: Any, batches: Any, num_workers: int, seed: int = 0, pin_memory: bool = False) -> DataLoader:

@@ -2,15 +2,18 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from mmf_flava.config.run import EvaluationConfig
 from mmf_flava.data.sampling import evaluation_loader
-from mmf_flava.evaluation import retrieval, zero_shot
+from mmf_flava.evaluation import prompts, retrieval, zero_shot
+from mmf_flava.evaluation.features import Extraction
 from mmf_flava.evaluation.zero_shot import ZeroShotResult
+from mmf_flava.ranks import gather_objects, rank, world_size
 
 
 @dataclass
@@ -45,6 +48,7 @@ class EvaluationSuite:
 
     Args:
         datasets: split name -> dataset name -> dataset.
+        shared: all processes evaluate, and each takes a share; else each that evaluates does all by itself.
         note: is shown every batch before the model is.
 
     Raises:
@@ -58,35 +62,32 @@ class EvaluationSuite:
         batch_size: int,
         num_workers: int,
         device: torch.device,
+        shared: bool = False,
         note: Callable[[Any], None] = lambda batch: None,
     ) -> None:
-        self.note = note
-        self.config, self.datasets, self.device = config, datasets, device
-        self.batch_size, self.num_workers = batch_size, num_workers
+        self.datasets, self.device, self.note = datasets, device, note
+        # vectors of a model that is being trained would be of no use later
+        folder = Path(config.features_dir).expanduser() if shared and config.features_dir else None
+        self.extraction = Extraction(batch_size, num_workers, device, shared, folder, note)
         names = sorted({name for split in datasets.values() for name in split})
         if config.zero_shot is not None:
-            zero_shot.check(config.zero_shot, names)
+            section = prompts.fill(config.zero_shot, datasets)
+            zero_shot.check(section, names)
+            config = replace(config, zero_shot=section)
         if config.retrieval is not None:
             retrieval.check(config.retrieval, names)
+        self.config = config
 
     def run(self, model: Any, split: str) -> SplitResult:
         """Losses, zero-shot classification and retrieval on ``split``; the model is left in training mode as found."""
         training = model.training
         model.eval()
         datasets = self.datasets[split]
-        result = SplitResult(losses=self._losses(model, split))
+        result = SplitResult(losses=self._losses(model, split) if self.config.losses else {})
         if (section := self.config.zero_shot) is not None and section.dataset in datasets:
-            result.zero_shot = zero_shot.classify(
-                model,
-                self.batches(split, section.dataset),
-                datasets[section.dataset].text_processor,
-                section,
-                self.device,
-            )
+            result.zero_shot = zero_shot.classify(model, datasets[section.dataset], section, self.extraction)
         if (recall := self.config.retrieval) is not None and recall.dataset in datasets:
-            result.retrieval = retrieval.retrieve(
-                model, self.batches(split, recall.dataset), datasets[recall.dataset].text_processor, recall, self.device
-            )
+            result.retrieval = retrieval.retrieve(model, datasets[recall.dataset], recall, self.extraction)
         model.train(training)
         return result
 
@@ -94,17 +95,27 @@ class EvaluationSuite:
     def _losses(self, model: Any, split: str) -> dict[str, float]:
         sums: dict[str, float] = defaultdict(float)
         counts: dict[str, int] = defaultdict(int)
-        for name in self.datasets[split]:
-            for batch in self.batches(split, name):
+        for name, dataset in self.datasets[split].items():
+            if not getattr(dataset, "HAS_LOSSES", True):
+                continue
+            for batch in self.batches(split, name, self.extraction.shared):
                 size = len(batch["sample_id"])
                 for key, value in model(batch.to(self.device))["losses"].items():
                     loss = key.rpartition("/")[2]
                     sums[loss] += value.item() * size
                     counts[loss] += size
+        if self.extraction.shared:
+            parts = gather_objects((dict(sums), dict(counts)))
+            sums = {loss: sum(part.get(loss, 0.0) for part, _ in parts) for part, _ in parts for loss in part}
+            counts = {loss: sum(part.get(loss, 0) for _, part in parts) for _, part in parts for loss in part}
         return {loss: sums[loss] / counts[loss] for loss in sums}
 
-    def batches(self, split: str, name: str) -> Iterator[Any]:
-        """Batches of one dataset of a split, each sample once, in order."""
-        for batch in evaluation_loader(self.datasets[split][name], self.batch_size, self.num_workers):
+    def batches(self, split: str, name: str, shared: bool = False) -> Iterator[Any]:
+        """Batches of one dataset of a split, each sample once, in order; ``shared``: this process's share of them."""
+        dataset, size = self.datasets[split][name], self.extraction.batch_size
+        spans = [range(start, min(start + size, len(dataset))) for start in range(0, len(dataset), size)]
+        if shared:
+            spans = spans[rank() :: world_size()]
+        for batch in evaluation_loader(dataset, size, self.extraction.num_workers, spans):
             self.note(batch)
             yield batch

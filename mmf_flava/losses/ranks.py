@@ -11,11 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-
-def world_size() -> int:
-    """Processes that train together; 1 without a process group."""
-    running = distributed.is_available() and distributed.is_initialized()
-    return distributed.get_world_size() if running else 1
+from mmf_flava.ranks import world_size
 
 
 def mean_share(total: Tensor, count: int | Tensor, alone: bool) -> Tensor:

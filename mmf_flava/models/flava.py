@@ -61,6 +61,10 @@ class Flava(nn.Module):
         """(B, E) unit vectors of clean texts."""
         return self.project_text(self.text_encoder(input_ids_BT, input_mask_BT, _cls(input_ids_BT)))
 
+    def image_features(self, image_BCHW: Tensor) -> Tensor:
+        """(B, D) [CLS] of clean images after the image encoder's final LayerNorm, what a linear probe takes (B.2)."""
+        return self.image_encoder(image_BCHW, read=_cls(image_BCHW)).cls
+
     def encode_multimodal(
         self, image_BCHW: Tensor, input_ids_BT: Tensor, input_mask_BT: Tensor | None = None
     ) -> Tensor:

@@ -184,3 +184,18 @@ class FlavaPretraining(BaseModel):
     def encode_text(self, input_ids_BT: Tensor, input_mask_BT: Tensor | None = None) -> Tensor:
         """See ``Flava.encode_text``."""
         return self.flava.encode_text(input_ids_BT, input_mask_BT)
+
+    def image_features(self, image_BCHW: Tensor) -> Tensor:
+        """See ``Flava.image_features``."""
+        return self.flava.image_features(image_BCHW)
+
+    def image_states(self, image_BCHW: Tensor) -> Tensor:
+        """(B, 1 + P, D) of clean images; what ``match`` takes of an image."""
+        return self.flava.image_encoder(image_BCHW).hidden
+
+    def match(self, image_states_BID: Tensor, input_ids_BT: Tensor, input_mask_BT: Tensor) -> Tensor:
+        """(B,) how likely it is that a clean image and a clean text belong together, by the matching head."""
+        text = self.flava.text_encoder(input_ids_BT, input_mask_BT).hidden
+        cls = Positions.first(len(text), text.device)
+        pair = self.flava.multimodal_encoder(image_states_BID, text, input_mask_BT, cls)
+        return self.heads["itm"](pair.cls).float().softmax(-1)[:, 1]

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from mmf_flava.errors import UserError
-from mmf_flava.losses.ranks import world_size
-from mmf_flava.training.sharding import mean_over_ranks
+from mmf_flava.ranks import mean_over_ranks, world_size
 
 logger = logging.getLogger(__name__)
 

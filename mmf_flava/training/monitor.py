@@ -69,6 +69,7 @@ def _known(losses: list[str], evaluation: EvaluationConfig) -> dict[str, bool]:
     if evaluation.zero_shot is not None:
         known["zero_shot/accuracy"] = False
     if evaluation.retrieval is not None:
-        for k in evaluation.retrieval.recall_at:
-            known |= {f"retrieval/image_to_text_r{k}": False, f"retrieval/text_to_image_r{k}": False}
+        for ranked in ("", "reranked_")[: 2 if evaluation.retrieval.rerank else 1]:
+            for k in evaluation.retrieval.recall_at:
+                known |= {f"retrieval/{ranked}{name}_r{k}": False for name in ("image_to_text", "text_to_image")}
     return known

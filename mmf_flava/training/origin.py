@@ -8,9 +8,9 @@ from torch import nn
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.run import CheckpointConfig
 from mmf_flava.errors import UserError
+from mmf_flava.ranks import gather_objects, rank
 from mmf_flava.training.checkpoint import load_model, start
 from mmf_flava.training.checkpoint_folder import CheckpointFolder, demand_whole
-from mmf_flava.training.sharding import gather_objects, rank
 
 
 def load_weights(model: nn.Module, config: Any, own: CheckpointFolder, wishes: CheckpointConfig) -> Path | None:

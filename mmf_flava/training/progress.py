@@ -23,10 +23,9 @@ from tqdm import tqdm
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.run import WandbConfig
-from mmf_flava.losses.ranks import world_size
+from mmf_flava.ranks import mean_over_ranks, world_size
 from mmf_flava.training.boards import open_boards
 from mmf_flava.training.flops import batch_flops
-from mmf_flava.training.sharding import mean_over_ranks
 
 
 class Progress:

@@ -62,8 +62,8 @@ class Results:
         self.summary = {**summary, "first_losses": self.first_losses, "last_losses": self.last_losses}
         self._write("summary.json", self.summary)
 
-    def write_evaluation(self, split: str, update: int, result: SplitResult, task: str | None = None) -> None:
-        """Writes ``evaluation.json``: the figures of a finished model."""
+    def write_evaluation(self, split: str, update: int, result: SplitResult, task: str | None) -> None:
+        """Writes ``evaluation.json``: the figures of a finished model; ``task``: their row in the paper's table."""
         evaluation: dict[str, Any] = {"task": task, "split": split, "update": update, "losses": result.losses}
         if result.zero_shot is not None:
             evaluation["zero_shot"] = result.zero_shot.summary()
@@ -109,12 +109,8 @@ class Results:
                 f"Zero-shot accuracy {zero_shot.accuracy:.4f} on {len(zero_shot.targets)} held-out images "
                 f"({split} split, chance {1 / len(zero_shot.classes):.2f})."
             )
-        if (recall := result.retrieval) is not None:
-            lines.append(
-                f"Recall@1 image -> text {recall.get('image_to_text_r1', float('nan')):.4f}, text -> image "
-                f"{recall.get('text_to_image_r1', float('nan')):.4f} ({recall['images']} images, "
-                f"{recall['captions']} captions)."
-            )
+        if result.retrieval is not None:
+            lines += _recall_lines(result.retrieval)
         if (self.folder / "metrics.jsonl").is_file():
             lines.append(f"Report: {write_report([self.folder])}")
         return lines
@@ -126,3 +122,18 @@ class Results:
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
         os.replace(temporary, path)
         return path
+
+
+def _recall_lines(recall: dict[str, float]) -> list[str]:
+    """Recall at the least depth, and that after the matching head's order where there is one."""
+    depth = min(int(name.rpartition("_r")[2]) for name in recall if name.startswith("image_to_text_r"))
+    both = "image -> text {:.4f}, text -> image {:.4f}"
+    values = {
+        kind: both.format(*(recall[f"{kind}{name}_r{depth}"] for name in ("image_to_text", "text_to_image")))
+        for kind in ("", "reranked_")
+        if f"{kind}image_to_text_r{depth}" in recall
+    }
+    lines = [f"Recall@{depth} {values['']} ({recall['images']} images, {recall['captions']} captions)."]
+    if "reranked_" in values:
+        lines.append(f"Re-ranked by image-text matching: recall@{depth} {values['reranked_']}.")
+    return lines

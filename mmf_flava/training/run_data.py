@@ -6,9 +6,8 @@ from typing import Any
 from mmf_flava.compat import mmf_api
 from mmf_flava.data.sampling import MultitaskLoader, Ratios, RoundRobin, Strategy
 from mmf_flava.errors import UserError
-from mmf_flava.losses.ranks import world_size
+from mmf_flava.ranks import rank, world_size
 from mmf_flava.training.settings import Settings
-from mmf_flava.training.sharding import rank
 
 SPLITS = ("train", "val", "test")
 

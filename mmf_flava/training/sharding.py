@@ -8,19 +8,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mmf_flava.config.run import TrainingConfig
 from mmf_flava.errors import UserError
-from mmf_flava.losses.ranks import world_size
+from mmf_flava.ranks import world_size
 from mmf_flava.training.engine import Engine
-
-
-def rank() -> int:
-    """Of this process among those that train together; 0 without a process group."""
-    return distributed.get_rank() if world_size() > 1 else 0
-
-
-def wait_for_all() -> None:
-    """Returns when every process has come here."""
-    if world_size() > 1:
-        distributed.barrier()
 
 
 def agree_on_weights(model: nn.Module) -> None:
@@ -61,20 +50,3 @@ def shard(model: nn.Module, groups: list[dict[str, Any]], training: TrainingConf
         find_unused_parameters=True,  # a step trains the encoders of one dataset's kind
     )
     return Engine(model, replica, groups)
-
-
-def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
-    """The mean of the processes' values, on every process."""
-    if world_size() > 1:
-        distributed.all_reduce(values)
-        values /= world_size()
-    return values
-
-
-def gather_objects(value: object) -> list:
-    """The values of all processes, in rank order, on every process; only for what is small and plain."""
-    if world_size() == 1:
-        return [value]
-    values: list = [None] * world_size()
-    distributed.all_gather_object(values, value)
-    return values

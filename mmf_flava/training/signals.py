@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from mmf_flava.training.sharding import mean_over_ranks
+from mmf_flava.ranks import mean_over_ranks
 
 # SIGUSR1 is what `sbatch --signal=USR1@120` asks Slurm for
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)

@@ -16,7 +16,7 @@ from mmf_flava.compat import mmf_api
 from mmf_flava.data.quarantine import BadRecords, Quarantine, counts
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.suite import EvaluationSuite, SplitResult
-from mmf_flava.losses.ranks import world_size
+from mmf_flava.ranks import gather_objects, rank, wait_for_all, world_size
 from mmf_flava.training.checkpoint import Gathered, load_state, restore_rng, rng_state
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
 from mmf_flava.training.disk import told
@@ -26,9 +26,9 @@ from mmf_flava.training.monitor import Monitor
 from mmf_flava.training.origin import load_weights
 from mmf_flava.training.progress import Progress
 from mmf_flava.training.results import Results
+from mmf_flava.training.roll_call import RollCall
 from mmf_flava.training.run_data import RunData
 from mmf_flava.training.settings import read_settings
-from mmf_flava.training.sharding import gather_objects, rank, wait_for_all
 from mmf_flava.training.signals import STOPPED, Signals
 from mmf_flava.training.update import Updater
 
@@ -48,11 +48,18 @@ class FlavaTrainer:
         self.signals = Signals()
         self.num_updates, self.seconds = 0, 0.0
         self.rank = rank()
+        self.roll_call = RollCall(lambda: self.num_updates)
 
     # ------------------------------------------------------------------ load
 
     def load(self) -> None:
         """Builds datasets, model and optimizer, and goes on from a checkpoint where the recipe says so."""
+        if self.trains and (missing := self.roll_call.start()):
+            mmf_api.log(f"Ranks {missing} cannot reach rank 0's port: of their death only gloo or NCCL will tell.")
+        with self.roll_call:
+            self._load()
+
+    def _load(self) -> None:
         if self.trains and self.rank == 0:
             self.lock = RunLock(self.folder, mmf_api.log)
         training = self.settings.training
@@ -81,7 +88,8 @@ class FlavaTrainer:
             self.config.training.batch_size,
             self.config.training.num_workers,
             self.device,
-            lambda batch: self.quarantine.note(batch),
+            shared=not self.trains,
+            note=lambda batch: self.quarantine.note(batch),
         )
         if checkpoint is not None and self.trains:
             self._resume(checkpoint)
@@ -115,6 +123,11 @@ class FlavaTrainer:
         if not self.trains:
             self.inference()
             return
+        with self.roll_call:
+            self._run()
+        self.roll_call.leave()
+
+    def _run(self) -> None:
         training = self.config.training
         if self.rank == 0:
             if self.num_updates == 0:
@@ -289,20 +302,22 @@ class FlavaTrainer:
         self._finish(test)
 
     def inference(self) -> None:
-        """Evaluates the loaded model on the test split (``val`` in ``run_type``: on that one); predicts if asked."""
-        if self.rank > 0:
-            return
+        """Evaluates the loaded model on the test split (``val`` in ``run_type``: on that one); predicts if asked.
+
+        All processes share the work; the first one writes.
+        """
         self._open_quarantine()
         split = "val" if "val" in self.config.run_type and "test" not in self.config.run_type else "test"
-        if self.config.evaluation.predict:
-            result = self.suite.run(self.model, split)
-            if result.zero_shot is None:
-                raise UserError(
-                    "evaluation.predict writes zero-shot predictions; give the recipe an evaluation.zero_shot."
-                )
-            mmf_api.log(f"Wrote {self.results.write_predictions(split, result.zero_shot.rows())}")
+        predicts = self.config.evaluation.predict
+        if predicts and self.settings.evaluation.zero_shot is None:
+            raise UserError("evaluation.predict writes zero-shot predictions; give the recipe an evaluation.zero_shot.")
+        result = self.suite.run(self.model, split)
+        if self.rank > 0:
             return
-        self._finish(self.suite.run(self.model, split), split)
+        if predicts and result.zero_shot is not None:
+            mmf_api.log(f"Wrote {self.results.write_predictions(split, result.zero_shot.rows())}")
+        else:
+            self._finish(result, split)
 
     def _finish(self, result: SplitResult, split: str = "test") -> None:
         self.results.write_evaluation(split, self.num_updates, result, self.settings.evaluation.task)

@@ -6,18 +6,16 @@ import torch
 from mmf_flava.config.run import ZeroShotConfig
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.zero_shot import check, classify, text_classifier
+from tests.evaluation import toys
+from tests.evaluation.toys import CPU, Vectors, extraction
 
-CPU = torch.device("cpu")
 PROMPTS = {"a cat": [2.0, 0.0], "the cat": [0.0, 1.0], "a dog": [0.0, -3.0], "the dog": [0.0, -1.0]}
 CONFIG = ZeroShotConfig("pmd", ["cat", "dog"], ["a {}", "the {}"])
 
 
-class Model:
+class Model(toys.Model):
     def encode_text(self, ids, mask):
         return torch.tensor([list(PROMPTS.values())[int(i)] for i in ids[:, 0]])
-
-    def encode_image(self, image):
-        return image.flatten(1)
 
 
 class TextProcessor:
@@ -26,12 +24,9 @@ class TextProcessor:
         return ids, torch.ones_like(ids, dtype=torch.bool)
 
 
-def batch(vectors, targets):
-    return {
-        "image": torch.tensor(vectors),
-        "targets": torch.tensor(targets),
-        "sample_id": [f"s{i}" for i in range(len(targets))],
-    }
+def classified(vectors, targets, **options):
+    data = Vectors(vectors, targets, text_processor=TextProcessor(), dataset_name="pmd")
+    return classify(Model(), data, CONFIG, extraction(**options))
 
 
 def test_a_class_is_the_normalised_mean_of_normalised_prompts():
@@ -42,17 +37,36 @@ def test_a_class_is_the_normalised_mean_of_normalised_prompts():
 
 
 def test_accuracy_confusion_and_rows():
-    batches = [batch([[1.0, 1.0], [0.0, -2.0]], [0, 0]), batch([[0.1, -1.0], [5.0, 5.0]], [1, -1])]
-    result = classify(Model(), batches, TextProcessor(), CONFIG, CPU)
-    assert result.accuracy == pytest.approx(2 / 3)  # the fourth image has no label
+    # the fourth image has no label
+    result = classified([[1.0, 1.0], [0.0, -2.0], [0.1, -1.0], [5.0, 5.0]], [0, 0, 1, -1])
+    assert result.accuracy == pytest.approx(2 / 3)
+    assert result.top(2) == 1.0
     assert result.confusion.tolist() == [[1, 1], [0, 1]]
     assert [row["prediction"] for row in result.rows()] == ["cat", "dog", "dog"]
-    assert result.summary()["chance"] == 0.5
+    summary = result.summary()
+    assert summary["chance"] == 0.5
+    assert summary["mean_per_class"] == 0.75
+    assert summary["per_class"] == [
+        {"class": "cat", "count": 2, "accuracy": 0.5},
+        {"class": "dog", "count": 1, "accuracy": 1.0},
+    ]
 
 
-def test_a_label_without_a_class_name_is_refused():
-    with pytest.raises(UserError, match="label 2"):
-        classify(Model(), [batch([[1.0, 0.0]], [2])], TextProcessor(), CONFIG, CPU)
+def test_classes_without_a_name_are_refused_with_the_first_images():
+    with pytest.raises(UserError, match="names 2 classes, labels 0 to 1, but of dataset 'pmd' s1 has label 2, s2 has"):
+        classified([[1.0, 0.0]] * 5, [1, 2, 7, 3, 4])
+
+
+def test_no_label_at_all_is_refused():
+    with pytest.raises(UserError, match="no image of dataset 'pmd' has a label"):
+        classified([[1.0, 0.0]], [-1])
+
+
+def test_text_classifier_is_made_once(tmp_path, monkeypatch):
+    first = classified([[1.0, 1.0]], [0], folder=tmp_path)
+    monkeypatch.setattr(Model, "encode_text", None)
+    again = classified([[1.0, 1.0]], [0], folder=tmp_path)
+    assert torch.equal(first.confidences, again.confidences)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,81 @@
+"""Files of a few rows in the formats of GLUE's zips, of Microsoft's MRPC and of the hub.
+
+What is to be learnt is easy: a sentence is acceptable when it says "the", two are alike when their second halves are.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+
+from mmf_flava.data.glue_tasks import TASKS, GlueTask
+
+WORDS = ["string", "module", "list", "number", "value", "object", "class", "name", "file", "type"]
+HEADERS = {
+    "cola": "source label - sentence",
+    "mnli": "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse "
+    "sentence1 sentence2",
+    "mrpc": "Quality,#1 ID,#2 ID,#1 String,#2 String",
+    "qnli": "index question sentence label",
+    "qqp": "id qid1 qid2 question1 question2 is_duplicate",
+    "rte": "index sentence1 sentence2 label",
+    "sst2": "sentence label",
+    "stsb": "index genre filename year old_index source1 source2 sentence1 sentence2 score",
+}
+
+
+def rows(task: GlueTask, count: int, seed: int) -> list[tuple[list[str], int | float]]:
+    """(texts, class or score) of so many examples."""
+    draw = np.random.default_rng(seed)
+    made = []
+    for n in range(count):
+        first, second = (list(draw.choice(WORDS, 4)) for _ in range(2))
+        target: int | float = n % task.num_labels if task.labels else round(5 * (n % 6) / 5, 3)
+        if len(task.columns) == 1:
+            first[0] = "the" if target else "of"
+        else:
+            second[0] = "same" if (target == 1 if task.labels else target > 2.5) else "other"
+        made.append((['a "' + " ".join(first), " ".join(second) + " é"][: len(task.columns)], target))
+    return made
+
+
+def _fields(task: GlueTask, texts: list[str], said: str, n: int, header: list[str]) -> list[str]:
+    filled = {**dict(zip(task.columns, texts, strict=True)), task.target: said}
+    return [filled.get(name, f"{name.strip('#')}-{n}") for name in header]
+
+
+def write_tsv(folder: Path, name: str, **counts: int) -> Path:
+    """``write_tsv(folder, "rte", train=8, dev=4, test=4)`` writes ``folder/RTE/*.tsv`` and returns ``folder/RTE``."""
+    task = TASKS[name]
+    place = folder / task.folder
+    place.mkdir(parents=True, exist_ok=True)
+    family = name.partition("_")[0]
+    for split, count in counts.items():
+        for number, stem in enumerate(task.stems(split)):
+            header = re.split("," if family == "mrpc" else " ", HEADERS[family])
+            if family == "mnli":
+                header += {"train": ["label1"], "dev": [f"label{n}" for n in range(1, 6)], "test": []}[split]
+                header += ["gold_label"] * (split != "test")
+            elif split == "test":
+                header = ["index", *(h for h in header if h in (*task.columns, "#1 ID", "#2 ID", "genre"))]
+            lines = [] if family == "cola" and split != "test" else ["\t".join(header)]
+            for n, (texts, target) in enumerate(rows(task, count, len(split) + number)):
+                said = task.labels[int(target)] if task.labels else f"{target:.3f}"
+                lines.append("\t".join(_fields(task, texts, said, n, header)))
+            (place / f"{stem}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return place
+
+
+def records(name: str, split: str, count: int) -> list[dict[str, object]]:
+    """As the hub has them; labels of test are -1."""
+    task = TASKS[name]
+    return [
+        {**dict(zip(task.fields, texts, strict=True)), "label": -1 if split == "test" else target, "idx": n}
+        for n, (texts, target) in enumerate(rows(task, count, len(split)))
+    ]
+
+
+def write_jsonl(path: Path, lines: list[dict[str, object]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")

@@ -1,0 +1,150 @@
+"""The builder on a published set, class folders, shards and lists; MMF's own trainer's way of batching."""
+
+import json
+
+import pytest
+import torch
+from mmf.common.batch_collator import BatchCollator
+from mmf.common.registry import registry
+from omegaconf import OmegaConf
+from torchvision import datasets
+
+from mmf_flava.data import image_classification, processors  # noqa: F401 (they register)
+from mmf_flava.data.sampling import evaluation_loader
+from mmf_flava.errors import UserError
+from tests.data.conftest import DATASETS
+from tests.data.image_sets.published import MAKERS, save
+
+NAME = "image_classification"
+
+
+@pytest.fixture
+def load(tmp_path, demo):
+    """``load(split, key=value, ...)`` through the registered builder, on pictures of 24 x 24 pixels."""
+
+    def load(split="test", **section):
+        defaults = OmegaConf.load(DATASETS / f"{NAME}.yaml")
+        own = {
+            "data_dir": str(tmp_path),
+            "processors": {"text_processor": {"params": {"tokenizer": str(demo / "tokenizer")}}},
+        }
+        around = {"model_config": {"flava": {"image_encoder": {"image_size": 24, "patch_size": 6}}}}
+        config = OmegaConf.merge(around, defaults, {"dataset_config": {NAME: {**own, **section}}}).dataset_config[NAME]
+        for key in ("image_processor", "text_processor"):
+            registry.unregister(f"{NAME}_{key}")
+        builder = registry.get_builder_class(NAME)()
+        builder.build_dataset(config, split)
+        return builder.load_dataset(config, split)
+
+    return load
+
+
+def batches(dataset, size=2):
+    return list(evaluation_loader(dataset, size))
+
+
+def test_a_published_set_in_order_each_image_once(tmp_path, load):
+    MAKERS["DTD"](tmp_path)
+    dataset = load(source="DTD", splits={"test": ["train", "val"]})
+    assert dataset.classes == ["banded", "zigzagged"]
+    first, second = batches(dataset, 3)
+    assert {"image_patch_mask", "image_for_codebook", "image_codes"}.isdisjoint(first)
+    assert (first.image.shape, first.image.dtype) == ((3, 3, 24, 24), torch.float32)
+    assert torch.cat([first.targets, second.targets]).tolist() == [1, 0, 1, 0]
+    assert [*first.sample_id, *second.sample_id] == [
+        f"dtd/dtd/images/{name}/{part}.jpg" for part in (1, 2) for name in ("zigzagged", "banded")
+    ]
+    assert dataset.image_processor.pixels(second.image[0]).mean() == pytest.approx(10, abs=2)
+
+
+def test_mmfs_own_collator_takes_the_samples(tmp_path, load):
+    MAKERS["DTD"](tmp_path)
+    dataset = load("train", source="DTD", splits={"train": ["train"]}, augment=True)
+    batch = BatchCollator(dataset.dataset_name, dataset.dataset_type)([dataset[n] for n in range(len(dataset))])
+    assert batch.image.shape == (2, 3, 24, 24)
+    assert sorted(batch.targets.tolist()) == [0, 1]
+    assert (batch.dataset_name, batch.dataset_type) == (NAME, "train")
+
+
+def test_training_samples_are_those_of_evaluation_unless_augmented(tmp_path, load):
+    for number in range(40):
+        save(tmp_path / "train" / f"{number % 4}" / f"{number:02d}.png", number % 4)
+    for name in ("train/0/00.png", "train/0/04.png"):  # not one colour, so that crops differ
+        (tmp_path / name).write_bytes((tmp_path / "train/3/03.png").read_bytes())
+    splits = {"train": ["train"]}
+    plain, augmented = load("train", splits=splits), load("train", splits=splits, augment=True)
+    order = [[dataset[n].sample_id for n in range(40)] for dataset in (plain, augmented)]
+    assert order[0] == sorted(order[0])
+    assert order[1] != order[0]
+    assert sorted(order[1]) == order[0]
+    assert [plain[n + 40].sample_id for n in range(40)] == order[0]
+    assert [augmented[n + 40].sample_id for n in range(40)] != order[1]
+
+
+def test_augmented_samples_are_crops(tmp_path, load):
+    (tmp_path / "train" / "cat").mkdir(parents=True)
+    datasets.FakeData(1, (3, 64, 64))[0][0].save(tmp_path / "train" / "cat" / "1.png")
+    splits = {"train": ["train"]}
+    plain, augmented = load("train", splits=splits), load("train", splits=splits, augment=True)
+    assert plain[0].image.equal(plain[1].image)
+    assert not augmented[0].image.equal(augmented[1].image)
+
+
+def test_folders_shards_and_lists(tmp_path, load, demo):
+    for label, name in enumerate(("cat", "dog")):
+        save(tmp_path / "folder" / name / "1.png", label)
+    (tmp_path / "list.jsonl").write_text(json.dumps({"image": "folder/dog/1.png", "label": 1, "id": "x"}) + "\n")
+    folder = load(splits={"test": ["folder"]})
+    assert folder.classes == ["cat", "dog"]
+    assert batches(folder)[0].targets.tolist() == [0, 1]
+    both = load(splits={"test": ["folder", "list.jsonl"]}, image_dir=str(tmp_path))
+    assert both.classes is None
+    assert [name for batch in batches(both) for name in batch.sample_id] == ["cat/1.png", "dog/1.png", "x"]
+    shards = load(data_dir=str(demo), splits={"test": ["pairs/test"]})
+    assert (len(shards), shards.classes) == (360, None)
+    assert {int(shards[n].targets) for n in range(40)} == set(range(10))
+
+
+def test_a_bad_image_is_replaced_and_named(tmp_path, load):
+    for label, name in enumerate(("cat", "dog")):
+        save(tmp_path / "test" / name / "1.png", label)
+    (tmp_path / "test" / "cat" / "1.png").write_bytes(b"<html>")
+    (batch,) = batches(load(splits={"test": ["test"]}))
+    assert batch.targets.tolist() == [1, 1]
+    assert [entry["sample_id"] for entry in batch.replaced[0]] == ["cat/1.png"]
+
+
+def test_a_missing_set_is_one_sentence(tmp_path, load):
+    with pytest.raises(UserError) as error:
+        load(source="Food101", splits={"test": ["test"]})
+    text = str(error.value)
+    assert text.startswith(f"dataset_config.image_classification.data_dir: Food101 (test) is not in {tmp_path}")
+    assert text.endswith("or set download: true.")
+    with pytest.raises(UserError, match=r"splits\.test: There are no records at"):
+        load(splits={"test": ["none"]})
+    with pytest.raises(UserError, match=r"image_classification\.source: .* Did you mean 'Food101'"):
+        load(source="Food11", splits={"test": ["test"]})
+
+
+def test_splits_that_are_not_listed(tmp_path, load):
+    assert load("val", source="Food101", splits={"test": ["test"]}) is None
+    with pytest.raises(UserError, match=r"splits\.train lists no data"):
+        load("train", source="Food101", splits={"test": ["test"]})
+
+
+def test_download_comes_first(tmp_path, load, monkeypatch):
+    monkeypatch.setattr(datasets.Food101, "_download", lambda self: MAKERS["Food101"](tmp_path))
+    assert load(source="Food101", splits={"test": ["test"]}, download=True)[0].targets == 1
+
+
+def test_parts_with_other_classes_are_refused(tmp_path, load):
+    save(tmp_path / "one" / "cat" / "1.png", 0)
+    save(tmp_path / "two" / "dog" / "1.png", 0)
+    with pytest.raises(UserError, match="different classes"):
+        load(splits={"test": ["one", "two"]})
+
+
+def test_weights_are_refused(tmp_path, load):
+    save(tmp_path / "one" / "cat" / "1.png", 0)
+    with pytest.raises(UserError, match="weights are for pretraining"):
+        load("train", splits={"train": {"one": 1.0}})

@@ -1,0 +1,165 @@
+"""Karpathy's split files: which images and captions a gallery has, and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+from mmf.common.registry import registry
+from omegaconf import OmegaConf
+from PIL import Image
+
+from mmf_flava.data import karpathy, processors  # noqa: F401 (they register)
+from mmf_flava.errors import UserError
+from tests.data.conftest import DATASETS
+
+WORDS = ["zero", "one", "two", "three", "four", "five", "six"]
+
+
+def entry(number, split="test", captions=5, folder="val2014"):
+    """An image in the files' own layout; their captions' ids count on."""
+    sentences = [
+        {"raw": f"{WORDS[n]} of {number} ", "tokens": [], "imgid": number, "sentid": 10 * number + n}
+        for n in range(captions)
+    ]
+    place = {"filepath": folder, "filename": f"{number}.png"} if folder else {"filename": f"{number}.png"}
+    return {**place, "imgid": number, "split": split, "sentids": [], "sentences": sentences}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """``write(entries)`` makes the file and a picture for each of its images."""
+
+    def write(entries, name="dataset_coco.json"):
+        for each in entries:
+            if each.get("filename"):
+                path = tmp_path / each.get("filepath", "") / each["filename"]
+                path.parent.mkdir(exist_ok=True)
+                Image.fromarray(np.full((8, 10, 3), 10 * each["imgid"], np.uint8)).save(path)
+        (tmp_path / name).write_text(json.dumps({"dataset": "coco", "images": entries}))
+
+    return write
+
+
+@pytest.fixture
+def load(demo, tmp_path):
+    """``load(split, **options)`` through the registered builder, with fresh processors."""
+
+    def load(split="test", name="dataset_coco.json", **options):
+        own = {"data_dir": str(tmp_path), "splits": {"val": [name], "test": [name]}, **options}
+        own["processors"] = {"text_processor": {"params": {"tokenizer": str(demo / "tokenizer")}}}
+        encoder = {"image_size": 8, "patch_size": 4}
+        config = OmegaConf.merge(
+            {"env": {"data_dir": str(tmp_path)}, "model_config": {"flava": {"image_encoder": encoder}}},
+            OmegaConf.load(DATASETS / "karpathy.yaml"),
+            {"dataset_config": {"karpathy": own}},
+        ).dataset_config.karpathy
+        for key in ("image_processor", "text_processor"):
+            registry.unregister(f"karpathy_{key}")
+        builder = registry.get_builder_class("karpathy")()
+        builder.build_dataset(config, split)
+        return builder.load_dataset(config, split)
+
+    return load
+
+
+def test_a_split_in_the_order_of_the_file(write, load):
+    write([entry(3), entry(1, "train"), entry(2, captions=7), entry(4, "restval"), entry(5, "val"), entry(6)])
+    data = load()
+    batch = data.collate([data[n] for n in range(len(data))])
+    assert batch["sample_id"] == ["val2014/3.png", "val2014/2.png", "val2014/6.png"]
+    assert batch["captions"][1] == ["zero of 2", "one of 2", "two of 2", "three of 2", "four of 2"]  # of seven
+    assert batch["image"].shape == (3, 3, 8, 8)
+    assert batch["image"][:, 0, 0, 0].argsort().tolist() == [1, 0, 2]  # grey by number
+    assert set(batch) == {"image", "captions", "sample_id", "dataset_name", "dataset_type"}
+    assert [data["sample_id"] for data in map(load("val").__getitem__, range(1))] == ["val2014/5.png"]
+
+
+def test_flickrs_file_has_no_folders_and_all_captions_can_be_had(write, load, tmp_path):
+    write([entry(1, folder=None, captions=6), entry(2, folder=None, captions=1)], "dataset_flickr30k.json")
+    (tmp_path / "images").mkdir()
+    for n in (1, 2):
+        (tmp_path / f"{n}.png").rename(tmp_path / "images" / f"{n}.png")
+    data = load(name="dataset_flickr30k.json", image_dir="images", captions_per_image=None)
+    assert [len(data[n]["captions"]) for n in range(2)] == [6, 1]
+    assert data[0]["sample_id"] == "1.png"
+
+
+def test_other_captions_or_images_have_another_fingerprint(write, load):
+    write([entry(1), entry(2)])
+    first = load().fingerprint()
+    assert load().fingerprint() == first != load(captions_per_image=4).fingerprint()
+    write([entry(1), entry(3)])
+    assert load().fingerprint() != first
+
+
+def changed(number, **changes):
+    return {**entry(number), **changes}
+
+
+OTHER = [{"raw": "one of another", "imgid": 77, "sentid": 99}]
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ([entry(1), changed(2, imgid=1, sentences=[{"raw": "x"}])], r"1 entries are there twice by their imgid: 1;"),
+        ([entry(1), changed(2, filename="1.png")], r"are there twice by their filename: val2014/1\.png;"),
+        ([entry(1), changed(2, sentences=[{"raw": "x", "sentid": 10}])], r"are there twice by their sentid: 10;"),
+        ([entry(1), changed(2, sentences=OTHER)], r"unknown image: 2\.png \(imgid 2\) has one of 77;"),
+        (
+            [changed(n, sentences=[]) for n in range(5)],
+            r"5 entries cannot be used.*: entry 0 \(0\.png\), .*2.*, \.\.\.;",
+        ),
+        ([changed(1, filename=None)], r"1 entries cannot be used"),
+        ([changed(1, sentences=[{"raw": " "}])], r"1 entries cannot be used"),
+        ([entry(1, "train"), entry(2, "restval")], r"no images of split 'test', it has restval, train\."),
+    ],
+)
+def test_entries_that_cannot_be_used_are_named(write, load, entries, words):
+    write(entries)
+    with pytest.raises(UserError, match=words):
+        load()
+
+
+def test_missing_images_are_named_with_where_they_can_be_had(write, load, tmp_path):
+    write([entry(n) for n in range(6)])
+    for n in range(1, 6):
+        (tmp_path / "val2014" / f"{n}.png").unlink()
+    words = (
+        r"5 of the 6 images of split 'test' are not in .*: val2014/1\.png, val2014/2\.png, val2014/3\.png, \.\.\.; COCO"
+    )
+    with pytest.raises(UserError, match=words):
+        load()
+    with pytest.raises(UserError, match=r"nowhere, which does not exist; .*image_dir"):
+        load(image_dir="nowhere")
+
+
+def test_a_missing_file_is_named_with_where_it_can_be_had(load, tmp_path):
+    with pytest.raises(UserError, match=r"dataset_coco\.json cannot be read .*caption_datasets\.zip"):
+        load()
+    (tmp_path / "dataset_coco.json").write_text("<html>")
+    with pytest.raises(UserError, match="is not JSON"):
+        load()
+    (tmp_path / "dataset_coco.json").write_text('{"annotations": []}')
+    with pytest.raises(UserError, match="no split file of Karpathy's"):
+        load()
+
+
+def test_a_picture_that_cannot_be_decoded_stops_the_evaluation(write, load, tmp_path):
+    write([entry(1), entry(2)])
+    (tmp_path / "val2014" / "2.png").write_bytes(b"<html>not found</html>")
+    data = load()
+    assert data[0]["sample_id"] == "val2014/1.png"
+    with pytest.raises(UserError, match=r"val2014/2\.png: not an image .* gallery must be whole"):
+        data[1]
+
+
+def test_training_and_several_files_are_refused(write, load, tmp_path):
+    write([entry(1)])
+    with pytest.raises(UserError, match="for evaluation"):
+        load("train")
+    with pytest.raises(UserError, match=r"splits\.test names 2 files"):
+        load(splits={"val": None, "test": ["dataset_coco.json", "other.json"]})
+    assert load("val", splits={"val": None, "test": None}) is None
+    with pytest.raises(UserError, match="captions_per_image is 0"):
+        load(captions_per_image=0)

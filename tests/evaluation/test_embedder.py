@@ -1,0 +1,102 @@
+"""Vectors of photos and texts are those of Hugging Face's model with the same weights."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch.nn.functional import normalize
+from transformers import FlavaForPreTraining, FlavaProcessor
+
+from mmf_flava import Embedder, UserError
+from mmf_flava.convert import convert
+from mmf_flava.data.tokenizer import wordpiece
+from tests.parity.batches import randomise
+from tests.parity.test_hugging_face import small_config
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{n}" for n in range(36))]
+TEXTS = ["word1 word2 word3", "word4", "word5 word6"]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A folder as Hugging Face has it, with tokenizer and image processor."""
+    torch.manual_seed(0)
+    model = FlavaForPreTraining(small_config())
+    randomise(model)
+    folder = tmp_path_factory.mktemp("source")
+    model.save_pretrained(folder / "bare")
+    wordpiece(WORDS).save(str(folder / "bare" / "tokenizer.json"))
+    convert(folder / "bare", folder / "hf", "hf")
+    assert load_file(folder / "hf" / "model.safetensors")
+    return folder / "hf"
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Three pictures of the model's own size, so that no resizing filter comes between."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def theirs(weights, photos):
+    """Hugging Face's logits (images, texts), vectors and multimodal [CLS]."""
+    pictures = [Image.open(photos / f"{number}.png") for number in range(3)]
+    inputs = FlavaProcessor.from_pretrained(weights)(images=pictures, text=TEXTS, return_tensors="pt", padding=True)
+    core = FlavaForPreTraining.from_pretrained(weights).eval().flava
+    with torch.no_grad():
+        output = core(
+            input_ids=inputs.input_ids,
+            attention_mask=inputs.attention_mask,
+            pixel_values=inputs.pixel_values,
+            skip_multimodal_encoder=False,
+        )
+        image = normalize(core.image_projection(output.image_embeddings[:, 0]), dim=-1)
+        text = normalize(core.text_projection(output.text_embeddings[:, 0]), dim=-1)
+    return image.numpy(), text.numpy(), output.multimodal_embeddings[:, 0].numpy()
+
+
+def test_vectors_are_those_of_hugging_face(weights, photos, theirs):
+    embedder = Embedder(weights, batch_size=2)
+    paths = [photos / f"{number}.png" for number in range(3)]
+    ours = embedder.images(paths), embedder.texts(TEXTS), embedder.pairs(paths, TEXTS)
+    for found, expected in zip(ours, theirs, strict=True):
+        assert np.abs(found - expected).max() < 1e-5
+    # what zero-shot classification takes the best of
+    assert np.abs(100 * ours[0] @ ours[1].T - 100 * theirs[0] @ theirs[1].T).max() < 1e-3
+
+
+def test_pictures_may_be_paths_or_pixels(weights, photos):
+    embedder = Embedder(weights)
+    picture = Image.open(photos / "0.png")
+    rows = embedder.images([photos / "0.png", str(photos / "0.png"), picture, np.asarray(picture)])
+    assert np.ptp(rows, axis=0).max() < 1e-6
+
+
+def test_what_is_no_picture_is_named(weights, tmp_path):
+    (tmp_path / "note.jpg").write_text("not a picture")
+    with pytest.raises(UserError, match=r"note\.jpg: not an image"):
+        Embedder(weights).images([tmp_path / "note.jpg"])
+    with pytest.raises(UserError, match=r"none\.jpg cannot be read"):
+        Embedder(weights).images([tmp_path / "none.jpg"])
+
+
+def test_a_larger_vocabulary_is_refused(weights, tmp_path):
+    wordpiece([*WORDS, *(f"more{n}" for n in range(100))]).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(UserError, match=r"has 141 words, the weights know \d+"):
+        Embedder(weights, tokenizer=tmp_path).texts(["word1"])
+
+
+def test_photos_need_no_tokenizer(weights, photos, tmp_path):
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("model.safetensors", "config.json"):
+        (bare / name).write_bytes((weights / name).read_bytes())
+    assert json.loads((bare / "config.json").read_text())
+    assert Embedder(bare, tokenizer="/nowhere").images([photos / "0.png"]).shape == (1, 24)
