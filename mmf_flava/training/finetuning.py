@@ -14,6 +14,7 @@ from mmf_flava import __version__
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.schema import check_keys, one_of
 from mmf_flava.errors import UserError
+from mmf_flava.evaluation.split_metrics import SplitMetrics
 from mmf_flava.report import write_report
 from mmf_flava.report.values import read_json_lines
 from mmf_flava.training.results import Results
@@ -43,6 +44,11 @@ class FlavaFinetune(BaseTrainer):
         self.last_time, self.last_update = time.perf_counter(), self.num_updates
         written = read_json_lines(self.results.folder / "metrics.jsonl")
         self.began = self.last_time - max((float(line.get("time", 0)) for line in written), default=0.0)
+
+    def load_metrics(self) -> None:
+        """Metrics of whole splits, whatever the number of processes."""
+        sizes = {split: len(getattr(self, f"{split}_dataset").datasets[0]) for split in ("val", "test")}
+        self.metrics = SplitMetrics(self.config.evaluation.get("metrics", []), sizes)
 
     def _forward_pass(self, batch: Any) -> Any:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
