@@ -119,6 +119,18 @@ def test_the_model_has_to_have_as_many_labels(tmp_path, load):
         load("mnli")
 
 
+def test_texts_have_to_fit_the_positions(tmp_path, load):
+    write_tsv(tmp_path, "rte", train=3)
+    model = {"num_labels": 2, "text_encoder": {"max_length": 32}}
+    recipe = {"model": "flava_classification", "model_config": {"flava_classification": model}}
+    registry.register("config", OmegaConf.create(recipe))
+    assert len(load("rte", max_length=32)) == 3
+    with pytest.raises(
+        UserError, match=r"params.max_length is 33, but .*text_encoder.max_length.* set the first to 32"
+    ):
+        load("rte", max_length=33)
+
+
 def answers(dataset, scores):
     """The report of MMF's prediction over these samples, in two batches."""
     rows = []
