@@ -104,6 +104,13 @@ def test_snli_ve(finetune, tmp_path):
     assert json.loads((folder / "summary.json").read_text())["precision"] == "bf16"
 
 
+def test_labelled_images(finetune, demo_data, tmp_path):
+    options = ("training.max_updates=4", "training.evaluation_interval=2", f"env.data_dir={demo_data}")
+    final = evaluation(finetune("demo_imagenet", tmp_path, *options))
+    assert final["task"] is None
+    assert final["metrics"].keys() == {"accuracy"} and final["losses"]["cross_entropy"] > 0
+
+
 def test_a_resumed_run_goes_on(finetune, tmp_path):
     short = ("training.evaluation_interval=2", "training.checkpoint_interval=2", "training.log_interval=1")
     finetune("demo_hateful_memes", tmp_path, *short, "training.max_updates=4", "scheduler.params.num_training_steps=6")
@@ -132,16 +139,22 @@ def test_early_stopping(finetune, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def pretrained(tmp_path_factory):
+def demo_data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    build_demo(folder / "flava_demo", progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pretrained(demo_data, tmp_path_factory):
     """The folder of a pretraining run of one update, with the demo's model and data."""
-    data, folder = tmp_path_factory.mktemp("demo"), tmp_path_factory.mktemp("pretrained")
-    build_demo(data / "flava_demo", progress=False)
+    folder = tmp_path_factory.mktemp("pretrained")
     for processor in ("pmd_image_processor", "pmd_text_processor"):
         registry.unregister(processor)
     mmf_run(
         [
             f"config={recipe('pretrain/demo_clip')}",
-            f"env.data_dir={data}",
+            f"env.data_dir={demo_data}",
             f"env.save_dir={folder}",
             "training.max_updates=1",
             "training.num_threads=1",
