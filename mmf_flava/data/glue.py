@@ -12,6 +12,7 @@ from mmf.common.registry import registry
 from mmf.common.sample import Sample
 from mmf.datasets.base_dataset import BaseDataset
 from mmf.datasets.base_dataset_builder import BaseDatasetBuilder
+from omegaconf import OmegaConf
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.recipes import recipe
@@ -107,7 +108,7 @@ class GlueBuilder(BaseDatasetBuilder):
             raise UserError(
                 f"dataset_config.glue.splits.{dataset_type} is {split!r}; it is one of GLUE's {', '.join(SPLITS)}."
             )
-        _check_labels(task)
+        _check_model(task, config)
         examples = read_glue(Path(config.data_dir).expanduser(), task, split, config.max_bad_share)
         if any(example.target is None for example in examples):
             _check_unlabelled(task, dataset_type)
@@ -123,15 +124,22 @@ def _task(said: Any) -> GlueTask:
     return TASKS[said]
 
 
-def _check_labels(task: GlueTask) -> None:
-    """The recipe's model has as many outputs as the task has classes."""
+def _check_model(task: GlueTask, section: Any) -> None:
+    """The recipe's model has as many outputs as the task has classes, and positions for the longest texts."""
     config = registry.get("config", default=None, no_warning=True) or {}
     name = config.get("model")
-    outputs = ((config.get("model_config") or {}).get(name) or {}).get("num_labels")
-    if outputs is not None and outputs != task.num_labels:
+    model = (config.get("model_config") or {}).get(name) or {}
+    if (outputs := model.get("num_labels")) is not None and outputs != task.num_labels:
         raise UserError(
             f"model_config.{name}.num_labels is {outputs}, but {task.folder} has "
             f"{', '.join(task.labels) or 'a score'} to predict: set it to {task.num_labels}."
+        )
+    positions = (model.get("text_encoder") or {}).get("max_length")
+    longest = OmegaConf.select(section, "processors.text_processor.params.max_length")
+    if positions is not None and longest is not None and longest > positions:
+        raise UserError(
+            f"dataset_config.glue.processors.text_processor.params.max_length is {longest}, but "
+            f"model_config.{name}.text_encoder.max_length, its positions, is {positions}: set the first to {positions}."
         )
 
 

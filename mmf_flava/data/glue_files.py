@@ -116,7 +116,7 @@ def _few(faults: list[str]) -> str:
 
 def _lines(path: Path, task: GlueTask, split: str) -> Lines:
     if path.suffix == ".parquet":
-        return _records(path, task, split, enumerate(read_parquet(path), start=1))
+        return _records(path, task, split, enumerate(_parquet(path), start=1))
     if path.suffix == ".jsonl":
         return _records(path, task, split, _json_lines(path))
     return _tab_separated(path, task, split)
@@ -179,6 +179,15 @@ def _from_fields(
 
 
 # ---------------------------------------------------------------------- JSONL and parquet
+
+
+def _parquet(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        yield from read_parquet(path)
+    except UserError:  # pyarrow is missing
+        raise
+    except (ValueError, OSError) as error:  # pyarrow's own errors are of these kinds
+        raise UserError(f"{path} cannot be read as parquet ({error}): download it again.") from error
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:

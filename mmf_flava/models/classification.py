@@ -59,7 +59,8 @@ class FlavaClassification(BaseModel):
         )
         self.classifier.apply(partial(initialise, std=settings.initializer_range))
         if settings.pretrained is not None:
-            load_weights(self, settings.pretrained, allow_missing=["classifier.*"])
+            # the head of another task, where the source has one, is not taken
+            load_weights(self, settings.pretrained, allow_missing=["classifier.*"], allow_extra=["classifier.*"])
         if settings.image_encoder.pretrained is not None:
             load_image_encoder(self.flava.image_encoder, settings.image_encoder.pretrained)
         if settings.text_encoder.pretrained is not None:

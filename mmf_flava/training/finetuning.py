@@ -14,7 +14,9 @@ from mmf_flava import __version__
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.schema import check_keys, one_of
 from mmf_flava.errors import UserError
+from mmf_flava.evaluation.split_metrics import SplitMetrics
 from mmf_flava.report import write_report
+from mmf_flava.report.values import read_json_lines
 from mmf_flava.training.results import Results
 
 
@@ -37,9 +39,16 @@ class FlavaFinetune(BaseTrainer):
         super().load()
         self.trained = self.num_updates  # which MMF sets back to the best one at the end
         self.results = Results(Path(mmf_api.save_dir()))
-        self.began, self.last_time, self.last_update = time.perf_counter(), time.perf_counter(), self.num_updates
         if is_master() and "train" in self.run_type and not self.config.checkpoint.resume:
             self.results.set_aside()
+        self.last_time, self.last_update = time.perf_counter(), self.num_updates
+        written = read_json_lines(self.results.folder / "metrics.jsonl")
+        self.began = self.last_time - max((float(line.get("time", 0)) for line in written), default=0.0)
+
+    def load_metrics(self) -> None:
+        """Metrics of whole splits, whatever the number of processes."""
+        sizes = {split: len(getattr(self, f"{split}_dataset").datasets[0]) for split in ("val", "test")}
+        self.metrics = SplitMetrics(self.config.evaluation.get("metrics", []), sizes)
 
     def _forward_pass(self, batch: Any) -> Any:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
@@ -53,18 +62,18 @@ class FlavaFinetune(BaseTrainer):
     def _summarize_report(self, meter: Any, should_print: bool = True, extra: dict[str, Any] | None = None) -> None:
         super()._summarize_report(meter, should_print, extra)
         if is_master() and should_print and extra is not None:  # there is none at the end, see _inference_run
-            self._write_line(meter)
+            self._write_line(meter, extra["num_updates"])
 
-    def _write_line(self, meter: Any) -> None:
-        """Appends what was just logged to ``metrics.jsonl``."""
+    def _write_line(self, meter: Any, update: int) -> None:
+        """Appends what was just logged to ``metrics.jsonl``; early stopping has set ``num_updates`` back by then."""
         (split,) = {key.partition("/")[0] for key in meter.meters}
         now = time.perf_counter()
-        line: dict[str, Any] = {"update": self.num_updates, "split": split, "time": round(now - self.began, 2)}
+        line: dict[str, Any] = {"update": update, "split": split, "time": round(now - self.began, 2)}
         if split == "train":
             line["lr"] = self.optimizer.param_groups[0]["lr"]
-            samples = (self.num_updates - self.last_update) * self.config.training.batch_size
+            samples = (update - self.last_update) * self.config.training.batch_size
             line["samples_per_second"] = round(samples / (now - self.last_time), 1)
-            self.last_update = self.num_updates
+            self.last_update = update
         line |= self._figures(meter, latest=split == "train")
         if split == "train":
             self.results.note_losses(line["losses"])

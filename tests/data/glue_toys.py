@@ -12,6 +12,7 @@ import numpy as np
 from mmf_flava.data.glue_tasks import TASKS, GlueTask
 
 WORDS = ["string", "module", "list", "number", "value", "object", "class", "name", "file", "type"]
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 HEADERS = {
     "cola": "source label - sentence",
     "mnli": "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse "
@@ -79,3 +80,11 @@ def records(name: str, split: str, count: int) -> list[dict[str, object]]:
 def write_jsonl(path: Path, lines: list[dict[str, object]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def write_vocabulary(folder: Path) -> Path:
+    """A WordPiece vocabulary of the toys' words."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokens = [*SPECIAL, *WORDS, '"', "a", "e", "the", "of", "same", "other"]
+    (folder / "vocab.txt").write_text("\n".join(tokens), encoding="utf-8")
+    return folder

@@ -13,18 +13,13 @@ from mmf_flava.data import glue, unmasked  # noqa: F401  registers the processor
 from mmf_flava.data.tokenizer import load_tokenizer
 from mmf_flava.errors import UserError
 from tests.data.conftest import DATASETS
-from tests.data.glue_toys import WORDS, rows, write_tsv
+from tests.data.glue_toys import rows, write_tsv, write_vocabulary
 
 
 @pytest.fixture
 def words(tmp_path):
-    """A tokenizer of the toys' words."""
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    (tmp_path / "words").mkdir()
-    (tmp_path / "words/vocab.txt").write_text(
-        "\n".join([*special, *WORDS, '"', "a", "e", "the", "of", "same", "other"])
-    )
-    return tmp_path / "words"
+    """The folder of a tokenizer of the toys' words."""
+    return write_vocabulary(tmp_path / "words")
 
 
 @pytest.fixture
@@ -122,6 +117,18 @@ def test_the_model_has_to_have_as_many_labels(tmp_path, load):
     registry.register("config", OmegaConf.create(recipe))
     with pytest.raises(UserError, match=r"num_labels is 2, but MNLI has entailment, neutral, contradiction .*to 3"):
         load("mnli")
+
+
+def test_texts_have_to_fit_the_positions(tmp_path, load):
+    write_tsv(tmp_path, "rte", train=3)
+    model = {"num_labels": 2, "text_encoder": {"max_length": 32}}
+    recipe = {"model": "flava_classification", "model_config": {"flava_classification": model}}
+    registry.register("config", OmegaConf.create(recipe))
+    assert len(load("rte", max_length=32)) == 3
+    with pytest.raises(
+        UserError, match=r"params.max_length is 33, but .*text_encoder.max_length.* set the first to 32"
+    ):
+        load("rte", max_length=33)
 
 
 def answers(dataset, scores):

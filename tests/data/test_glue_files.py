@@ -90,6 +90,13 @@ def test_parquet_of_the_hub_in_several_files(tmp_path):
     assert read(tmp_path, "stsb", "dev") == expected("stsb", 5, 3)
 
 
+def test_a_damaged_parquet_file_is_named(tmp_path):
+    pytest.importorskip("pyarrow")
+    (tmp_path / "train-00000-of-00001.parquet").write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(UserError, match=r"train-00000-of-00001.parquet cannot be read as parquet"):
+        read(tmp_path, "rte", "train")
+
+
 @pytest.mark.parametrize(
     ("name", "line", "reason"),
     [

@@ -2,15 +2,18 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
+import yaml
 
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.table.__main__ import main
 from mmf_flava.evaluation.table.layout import csv_text, json_text, markdown, render, table
 from mmf_flava.evaluation.table.paper import rows
-from mmf_flava.evaluation.table.results import Column, columns
+from mmf_flava.evaluation.table.results import Column, columns, task_name
 
+RECIPES = Path(__file__).parents[3] / "projects/flava/configs"
 RECALL = {"image_to_text_r1": 0.1, "image_to_text_r5": 0.2, "text_to_image_r1": 0.3, "text_to_image_r5": 0.4}
 
 
@@ -98,6 +101,16 @@ def test_two_runs_of_a_row_are_refused_or_stand_side_by_side(run):
     text = lines(csv_text(table(columns([str(first), f"large={second}"]))))
     assert (text["RTE"]["ours"], text["RTE"]["large"], text["RTE"]["FLAVA"]) == ("50.00", "60.00", "57.76")
     assert len(columns([str(first), str(first)])) == 1
+
+
+def test_the_recipes_tasks_are_rows():
+    said = {}
+    for path in RECIPES.rglob("*.yaml"):
+        task = (yaml.safe_load(path.read_text()).get("evaluation") or {}).get("task")
+        if task is not None and "$" not in task and not path.name.startswith("demo_"):
+            said[path] = task
+    assert len(said) > 20
+    assert {path: task_name(task, path) for path, task in said.items()} == said
 
 
 def test_a_folder_may_have_an_equals_sign(run):

@@ -1,0 +1,47 @@
+"""rc10's own datasets, mended: pictures where the recipe asks for them."""
+
+import pytest
+import torch
+from mmf.datasets.builders.visual_entailment.dataset import VisualEntailmentDataset
+from mmf.datasets.builders.vqa2.dataset import VQA2Dataset
+from omegaconf import OmegaConf
+
+
+class Pictures:
+    """Stands for MMF's image database."""
+
+    transform = None
+
+    def __getitem__(self, index):
+        return {"images": [self.transform(index)]}
+
+
+ROWS = [
+    {"question_str": "what", "question_tokens": ["what"], "question_id": 7, "image_id": 1}
+    | {"sentence2": "a dog", "gold_label": "neutral", "Flikr30kID": "1.jpg"}
+]
+
+
+def dataset(kind, use_images, processors):
+    made = object.__new__(kind)
+    made.config = OmegaConf.create({"data_dir": ".", "processors": {}})
+    made._dataset_name, made._dataset_type = "toy", "train"
+    made.annotation_db, made.image_db = ROWS, Pictures()
+    made._use_images, made._use_features, made._should_fast_read = use_images, False, False
+    made.use_ocr = made.use_ocr_info = False
+    made.text_processor = lambda item: {"text": item["text"]}
+    vars(made).update(processors)
+    made.init_processors()
+    return made
+
+
+@pytest.mark.parametrize("kind", [VQA2Dataset, VisualEntailmentDataset])
+def test_use_images_brings_images(kind):
+    processors = {"image_processor": lambda index: torch.full((3, 2, 2), index + 5.0)}
+    assert dataset(kind, True, processors)[0].image.equal(torch.full((3, 2, 2), 5.0))
+    assert "image" not in dataset(kind, False, processors)[0]
+
+
+@pytest.mark.parametrize("kind", [VQA2Dataset, VisualEntailmentDataset])
+def test_a_recipe_without_an_image_processor_works_as_before(kind):
+    assert "image" not in dataset(kind, True, {})[0]

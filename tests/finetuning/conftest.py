@@ -1,0 +1,50 @@
+"""Toy data sets in MMF's layout, and recipes run on them in this process as ``mmf_run`` and ``mmf_predict`` would."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from mmf.common.registry import registry
+from mmf_cli.run import run as mmf_run
+
+from mmf_flava.config.recipes import recipe
+from tests.finetuning import toys
+
+DATASETS = ("hateful_memes", "visual_entailment", "vqa2", "image_classification")
+Finetune = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def toy_data(tmp_path_factory) -> Path:
+    """``env.data_dir`` with all toys."""
+    folder = tmp_path_factory.mktemp("toys")
+    toys.write_tokenizer(folder / "flava_demo" / "tokenizer")
+    toys.write_hateful_memes(folder, {"train": 256, "dev": 64, "test": 6})
+    toys.write_visual_entailment(folder, {"train": 96, "dev": 30, "test": 6})
+    toys.write_vqa2(folder, {"train2014": 256, "val2014": 64, "test2015": 6})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finetune(toy_data) -> Finetune:
+    """``finetune("demo_vqa2", folder, "training.max_updates=4", ...)`` runs a twin in ``folder``."""
+
+    def finetune(name: str, folder: Path, *options: str, predict: bool = False) -> Path:
+        for dataset in DATASETS:
+            for processor in ("image_processor", "text_processor", "answer_processor"):
+                registry.unregister(f"{dataset}_{processor}")  # MMF keeps the first ones that a process ever built
+        arguments = [
+            f"config={recipe(f'finetune/{name}')}", f"env.data_dir={toy_data}", f"env.save_dir={folder}", *options,
+        ]  # fmt: skip
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            if predict:
+                arguments.append("evaluation.predict=true")
+            mmf_run(arguments, predict=predict)
+        finally:
+            torch.set_num_threads(threads)
+        return folder
+
+    return finetune

@@ -1,0 +1,213 @@
+"""Finetuning on MMF's own datasets by MMF's own trainer, from the recipe to the figures and the submission file."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mmf.common.registry import registry
+from mmf_cli.run import run as mmf_run
+
+from mmf_flava.config.recipes import recipe
+from mmf_flava.data.build.demo import build_demo
+from mmf_flava.errors import UserError
+from mmf_flava.models.pretrained import load_pretrained
+from mmf_flava.report import write_report
+
+# the twin shows pictures larger than the pretrained ones; learning takes twice as long on them
+SMALL = "model_config.flava_classification.image_encoder.image_size=24"
+
+
+def lines(folder: Path, split: str) -> list[dict]:
+    written = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in written if line["split"] == split]
+
+
+def evaluation(folder: Path) -> dict:
+    return json.loads((folder / "evaluation.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def memes(finetune, tmp_path_factory):
+    return finetune("demo_hateful_memes", tmp_path_factory.mktemp("memes"), "training.max_updates=40")
+
+
+@pytest.fixture(scope="module")
+def vqa(finetune, tmp_path_factory):
+    return finetune("demo_vqa2", tmp_path_factory.mktemp("vqa"), "training.max_updates=40", SMALL)
+
+
+def test_memes_are_learnt_from_picture_and_words_together(memes):
+    assert [line["update"] for line in lines(memes, "train")] == [10, 20, 30, 40]
+    assert [line["update"] for line in lines(memes, "val")] == [20, 40]
+    final = evaluation(memes)
+    assert (final["task"], final["split"]) == ("hateful_memes", "val")
+    assert final["metrics"].keys() == {"roc_auc", "accuracy"}
+    assert final["losses"].keys() == {"cross_entropy"}
+    assert final["metrics"]["accuracy"] > 0.8  # by picture or words alone 0.5
+    assert final["updates"] == max(lines(memes, "val"), key=lambda line: line["metrics"]["roc_auc"])["update"]
+
+
+def test_vqa_answers_are_learnt(vqa):
+    final = evaluation(vqa)
+    assert final["task"] == "vqav2"
+    assert final["metrics"]["vqa_accuracy"] > 0.6  # without the picture 0.42
+
+
+def test_the_trainer_stops_at_max_updates(memes):
+    summary = json.loads((memes / "summary.json").read_text())
+    assert (summary["updates"], summary["samples"]) == (40, 40 * 32)
+    assert torch.load(memes / "current.ckpt", weights_only=True)["num_updates"] == 40
+
+
+def test_the_report_can_be_read(memes):
+    page = Path(write_report([memes])).read_text()
+    assert "flava_classification" in page and "cross_entropy" in page
+
+
+def test_the_submission_of_hateful_memes(memes, finetune, toy_data, monkeypatch, tmp_path):
+    monkeypatch.setenv("MMF_REPORT_DIR", str(tmp_path))
+    options = ("run_type=test", "checkpoint.resume=true", "checkpoint.resume_best=true")
+    finetune("demo_hateful_memes", memes, *options, predict=True)
+    (file,) = tmp_path.glob("hateful_memes_*.csv")
+    rows = list(csv.DictReader(file.open()))
+    annotations = toy_data / "datasets/hateful_memes/defaults/annotations/test.jsonl"
+    truth = {row["id"]: row["label"] for row in map(json.loads, annotations.read_text().splitlines())}
+    assert [list(row) for row in rows] == [["id", "proba", "label"]] * 6
+    assert {int(row["id"]): int(row["label"]) for row in rows} == truth
+    assert all((float(row["proba"]) > 0.5) == (row["label"] == "1") for row in rows)
+
+
+def test_the_submission_of_vqa(vqa, finetune, monkeypatch, tmp_path):
+    monkeypatch.setenv("MMF_REPORT_DIR", str(tmp_path))
+    finetune("demo_vqa2", vqa, "run_type=test", "checkpoint.resume=true", SMALL, predict=True)
+    (file,) = tmp_path.glob("vqa2_*.json")
+    answers = json.loads(file.read_text())
+    assert [row["question_id"] for row in answers] == [33210 + 10 * n for n in range(6)]
+    colours, places = {"red", "blue", "green"}, {"left", "right"}
+    assert all(row["answer"] in (places if n % 2 else colours) for n, row in enumerate(answers))
+
+
+def test_a_split_without_answers_is_left_to_mmf_predict(vqa, finetune):
+    before = evaluation(vqa)
+    finetune("demo_vqa2", vqa, "run_type=test", "checkpoint.resume=true", SMALL)
+    assert evaluation(vqa) == before
+    assert "The test split has no labels" in (vqa / "train.log").read_text()
+
+
+def test_snli_ve(finetune, tmp_path):
+    folder = finetune("demo_snli_ve", tmp_path, "training.max_updates=10", "training.precision=bf16")
+    final = evaluation(folder)
+    assert (final["task"], final["updates"]) == ("snli_ve", 10)
+    assert final["metrics"].keys() == {"accuracy", "macro_f1"}
+    assert json.loads((folder / "summary.json").read_text())["precision"] == "bf16"
+
+
+def test_labelled_images(finetune, demo_data, tmp_path):
+    options = ("training.max_updates=4", "training.evaluation_interval=2", f"env.data_dir={demo_data}")
+    final = evaluation(finetune("demo_imagenet", tmp_path, *options))
+    assert final["task"] is None
+    assert final["metrics"].keys() == {"accuracy"} and final["losses"]["cross_entropy"] > 0
+
+
+def test_a_resumed_run_goes_on(finetune, tmp_path):
+    short = ("training.evaluation_interval=2", "training.checkpoint_interval=2", "training.log_interval=1")
+    finetune("demo_hateful_memes", tmp_path, *short, "training.max_updates=4", "scheduler.params.num_training_steps=6")
+    finetune("demo_hateful_memes", tmp_path, *short, "training.max_updates=6", "checkpoint.resume=true")
+    train = lines(tmp_path, "train")
+    assert [line["update"] for line in train] == [1, 2, 3, 4, 5, 6]
+    assert [line["time"] for line in train] == sorted(line["time"] for line in train)
+    whole = finetune("demo_hateful_memes", tmp_path / "whole", *short, "training.max_updates=6")
+    assert [line["lr"] for line in train] == pytest.approx([line["lr"] for line in lines(whole, "train")])
+    state = torch.load(tmp_path / "current.ckpt", weights_only=True)["optimizer"]["state"]
+    assert {int(entry["step"]) for entry in state.values()} == {6}
+
+
+def test_a_run_that_starts_anew_sets_the_old_figures_aside(finetune, tmp_path):
+    for _ in range(2):
+        finetune("demo_hateful_memes", tmp_path, "training.max_updates=1")
+    assert (tmp_path / "previous" / "1" / "evaluation.json").is_file()
+
+
+def test_early_stopping(finetune, tmp_path):
+    options = ("optimizer.params.lr=0.0", "training.evaluation_interval=2", "training.max_updates=40")
+    stop = ("training.early_stop.enabled=true", "training.early_stop.patience=5")
+    finetune("demo_hateful_memes", tmp_path, *options, *stop)
+    assert [line["update"] for line in lines(tmp_path, "val")] == [2, 4, 6, 8]
+    assert evaluation(tmp_path)["updates"] == 2
+
+
+@pytest.fixture(scope="module")
+def demo_data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    build_demo(folder / "flava_demo", progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pretrained(demo_data, tmp_path_factory):
+    """The folder of a pretraining run of one update, with the demo's model and data."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    for processor in ("pmd_image_processor", "pmd_text_processor"):
+        registry.unregister(processor)
+    mmf_run(
+        [
+            f"config={recipe('pretrain/demo_clip')}",
+            f"env.data_dir={demo_data}",
+            f"env.save_dir={folder}",
+            "training.max_updates=1",
+            "training.num_threads=1",
+            "dataset_config.pmd.splits.test=['pairs/val']",
+        ]
+    )
+    return folder
+
+
+STILL = ("training.max_updates=1", "optimizer.params.lr=0.0")
+
+
+def test_from_a_pretraining_run(finetune, pretrained, tmp_path):
+    """At a learning rate of 0 the core stays as it was pretrained, its positions interpolated to larger pictures."""
+    finetune("demo_vqa2", tmp_path, *STILL, f"model_config.flava_classification.pretrained={pretrained}")
+    before = load_pretrained(pretrained).state_dict()
+    after = torch.load(tmp_path / "best.ckpt", weights_only=True)["model"]
+    positions = "image_encoder.pos_embed"
+    assert (before[positions].shape[1], after[f"flava.{positions}"].shape[1]) == (1 + 16, 1 + 36)
+    assert [name for name in before if name != positions and not before[name].equal(after[f"flava.{name}"])] == []
+
+
+def test_from_a_finetuning_run(finetune, memes, tmp_path):
+    """The core is taken, the head of the other task is not."""
+    start = f"model_config.flava_classification.pretrained={memes / 'best.ckpt'}"
+    finetune("demo_snli_ve", tmp_path, *STILL, start)
+    before, after = (torch.load(folder / "best.ckpt", weights_only=True)["model"] for folder in (memes, tmp_path))
+    core = [name for name in before if name.startswith("flava.")]
+    assert [name for name in core if not before[name].equal(after[name])] == []
+    assert after["classifier.layers.3.weight"].shape == (3, 96)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["training.precision=fp16"], "training.precision: 'fp16' is not one of fp32, bf16"),
+        (["dataset=hateful_memes,visual_entailment"], "takes one dataset, not hateful_memes,visual_entailment"),
+        (["model_config.flava_classification.pretrained=/nowhere"], "There is no /nowhere"),
+        (["model_config.flava_classification.num_labels=0"], "num_labels is 0"),
+    ],
+)
+def test_what_cannot_be_had_is_refused(finetune, tmp_path, options, message):
+    with pytest.raises(UserError, match=message):
+        finetune("demo_hateful_memes", tmp_path, *options)
+
+
+def test_by_the_commands_of_the_recipe(mmf, toy_data, tmp_path):
+    config = "projects/flava/configs/finetune/demo_hateful_memes.yaml"
+    options = (f"env.data_dir={toy_data}", f"env.report_dir={tmp_path / 'reports'}")
+    trained = mmf("mmf_run", *options, config=config)
+    assert trained.returncode == 0, trained.stderr[-2000:]
+    assert evaluation(tmp_path / "run")["task"] == "hateful_memes"
+    resume = ("run_type=test", "checkpoint.resume=true", "checkpoint.resume_best=true")
+    predicted = mmf("mmf_predict", *options, *resume, config=config)
+    assert predicted.returncode == 0, predicted.stderr[-2000:]
+    assert len(list((tmp_path / "reports").glob("hateful_memes_*.csv"))) == 1
