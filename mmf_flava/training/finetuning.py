@@ -17,6 +17,7 @@ from mmf_flava.errors import UserError
 from mmf_flava.report import write_report
 from mmf_flava.report.values import read_json_lines
 from mmf_flava.training.results import Results
+from mmf_flava.training.whole_metrics import WholeMetrics
 
 
 @registry.register_trainer("flava_finetune")
@@ -43,6 +44,14 @@ class FlavaFinetune(BaseTrainer):
         self.last_time, self.last_update = time.perf_counter(), self.num_updates
         written = read_json_lines(self.results.folder / "metrics.jsonl")
         self.began = self.last_time - max((float(line.get("time", 0)) for line in written), default=0.0)
+
+    def load_metrics(self) -> None:
+        """The metrics of the recipe, over all processes."""
+        splits = {split: getattr(self, f"{split}_dataset").datasets[0] for split in ("val", "test")}
+        self.metrics = WholeMetrics(
+            self.config.evaluation.get("metrics", []), {split: len(dataset) for split, dataset in splits.items()}
+        )
+        self.metrics_params = self.metrics.required_params
 
     def _forward_pass(self, batch: Any) -> Any:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):

@@ -4,10 +4,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import mmf
 import numpy as np
-from mmf.utils.configuration import get_zoo_config
+import yaml
 from mmf.utils.download import mark_done
 from PIL import Image
+
+ZOO = Path(mmf.__file__).parent / "configs" / "zoo" / "datasets.yaml"
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 200, 30)}
 PLACES = ("left", "right")
@@ -41,7 +44,7 @@ def write_lines(path: Path, rows: list[dict]) -> None:
 
 def mark_downloaded(folder: Path, name: str, *attributes: str) -> None:
     """What MMF leaves where it has downloaded a resource, so that it does not ask the network for it."""
-    version, _ = get_zoo_config(name)
+    version = yaml.safe_load(ZOO.read_text())[name]["defaults"]["version"]
     root = folder / "datasets" / name / "defaults"
     for place in (root, *(root / attribute for attribute in attributes)):
         place.mkdir(parents=True, exist_ok=True)
