@@ -40,7 +40,8 @@ class WholeMetrics(Metrics):
         """As MMF's, which hands in one report as both; every process must call it."""
         if get_world_size() > 1:
             size = self.sizes.get(sample_list.dataset_type)
-            given = {name: sample_list[name] for name in self.required_params}
+            # a set, whose order differs from process to process
+            given = {name: sample_list[name] for name in sorted(self.required_params)}
             sample_list = model_output = Fields(
                 {name: _gather(value, size) if isinstance(value, Tensor) else value for name, value in given.items()}
             )
