@@ -66,16 +66,14 @@ def test_the_report_can_be_read(memes):
     assert "flava_classification" in page and "cross_entropy" in page
 
 
-def test_the_submission_of_hateful_memes(memes, finetune, toy_data, monkeypatch, tmp_path):
+def test_the_submission_of_hateful_memes(memes, finetune, monkeypatch, tmp_path):
     monkeypatch.setenv("MMF_REPORT_DIR", str(tmp_path))
     options = ("run_type=test", "checkpoint.resume=true", "checkpoint.resume_best=true")
     finetune("demo_hateful_memes", memes, *options, predict=True)
     (file,) = tmp_path.glob("hateful_memes_*.csv")
     rows = list(csv.DictReader(file.open()))
-    annotations = toy_data / "datasets/hateful_memes/defaults/annotations/test.jsonl"
-    truth = {row["id"]: row["label"] for row in map(json.loads, annotations.read_text().splitlines())}
     assert [list(row) for row in rows] == [["id", "proba", "label"]] * 6
-    assert {int(row["id"]): int(row["label"]) for row in rows} == truth
+    assert [(int(row["id"]), int(row["label"])) for row in rows] == [(1320 + n, n % 2) for n in range(6)]
     assert all((float(row["proba"]) > 0.5) == (row["label"] == "1") for row in rows)
 
 

@@ -51,8 +51,8 @@ def mark_downloaded(folder: Path, name: str, *attributes: str) -> None:
         mark_done(str(place), version)
 
 
-def write_hateful_memes(folder: Path, sizes: dict[str, int], labelled_test: bool = True) -> None:
-    """ "Hateful" is a meme whose words name another colour than its picture shows."""
+def write_hateful_memes(folder: Path, sizes: dict[str, int]) -> None:
+    """Every second meme is hateful: its words name another colour than its picture shows. Tests have no labels."""
     rng = np.random.default_rng(0)
     root = folder / "datasets" / "hateful_memes" / "defaults"
     number = 1000
@@ -64,7 +64,7 @@ def write_hateful_memes(folder: Path, sizes: dict[str, int], labelled_test: bool
             said = shown if label == 0 else {"red": "blue", "blue": "red"}[shown]
             row = {"id": number, "img": f"img/{number:05}.png", "label": label, "text": f"a {said} square"}
             draw(rng, root / "images" / row["img"], shown, choose(rng, PLACES))
-            if split == "test" and not labelled_test:
+            if split == "test":
                 del row["label"]
             rows.append(row)
         write_lines(root / "annotations" / f"{split}.jsonl", rows)
@@ -72,7 +72,7 @@ def write_hateful_memes(folder: Path, sizes: dict[str, int], labelled_test: bool
 
 
 def write_visual_entailment(folder: Path, sizes: dict[str, int]) -> None:
-    """A sentence tells colour and place (entailment), another colour (contradiction), or something unseen (neutral)."""
+    """A sentence names the square's colour (entailment), another one (contradiction), or none (neutral)."""
     rng = np.random.default_rng(1)
     root = folder / "datasets" / "visual_entailment" / "defaults"
     images = folder / "datasets" / "flickr30k" / "defaults" / "images" / "flickr30k_images"
@@ -107,7 +107,7 @@ def write_visual_entailment(folder: Path, sizes: dict[str, int]) -> None:
 
 
 def write_vqa2(folder: Path, sizes: dict[str, int]) -> None:
-    """ "What colour is it", or "where is it": the answer needs the question and the picture."""
+    """Asks for the square's colour, or where it is: the answer needs the question and the picture."""
     rng = np.random.default_rng(2)
     root = folder / "datasets" / "vqa2" / "defaults"
     images = folder / "datasets" / "coco" / "defaults" / "images"
