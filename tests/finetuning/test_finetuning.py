@@ -64,6 +64,7 @@ def test_the_trainer_stops_at_max_updates(memes):
 def test_the_report_can_be_read(memes):
     page = Path(write_report([memes])).read_text()
     assert "flava_classification" in page and "cross_entropy" in page
+    assert "AUROC over the updates" in page and "No scores yet" not in page
 
 
 def test_the_submission_of_hateful_memes(memes, finetune, monkeypatch, tmp_path):
