@@ -123,6 +123,7 @@ def test_a_finetuning_recipe_opens_with_its_command_and_has_a_row_in_the_table(p
 
 @pytest.mark.parametrize("name", FINETUNED)
 def test_what_a_finetuning_recipe_says(name):
+    registry.unregister("config")  # another test's, which MMF would ask for its folders
     config = read_recipe(str(FINETUNE / f"{name}.yaml"))
     dataset, task, labels, loss, updates, batch_size, rate, size, metrics = FINETUNED[name]
     training, optimizer = config.training, config.optimizer

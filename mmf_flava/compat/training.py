@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from mmf_flava.compat.cure import cure, shadow, source_has
@@ -61,3 +61,26 @@ def patience(module: ModuleType) -> None:
         self.best_monitored_update = load.get("best_update", self.best_monitored_update)
 
     module.EarlyStopping.init_from_checkpoint = init_from_checkpoint
+
+
+@cure(
+    "mmf.utils.early_stopping",
+    when="after",
+    what="early stopping leaves it to the trainer to bring the best weights back",
+    why="the first process alone waits for all others amid the evaluation; the trainer restores them anyway",
+    since="MMF 1.0.0rc1",
+    until="EarlyStopping.__call__ does not call restore",
+    needed=source_has("self.checkpoint.restore()", "EarlyStopping.__call__"),
+)
+def no_early_restore(module: ModuleType) -> None:
+    call = module.EarlyStopping.__call__
+
+    def __call__(self: Any, update: int, iteration: int, meter: Any) -> bool:
+        checkpoint = self.checkpoint
+        self.checkpoint = SimpleNamespace(save=checkpoint.save, restore=lambda: None, finalize=lambda: None)
+        try:
+            return call(self, update, iteration, meter)
+        finally:
+            self.checkpoint = checkpoint
+
+    module.EarlyStopping.__call__ = __call__

@@ -80,7 +80,19 @@ class FlavaClassification(BaseModel):
 
     def forward(self, sample_list: Any) -> dict[str, Tensor]:
         """``{"scores": (B, C)}`` in fp32: logits of the labels, or with ``num_labels: 1`` the number predicted."""
-        return {"scores": self.classifier(self.represent(sample_list)).float()}
+        scores = self.classifier(self.represent(sample_list)).float()
+        if "targets" in sample_list:
+            self._check_targets(sample_list)
+        return {"scores": scores}
+
+    def _check_targets(self, batch: Any) -> None:
+        """Targets with a score for each label must have as many as the model."""
+        targets, own = batch["targets"], self.settings.num_labels
+        if targets.ndim == 2 and targets.shape[1] != own:
+            raise UserError(
+                f"Dataset '{batch.dataset_name}' scores {targets.shape[1]} answers, the model {own}: set "
+                f"{SECTION}.num_labels to {targets.shape[1]}, or take the vocabulary of answers that has {own}."
+            )
 
     def represent(self, batch: Any) -> Tensor:
         """(B, D): [CLS] after the final LayerNorm, of the multimodal encoder or of the one whose input is there.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from markupsafe import Markup
@@ -9,7 +10,7 @@ from markupsafe import Markup
 from mmf_flava.report import wording
 from mmf_flava.report.charts import Curve, Shape, line_chart
 from mmf_flava.report.run import Line, Run
-from mmf_flava.report.scores import DIRECTIONS, score
+from mmf_flava.report.scores import DIRECTIONS, METRIC, metric_names, score, value_of
 
 Pick = Callable[[Line], float | None]
 MACHINE = {
@@ -95,6 +96,23 @@ def score_cards(runs: Sequence[Run]) -> list[Card]:
             what, given = sought[direction]
             says = f"Is the right {what} the first{', or in the first 5,' if len(ranks) > 1 else ''} for {given}?"
             cards.append(Card(f"{label} {'recall' if len(ranks) > 1 else 'R@1'}", says, chart))
+    return cards + metric_cards(runs)
+
+
+def metric_cards(runs: Sequence[Run]) -> list[Card]:
+    """The metrics of finetuning; a correlation may be negative."""
+    cards = []
+    for number, name in enumerate(metric_names(runs)):
+        key, curves = METRIC + name, list[Curve]()
+        for index, run in enumerate(runs):
+            curves += _curve(index, run.validation, partial(value_of, key=key), "line")
+            curves += _final(index, run, key)
+        title = score(runs[0], key).title
+        share = all(0 <= value <= 1 for curve in curves for value in curve.ys)
+        scale: Literal["amount", "share"] = "share" if share else "amount"
+        if curves:
+            chart = line_chart(f"metric-{number}", f"{title} over the updates", curves, scale)
+            cards.append(Card(title, f"The metric {name}.", chart))
     return cards
 
 

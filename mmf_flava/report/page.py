@@ -14,7 +14,7 @@ from mmf_flava.report.charts import RUN_COLOURS, dash
 from mmf_flava.report.confusion import Confusion, read_confusion
 from mmf_flava.report.recipe import differences
 from mmf_flava.report.run import FILES, SUMMARY, Run
-from mmf_flava.report.scores import DIRECTIONS, Score, best, score, speed, time, updates
+from mmf_flava.report.scores import DIRECTIONS, METRIC, Score, best, metric_names, score, speed, time, updates
 
 HERE = Path(__file__).parent
 MOST = 24  # examples shown of each sort
@@ -113,7 +113,11 @@ def _part(run: Run) -> Part:
         recalls=recalls,
         tiles=[
             tile
-            for tile in (score(run, "accuracy"), *(score(run, f"{direction}_r1") for direction in DIRECTIONS))
+            for tile in (
+                score(run, "accuracy"),
+                *(score(run, f"{direction}_r1") for direction in DIRECTIONS),
+                *(score(run, METRIC + name) for name in metric_names([run])),
+            )
             if tile.value is not None
         ],
         facts=_facts(run),
@@ -174,6 +178,7 @@ def _comparison(runs: Sequence[Run]) -> list[Row]:
     """The figures of all runs in one table."""
     labels = {"accuracy": "Zero-shot accuracy"}
     labels |= {f"{key}_r{rank}": f"{label} R@{rank}" for key, label in DIRECTIONS.items() for rank in (1, 5, 10)}
+    labels |= {METRIC + name: score(runs[0], METRIC + name).title for name in metric_names(runs)}
     figures = []
     for key, label in labels.items():
         scores = [score(run, key) for run in runs]

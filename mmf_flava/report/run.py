@@ -25,6 +25,7 @@ class Line:
     accuracy: float | None  # zero-shot, 0 to 1
     count: int | None  # images behind the accuracy
     retrieval: dict[str, float]  # image_to_text_r1 and its kin, 0 to 1
+    metrics: dict[str, float] = field(default_factory=dict)  # of finetuning, by MMF's names
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Evaluation:
     confusion: list[list[int]]  # rows are the true classes; empty if the file has no square matrix
     templates: list[str]
     retrieval: dict[str, float]  # recalls, and the numbers of "images" and "captions"
+    metrics: dict[str, float] = field(default_factory=dict)  # of finetuning, by MMF's names
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,7 @@ def _line(update: int, content: dict[str, Any]) -> Line:
         accuracy=number(zero_shot.get("accuracy")),
         count=whole(zero_shot.get("count")),
         retrieval=numbers(content.get("retrieval")),
+        metrics=numbers(content.get("metrics")),
     )
 
 
@@ -173,7 +176,7 @@ def _evaluation(content: dict[str, Any]) -> Evaluation:
     classes = [str(name) for name in sequence(zero_shot.get("classes"))]
     return Evaluation(
         split=text(content.get("split")) or "test",
-        update=whole(content.get("update")),
+        update=whole(content.get("update", content.get("updates"))),
         accuracy=number(zero_shot.get("accuracy")),
         count=whole(zero_shot.get("count")),
         chance=number(zero_shot.get("chance")),
@@ -181,6 +184,7 @@ def _evaluation(content: dict[str, Any]) -> Evaluation:
         confusion=[[max(cell or 0, 0) for cell in row] for row in rows] if square else [],
         templates=[str(template) for template in sequence(zero_shot.get("templates"))],
         retrieval=numbers(content.get("retrieval")),
+        metrics=numbers(content.get("metrics")),
     )
 
 

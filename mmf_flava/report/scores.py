@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmf_flava.report import wording
-from mmf_flava.report.run import Evaluation, Run
+from mmf_flava.report.run import Evaluation, Line, Run
 
 DIRECTIONS = {"image_to_text": "Image → text", "text_to_image": "Text → image"}
 TITLES = {"accuracy": "Zero-shot accuracy"} | {f"{key}_r1": f"{label} R@1" for key, label in DIRECTIONS.items()}
+
+METRIC = "metric "
+METRICS = {"vqa_accuracy": "VQA score", "roc_auc": "AUROC", "macro_f1": "Macro F1", "f1": "F1"}
 
 
 @dataclass(frozen=True)
@@ -21,17 +24,32 @@ class Score:
     final: bool = False  # from evaluation.json
 
 
+def metric_names(runs: Sequence[Run]) -> list[str]:
+    """The metrics of finetuning that any run has, in the order of their first appearance."""
+    found = [line.metrics for run in runs for line in run.validation]
+    found += [run.evaluation.metrics for run in runs if run.evaluation]
+    return list(dict.fromkeys(name for metrics in found for name in metrics))
+
+
+def value_of(source: Line | Evaluation, key: str) -> float | None:
+    """What a line or the final evaluation has of ``key``; see ``score``."""
+    if key == "accuracy":
+        return source.accuracy
+    return source.metrics.get(key.removeprefix(METRIC)) if key.startswith(METRIC) else source.retrieval.get(key)
+
+
 def score(run: Run, key: str) -> Score:
-    """``key`` is "accuracy" or a recall such as "image_to_text_r1"."""
-    title = TITLES.get(key, key)
+    """``key`` is "accuracy", a recall such as "image_to_text_r1", or of finetuning such as "metric roc_auc"."""
+    name = key.removeprefix(METRIC)
+    title = TITLES.get(key, METRICS.get(name, name.replace("_", " ").capitalize()))
     final = run.evaluation
     if final is not None:
-        value = final.accuracy if key == "accuracy" else final.retrieval.get(key)
+        value = value_of(final, key)
         if value is not None:
             chance = final.chance if key == "accuracy" else None
             return Score(title, value, chance, tuple(_notes(final, key, value)), final=True)
     for line in reversed(run.validation):
-        value = line.accuracy if key == "accuracy" else line.retrieval.get(key)
+        value = value_of(line, key)
         if value is not None:
             return Score(title, value, None, (f"validation at update {wording.count(line.update)}",))
     return Score(title, None)

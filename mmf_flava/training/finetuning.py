@@ -49,6 +49,7 @@ class FlavaFinetune(BaseTrainer):
         """Metrics of whole splits, whatever the number of processes."""
         sizes = {split: len(getattr(self, f"{split}_dataset").datasets[0]) for split in ("val", "test")}
         self.metrics = SplitMetrics(self.config.evaluation.get("metrics", []), sizes)
+        self.metrics_params = self.metrics.required_params
 
     def _forward_pass(self, batch: Any) -> Any:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):

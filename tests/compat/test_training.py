@@ -36,8 +36,8 @@ def test_a_resumed_run_counts_patience_from_its_best_update():
     stopping = EarlyStopping(None, None, "accuracy", patience=10, minimize=False)
     stopping.init_from_checkpoint({"best_iteration": 90, "best_update": 90, "best_metric_value": 0.5})
     saved = []
+    # it has no restore: the trainer brings the best weights back, on all processes at once
     stopping.checkpoint = SimpleNamespace(save=lambda update, iteration, update_best: saved.append(update))
     meter = SimpleNamespace(meters={"val/accuracy": SimpleNamespace(global_avg=0.4)})
     assert stopping(100, 100, meter) is False and saved == [100]
-    stopping.checkpoint = SimpleNamespace(restore=lambda: None, finalize=lambda: None)
     assert stopping(101, 101, meter) is True

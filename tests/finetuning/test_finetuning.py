@@ -64,18 +64,17 @@ def test_the_trainer_stops_at_max_updates(memes):
 def test_the_report_can_be_read(memes):
     page = Path(write_report([memes])).read_text()
     assert "flava_classification" in page and "cross_entropy" in page
+    assert "AUROC over the updates" in page and "No scores yet" not in page
 
 
-def test_the_submission_of_hateful_memes(memes, finetune, toy_data, monkeypatch, tmp_path):
+def test_the_submission_of_hateful_memes(memes, finetune, monkeypatch, tmp_path):
     monkeypatch.setenv("MMF_REPORT_DIR", str(tmp_path))
     options = ("run_type=test", "checkpoint.resume=true", "checkpoint.resume_best=true")
     finetune("demo_hateful_memes", memes, *options, predict=True)
     (file,) = tmp_path.glob("hateful_memes_*.csv")
     rows = list(csv.DictReader(file.open()))
-    annotations = toy_data / "datasets/hateful_memes/defaults/annotations/test.jsonl"
-    truth = {row["id"]: row["label"] for row in map(json.loads, annotations.read_text().splitlines())}
     assert [list(row) for row in rows] == [["id", "proba", "label"]] * 6
-    assert {int(row["id"]): int(row["label"]) for row in rows} == truth
+    assert [(int(row["id"]), int(row["label"])) for row in rows] == [(1320 + n, n % 2) for n in range(6)]
     assert all((float(row["proba"]) > 0.5) == (row["label"] == "1") for row in rows)
 
 
@@ -201,13 +200,24 @@ def test_what_cannot_be_had_is_refused(finetune, tmp_path, options, message):
         finetune("demo_hateful_memes", tmp_path, *options)
 
 
-def test_by_the_commands_of_the_recipe(mmf, toy_data, tmp_path):
+def test_by_the_commands_of_the_recipe(mmf, finetune, toy_data, tmp_path):
+    """Training on two processes, which evaluate 63 memes together as one process does; then the submission file."""
     config = "projects/flava/configs/finetune/demo_hateful_memes.yaml"
-    options = (f"env.data_dir={toy_data}", f"env.report_dir={tmp_path / 'reports'}")
-    trained = mmf("mmf_run", *options, config=config)
+    options = (f"env.data_dir={toy_data}", f"env.report_dir={tmp_path / 'reports'}", "training.max_updates=2")
+    trained = mmf("mmf_run", *options, config=config, processes=2)
     assert trained.returncode == 0, trained.stderr[-2000:]
-    assert evaluation(tmp_path / "run")["task"] == "hateful_memes"
-    resume = ("run_type=test", "checkpoint.resume=true", "checkpoint.resume_best=true")
-    predicted = mmf("mmf_predict", *options, *resume, config=config)
+    run = tmp_path / "run"
+    together = evaluation(run)
+    assert together["task"] == "hateful_memes" and 0 < together["metrics"]["roc_auc"] < 1
+    resume = ("checkpoint.resume=true", "checkpoint.resume_best=true")
+    alone = evaluation(finetune("demo_hateful_memes", run, "run_type=val", *resume))
+    assert alone["metrics"] == pytest.approx(together["metrics"], abs=1e-6)
+    predicted = mmf("mmf_predict", *options, "run_type=test", *resume, config=config)
     assert predicted.returncode == 0, predicted.stderr[-2000:]
     assert len(list((tmp_path / "reports").glob("hateful_memes_*.csv"))) == 1
+
+
+def test_the_recipe_on_mmfs_trainer_alone(finetune, tmp_path):
+    finetune("demo_hateful_memes", tmp_path, "training.trainer=base_trainer", "training.max_updates=2")
+    assert torch.load(tmp_path / "best.ckpt", weights_only=True)["best_metric_value"] > 0
+    assert not (tmp_path / "evaluation.json").exists()

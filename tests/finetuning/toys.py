@@ -4,10 +4,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import mmf
 import numpy as np
-from mmf.utils.configuration import get_zoo_config
+import yaml
 from mmf.utils.download import mark_done
 from PIL import Image
+
+ZOO = Path(mmf.__file__).parent / "configs" / "zoo" / "datasets.yaml"
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 200, 30)}
 PLACES = ("left", "right")
@@ -41,15 +44,15 @@ def write_lines(path: Path, rows: list[dict]) -> None:
 
 def mark_downloaded(folder: Path, name: str, *attributes: str) -> None:
     """What MMF leaves where it has downloaded a resource, so that it does not ask the network for it."""
-    version, _ = get_zoo_config(name)
+    version = yaml.safe_load(ZOO.read_text())[name]["defaults"]["version"]
     root = folder / "datasets" / name / "defaults"
     for place in (root, *(root / attribute for attribute in attributes)):
         place.mkdir(parents=True, exist_ok=True)
         mark_done(str(place), version)
 
 
-def write_hateful_memes(folder: Path, sizes: dict[str, int], labelled_test: bool = True) -> None:
-    """ "Hateful" is a meme whose words name another colour than its picture shows."""
+def write_hateful_memes(folder: Path, sizes: dict[str, int]) -> None:
+    """Every second meme is hateful: its words name another colour than its picture shows. Tests have no labels."""
     rng = np.random.default_rng(0)
     root = folder / "datasets" / "hateful_memes" / "defaults"
     number = 1000
@@ -61,7 +64,7 @@ def write_hateful_memes(folder: Path, sizes: dict[str, int], labelled_test: bool
             said = shown if label == 0 else {"red": "blue", "blue": "red"}[shown]
             row = {"id": number, "img": f"img/{number:05}.png", "label": label, "text": f"a {said} square"}
             draw(rng, root / "images" / row["img"], shown, choose(rng, PLACES))
-            if split == "test" and not labelled_test:
+            if split == "test":
                 del row["label"]
             rows.append(row)
         write_lines(root / "annotations" / f"{split}.jsonl", rows)
@@ -69,7 +72,7 @@ def write_hateful_memes(folder: Path, sizes: dict[str, int], labelled_test: bool
 
 
 def write_visual_entailment(folder: Path, sizes: dict[str, int]) -> None:
-    """A sentence tells colour and place (entailment), another colour (contradiction), or something unseen (neutral)."""
+    """A sentence names the square's colour (entailment), another one (contradiction), or none (neutral)."""
     rng = np.random.default_rng(1)
     root = folder / "datasets" / "visual_entailment" / "defaults"
     images = folder / "datasets" / "flickr30k" / "defaults" / "images" / "flickr30k_images"
@@ -104,7 +107,7 @@ def write_visual_entailment(folder: Path, sizes: dict[str, int]) -> None:
 
 
 def write_vqa2(folder: Path, sizes: dict[str, int]) -> None:
-    """ "What colour is it", or "where is it": the answer needs the question and the picture."""
+    """Asks for the square's colour, or where it is: the answer needs the question and the picture."""
     rng = np.random.default_rng(2)
     root = folder / "datasets" / "vqa2" / "defaults"
     images = folder / "datasets" / "coco" / "defaults" / "images"

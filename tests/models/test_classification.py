@@ -181,3 +181,9 @@ def test_an_unknown_key_and_a_missing_one_are_named():
 def test_a_batch_without_inputs_is_refused(build):
     with pytest.raises(UserError, match="neither image nor input_ids, only targets"):
         build()(sample_list("toy", targets=torch.tensor([0, 1])))
+
+
+def test_another_number_of_answers_is_refused(build, pairs):
+    batch = only(pairs, "image", targets=torch.zeros(3, 8))
+    with pytest.raises(UserError, match=r"'toy' scores 8 answers, the model 3: set .*num_labels to 8"):
+        build(losses=[{"type": "logit_bce"}])(batch)

@@ -235,3 +235,23 @@ def test_command_needs_neither_torch_nor_mmf(run_dir: Path) -> None:
         [sys.executable, "-m", "mmf_flava.report", "gone"], capture_output=True, text=True, check=False
     )
     assert gone.returncode == 2 and gone.stderr.startswith("error: there is no run folder gone")
+
+
+@pytest.mark.parametrize(("best", "before", "after"), [(0.75, ">37.5<", ">75.0<"), (-0.25, ">-12.5<", ">-25.0<")])
+def test_the_metrics_of_finetuning_are_scores(tmp_path: Path, best: float, before: str, after: str) -> None:
+    lines = [
+        {"update": 10, "split": "train", "losses": {"cross_entropy": 0.7}, "metrics": {}},
+        {"update": 10, "split": "val", "losses": {"cross_entropy": 0.6}, "metrics": {"roc_auc": best / 2}},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    validated = page(tmp_path)
+    assert before in validated and "validation at update 10" in validated
+    evaluation = {"task": "hateful_memes", "split": "val", "updates": 10, "metrics": {"roc_auc": best}}
+    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation), encoding="utf-8")
+    final = page(tmp_path)
+    assert after in final and "AUROC over the updates" in final and "No scores yet" not in final
+
+
+def test_a_lone_metric_without_updates_is_a_score(tmp_path: Path) -> None:
+    (tmp_path / "evaluation.json").write_text(json.dumps({"split": "val", "metrics": {"accuracy": 0.5}}))
+    assert "Accuracy" in page(tmp_path) and ">50.0<" in page(tmp_path)
