@@ -23,7 +23,7 @@ def test_clips_search_ends_an_eighth_of_a_decade_from_the_peak():
 def test_a_share_of_each_class_is_held_out():
     chosen = held_out(DIGITS, 0.2)
     assert chosen.sum() == int(len(DIGITS) * 0.2)
-    assert all(abs((DIGITS[chosen] == digit).sum() - 0.2 * (DIGITS == digit).sum()) <= 1 for digit in range(10))
+    assert all(abs((DIGITS[chosen] == digit).sum() - 0.2 * (digit == DIGITS).sum()) <= 1 for digit in range(10))
 
 
 def test_mean_per_class():
