@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 PRECISIONS = ("fp32", "bf16", "fp16")
 SHARDINGS = ("none", "ddp", "fsdp")
 SAMPLINGS = ("round_robin", "ratios")
+PROBE_SOLVERS = ("torch", "sklearn")
+PROBE_METRICS = ("accuracy", "mean_per_class")
 
 
 @dataclass
@@ -91,6 +93,22 @@ class RetrievalConfig:
 
 
 @dataclass
+class LinearProbeConfig:
+    """Logistic regression on the image encoder's [CLS], from ``dataset``'s training images to those of the split."""
+
+    dataset: str = "image_classification"
+    # torch (sums on the run's device) | sklearn (the paper's, on the CPU); both end at the same place
+    solver: str = "torch"
+    max_iterations: int = 1000
+    # what the penalty is chosen by: accuracy | mean_per_class (the mean of each class's accuracy)
+    metric: str = "accuracy"
+    # least and largest weight of the L2 penalty; 8 a decade are looked at
+    lambdas: list[float] = field(default_factory=lambda: [1e-6, 1e6])
+    # of the training images, to choose the penalty with where the dataset has no val split of its own
+    val_share: float = 0.2
+
+
+@dataclass
 class ExamplesConfig:
     """How many masked images and sentences are filled in for the report."""
 
@@ -110,4 +128,5 @@ class EvaluationConfig:
     losses: bool = True
     zero_shot: ZeroShotConfig | None = None
     retrieval: RetrievalConfig | None = None
+    linear_probe: LinearProbeConfig | None = None
     examples: ExamplesConfig | None = None

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from mmf_flava.config.run import EvaluationConfig
+from mmf_flava.config.run import EvaluationConfig, LinearProbeConfig
 from mmf_flava.data.sampling import evaluation_loader
-from mmf_flava.evaluation import prompts, retrieval, zero_shot
+from mmf_flava.evaluation import linear_probe, prompts, retrieval, zero_shot
 from mmf_flava.evaluation.features import Extraction
+from mmf_flava.evaluation.linear_probe import Labelled, LinearProbeResult
 from mmf_flava.evaluation.zero_shot import ZeroShotResult
 from mmf_flava.ranks import gather_objects, rank, world_size
 
@@ -23,6 +24,7 @@ class SplitResult:
     losses: dict[str, float] = field(default_factory=dict)
     zero_shot: ZeroShotResult | None = None
     retrieval: dict[str, float] | None = None
+    linear_probe: LinearProbeResult | None = None
 
     def figures(self) -> dict[str, Any]:
         """The few numbers that a line of ``metrics.jsonl`` holds."""
@@ -47,7 +49,7 @@ class EvaluationSuite:
     """Evaluates a model on the splits of a run's datasets.
 
     Args:
-        datasets: split name -> dataset name -> dataset.
+        datasets: split name -> dataset name -> dataset; "probe" are training images as evaluation sees them.
         shared: all processes evaluate, and each takes a share; else each that evaluates does all by itself.
         note: is shown every batch before the model is.
 
@@ -76,10 +78,15 @@ class EvaluationSuite:
             config = replace(config, zero_shot=section)
         if config.retrieval is not None:
             retrieval.check(config.retrieval, names)
+        if config.linear_probe is not None:
+            linear_probe.check(config.linear_probe, names)
         self.config = config
 
     def run(self, model: Any, split: str) -> SplitResult:
-        """Losses, zero-shot classification and retrieval on ``split``; the model is left in training mode as found."""
+        """What the recipe asks for on ``split``; the model is left in training mode as found.
+
+        A linear probe is for models that are trained: there is none of ``val`` while training goes on.
+        """
         training = model.training
         model.eval()
         datasets = self.datasets[split]
@@ -88,8 +95,24 @@ class EvaluationSuite:
             result.zero_shot = zero_shot.classify(model, datasets[section.dataset], section, self.extraction)
         if (recall := self.config.retrieval) is not None and recall.dataset in datasets:
             result.retrieval = retrieval.retrieve(model, datasets[recall.dataset], recall, self.extraction)
+        probed = split == "test" or self.extraction.shared
+        if probed and (probe := self.config.linear_probe) is not None and probe.dataset in datasets:
+            result.linear_probe = self._probe(model, split, probe)
         model.train(training)
         return result
+
+    def _probe(self, model: Any, split: str, config: LinearProbeConfig) -> LinearProbeResult | None:
+        """Vectors are all processes' work, the classifier is the first one's; the others need not wait for it."""
+        wanted = [self.datasets[name].get(config.dataset) for name in ("probe", "val", split)]
+        found = [None if data is None else self.extraction.whole(model, data, "encoder") for data in wanted]
+        if rank() > 0:
+            return None
+        train, val, test = (None if one is None else Labelled(one.vectors, one.targets) for one in found)
+        assert train is not None and test is not None
+        # many recipes list the same images for val and test
+        if found[1] is not None and found[2] is not None and found[1].ids == found[2].ids:
+            val = None
+        return linear_probe.probe(train, val, test, config, self.device)
 
     @torch.no_grad()
     def _losses(self, model: Any, split: str) -> dict[str, float]:

@@ -69,6 +69,8 @@ class Results:
             evaluation["zero_shot"] = result.zero_shot.summary()
         if result.retrieval is not None:
             evaluation["retrieval"] = result.retrieval
+        if result.linear_probe is not None:
+            evaluation["linear_probe"] = result.linear_probe.summary()
         self._write("evaluation.json", evaluation)
 
     def write_finetuned(self, task: str | None, split: str, updates: int, figures: dict[str, dict[str, float]]) -> None:
@@ -111,6 +113,12 @@ class Results:
             )
         if result.retrieval is not None:
             lines += _recall_lines(result.retrieval)
+        if (probe := result.linear_probe) is not None:
+            lines.append(
+                f"Linear probe accuracy {probe.accuracy:.4f}, mean per class {probe.mean_per_class:.4f}, on "
+                f"{len(probe.targets)} images ({split} split, lambda {probe.penalty:.3g}, learnt from "
+                f"{probe.samples['fitted']} images)."
+            )
         if (self.folder / "metrics.jsonl").is_file():
             lines.append(f"Report: {write_report([self.folder])}")
         return lines

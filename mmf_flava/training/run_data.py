@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from mmf_flava.compat import mmf_api
 from mmf_flava.data.sampling import MultitaskLoader, Ratios, RoundRobin, Strategy
 from mmf_flava.errors import UserError
@@ -16,7 +18,7 @@ class RunData:
     """Opens all datasets of a recipe through their registered builders.
 
     Attributes:
-        datasets: split -> dataset name -> dataset.
+        datasets: split -> dataset name -> dataset; "probe" has the training images of a linear probe.
         loader: of the training batches; there is none where nothing is trained.
 
     Raises:
@@ -32,8 +34,24 @@ class RunData:
                 dataset = mmf_api.build_dataset(name, config.dataset_config[name], split)
                 if dataset is not None:
                     self.datasets[split][name] = dataset
+        self.datasets["probe"] = {}
+        probe = settings.evaluation.linear_probe
+        if probe is not None and probe.dataset in settings.datasets:
+            self.datasets["probe"][probe.dataset] = self._training_images(probe.dataset, config)
         if trains:
             self.loader = self._open_loader(config.training, settings)
+
+    @staticmethod
+    def _training_images(name: str, config: Any) -> Any:
+        """The training split as evaluation sees it: each record once, whole, in the order of the files."""
+        section: Any = OmegaConf.create(OmegaConf.to_container(config.dataset_config[name], resolve=True))
+        listed = (section.get("splits") or {}).get("train")
+        if not listed:
+            raise UserError(
+                f"evaluation.linear_probe learns from training images; dataset_config.{name}.splits.train lists none."
+            )
+        section.splits = {"test": listed if isinstance(listed, str) else list(listed)}  # without a mixture's weights
+        return mmf_api.build_dataset(name, section, "test")
 
     def _open_loader(self, training: Any, settings: Settings) -> MultitaskLoader:
         for name, dataset in self.datasets["train"].items():
