@@ -36,8 +36,7 @@ check: $(INSTALLED)
 	$(BIN)/python -m pytest
 
 chaos: $(INSTALLED)
-	$(BIN)/python -m tests.faults.chaos
-	$(BIN)/python -m tests.faults.killed_runs
+	$(BIN)/python -m tests.faults
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/step.py

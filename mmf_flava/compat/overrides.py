@@ -19,10 +19,11 @@ FIELD = re.compile(r"([^\[\]]+)(?:\[(-?\d+)\])?")
 @cure(
     "mmf.utils.configuration",
     when="after",
-    what="a value may hold '=', true is True, and an unknown key is an error with the near miss",
-    why="MMF splits at every '=', takes true for a word, and names an unknown key without saying what there is",
+    what="a value may hold '=', true is True, a section can be null, and an unknown key is an error with the near miss",
+    why="MMF splits at every '=', takes true for a word, forgets the value of a section, and names an unknown key "
+    "without saying what there is",
     since="MMF 1.0.0rc1",
-    until="MMF splits at the first '=' and suggests keys",
+    until="MMF splits at the first '=', sets sections and suggests keys",
     needed=source_has('opt.split("=")', "Configuration._merge_with_dotlist"),
 )
 def merge(module: ModuleType) -> None:
@@ -33,6 +34,11 @@ def merge(module: ModuleType) -> None:
         tree = module.OmegaConf.to_container(config, resolve=False)
         for key, value in pairs:
             check_key("datasets" if key == "dataset" else key, value, tree)
+        sections = {key for key, _ in pairs if isinstance(module.OmegaConf.select(config, key), Mapping)}
+        for key, value in pairs:
+            if key in sections:
+                module.OmegaConf.update(config, key, section(key, value, tree), merge=False)
+        pairs = [(key, value) for key, value in pairs if key not in sections]
         # MMF's other spelling of its options, "key value key value", leaves the values alone
         words = [part for key, value in pairs for part in (key, WORDS.get(value, value))]
         return merge_with_dotlist(self, config, words)
@@ -82,6 +88,21 @@ def check_key(key: str, value: str, tree: Mapping[str, Any]) -> None:
             if not -len(node) <= int(match[2]) < len(node):
                 raise UserError(f"{_option(key, value)}: the list {name!r} has {len(node)} entries")
             node = node[int(match[2])]
+
+
+def section(key: str, value: str, tree: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a section is to be: ``{a: 1}`` as YAML or Python write it, or null.
+
+    Raises:
+        UserError: it is neither.
+    """
+    import yaml
+
+    found = yaml.safe_load("null" if value == "None" else value)
+    if found is None or isinstance(found, dict):
+        return found
+    inside = next((leaf for leaf in _leaves(tree) if leaf.startswith(f"{key}.")), f"{key}.KEY")
+    raise UserError(f"{key}={value} on the command line: {key} is a section; give its keys, as {inside}=..., or null")
 
 
 def _option(key: str, value: str) -> str:

@@ -132,6 +132,22 @@ def test_values():
     assert (config.training.max_updates, config.training.max_epochs) == (7, None)
 
 
+def test_a_section_as_a_whole():
+    """MMF walks into the section and forgets the value."""
+    opts = ["checkpoint.reset=null", "training.early_stop={enabled: true}"]
+    config = configuration(f"config={write(STOCK)}", *opts).config
+    assert config.checkpoint.reset is None
+    assert config.training.early_stop == {"enabled": True}
+
+
+@pytest.mark.parametrize("value", ["optimizer", "3", "[1]"])
+def test_a_section_is_no_value(value):
+    with pytest.raises(
+        UserError, match=r"checkpoint.reset is a section; give .*checkpoint\.reset\.\w+=\.\.\., or null"
+    ):
+        configuration(f"config={write(STOCK)}", f"checkpoint.reset={value}")
+
+
 def test_a_misspelt_section_in_the_yaml():
     with pytest.raises(UserError, match=r"x\.yaml has an unknown section 'traning': did you mean training\?"):
         configuration(f"config={write(STOCK + 'traning: {max_updates: 3}')}")

@@ -4,15 +4,16 @@ The tests beside this file do the same in small.
 """
 
 import argparse
+import json
 import multiprocessing
 import os
 import random
-import shutil
 import signal
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -153,36 +154,29 @@ def damages(folder: Path, count: int, seed: int) -> Counter:
 # ---------------------------------------------------------------------- command line
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.chaos", description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--damages", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    root = Path(tempfile.mkdtemp(prefix="mmf_flava_chaos_"))
-    try:
-        began = time.perf_counter()
-        killed = kills(root / "kills", options.kills, options.seed)
-        print(
-            f"{options.kills} SIGKILLs while saving, {killed['in the midst']} of them left something half-written: "
-            f"{killed['loadable']} times the last checkpoint was loadable and sound, {killed['whole latest']} times "
-            f"latest named a whole one ({time.perf_counter() - began:.0f} s)."
-        )
-        began = time.perf_counter()
-        damaged = damages(root / "damages", options.damages, options.seed)
+    options = parser.parse_args(arguments)
+    failed = False
+    with tempfile.TemporaryDirectory() as folder:
+        root, killed, damaged = Path(folder), Counter(), Counter()
+        try:
+            killed = kills(root / "kills", options.kills, options.seed)
+            damaged = damages(root / "damages", options.damages, options.seed)
+        except (UserError, AssertionError) as error:
+            print(f"lost: {error!r}", file=sys.stderr)
         used = damaged["previous used"] + damaged["latest"]
-        print(
-            f"{options.damages} flipped bits and cut files: {damaged['detected']} detected, {used} times the right "
-            f"checkpoint was used ({damaged['previous used']} the one before; {damaged['latest']} the newest, where "
-            f"only latest was damaged) ({time.perf_counter() - began:.0f} s)."
-        )
-    except (UserError, AssertionError) as error:
-        print(f"lost: {error!r}")
-        return 1
-    finally:
-        shutil.rmtree(root)
-    sound = killed["loadable"] == killed["whole latest"] == options.kills
-    return 0 if sound and damaged["detected"] == used == options.damages else 1
+        for proof, sent, counts, holds in (
+            ("SIGKILL while saving", options.kills, killed, killed["loadable"] == killed["whole latest"]),
+            ("flipped bits and cut files", options.damages, damaged, damaged["detected"] == used),
+        ):
+            holds = holds and sent in (counts["loadable"], counts["detected"])
+            print(json.dumps({"proof": proof, "sent": sent, **counts, "holds": holds}), flush=True)
+            failed |= not holds
+    return int(failed)
 
 
 if __name__ == "__main__":

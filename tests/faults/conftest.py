@@ -1,4 +1,4 @@
-"""A user without root's rights, for what root may do and others may not."""
+"""A user without root's rights, for what root may do and others may not; a place for runs."""
 
 import os
 import tempfile
@@ -23,3 +23,10 @@ def unprivileged() -> Iterator[Path]:
             yield Path(folder)
         finally:
             os.seteuid(0)
+
+
+@pytest.fixture
+def root(cache, tmp_path):
+    """A folder for runs, beside the cache that they share."""
+    (tmp_path / "cache").symlink_to(cache)
+    return tmp_path / "runs"

@@ -1,8 +1,9 @@
 """Whole runs under fire: ``python -m tests.faults.killed_runs`` kills and stops the real command at random moments.
 
-A short demo with dropout, evaluated and saved every few updates, is run once in quiet. Then it is killed (SIGKILL), or
-asked to stop (SIGTERM), again and again, each life going on from the last: its weights and optimizer state must end as
-those of the quiet run, to the bit. ``test_stop.py`` beside this file does one stop.
+A run of a tiny model with dropout, evaluated and saved (in the background) every few updates, is done once in quiet,
+and its memory and open files are looked at meanwhile. Then it is killed (SIGKILL), or asked to stop (SIGTERM), again
+and again, each life going on from the last: its weights and optimizer state must end as those of the quiet run, to
+the bit. ``exact_kills`` and ``stops`` beside this file choose the place instead.
 """
 
 import argparse
@@ -14,114 +15,114 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-
-from safetensors.torch import load_file
+from typing import Any
 
 from mmf_flava.training.signals import STOPPED
-from tests.conftest import DEMO, SCRIPTS
+from tests.faults.growth import Growth
+from tests.faults.runs import DROPOUT, Run, difference
 
 OPTIONS = [
-    "training.batch_size=16",
-    "training.num_workers=1",
-    "training.tensorboard=false",
-    "training.log_interval=1",
-    "training.evaluation_interval=7",
-    "training.checkpoint_interval=3",
-    "evaluation.retrieval=null",
-    "evaluation.examples=null",
-    *(
-        f"model_config.flava.{encoder}.dropout=0.1"
-        for encoder in ("image_encoder", "text_encoder", "multimodal_encoder")
-    ),
+    *DROPOUT,
+    "training.evaluation_interval=100",
+    "training.checkpoint_interval=20",
+    "checkpoint.background=true",
 ]
+PATIENCE = 120  # seconds from a signal to the end of a run
 
 
-class Runs:
-    """Lives of one run in a folder, by ``processes`` processes."""
+class Meter:
+    """How far a life of a run is: reads what was added to the run's metrics since it last looked."""
 
-    def __init__(self, root: Path, name: str, updates: int, processes: int) -> None:
-        self.folder, self.processes = root / name, processes
-        self.log = root / f"{name}.log"
-        options = [f"config={DEMO}", *OPTIONS, f"training.max_updates={updates}", f"env.save_dir={self.folder}"]
-        launcher = [str(SCRIPTS / "torchrun"), "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
-        sharding = ["training.sharding=ddp"] if processes > 1 else []
-        self.command = [*launcher, str(SCRIPTS / "mmf_run"), *options, *sharding, "checkpoint.resume=true"]
-        self.environment = {**os.environ, "MMF_CACHE_DIR": str(root / "cache"), "OMP_NUM_THREADS": "1"}
+    def __init__(self, run: Run) -> None:
+        self.file, self.update = run.folder / "metrics.jsonl", 0
+        self.offset = self.file.stat().st_size if self.file.is_file() else 0
 
-    def start(self) -> subprocess.Popen:
-        with open(self.log, "w") as log:
-            return subprocess.Popen(self.command, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
-
-    def updates(self) -> int:
-        """Lines of training in the metrics so far, updates that were done twice counted twice."""
-        metrics = self.folder / "metrics.jsonl"
-        return metrics.read_text().count('"split": "train"') if metrics.is_file() else 0
-
-    def workers(self, launcher: int) -> list[int]:
-        """The processes that train."""
-        if self.processes == 1:
-            return [launcher]
-        children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
-        return [int(pid) for pid in children]
-
-    def life(self, number: int, moment: random.Random) -> int | None:
-        """Starts the run, sends a signal at a random moment of training, and returns its exit code."""
-        before, process = self.updates(), self.start()
-        while self.updates() <= before and process.poll() is None:
-            time.sleep(0.005)
-        time.sleep(moment.uniform(0, 2))
-        if process.poll() is None:
-            os.kill(moment.choice(self.workers(process.pid)), number)
-        try:
-            return process.wait(timeout=120)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            return None
-
-    def finish(self) -> None:
-        if self.start().wait() != 0:
-            raise SystemExit(f"the run in {self.folder} failed:\n{self.log.read_text()[-2000:]}")
+    def __call__(self) -> int:
+        """The update of the last whole line of this life, 0 before its first."""
+        if self.file.is_file():
+            if self.file.stat().st_size < self.offset:  # a life without a checkpoint starts the file anew
+                self.offset = 0
+            with open(self.file, "rb") as file:
+                file.seek(self.offset)
+                lines, _, _ = file.read().rpartition(b"\n")
+            if lines:
+                self.offset += len(lines) + 1
+                self.update = json.loads(lines.rpartition(b"\n")[2])["update"]
+        return self.update
 
 
-def difference(quiet: Path, other: Path, update: int) -> int:
-    """How many tensors of two final checkpoints differ in any bit."""
-    count = 0
-    for file in ("model.safetensors", "optimizer.safetensors"):
-        ours, theirs = (load_file(folder / "checkpoints" / f"update_{update:08d}" / file) for folder in (quiet, other))
-        count += sum(not ours[key].equal(theirs[key]) for key in ours) + len(ours.keys() ^ theirs.keys())
-    return count
+def workers(launcher: int, processes: int) -> list[int]:
+    """The processes that train."""
+    if processes == 1:
+        return [launcher]
+    return [int(pid) for pid in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()]
 
 
-def main() -> int:
+def life(run: Run, number: int, update: int, moment: random.Random, processes: int) -> int | None:
+    """Starts the run, sends a signal soon after ``update``, and returns its exit code; None where it did not end."""
+    meter, process = Meter(run), run.start(processes=processes)
+    while process.poll() is None and meter() < update:
+        time.sleep(0.005)
+    time.sleep(moment.uniform(0, 0.1))
+    if process.poll() is None:
+        os.kill(moment.choice(workers(process.pid, processes)), number)
+    try:
+        return process.wait(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        for pid in (process.pid, *workers(process.pid, processes)):
+            os.kill(pid, signal.SIGKILL)
+        return None
+
+
+def quiet_run(root: Path, updates: int, processes: int) -> tuple[Run, dict[str, Any]]:
+    """The run that nothing befalls, and how the memory and the open files of its first process grew."""
+    run = Run(root, "quiet", *OPTIONS, f"training.max_updates={updates}")
+    meter, process = Meter(run), run.start(processes=processes)
+    while meter() == 0 and process.poll() is None:
+        time.sleep(0.1)
+    with Growth(workers(process.pid, processes)[0], meter) as growth:
+        code = process.wait()
+    if code != 0:
+        raise SystemExit(f"the run in {run.folder} failed:\n{run.log.read_text()[-3000:]}")
+    return run, {**growth.result(updates), "processes": processes}
+
+
+def under_fire(quiet: Run, number: int, count: int, updates: int, processes: int, seed: int) -> dict[str, Any]:
+    """The same run with ``count`` signals at random moments."""
+    moment, name = random.Random(seed), signal.Signals(number).name
+    run = Run(quiet.root, name, *OPTIONS, f"training.max_updates={updates}")
+    # not to the very end: the run goes on for the time that a kill takes
+    moments = sorted(moment.choices(range(1, updates - updates // 20), k=count))
+    codes = [life(run, number, update, moment, processes) for update in moments]
+    run.finish(processes=processes)
+    differing, hung, late = difference(quiet, run), codes.count(None), codes.count(0)
+    expected = 1 if processes > 1 else STOPPED if number == signal.SIGTERM else -number
+    documented = codes.count(expected)
+    return {"proof": f"{name} at random moments", "processes": processes, "updates": updates, "sent": len(codes),
+            "as documented": documented, "too late": late, "hung": hung, "tensors that differ": differing,
+            "holds": not differing and not hung and documented == len(codes)}  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--updates", type=int, default=200, help="of a run (%(default)s)")
-    parser.add_argument("--kills", type=int, default=10, help="SIGKILLs of one run (%(default)s)")
+    parser.add_argument("--updates", type=int, default=2000, help="of a run (%(default)s)")
+    parser.add_argument("--kills", type=int, default=50, help="SIGKILLs of one run (%(default)s)")
     parser.add_argument("--stops", type=int, default=10, help="SIGTERMs of one run, to one process (%(default)s)")
     parser.add_argument("--processes", type=int, default=1, help="that train together (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (%(default)s)")
-    wishes = parser.parse_args()
-    moment, failed = random.Random(wishes.seed), False
+    wishes = parser.parse_args(arguments)
+    failed = False
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        quiet = Runs(root, "quiet", wishes.updates, wishes.processes)
-        quiet.finish()
-        for name, number, count in (
-            ("killed", signal.SIGKILL, wishes.kills),
-            ("stopped", signal.SIGTERM, wishes.stops),
-        ):
-            runs, codes = Runs(root, name, wishes.updates, wishes.processes), []
-            while len(codes) < count and 0 not in codes:
-                codes.append(runs.life(number, moment))
-            runs.finish()
-            differing = difference(quiet.folder, runs.folder, wishes.updates)
-            hung = codes.count(None)
-            expected = {signal.SIGTERM: STOPPED if wishes.processes == 1 else 1}.get(number)
-            stopped = sum(code == expected for code in codes) if expected is not None else len(codes)
-            late = codes.count(0)
-            print(json.dumps({"signal": number.name, "sent": len(codes), "as documented": stopped, "too late": late,
-                              "hung": hung, "tensors that differ": differing}))  # fmt: skip
-            failed |= bool(differing or hung or stopped + late < len(codes))
+        quiet, found = quiet_run(Path(folder, "runs"), wishes.updates, wishes.processes)
+        print(json.dumps(found), flush=True)
+        failed |= not found["holds"]
+        for number, count in ((signal.SIGKILL, wishes.kills), (signal.SIGTERM, wishes.stops)):
+            if count:
+                found = under_fire(quiet, number, count, wishes.updates, wishes.processes, wishes.seed)
+                print(json.dumps(found), flush=True)
+                failed |= not found["holds"]
     return int(failed)
 
 
