@@ -2,7 +2,7 @@
 # make test   set up the same .venv and run the tests
 # make check  ruff (format and lint), mypy, tests: what a change must pass
 # make chaos  SIGKILLs of saves and of whole runs, SIGTERMs, flipped bits, cut files: about ten minutes, exit 1 if one is lost
-# make bench  a full-size training step beside its peers, about a quarter of an hour on two cores
+# make bench  a full-size training step beside its peers, memory of the contrastive loss: about 20 minutes on two cores
 #
 # PYTHON=python3.12 chooses the interpreter (3.11 to 3.13); without it an existing .venv is kept as it is.
 
@@ -40,6 +40,7 @@ chaos: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/scaling.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info save
