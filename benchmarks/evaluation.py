@@ -1,8 +1,8 @@
 """Zero-shot classification of 50,000 images: memory, and what an interruption costs.
 
-``python benchmarks/evaluation.py [--images N]`` runs ``mmf_run`` on ``zero_shot/demo_digits.yaml`` with untrained weights
-of the demo's sizes on made-up pictures in shards of 10,000, and prints Markdown. Peaks are the kernel's, of the process
-that evaluates.
+``python benchmarks/evaluation.py [--images N]`` runs ``mmf_run`` on ``zero_shot/demo_digits.yaml`` with untrained
+weights of the demo's sizes on made-up pictures in shards of 10,000, and prints Markdown. Peaks are the kernel's, of the
+process that evaluates.
 """
 
 import argparse
