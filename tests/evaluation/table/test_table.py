@@ -194,6 +194,6 @@ def test_the_command(run, tmp_path, capsys):
 def test_rows_that_the_paper_lacks_are_there_where_they_were_run(run):
     bare = table([Column("ours", [run("cifar10", linear_probe={"accuracy": 0.5})])])
     assert not any("zero-shot" in name or "Demo" in name for name in bare.names)
-    runs = [run("cifar10", zero_shot={"accuracy": 0.25}), run("demo_digits", metrics={"accuracy": 1.0})]
+    runs = [run("cifar10", "other", zero_shot={"accuracy": 0.25}), run("demo_digits", metrics={"accuracy": 1.0})]
     more = table([Column("ours", runs)])
     assert [name for name in more.names if name not in bare.names] == ["CIFAR10 zero-shot", "Demo's digits finetuned"]
