@@ -22,8 +22,9 @@ from mmf_flava.data.build.demo import build_demo
 from mmf_flava.data.from_recipe import read_recipe
 from mmf_flava.data.image_sets.catalogue import SETS
 from mmf_flava.errors import UserError
+from mmf_flava.evaluation.linear_probe import check
 from mmf_flava.evaluation.prompts import Prompts, by_name
-from mmf_flava.evaluation.table.paper import rows
+from mmf_flava.evaluation.table.paper import paper_table, rows
 from mmf_flava.models.image_encoder import ImageEncoder
 from mmf_flava.models.pretrained import load_image_encoder
 from mmf_flava.training.settings import read_settings
@@ -37,6 +38,7 @@ ZERO_SHOT = sorted((CONFIGS / "zero_shot").glob("*.yaml"))
 IMAGE_SETS = sorted((CONFIGS / "datasets" / "image_classification").glob("*.yaml"))
 TWINS = sorted(PRETRAIN.glob("demo_*.yaml"))
 PAPER = sorted(set(PRETRAIN.glob("*.yaml")) - set(TWINS))
+LINEAR_PROBE = sorted((CONFIGS / "linear_probe").glob("*.yaml"))
 RETRIEVAL = sorted((CONFIGS / "retrieval").glob("*.yaml"))
 PAIRS, IMAGES, TEXT = "pmd", "imagenet", "ccnews_bookcorpus"
 CONTRAST, MULTIMODAL = {"global_contrastive"}, {"global_contrastive", "mmm_image", "mmm_text", "itm"}
@@ -95,7 +97,9 @@ def test_a_file_loads_by_itself(path):
         parse(FlavaConfig, section, "model_config.flava")
 
 
-@pytest.mark.parametrize("path", [CONFIGS / "demo.yaml", *PAPER, *TWINS, *ZERO_SHOT, *RETRIEVAL], ids=name_of)
+@pytest.mark.parametrize(
+    "path", [CONFIGS / "demo.yaml", *PAPER, *TWINS, *ZERO_SHOT, *LINEAR_PROBE, *RETRIEVAL], ids=name_of
+)
 def test_a_recipe_opens_with_its_command_and_has_a_row_in_the_table(path):
     opening = path.read_text().partition("\nincludes:")[0]
     assert re.search(rf"mmf_run\)? config=projects/flava/configs/{name_of(path)}", opening)
@@ -153,10 +157,11 @@ def test_finetuning_starts_from_the_sizes_of_pretraining():
     assert {name: small[name] for name in core if name in small} == {name: demo[name] for name in core if name in demo}
 
 
-def test_every_image_set_of_the_paper_has_a_zero_shot_recipe():
+def test_every_image_set_of_the_paper_has_a_zero_shot_recipe_and_a_linear_probe():
     names = {path.stem for path in IMAGE_SETS}
     assert len(names) == 22  # section 7's list, as in Table C.1
     assert {path.stem for path in ZERO_SHOT} == {*names, "demo_digits"}
+    assert {path.stem for path in LINEAR_PROBE} == {*names, "demo_digits"}
 
 
 @pytest.mark.parametrize("path", ZERO_SHOT, ids=lambda path: path.stem)
@@ -180,6 +185,42 @@ def test_what_a_zero_shot_recipe_says(path, monkeypatch):
         listed = (CONFIGS / "datasets" / "image_classification" / path.name).read_text()
         assert f": {said} classes; the test split has" in listed
         assert len(found.classes) in (0, int(said.replace(",", "")))
+
+
+@pytest.mark.parametrize("path", LINEAR_PROBE, ids=lambda path: path.stem)
+def test_what_a_linear_probe_says(path, monkeypatch):
+    monkeypatch.setenv("MMF_SAVE_DIR", "/elsewhere")
+    config = read_recipe(str(path))
+    section, settings = config.dataset_config.image_classification, read_settings(config)
+    evaluation = settings.evaluation
+    assert (config.model, config.datasets, config.run_type) == ("flava", "image_classification", "test")
+    assert (evaluation.task, config.env.save_dir) == (path.stem, f"/elsewhere/linear_probe/{path.stem}")
+    assert (evaluation.losses, evaluation.features_dir) == (False, f"{config.env.cache_dir}/flava_features")
+    assert config.checkpoint.resume_pretrained
+    assert parse(FlavaConfig, config.model_config.flava, "model_config.flava").losses == []
+    check(evaluation.linear_probe, settings.datasets)
+    by_class = path.stem in ("aircraft", "caltech101", "flowers102", "pets")  # CLIP's
+    assert evaluation.linear_probe.metric == ("mean_per_class" if by_class else "accuracy")
+    train, val, test = (section.splits[split] or [] for split in ("train", "val", "test"))
+    assert train and test and len({*train, *val, *test}) == len(train + val + test)
+    if section.source is not None:
+        published = {*SETS[section.source].splits}
+        assert {*train, *val, *test} <= published
+        assert {*val} == {"val", "valid"} & published - {*test}  # a set's own, where it has one
+    if path.stem == "demo_digits":
+        return
+    assert evaluation.linear_probe.lambdas == [1e-6, 1e6] and evaluation.linear_probe.max_iterations == 1000
+    said = path.read_text()
+    images, classes = re.search(r" and ([\d,]+) test images, ([\d,]+) classes", said).groups()
+    listed = (CONFIGS / "datasets" / "image_classification" / path.name).read_text()
+    assert f": {classes} classes; the test split has {images} images" in listed
+    (row,) = (row.name for row in rows() if row.section == "linear_probe" and (path.stem,) in row.tasks)
+    score = f"{paper_table('table_c1').cells[row]['FLAVA']:.2f}"
+    assert f", estimated; measured: not run. Paper: accuracy {score} (Table C.1, column 12)." in said
+    (line,) = (
+        line for line in (PROJECT / "README.md").read_text().splitlines() if f"linear_probe/{path.name})" in line
+    )
+    assert line.endswith(f" | {images} | {re.search(r'accelerator, (.*?);', said)[1]} | not run | {score} |")
 
 
 def test_every_recipe_of_the_paper_has_a_twin():
@@ -274,7 +315,16 @@ def train(data, tmp_path, monkeypatch):
         for dataset in ("pmd", "imagenet", "ccnews_bookcorpus"):
             for processor in ("image_processor", "text_processor"):
                 registry.unregister(f"{dataset}_{processor}")  # MMF keeps the first ones that a process ever built
-        run([f"config={PRETRAIN / name}.yaml", *TWO_STEPS, f"env.data_dir={data}", *FEW, *options])
+        run(
+            [
+                f"config={PRETRAIN / name}.yaml",
+                *TWO_STEPS,
+                f"env.data_dir={data}",
+                f"env.cache_dir={tmp_path}",
+                *FEW,
+                *options,
+            ]
+        )
         return tmp_path / name
 
     threads = torch.get_num_threads()
@@ -326,7 +376,12 @@ def classify(data, tmp_path):
         recipe = tmp_path / "small.yaml"
         recipe.write_text(f"includes:\n- {CONFIGS}/zero_shot/{name}.yaml\n- {CONFIGS}/models/flava_demo.yaml\n")
         tokenizer = "dataset_config.image_classification.processors.text_processor.params.tokenizer"
-        overrides = [f"env.data_dir={data}", f"{tokenizer}={data}/flava_demo/tokenizer", "training.num_workers=0"]
+        overrides = [
+            f"env.data_dir={data}",
+            f"env.cache_dir={tmp_path}",
+            f"{tokenizer}={data}/flava_demo/tokenizer",
+            "training.num_workers=0",
+        ]
         run([f"config={recipe}", f"checkpoint.resume_file={weights}", *overrides, *options])
         return json.loads((tmp_path / "zero_shot" / name / "evaluation.json").read_text())
 

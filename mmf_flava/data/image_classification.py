@@ -4,6 +4,8 @@ They come from a published set that torchvision knows (``source``), or as ``imag
 or lists.
 """
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,15 @@ import torch
 from mmf.common.registry import registry
 
 from mmf_flava.data import pictures
+from mmf_flava.data.image_list import ImageList
 from mmf_flava.data.image_sets.catalogue import download_set, open_set
 from mmf_flava.data.image_stream import shard_cache
 from mmf_flava.data.imagenet import class_number
 from mmf_flava.data.mixture import path_weights
 from mmf_flava.data.order import Order
-from mmf_flava.data.record import Records
+from mmf_flava.data.record import IMAGE_EXTENSIONS, Records
 from mmf_flava.data.records import Concatenated, open_records
+from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.data.stream import StreamBuilder, StreamDataset
 from mmf_flava.errors import UserError
 
@@ -52,11 +56,24 @@ class ImageClassificationDataset(StreamDataset):
         # a tensor, so that MMF's own trainer batches it as well
         return {"image": view["image"], "targets": torch.tensor(class_number(record)), "sample_id": record.key}
 
+    def fingerprint(self) -> str:
+        """Another one for other images or labels; of sets that keep no list of labels those of 64 records count."""
+        found = hashlib.sha256(records_sha256(self.records, (*IMAGE_EXTENSIONS, "cls", "json")).encode())
+        found.update(json.dumps(self.classes).encode())
+        for reader in _readers(self.records):
+            if isinstance(reader, ImageList):
+                found.update(reader.path.read_bytes())
+            found.update(json.dumps(getattr(reader, "labels", None)).encode())
+        return found.hexdigest()
+
+
+def _readers(records: Records) -> list[Records]:
+    return records.readers if isinstance(records, Concatenated) else [records]
+
 
 def _classes(records: Records) -> list[str] | None:
     """The names of all parts of the records; None where a part has none."""
-    readers = records.readers if isinstance(records, Concatenated) else [records]
-    found = [list(getattr(reader, "classes", None) or []) for reader in readers]
+    found = [list(getattr(reader, "classes", None) or []) for reader in _readers(records)]
     named = [names for names in found if names]
     if any(names != named[0] for names in named):
         raise UserError("the parts of a split have different classes; their labels would not mean the same.")

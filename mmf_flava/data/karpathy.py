@@ -109,6 +109,7 @@ class KarpathyDataset(StreamDataset):
     picture that cannot be decoded is a UserError, as the figures would be those of another gallery."""
 
     NEEDS = ("image_processor", "text_processor")
+    HAS_LOSSES = False  # the losses of pretraining need masks
 
     def __init__(self, config: Any, dataset_type: str, path: Path):
         images = Path(config.data_dir).expanduser() / Path(config.get("image_dir") or "").expanduser()

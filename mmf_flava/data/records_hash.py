@@ -1,6 +1,7 @@
 """The hash by which cached codes know the records that they were made of."""
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,13 +12,16 @@ from mmf_flava.data.shards import ShardReader
 SAMPLED = 64  # records whose content goes into the hash
 
 
-def records_sha256(records: Records) -> str:
+def records_sha256(records: Records, parts: Sequence[str] = IMAGE_EXTENSIONS) -> str:
     """A hash that tells another set of records, or another order, from this one in about a second at any size.
 
     It covers the number of records, the names and sizes of tar shards or the paths of image files, and the images of
     64 records spread evenly: their bytes, or their checksums in the index of a shard, which itself is not read, so that
     remote shards have the hash of local ones. An image elsewhere that was replaced by one of the same size goes
     unnoticed.
+
+    Args:
+        parts: of a record what counts as its content, by extension.
     """
     digest = hashlib.sha256(f"{len(records)}\n".encode())
     for reader in getattr(records, "readers", [records]):
@@ -29,7 +33,7 @@ def records_sha256(records: Records) -> str:
     for index in np.unique(np.linspace(0, len(records) - 1, SAMPLED).astype(np.int64)).tolist():
         reader, inside = records.locate(index) if isinstance(records, Concatenated) else (records, index)
         try:
-            key, content = _content(reader, inside)
+            key, content = _content(reader, inside, parts)
         except BadRecord:
             digest.update(f"{index} unreadable\n".encode())
             continue
@@ -38,10 +42,10 @@ def records_sha256(records: Records) -> str:
     return digest.hexdigest()
 
 
-def _content(reader: Records, index: int) -> tuple[str, bytes]:
-    """A record's key, and the bytes of its images or their checksums."""
+def _content(reader: Records, index: int, parts: Sequence[str]) -> tuple[str, bytes]:
+    """A record's key, and the bytes of these parts or their checksums."""
     if isinstance(reader, ShardReader):
-        key, checksums = reader.checksums(index, IMAGE_EXTENSIONS)
+        key, checksums = reader.checksums(index, parts)
         return key, str(sorted(checksums.items())).encode()
-    record = reader.read(index, IMAGE_EXTENSIONS)
+    record = reader.read(index, parts)
     return record.key, b"".join(data for _, data in sorted(record.parts.items()))

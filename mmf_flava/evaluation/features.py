@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
+from mmf_flava.compat import mmf_api
 from mmf_flava.config.schema import plain
 from mmf_flava.data.sampling import evaluation_loader
 from mmf_flava.errors import UserError
@@ -137,7 +138,13 @@ class Extraction:
         return tqdm(desc=f"{name}: vectors", total=total, unit="image", disable=silent, mininterval=interval)
 
     def _cache(self, model: Any, dataset: Any, kind: str) -> "FeatureCache | None":
-        if self.folder is None or not hasattr(dataset, "fingerprint"):
+        if self.folder is None:
+            return None
+        if not hasattr(dataset, "fingerprint"):
+            mmf_api.log(
+                f"evaluation.features_dir: vectors of dataset '{dataset.dataset_name}' are not kept; it has no "
+                "fingerprint() by which they could be known again."
+            )
             return None
         return FeatureCache(self.folder / f"{dataset.dataset_name}-{key_of(model, dataset, kind)}")
 

@@ -14,6 +14,7 @@ from mmf_flava.data.sampling import evaluation_loader
 from mmf_flava.errors import UserError
 from tests.data.conftest import DATASETS
 from tests.data.image_sets.published import MAKERS, save
+from tests.evaluation.toys import Model, extraction
 
 NAME = "image_classification"
 
@@ -148,3 +149,48 @@ def test_weights_are_refused(tmp_path, load):
     save(tmp_path / "one" / "cat" / "1.png", 0)
     with pytest.raises(UserError, match="weights are for pretraining"):
         load("train", splits={"train": {"one": 1.0}})
+
+
+def test_vectors_are_kept_for_a_second_run(tmp_path, load):
+    MAKERS["DTD"](tmp_path)
+    model, settings = Model(), extraction(folder=tmp_path / "vectors")
+    for _ in range(2):
+        dataset = load(source="DTD", splits={"test": ["train", "val"]})
+        found = settings.whole(model, dataset, "encoder")
+        assert found.targets.tolist() == [1, 0, 1, 0]
+        assert model.images == 4
+
+
+def test_the_fingerprint_tells_images_and_labels(tmp_path, load):
+    def write(*labels):
+        lines = [
+            json.dumps({"image": f"folder/{name}/1.png", "label": n}) for name, n in zip("ab", labels, strict=True)
+        ]
+        (tmp_path / "list.jsonl").write_text("\n".join(lines))
+
+    for label, name in enumerate("ab"):
+        save(tmp_path / "folder" / name / "1.png", label)
+    write(0, 1)
+    made = [load(splits={"test": [name]}).fingerprint() for name in ("folder", "list.jsonl", "folder")]
+    assert made[0] == made[2] != made[1]
+    write(1, 0)
+    assert load(splits={"test": ["list.jsonl"]}).fingerprint() != made[1]
+    save(tmp_path / "folder" / "a" / "1.png", 2)
+    other_image = load(splits={"test": ["folder"]}).fingerprint()
+    (tmp_path / "folder" / "classes.txt").write_text("b\na\n")
+    assert len({made[0], other_image, load(splits={"test": ["folder"]}).fingerprint()}) == 3
+
+
+def test_the_fingerprint_of_a_published_set_tells_its_labels(tmp_path, load):
+    MAKERS["UCF101"](tmp_path)
+    dataset = load(source="UCF101", splits={"test": ["test01"]})
+    first = dataset.fingerprint()
+    dataset.records.labels[0] += 1
+    assert dataset.fingerprint() != first
+
+
+def test_the_fingerprint_of_shards_reads_no_shard(load, demo):
+    dataset = load(data_dir=str(demo), splits={"test": ["pairs/test"]})
+    first = dataset.fingerprint()
+    dataset.records.read = None
+    assert dataset.fingerprint() == first

@@ -84,6 +84,15 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
         extraction(folder=tmp_path / "file").whole(Model(), Vectors([[1.0]], [0]), "encoder")
 
 
+def test_a_dataset_without_a_fingerprint_is_named(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(features.mmf_api, "log", said.append)
+    monkeypatch.delattr(Vectors, "fingerprint")
+    extraction(folder=tmp_path).whole(Model(), Vectors([[3.0, 4.0]], [0]), "encoder")
+    assert not list(tmp_path.iterdir())
+    assert len(said) == 1 and "vectors of dataset 'toy' are not kept" in said[0]
+
+
 def one_of_many(rank: int, ranks: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous{ranks}", world_size=ranks, rank=rank)
     model = Model()

@@ -113,6 +113,16 @@ def test_the_recipes_tasks_are_rows():
     assert {path: task_name(task, path) for path, task in said.items()} == said
 
 
+def test_every_vision_row_has_a_linear_probe():
+    tasks = [
+        yaml.safe_load(path.read_text())["evaluation"]["task"] for path in (RECIPES / "linear_probe").glob("*.yaml")
+    ]
+    probed = [
+        row.name for row in rows() if any((task,) in row.tasks for task in tasks) and row.section == "linear_probe"
+    ]
+    assert probed == [row.name for row in rows() if row.part == "vision"]
+
+
 def test_a_folder_may_have_an_equals_sign(run):
     (column,) = columns([str(run("rte", "lr=1", metrics={"accuracy": 0.5}))])
     assert column.name == "ours"
