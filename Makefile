@@ -1,7 +1,8 @@
 # make demo   set up .venv and train FLAVA on two CPU cores in minutes
 # make test   set up the same .venv and run the tests
 # make check  ruff (format and lint), mypy, tests: what a change must pass
-# make chaos  SIGKILLs of saves and of whole runs, SIGTERMs, flipped bits, cut files: about ten minutes, exit 1 if one is lost
+# make chaos  every fault at full length, a line of JSON for each proof: kills of saves and of whole runs at random and at
+#             exact places, SIGTERMs in every situation, flipped bits, memory; about half an hour, exit 1 if one fails
 # make bench  a full-size training step beside its peers, memory of the contrastive loss: about 20 minutes on two cores
 #
 # PYTHON=python3.12 chooses the interpreter (3.11 to 3.13); without it an existing .venv is kept as it is.

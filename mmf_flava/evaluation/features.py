@@ -1,7 +1,7 @@
 """What a model makes of a dataset's images: one vector each, extracted by all processes, kept on disk where wanted.
 
-Images pass by in batches and are gone; vectors come in chunks of ``CHUNK`` samples, each a file of its own in a cache,
-so that an extraction that was interrupted goes on, also on another number of processes.
+Images pass by in batches and are gone; vectors come in chunks of some hundred samples, each a file of its own in a
+cache, so that an extraction that was interrupted goes on, also on another number of processes.
 
 Shapes: N samples, D width of a vector.
 """
@@ -33,7 +33,8 @@ from mmf_flava.ranks import gather_objects, rank, world_size
 
 T = TypeVar("T")
 
-CHUNK = 1024  # samples of a file: what an interruption may cost
+CHUNK = 128  # samples of a file: what an interruption may cost, and what processes share out
+LARGE_CHUNK, LARGE = 1024, 32_768  # the same from so many samples on
 
 Encode = Callable[[Any, Tensor], Tensor]
 KINDS: dict[str, Encode] = {
@@ -97,7 +98,9 @@ class Extraction:
     def chunks(self, model: Any, dataset: Any, kind: str) -> Iterator[Features]:
         """This process's chunks, in order; ``kind`` is one of ``KINDS``."""
         size = len(dataset)
-        spans = [range(start, min(start + CHUNK, size)) for start in range(0, size, CHUNK)]
+        # whatever the number of processes: a chunk that one run wrote serves every other
+        length = CHUNK if size < LARGE else LARGE_CHUNK
+        spans = [range(start, min(start + length, size)) for start in range(0, size, length)]
         if self.shared:
             spans = spans[rank() :: world_size()]
         cache = self._cache(model, dataset, kind)
@@ -130,7 +133,7 @@ class Extraction:
         return chunk
 
     def _bar(self, name: str, total: int) -> tqdm:
-        silent = rank() > 0 or total <= CHUNK
+        silent = rank() > 0 or total <= LARGE_CHUNK
         interval = 0.2 if sys.stderr.isatty() else 30
         return tqdm(desc=f"{name}: vectors", total=total, unit="image", disable=silent, mininterval=interval)
 

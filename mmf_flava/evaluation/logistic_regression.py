@@ -1,9 +1,10 @@
 """Multinomial logistic regression by L-BFGS: scikit-learn's, and the same with its sums on torch's devices.
 
 Both take SciPy's L-BFGS-B. torch's own learns nothing from a step whose product with the gradient's change is at most
-1e-10, whatever the objective's scale: of 1,000 unscaled digits at lambda 1,000 it left out 597 of 999 steps and did not
-reach the tolerance below in 1,000 iterations; with 0 in place of that bound it took 659, and SciPy's takes 768. Both
-minimise what ``LogisticRegression(C=1 / lambda)`` does, over weights W and intercepts b:
+1e-10, whatever the objective's scale: on 1,000 unscaled digits at lambda 1,000 it left out 597 of 999 steps and did not
+come to the tolerance below in 1,000 iterations; with 0 in place of that bound it took 659, and SciPy's takes 768.
+
+Both minimise what ``LogisticRegression(C=1 / lambda)`` does, over weights W and intercepts b:
 
     sum_n -log softmax(W x_n + b)[y_n]  +  lambda / 2 * |W|^2
 

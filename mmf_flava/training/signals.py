@@ -43,6 +43,14 @@ class Signals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def ending(self) -> None:
+        """From now on SIGTERM is ignored, after leaving too.
+
+        For a process that is about to end as it was asked to: torchrun sends SIGTERM to all of them as soon as the
+        first has ended, and the exit code of one that is slower would be another.
+        """
+        self._before[signal.SIGTERM] = signal.SIG_IGN
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.name is not None and number == signal.SIGINT:
             raise KeyboardInterrupt

@@ -270,6 +270,7 @@ class FlavaTrainer:
         if self.num_updates == 0:
             where = "before its first update"
         mmf_api.log(f"Stopped by {self.signals.name or 'a signal to another process'} {where}.")
+        self.signals.ending()
         raise SystemExit(STOPPED)
 
     # ------------------------------------------------------------------ results

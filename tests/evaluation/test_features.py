@@ -45,13 +45,20 @@ def test_interrupted_extraction_goes_on(tmp_path):
     (folder,) = tmp_path.iterdir()
     cut = sorted(folder.iterdir())[1]
     cut.write_bytes(cut.read_bytes()[:-9])
-    (folder / ".000000000-000001024.safetensors.17").write_bytes(b"left by a kill")
+    (folder / ".000000000-000000128.safetensors.17").write_bytes(b"left by a kill")
 
     whole = settings.whole(model, LONG, "encoder")
     assert whole.vectors.tolist() == LONG.vectors and whole.targets.tolist() == LONG.targets
     assert model.images == 2 * CHUNK + len(LONG) - CHUNK  # the first chunk was there
     settings.whole(model, LONG, "encoder")
     assert model.images == 2 * CHUNK + len(LONG) - CHUNK
+
+
+def test_a_large_set_has_fewer_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "LARGE", len(LONG))
+    whole = extraction(batch_size=64, folder=tmp_path).whole(Model(), LONG, "encoder")
+    assert whole.vectors.tolist() == LONG.vectors
+    assert [path.name for path in tmp_path.glob("*/*")] == ["000000000-000000389.safetensors"]
 
 
 @pytest.mark.parametrize("change", ["weights", "records", "view", "kind"])

@@ -21,7 +21,12 @@ from mmf_flava.models.files.checksums import Damaged, verify
 from mmf_flava.training.signals import STOPPED
 from tests.faults.runs import DROPOUT, Run, difference
 
-SITUATIONS = ("step", "evaluation", "data", "save")
+SITUATIONS = {
+    "step": "in a step",
+    "evaluation": "in an evaluation",
+    "data": "while waiting for data",
+    "save": "while saving",
+}
 PATIENCE = 120  # seconds from a signal to the end of a run
 UPDATES = 8  # more than a life does before it is stopped
 OPTIONS = [*DROPOUT, "training.evaluation_interval=4", "training.checkpoint_interval=3", "checkpoint.max_to_keep=2"]
@@ -79,7 +84,7 @@ def stops(root: Path, count: int, processes: int) -> list[dict[str, Any]]:
     quiet, run = Run(root, "quiet", *options), Run(root, "stopped", *options)
     results = {name: {"sent": 0, "within": 0, "saved": 0, "code": 0, "hung": 0, "seconds": 0.0} for name in SITUATIONS}
     for life in range(count):
-        situation, others = SITUATIONS[life % 4], life // 4
+        situation, others = list(SITUATIONS)[life % len(SITUATIONS)], life // len(SITUATIONS)
         more = [f"checkpoint.background={'true' if others % 2 else 'false'}"]
         if processes == 1:
             more.append(f"training.num_workers={1 - others % 2}")
@@ -93,7 +98,7 @@ def stops(root: Path, count: int, processes: int) -> list[dict[str, Any]]:
     quiet.finish(processes=processes, watch={})
     differing = difference(quiet, run)
     return [
-        {"proof": f"stopped in a {situation}" if situation != "data" else "stopped while waiting for data",
+        {"proof": f"SIGTERM {SITUATIONS[situation]}",
          "processes": processes, "sent": result["sent"], "sent in it": result["within"], "saved": result["saved"],
          "exit codes 75": result["code"], "hung": result["hung"], "longest seconds": result["seconds"],
          "tensors that differ": differing,

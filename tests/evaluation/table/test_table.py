@@ -129,10 +129,10 @@ def test_a_folder_may_have_an_equals_sign(run):
 
 
 def test_what_has_no_row_is_named(run):
-    column = Column("ours", [run(None, "demo", zero_shot={"accuracy": 1.0}), run("food101", zero_shot={"accuracy": 1})])
+    column = Column("ours", [run(None, "demo", zero_shot={"accuracy": 1.0}), run("food101", retrieval={"x": 1})])
     notes = table([column]).notes
     assert any("demo names no task" in note for note in notes)
-    assert any(note.endswith("the table has no row for zero_shot of food101.") for note in notes)
+    assert any(note.endswith("the table has no row for retrieval of food101.") for note in notes)
     assert column.cells() == {}
 
 
@@ -199,3 +199,11 @@ def test_the_command(run, tmp_path, capsys):
     assert main([str(tmp_path)]) == 2
     assert main([str(folder), "--out", str(tmp_path / "none" / "table.md")]) == 2
     assert "choose another --out" in capsys.readouterr().err
+
+
+def test_rows_that_the_paper_lacks_are_there_where_they_were_run(run):
+    bare = table([Column("ours", [run("cifar10", linear_probe={"accuracy": 0.5})])])
+    assert not any("zero-shot" in name or "Demo" in name for name in bare.names)
+    runs = [run("cifar10", "other", zero_shot={"accuracy": 0.25}), run("demo_digits", metrics={"accuracy": 1.0})]
+    more = table([Column("ours", runs)])
+    assert [name for name in more.names if name not in bare.names] == ["CIFAR10 zero-shot", "Demo's digits finetuned"]

@@ -1,0 +1,111 @@
+"""Zero-shot classification of 50,000 images: memory, and what an interruption costs.
+
+``python benchmarks/evaluation.py [--images N]`` runs ``mmf_run`` on ``zero_shot/demo_digits.yaml`` with untrained
+weights of the demo's sizes on made-up pictures in shards of 10,000, and prints Markdown. Peaks are the kernel's, of the
+process that evaluates.
+"""
+
+import argparse
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mmf_flava.data.build.demo import build_demo, read_manifest
+from mmf_flava.data.shards import ShardWriter
+
+BIN = Path(sys.executable).parent
+RECIPE = "projects/flava/configs/zero_shot/demo_digits.yaml"
+SHARD = 10_000
+ALLOWED = 2352  # bytes of memory an image: a quarter of its pixels in float32; noise of the allocator included
+
+
+def write_images(folder: Path, count: int) -> None:
+    """Pictures of 28 x 28 noise with labels 0 to 9."""
+    rng = np.random.default_rng(0)
+    pictures = []
+    for number in range(64):
+        file = folder / f"{number}.png"
+        Image.fromarray(rng.integers(0, 256, (28, 28, 3), np.uint8)).save(file)
+        pictures.append(file.read_bytes())
+        file.unlink()
+    for start in range(0, count, SHARD):
+        with ShardWriter(folder / f"{start // SHARD:05d}.tar") as shard:
+            for record in range(start, min(start + SHARD, count)):
+                shard.write(f"{record:09d}", {"png": pictures[record % 64], "cls": str(record % 10).encode()})
+
+
+def command(root: Path, images: Path, cache: Path | None) -> list[str]:
+    return [
+        str(BIN / "mmf_run"),
+        f"config={RECIPE}",
+        "checkpoint.resume_file=null",
+        "training.seed=1",
+        "training.num_workers=1",
+        f"dataset_config.image_classification.splits.test=['{images}']",
+        "dataset_config.image_classification.splits.val=[]",
+        f"dataset_config.image_classification.data_dir={root / 'demo'}",
+        "dataset_config.image_classification.processors.text_processor.params.tokenizer=tokenizer",
+        f"evaluation.features_dir={cache or 'null'}",
+        f"env.save_dir={root / 'run'}",
+    ]
+
+
+def run(*arguments: object, kill_after: float | None = None) -> tuple[float, int]:
+    """(seconds, peak bytes) of the real command."""
+    began = time.perf_counter()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command(*arguments), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # type: ignore[arg-type]
+    if kill_after is not None:
+        time.sleep(kill_after)
+        process.send_signal(signal.SIGKILL)
+    assert process.stderr is not None
+    errors = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    if kill_after is None and status:
+        raise SystemExit(errors.decode()[-3000:])
+    return time.perf_counter() - began, usage.ru_maxrss * 1024
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=50_000)
+    count = parser.parse_args().images
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        if read_manifest(root / "demo") is None:
+            build_demo(root / "demo")
+        few, many = root / "few", root / "many"
+        for place, images in ((few, count // 10), (many, count)):
+            place.mkdir()
+            write_images(place, images)
+        few_seconds, few_peak = run(root, few, None)
+        seconds, peak = run(root, many, None)
+        run(root, many, root / "cache", kill_after=few_seconds + (seconds - few_seconds) / 2)
+        known = sum(1 for _ in (root / "cache").rglob("*.safetensors"))
+        resumed, resumed_peak = run(root, many, root / "cache")
+        again, again_peak = run(root, many, root / "cache")
+    each = (peak - few_peak) / (count - count // 10)
+    print("| run | seconds | peak memory |\n|---|---|---|")
+    rows = [
+        (f"{count // 10:,} images", few_seconds, few_peak),
+        (f"{count:,} images", seconds, peak),
+        (f"the same, killed before with {known} chunks of vectors on disk", resumed, resumed_peak),
+        ("the same, all vectors on disk", again, again_peak),
+    ]
+    for name, time_taken, memory in rows:
+        print(f"| {name} | {time_taken:.0f} | {memory / 1e6:.0f} MB |")
+    print(f"\n{each:.0f} bytes of memory for each further image (at most {ALLOWED} allowed).")
+    return int(each > ALLOWED)
+
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    sys.exit(main())
