@@ -114,13 +114,11 @@ def test_the_recipes_tasks_are_rows():
 
 
 def test_every_vision_row_has_a_linear_probe():
-    tasks = [
-        yaml.safe_load(path.read_text())["evaluation"]["task"] for path in (RECIPES / "linear_probe").glob("*.yaml")
-    ]
-    probed = [
-        row.name for row in rows() if any((task,) in row.tasks for task in tasks) and row.section == "linear_probe"
-    ]
-    assert probed == [row.name for row in rows() if row.part == "vision"]
+    recipes = (RECIPES / "linear_probe").glob("*.yaml")
+    tasks = {yaml.safe_load(path.read_text())["evaluation"]["task"] for path in recipes}
+    vision = [row for row in rows() if row.part == "vision"]
+    assert len(vision) == 22
+    assert [row.name for row in vision if not any((task,) in row.tasks for task in tasks)] == []
 
 
 def test_a_folder_may_have_an_equals_sign(run):
