@@ -2,7 +2,8 @@
 # make test   set up the same .venv and run the tests
 # make check  ruff (format and lint), mypy, tests: what a change must pass
 # make chaos  SIGKILLs of saves and of whole runs, SIGTERMs, flipped bits, cut files: about ten minutes, exit 1 if one is lost
-# make bench  a full-size training step beside its peers, memory of the contrastive loss: about 20 minutes on two cores
+# make bench  a full-size training step beside its peers, the trainer's overhead, memory of the contrastive loss and of fsdp:
+#             about 25 minutes on two idle cores
 #
 # PYTHON=python3.12 chooses the interpreter (3.11 to 3.13); without it an existing .venv is kept as it is.
 
