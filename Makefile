@@ -3,7 +3,8 @@
 # make check  ruff (format and lint), mypy, tests: what a change must pass
 # make chaos  every fault at full length, a line of JSON for each proof: kills of saves and of whole runs at random and at
 #             exact places, SIGTERMs in every situation, flipped bits, memory; about half an hour, exit 1 if one fails
-# make bench  a full-size training step beside its peers, memory of the contrastive loss: about 20 minutes on two cores
+# make bench  a full-size training step beside its peers, the trainer's overhead, memory of the contrastive loss and of fsdp:
+#             about 25 minutes on two idle cores
 #
 # PYTHON=python3.12 chooses the interpreter (3.11 to 3.13); without it an existing .venv is kept as it is.
 

@@ -97,6 +97,7 @@ class TakingTurns(FlavaTrainer):
         _, batch = next(batches)
         losses = model(batch.to(self.device))["losses"]
         sum(loss.mean() for loss in losses.values()).backward()
+        # in the optimizer's order: the norm summed in another one differs in its last bits
         nn.utils.clip_grad_norm_(self.updater.engine.weights, self.updater.max_norm)
         optimizer.step()
         self.updater.scheduler.step()

@@ -1,6 +1,7 @@
 """One training step of each peer, full size, random weights, AdamW: ``build(...)`` gives a function that does one."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from batches import Batch
@@ -11,24 +12,38 @@ Forward = Callable[[], torch.Tensor]
 
 def ours(kind: str, batch: Batch, cached: bool, compiled: bool) -> tuple[nn.Module, Forward]:
     """mmf_flava's pretraining model; ``cached`` takes the codes from the batch instead of running the codebook."""
-    import mmf.utils.env
-    from mmf.common.registry import registry
-    from mmf.common.sample import SampleList
-    from omegaconf import OmegaConf
-
     from mmf_flava.config.model import FlavaConfig
 
+    settings = FlavaConfig(compile=compiled)
+    model = pretraining(settings)
+    if not cached and kind != "text":
+        from mmf_flava.models.codebook.dalle_encoder import DalleEncoder
+
+        model.codebook = DalleEncoder(settings.codebook.vocab_size)
+    samples = sample_list(kind, batch, cached)
+    return model, lambda: torch.stack([loss.mean() for loss in model(samples)["losses"].values()]).sum()
+
+
+def pretraining(settings: Any) -> nn.Module:
+    """mmf_flava's model by a ``FlavaConfig``, with heads and losses, as MMF builds it."""
+    import mmf.utils.env
+    from mmf.common.registry import registry
+    from omegaconf import OmegaConf
+
     mmf.utils.env.setup_imports()
-    from mmf_flava.models.codebook.dalle_encoder import DalleEncoder
     from mmf_flava.models.pretraining import FlavaPretraining
 
     registry.register("config", OmegaConf.create({"evaluation": {"predict": False}}))
-    settings = FlavaConfig(compile=compiled)
     model = FlavaPretraining(OmegaConf.structured(settings))
     model.build()
     model.init_losses()
-    if not cached and kind != "text":
-        model.codebook = DalleEncoder(settings.codebook.vocab_size)
+    return model
+
+
+def sample_list(kind: str, batch: Batch, cached: bool) -> Any:
+    """The batch as mmf_flava's datasets hand it out."""
+    from mmf.common.sample import SampleList
+
     fields = {}
     if kind != "text":
         fields |= {"image": batch.image, "image_patch_mask": batch.patch_mask}
@@ -42,7 +57,7 @@ def ours(kind: str, batch: Batch, cached: bool, compiled: bool) -> tuple[nn.Modu
     for name, value in fields.items():
         samples.add_field(name, value)
     samples.dataset_name, samples.dataset_type = kind, "train"
-    return model, lambda: torch.stack([loss.mean() for loss in model(samples)["losses"].values()]).sum()
+    return samples
 
 
 def huggingface(kind: str, batch: Batch, cached: bool, compiled: bool) -> tuple[nn.Module, Forward]:

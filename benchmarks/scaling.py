@@ -1,7 +1,7 @@
 """What our trainer costs beside a bare loop, and what memory each of several processes needs.
 
     python benchmarks/scaling.py                     # all of it
-    python benchmarks/scaling.py --only overhead     # or contrastive
+    python benchmarks/scaling.py --only overhead     # or contrastive, fsdp
 
 Exits with 1 where a target is missed.
 """
@@ -28,7 +28,13 @@ def contrastive(folder: Path, _: argparse.Namespace) -> list[Row]:
     return contrastive_memory(folder)
 
 
-PARTS = {"overhead": overhead, "contrastive": contrastive}
+def fsdp(folder: Path, _: argparse.Namespace) -> list[Row]:
+    from fsdp_memory import fsdp_memory
+
+    return fsdp_memory(folder)
+
+
+PARTS = {"overhead": overhead, "contrastive": contrastive, "fsdp": fsdp}
 
 
 def main() -> None:
