@@ -68,6 +68,7 @@ def run(module: ModuleType) -> None:
     why="the logger is the first to write to env.save_dir, and MMF shows a traceback where it cannot",
     since="MMF 1.0.0rc1",
     until="MMF tells users' mistakes from its own",
+    needed=lambda module: hasattr(module, "Logger"),  # MMF's main branch logs through functions
 )
 def writable_folder(module: ModuleType) -> None:
     init = module.Logger.__init__
