@@ -1,20 +1,15 @@
 """``mmf_run`` and ``mmf_predict`` as a user runs them, on the demo's real data, with fewer updates."""
 
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 
 from mmf_flava.config.model import LOSSES
 from mmf_flava.models.files.checksums import seal
-from tests.conftest import DEMO, SCRIPTS, SHORT
+from tests.conftest import DEMO
 
 
 def last_lines(result) -> str:
@@ -44,38 +39,6 @@ def test_one_command_trains_evaluates_and_reports(mmf, tmp_path):
     for name in ("latest", "best"):
         assert (run / "checkpoints" / name).read_text().startswith("update_00000004 ")
     assert list((run / "logs").glob("tensorboard_*/events*"))
-
-
-def test_killed_and_resumed_equals_uninterrupted(mmf, tmp_path, cache):
-    """SIGKILL after the second checkpoint; the resumed run's files equal the quiet run's to the bit.
-
-    The killed run saves in the background, the quiet one does not.
-    """
-    options = ["training.max_updates=12", "training.checkpoint_interval=2", "evaluation.examples=null"]
-    background = [*options, "checkpoint.background=true"]
-    last_lines(mmf("mmf_run", *options, f"env.save_dir={tmp_path / 'quiet'}"))
-    killed = subprocess.Popen(
-        [SCRIPTS / "mmf_run", f"config={DEMO}", *SHORT, *background, f"env.save_dir={tmp_path / 'run'}"],
-        env={**os.environ, "MMF_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "run" / "checkpoints").glob("update_*4")) and killed.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL, "the run ended before it could be killed"
-
-    result = mmf("mmf_run", *background, "checkpoint.resume=true")
-    last_lines(result)
-    assert "Loaded the model from" in result.stdout
-    for file in ("model.safetensors", "optimizer.safetensors"):
-        quiet, resumed = (
-            load_file(tmp_path / name / "checkpoints" / "update_00000012" / file) for name in ("quiet", "run")
-        )
-        assert quiet.keys() == resumed.keys()
-        assert [key for key in quiet if not quiet[key].equal(resumed[key])] == []
 
 
 def test_evaluation_alone_and_predictions(mmf, tmp_path):

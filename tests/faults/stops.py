@@ -69,13 +69,15 @@ def stop(run: Run, life: int, situation: str, victim: int, processes: int, *opti
 
 
 def whole(run: Run) -> bool:
-    """Whether ``latest`` names a whole checkpoint of the last update that was done."""
+    """Whether ``latest`` names a whole checkpoint of the last update that was done, and the run has said so."""
     path = run.folder / "checkpoints" / (run.folder / "checkpoints" / "latest").read_text().partition(" ")[0]
     try:
         verify(path)
     except Damaged:
         return False
-    return int(path.name.removeprefix("update_")) == run.samples()[-1][0]
+    update = int(path.name.removeprefix("update_"))
+    said = f"after update {update}; checkpoint.resume=true goes on there" in run.log.read_text()
+    return said and update == run.samples()[-1][0]
 
 
 def stops(root: Path, count: int, processes: int) -> list[dict[str, Any]]:
