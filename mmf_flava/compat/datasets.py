@@ -1,14 +1,16 @@
-"""Defects of MMF 1.0.0rc10's own datasets."""
+"""Defects of MMF 1.0.0rc10's own datasets, and what it says where their files are not there."""
 
 from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 from mmf_flava.compat.cure import cure
+from mmf_flava.errors import UserError
 
 CURE: dict[str, Any] = {
     "when": "after",
@@ -60,3 +62,50 @@ def _with_image(load_item: Callable[[Any, int], Any]) -> Callable[[Any, int], An
         return sample
 
     return load_item_with_image
+
+
+NAMED: dict[str, Any] = {
+    "when": "after",
+    "what": "a dataset's file that is not there is named, with its folder and where it can be had",
+    "why": "MMF shows the traceback of whatever ended the download",
+    "since": "MMF 1.0.0rc1",
+    "until": "MMF tells users' mistakes from its own",
+}
+
+
+@cure("mmf.utils.download", **NAMED)
+def missing_file(module: ModuleType) -> None:
+    download_file = module.DownloadableFile.download_file
+
+    @functools.wraps(download_file)
+    def download_or_name(self: Any, download_path: str) -> None:
+        try:
+            download_file(self, download_path)
+        except (OSError, AssertionError) as error:
+            folder = os.path.join(download_path, self._dest_folder or "")
+            raise UserError(
+                f"{self._file_name} is not in {folder} and cannot be had from {self._url} "
+                f"({type(error).__name__}): put it there, or name in dataset_config where the files are."
+            ) from error
+
+    module.DownloadableFile.download_file = download_or_name
+
+
+@cure("mmf.datasets.builders.hateful_memes.builder", **NAMED)
+def hateful_memes_by_hand(module: ModuleType) -> None:
+    build = module.HatefulMemesBuilder.build
+
+    @functools.wraps(build)
+    def build_or_name(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            build(self, config, *args, **kwargs)
+        except AssertionError as error:
+            folder = os.path.join(
+                module.get_mmf_env(key="data_dir"), "datasets", self.dataset_name, "defaults", "annotations"
+            )
+            raise UserError(
+                f"Hateful Memes is not in {folder}: looked for train.jsonl. It is not downloaded, for its license must "
+                "be agreed to: https://fb.me/hm_prerequisites says how, and mmf_convert_hm puts the files there."
+            ) from error
+
+    module.HatefulMemesBuilder.build = build_or_name

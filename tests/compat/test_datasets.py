@@ -2,9 +2,13 @@
 
 import pytest
 import torch
+from mmf.datasets.builders.hateful_memes import builder
 from mmf.datasets.builders.visual_entailment.dataset import VisualEntailmentDataset
 from mmf.datasets.builders.vqa2.dataset import VQA2Dataset
+from mmf.utils.download import DownloadableFile
 from omegaconf import OmegaConf
+
+from mmf_flava.errors import UserError
 
 
 class Pictures:
@@ -45,3 +49,18 @@ def test_use_images_brings_images(kind):
 @pytest.mark.parametrize("kind", [VQA2Dataset, VisualEntailmentDataset])
 def test_a_recipe_without_an_image_processor_works_as_before(kind):
     assert "image" not in dataset(kind, True, {})[0]
+
+
+def test_a_file_that_cannot_be_downloaded_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    file = DownloadableFile("http://127.0.0.1:9/annotations.zip", "annotations.zip")  # nobody listens there
+    with pytest.raises(UserError, match=r"annotations\.zip is not in .* cannot be had from http://127") as raised:
+        file.download_file(str(tmp_path))
+    assert str(tmp_path) in str(raised.value)
+
+
+def test_hateful_memes_are_put_there_by_hand(tmp_path, monkeypatch):
+    monkeypatch.setattr(builder, "get_mmf_env", lambda key: str(tmp_path))
+    folder = tmp_path / "datasets" / "hateful_memes" / "defaults" / "annotations"
+    with pytest.raises(UserError, match=f"not in {folder}: looked for train.jsonl"):
+        builder.HatefulMemesBuilder().build({})
