@@ -18,6 +18,7 @@ from mmf_flava.data.record import BadRecord, Record, Records
 from mmf_flava.data.records import open_records
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.embedder import TOKENIZER, Embedder
+from mmf_flava.evaluation.features import bar_interval
 from mmf_flava.evaluation.vector_files import write
 
 KINDS = ("image", "text", "multimodal")
@@ -86,7 +87,7 @@ def embed(embedder: Embedder, source: str, what: Sequence[str] = (), workers: in
     items, kinds = _open(embedder, source, what)
     loader = DataLoader(items, embedder.batch_size, num_workers=workers, collate_fn=list)
     done, bad = 0, 0
-    with tqdm(total=len(items), unit="item", desc="vectors", mininterval=0.2 if sys.stderr.isatty() else 30) as bar:
+    with tqdm(total=len(items), unit="item", desc="vectors", mininterval=bar_interval()) as bar:
         for batch in loader:
             good = [item for item in batch if len(item) == 3]
             for name, reason in (item for item in batch if len(item) == 2):

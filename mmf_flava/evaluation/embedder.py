@@ -52,9 +52,8 @@ class Embedder:
         self.model = model.to(self.device)
         embedding = model.image_encoder.patch_embed
         side, patch = embedding.img_size[0], embedding.patch_size[0]
-        # the masks that the processor draws are thrown away
         self.image_processor = FlavaImageProcessor(
-            {"image_size": side, "patch_size": patch, "codebook_size": None, "mask": {"target": 1, "min_block": 1}}
+            {"image_size": side, "patch_size": patch, "codebook_size": None, "mask": None}
         )
         self._tokenizer = tokenizer or _beside(weights) or TOKENIZER
         self._text_processor: FlavaTextProcessor | None = None

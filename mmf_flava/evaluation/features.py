@@ -84,7 +84,7 @@ class Extraction:
 
     Args:
         shared: all processes call this, and each takes its share of the chunks; else each does all by itself.
-        folder: of the cache; None keeps nothing.
+        folder: of the cache; None keeps nothing. Of a model that changes between two calls nothing may be kept.
         note: is shown every batch before the model is.
     """
 
@@ -94,6 +94,7 @@ class Extraction:
     shared: bool = False
     folder: Path | None = None
     note: Callable[[Any], None] = field(default=lambda batch: None)
+    _weights: tuple[nn.Module, str] | None = field(default=None, init=False)
 
     def chunks(self, model: Any, dataset: Any, kind: str) -> Iterator[Features]:
         """This process's chunks, in order; ``kind`` is one of ``KINDS``."""
@@ -134,8 +135,22 @@ class Extraction:
 
     def _bar(self, name: str, total: int) -> tqdm:
         silent = rank() > 0 or total <= LARGE_CHUNK
-        interval = 0.2 if sys.stderr.isatty() else 30
-        return tqdm(desc=f"{name}: vectors", total=total, unit="image", disable=silent, mininterval=interval)
+        return tqdm(desc=f"{name}: vectors", total=total, unit="image", disable=silent, mininterval=bar_interval())
+
+    def weights_sha256(self, model: nn.Module) -> str:
+        """Of all weights and their names; of a gigabyte it takes seconds, so it is computed once."""
+        if self._weights is None or self._weights[0] is not model:
+            found = hashlib.sha256()
+            for name, value in model.state_dict().items():
+                found.update(name.encode())
+                found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            self._weights = (model, found.hexdigest())
+        return self._weights[1]
+
+    def _key(self, model: nn.Module, dataset: Any, kind: str) -> str:
+        """A name for (weights, records, their view, kind): other vectors have another one."""
+        section = json.dumps(plain(dataset.config), sort_keys=True, default=str)
+        return digest([self.weights_sha256(model), dataset.fingerprint(), dataset.dataset_type, section, kind])
 
     def _cache(self, model: Any, dataset: Any, kind: str) -> "FeatureCache | None":
         if self.folder is None:
@@ -146,7 +161,7 @@ class Extraction:
                 "fingerprint() by which they could be known again."
             )
             return None
-        return FeatureCache(self.folder / f"{dataset.dataset_name}-{key_of(model, dataset, kind)}")
+        return FeatureCache(self.folder / f"{dataset.dataset_name}-{self._key(model, dataset, kind)}")
 
 
 def join(chunks: Iterator[Features], size: int, shared: bool) -> Features:
@@ -186,10 +201,13 @@ class FeatureCache:
         return self.folder / f"{span.start:09d}-{span.stop:09d}.safetensors"
 
     def has(self, span: range) -> bool:
-        """Whether the chunk is there, whole."""
+        """Whether the chunk is there, whole; its header says so, and the numbers are not read for that."""
+        if not self._path(span).is_file():
+            return False
         try:
-            return self._path(span).is_file() and len(self.read(span)) == len(span)
-        except (SafetensorError, KeyError, ValueError):
+            with safe_open(self._path(span), "numpy") as file:
+                return file.get_slice("targets").get_shape() == [len(span)]
+        except SafetensorError:
             return False
 
     def read(self, span: range) -> Features:
@@ -220,21 +238,11 @@ class FeatureCache:
             ) from error
 
 
-def key_of(model: nn.Module, dataset: Any, kind: str) -> str:
-    """A name for (weights, records, their view, kind): other vectors have another one."""
-    section = json.dumps(plain(dataset.config), sort_keys=True, default=str)
-    return digest([weights_sha256(model), dataset.fingerprint(), dataset.dataset_type, section, kind])
-
-
-def weights_sha256(model: nn.Module) -> str:
-    """Of all weights of a model and their names."""
-    found = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return found.hexdigest()
-
-
 def digest(parts: Iterable[str]) -> str:
     """16 hexadecimal digits of several texts."""
     return hashlib.sha256(json.dumps(list(parts)).encode()).hexdigest()[:16]
+
+
+def bar_interval() -> float:
+    """Seconds between two states of a progress bar: a log file is no place for one that moves."""
+    return 0.2 if sys.stderr.isatty() else 30

@@ -3,7 +3,6 @@
 Shapes: E projection, C classes, N images.
 """
 
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from tqdm import tqdm
 from mmf_flava.config.run import ZeroShotConfig
 from mmf_flava.config.schema import near_miss
 from mmf_flava.errors import UserError
-from mmf_flava.evaluation.features import Extraction, Features, by_turns, digest, weights_sha256
+from mmf_flava.evaluation.features import Extraction, Features, bar_interval, by_turns, digest
 from mmf_flava.ranks import gather_objects, rank, world_size
 
 TOP = 5
@@ -165,7 +164,7 @@ def cached_classifier(model: Any, text_processor: Any, config: ZeroShotConfig, e
     if extraction.folder is None:
         return text_classifier(model, text_processor, config, extraction.device, extraction.shared)
     vocabulary = str(getattr(text_processor, "vocabulary_hash", ""))
-    key = digest([weights_sha256(model), vocabulary, *config.classes, "", *config.templates])
+    key = digest([extraction.weights_sha256(model), vocabulary, *config.classes, "", *config.templates])
     path = extraction.folder / f"classifier-{key}.safetensors"
     known = None
     if rank() == 0 and path.is_file():
@@ -193,7 +192,7 @@ def text_classifier(
     first, step = (rank(), world_size()) if shared else (0, 1)
     own = config.classes[first::step]
     prompts = len(config.classes) * len(config.templates)
-    bar = tqdm(own, desc="class names", unit="class", disable=first > 0 or prompts < MANY, mininterval=_interval())
+    bar = tqdm(own, desc="class names", unit="class", disable=first > 0 or prompts < MANY, mininterval=bar_interval())
     weights = {}
     for name in bar:
         ids, mask = text_processor.encode([template.format(name) for template in config.templates])
@@ -201,7 +200,3 @@ def text_classifier(
     if shared:
         weights = {name: vector for part in gather_objects(weights) for name, vector in part.items()}
     return normalize(torch.stack([weights[name] for name in config.classes]), dim=-1).to(device)
-
-
-def _interval() -> float:
-    return 0.2 if sys.stderr.isatty() else 30

@@ -11,7 +11,6 @@ data_wait: share of the time in which the first process had no batch.
 """
 
 import json
-import sys
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -23,6 +22,7 @@ from tqdm import tqdm
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.run import WandbConfig
+from mmf_flava.evaluation.features import bar_interval
 from mmf_flava.ranks import mean_over_ranks, world_size
 from mmf_flava.training.boards import open_boards
 from mmf_flava.training.flops import batch_flops
@@ -62,7 +62,7 @@ class Progress:
             desc="training",
             dynamic_ncols=True,
             smoothing=0.1,
-            mininterval=0.2 if sys.stderr.isatty() else 30,  # a log file is no place for a moving bar
+            mininterval=bar_interval(),
         )
         self.began = time.perf_counter() - seconds
         self._reset()

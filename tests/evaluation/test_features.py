@@ -64,8 +64,7 @@ def test_a_large_set_has_fewer_files(tmp_path, monkeypatch):
 @pytest.mark.parametrize("change", ["weights", "records", "view", "kind"])
 def test_other_vectors_have_another_cache(tmp_path, change):
     model, data, kind = Model(), Vectors([[3.0, 4.0]], [0]), "encoder"
-    settings = extraction(folder=tmp_path)
-    settings.whole(model, data, kind)
+    extraction(folder=tmp_path).whole(model, data, kind)
     if change == "weights":
         model.weight.data.fill_(2.0)
     elif change == "records":
@@ -74,7 +73,7 @@ def test_other_vectors_have_another_cache(tmp_path, change):
         data.config = {"processors": {"image_processor": {"params": {"image_size": 480}}}}
     else:
         kind = "contrastive"
-    settings.whole(model, data, kind)
+    extraction(folder=tmp_path).whole(model, data, kind)
     assert model.images == 2 and len(list(tmp_path.iterdir())) == 2
 
 
