@@ -10,7 +10,6 @@ from mmf.common.registry import registry
 from mmf.trainers.base_trainer import BaseTrainer
 from mmf.utils.distributed import is_master
 
-from mmf_flava import __version__
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.schema import check_keys, one_of
 from mmf_flava.errors import UserError
@@ -111,21 +110,9 @@ class FlavaFinetune(BaseTrainer):
         task = self.config.evaluation.get("task")
         self.results.write_finetuned(task, split, self.num_updates, figures)
         if "train" in self.run_type:
-            batch_size = self.config.training.batch_size
-            self.results.write_summary(
-                {
-                    "model": self.config.model,
-                    "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
-                    "updates": self.trained,
-                    "seconds": round(time.perf_counter() - self.began, 1),
-                    "samples": self.trained * batch_size,
-                    "batch_size": batch_size,
-                    "datasets": [self.config.datasets],
-                    "device": str(self.device),
-                    "precision": self.precision,
-                    "version": __version__,
-                }
-            )
+            parameters = sum(parameter.numel() for parameter in self.model.parameters())
+            seconds = time.perf_counter() - self.began
+            self.results.write_summary(self.config, parameters, self.trained, seconds, self.device, self.precision)
         metrics = ", ".join(f"{name} {value:.4f}" for name, value in figures["metrics"].items())
         self.writer.write(f"{task or self.config.datasets}, {split} split: {metrics}.")
         if (self.results.folder / "metrics.jsonl").is_file():

@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from mmf_flava import __version__
 from mmf_flava.config.run import ExamplesConfig
 from mmf_flava.data.quarantine import sentence
 from mmf_flava.evaluation.examples import ExampleWriter
@@ -57,9 +58,34 @@ class Results:
         self.first_losses = {**losses, **self.first_losses}
         self.last_losses.update(losses)
 
-    def write_summary(self, summary: dict[str, Any]) -> None:
+    def write_summary(
+        self,
+        config: Any,
+        parameters: int,
+        updates: int,
+        seconds: float,
+        device: Any,
+        precision: str,
+        batches_per_update: int = 1,
+        **more: Any,
+    ) -> None:
         """Writes ``summary.json``: what was trained, on what, how long."""
-        self.summary = {**summary, "first_losses": self.first_losses, "last_losses": self.last_losses}
+        batch_size = config.training.batch_size
+        self.summary = {
+            "model": config.model,
+            "parameters": parameters,
+            "updates": updates,
+            "seconds": round(seconds, 1),
+            "samples": updates * batch_size * batches_per_update,
+            "batch_size": batch_size,
+            "datasets": config.datasets.split(","),
+            "device": str(device),
+            "precision": precision,
+            "version": __version__,
+            **more,
+            "first_losses": self.first_losses,
+            "last_losses": self.last_losses,
+        }
         self._write("summary.json", self.summary)
 
     def write_evaluation(self, split: str, update: int, result: SplitResult, task: str | None) -> None:

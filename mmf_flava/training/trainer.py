@@ -285,20 +285,15 @@ class FlavaTrainer:
         if self.rank > 0:
             return
         self.results.write_summary(
-            {
-                "model": self.config.model,
-                "parameters": self.parameters,
-                "updates": self.num_updates,
-                "seconds": round(self.seconds, 1),
-                "samples": self.num_updates * self.config.training.batch_size * self.settings.training.update_frequency,
-                "batch_size": self.config.training.batch_size,
-                "datasets": self.settings.datasets,
-                "device": str(self.device),
-                "precision": self.settings.training.precision,
-                "bad_records": counts(bad),
-                "evaluation_seconds": round(time.perf_counter() - began, 1),
-                "version": mmf_flava.__version__,
-            }
+            self.config,
+            self.parameters,
+            self.num_updates,
+            self.seconds,
+            self.device,
+            self.settings.training.precision,
+            self.settings.training.update_frequency,
+            bad_records=counts(bad),
+            evaluation_seconds=round(time.perf_counter() - began, 1),
         )
         self._finish(test)
 
