@@ -21,9 +21,8 @@ from mmf_flava.data.order import sample_generator
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record
 from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.data.stream import StreamBuilder, StreamDataset
-from mmf_flava.errors import UserError
+from mmf_flava.errors import UserError, some
 
-SHOWN = 3  # offending entries that an error names
 SPLIT_FILES = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
 IMAGES = (
     "COCO's are in http://images.cocodataset.org/zips/val2014.zip, Flickr30K's are given on request at "
@@ -78,7 +77,7 @@ class KarpathyRecords:
 
     def _refuse(self, what: str, found: list[str]) -> None:
         if found:
-            raise UserError(f"{self.path}: {len(found)} entries {what}: {_some(found)}; take the published file.")
+            raise UserError(f"{self.path}: {len(found)} entries {what}: {some(found)}; take the published file.")
 
     def _check_files(self, split: str) -> None:
         where = "dataset_config.karpathy.image_dir names the folder."
@@ -87,7 +86,7 @@ class KarpathyRecords:
         if missing := [key for key in self.keys if not (self.images / key).is_file()]:
             raise UserError(
                 f"{len(missing)} of the {len(self.keys)} images of split '{split}' are not in {self.images}: "
-                f"{_some(missing)}; {IMAGES}. {where}"
+                f"{some(missing)}; {IMAGES}. {where}"
             )
 
     def __len__(self) -> int:
@@ -205,7 +204,3 @@ def _place(entry: dict[str, Any]) -> str:
 def _twice(entries: Iterable[dict[str, Any]], name: Callable[[dict[str, Any]], Hashable]) -> list[str]:
     counts = Counter(name(entry) for entry in entries)
     return [str(found) for found, count in counts.items() if count > 1 and found is not None]
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

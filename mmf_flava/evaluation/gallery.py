@@ -9,11 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmf_flava.errors import UserError
+from mmf_flava.errors import UserError, some
 from mmf_flava.evaluation.features import Features
 from mmf_flava.evaluation.ranking import on_grid
-
-SHOWN = 3  # offending entries that an error names
 
 
 @dataclass
@@ -38,7 +36,7 @@ class Gallery:
         """
         if bare := [name for name, captions in zip(features.ids, features.captions, strict=True) if not captions]:
             raise UserError(
-                f"evaluation.retrieval: {len(bare)} of {len(features)} images have no caption ({_some(bare)}); name a "
+                f"evaluation.retrieval: {len(bare)} of {len(features)} images have no caption ({some(bare)}); name a "
                 "dataset whose images all have one."
             )
         first: dict[tuple[str, ...], int] = {}
@@ -66,7 +64,3 @@ class Gallery:
         texts = sorted(set(self.captions), key=lambda text: (len(text), text))
         place = {text: number for number, text in enumerate(texts)}
         return texts, [place[text] for text in self.captions]
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
