@@ -12,10 +12,28 @@ from types import ModuleType
 from typing import Any
 
 # the other files of cures for MMF register theirs when they are imported
-from mmf_flava.compat import command_line, configuration, datasets, distributed, overrides, training, vanished
+from mmf_flava.compat import (
+    command_line,
+    configuration,
+    datasets,
+    distributed,
+    overrides,
+    training,
+    transformers,
+    vanished,
+)
 from mmf_flava.compat.cure import cure, source_has
 
-__all__ = ["command_line", "configuration", "datasets", "distributed", "overrides", "training", "vanished"]
+__all__ = [
+    "command_line",
+    "configuration",
+    "datasets",
+    "distributed",
+    "overrides",
+    "training",
+    "transformers",
+    "vanished",
+]
 
 PLUGIN = "mmf_flava.plugin"
 
@@ -81,10 +99,11 @@ def _env(key: str, default: Any = None) -> Any:
     "mmf.utils.configuration",
     when="after",
     what="MMF's resolvers registered the present way, and ${env:...}",
-    why="OmegaConf deprecates register_resolver and has no env resolver; MMF also clears everybody else's resolvers",
+    why="OmegaConf deprecates register_resolver and has no env resolver, which MMF's main branch writes oc.env; both "
+    "lines clear everybody else's resolvers",
     since="OmegaConf 2.1, 2.3",
-    until="MMF uses register_new_resolver and oc.env",
-    needed=source_has("OmegaConf.register_resolver", "Configuration._register_resolvers"),
+    until="MMF uses register_new_resolver, leaves other resolvers alone, and nobody's YAML says env",
+    needed=source_has("OmegaConf.clear_resolvers", "Configuration._register_resolvers"),
 )
 def resolvers(module: ModuleType) -> None:
     import torch
@@ -125,6 +144,7 @@ def resolvers(module: ModuleType) -> None:
 )
 def missing_keys(module: ModuleType) -> None:
     build_opt_list, build_default = module.Configuration._build_opt_list, module.Configuration._build_default_config
+    asks_first = source_has('"learning_rate" in config', "Configuration._update_specific")(module)
 
     def _build_opt_list(self: Any, opts: list[str] | None) -> Any:
         config = build_opt_list(self, opts or [])
@@ -134,7 +154,8 @@ def missing_keys(module: ModuleType) -> None:
 
     def _build_default_config(self: Any) -> Any:
         config = build_default(self)
-        config.setdefault("learning_rate", None)
+        if not asks_first:  # or null would be taken for the learning rate
+            config.setdefault("learning_rate", None)
         config.training.setdefault("max_grad_l2_norm", None)
         return config
 

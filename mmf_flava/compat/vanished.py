@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from mmf_flava.compat.cure import cure
+from mmf_flava.errors import UserError
 
 
 def _moved(old: str, new: str, **extra: Any) -> None:
@@ -106,3 +107,35 @@ def torchtext(module: ModuleType) -> None:
 )
 def torchtext_vocab(module: ModuleType) -> None:
     vars(module)["pretrained_aliases"] = {}
+
+
+@cure(
+    "pytorch_lightning.callbacks.base",
+    when="virtual",
+    what="pytorch_lightning.callbacks.base with Callback",
+    why="MMF's Lightning trainer imports its base class from a file that is gone",
+    since="pytorch-lightning 2.0",
+    until="MMF imports it from pytorch_lightning.callbacks",
+)
+def lightning_callbacks(module: ModuleType) -> None:
+    vars(module)["Callback"] = importlib.import_module("pytorch_lightning.callbacks").Callback
+
+
+@cure(
+    "mmf.datasets.builders.charades._utils",
+    when="before",
+    what="torchvision.io.read_video, which says what has become of it",
+    why="MMF imports all its datasets at start-up, and charades imports a function that torchvision has dropped",
+    since="torchvision 0.26",
+    until="MMF reads videos with torchcodec",
+    needed=lambda _: not hasattr(importlib.import_module("torchvision.io"), "read_video"),
+)
+def read_video(_: None) -> None:
+    def read_video(filename: str, *args: Any, **kwargs: Any) -> Any:
+        version = importlib.import_module("torchvision").__version__
+        raise UserError(
+            f"{filename} cannot be read: torchvision {version} no longer reads videos, and MMF's charades dataset "
+            "knows no other way."
+        )
+
+    vars(importlib.import_module("torchvision.io"))["read_video"] = read_video

@@ -32,6 +32,8 @@ class WandbConfig:
     tags: list[str] = field(default_factory=list)
     # online | offline | disabled
     mode: str | None = None
+    # MMF's main line has it for its own checkpoints; ours are folders, and are not sent
+    log_checkpoint: bool = False
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The one bridge to MMF's own builders: what differs between MMF's lines is spelt here and nowhere else."""
+"""What both of MMF's lines do alike."""
 
 import logging
 from collections.abc import Iterator
@@ -7,10 +7,9 @@ from typing import Any
 
 import omegaconf
 import torch
-from mmf.common.registry import registry
-from mmf.utils.build import build_dataset, build_scheduler
 from mmf.utils.build import build_model as mmf_build_model
 from mmf.utils.build import build_optimizer as mmf_build_optimizer
+from mmf.utils.build import build_scheduler
 from mmf.utils.configuration import get_default_config_path, get_mmf_env, load_yaml
 from mmf.utils.logger import TensorboardLogger
 from omegaconf import OmegaConf
@@ -19,12 +18,10 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 __all__ = [
     "TensorboardLogger",
-    "build_dataset",
     "build_model",
     "build_optimizer",
     "build_scheduler",
     "default_keys",
-    "log",
     "quiet_console",
     "save_dir",
 ]
@@ -57,11 +54,6 @@ def build_optimizer(groups: list[dict[str, Any]], config: Any) -> torch.optim.Op
 def default_keys(section: str) -> set[str]:
     """The keys of a section (``training``, ``checkpoint``, ...) in MMF's own defaults."""
     return set(OmegaConf.select(load_yaml(get_default_config_path()), section) or {})
-
-
-def log(message: str) -> None:
-    """One line to MMF's log, on the terminal and in ``train.log``; the master process only."""
-    registry.get("writer").write(message)
 
 
 @contextmanager

@@ -1,0 +1,43 @@
+"""The one bridge to MMF's own builders: what differs between MMF's lines is spelt here and nowhere else.
+
+``rc10`` speaks to 1.0.0rc10 of the package index, ``main`` to the main branch of MMF's repository, ``common`` to both.
+The first two have the same names, so that nobody else asks which MMF is there.
+"""
+
+import importlib
+from importlib.util import find_spec
+
+from mmf_flava.compat.mmf_api import common
+from mmf_flava.compat.mmf_api.common import (
+    TensorboardLogger,
+    build_model,
+    build_optimizer,
+    build_scheduler,
+    quiet_console,
+    save_dir,
+)
+
+LINE = "main" if find_spec("mmf.trainers.mmf_trainer") else "rc10"
+_line = importlib.import_module(f"mmf_flava.compat.mmf_api.{LINE}")
+
+build_dataset = _line.build_dataset
+log = _line.log
+
+
+def default_keys(section: str) -> set[str]:
+    """The keys of a section (``training``, ``checkpoint``, ...) in MMF's own defaults, and those it once had."""
+    return common.default_keys(section) | _line.FORMER_KEYS.get(section, set())
+
+
+__all__ = [
+    "LINE",
+    "TensorboardLogger",
+    "build_dataset",
+    "build_model",
+    "build_optimizer",
+    "build_scheduler",
+    "default_keys",
+    "log",
+    "quiet_console",
+    "save_dir",
+]
