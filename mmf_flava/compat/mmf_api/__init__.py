@@ -1,14 +1,14 @@
 """The one bridge to MMF's own builders: what differs between MMF's lines is spelt here and nowhere else.
 
-``rc10`` speaks to 1.0.0rc10 of the package index, ``main`` to the main branch of MMF's repository, ``common`` to both.
-The first two have the same names, so that nobody else asks which MMF is there.
+``rc10`` speaks to 1.0.0rc10 of the package index, ``main`` to the main branch of MMF's repository, ``builders`` to
+either; the first two have the same names, so that nobody else asks which MMF is there.
 """
 
 import importlib
 from importlib.util import find_spec
 
-from mmf_flava.compat.mmf_api import common
-from mmf_flava.compat.mmf_api.common import (
+from mmf_flava.compat.mmf_api import builders
+from mmf_flava.compat.mmf_api.builders import (
     TensorboardLogger,
     build_model,
     build_optimizer,
@@ -26,7 +26,7 @@ log = _line.log
 
 def default_keys(section: str) -> set[str]:
     """The keys of a section (``training``, ``checkpoint``, ...) in MMF's own defaults, and those it once had."""
-    return common.default_keys(section) | _line.FORMER_KEYS.get(section, set())
+    return builders.default_keys(section) | _line.FORMER_KEYS.get(section, set())
 
 
 __all__ = [

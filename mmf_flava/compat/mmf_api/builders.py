@@ -1,4 +1,4 @@
-"""What both of MMF's lines do alike."""
+"""What is built alike on both of MMF's lines."""
 
 import logging
 from collections.abc import Iterator
