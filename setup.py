@@ -87,7 +87,7 @@ setup(
             # the colours of its log
             "termcolor>=2.0",
             # its retrieval and charades datasets, imported at start-up as all of them are
-            "pandas>=2.2",
+            "pandas>=2.2.2",
         ],
         # building data: telling English captions, reading parquet; decoding JPEGs faster
         "data": ["pycld2>=0.41", "pyarrow>=15", "simplejpeg>=1.7"],

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from mmf_flava.compat import mmf_api
-
 ROOT = Path(__file__).parents[1]
 COMPAT = ROOT / "mmf_flava" / "compat"
 BRIDGE = "mmf_flava.compat.mmf_api"
 
 MODULE_OF_MMF = re.compile(r"(mmf|mmf_cli)(\.|$)")
+SIDE = re.compile(rf"{re.escape(BRIDGE)}\.(LINE|(main|rc10)(_\w+)?)(\.|$)")
 # what looks for a thing that may not be there; getattr with a default besides
 PROBES = {"dir", "find_spec", "hasattr", "issubclass", "vars"}
 INSPECT = {"getattr_static", "getfile", "getfullargspec", "getmembers", "getsource", "getsourcefile", "signature"}
@@ -68,8 +67,7 @@ class Reader:
         )
 
     def picks_a_line(self, node: ast.AST) -> bool:
-        sides = {f"{BRIDGE}.{name}" for name in ("LINE", "main", "rc10")}
-        if any(name in sides or name.startswith("packaging") for name in imported(node)):
+        if any(SIDE.match(name) or name.startswith("packaging") for name in imported(node)):
             return True
         if any(name.startswith("mmf.version") or name == "mmf.__version__" for name in imported(node)):
             return True
@@ -138,6 +136,7 @@ def test_nobody_asks_which_mmf_is_there(path):
         "from mmf_flava.compat.mmf_api import main",
         "from mmf_flava.compat.mmf_api.rc10 import log",
         "import mmf_flava.compat.mmf_api.main",
+        "from mmf_flava.compat.mmf_api.main_trainer import Base",
         "import mmf\nif mmf.__version__ < '1.0.0': pass",
         "from mmf import __version__",
         "from mmf.version import __version__ as theirs",
@@ -192,32 +191,35 @@ def test_other_questions_may_be_asked(source):
     assert not questions(source)
 
 
-def offers(side: str) -> set[str]:
-    """The names of a side of the bridge by its ``__all__``, each of which must be imported or defined there."""
-    tree = ast.parse((COMPAT / "mmf_api" / f"{side}.py").read_text())
+def offers(side: Path) -> set[str]:
+    """The names of a side of the bridge by its ``__all__``, or all that are defined there and not private."""
     defined, listed = set(), None
-    for node in tree.body:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            defined |= {alias.asname or alias.name for alias in node.names}
-        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+    for node in ast.parse(side.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
             defined.add(node.name)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            defined |= {ast.unparse(target) for target in targets}
-            if "__all__" in map(ast.unparse, targets):
+            names = {ast.unparse(target) for target in getattr(node, "targets", [getattr(node, "target", None)])}
+            defined |= names
+            if "__all__" in names:
                 listed = set(ast.literal_eval(node.value))
-    assert listed is not None, f"{side}.py does not say what it offers: __all__"
-    assert listed <= defined, f"{side}.py offers what it does not have"
-    return listed
+    return {name for name in defined if not name.startswith("_")} if listed is None else listed
+
+
+def sides(line: str) -> dict[str, Path]:
+    """The files of one line by what follows its name: ``{"": rc10.py, ...}``."""
+    return {path.stem.removeprefix(line): path for path in (COMPAT / "mmf_api").glob(f"{line}*.py")}
 
 
 def test_both_sides_of_the_bridge_offer_the_same():
-    assert offers("rc10") == offers("main")
+    names = [{suffix: offers(path) for suffix, path in sides(line).items()} for line in ("rc10", "main")]
+    assert names[0] == names[1]
+    assert {"build_dataset", "log"} <= names[0][""]
 
 
 def test_the_bridge_asks_its_sides_for_what_they_offer():
-    tree = ast.parse(Path(mmf_api.__file__).read_text())
-    asked = {
-        node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "_line"
-    }
-    assert asked == offers("rc10")
+    asked: dict[str, set[str]] = {}
+    for path in (COMPAT / "mmf_api").glob("*.py"):
+        source = path.read_text()
+        if found := re.search(r"_line = importlib.import_module\(f\".*\{LINE\}(.*)\"\)", source):
+            asked[found[1]] = set(re.findall(r"\b_line\.(\w+)", source))
+    assert asked == {suffix: offers(path) for suffix, path in sides("rc10").items()}
