@@ -87,7 +87,9 @@ class Reader:
             said = node.attr == "__version__" and id(node) in self.printed
             return node.attr in INTERNALS and not said and self.about_mmf(node.value)
         if isinstance(node, ast.Compare | ast.Subscript | ast.Call):
-            return "sys.modules" in {ast.unparse(child) for child in ast.walk(node)} and self.about_mmf(node)
+            attributes = [child for child in ast.walk(node) if isinstance(child, ast.Attribute)]
+            loaded = any(child.attr == "modules" and ast.unparse(child) == "sys.modules" for child in attributes)
+            return loaded and self.about_mmf(node)
         return False
 
     def probes(self, node: ast.AST) -> bool:
