@@ -65,6 +65,7 @@ class FlavaTrainer:
         training = self.settings.training
         if training.num_threads is not None:
             torch.set_num_threads(training.num_threads)
+        torch.autograd.set_detect_anomaly(training.detect_anomaly)
         cuda = torch.cuda.is_available() and "cuda" in str(self.config.training.device)
         # MMF has set the current device, and compat the one of the local rank
         self.device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
