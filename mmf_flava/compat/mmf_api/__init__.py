@@ -22,6 +22,8 @@ _line = importlib.import_module(f"mmf_flava.compat.mmf_api.{LINE}")
 
 build_dataset = _line.build_dataset
 log = _line.log
+check_callbacks = _line.check_callbacks
+user_callbacks = _line.user_callbacks
 
 
 def default_keys(section: str) -> set[str]:
@@ -36,8 +38,10 @@ __all__ = [
     "build_model",
     "build_optimizer",
     "build_scheduler",
+    "check_callbacks",
     "default_keys",
     "log",
     "quiet_console",
     "save_dir",
+    "user_callbacks",
 ]

@@ -7,6 +7,10 @@ from mmf.utils.build import build_datamodule
 from mmf.utils.distributed import is_main, synchronize
 from torch.utils.data import Dataset
 
+from mmf_flava.compat.mmf_api.callbacks import check_callbacks, user_callbacks
+
+__all__ = ["FORMER_KEYS", "build_dataset", "check_callbacks", "log", "user_callbacks"]
+
 # what recipes for 1.0.0rc10 may say, and here has no meaning
 FORMER_KEYS = {"training": {"stdout_capture"}}
 
