@@ -17,15 +17,15 @@ class Recorder(Callback):
 
     Args:
         file: where to.
-        spoil: the update's attempt, from 1, in which a weight is NaN.
+        spoil: the update's attempt, from 1, in which the weights are NaN.
         stop: the update after which the process sends itself SIGTERM.
     """
 
     def __init__(self, config: Any, trainer: Any, file: str, spoil: int = 0, stop: int = 0) -> None:
         super().__init__(config, trainer)
         self.file, self.spoil, self.stop, self.attempts = f"{file}.{os.environ.get('RANK', 0)}", spoil, stop, 0
-        self.weight = next(parameter for parameter in trainer.model.parameters() if parameter.requires_grad)
-        self.good = self.weight.detach().clone()
+        self.weights = [weight for weight in trainer.model.parameters() if weight.requires_grad]
+        self.good = [weight.detach().clone() for weight in self.weights] if spoil else []
         for event in EVENTS:
             setattr(self, event, self._listener(event))
 
@@ -41,10 +41,11 @@ class Recorder(Callback):
 
     def _spoil(self) -> None:
         self.attempts += 1
-        if self.attempts == self.spoil:
-            self.weight.data.fill_(float("nan"))
-        elif self.attempts == self.spoil + 1:
-            self.weight.data.copy_(self.good)
+        for weight, good in zip(self.weights, self.good, strict=False):
+            if self.attempts == self.spoil:
+                weight.data.fill_(float("nan"))
+            elif self.attempts == self.spoil + 1:
+                weight.data.copy_(good)
 
     def _write(self, event: str, report: Any = None, meter: Any = None, should_log: bool | None = None) -> None:
         trainer = self.trainer
