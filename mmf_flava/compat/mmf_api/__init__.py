@@ -25,6 +25,8 @@ build_dataset = _line.build_dataset
 iteration_strategy = _line.iteration_strategy
 log = _line.log
 strategy_schemas = _line.strategy_schemas
+check_callbacks = _line.check_callbacks
+user_callbacks = _line.user_callbacks
 
 
 def default_keys(section: str) -> set[str]:
@@ -40,10 +42,12 @@ __all__ = [
     "build_model",
     "build_optimizer",
     "build_scheduler",
+    "check_callbacks",
     "default_keys",
     "iteration_strategy",
     "log",
     "quiet_console",
     "save_dir",
     "strategy_schemas",
+    "user_callbacks",
 ]

@@ -11,15 +11,18 @@ from mmf.utils.distributed import is_main, synchronize
 from omegaconf import OmegaConf
 from torch.utils.data import Dataset
 
+from mmf_flava.compat.mmf_api.callbacks import check_callbacks, user_callbacks
 from mmf_flava.config.run import MultitaskingConfig
 
 __all__ = [
     "FORMER_KEYS",
     "OTHER_STRATEGIES",
     "build_dataset",
+    "check_callbacks",
     "iteration_strategy",
     "log",
     "strategy_schemas",
+    "user_callbacks",
 ]
 
 # what recipes for 1.0.0rc10 may say, and here has no meaning

@@ -11,8 +11,18 @@ from omegaconf import MISSING
 
 from mmf_flava.config.run import MultitaskingConfig
 from mmf_flava.config.schema import parse
+from mmf_flava.errors import UserError
 
-__all__ = ["FORMER_KEYS", "OTHER_STRATEGIES", "build_dataset", "iteration_strategy", "log", "strategy_schemas"]
+__all__ = [
+    "FORMER_KEYS",
+    "OTHER_STRATEGIES",
+    "build_dataset",
+    "check_callbacks",
+    "iteration_strategy",
+    "log",
+    "strategy_schemas",
+    "user_callbacks",
+]
 
 # none: rc10 is the first line that recipes were written for
 FORMER_KEYS: dict[str, set[str]] = {}
@@ -72,3 +82,17 @@ def iteration_strategy(multitasking: MultitaskingConfig, datasets: Collection[st
 def log(message: str) -> None:
     """One line to MMF's log, on the terminal and in ``train.log``; the master process only."""
     registry.get("writer").write(message)
+
+
+def check_callbacks(config: Any) -> None:
+    """Raises UserError where the recipe has callbacks: this line calls none."""
+    if "callbacks" in config.training:
+        raise UserError(
+            "training.callbacks: MMF 1.0.0rc10 has no callbacks; leave the key out, or use MMF's main branch."
+        )
+
+
+def user_callbacks(config: Any, trainer: Any) -> list[Any]:
+    """None; raises UserError as ``check_callbacks``."""
+    check_callbacks(config)
+    return []
