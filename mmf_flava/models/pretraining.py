@@ -76,7 +76,11 @@ class FlavaPretraining(BaseModel):
         return MaskedPredictionHead(encoder.hidden_size, vocabulary, encoder.layer_norm_eps)
 
     def forward(self, sample_list: Any) -> dict[str, Any]:
-        """``{"losses": {"train/pmd/flava_itm": (1,), ...}}`` and, by name, what the losses were computed from."""
+        """``{"losses": {"train/pmd/flava_itm": (1,), ...}}`` and, by name, what the losses were computed from.
+
+        ``scores`` and ``targets`` are the pairs' contrastive vectors of images and of texts, (B, E) each, where MMF's
+        metrics of retrieval look for them; (0, E) in a batch without pairs.
+        """
         if "image" in sample_list and "input_ids" in sample_list:
             output = self._forward_pair(sample_list)
         elif "image" in sample_list:
@@ -87,7 +91,16 @@ class FlavaPretraining(BaseModel):
         for need, loss, settings in zip(self.needs, self.losses, self.settings.losses, strict=True):
             if need in output:
                 losses.update({key: settings.weight * value for key, value in loss(sample_list, output).items()})
-        return {**output, "losses": losses}
+        return {**output, **self._retrieval(output), "losses": losses}
+
+    def _retrieval(self, output: dict[str, Any]) -> dict[str, Tensor]:
+        """MMF collects these over a split, or over the batches of an update: nobody back-propagates through them."""
+        if "contrast" not in self.needs:
+            return {}
+        if "contrast" in output:
+            return {"scores": output["contrast"].image.detach(), "targets": output["contrast"].text.detach()}
+        none = self.flava.logit_scale.detach().new_empty(0, self.settings.projection_size)
+        return {"scores": none, "targets": none}
 
     def _forward_pair(self, batch: Any) -> dict[str, Any]:
         clean = "contrast" in self.needs
