@@ -97,7 +97,7 @@ def test_it_trains_validates_saves_goes_on_and_evaluates(mmf, recipe, tmp_path):
     assert all(math.isfinite(loss) for line in updates for loss in line["losses"].values())
     pairs = [line["losses"] for line in updates if line["dataset"] == "pmd"]
     # twice, by its weight, the entropy of a guess among 16
-    assert pairs[0]["train/pmd/flava_global_contrastive"] == pytest.approx(2 * math.log(16), rel=0.05)
+    assert pairs[0]["train/pmd/flava_global_contrastive"] == pytest.approx(2 * math.log(16), rel=0.1)
     assert pairs[-1]["train/pmd/flava_mmm_text"] < 0.9 * pairs[0]["train/pmd/flava_mmm_text"]
 
     figures = read_events(tmp_path, "validation")[-1]["figures"]
