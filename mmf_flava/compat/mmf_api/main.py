@@ -7,6 +7,8 @@ from mmf.utils.build import build_datamodule
 from mmf.utils.distributed import is_main, synchronize
 from torch.utils.data import Dataset
 
+__all__ = ["FORMER_KEYS", "build_dataset", "log"]
+
 # what recipes for 1.0.0rc10 may say, and here has no meaning
 FORMER_KEYS = {"training": {"stdout_capture"}}
 
