@@ -109,7 +109,7 @@ class MultitaskLoader:
         if (window := getattr(dataset, "length_buckets", 1)) > 1:
             buckets = LengthBuckets(dataset.caption_bytes, self.batch_size, window, self.seed)
         positions = StreamPositions(self.batch_size, self.rank, self.world_size, self.consumed[name], buckets)
-        return iter(_loader(dataset, positions, self.num_workers, self.seed, self.pin_memory))
+        return iter(batch_loader(dataset, positions, self.num_workers, self.seed, self.pin_memory))
 
     def state_dict(self) -> dict[str, Any]:
         """What was handed out, not what was fetched ahead: {"step": ..., "consumed": {name: batches}}."""
@@ -139,11 +139,18 @@ def evaluation_loader(
     """Every sample of these positions (None: of the dataset) once, in order; a batch lies within one span."""
     whole = [range(len(dataset))] if spans is None else spans
     batches = [list(span[start : start + batch_size]) for span in whole for start in range(0, len(span), batch_size)]
-    return _loader(dataset, batches, num_workers)
+    return batch_loader(dataset, batches, num_workers)
 
 
-def _loader(dataset: Any, batches: Any, num_workers: int, seed: int = 0, pin_memory: bool = False) -> DataLoader:
-    """torch's loader; its workers run one torch thread each, as torch sets up every worker."""
+def batch_loader(
+    dataset: Any, batches: Any, num_workers: int, seed: int = 0, pin_memory: bool = False, persistent: bool = False
+) -> DataLoader:
+    """torch's loader; its workers run one torch thread each, as torch sets up every worker.
+
+    Args:
+        batches: lists of positions.
+        persistent: whether the workers outlive an iteration.
+    """
     if num_workers:
         _end_workers_at_exit()
     return DataLoader(
@@ -154,6 +161,7 @@ def _loader(dataset: Any, batches: Any, num_workers: int, seed: int = 0, pin_mem
         pin_memory=pin_memory,
         generator=Generator().manual_seed(seed),
         worker_init_fn=_set_up_worker,
+        persistent_workers=persistent and num_workers > 0,
     )
 
 
