@@ -1,4 +1,4 @@
-"""What the trainer of MMF's main branch has and 1.0.0rc10's has not: callbacks, and batches that make an update together."""
+"""What the trainer of MMF's main branch has and 1.0.0rc10's has not: callbacks, and several batches an update."""
 
 import json
 
