@@ -121,7 +121,7 @@ def whole_updates(module: ModuleType) -> None:
 def _update(trainer: Any, batches: list[Any]) -> None:
     """One step of the optimizer. The trainer's hooks are called as MMF calls them."""
     trainer._start_update()
-    whole = None
+    whole: Any = None
     for batch in batches:
         trainer.current_iteration += 1
         trainer.on_batch_start()
