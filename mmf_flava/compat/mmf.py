@@ -76,7 +76,7 @@ def _importing_ourselves() -> bool:
     why="Python dropped the old name, and MMF asks for it at every line of the log",
     since="Python 3.10",
     until="MMF says collections.abc.Mapping",
-    needed=lambda module: not hasattr(collections, "Mapping") and hasattr(module, "collections"),
+    needed=source_has("collections.Mapping", "Logger.log_progress"),
 )
 def mapping(module: ModuleType) -> None:
     vars(module)["collections"] = collections.abc
