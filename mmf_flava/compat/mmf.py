@@ -13,6 +13,7 @@ from typing import Any
 
 # the other files of cures for MMF register theirs when they are imported
 from mmf_flava.compat import (
+    checkpoint,
     command_line,
     configuration,
     datasets,
@@ -27,6 +28,7 @@ from mmf_flava.compat import (
 from mmf_flava.compat.cure import cure, source_has
 
 __all__ = [
+    "checkpoint",
     "command_line",
     "configuration",
     "datasets",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import inspect
 import logging
+import warnings
 from itertools import islice
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from mmf_flava.compat.cure import cure, shadow, source_has
+from mmf_flava.errors import UserError
 
 logger = logging.getLogger("mmf.train")
 
@@ -121,7 +123,7 @@ def whole_updates(module: ModuleType) -> None:
 def _update(trainer: Any, batches: list[Any]) -> None:
     """One step of the optimizer. The trainer's hooks are called as MMF calls them."""
     trainer._start_update()
-    whole = None
+    whole: Any = None
     for batch in batches:
         trainer.current_iteration += 1
         trainer.on_batch_start()
@@ -175,3 +177,37 @@ def new_losses(module: ModuleType) -> None:
             self.losses[name] = self.losses[name] + loss if name in self.losses else loss
 
     module.Report._accumulate_loss = _accumulate_loss
+
+
+@cure(
+    "mmf.trainers.core.training_loop",
+    when="after",
+    what="silence about torch.cuda.amp in MMF's trainer",
+    why="a newcomer can do nothing about these warnings, two at every start",
+    since="torch 2.4",
+    until="MMF takes autocast and GradScaler from torch.amp",
+    needed=source_has("torch.cuda.amp", "TrainerTrainingLoopMixin._forward"),
+)
+def former_amp(_: ModuleType) -> None:
+    outdated = r"`torch\.cuda\.amp\.(autocast|GradScaler)"
+    warnings.filterwarnings("ignore", message=outdated, category=FutureWarning, module=r"mmf\.trainers")
+
+
+@cure(
+    "mmf.trainers.mmf_trainer",
+    when="after",
+    what="training.fp16 without CUDA is refused in a sentence",
+    why="MMF ends with the traceback of an assertion",
+    since="MMF's main branch of 2021",
+    until="MMF tells users' mistakes from its own",
+    needed=source_has("fp16 cannot be used on cpu", "MMFTrainer.load_fp16_scaler"),
+)
+def fp16_without_cuda(module: ModuleType) -> None:
+    load = module.MMFTrainer.load_fp16_scaler
+
+    def load_fp16_scaler(self: Any) -> None:
+        if self.training_config.fp16 and self.device == torch.device("cpu"):
+            raise UserError("training.fp16 needs CUDA, and this run is on the CPU: leave training.fp16 out.")
+        load(self)
+
+    module.MMFTrainer.load_fp16_scaler = load_fp16_scaler

@@ -1,5 +1,7 @@
 """The training loops of MMF's two lines, mended for any model."""
 
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
@@ -9,6 +11,7 @@ import torch
 from mmf.trainers import base_trainer
 from mmf.utils.early_stopping import EarlyStopping
 
+from mmf_flava.errors import UserError
 from tests.compat.loaders import Stream, loader
 from tests.lines import LINE, needs_main, needs_rc10
 
@@ -17,6 +20,7 @@ pytestmark = pytest.mark.usefixtures("global_config")
 if LINE == "main":
     from mmf.common.report import Report
     from mmf.trainers.core.training_loop import TrainerTrainingLoopMixin
+    from mmf.trainers.mmf_trainer import MMFTrainer
 else:
     from mmf.datasets.multi_dataset_loader import MultiDatasetLoader
 
@@ -165,3 +169,29 @@ def test_a_loss_of_the_second_dataset_is_counted_once():
     first.accumulate_tensor_fields_and_loss(second, [])
     assert first.losses == {"train/a/loss": 1.0, "train/b/loss": 4.0}
     assert second.losses["train/b/loss"] == 2.0
+
+
+@needs_main
+def test_the_trainer_does_not_warn_of_its_own_outdated_amp():
+    code = """
+import warnings
+from types import SimpleNamespace
+import torch
+from mmf.trainers.mmf_trainer import MMFTrainer
+trainer = SimpleNamespace(training_config=SimpleNamespace(fp16=False), distributed=False, device="cpu", model=dict)
+MMFTrainer.load_fp16_scaler(trainer)
+warnings.warn("`torch.cuda.amp.GradScaler(args...)` of the user's own", FutureWarning)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "of the user's own" in done.stderr and "is deprecated" not in done.stderr
+
+
+@needs_main
+def test_fp16_without_cuda_is_refused():
+    trainer = SimpleNamespace(training_config=SimpleNamespace(fp16=True), distributed=False, device=torch.device("cpu"))
+    with pytest.raises(UserError, match=r"training\.fp16 needs CUDA"):
+        MMFTrainer.load_fp16_scaler(trainer)
+    trainer.training_config.fp16 = False
+    MMFTrainer.load_fp16_scaler(trainer)
+    assert not trainer.scaler.is_enabled()
