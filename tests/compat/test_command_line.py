@@ -10,6 +10,7 @@ import pytest
 from mmf.common.registry import registry
 from mmf.utils import logger
 from mmf.utils.configuration import Configuration, load_yaml
+from mmf.utils.env import setup_imports
 from omegaconf import OmegaConf
 
 from mmf_flava.compat.command_line import spoken
@@ -17,6 +18,11 @@ from mmf_flava.errors import UserError
 
 SCRIPTS = Path(sys.executable).parent
 STOCK = "model: cnn_lstm\ndataset: clevr\n"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def models_and_datasets():
+    setup_imports()
 
 
 @pytest.fixture(autouse=True)
