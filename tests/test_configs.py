@@ -183,6 +183,7 @@ def train(data, tmp_path, monkeypatch):
     threads = torch.get_num_threads()
     yield train
     torch.set_num_threads(threads)
+    torch.autograd.set_detect_anomaly(False)
 
 
 @pytest.mark.parametrize("name", [path.stem for path in TWINS])
@@ -195,6 +196,12 @@ def test_a_twin_trains_two_steps(train, name):
     assert val["losses"].keys() == {f"flava_{loss}" for loss in losses}
     assert ("zero_shot" in val) == ("pmd" in datasets)
     assert (folder / "checkpoints" / "best").read_text().startswith("update_00000002 ")
+
+
+def test_a_batch_size_of_each_process_and_a_look_for_nan(train):
+    folder = train("demo_mlm", "training.batch_size_per_device=8", "training.detect_anomaly=true")
+    assert torch.is_anomaly_enabled()
+    assert json.loads((folder / "summary.json").read_text())["samples"] == 16
 
 
 def test_stages_chain(train):

@@ -10,10 +10,7 @@ PROBE_METRICS = ("accuracy", "mean_per_class")
 
 
 # former keys: what says it now
-MOVED = {
-    "training.sampling": "multitasking: {type: round_robin}, or multitasking: {type: ratios, params: {sampling_ratios: "
-    "{DATASET: WEIGHT}}}",
-}
+MOVED = {"training.sampling": "multitasking.type and multitasking.params.sampling_ratios"}
 
 
 @dataclass

@@ -6,6 +6,7 @@ from typing import Any
 from zlib import crc32
 
 import numpy as np
+from numpy.random.mtrand import get_bit_generator, set_bit_generator
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.run import MultitaskingConfig
@@ -45,7 +46,7 @@ class Turns:
         if step >= self._asked:
             with _numpy_state_kept():
                 for number in range(self._asked, step + 1):
-                    np.random.set_bit_generator(sample_generator(self.seed, number, _STREAM).bit_generator)  # type: ignore[attr-defined]
+                    set_bit_generator(sample_generator(self.seed, number, _STREAM).bit_generator)
                     self._answer = int(self._strategy())
             self._asked = step + 1
         if not 0 <= self._answer < len(self.names):
@@ -59,11 +60,9 @@ class Turns:
 @contextmanager
 def _numpy_state_kept() -> Iterator[None]:
     """Numpy's global generator may be exchanged within, and is itself again afterwards."""
-    # (numpy's stubs lack both functions)
-    own = np.random.get_bit_generator()  # type: ignore[attr-defined]
-    state = np.random.get_state(legacy=False)
+    own, state = get_bit_generator(), np.random.get_state(legacy=False)
     try:
         yield
     finally:
-        np.random.set_bit_generator(own)  # type: ignore[attr-defined]
+        set_bit_generator(own)
         np.random.set_state(state)  # with the normal number that it may hold back, which the exchange loses

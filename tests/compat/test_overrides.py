@@ -56,6 +56,10 @@ def test_known_keys(key):
         ("training.max_updates.x", "training.max_updates is a value, it has no 'x' inside"),
         ("layers[2]", "the list 'layers' has 2 entries"),
         ("training[0]", "'training' is not a list"),
+        (
+            "training.sampling.type",
+            "there is no 'sampling' in training; say multitasking.type and multitasking.params.sampling_ratios",
+        ),
         ("empty.x", "there is no 'x' in empty"),
         ("qqq", "there is no 'qqq' in the configuration"),
     ],
