@@ -7,7 +7,8 @@ Three things here are not routine:
 * ``projects/`` travels inside the package, so that ``config=projects/flava/configs/demo.yaml`` is found after
   ``pip install`` as it is in a checkout (see ``mmf_flava.config.recipes``).
 * MMF is no dependency by name: its sdist lacks every YAML file and pins torch 1.5. The Makefile installs it as it must
-  be; the ``mmf`` extra lists what MMF, fairseq and fairscale really import.
+  be; the ``mmf`` extra lists what MMF, fairseq and fairscale really import, ``mmf-main`` what MMF's main branch does
+  beside that.
 """
 
 from pathlib import Path
@@ -79,6 +80,14 @@ setup(
             # building fairseq and fairscale, retagging MMF's wheel
             "setuptools",
             "wheel",
+        ],
+        "mmf-main": [
+            # its base classes of models, datasets and data modules; brings torchmetrics, which its registry knows
+            "pytorch-lightning>=2.4",
+            # the colours of its log
+            "termcolor>=2.0",
+            # its retrieval and charades datasets, imported at start-up as all of them are
+            "pandas>=2.2.2",
         ],
         # building data: telling English captions, reading parquet; decoding JPEGs faster
         "data": ["pycld2>=0.41", "pyarrow>=15", "simplejpeg>=1.7"],

@@ -1,4 +1,4 @@
-"""Which dataset gives which step, and the endless stream of batches; its whole state is a few counters."""
+"""The endless stream of batches of several datasets by turns; its whole state is a few counters."""
 
 import atexit
 import gc
@@ -8,17 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import count
 from typing import Any, Protocol
-from zlib import crc32
 
-import numpy as np
 from torch import Generator
 from torch.utils.data import DataLoader
 
 from mmf_flava.data.buckets import LengthBuckets
-from mmf_flava.data.order import sample_generator
 from mmf_flava.errors import UserError
-
-_STREAM = crc32(b"sampling")
 
 
 class Strategy(Protocol):
@@ -28,38 +23,6 @@ class Strategy(Protocol):
     def names(self) -> Sequence[str]: ...
 
     def dataset_at(self, step: int) -> str: ...
-
-
-class RoundRobin:
-    """The datasets in turn (paper section 3.4)."""
-
-    def __init__(self, names: Sequence[str]):
-        if not names:
-            raise UserError("Round robin needs at least one dataset.")
-        self.names: Sequence[str] = list(names)
-
-    def dataset_at(self, step: int) -> str:
-        return self.names[step % len(self.names)]
-
-
-class Ratios:
-    """Each step's dataset drawn with these weights (the paper's are 0.70, 0.15, 0.15; appendix A.2).
-
-    Raises:
-        UserError: a weight below 0, or none above 0.
-    """
-
-    def __init__(self, weights: Mapping[str, float], seed: int):
-        if not weights or min(weights.values()) < 0 or not sum(weights.values()) > 0:
-            raise UserError(f"Sampling ratios must be 0 or more and not all 0, not {dict(weights)}.")
-        self.names = [name for name, weight in weights.items() if weight > 0]
-        shares = np.array([weights[name] for name in self.names], dtype=np.float64)
-        self._ends = np.cumsum(shares / shares.sum())
-        self.seed = seed
-
-    def dataset_at(self, step: int) -> str:
-        draw = sample_generator(self.seed, step, _STREAM).random()
-        return self.names[min(int(np.searchsorted(self._ends, draw, side="right")), len(self.names) - 1)]
 
 
 class StreamPositions:
@@ -87,7 +50,7 @@ class MultitaskLoader:
     Args:
         datasets: name -> dataset, ``dataset[n]`` for any n >= 0 and ``dataset.collate(samples)``; one whose
             ``length_buckets`` are more than 1 has ``caption_bytes(n)`` as well, see ``LengthBuckets``.
-        strategy: RoundRobin or Ratios over (some of) these names.
+        strategy: ``Turns`` over (some of) these names.
         batch_size: samples a batch over all ranks together.
         num_workers: worker processes for each dataset; 0 loads in this process.
         seed: keeps torch's loaders from drawing from the global generator; it changes no sample.
@@ -146,7 +109,7 @@ class MultitaskLoader:
         if (window := getattr(dataset, "length_buckets", 1)) > 1:
             buckets = LengthBuckets(dataset.caption_bytes, self.batch_size, window, self.seed)
         positions = StreamPositions(self.batch_size, self.rank, self.world_size, self.consumed[name], buckets)
-        return iter(_loader(dataset, positions, self.num_workers, self.seed, self.pin_memory))
+        return iter(batch_loader(dataset, positions, self.num_workers, self.seed, self.pin_memory))
 
     def state_dict(self) -> dict[str, Any]:
         """What was handed out, not what was fetched ahead: {"step": ..., "consumed": {name: batches}}."""
@@ -176,11 +139,18 @@ def evaluation_loader(
     """Every sample of these positions (None: of the dataset) once, in order; a batch lies within one span."""
     whole = [range(len(dataset))] if spans is None else spans
     batches = [list(span[start : start + batch_size]) for span in whole for start in range(0, len(span), batch_size)]
-    return _loader(dataset, batches, num_workers)
+    return batch_loader(dataset, batches, num_workers)
 
 
-def _loader(dataset: Any, batches: Any, num_workers: int, seed: int = 0, pin_memory: bool = False) -> DataLoader:
-    """torch's loader; its workers run one torch thread each, as torch sets up every worker."""
+def batch_loader(
+    dataset: Any, batches: Any, num_workers: int, seed: int = 0, pin_memory: bool = False, persistent: bool = False
+) -> DataLoader:
+    """torch's loader; its workers run one torch thread each, as torch sets up every worker.
+
+    Args:
+        batches: lists of positions.
+        persistent: whether the workers outlive an iteration.
+    """
     if num_workers:
         _end_workers_at_exit()
     return DataLoader(
@@ -191,6 +161,7 @@ def _loader(dataset: Any, batches: Any, num_workers: int, seed: int = 0, pin_mem
         pin_memory=pin_memory,
         generator=Generator().manual_seed(seed),
         worker_init_fn=_set_up_worker,
+        persistent_workers=persistent and num_workers > 0,
     )
 
 

@@ -10,9 +10,11 @@ from mmf.common.registry import registry
 from mmf.common.sample import Sample, SampleList
 from mmf.datasets.base_dataset import BaseDataset
 from mmf.datasets.base_dataset_builder import BaseDatasetBuilder
+from torch.utils.data import DataLoader
 
 from mmf_flava.config.recipes import locate
 from mmf_flava.data.collate import collate
+from mmf_flava.data.epochs import epoch_loader
 from mmf_flava.data.mixture import Mixture, Part, path_weights
 from mmf_flava.data.order import Order, sample_generator
 from mmf_flava.data.record import BadRecord
@@ -189,6 +191,21 @@ class StreamBuilder(BaseDatasetBuilder):
     def open(self, config: Any, dataset_type: str, paths: list[str | Path]) -> StreamDataset:
         """The dataset over paths that the YAML lists for a split."""
         raise NotImplementedError
+
+    def build_dataloader(
+        self, dataset_instance: StreamDataset | None, dataset_type: str, *args: Any, **kwargs: Any
+    ) -> DataLoader:
+        """A split's loader for MMF's own trainers; the main branch of MMF asks for it, see ``epochs``.
+
+        Raises:
+            UserError: the YAML does not list the split.
+        """
+        if dataset_instance is None:
+            raise UserError(
+                f"dataset_config.{self.NAME}.splits.{dataset_type} lists no data, but this run asks for them: "
+                f"name the folders or shards below data_dir."
+            )
+        return epoch_loader(dataset_instance)
 
     def update_registry_for_model(self, config: Any) -> None:
         """MMF asks every builder; FLAVA's models need nothing from the data's side."""

@@ -10,9 +10,12 @@ import torch
 from mmf.common.registry import registry
 from mmf.models.base_model import BaseModel
 from mmf.modules.losses import MMFLoss
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from mmf_flava.compat import mmf_api
+from mmf_flava.config import mmf_trainer
 from mmf_flava.config.model import FlavaConfig
 from mmf_flava.config.recipes import recipe
 from mmf_flava.config.schema import near_miss, parse, plain
@@ -23,8 +26,20 @@ from mmf_flava.models.heads import MaskedPredictionHead, MatchingHead
 from mmf_flava.models.last_block import Positions
 from mmf_flava.models.outputs import Contrast, MaskedPrediction, Matching
 from mmf_flava.models.transformer import Encoded, initialise
+from mmf_flava.ranks import world_size
 
 IGNORED_LABEL = -1
+
+
+def _check_trainer() -> None:
+    """MMF's own trainer asks nobody before it loads: a model is the first of ours that may object."""
+    config = registry.get("config", None, no_warning=True)
+    if config is None or OmegaConf.select(config, "training.trainer") != mmf_trainer.NAME or config.model != "flava":
+        return
+    devices = torch.cuda.device_count() if "cuda" in str(config.training.device) else 0
+    mmf_trainer.check_mmf_trainer(config, world_size(), devices)
+    if unread := mmf_trainer.unread_keys(config):
+        mmf_api.log(f"MMF's trainer does not look at {', '.join(unread)}.")
 
 
 @registry.register_model("flava")
@@ -46,6 +61,12 @@ class FlavaPretraining(BaseModel):
         return recipe("defaults")
 
     def build(self) -> None:
+        """Builds encoders and codebook.
+
+        Raises:
+            UserError: the recipe asks MMF's own trainer for what it cannot do.
+        """
+        _check_trainer()
         self.flava = Flava(self.settings)
         self.codebook = build_codebook(self.settings.codebook)
 
@@ -76,7 +97,11 @@ class FlavaPretraining(BaseModel):
         return MaskedPredictionHead(encoder.hidden_size, vocabulary, encoder.layer_norm_eps)
 
     def forward(self, sample_list: Any) -> dict[str, Any]:
-        """``{"losses": {"train/pmd/flava_itm": (1,), ...}}`` and, by name, what the losses were computed from."""
+        """``{"losses": {"train/pmd/flava_itm": (1,), ...}}`` and, by name, what the losses were computed from.
+
+        ``scores`` and ``targets`` are the pairs' contrastive vectors of images and of texts, (B, E) each, where MMF's
+        metrics of retrieval look for them; (0, E) in a batch without pairs.
+        """
         if "image" in sample_list and "input_ids" in sample_list:
             output = self._forward_pair(sample_list)
         elif "image" in sample_list:
@@ -87,7 +112,16 @@ class FlavaPretraining(BaseModel):
         for need, loss, settings in zip(self.needs, self.losses, self.settings.losses, strict=True):
             if need in output:
                 losses.update({key: settings.weight * value for key, value in loss(sample_list, output).items()})
-        return {**output, "losses": losses}
+        return {**output, **self._retrieval(output), "losses": losses}
+
+    def _retrieval(self, output: dict[str, Any]) -> dict[str, Tensor]:
+        """MMF collects these over a split, or over the batches of an update: nobody back-propagates through them."""
+        if "contrast" not in self.needs:
+            return {}
+        if "contrast" in output:
+            return {"scores": output["contrast"].image.detach(), "targets": output["contrast"].text.detach()}
+        none = self.flava.logit_scale.detach().new_empty(0, self.settings.projection_size)
+        return {"scores": none, "targets": none}
 
     def _forward_pair(self, batch: Any) -> dict[str, Any]:
         clean = "contrast" in self.needs

@@ -137,3 +137,14 @@ def test_a_match_is_the_heads_answer_to_the_clean_pair(tiny, pairs):
     assert not torch.allclose(crossed[:2], expected[:2], atol=1e-6) and torch.allclose(
         crossed[2], expected[2], atol=1e-6
     )
+
+
+def test_mmfs_metrics_of_retrieval_find_the_vectors_of_pairs(tiny, pairs, images, texts):
+    model = build(tiny)
+    output = model(pairs)
+    assert torch.equal(output["scores"], output["contrast"].image) and not output["scores"].requires_grad
+    assert torch.equal(output["targets"], output["contrast"].text)
+    for batch in (images, texts):
+        output = model(batch)
+        assert output["scores"].shape == output["targets"].shape == (0, 4)
+    assert "scores" not in build(tiny, ["flava_itm"])(pairs)

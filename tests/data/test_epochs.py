@@ -1,0 +1,77 @@
+"""What MMF's own loops see of a stream: epoch after epoch, dealt out to the processes."""
+
+import pytest
+from mmf.common.registry import registry
+from omegaconf import OmegaConf
+
+from mmf_flava.data.epochs import Epochs
+from mmf_flava.data.imagenet import ImageNetBuilder
+from mmf_flava.data.pmd import PMDBuilder
+from mmf_flava.errors import UserError
+
+
+@pytest.fixture
+def running(config, monkeypatch):
+    """The running configuration, as MMF registers it; ``running(iterations)`` is one that was resumed there."""
+
+    def register(iterations=None):
+        training = {"seed": 1, "batch_size": 100, "batch_size_per_device": None, "num_workers": 0, "pin_memory": False}
+        registry.register("config", OmegaConf.merge(config, {"training": training}))
+        if iterations is not None:
+            registry.register("current_iteration", iterations)
+
+    yield register
+    registry.unregister("config")
+    registry.unregister("current_iteration")
+
+
+def test_every_iteration_is_the_next_epoch():
+    epochs = Epochs(size=5, batch_size=2)
+    assert len(epochs) == 3
+    assert [list(epochs) for _ in range(3)] == [
+        [[0, 1], [2, 3], [4]],
+        [[5, 6], [7, 8], [9]],
+        [[10, 11], [12, 13], [14]],
+    ]
+
+
+def test_processes_share_an_epoch_and_get_equally_many():
+    shares = [Epochs(5, 2, rank, world_size=2) for rank in (0, 1)]
+    assert [len(share) for share in shares] == [2, 2]
+    assert [list(share) for share in shares] == [[[0, 2], [4]], [[1, 3], [5]]]
+    assert [list(share) for share in shares] == [[[5, 7], [9]], [[6, 8], [10]]]
+
+
+@pytest.mark.parametrize(("iterations", "first"), [(0, 0), (1, 5), (2, 5), (3, 10), (50, 100)])
+def test_a_resumed_run_shows_nothing_a_second_time(running, iterations, first):
+    """After n batches of 2, all of which may have been this dataset's: the first whole epoch after 2 n samples."""
+    running(iterations)
+    assert next(iter(Epochs(5, 2)))[0] == first
+
+
+def test_the_train_loader_goes_on_and_others_repeat_themselves(running, config, load):
+    running()
+    builder = ImageNetBuilder()
+    section = config.dataset_config.imagenet
+    train = builder.build_dataloader(builder.load_dataset(section, "train"), "train")
+    names = [[name for batch in train for name in batch.sample_id] for _ in range(2)]
+    assert len(names[0]) == len(train.dataset) and sorted(names[0]) == sorted(names[1]) and names[0] != names[1]
+    val = builder.build_dataloader(builder.load_dataset(section, "val"), "val")
+    first, second = ([(batch.sample_id, batch.image_patch_mask.tolist()) for batch in val] for _ in range(2))
+    assert first == second
+    dataset = val.dataset
+    assert [name for names, _ in first for name in names] == [dataset[n].sample_id for n in range(len(dataset))]
+
+
+def test_texts_are_padded_by_the_datasets_own_collate(running, config, load):
+    running()
+    builder = PMDBuilder()
+    loader = builder.build_dataloader(builder.load_dataset(config.dataset_config.pmd, "val"), "val")
+    batch = next(iter(loader))
+    assert batch.input_ids.shape == batch.input_mask.shape and not batch.input_mask.all()
+    assert (batch.dataset_name, batch.dataset_type) == ("pmd", "val")
+
+
+def test_a_split_that_is_not_listed_has_no_loader():
+    with pytest.raises(UserError, match=r"dataset_config\.pmd\.splits\.val"):
+        PMDBuilder().build_dataloader(None, "val")
