@@ -6,10 +6,11 @@ import functools
 import inspect
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-from mmf_flava.compat.cure import cure
+from mmf_flava.compat.cure import cure, shadow, source_has
 from mmf_flava.errors import UserError
 
 CURE: dict[str, Any] = {
@@ -62,6 +63,33 @@ def _with_image(load_item: Callable[[Any, int], Any]) -> Callable[[Any, int], An
         return sample
 
     return load_item_with_image
+
+
+def _asks_torchaudio(module: ModuleType) -> bool:
+    return find_spec("torchaudio") is None and source_has("import transforms", "TorchvisionTransforms.__init__")(module)
+
+
+@cure(
+    "mmf.datasets.processors.image_processors",
+    when="after",
+    what="transforms that MMF registers itself, as GrayScaleTo3Channels, are found without torchaudio",
+    why="it looks for them in torchaudio first, though its own datasets of images name one, and nothing else needs it",
+    since="MMF's main branch of 2022",
+    until="MMF looks in its registry first",
+    needed=_asks_torchaudio,
+)
+def own_transforms(module: ModuleType) -> None:
+    known = module.transforms
+
+    def find(name: str) -> Any:
+        found = getattr(known, name, None) or module.registry.get_processor_class(name)
+        if found is None:
+            raise AttributeError(name)
+        return found
+
+    view = shadow(known)
+    view.__getattr__ = find  # type: ignore[method-assign]
+    vars(module)["transforms"] = view
 
 
 NAMED: dict[str, Any] = {

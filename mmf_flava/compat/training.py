@@ -72,6 +72,26 @@ def patience(module: ModuleType) -> None:
 
 
 @cure(
+    "mmf.utils.checkpoint",
+    when="after",
+    what="checkpoint.max_to_keep counts a checkpoint once that is saved twice at one update",
+    why="where evaluation_interval and checkpoint_interval meet, MMF removes the file that it has just written",
+    since="MMF's main branch of 2020",
+    until="Checkpoint.save looks for the update in saved_iterations",
+    needed=source_has("self.saved_iterations.append", "Checkpoint.save"),
+)
+def kept_once(module: ModuleType) -> None:
+    save = module.Checkpoint.save
+
+    def save_once(self: Any, update: int, *args: Any, **kwargs: Any) -> None:
+        if update in self.saved_iterations:
+            self.saved_iterations.remove(update)
+        save(self, update, *args, **kwargs)
+
+    module.Checkpoint.save = save_once
+
+
+@cure(
     "mmf.utils.early_stopping",
     when="after",
     what="early stopping leaves it to the trainer to bring the best weights back",

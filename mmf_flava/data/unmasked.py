@@ -52,6 +52,11 @@ class FlavaTokensProcessor(FlavaTextProcessor):
         data_dir: of the dataset.
     """
 
+    def __init__(self, config: Any, *args: Any, **kwargs: Any):
+        # MMF merges them with the params of the dataset's own processor, such as a mask_probability of 0
+        own = {key: config[key] for key in ("tokenizer", "max_length") if key in config}
+        super().__init__(own, *args, **kwargs)
+
     def __call__(self, item: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
         """{"text": str} -> [CLS] text [SEP]; with "text_b": str -> [CLS] text [SEP] text_b [SEP].
 

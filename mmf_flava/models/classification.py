@@ -79,10 +79,16 @@ class FlavaClassification(BaseModel):
         return self
 
     def forward(self, sample_list: Any) -> dict[str, Tensor]:
-        """``{"scores": (B, C)}`` in fp32: logits of the labels, or with ``num_labels: 1`` the number predicted."""
+        """``{"scores": (B, C)}`` in fp32: logits of the labels, or with ``num_labels: 1`` the number predicted.
+
+        Numbers are in the shape of their targets, (B,) or (B, 1), for MMF's ``mse`` takes the difference as it is.
+        """
         scores = self.classifier(self.represent(sample_list)).float()
         if "targets" in sample_list:
             self._check_targets(sample_list)
+            targets = sample_list["targets"]
+            if self.settings.num_labels == 1 and targets.is_floating_point():
+                scores = scores.view_as(targets)
         return {"scores": scores}
 
     def _check_targets(self, batch: Any) -> None:

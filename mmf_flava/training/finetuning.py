@@ -137,4 +137,9 @@ def _check(config: Any) -> str:
             f"training.trainer: flava_finetune takes one dataset, not {config.datasets}: MMF would put the figures of "
             f"all of them under the name of one. Name one, or choose training.trainer: {MMF_TRAINER}."
         )
-    return one_of(config.training.get("precision", "fp32"), ("fp32", "bf16"), "training.precision")
+    precision = one_of(config.training.get("precision", "fp32"), ("fp32", "bf16"), "training.precision")
+    if not config.training.get("fp16"):  # the main branch's own, with its loss scale
+        return precision
+    if precision == "bf16":
+        raise UserError("training.fp16 and training.precision: bf16 exclude each other: take one of them out.")
+    return "fp16"

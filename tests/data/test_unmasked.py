@@ -52,6 +52,12 @@ def test_a_text_is_padded_to_one_length(tokens):
     assert tokens(6).get_vocab_size() == 11
 
 
+def test_params_of_the_processor_that_it_replaces_do_not_count(tokens, tmp_path):
+    own = {"tokenizer": str(tmp_path), "max_length": 6}
+    processor = FlavaTokensProcessor({**own, "mask_probability": 0, "max_seq_length": 128})
+    assert processor({"text": "a b"})["input_ids"].equal(tokens(6)({"text": "a b"})["input_ids"])
+
+
 def test_a_first_text_may_be_called_text_a(tokens):
     sample = tokens(7)({"text_a": "a b", "text_b": "c"})
     assert (ids(sample), sample["text"]) == ([2, 5, 6, 3, 7, 3], "a b")

@@ -8,9 +8,12 @@ import pytest
 from mmf.common.registry import registry
 from mmf_cli.run import run as mmf_run
 
+from mmf_flava.config.recipes import recipe
 from tests.lines import needs_main
 
 pytestmark = needs_main
+
+SIZES = recipe("finetune/parts/demo")
 
 TEXTS = {
     "sst2": ("sentence",),
@@ -21,7 +24,7 @@ TEXTS = {
 LABELS = {"sst2": 2, "qnli": 2, "qqp": 2, "mnli_mismatched": 3}
 GLUE = """\
 includes:
-- ./projects/flava/configs/finetune/parts/demo.yaml
+- {sizes}
 model: flava_classification
 dataset: {dataset}
 model_config:
@@ -43,7 +46,7 @@ evaluation:
 RAW_IMAGES = """\
 includes:
 - {config}
-- ./projects/flava/configs/finetune/parts/demo.yaml
+- {sizes}
 model: flava_classification
 dataset: {dataset}
 model_config:
@@ -114,7 +117,7 @@ def evaluation(folder):
 @pytest.mark.parametrize("task", TEXTS)
 def test_its_glue_is_learnt(run, hub, task):
     registry.unregister(f"glue_{task}_text_processor")  # MMF keeps the first one that a process ever built
-    folder = run(GLUE.format(dataset=f"glue_{task}", labels=LABELS[task]), "training.max_updates=40")
+    folder = run(GLUE.format(sizes=SIZES, dataset=f"glue_{task}", labels=LABELS[task]), "training.max_updates=40")
     found = evaluation(folder)
     assert (found["task"], found["split"]) == (f"glue_{task}", "val")
     assert found["metrics"]["accuracy"] > 0.9
@@ -124,7 +127,9 @@ def test_its_glue_is_learnt(run, hub, task):
 
 def test_a_split_of_its_glue_without_labels_is_left_alone(run, hub):
     registry.unregister("glue_sst2_text_processor")
-    folder = run(GLUE.format(dataset="glue_sst2", labels=2), "training.max_updates=1", "run_type=train_val_test")
+    folder = run(
+        GLUE.format(sizes=SIZES, dataset="glue_sst2", labels=2), "training.max_updates=1", "run_type=train_val_test"
+    )
     assert evaluation(folder)["split"] == "val"
     assert "The test split has no labels" in (folder / "train.log").read_text()
 
@@ -140,7 +145,9 @@ def test_a_split_of_its_glue_without_labels_is_left_alone(run, hub):
 def test_raw_images_by_its_own_configs(run, dataset, config, labels, loss, metric, trainer):
     for processor in ("image_processor", "text_processor", "answer_processor"):
         registry.unregister(f"{dataset}_{processor}")
-    recipe = RAW_IMAGES.format(dataset=dataset, config=config, labels=labels, loss=loss, metric=metric, trainer=trainer)
-    folder = run(recipe, "training.max_updates=2", "training.evaluation_interval=2")
+    text = RAW_IMAGES.format(
+        sizes=SIZES, dataset=dataset, config=config, labels=labels, loss=loss, metric=metric, trainer=trainer
+    )
+    folder = run(text, "training.max_updates=2", "training.evaluation_interval=2")
     assert (folder / "best.ckpt").is_file()
     assert (folder / "evaluation.json").is_file() == (trainer == "flava_finetune")

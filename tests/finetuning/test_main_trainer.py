@@ -1,4 +1,4 @@
-"""What the trainer of MMF's main branch has and 1.0.0rc10's has not: callbacks, and several batches an update."""
+"""What the trainer of MMF's main branch has and 1.0.0rc10's has not: callbacks, updates of several batches, fp16."""
 
 import json
 
@@ -7,6 +7,7 @@ import torch
 from mmf.common.registry import registry
 
 from mmf_flava.compat.mmf_api.trainer import FinetuningBase
+from mmf_flava.errors import UserError
 from tests.lines import needs_main
 
 pytestmark = needs_main
@@ -86,3 +87,8 @@ def test_figures_of_another_run_are_not_taken_on(finetune, tmp_path):
     finetune("demo_vqa2", tmp_path / "first", *SHORT)
     finetune("demo_hateful_memes", tmp_path / "second", *SHORT)
     assert [line["losses"].keys() for line in metrics(tmp_path / "second", "train")] == [{"cross_entropy"}] * 3
+
+
+def test_two_precisions_are_refused(finetune, tmp_path):
+    with pytest.raises(UserError, match=r"training\.fp16 and training\.precision: bf16 exclude each other"):
+        finetune("demo_hateful_memes", tmp_path, "training.fp16=True", "training.precision=bf16")

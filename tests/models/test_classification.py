@@ -102,8 +102,9 @@ def test_mmf_computes_the_losses_of_the_recipe(build, pairs, loss, labels, targe
     expected = {
         "cross_entropy": lambda: torch.nn.functional.cross_entropy(scores, targets),
         "logit_bce": lambda: torch.nn.functional.binary_cross_entropy_with_logits(scores, targets) * labels,
-        "mse": lambda: (scores[:, 0] - targets.view(-1)).square().mean(),
+        "mse": lambda: (scores.flatten() - targets.flatten()).square().mean(),
     }[loss]()
+    assert scores.shape == ((3, labels) if labels > 1 else targets.shape)
     torch.testing.assert_close(output["losses"][f"train/toy/{loss}"][0], expected)
 
 
