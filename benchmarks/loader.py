@@ -37,9 +37,10 @@ from mmf_flava.data.collate import collate
 from mmf_flava.data.masking import block_mask
 from mmf_flava.data.pmd import PMDBuilder
 from mmf_flava.data.processors import CLIP_MEAN, CLIP_STD
-from mmf_flava.data.sampling import MultitaskLoader, RoundRobin
+from mmf_flava.data.sampling import MultitaskLoader
 from mmf_flava.data.shards import ShardWriter
 from mmf_flava.data.tokenizer import SPECIAL_TOKENS, wordpiece
+from mmf_flava.data.turns import Turns
 
 BATCH = 64
 WORDS = [
@@ -93,7 +94,7 @@ def open_pmd(folder: Path) -> Any:
 
 
 def ours(dataset: Any) -> Iterator[Any]:
-    return (batch for _, batch in MultitaskLoader({"pmd": dataset}, RoundRobin(["pmd"]), BATCH))
+    return (batch for _, batch in MultitaskLoader({"pmd": dataset}, Turns({"pmd": dataset}), BATCH))
 
 
 def peer(dataset: Any, folder: Path) -> Iterator[Any]:

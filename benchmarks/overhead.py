@@ -71,7 +71,9 @@ class TakingTurns(FlavaTrainer):
         for _ in range(WARM_UP):
             self.bare(waited)
         training = self.config.training
-        TakingTurns.found = found = Measurement(dict(training.sampling.ratios), training.log_interval)
+        TakingTurns.found = found = Measurement(
+            dict(self.settings.multitasking.params["sampling_ratios"]), training.log_interval
+        )
         end = time.perf_counter() + 60 * self.minutes
         while time.perf_counter() < end:
             for _ in range(BLOCK):

@@ -47,8 +47,11 @@ def main() -> None:
     for name in [arguments.only] if arguments.only else PARTS:
         with tempfile.TemporaryDirectory() as folder:
             rows += PARTS[name](Path(folder), arguments)
-    packages = ", ".join(f"{package} {version(package)}" for package in ("torch", "mmf", "fairseq", "fairscale"))
-    print(f"\n{os.cpu_count()} CPU cores, Python {sys.version.split()[0]}, {packages}\n\n{table(rows)}")
+    import mmf  # a checkout on PYTHONPATH is not what pip would name
+
+    packages = ", ".join(f"{package} {version(package)}" for package in ("torch", "fairseq", "fairscale"))
+    system = f"{os.cpu_count()} CPU cores, Python {sys.version.split()[0]}"
+    print(f"\n{system}, mmf {mmf.__version__}, {packages}\n\n{table(rows)}")
     sys.exit(not all(row.met for row in rows))
 
 

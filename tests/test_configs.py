@@ -115,7 +115,7 @@ def test_what_a_recipe_says(name):
     criteria = "zero_shot/accuracy" if "pmd" in datasets else f"losses/flava_{min(losses)}"
     assert (training.early_stop.criteria, training.early_stop.minimize) == (criteria, "pmd" not in datasets)
     if "," in datasets:
-        assert training.sampling.ratios == {PAIRS: 0.70, IMAGES: 0.15, TEXT: 0.15}
+        assert config.multitasking.params.sampling_ratios == {PAIRS: 0.70, IMAGES: 0.15, TEXT: 0.15}
     if losses & {"mim", "mmm_image"}:
         assert model.codebook.type == "dvae"
     gradient = "local" if name in ("clip", "flava_c_local") else "global"

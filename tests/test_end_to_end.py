@@ -71,7 +71,7 @@ def test_a_new_run_sets_an_earlier_one_aside(mmf, tmp_path):
 
 
 def test_bf16_round_robin_and_accumulation(mmf, tmp_path):
-    options = ["training.precision=bf16", "training.sampling.type=round_robin", "training.update_frequency=2"]
+    options = ["training.precision=bf16", "multitasking.type=round_robin", "training.update_frequency=2"]
     last_lines(
         mmf("mmf_run", *options, "training.max_updates=3", "training.log_interval=1", "evaluation.examples=null")
     )
@@ -148,7 +148,7 @@ def test_bad_records_are_named_and_too_many_stop_the_run(mmf, cache, tmp_path):
                 data[found.start()] ^= 1
         shard.write_bytes(data)
     options = ["dataset=pmd", f"dataset_config.pmd.data_dir={tmp_path / 'data'}", "evaluation.examples=null"]
-    options += ["training.sampling.type=round_robin", "training.batch_size=256", "training.max_updates=5"]
+    options += ["training.batch_size=256", "training.max_updates=5"]
     options += ["training.log_interval=1", "evaluation.zero_shot=null", "evaluation.retrieval=null"]
     stopped = mmf("mmf_run", *options, "training.num_workers=1")  # which must not keep the process from ending
     assert stopped.returncode != 0

@@ -45,12 +45,20 @@ def last_name(function: ast.expr) -> str:
     return ast.unparse(function).rpartition(".")[2]
 
 
+def formatted(tree: ast.AST) -> set[int]:
+    """The expressions that f-strings in here consist of, by ``id``."""
+    return {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.FormattedValue)}
+
+
 class Reader:
     """Finds the questions in one source."""
 
     def __init__(self, source: str) -> None:
         self.tree = ast.parse(source)
         self.known = names_of_mmf(self.tree)
+        # an f-string may say a version where nobody compares it
+        compared = [node for node in ast.walk(self.tree) if isinstance(node, ast.Compare)]
+        self.printed = formatted(self.tree).difference(*map(formatted, compared))
 
     def questions(self) -> Iterator[str]:
         for node in ast.walk(self.tree):
@@ -76,9 +84,12 @@ class Reader:
     def reads(self, node: ast.AST) -> bool:
         """What MMF's modules have inside, and which of them are loaded."""
         if isinstance(node, ast.Attribute):
-            return node.attr in INTERNALS and self.about_mmf(node.value)
+            said = node.attr == "__version__" and id(node) in self.printed
+            return node.attr in INTERNALS and not said and self.about_mmf(node.value)
         if isinstance(node, ast.Compare | ast.Subscript | ast.Call):
-            return "sys.modules" in {ast.unparse(child) for child in ast.walk(node)} and self.about_mmf(node)
+            attributes = [child for child in ast.walk(node) if isinstance(child, ast.Attribute)]
+            loaded = any(child.attr == "modules" and ast.unparse(child) == "sys.modules" for child in attributes)
+            return loaded and self.about_mmf(node)
         return False
 
     def probes(self, node: ast.AST) -> bool:
@@ -138,6 +149,7 @@ def test_nobody_asks_which_mmf_is_there(path):
         "import mmf_flava.compat.mmf_api.main",
         "from mmf_flava.compat.mmf_api.main_trainer import Base",
         "import mmf\nif mmf.__version__ < '1.0.0': pass",
+        "import mmf\nif f'{mmf.__version__}'.strip() < '1.0.0': pass",
         "from mmf import __version__",
         "from mmf.version import __version__ as theirs",
         "from importlib.metadata import version\nnew = version('mmf') > '1'",
@@ -179,6 +191,7 @@ def test_a_question_is_found(source):
         "from mmf_flava.compat import mmf_api\nif mmf_api.default_keys('training'): pass",
         "from mmf_flava.compat.mmf_api import build_dataset, log",
         "from mmf_flava import __version__\nprint(__version__)",
+        "import mmf\nprint(f'with mmf {mmf.__version__}')",
         "from mmf.common.sample import SampleList\nif isinstance(batch, SampleList) and hasattr(batch, 'image'): pass",
         "from mmf.common.registry import registry\nif registry.get('seed') is None: pass",
         "try:\n    import simplejpeg\nexcept ImportError:\n    simplejpeg = None",

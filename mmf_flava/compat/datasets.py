@@ -1,4 +1,4 @@
-"""Defects of MMF 1.0.0rc10's own datasets, and what it says where their files are not there."""
+"""Defects of MMF's own datasets, and what it says where their files are not there."""
 
 from __future__ import annotations
 
@@ -109,3 +109,25 @@ def hateful_memes_by_hand(module: ModuleType) -> None:
             ) from error
 
     module.HatefulMemesBuilder.build = build_or_name
+
+
+@cure("mmf.datasets.builders.glue.builder", **NAMED)
+def glue_of_the_hub(module: ModuleType) -> None:
+    init = module.GLUEDataset.__init__
+
+    @functools.wraps(init)
+    def init_or_name(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            init(self, config, *args, **kwargs)
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"glue_{config.task} is read by the package {error.name}, which is not installed: pip install "
+                f"{error.name}, or take dataset: glue, which reads GLUE's public files."
+            ) from error
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"glue_{config.task} cannot be had from the hub ({type(error).__name__}: {error}): try again with a "
+                "network, or take dataset: glue, which reads GLUE's public files."
+            ) from error
+
+    module.GLUEDataset.__init__ = init_or_name

@@ -9,6 +9,7 @@ from typing import Any
 
 from mmf_flava.compat.cure import cure, source_has
 from mmf_flava.config.nearness import did_you_mean, near
+from mmf_flava.config.run import MOVED
 from mmf_flava.errors import UserError
 
 # MMF reads values as Python, so that `checkpoint.resume=true` is a word, and not the True that it asks for
@@ -78,7 +79,8 @@ def check_key(key: str, value: str, tree: Mapping[str, Any]) -> None:
         if name not in node:
             place = f"in {'.'.join(trodden)}" if trodden else "in the configuration"
             misses = _near_keys(key, name, trodden, node, tree)
-            hint = f"; {did_you_mean(misses)}" if misses else ""
+            moved = MOVED.get(".".join([*trodden, name]))
+            hint = f"; say {moved}" if moved else f"; {did_you_mean(misses)}" if misses else ""
             raise UserError(f"{_option(key, value)}: there is no {name!r} {place}{hint}")
         node = node[name]
         trodden.append(field)

@@ -1,20 +1,30 @@
 """The keys that ``training.trainer: flava`` adds to MMF's own sections of a recipe; ``flava_finetune`` adds a task."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 SHARDINGS = ("none", "ddp", "fsdp")
-SAMPLINGS = ("round_robin", "ratios")
 PROBE_SOLVERS = ("torch", "sklearn")
 PROBE_METRICS = ("accuracy", "mean_per_class")
 
 
-@dataclass
-class SamplingConfig:
-    """Which dataset gives which step: in turn, or drawn with these weights (the paper's are 0.70/0.15/0.15, A.2)."""
+# former keys: what says it now
+MOVED = {
+    "training.sampling": "multitasking: {type: round_robin}, or multitasking: {type: ratios, params: {sampling_ratios: "
+    "{DATASET: WEIGHT}}}",
+}
 
+
+@dataclass
+class MultitaskingConfig:
+    """``multitasking`` of MMF's main line, which 1.0.0rc10 lacks: which dataset gives which update."""
+
+    # false: the first dataset gives all
+    enabled: bool = True
+    # round_robin: in turn | ratios: drawn with the weights of params.sampling_ratios | on main any registered strategy
     type: str = "round_robin"
-    ratios: dict[str, float] = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -44,7 +54,10 @@ class TrainingConfig:
     sharding: str = "none"
     # recompute what blocks compute in the backward pass instead of keeping it: less memory, about a third more time
     activation_checkpointing: bool = False
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    # samples of each process, MMF's main line has it; null: training.batch_size is what all have together
+    batch_size_per_device: int | None = None
+    # torch says which operation's gradient is NaN, and the run ends; MMF's main line has it
+    detect_anomaly: bool = False
     # batches whose gradients are added up before one optimizer step
     update_frequency: int = 1
     max_grad_l2_norm: float | None = None

@@ -1,4 +1,4 @@
-"""Which dataset gives which step, and the endless stream of batches; its whole state is a few counters."""
+"""The endless stream of batches of several datasets by turns; its whole state is a few counters."""
 
 import atexit
 import gc
@@ -8,17 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import count
 from typing import Any, Protocol
-from zlib import crc32
 
-import numpy as np
 from torch import Generator
 from torch.utils.data import DataLoader
 
 from mmf_flava.data.buckets import LengthBuckets
-from mmf_flava.data.order import sample_generator
 from mmf_flava.errors import UserError
-
-_STREAM = crc32(b"sampling")
 
 
 class Strategy(Protocol):
@@ -28,38 +23,6 @@ class Strategy(Protocol):
     def names(self) -> Sequence[str]: ...
 
     def dataset_at(self, step: int) -> str: ...
-
-
-class RoundRobin:
-    """The datasets in turn (paper section 3.4)."""
-
-    def __init__(self, names: Sequence[str]):
-        if not names:
-            raise UserError("Round robin needs at least one dataset.")
-        self.names: Sequence[str] = list(names)
-
-    def dataset_at(self, step: int) -> str:
-        return self.names[step % len(self.names)]
-
-
-class Ratios:
-    """Each step's dataset drawn with these weights (the paper's are 0.70, 0.15, 0.15; appendix A.2).
-
-    Raises:
-        UserError: a weight below 0, or none above 0.
-    """
-
-    def __init__(self, weights: Mapping[str, float], seed: int):
-        if not weights or min(weights.values()) < 0 or not sum(weights.values()) > 0:
-            raise UserError(f"Sampling ratios must be 0 or more and not all 0, not {dict(weights)}.")
-        self.names = [name for name, weight in weights.items() if weight > 0]
-        shares = np.array([weights[name] for name in self.names], dtype=np.float64)
-        self._ends = np.cumsum(shares / shares.sum())
-        self.seed = seed
-
-    def dataset_at(self, step: int) -> str:
-        draw = sample_generator(self.seed, step, _STREAM).random()
-        return self.names[min(int(np.searchsorted(self._ends, draw, side="right")), len(self.names) - 1)]
 
 
 class StreamPositions:
@@ -87,7 +50,7 @@ class MultitaskLoader:
     Args:
         datasets: name -> dataset, ``dataset[n]`` for any n >= 0 and ``dataset.collate(samples)``; one whose
             ``length_buckets`` are more than 1 has ``caption_bytes(n)`` as well, see ``LengthBuckets``.
-        strategy: RoundRobin or Ratios over (some of) these names.
+        strategy: ``Turns`` over (some of) these names.
         batch_size: samples a batch over all ranks together.
         num_workers: worker processes for each dataset; 0 loads in this process.
         seed: keeps torch's loaders from drawing from the global generator; it changes no sample.

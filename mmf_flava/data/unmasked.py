@@ -55,12 +55,14 @@ class FlavaTokensProcessor(FlavaTextProcessor):
     def __call__(self, item: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
         """{"text": str} -> [CLS] text [SEP]; with "text_b": str -> [CLS] text [SEP] text_b [SEP].
 
-        Too long a pair loses the end of the longer one, token by token.
+        The first text may be called text_a, as MMF's own datasets of pairs call it. Too long a pair loses the end of
+        the longer one, token by token.
 
         Returns:
             text: as given; input_ids (T,) long; input_mask (T,) bool, False on padding.
         """
-        first = self._ids(item["text"])
+        text = item["text"] if "text" in item else item["text_a"]
+        first = self._ids(text)
         if item.get("text_b") is None:
             row = self._with_ends(first)
         else:
@@ -72,7 +74,7 @@ class FlavaTokensProcessor(FlavaTextProcessor):
         ids = np.full(self.max_length, self.special.pad, dtype=np.int64)
         ids[: len(row)] = row
         return {
-            "text": item["text"],
+            "text": text,
             "input_ids": torch.from_numpy(ids),
             "input_mask": torch.arange(self.max_length) < len(row),
         }

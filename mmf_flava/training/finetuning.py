@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from mmf.common.registry import registry
-from mmf.trainers.base_trainer import BaseTrainer
 from mmf.utils.distributed import is_master
 
 from mmf_flava.compat import mmf_api
+from mmf_flava.compat.mmf_api.trainer import MMF_TRAINER, FinetuningBase
 from mmf_flava.config.schema import check_keys, one_of
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.split_metrics import SplitMetrics
@@ -20,7 +20,7 @@ from mmf_flava.training.results import Results
 
 
 @registry.register_trainer("flava_finetune")
-class FlavaFinetune(BaseTrainer):
+class FlavaFinetune(FinetuningBase):
     """Optimizer, schedule, metrics, early stopping, checkpoints and prediction are MMF's.
 
     Into ``env.save_dir`` go ``metrics.jsonl``, a line per log interval and per validation; at the end
@@ -36,7 +36,9 @@ class FlavaFinetune(BaseTrainer):
         """
         self.precision = _check(self.config)
         super().load()
-        self.trained = self.num_updates  # which MMF sets back to the best one at the end
+        if self.precision == "bf16":
+            # outside MMF's own context, which on CUDA would turn this one off
+            self.model.forward = torch.autocast(self.device.type, torch.bfloat16)(self.model.forward)
         self.results = Results(Path(mmf_api.save_dir()))
         if is_master() and "train" in self.run_type and not self.config.checkpoint.resume:
             self.results.set_aside()
@@ -46,23 +48,14 @@ class FlavaFinetune(BaseTrainer):
 
     def load_metrics(self) -> None:
         """Metrics of whole splits, whatever the number of processes."""
-        sizes = {split: len(getattr(self, f"{split}_dataset").datasets[0]) for split in ("val", "test")}
+        datasets = {split: self.dataset(split) for split in ("val", "test")}
+        sizes = {split: len(dataset) for split, dataset in datasets.items() if dataset is not None}
         self.metrics = SplitMetrics(self.config.evaluation.get("metrics", []), sizes)
         self.metrics_params = self.metrics.required_params
 
-    def _forward_pass(self, batch: Any) -> Any:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return super()._forward_pass(batch)
-
-    def _logistics(self, report: Any) -> bool:
-        # MMF's loop would do one update more than max_updates
-        self.trained = self.num_updates
-        return super()._logistics(report) or self.num_updates >= self.max_updates
-
-    def _summarize_report(self, meter: Any, should_print: bool = True, extra: dict[str, Any] | None = None) -> None:
-        super()._summarize_report(meter, should_print, extra)
-        if is_master() and should_print and extra is not None:  # there is none at the end, see _inference_run
-            self._write_line(meter, extra["num_updates"])
+    def on_logged(self, meter: Any, update: int) -> None:
+        if is_master():
+            self._write_line(meter, update)
 
     def _write_line(self, meter: Any, update: int) -> None:
         """Appends what was just logged to ``metrics.jsonl``; early stopping has set ``num_updates`` back by then."""
@@ -71,7 +64,7 @@ class FlavaFinetune(BaseTrainer):
         line: dict[str, Any] = {"update": update, "split": split, "time": round(now - self.began, 2)}
         if split == "train":
             line["lr"] = self.optimizer.param_groups[0]["lr"]
-            samples = (update - self.last_update) * self.config.training.batch_size
+            samples = (update - self.last_update) * self.config.training.batch_size * self._batches_per_update()
             line["samples_per_second"] = round(samples / (now - self.last_time), 1)
             self.last_update = update
         line |= self._figures(meter, latest=split == "train")
@@ -81,30 +74,36 @@ class FlavaFinetune(BaseTrainer):
             handle.write(json.dumps(line) + "\n")
         self.last_time = time.perf_counter()
 
+    def _batches_per_update(self) -> int:
+        return self.config.training.get("update_frequency", 1)
+
     def _figures(self, meter: Any, latest: bool = False) -> dict[str, dict[str, float]]:
         """``{"losses": {"cross_entropy": ...}, "metrics": {"accuracy": ...}}`` of one meter of MMF's."""
         figures: dict[str, dict[str, float]] = {"losses": {}, "metrics": {}}
         for key, value in meter.meters.items():
             name = key.rpartition("/")[2]
             kind = "metrics" if name in self.metrics.metrics else "losses"
-            figures[kind][name] = value.get_latest() if latest else value.global_avg
+            figures[kind][name] = float(value.get_latest() if latest else value.global_avg)
         figures["losses"].pop("total_loss", None)
         return figures
 
-    def _inference_run(self, dataset_type: str) -> None:
+    def inference(self) -> None:
+        """Evaluates or predicts, after training or instead of it, the splits that ``run_type`` names."""
+        for split, names in {"val": ("val",), "test": ("test", "inference", "predict")}.items():
+            if any(name in self.run_type for name in names):
+                self._infer(split)
+
+    def _infer(self, split: str) -> None:
         if self.config.evaluation.predict:
-            super()._inference_run(dataset_type)
+            self.predict_split(split)
             return
-        if "targets" not in getattr(self, f"{dataset_type}_dataset").datasets[0][0]:
-            self.writer.write(
-                f"The {dataset_type} split has no labels to evaluate with; mmf_predict writes its answers."
-            )
+        if not _labelled(self.dataset(split)):
+            mmf_api.log(f"The {split} split has no labels to evaluate with; mmf_predict writes its answers.")
             return
-        self.writer.write(f"Evaluating on the {dataset_type} split")
-        _, meter = self.evaluate(getattr(self, f"{dataset_type}_loader"), use_tqdm=True)
-        self._summarize_report(meter)
+        mmf_api.log(f"Evaluating on the {split} split")
+        meter = self.evaluate_split(split)
         if is_master():
-            self._write_results(dataset_type, self._figures(meter))
+            self._write_results(split, self._figures(meter))
 
     def _write_results(self, split: str, figures: dict[str, dict[str, float]]) -> None:
         task = self.config.evaluation.get("task")
@@ -112,11 +111,19 @@ class FlavaFinetune(BaseTrainer):
         if "train" in self.run_type:
             parameters = sum(parameter.numel() for parameter in self.model.parameters())
             seconds = time.perf_counter() - self.began
-            self.results.write_summary(self.config, parameters, self.trained, seconds, self.device, self.precision)
+            self.results.write_summary(
+                self.config, parameters, self.trained, seconds, self.device, self.precision, self._batches_per_update()
+            )
         metrics = ", ".join(f"{name} {value:.4f}" for name, value in figures["metrics"].items())
-        self.writer.write(f"{task or self.config.datasets}, {split} split: {metrics}.")
+        mmf_api.log(f"{task or self.config.datasets}, {split} split: {metrics}.")
         if (self.results.folder / "metrics.jsonl").is_file():
-            self.writer.write(f"Report: {write_report([self.results.folder])}")
+            mmf_api.log(f"Report: {write_report([self.results.folder])}")
+
+
+def _labelled(dataset: Any) -> bool:
+    """Whether a split can be evaluated; a class of -1 is none."""
+    targets = dataset[0].get("targets")
+    return targets is not None and not (targets.dim() == 0 and int(targets) == -1)
 
 
 def _check(config: Any) -> str:
@@ -128,6 +135,6 @@ def _check(config: Any) -> str:
     if "," in config.datasets:
         raise UserError(
             f"training.trainer: flava_finetune takes one dataset, not {config.datasets}: MMF would put the figures of "
-            "all of them under the name of one. Name one, or choose training.trainer: base_trainer."
+            f"all of them under the name of one. Name one, or choose training.trainer: {MMF_TRAINER}."
         )
     return one_of(config.training.get("precision", "fp32"), ("fp32", "bf16"), "training.precision")

@@ -6,7 +6,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from mmf_flava.compat import mmf_api
-from mmf_flava.data.sampling import MultitaskLoader, Ratios, RoundRobin, Strategy
+from mmf_flava.data.sampling import MultitaskLoader
+from mmf_flava.data.turns import Turns
 from mmf_flava.errors import UserError
 from mmf_flava.ranks import rank, world_size
 from mmf_flava.training.settings import Settings
@@ -54,19 +55,19 @@ class RunData:
         return mmf_api.build_dataset(name, section, "test")
 
     def _open_loader(self, training: Any, settings: Settings) -> MultitaskLoader:
+        for name in settings.datasets:
+            if name not in self.datasets["train"]:
+                raise UserError(f"dataset_config.{name}.splits.train lists no data; '{name}' is to be trained on.")
         for name, dataset in self.datasets["train"].items():
             if len(dataset) < training.batch_size:
                 raise UserError(
                     f"training.batch_size is {training.batch_size}, but dataset '{name}' has {len(dataset)} training "
                     "samples; a batch may hold each of them once."
                 )
-        seed, sampling = training.seed or 0, settings.training.sampling
-        strategy: Strategy = RoundRobin(settings.datasets)
-        if sampling.type == "ratios":
-            strategy = Ratios(sampling.ratios, seed)
+        seed = training.seed or 0
         return MultitaskLoader(
             self.datasets["train"],
-            strategy,
+            Turns(self.datasets["train"], settings.multitasking, seed),
             batch_size=training.batch_size,
             num_workers=training.num_workers,
             seed=seed,

@@ -7,15 +7,17 @@ from omegaconf import OmegaConf
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.run import (
+    MOVED,
     PRECISIONS,
-    SAMPLINGS,
     SHARDINGS,
     CheckpointConfig,
     EvaluationConfig,
+    MultitaskingConfig,
     TrainingConfig,
 )
 from mmf_flava.config.schema import check_keys, near_miss, one_of, parse, plain, positive
 from mmf_flava.errors import UserError
+from mmf_flava.ranks import world_size
 from mmf_flava.training.boards import import_wandb
 
 T = TypeVar("T")
@@ -30,23 +32,33 @@ class Settings:
     training: TrainingConfig
     checkpoint: CheckpointConfig
     evaluation: EvaluationConfig
+    multitasking: MultitaskingConfig
     datasets: list[str]
 
 
 def read_settings(config: Any) -> Settings:
-    """Checks ``training``, ``checkpoint`` and ``evaluation`` against MMF's keys and ours.
+    """Checks ``training``, ``checkpoint``, ``evaluation`` and ``multitasking`` against MMF's keys and ours.
+
+    A batch size that is given for each process becomes the global one, ``config.training.batch_size``, as in MMF.
 
     Raises:
         UserError: an unknown key, a wrong type, a size that cannot be, or a choice that does not exist.
     """
+    for key, now in MOVED.items():
+        if OmegaConf.select(config, key) is not None:
+            raise UserError(f"{key} is not a key any more; say {now}.")
     training = _section(TrainingConfig, config, "training")
     checkpoint = _section(CheckpointConfig, config, "checkpoint")
     evaluation = _section(EvaluationConfig, config, "evaluation")
     names = [name.strip() for name in config.datasets.split(",")]
-    _check_training(config.training, training, names)
+    multitasking = _multitasking(config.get("multitasking") or {}, names)
+    if training.batch_size_per_device is not None:
+        each = positive(training.batch_size_per_device, "training.batch_size_per_device")
+        config.training.batch_size = each * world_size()
+    _check_training(config.training, training)
     if training.sharding == "fsdp" and "train" in config.run_type:
         _check_fsdp(config)
-    return Settings(training, checkpoint, evaluation, names)
+    return Settings(training, checkpoint, evaluation, multitasking, names)
 
 
 def _check_fsdp(config: Any) -> None:
@@ -69,10 +81,9 @@ def _section(schema: type[T], config: Any, name: str) -> T:
     return parse(schema, {key: value for key, value in plain(config[name]).items() if key in ours}, name)
 
 
-def _check_training(given: Any, training: TrainingConfig, names: list[str]) -> None:
+def _check_training(given: Any, training: TrainingConfig) -> None:
     one_of(training.precision, PRECISIONS, "training.precision")
     one_of(training.sharding, SHARDINGS, "training.sharding")
-    one_of(training.sampling.type, SAMPLINGS, "training.sampling.type")
     for key in ("batch_size", "max_updates", "log_interval", "evaluation_interval", "checkpoint_interval"):
         positive(given[key], f"training.{key}")
     positive(training.update_frequency, "training.update_frequency")
@@ -85,12 +96,34 @@ def _check_training(given: Any, training: TrainingConfig, names: list[str]) -> N
         )
     if given.clip_gradients and training.max_grad_l2_norm is None:
         raise UserError("training.clip_gradients is true; say how far with training.max_grad_l2_norm, e.g. 1.0.")
-    if training.sampling.type == "ratios":
-        ratios = training.sampling.ratios
-        for name in ratios:
-            if name not in names:
-                raise UserError(
-                    f"training.sampling.ratios: '{name}' is not a dataset of this run.{near_miss(name, names)}"
-                )
-        if lacking := [name for name in names if ratios.get(name, 0) <= 0]:
-            raise UserError(f"training.sampling.ratios must give '{lacking[0]}' a weight above 0.")
+    if given.get("fp16"):
+        raise UserError("training.fp16 is for MMF's own trainer; say training.precision: fp16.")
+    if given.max_epochs is not None:
+        raise UserError("training.max_epochs: the datasets are endless streams here; say training.max_updates.")
+
+
+def _multitasking(section: Any, names: list[str]) -> MultitaskingConfig:
+    """The section with only those ``params`` that its type knows."""
+    found = parse(MultitaskingConfig, section, "multitasking")
+    schemas = mmf_api.strategy_schemas()
+    if found.type not in schemas:
+        known = ", ".join(sorted(schemas))
+        raise UserError(f"multitasking.type: {found.type!r} is not one of {known}; {mmf_api.OTHER_STRATEGIES}.")
+    # recipes are merged key by key: another type's params are left from a recipe in which that one was chosen
+    others = {field.name for schema in schemas.values() for field in fields(schema)}
+    own = {field.name for field in fields(schemas[found.type])}
+    found.params = {key: value for key, value in found.params.items() if key in own or key not in others}
+    parse(schemas[found.type], {"name": found.type, **found.params}, "multitasking.params")
+    if found.type == "ratios" and found.enabled and len(names) > 1:
+        _check_ratios(found.params["sampling_ratios"], names)
+    return found
+
+
+def _check_ratios(ratios: dict[str, float], names: list[str]) -> None:
+    for name in ratios:
+        if name not in names:
+            raise UserError(
+                f"multitasking.params.sampling_ratios: '{name}' is not a dataset of this run.{near_miss(name, names)}"
+            )
+    if lacking := [name for name in names if ratios.get(name, 0) <= 0]:
+        raise UserError(f"multitasking.params.sampling_ratios must give '{lacking[0]}' a weight above 0.")

@@ -10,16 +10,16 @@ from typing import Any
 
 import torch
 from mmf.common.registry import registry
+from torch import Tensor
 
-import mmf_flava
 from mmf_flava.compat import mmf_api
 from mmf_flava.data.quarantine import BadRecords, Quarantine, counts
-from mmf_flava.errors import UserError
 from mmf_flava.evaluation.suite import EvaluationSuite, SplitResult
 from mmf_flava.ranks import gather_objects, rank, wait_for_all, world_size
-from mmf_flava.training.checkpoint import Gathered, load_state, restore_rng, rng_state
+from mmf_flava.training.callbacks import Callbacks, Observed
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
 from mmf_flava.training.disk import told
+from mmf_flava.training.final_evaluation import FinalEvaluation
 from mmf_flava.training.guard import LossGuard
 from mmf_flava.training.lock import RunLock
 from mmf_flava.training.monitor import Monitor
@@ -28,17 +28,19 @@ from mmf_flava.training.progress import Progress
 from mmf_flava.training.results import Results
 from mmf_flava.training.roll_call import RollCall
 from mmf_flava.training.run_data import RunData
+from mmf_flava.training.run_state import RunState
 from mmf_flava.training.settings import read_settings
 from mmf_flava.training.signals import STOPPED, Signals
 from mmf_flava.training.update import Updater
 
 
 @registry.register_trainer("flava")
-class FlavaTrainer:
+class FlavaTrainer(Observed):
     """Trains on several datasets by turns, each update on one of them, and evaluates inside MMF."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
+        mmf_api.check_callbacks(config)
         self.settings = read_settings(config)
         self.trains = "train" in config.run_type
         self.folder = Path(mmf_api.save_dir()).absolute()
@@ -65,6 +67,7 @@ class FlavaTrainer:
         training = self.settings.training
         if training.num_threads is not None:
             torch.set_num_threads(training.num_threads)
+        torch.autograd.set_detect_anomaly(training.detect_anomaly)
         cuda = torch.cuda.is_available() and "cuda" in str(self.config.training.device)
         # MMF has set the current device, and compat the one of the local rank
         self.device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
@@ -91,27 +94,18 @@ class FlavaTrainer:
             shared=not self.trains,
             note=lambda batch: self.quarantine.note(batch),
         )
-        if checkpoint is not None and self.trains:
-            self._resume(checkpoint)
+        self.final = FinalEvaluation(self.suite, self.results, self.settings.evaluation)
+        self.callbacks = Callbacks(self.config, self)
+        if self.trains:
+            self.state = RunState(self.updater, self.data, self.monitor, self.guard, self.results)
+            if checkpoint is not None:
+                self.num_updates, self.seconds = self.state.resume(checkpoint, self.config.checkpoint.reset)
+        self.callbacks.tell("on_init_start")
+        self.callbacks.tell("on_init_end")
 
     def _own_file(self, stem: str) -> Path:
         """A file of JSON lines that this process alone writes."""
         return self.folder / (f"{stem}_{self.rank}.jsonl" if self.rank else f"{stem}.jsonl")
-
-    def _resume(self, path: Path) -> None:
-        reset = self.config.checkpoint.reset
-        state = load_state(path, None if reset.optimizer else self.updater)
-        self.data.check_vocabularies(state.get("vocabularies", {}), path)
-        if reset.counts:
-            return
-        self.num_updates, self.seconds = state["update"], state["seconds"]
-        self.updater.restore_schedule(state)
-        self.data.loader.load_state_dict(state["loader"])
-        self.monitor.load_state_dict(state["best"])
-        self.guard.load_state_dict(state["guard"])
-        self.results.first_losses, self.results.last_losses = state["losses"]
-        if self.rank < len(state["rng"]):  # a process that the saved run did not have starts with its own
-            restore_rng(state["rng"][self.rank])
 
     # ------------------------------------------------------------------ train
 
@@ -122,6 +116,7 @@ class FlavaTrainer:
         """
         if not self.trains:
             self.inference()
+            self.callbacks.tell("teardown")
             return
         with self.roll_call:
             self._run()
@@ -157,14 +152,20 @@ class FlavaTrainer:
             closing(self.data.loader) as loader,
             self.signals,
         ):
+            self.callbacks.tell("on_train_start")
             self._train(iter(loader), progress)
         self.checkpoints.wait()
+        self.callbacks.tell("on_train_end")
         self.seconds = progress.seconds
         bad = {key: reason for part in gather_objects(self.quarantine.found) for key, reason in part.items()}
+        self.callbacks.tell("on_test_start")
+        result = None
         if self.evaluates:
             with told(self.folder):
-                self._final(bad)
+                result = self._final(bad)
+        self.callbacks.end_evaluation("on_test_end", "test", result, self.suite.datasets["test"])
         wait_for_all()
+        self.callbacks.tell("teardown")
 
     def _train(self, batches: Any, progress: Progress) -> None:
         while self.num_updates < self.config.training.max_updates:
@@ -198,7 +199,9 @@ class FlavaTrainer:
                 return False
             waited, batch = time.perf_counter() - began, found[1]
             self.quarantine.note(batch)
-            losses = self.updater.accumulate(batch.to(self.device), last=number == frequency)
+            if number == 1:
+                self.callbacks.start_update()
+            losses = self._accumulate(batch.to(self.device), last=number == frequency)
             self.guard.note(batch, losses)
             done.append((losses, batch, waited))
         if self.guard.skips(self.num_updates):
@@ -212,14 +215,20 @@ class FlavaTrainer:
         progress.step()
         return True
 
+    def _accumulate(self, batch: Any, last: bool) -> dict[str, Tensor]:
+        self.callbacks.tell("on_batch_start")
+        losses = self.updater.accumulate(batch, last)
+        self.callbacks.end_batch(batch, losses)
+        return losses
+
     def _after_update(self, progress: Progress, stopping: bool) -> bool:
         """Logs, evaluates and saves where it is time; returns whether the run is to stop."""
         training, update = self.config.training, self.num_updates
         last, improved = update == training.max_updates, False
         self.checkpoints.check()
-        if update % training.log_interval == 0 or last:
-            losses = progress.report(self.updater.learning_rate)
-            self.results.note_losses(losses)
+        if should_log := update % training.log_interval == 0 or last:
+            self.results.note_losses(progress.report(self.updater.learning_rate))
+        self.callbacks.end_update(should_log)
         if (update % training.evaluation_interval == 0 or last) and not stopping:
             improved, stopping = self._evaluate(progress)
         if update % training.checkpoint_interval == 0 or last or improved or stopping:
@@ -231,6 +240,8 @@ class FlavaTrainer:
     def _evaluate(self, progress: Progress) -> tuple[bool, bool]:
         """Evaluates on ``val``: whether it was the best so far, and whether a signal ended it."""
         improved = stopping = False
+        result = None
+        self.callbacks.tell("on_validation_start")
         if self.evaluates:
             alone = not self.updater.engine.all_evaluate
             result = self.signals.unless_stopped(self._validate) if alone else self._validate()
@@ -239,6 +250,7 @@ class FlavaTrainer:
                 progress.write("val", result.figures())
                 mmf_api.log(f"evaluation at update {self.num_updates}: {result.sentence()}")
                 improved = self.monitor.improved(result.figures())
+        self.callbacks.end_evaluation("on_validation_end", "val", result, self.suite.datasets["val"])
         progress.pause()
         return gather_objects((improved, stopping))[0]
 
@@ -246,22 +258,7 @@ class FlavaTrainer:
         return self.suite.run(self.updater.engine.evaluated, "val")
 
     def _save(self, best: bool = False) -> None:
-        state = {
-            "seconds": self.seconds,
-            **self.updater.schedule_state(),
-            "loader": self.data.loader.state_dict(),
-            "losses": [self.results.first_losses, self.results.last_losses],
-            "best": self.monitor.state_dict(),
-            "guard": self.guard.state_dict(),
-            "rng": gather_objects(rng_state()),
-            "vocabularies": self.data.vocabularies,
-            "version": mmf_flava.__version__,
-        }
-        model = Gathered(self.updater.model_state(), self.model.settings)
-        optimizer = Gathered(self.updater.state_dict())
-        if self.rank == 0:
-            self.checkpoints.save(self.num_updates, model, optimizer, state, best)
-        wait_for_all()
+        self.state.save(self.checkpoints, self.num_updates, self.seconds, self.model.settings, best)
 
     def _stop(self) -> None:
         """Ends this process, as all the others at this moment, with the exit code that says "start me again"."""
@@ -271,31 +268,26 @@ class FlavaTrainer:
             where = "before its first update"
         mmf_api.log(f"Stopped by {self.signals.name or 'a signal to another process'} {where}.")
         self.signals.ending()
+        self.callbacks.tell("teardown")
         raise SystemExit(STOPPED)
 
     # ------------------------------------------------------------------ results
 
-    def _final(self, bad: BadRecords) -> None:
-        began = time.perf_counter()
-        model = self.updater.engine.evaluated
-        test = self.suite.run(model, "test")
-        bad = {**bad, **self.quarantine.found}
-        if (examples := self.settings.evaluation.examples) is not None:
-            self.results.write_examples(model.eval(), self.suite, examples, silent=self.rank > 0)
-        if self.rank > 0:
-            return
-        self.results.write_summary(
-            self.config,
-            self.parameters,
-            self.num_updates,
-            self.seconds,
-            self.device,
-            self.settings.training.precision,
-            self.settings.training.update_frequency,
-            bad_records=counts(bad),
-            evaluation_seconds=round(time.perf_counter() - began, 1),
-        )
-        self._finish(test)
+    def _final(self, bad: BadRecords) -> SplitResult:
+        def summarise(seconds: float) -> None:
+            self.results.write_summary(
+                self.config,
+                self.parameters,
+                self.num_updates,
+                self.seconds,
+                self.device,
+                self.settings.training.precision,
+                self.settings.training.update_frequency,
+                bad_records=counts({**bad, **self.quarantine.found}),
+                evaluation_seconds=round(seconds, 1),
+            )
+
+        return self.final.of_trained(self.updater.engine.evaluated, self.num_updates, summarise)
 
     def inference(self) -> None:
         """Evaluates the loaded model on the test split (``val`` in ``run_type``: on that one); predicts if asked.
@@ -305,17 +297,9 @@ class FlavaTrainer:
         self._open_quarantine()
         split = "val" if "val" in self.config.run_type and "test" not in self.config.run_type else "test"
         predicts = self.config.evaluation.predict
-        if predicts and self.settings.evaluation.zero_shot is None:
-            raise UserError("evaluation.predict writes zero-shot predictions; give the recipe an evaluation.zero_shot.")
-        result = self.suite.run(self.model, split)
-        if self.rank > 0:
-            return
-        if predicts and result.zero_shot is not None:
-            mmf_api.log(f"Wrote {self.results.write_predictions(split, result.zero_shot.rows())}")
+        self.callbacks.tell("on_prediction_start" if predicts else "on_test_start")
+        result = self.final.of_loaded(self.model, split, self.num_updates, predicts)
+        if predicts:
+            self.callbacks.tell("on_prediction_end")
         else:
-            self._finish(result, split)
-
-    def _finish(self, result: SplitResult, split: str = "test") -> None:
-        self.results.write_evaluation(split, self.num_updates, result, self.settings.evaluation.task)
-        for line in self.results.closing_lines(split, result):
-            mmf_api.log(line)
+            self.callbacks.end_evaluation("on_test_end", split, result, self.suite.datasets[split])

@@ -1,4 +1,8 @@
-"""rc10's own datasets, mended: pictures where the recipe asks for them."""
+"""MMF's own datasets, mended: pictures where the recipe asks for them, and names of what is not there."""
+
+import importlib
+import sys
+from types import ModuleType
 
 import pytest
 import torch
@@ -8,7 +12,9 @@ from mmf.datasets.builders.vqa2.dataset import VQA2Dataset
 from mmf.utils.download import DownloadableFile
 from omegaconf import OmegaConf
 
+from mmf_flava.compat.cure import CURES
 from mmf_flava.errors import UserError
+from tests.lines import needs_main, needs_rc10
 
 
 class Pictures:
@@ -39,6 +45,7 @@ def dataset(kind, use_images, processors):
     return made
 
 
+@needs_rc10
 @pytest.mark.parametrize("kind", [VQA2Dataset, VisualEntailmentDataset])
 def test_use_images_brings_images(kind):
     processors = {"image_processor": lambda index: torch.full((3, 2, 2), index + 5.0)}
@@ -46,9 +53,18 @@ def test_use_images_brings_images(kind):
     assert "image" not in dataset(kind, False, processors)[0]
 
 
+@needs_rc10
 @pytest.mark.parametrize("kind", [VQA2Dataset, VisualEntailmentDataset])
 def test_a_recipe_without_an_image_processor_works_as_before(kind):
     assert "image" not in dataset(kind, True, {})[0]
+
+
+@needs_main
+@pytest.mark.parametrize("name", ["vqa2", "visual_entailment"])
+def test_main_reads_pictures_itself(name):
+    module = importlib.import_module(f"mmf.datasets.builders.{name}.dataset")
+    (images,) = CURES[module.__name__]
+    assert not images.needed(module)
 
 
 def test_a_file_that_cannot_be_downloaded_is_named(tmp_path, monkeypatch):
@@ -64,3 +80,22 @@ def test_hateful_memes_are_put_there_by_hand(tmp_path, monkeypatch):
     folder = tmp_path / "datasets" / "hateful_memes" / "defaults" / "annotations"
     with pytest.raises(UserError, match=f"not in {folder}: looked for train.jsonl"):
         builder.HatefulMemesBuilder().build({})
+
+
+@needs_main
+def test_mains_glue_says_what_it_is_read_by(monkeypatch):
+    glue = importlib.import_module("mmf.datasets.builders.glue.builder")
+    config = OmegaConf.create({"task": "sst2"})
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(UserError, match="glue_sst2 is read by the package datasets, which is not installed"):
+        glue.GLUEDataset(config, "train", 0)
+
+    def offline(*args, **kwargs):
+        raise ConnectionError("no route to the hub")
+
+    hub = ModuleType("datasets")
+    hub.load_dataset = offline
+    monkeypatch.setitem(sys.modules, "datasets", hub)
+    monkeypatch.setattr(glue, "MAX_RETRIES", 0)
+    with pytest.raises(UserError, match=r"glue_sst2 cannot be had from the hub .*no route"):
+        glue.GLUEDataset(config, "train", 0)

@@ -45,6 +45,14 @@ def config(demo: Path) -> Any:
 
 
 @pytest.fixture
+def current_config() -> None:
+    """MMF's current configuration, in which strategies of its main branch look ``training`` and ``datasets`` up."""
+    from mmf.common.registry import registry
+
+    registry.register("config", OmegaConf.create({"training": {}, "datasets": "a,b,c"}))
+
+
+@pytest.fixture
 def load(config: Any) -> Any:
     """``load(name, split)`` through the registered builder, as MMF does it, with fresh processors."""
     from mmf.common.registry import registry

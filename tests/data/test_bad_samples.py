@@ -12,8 +12,9 @@ import torch
 
 from mmf_flava.data.processors import CLIP_MEAN, CLIP_STD
 from mmf_flava.data.quarantine import Quarantine, counts
-from mmf_flava.data.sampling import MultitaskLoader, RoundRobin
+from mmf_flava.data.sampling import MultitaskLoader
 from mmf_flava.data.shards import ShardReader
+from mmf_flava.data.turns import Turns
 from tests.data.bad_samples import CAPTION, RED, encoded, records, red
 
 CHANGED = "changed bytes"
@@ -77,7 +78,7 @@ def test_none_stops_a_run_none_is_silent_none_costs_its_neighbours(open_pmd, sha
     dataset = open_pmd("train")
     assert len(dataset) == len(expected)
     quarantine = Quarantine(tmp_path / "quarantine.jsonl", {})
-    loader = MultitaskLoader({"pmd": dataset}, RoundRobin(["pmd"]), batch_size=8, num_workers=workers)
+    loader = MultitaskLoader({"pmd": dataset}, Turns({"pmd": dataset}), batch_size=8, num_workers=workers)
     delivered = Counter()
     for _ in range(ceil(len(dataset) / 8)):
         _, batch = next(loader)

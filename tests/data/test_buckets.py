@@ -1,7 +1,8 @@
 import pytest
 
 from mmf_flava.data.buckets import LengthBuckets
-from mmf_flava.data.sampling import MultitaskLoader, RoundRobin
+from mmf_flava.data.sampling import MultitaskLoader
+from mmf_flava.data.turns import Turns
 
 BATCH, WINDOW = 4, 3
 LENGTHS = [5, 1, 9, 2, 8, 3, 7, 4, 6, 0, 11, 10]  # of one window
@@ -47,7 +48,8 @@ class Captions:
 
 
 def take(count, start=0, **more):
-    loader = MultitaskLoader({"captions": Captions()}, RoundRobin(["captions"]), BATCH, start_step=start, **more)
+    datasets = {"captions": Captions()}
+    loader = MultitaskLoader(datasets, Turns(datasets), BATCH, start_step=start, **more)
     found = [next(loader)[1] for _ in range(count)]
     loader.close()
     return found

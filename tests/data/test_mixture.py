@@ -12,8 +12,9 @@ from mmf_flava.data.mixture import Mixture, Part, path_weights
 from mmf_flava.data.order import Order
 from mmf_flava.data.records import joined, open_records
 from mmf_flava.data.records_hash import records_sha256
-from mmf_flava.data.sampling import MultitaskLoader, RoundRobin
+from mmf_flava.data.sampling import MultitaskLoader
 from mmf_flava.data.shards import ShardReader, ShardWriter
+from mmf_flava.data.turns import Turns
 from mmf_flava.errors import UserError
 
 SIZES = (1000, 700, 301)
@@ -123,8 +124,9 @@ class Ids:
 
 @pytest.mark.parametrize(("ranks", "workers"), [(1, 2), (2, 0), (4, 1)])
 def test_workers_and_ranks_change_nothing(ranks, workers):
+    datasets = [{"ids": Ids()} for _ in range(ranks)]
     loaders = [
-        MultitaskLoader({"ids": Ids()}, RoundRobin(["ids"]), 16, num_workers=workers, rank=rank, world_size=ranks)
+        MultitaskLoader(datasets[rank], Turns(datasets[rank]), 16, num_workers=workers, rank=rank, world_size=ranks)
         for rank in range(ranks)
     ]
     batches = [[next(loader)[1] for _ in range(130)] for loader in loaders]  # more than an epoch

@@ -3,7 +3,8 @@
 import pytest
 
 from mmf_flava.data.order import Order
-from mmf_flava.data.sampling import MultitaskLoader, RoundRobin
+from mmf_flava.data.sampling import MultitaskLoader
+from mmf_flava.data.turns import Turns
 
 BATCH = 16
 SIZES = (117, 4096, 10007)
@@ -23,7 +24,8 @@ class Ids:
 
 
 def loader(size, **more):
-    return MultitaskLoader({"ids": Ids(size)}, RoundRobin(["ids"]), BATCH, **more)
+    datasets = {"ids": Ids(size)}
+    return MultitaskLoader(datasets, Turns(datasets), BATCH, **more)
 
 
 def take(loader, count):

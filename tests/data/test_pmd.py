@@ -5,7 +5,8 @@ import torch
 
 from mmf_flava.data.pmd import describe
 from mmf_flava.data.record import BadRecord, Record
-from mmf_flava.data.sampling import MultitaskLoader, RoundRobin
+from mmf_flava.data.sampling import MultitaskLoader
+from mmf_flava.data.turns import Turns
 from mmf_flava.errors import UserError
 
 
@@ -56,7 +57,7 @@ def test_buckets_pad_less(config, load):
     dataset = load("pmd")
     known = [dataset.caption_bytes(n) for n in range(200)]
     assert known == [len(dataset.records.read(dataset.order.index(n)).parts["json"]) for n in range(200)]
-    loader = MultitaskLoader({"pmd": dataset}, RoundRobin(["pmd"]), 25)
+    loader = MultitaskLoader({"pmd": dataset}, Turns({"pmd": dataset}), 25)
     spans = []
     for _ in range(8):
         lengths = [sum(map(len, captions)) for captions in next(loader)[1].captions]

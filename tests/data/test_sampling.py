@@ -3,12 +3,13 @@ import multiprocessing
 import os
 import signal
 import time
-from collections import Counter
 
 import pytest
 import torch
 
-from mmf_flava.data.sampling import MultitaskLoader, Ratios, RoundRobin, _end_workers, evaluation_loader
+from mmf_flava.config.run import MultitaskingConfig
+from mmf_flava.data.sampling import MultitaskLoader, _end_workers, evaluation_loader
+from mmf_flava.data.turns import Turns
 from mmf_flava.errors import UserError
 
 
@@ -30,51 +31,30 @@ class Numbers:
 
 
 DATASETS = {"a": Numbers("a"), "b": Numbers("b"), "c": Numbers("c")}
-WEIGHTS = {"a": 0.7, "b": 0.15, "c": 0.15}
+TWO = {"a": DATASETS["a"], "b": DATASETS["b"]}
+RATIOS = MultitaskingConfig(type="ratios", params={"sampling_ratios": {"a": 0.7, "b": 0.15, "c": 0.15}})
+pytestmark = pytest.mark.usefixtures("current_config")
 
 
 def take(loader, count):
     return [next(loader) for _ in range(count)]
 
 
-def test_round_robin():
-    strategy = RoundRobin(["a", "b", "c"])
-    assert "".join(strategy.dataset_at(step) for step in range(7)) == "abcabca"
-
-
-def test_ratios_agree_everywhere_and_have_the_frequencies():
-    one, other = Ratios(WEIGHTS, seed=1), Ratios(WEIGHTS, seed=1)
-    names = [one.dataset_at(step) for step in range(4000)]
-    assert names[::-1] == [other.dataset_at(step) for step in reversed(range(4000))]
-    counts = Counter(names)
-    assert abs(counts["a"] / 4000 - 0.7) < 0.03
-    assert abs(counts["b"] / 4000 - 0.15) < 0.02
-    assert names != [Ratios(WEIGHTS, seed=2).dataset_at(step) for step in range(4000)]
-
-
-def test_a_ratio_of_zero_is_never_drawn():
-    strategy = Ratios({"a": 0, "b": 3, "c": 0}, seed=0)
-    assert {strategy.dataset_at(step) for step in range(100)} == {"b"}
-    for weights in ({}, {"a": 0}, {"a": -1, "b": 2}):
-        with pytest.raises(UserError, match="ratios"):
-            Ratios(weights, seed=0)
-
-
 def test_batches_are_consecutive_positions():
-    found = take(MultitaskLoader(DATASETS, RoundRobin(["a", "b"]), batch_size=3), 5)
+    found = take(MultitaskLoader(DATASETS, Turns(TWO), batch_size=3), 5)
     assert [name for name, _ in found] == ["a", "b", "a", "b", "a"]
     assert [n for name, batch in found if name == "a" for _, n in batch] == list(range(9))
 
 
 def test_accumulated_batches_are_of_one_dataset():
-    loader = MultitaskLoader(DATASETS, RoundRobin(["a", "b"]), batch_size=2, batches_per_turn=3)
+    loader = MultitaskLoader(DATASETS, Turns(TWO), batch_size=2, batches_per_turn=3)
     assert "".join(name for name, _ in take(loader, 9)) == "aaabbbaaa"
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_resuming_goes_on_with_the_same_stream(workers):
     def loader(**more):
-        return MultitaskLoader(DATASETS, Ratios(WEIGHTS, seed=3), 4, num_workers=workers, **more)
+        return MultitaskLoader(DATASETS, Turns(DATASETS, RATIOS, seed=3), 4, num_workers=workers, **more)
 
     whole = take(loader(), 20)
     first = loader()
@@ -95,9 +75,9 @@ def test_resuming_goes_on_with_the_same_stream(workers):
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_ranks_share_out_the_global_batch(ranks):
-    alone = take(MultitaskLoader(DATASETS, Ratios(WEIGHTS, 0), 8), 10)
+    alone = take(MultitaskLoader(DATASETS, Turns(DATASETS, RATIOS), 8), 10)
     shares = [
-        take(MultitaskLoader(DATASETS, Ratios(WEIGHTS, 0), 8, rank=r, world_size=ranks), 10) for r in range(ranks)
+        take(MultitaskLoader(DATASETS, Turns(DATASETS, RATIOS), 8, rank=r, world_size=ranks), 10) for r in range(ranks)
     ]
     for step, (name, batch) in enumerate(alone):
         assert {share[step][0] for share in shares} == {name}
@@ -107,16 +87,14 @@ def test_ranks_share_out_the_global_batch(ranks):
 
 def test_what_cannot_be():
     with pytest.raises(UserError, match="evenly to 3"):
-        MultitaskLoader(DATASETS, RoundRobin(["a"]), 8, world_size=3)
+        MultitaskLoader(DATASETS, Turns({"a": Numbers("a")}), 8, world_size=3)
     with pytest.raises(UserError, match="names d"):
-        MultitaskLoader(DATASETS, RoundRobin(["d"]), 8)
-    with pytest.raises(UserError, match="at least one"):
-        RoundRobin([])
+        MultitaskLoader(DATASETS, Turns({"d": Numbers("d")}), 8)
 
 
 def test_workers_end_with_the_loader():
     before = set(multiprocessing.active_children())
-    loader = MultitaskLoader(DATASETS, RoundRobin(["a", "b"]), 2, num_workers=1)
+    loader = MultitaskLoader(DATASETS, Turns(TWO), 2, num_workers=1)
     next(loader)
     started = set(multiprocessing.active_children()) - before
     assert len(started) == 2
@@ -131,7 +109,7 @@ def test_workers_end_with_the_loader():
 def test_the_global_generator_is_left_alone():
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    take(MultitaskLoader(DATASETS, RoundRobin(["a"]), 2), 2)
+    take(MultitaskLoader(DATASETS, Turns({"a": Numbers("a")}), 2), 2)
     assert torch.equal(state, torch.get_rng_state())
 
 
@@ -148,10 +126,7 @@ def test_a_batch_lies_within_one_span():
 
 def test_real_batches_are_the_same_for_any_number_of_workers(load):
     datasets = {"pmd": load("pmd"), "imagenet": load("imagenet")}
-    streams = [
-        take(MultitaskLoader(datasets, RoundRobin(["pmd", "imagenet"]), 8, num_workers=workers), 4)
-        for workers in (0, 2)
-    ]
+    streams = [take(MultitaskLoader(datasets, Turns(datasets), 8, num_workers=workers), 4) for workers in (0, 2)]
     for (name, one), (_, other) in zip(*streams, strict=True):
         assert one.dataset_name == other.dataset_name == name
         assert one.sample_id == other.sample_id
@@ -170,7 +145,8 @@ class Pids:
 
 
 def _ends_without_closing(told):
-    loader = MultitaskLoader({"pids": Pids()}, RoundRobin(["pids"]), 1, num_workers=1)
+    datasets = {"pids": Pids()}
+    loader = MultitaskLoader(datasets, Turns(datasets), 1, num_workers=1)
     told.send(next(loader)[1][0])
     told.recv()
     _kept.append(loader)  # as a traceback keeps it: nobody closes it

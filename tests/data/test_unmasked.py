@@ -52,6 +52,11 @@ def test_a_text_is_padded_to_one_length(tokens):
     assert tokens(6).get_vocab_size() == 11
 
 
+def test_a_first_text_may_be_called_text_a(tokens):
+    sample = tokens(7)({"text_a": "a b", "text_b": "c"})
+    assert (ids(sample), sample["text"]) == ([2, 5, 6, 3, 7, 3], "a b")
+
+
 def test_a_long_text_is_cut(tokens):
     assert ids(tokens(4)({"text": "a b c d"})) == [2, 5, 6, 3]
 

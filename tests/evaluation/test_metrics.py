@@ -9,6 +9,7 @@ from mmf.common.sample import SampleList
 from mmf.modules.metrics import Metrics
 from scipy.stats import rankdata
 
+from mmf_flava.compat.mmf_api import LINE
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation import metrics  # registers them
 
@@ -67,7 +68,7 @@ def test_correlations_of_values_and_of_ranks(values):
 def report(scores, targets):
     batch = SampleList({"targets": targets})
     batch.dataset_name, batch.dataset_type = "glue", "val"
-    return Report(batch, {"scores": scores})
+    return Report(batch, {"scores": scores, "losses": {}})
 
 
 @pytest.mark.parametrize("name", ["matthews", "pearson", "spearman", "accuracy_f1", "f1"])
@@ -78,8 +79,10 @@ def test_mmf_computes_them_over_a_whole_split(classes, values, name):
     targets = torch.tensor(values[1] if regression else classes[1])
     parts = list(zip(scores.split(32), targets.split(32), strict=True))
     computed, whole, first = Metrics([name]), report(scores, targets), report(*parts[0])
+    name_on_main = "accumulate_tensor_fields_and_loss"
+    accumulate = getattr(first, name_on_main if LINE == "main" else "accumulate_tensor_fields")
     for part in parts[1:]:
-        first.accumulate_tensor_fields(report(*part), ["scores", "targets"])
+        accumulate(report(*part), ["scores", "targets"])
     by_batch = torch.stack([value for r in (report(*part) for part in parts) for value in computed(r, r).values()])
     (found,), (expected,) = computed(first, first).values(), computed(whole, whole).values()
     assert found.item() == expected.item() == pytest.approx(float(metric(name, scores, targets)), abs=1e-6)

@@ -1,6 +1,6 @@
 """Toy data sets in MMF's layout, and recipes run on them in this process as ``mmf_run`` and ``mmf_predict`` would."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,15 @@ from tests.finetuning import toys
 
 DATASETS = ("hateful_memes", "visual_entailment", "vqa2", "image_classification")
 Finetune = Callable[..., Path]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Toys are quicker on one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
@@ -38,14 +47,9 @@ def finetune(toy_data) -> Finetune:
         arguments = [
             f"config={recipe(f'finetune/{name}')}", f"env.data_dir={toy_data}", f"env.save_dir={folder}", *options,
         ]  # fmt: skip
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            if predict:
-                arguments.append("evaluation.predict=true")
-            mmf_run(arguments, predict=predict)
-        finally:
-            torch.set_num_threads(threads)
+        if predict:
+            arguments.append("evaluation.predict=true")
+        mmf_run(arguments, predict=predict)
         return folder
 
     return finetune

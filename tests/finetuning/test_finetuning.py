@@ -9,6 +9,7 @@ import torch
 from mmf.common.registry import registry
 from mmf_cli.run import run as mmf_run
 
+from mmf_flava.compat.mmf_api.trainer import MMF_TRAINER
 from mmf_flava.config.recipes import recipe
 from mmf_flava.data.build.demo import build_demo
 from mmf_flava.errors import UserError
@@ -218,6 +219,7 @@ def test_by_the_commands_of_the_recipe(mmf, finetune, toy_data, tmp_path):
 
 
 def test_the_recipe_on_mmfs_trainer_alone(finetune, tmp_path):
-    finetune("demo_hateful_memes", tmp_path, "training.trainer=base_trainer", "training.max_updates=2")
+    short = ("training.max_updates=2", "training.evaluation_interval=2")
+    finetune("demo_hateful_memes", tmp_path, f"training.trainer={MMF_TRAINER}", *short)
     assert torch.load(tmp_path / "best.ckpt", weights_only=True)["best_metric_value"] > 0
     assert not (tmp_path / "evaluation.json").exists()

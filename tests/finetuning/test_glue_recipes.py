@@ -109,16 +109,8 @@ def data(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def threads():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.parametrize("name", [name for name in SAID if name not in COMMANDED])
-def test_a_twin_trains(data, tmp_path, name, monkeypatch, threads):
+def test_a_twin_trains(data, tmp_path, name, monkeypatch):
     """Two updates in this process, as ``mmf_run`` would."""
     monkeypatch.setenv("MMF_SAVE_DIR", str(tmp_path))
     registry.unregister("glue_text_processor")  # MMF keeps the first one that a process ever built

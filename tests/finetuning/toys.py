@@ -67,7 +67,8 @@ def write_hateful_memes(folder: Path, sizes: dict[str, int]) -> None:
             if split == "test":
                 del row["label"]
             rows.append(row)
-        write_lines(root / "annotations" / f"{split}.jsonl", rows)
+        for name in (split, f"{split}_unseen"):  # the second is what MMF's main branch asks for
+            write_lines(root / "annotations" / f"{name}.jsonl", rows)
     mark_downloaded(folder, "hateful_memes", "images", "annotations")
 
 

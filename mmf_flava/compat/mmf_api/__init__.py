@@ -20,8 +20,13 @@ from mmf_flava.compat.mmf_api.builders import (
 LINE = "main" if find_spec("mmf.trainers.mmf_trainer") else "rc10"
 _line = importlib.import_module(f"mmf_flava.compat.mmf_api.{LINE}")
 
+OTHER_STRATEGIES = _line.OTHER_STRATEGIES
 build_dataset = _line.build_dataset
+iteration_strategy = _line.iteration_strategy
 log = _line.log
+strategy_schemas = _line.strategy_schemas
+check_callbacks = _line.check_callbacks
+user_callbacks = _line.user_callbacks
 
 
 def default_keys(section: str) -> set[str]:
@@ -31,13 +36,18 @@ def default_keys(section: str) -> set[str]:
 
 __all__ = [
     "LINE",
+    "OTHER_STRATEGIES",
     "TensorboardLogger",
     "build_dataset",
     "build_model",
     "build_optimizer",
     "build_scheduler",
+    "check_callbacks",
     "default_keys",
+    "iteration_strategy",
     "log",
     "quiet_console",
     "save_dir",
+    "strategy_schemas",
+    "user_callbacks",
 ]

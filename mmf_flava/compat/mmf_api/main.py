@@ -1,16 +1,33 @@
 """The main branch of MMF's repository."""
 
 import logging
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
-from mmf.utils.build import build_datamodule
+from mmf.common.registry import registry
+from mmf.utils.build import build_datamodule, build_iteration_strategy
 from mmf.utils.distributed import is_main, synchronize
+from omegaconf import OmegaConf
 from torch.utils.data import Dataset
 
-__all__ = ["FORMER_KEYS", "build_dataset", "log"]
+from mmf_flava.compat.mmf_api.callbacks import check_callbacks, user_callbacks
+from mmf_flava.config.run import MultitaskingConfig
+
+__all__ = [
+    "FORMER_KEYS",
+    "OTHER_STRATEGIES",
+    "build_dataset",
+    "check_callbacks",
+    "iteration_strategy",
+    "log",
+    "strategy_schemas",
+    "user_callbacks",
+]
 
 # what recipes for 1.0.0rc10 may say, and here has no meaning
 FORMER_KEYS = {"training": {"stdout_capture"}}
+OTHER_STRATEGIES = "your own comes by registry.register_iteration_strategy in env.user_dir"
 
 logger = logging.getLogger("mmf.flava")
 
@@ -24,6 +41,24 @@ def build_dataset(name: str, config: Any, split: str) -> Dataset | None:
     dataset: Dataset | None = module.load_dataset(config, split)
     module.update_registry_for_model(config)
     return dataset
+
+
+def strategy_schemas() -> dict[str, type]:
+    """``multitasking.type`` -> the dataclass of its ``params``, of all that are registered."""
+    strategies: Mapping[str, Any] = registry.mapping["iteration_strategy_name_mapping"]
+    return {name: strategy.Config for name, strategy in strategies.items()}
+
+
+def iteration_strategy(multitasking: MultitaskingConfig, datasets: Mapping[str, Any]) -> Callable[[], int]:
+    """What returns, called for each update, the number of its dataset: MMF's own, or any that is registered."""
+    loaders: Any = {name: SimpleNamespace(dataset=dataset) for name, dataset in datasets.items()}
+    params = dict(multitasking.params)
+    if multitasking.type == "ratios" and len(datasets) > 1:
+        # main may take the order of the ratios for that of the datasets
+        params["sampling_ratios"] = {name: params["sampling_ratios"][name] for name in datasets}
+    section = {"enabled": multitasking.enabled and len(datasets) > 1, "type": multitasking.type, "params": params}
+    strategy: Callable[[], int] = build_iteration_strategy(OmegaConf.create(section), loaders)
+    return strategy
 
 
 def log(message: str) -> None:

@@ -1,0 +1,50 @@
+"""The trainer of MMF's main branch, of mixins and callbacks; see ``trainer`` for what is offered."""
+
+from typing import Any
+
+from mmf.common.meter import Meter
+from mmf.trainers.mmf_trainer import MMFTrainer
+
+MMF_TRAINER = "mmf"
+
+
+class FinetuningBase(MMFTrainer):
+    def load(self) -> None:
+        self.meter = Meter()  # MMF's is the class's: it would go on with the figures of a process's earlier runs
+        self.closing = False
+        super().load()
+        self.trained = self.num_updates
+
+    def dataset(self, split: str) -> Any:
+        (module,) = self.dataset_loader.datamodules.values()
+        return getattr(module, f"{split}_dataset")
+
+    def on_logged(self, meter: Any, update: int) -> None:
+        pass
+
+    def evaluate_split(self, split: str) -> Any:
+        self.on_test_start()
+        report, meter = self.evaluation_loop(split, use_tqdm=True)
+        self.on_test_end(report=report, meter=meter)
+        return meter
+
+    def predict_split(self, split: str) -> None:
+        self.on_prediction_start()
+        self.prediction_loop(split)
+        self.on_prediction_end()
+
+    def on_update_end(self, **kwargs: Any) -> None:
+        self.trained = self.num_updates
+        super().on_update_end(**kwargs)
+        if kwargs["should_log"]:
+            self.on_logged(kwargs["meter"], self.num_updates)
+
+    def after_training_loop(self) -> None:
+        self.closing = True
+        super().after_training_loop()
+
+    def on_validation_end(self, **kwargs: Any) -> None:
+        if self.closing:  # MMF's loop calls it, but nobody after the loop: the last weights would never be the best
+            self.early_stop_callback.on_validation_end(**kwargs)
+        super().on_validation_end(**kwargs)
+        self.on_logged(kwargs["meter"], self.num_updates)
