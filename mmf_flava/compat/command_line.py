@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mmf_flava.compat.cure import cure
+from mmf_flava.compat.cure import cure, source_has
 from mmf_flava.compat.overrides import split
 from mmf_flava.config.nearness import did_you_mean, near
 from mmf_flava.errors import UserError
@@ -68,23 +69,71 @@ def run(module: ModuleType) -> None:
     why="the logger is the first to write to env.save_dir, and MMF shows a traceback where it cannot",
     since="MMF 1.0.0rc1",
     until="MMF tells users' mistakes from its own",
-    needed=lambda module: hasattr(module, "Logger"),  # MMF's main branch logs through functions
 )
 def writable_folder(module: ModuleType) -> None:
-    init = module.Logger.__init__
+    if hasattr(module, "Logger"):
+        owner, name = module.Logger, "__init__"
+    else:  # MMF's main branch logs through functions
+        owner, name = module, "setup_logger"
+    begin = getattr(owner, name)
 
-    @functools.wraps(init)
-    def __init__(self: Any, *args: Any, **options: Any) -> None:
+    @functools.wraps(begin)
+    def begin_in_writable_folder(*args: Any, **options: Any) -> Any:
         try:
-            init(self, *args, **options)
+            return begin(*args, **options)
         except OSError as error:
             reason = str(error.strerror).lower()
+            place = error.filename or module.get_mmf_env(key="save_dir")
             raise UserError(
-                f"env.save_dir: {error.filename or self.save_dir} cannot be written ({reason}): make room or make it "
-                "writable, or choose another folder."
+                f"env.save_dir: {place} cannot be written ({reason}): make room or make it writable, or choose "
+                "another folder."
             ) from error
 
-    module.Logger.__init__ = __init__
+    setattr(owner, name, begin_in_writable_folder)
+
+
+@cure(
+    "mmf.utils.logger",
+    when="after",
+    what="a Python warning is logged once",
+    why="MMF gives its handlers to the logger of warnings and to the root, to which warnings go on",
+    since="MMF's main branch",
+    until="MMF gives them to one of the two",
+    needed=source_has("warnings_logger", "setup_logger"),
+)
+def warnings_once(module: ModuleType) -> None:
+    setup = module.setup_logger
+
+    @functools.wraps(setup)
+    def setup_logger(*args: Any, **options: Any) -> Any:
+        logger = setup(*args, **options)
+        warnings = logging.getLogger("py.warnings")
+        # on processes that MMF gives no handler there, the root's alone are left
+        warnings.propagate = not warnings.handlers
+        return logger
+
+    vars(module)["setup_logger"] = setup_logger
+
+
+@cure(
+    "mmf.utils.logger",
+    when="after",
+    what="until MMF knows its processes, the first alone says what it does",
+    why="every process that torchrun or Slurm has started prints the options, in a mixture that nobody can read",
+    since="MMF's main branch",
+    until="MMF looks at RANK",
+    needed=lambda module: hasattr(module, "setup_very_basic_config"),
+)
+def first_lines(module: ModuleType) -> None:
+    setup = module.setup_very_basic_config
+
+    @functools.wraps(setup)
+    def setup_very_basic_config(*args: Any, **options: Any) -> None:
+        setup(*args, **options)
+        if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) > 0:
+            logging.root.setLevel(logging.WARNING)
+
+    vars(module)["setup_very_basic_config"] = setup_very_basic_config
 
 
 @cure(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from mmf_flava.compat.cure import cure, source_has
+from mmf_flava.compat.cure import cure, shadow, source_has
 
 SINCE, GLOO_WHY = "MMF 1.0.0rc1", "MMF believes to be rank 0 of 1 wherever torch has no NCCL, and always calls .cuda()"
 
@@ -24,20 +25,7 @@ SINCE, GLOO_WHY = "MMF 1.0.0rc1", "MMF believes to be rank 0 of 1 wherever torch
 def process_group(module: ModuleType) -> None:
     from torch import distributed as dist
 
-    def running() -> bool:
-        return dist.is_available() and dist.is_initialized()
-
-    def get_rank() -> int:
-        return dist.get_rank() if running() else 0
-
-    def get_world_size() -> int:
-        return dist.get_world_size() if running() else 1
-
-    def synchronize() -> None:
-        if get_world_size() > 1:
-            dist.barrier()
-
-    vars(module).update(get_rank=get_rank, get_world_size=get_world_size, synchronize=synchronize)
+    vars(module)["dist"] = shadow(dist, is_nccl_available=dist.is_available)
 
 
 @cure(
@@ -57,7 +45,8 @@ def gloo(module: ModuleType) -> None:
 
     @functools.wraps(nccl_init)
     def distributed_init(config: Any) -> int:
-        if torch.cuda.is_available() or dist.is_initialized() or config.distributed.world_size == 1:
+        theirs = torch.cuda.is_available() or (hasattr(module, "is_xla") and module.is_xla())
+        if theirs or dist.is_initialized() or config.distributed.world_size == 1:
             return nccl_init(config)
         dist.init_process_group(
             backend="gloo",
@@ -128,7 +117,7 @@ def local_rank(module: ModuleType) -> None:
 def cpu_device(module: ModuleType) -> None:
     import torch
 
-    set_device, parallelize = module.BaseTrainer._set_device, module.BaseTrainer.parallelize_model
+    set_device = module.BaseTrainer._set_device
 
     def _set_device(self: Any) -> None:
         set_device(self)
@@ -136,12 +125,96 @@ def cpu_device(module: ModuleType) -> None:
             self.device = torch.device("cpu")
             module.registry.register("current_device", self.device)
 
+    module.BaseTrainer._set_device = _set_device
+    module.BaseTrainer.parallelize_model = _parallelize_on_cpu(module, module.BaseTrainer.parallelize_model)
+
+
+@cure(
+    "mmf.trainers.core.device",
+    when="after",
+    what="without CUDA the trainer's device is the CPU, and its model is wrapped in DistributedDataParallel there too",
+    why="MMF takes a distributed run for one on CUDA, and fails where there is none",
+    since="MMF's main branch",
+    until="MMF chooses the device by what there is",
+    needed=source_has('torch.device("cuda", self.local_rank)', "TrainerDeviceMixin.configure_device"),
+)
+def cpu_mixin(module: ModuleType) -> None:
+    import torch
+
+    mixin = module.TrainerDeviceMixin
+    configure = mixin.configure_device
+
+    def configure_device(self: Any) -> None:
+        place = self.config.distributed
+        method = place.init_method
+        if method is None or torch.cuda.is_available() or self.config.training.get("device") == "xla":
+            configure(self)
+            return
+        place.init_method = None  # or MMF would take the device for CUDA
+        try:
+            configure(self)
+        finally:
+            place.init_method = method
+        self.distributed = True
+
+    mixin.configure_device = configure_device
+    mixin.parallelize_model = _parallelize_on_cpu(module, mixin.parallelize_model)
+
+
+def _parallelize_on_cpu(module: ModuleType, parallelize: Callable[[Any], None]) -> Callable[[Any], None]:
+    import torch
+
     def parallelize_model(self: Any) -> None:
         parallelize(self)
-        if self.distributed and self.device.type == "cpu":
+        if self.distributed and getattr(self.device, "type", None) == "cpu":
             module.registry.register("distributed", True)
             unused = self.config.training.find_unused_parameters
             self.model = torch.nn.parallel.DistributedDataParallel(self.model, find_unused_parameters=unused)
 
-    module.BaseTrainer._set_device = _set_device
-    module.BaseTrainer.parallelize_model = parallelize_model
+    return parallelize_model
+
+
+@cure(
+    "mmf_cli.run",
+    when="after",
+    what="training.seed is the first process's on all, whatever their generators are seeded with",
+    why="MMF draws another seed on each process where it is -1, and its main branch adds the rank to any; the order of "
+    "the data is made from it, and must be one",
+    since=SINCE,
+    until="MMF keeps the seed of a run apart from a process's",
+    needed=lambda module: hasattr(module, "set_seed"),
+)
+def set_seed(module: ModuleType) -> None:
+    from torch import distributed as dist
+
+    seed_process = module.set_seed
+
+    @functools.wraps(seed_process)
+    def set_seed(seed: int | None) -> int | None:
+        seeds = [seed_process(seed)]
+        if dist.is_available() and dist.is_initialized():
+            dist.broadcast_object_list(seeds, src=0)
+        return seeds[0]
+
+    vars(module)["set_seed"] = set_seed
+
+
+class _Rank(int):
+    """A number that can be added to a seed of None, which stays None."""
+
+    def __radd__(self, seed: int | None) -> int | None:  # type: ignore[override]
+        return None if seed is None else seed + int(self)
+
+
+@cure(
+    "mmf_cli.run",
+    when="after",
+    what="training.seed: null leaves the generators alone, as MMF's defaults say",
+    why="MMF adds the rank to the seed, and None cannot be added to",
+    since="MMF's main branch",
+    until="MMF looks before it adds",
+    needed=source_has("seed + get_rank()", "main"),
+)
+def null_seed(module: ModuleType) -> None:
+    get_rank = module.get_rank
+    vars(module)["get_rank"] = lambda: _Rank(get_rank())

@@ -148,6 +148,7 @@ def resolvers(module: ModuleType) -> None:
 )
 def missing_keys(module: ModuleType) -> None:
     build_opt_list, build_default = module.Configuration._build_opt_list, module.Configuration._build_default_config
+    update_specific = module.Configuration._update_specific
     asks_first = source_has('"learning_rate" in config', "Configuration._update_specific")(module)
 
     def _build_opt_list(self: Any, opts: list[str] | None) -> Any:
@@ -158,11 +159,16 @@ def missing_keys(module: ModuleType) -> None:
 
     def _build_default_config(self: Any) -> Any:
         config = build_default(self)
-        if not asks_first:  # or null would be taken for the learning rate
-            config.setdefault("learning_rate", None)
+        config.setdefault("learning_rate", None)
         config.training.setdefault("max_grad_l2_norm", None)
         return config
 
+    def _update_specific(self: Any, config: Any) -> Any:
+        if asks_first and config.learning_rate is None:  # or null would be taken for the learning rate
+            del config["learning_rate"]
+        return update_specific(self, config)
+
+    module.Configuration._update_specific = _update_specific
     module.Configuration._build_opt_list = _build_opt_list
     module.Configuration._build_default_config = _build_default_config
 

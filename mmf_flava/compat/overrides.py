@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from mmf_flava.compat.cure import cure, source_has
+from mmf_flava.compat.cure import cure
 from mmf_flava.config.nearness import did_you_mean, near
 from mmf_flava.config.run import MOVED
 from mmf_flava.errors import UserError
@@ -25,30 +26,72 @@ FIELD = re.compile(r"([^\[\]]+)(?:\[(-?\d+)\])?")
     "without saying what there is",
     since="MMF 1.0.0rc1",
     until="MMF splits at the first '=', sets sections and suggests keys",
-    needed=source_has('opt.split("=")', "Configuration._merge_with_dotlist"),
+    needed=lambda module: (
+        hasattr(module.Configuration, "_merge_with_dotlist") or hasattr(module, "_merge_with_dotlist")
+    ),
 )
 def merge(module: ModuleType) -> None:
-    merge_with_dotlist = module.Configuration._merge_with_dotlist
-
-    def _merge_with_dotlist(self: Any, config: Any, opts: list[str] | None) -> Any:
-        pairs = split(opts or [])
-        tree = module.OmegaConf.to_container(config, resolve=False)
-        for key, value in pairs:
-            check_key("datasets" if key == "dataset" else key, value, tree)
-        sections = {key for key, _ in pairs if isinstance(module.OmegaConf.select(config, key), Mapping)}
-        for key, value in pairs:
-            if key in sections:
-                module.OmegaConf.update(config, key, section(key, value, tree), merge=False)
-        pairs = [(key, value) for key, value in pairs if key not in sections]
-        # MMF's other spelling of its options, "key value key value", leaves the values alone
-        words = [part for key, value in pairs for part in (key, WORDS.get(value, value))]
-        return merge_with_dotlist(self, config, words)
-
     def _convert_to_dot_list(self: Any, opts: list[str] | None) -> list[str]:
         return [f"{key}={value}" for key, value in split(opts or [])]
 
-    module.Configuration._merge_with_dotlist = _merge_with_dotlist
     module.Configuration._convert_to_dot_list = _convert_to_dot_list
+    if hasattr(module.Configuration, "_merge_with_dotlist"):
+        method = module.Configuration._merge_with_dotlist
+
+        def _merge_with_dotlist(self: Any, config: Any, opts: list[str] | None) -> Any:
+            return merged(config, opts, functools.partial(method, self))
+
+        module.Configuration._merge_with_dotlist = _merge_with_dotlist
+    else:  # MMF's main branch
+        function = module._merge_with_dotlist
+
+        def merge_with_dotlist(
+            config: Any, opts: list[str] | None, skip_missing: bool = False, log_info: bool = True
+        ) -> Any:
+            if skip_missing:
+                # of the defaults alone, before the model, the datasets and the YAML are known: all is checked later
+                opts = _of_defaults(opts or [], module.OmegaConf.to_container(config, resolve=False))
+            return merged(config, opts, functools.partial(function, skip_missing=skip_missing, log_info=log_info))
+
+        vars(module)["_merge_with_dotlist"] = merge_with_dotlist
+
+
+def merged(config: Any, opts: list[str] | None, merge_words: Callable[[Any, list[str]], Any]) -> Any:
+    """``config`` with the options in it: sections as a whole by ourselves, the rest by MMF's ``merge_words``.
+
+    Raises:
+        UserError: an option is no key=value, its key is not in ``config``, or its value cannot be what is there.
+    """
+    from omegaconf import OmegaConf
+
+    words: list[str] = []
+    sections: set[str] = set()
+    tree: Any = OmegaConf.to_container(config, resolve=False)
+    for key, value in split(opts or []):
+        check_key("datasets" if key == "dataset" else key, value, tree)
+        if key in sections or isinstance(OmegaConf.select(config, key), Mapping):
+            sections.add(key)
+            # what was said of keys inside it stands before it on the command line
+            config, words = merge_words(config, words), []
+            OmegaConf.update(config, key, section(key, value, tree), merge=False)
+            tree = OmegaConf.to_container(config, resolve=False)
+        else:
+            # MMF's other spelling of its options, "key value key value", leaves the values alone
+            words += [key, WORDS.get(value, value)]
+    return merge_words(config, words)
+
+
+def _of_defaults(opts: list[str], defaults: Mapping[str, Any]) -> list[str]:
+    """The options that set a value (no section) of the defaults."""
+    found = []
+    for key, value in split(opts):
+        try:
+            node = check_key("datasets" if key == "dataset" else key, value, defaults)
+        except UserError:
+            continue
+        if not isinstance(node, Mapping):
+            found.append(f"{key}={value}")
+    return found
 
 
 def split(opts: list[str]) -> list[tuple[str, str]]:
@@ -67,8 +110,8 @@ def _config_hint(word: str) -> str:
     return f"; did you mean config={word}?" if word.endswith((".yaml", ".yml")) else ""
 
 
-def check_key(key: str, value: str, tree: Mapping[str, Any]) -> None:
-    """Raises UserError unless ``key`` leads to something in ``tree``, as MMF walks it."""
+def check_key(key: str, value: str, tree: Mapping[str, Any]) -> Any:
+    """What ``key`` leads to in ``tree``, as MMF walks it; raises UserError where it leads to nothing."""
     node: Any = tree
     trodden: list[str] = []
     for field in key.split("."):
@@ -90,6 +133,7 @@ def check_key(key: str, value: str, tree: Mapping[str, Any]) -> None:
             if not -len(node) <= int(match[2]) < len(node):
                 raise UserError(f"{_option(key, value)}: the list {name!r} has {len(node)} entries")
             node = node[int(match[2])]
+    return node
 
 
 def section(key: str, value: str, tree: Mapping[str, Any]) -> dict[str, Any] | None:

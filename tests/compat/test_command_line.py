@@ -1,6 +1,7 @@
 """A user's mistake ends in one sentence on stderr and exit code 2."""
 
 import argparse
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from mmf.common.registry import registry
 from mmf.utils import logger
 from mmf.utils.configuration import Configuration, load_yaml
+from mmf.utils.env import setup_imports
 from omegaconf import OmegaConf
 
 from mmf_flava.compat.command_line import spoken
@@ -16,6 +18,11 @@ from mmf_flava.errors import UserError
 
 SCRIPTS = Path(sys.executable).parent
 STOCK = "model: cnn_lstm\ndataset: clevr\n"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def models_and_datasets():
+    setup_imports()
 
 
 @pytest.fixture(autouse=True)
@@ -140,6 +147,33 @@ def test_a_section_as_a_whole():
     assert config.training.early_stop == {"enabled": True}
 
 
+def test_options_count_in_their_order():
+    opts = ["checkpoint.reset.optimizer=true", "checkpoint.reset=null", "training.early_stop={patience: 3}"]
+    config = configuration(f"config={write(STOCK)}", *opts, "training.early_stop.patience=4").config
+    assert config.checkpoint.reset is None
+    assert config.training.early_stop == {"patience": 4}
+
+
+def test_a_section_of_the_yaml_alone():
+    """It is not in MMF's defaults, which its main branch merges with the command line first."""
+    write(STOCK + "own: {a: {b: 1}, c: [1, {d: 2}]}")
+    config = configuration("config=x.yaml", "own.a=null", "own.c[1].d=false").config
+    assert config.own == {"a": None, "c": [1, {"d": False}]}
+
+
+@pytest.mark.parametrize(
+    ("text", "opts", "rate"),
+    [
+        ("", ["learning_rate=0.5"], 0.5),
+        ("learning_rate: 0.25\noptimizer: {params: {}}", [], 0.25),
+        ("optimizer: {params: {lr: 2}}", [], 2),
+    ],
+)
+def test_learning_rate(text, opts, rate):
+    text = text or "optimizer: {params: {}}"
+    assert configuration(f"config={write(STOCK + text)}", *opts).config.optimizer.params.lr == rate
+
+
 @pytest.mark.parametrize("value", ["optimizer", "3", "[1]"])
 def test_a_section_is_no_value(value):
     with pytest.raises(
@@ -181,13 +215,26 @@ def test_environment_in_the_yaml(monkeypatch):
     assert (config.training.batch_size, config.training.experiment_name) == (12, "run")
 
 
+def test_resolvers_of_others_stay(monkeypatch, recwarn):
+    monkeypatch.setenv("MMF_FLAVA_TEST", "12")
+    OmegaConf.register_new_resolver("of_a_test", lambda: "found", replace=True)
+    text = "training: {experiment_name: '${of_a_test:}', logger_level: '${oc.env:MMF_FLAVA_TEST}'}"
+    config = configuration(f"config={write(STOCK + text)}").get_config()
+    assert (config.training.experiment_name, config.training.logger_level) == ("found", "12")
+    assert config.env.cache_dir and config.env.log_dir == ""
+    OmegaConf.clear_resolver("of_a_test")
+    assert not [str(warning.message) for warning in recwarn]
+
+
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setattr(
         logger, "get_mmf_env", lambda key: str(tmp_path / "file" / "run") if key == "save_dir" else None
     )
     config = OmegaConf.create({"training": {"log_format": "simple", "logger_level": "info"}})
+    registry.register("config", config)
+    begin = functools.partial(logger.Logger, config) if hasattr(logger, "Logger") else logger.setup_logger
     with pytest.raises(
         UserError, match=r"env\.save_dir: .*file/run.* cannot be written \(not a directory\): make room"
     ):
-        logger.Logger(config)
+        begin()

@@ -1,6 +1,7 @@
 """MMF's own distributed functions on two gloo processes, and the device that each process takes."""
 
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -8,33 +9,78 @@ import torch.distributed as dist
 from omegaconf import OmegaConf
 from torch import multiprocessing, nn
 
+from mmf_flava.compat.mmf_api import LINE
+
 
 def two_processes(rank: int, rendezvous: str) -> None:
-    from mmf.trainers.base_trainer import BaseTrainer
+    import mmf_cli.run
     from mmf.utils import distributed
 
     place = {"init_method": f"file://{rendezvous}", "world_size": 2, "rank": rank, "backend": "nccl"}
-    config = OmegaConf.create({"distributed": place, "device_id": 0, "training": {"find_unused_parameters": False}})
+    training = {"find_unused_parameters": False, "device": "cpu"}
+    config = OmegaConf.create({"distributed": place, "device_id": 0, "training": training})
     assert distributed.distributed_init(config) == rank
     assert (distributed.get_rank(), distributed.get_world_size()) == (rank, 2)
     assert distributed.is_master() == (rank == 0)
     distributed.synchronize()
     assert distributed.broadcast_scalar(rank + 7, src=0) == 7
 
-    trainer = BaseTrainer(config)
-    trainer._set_device()
+    trainer = a_trainer(config)
     assert trainer.device == torch.device("cpu")
+    assert trainer.distributed and config.distributed.init_method.startswith("file://")
     trainer.model = nn.Linear(1, 1)
     trainer.parallelize_model()
     trainer.model(torch.full((1, 1), float(rank))).backward()
     # the mean of the inputs 0 and 1: the processes do train together
     assert trainer.model.module.weight.grad.item() == 0.5
+
+    # the run's seed is one, a process's generators are its own
+    assert mmf_cli.run.set_seed(5 + rank) == 5
+    assert torch.initial_seed() == 5 + rank
+    drawn: list = [None, None]
+    dist.all_gather_object(drawn, mmf_cli.run.set_seed(-1))
+    assert drawn[0] == drawn[1] > 0
     dist.destroy_process_group()
+
+
+def a_trainer(config):
+    """What MMF's own trainer is of it, its device chosen: a class of rc10, and a part of one on the main branch."""
+    if LINE == "rc10":
+        from mmf.trainers.base_trainer import BaseTrainer
+
+        trainer = BaseTrainer(config)
+        trainer._set_device()
+        return trainer
+    from mmf.trainers.core.device import TrainerDeviceMixin
+
+    trainer = TrainerDeviceMixin()
+    trainer.config = config
+    trainer.configure_device()
+    return trainer
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with CUDA, MMF's own way is taken")
 def test_gloo(tmp_path):
     multiprocessing.spawn(two_processes, (str(tmp_path / "rendezvous"),), nprocs=2)
+
+
+@pytest.mark.parametrize(("seed", "written"), [(7, 7), (None, None)])
+def test_the_seed_of_one_process(seed, written, monkeypatch):
+    """MMF's main() as far as the seed; null is for no seed."""
+    import mmf_cli.run
+
+    def stop(configuration):
+        raise ZeroDivisionError
+
+    for name in ("setup_imports", "registry"):
+        monkeypatch.setattr(mmf_cli.run, name, Mock())
+    monkeypatch.setattr(mmf_cli.run, "build_config", stop)
+    config = OmegaConf.create({"training": {"seed": seed}, "device_id": 0})
+    torch.manual_seed(99)
+    with pytest.raises(ZeroDivisionError):
+        mmf_cli.run.main(Mock(get_config=lambda: config))
+    assert config.training.seed == written
+    assert torch.initial_seed() == (seed or 99)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +106,8 @@ def test_torchrun_with_one_process_is_no_distributed_run(world_size, method, mon
 
     for name, value in {"MASTER_ADDR": "localhost", "MASTER_PORT": "1", "RANK": "0", "WORLD_SIZE": world_size}.items():
         monkeypatch.setenv(name, value)
-    config = OmegaConf.create({"distributed": {"init_method": None, "world_size": 8, "rank": 0, "port": -1}})
+    place = {"init_method": None, "world_size": 8, "rank": 0, "port": -1}
+    config = OmegaConf.create({"distributed": place, "training": {"device": "cpu"}})
     infer_init_method(config)
     assert config.distributed.init_method == method
     assert config.distributed.world_size == int(world_size)

@@ -1,6 +1,7 @@
 """What is built alike on both of MMF's lines."""
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -59,8 +60,15 @@ def default_keys(section: str) -> set[str]:
 @contextmanager
 def quiet_console() -> Iterator[None]:
     """Lets log lines pass above a progress bar instead of through it."""
-    with logging_redirect_tqdm([logging.getLogger("mmf.train"), logging.getLogger("py.warnings")]):
+    named = [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+    # of a logger without a handler for the terminal tqdm would make one that has
+    with logging_redirect_tqdm([logger for logger in (logging.root, *named) if _speaks(logger)]):
         yield
+
+
+def _speaks(logger: logging.Logger) -> bool:
+    terminal = (sys.stdout, sys.stderr)
+    return any(isinstance(handler, logging.StreamHandler) and handler.stream in terminal for handler in logger.handlers)
 
 
 def save_dir() -> str:
