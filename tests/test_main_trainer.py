@@ -59,10 +59,6 @@ evaluation:
 dataset_config:
   imagenet:
     splits: {{val: null}}
-multitasking:
-  type: ratios
-  params:
-    sampling_ratios: {{pmd: 0.70, imagenet: 0.15, ccnews_bookcorpus: 0.15}}
 """
 
 
