@@ -72,6 +72,28 @@ def _importing_ourselves() -> bool:
 
 
 @cure(
+    "mmf.utils.env",
+    when="after",
+    what="env.user_dir=name is found in the working directory",
+    why="MMF puts a module's folder on sys.path only where there is a folder in its name, and mmf_run's own path lacks "
+    "the working directory",
+    since="MMF's main branch",
+    until="MMF always puts it there",
+    needed=source_has("module_name != dot_path", "import_user_module"),
+)
+def user_dir(module: ModuleType) -> None:
+    import_by_name = module.import_user_module
+
+    @functools.wraps(import_by_name)
+    def import_user_module(user_dir: str) -> None:
+        if user_dir and os.sep not in user_dir and os.path.exists(user_dir) and os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())
+        import_by_name(user_dir)
+
+    vars(module)["import_user_module"] = import_user_module
+
+
+@cure(
     "mmf.utils.logger",
     when="after",
     what="collections.Mapping is found in collections.abc",

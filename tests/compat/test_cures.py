@@ -29,7 +29,7 @@ def test_names_are_unique():
 
 def test_the_report_holds_what_was_applied():
     importlib.import_module("mmf")
-    names = [cure.name for cure in REPORT]
+    names = [cure.name for cure in REPORT if cure in ALL]
     assert {"mmf.missing_keys", "overrides.merge", "distributed.process_group"} <= set(names)
     assert len(set(names)) == len(names), "a cure was applied twice"
 

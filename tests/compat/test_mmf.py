@@ -132,3 +132,13 @@ def test_flava_is_registered_however_mmf_is_imported(first):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() != "NoneType"
+
+
+def test_a_folder_of_the_users_own_is_imported(tmp_path):
+    (tmp_path / "of_my_own").mkdir()
+    (tmp_path / "of_my_own" / "__init__.py").write_text("print('imported')")
+    # a script's sys.path has the script's folder first, not the working directory
+    code = "import sys; sys.path.remove(''); from mmf.utils.env import import_user_module as i; i('of_my_own')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "imported"
