@@ -55,7 +55,7 @@ PROOFS = {
     "metrics `r@k_retrieval` of pairs": ["test_main_trainer.py::test_it_trains_validates_saves_goes_on_and_evaluates"],
     "MMF's own models": [
         "compat/test_mmf.py::test_a_stock_model_trains_evaluates_saves_resumes_and_predicts",
-        "compat/test_multitasking.py::test_every_pass_over_three_datasets_is_complete",
+        "test_stock_models_main.py::test_two_datasets_by_turns_past_their_first_pass_and_on_after_a_resume",
     ],
 }
 

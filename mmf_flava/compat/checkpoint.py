@@ -11,9 +11,6 @@ import typing
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import numpy as np
-import torch
-
 from mmf_flava.compat.cure import cure, shadow, source_has
 from mmf_flava.errors import UserError
 
@@ -24,6 +21,7 @@ def _own() -> list[Any]:
     The state of the schedulers pythia and multi_step has a function of MMF and the whole configuration in it; metrics,
     the best of which is kept, may be numpy's numbers.
     """
+    import numpy as np
     from mmf.utils.general import lr_lambda_update
     from omegaconf import DictConfig, ListConfig, nodes
     from omegaconf.base import ContainerMetadata, Metadata
@@ -55,6 +53,8 @@ def _own() -> list[Any]:
     needed=lambda module: "safe_globals" not in inspect.getsource(module),
 )
 def own_checkpoints(module: ModuleType) -> None:
+    import torch
+
     def load(file: Any, *args: Any, **kwargs: Any) -> Any:
         with torch.serialization.safe_globals(_own()):
             try:

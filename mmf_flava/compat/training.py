@@ -10,8 +10,6 @@ from itertools import islice
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import torch
-
 from mmf_flava.compat.cure import cure, shadow, source_has
 from mmf_flava.errors import UserError
 
@@ -47,6 +45,8 @@ def fresh_iterators(module: ModuleType) -> None:
     needed=source_has("set_detect_anomaly(True)", "BaseTrainer.train"),
 )
 def no_anomaly_detection(module: ModuleType) -> None:
+    import torch
+
     # only this file's view of torch changes: a user's own torch.autograd.detect_anomaly() still works
     autograd = shadow(torch.autograd, set_detect_anomaly=lambda mode, check_nan=True: None)
     vars(module)["torch"] = shadow(torch, autograd=autograd)
@@ -175,6 +175,8 @@ def _should_stop(trainer: Any) -> bool:
     trainer.on_validation_end(report=report, meter=meter)
     gc.collect()
     if "cuda" in str(trainer.device):
+        import torch
+
         torch.cuda.empty_cache()
     if stop:
         logger.info("Early stopping activated")
@@ -226,7 +228,7 @@ def fp16_without_cuda(module: ModuleType) -> None:
     load = module.MMFTrainer.load_fp16_scaler
 
     def load_fp16_scaler(self: Any) -> None:
-        if self.training_config.fp16 and self.device == torch.device("cpu"):
+        if self.training_config.fp16 and self.device == module.torch.device("cpu"):
             raise UserError("training.fp16 needs CUDA, and this run is on the CPU: leave training.fp16 out.")
         load(self)
 

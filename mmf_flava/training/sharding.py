@@ -1,5 +1,6 @@
 """How a model is spread over processes, ``training.sharding``; asked for what it cannot give, it refuses."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -43,10 +44,13 @@ def shard(model: nn.Module, groups: list[dict[str, Any]], training: TrainingConf
             f"training.sharding: none would train {world_size()} separate models on {world_size()} processes; set it "
             "to ddp, or start a single process."
         )
-    replica = DistributedDataParallel(
-        model,
-        device_ids=[device] if device.type == "cuda" else None,
-        broadcast_buffers=False,  # the only buffers are those of a frozen codebook
-        find_unused_parameters=True,  # a step trains the encoders of one dataset's kind
-    )
+    with warnings.catch_warnings():
+        # its new name, forward_sync_buffers, is younger than the oldest torch that we run on
+        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+        replica = DistributedDataParallel(
+            model,
+            device_ids=[device] if device.type == "cuda" else None,
+            broadcast_buffers=False,  # the only buffers are those of a frozen codebook
+            find_unused_parameters=True,  # a step trains the encoders of one dataset's kind
+        )
     return Engine(model, replica, groups)
