@@ -73,6 +73,8 @@ class FlavaTrainer(Observed):
         self.device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
         registry.register("current_device", self.device)
         self.data = RunData(self.config, self.settings, self.trains)
+        # every process begins with the weights of the first one; MMF may have seeded each by itself
+        torch.set_rng_state(gather_objects(torch.get_rng_state())[0])
         self.model = mmf_api.build_model(self.config).to(self.device)
         self.data.check_embeddings(self.model.settings.text_encoder.vocab_size)  # type: ignore[union-attr,arg-type]
         if self.rank > 0:  # the weights are the first process's; dropout is each one's own
