@@ -140,15 +140,24 @@ def section(key: str, value: str, tree: Mapping[str, Any]) -> dict[str, Any] | N
     """What a section is to be: ``{a: 1}`` as YAML or Python write it, or null.
 
     Raises:
-        UserError: it is neither.
+        UserError: it is neither, or lacks the spaces after its colons.
     """
     import yaml
 
     found = yaml.safe_load("null" if value == "None" else value)
     if found is None or isinstance(found, dict):
+        _check_colons(found or {}, f"{key}={value}")
         return found
     inside = next((leaf for leaf in _leaves(tree) if leaf.startswith(f"{key}.")), f"{key}.KEY")
     raise UserError(f"{key}={value} on the command line: {key} is a section; give its keys, as {inside}=..., or null")
+
+
+def _check_colons(found: Mapping[Any, Any], option: str) -> None:
+    for key, value in found.items():
+        if isinstance(value, Mapping):
+            _check_colons(value, option)
+        elif value is None and ":" in str(key):  # to YAML {a:1} is the word 'a:1' without a value
+            raise UserError(f"{option} on the command line: YAML wants a space after each colon, as in {{a: 1}}")
 
 
 def _option(key: str, value: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from types import ModuleType
 from typing import Any
 
@@ -60,3 +61,28 @@ def unknown_callback(module: ModuleType) -> None:
         configure(self)
 
     module.MMFTrainer.configure_callbacks = configure_callbacks
+
+
+def _outgrown(module: ModuleType) -> bool:
+    return "resume_from_checkpoint" not in inspect.signature(module.Trainer).parameters and source_has(
+        "resume_from_checkpoint=", "LightningTrainer._load_trainer"
+    )(module)
+
+
+@cure(
+    "mmf.trainers.lightning_trainer",
+    when="after",
+    what="training.trainer: lightning is refused in one sentence where its library is too new for it",
+    why="MMF gives the library's Trainer what it no longer takes, after data and model are there",
+    since="pytorch-lightning 2.0",
+    until="MMF gives the checkpoint to Trainer.fit",
+    needed=_outgrown,
+)
+def outgrown_lightning(module: ModuleType) -> None:
+    def __init__(self: Any, config: Any) -> None:
+        raise UserError(
+            "training.trainer: lightning is written for pytorch-lightning 1, and a later one is installed: choose mmf, "
+            "which trains the same models, or for FLAVA flava."
+        )
+
+    module.LightningTrainer.__init__ = __init__

@@ -9,6 +9,8 @@ from mmf_flava.config.schema import plain
 from mmf_flava.errors import UserError
 
 NAME = "mmf"
+# 1.0.0rc10's: its samples have to be of one size, and its epochs to end
+FORMER = "base_trainer"
 # the keys of ours that MMF's trainer reads as well
 READ = {"training": {"update_frequency", "max_grad_l2_norm", "wandb"}, "checkpoint": {"max_to_keep"}}
 SECTIONS = {"training": TrainingConfig, "checkpoint": CheckpointConfig, "evaluation": EvaluationConfig}

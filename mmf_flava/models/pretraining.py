@@ -34,8 +34,11 @@ IGNORED_LABEL = -1
 def _check_trainer() -> None:
     """MMF's own trainer asks nobody before it loads: a model is the first of ours that may object."""
     config = registry.get("config", None, no_warning=True)
-    if config is None or OmegaConf.select(config, "training.trainer") != mmf_trainer.NAME or config.model != "flava":
+    trainer = None if config is None else OmegaConf.select(config, "training.trainer")
+    if trainer not in (mmf_trainer.NAME, mmf_trainer.FORMER) or config.model != "flava":
         return
+    if trainer == mmf_trainer.FORMER:
+        raise UserError(f"training.trainer: {trainer}, MMF's own, cannot pretrain FLAVA: choose flava.")
     devices = torch.cuda.device_count() if "cuda" in str(config.training.device) else 0
     mmf_trainer.check_mmf_trainer(config, world_size(), devices)
     if unread := mmf_trainer.unread_keys(config):

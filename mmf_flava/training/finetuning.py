@@ -11,7 +11,7 @@ from mmf.utils.distributed import is_master
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.compat.mmf_api.trainer import MMF_TRAINER, FinetuningBase
-from mmf_flava.config.schema import check_keys, one_of
+from mmf_flava.config.schema import check_keys, one_of, plain
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.split_metrics import SplitMetrics
 from mmf_flava.report import write_report
@@ -136,6 +136,12 @@ def _check(config: Any) -> str:
         raise UserError(
             f"training.trainer: flava_finetune takes one dataset, not {config.datasets}: MMF would put the figures of "
             f"all of them under the name of one. Name one, or choose training.trainer: {MMF_TRAINER}."
+        )
+    steps = plain(config.scheduler.get("params") or {})
+    if config.training.max_updates is None and steps.get("num_training_steps", 0) is None:
+        raise UserError(
+            "training.max_updates is null, and the learning rate follows it: give the number of updates that "
+            "training.max_epochs comes to (samples / training.batch_size for each)."
         )
     precision = one_of(config.training.get("precision", "fp32"), ("fp32", "bf16"), "training.precision")
     if not config.training.get("fp16"):  # the main branch's own, with its loss scale

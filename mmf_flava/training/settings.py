@@ -84,6 +84,8 @@ def _section(schema: type[T], config: Any, name: str) -> T:
 def _check_training(given: Any, training: TrainingConfig) -> None:
     one_of(training.precision, PRECISIONS, "training.precision")
     one_of(training.sharding, SHARDINGS, "training.sharding")
+    if given.max_epochs is not None:
+        raise UserError("training.max_epochs: the datasets are endless streams here; say training.max_updates.")
     for key in ("batch_size", "max_updates", "log_interval", "evaluation_interval", "checkpoint_interval"):
         positive(given[key], f"training.{key}")
     positive(training.update_frequency, "training.update_frequency")
@@ -98,8 +100,6 @@ def _check_training(given: Any, training: TrainingConfig) -> None:
         raise UserError("training.clip_gradients is true; say how far with training.max_grad_l2_norm, e.g. 1.0.")
     if given.get("fp16"):
         raise UserError("training.fp16 is for MMF's own trainer; say training.precision: fp16.")
-    if given.max_epochs is not None:
-        raise UserError("training.max_epochs: the datasets are endless streams here; say training.max_updates.")
 
 
 def _multitasking(section: Any, names: list[str]) -> MultitaskingConfig:

@@ -3,7 +3,7 @@
 import pytest
 
 from mmf_flava.compat.command_line import check_sections
-from mmf_flava.compat.overrides import check_key, split
+from mmf_flava.compat.overrides import check_key, section, split
 from mmf_flava.config.nearness import near
 from mmf_flava.errors import UserError
 
@@ -80,3 +80,14 @@ def test_early_check_refuses_near_misses_only():
 
 def test_near_ignores_case():
     assert near("Flava", ["flava", "vilt"]) == ["flava"]
+
+
+@pytest.mark.parametrize("value", ["{pmd:0.7,imagenet:0.3}", "{a: {b:1}}"])
+def test_a_section_without_spaces_after_its_colons(value):
+    with pytest.raises(UserError, match=r"^sizes=.* a space after each colon"):
+        section("sizes", value, {})
+
+
+def test_sections():
+    assert section("sizes", "{pmd: 0.7, 'a:b': 1, c: null}", {}) == {"pmd": 0.7, "a:b": 1, "c": None}
+    assert section("sizes", "None", {}) is None

@@ -59,3 +59,14 @@ def test_a_callback_that_is_not_registered(trainer):
     trainer.config = OmegaConf.create({"training": {"callbacks": [{"type": "counting_toi", "params": {}}]}})
     with pytest.raises(UserError, match=r"training.callbacks\[0\].type: .*'counting_toi'.*counting_toy"):
         trainer.configure_callbacks()
+
+
+@needs_main
+def test_the_lightning_trainer_is_refused_where_its_library_has_moved_on():
+    """Without the library there is none, and its name is unknown; an old one takes what MMF gives it."""
+    pytest.importorskip("pytorch_lightning", minversion="2.0")
+    from mmf.trainers.lightning_trainer import LightningTrainer
+
+    config = OmegaConf.create({"training": {"trainer": "lightning"}, "trainer": {"params": {}}, "evaluation": {}})
+    with pytest.raises(UserError, match=r"training\.trainer: lightning .*choose mmf"):
+        LightningTrainer(config)

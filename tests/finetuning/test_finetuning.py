@@ -194,6 +194,7 @@ def test_from_a_finetuning_run(finetune, memes, tmp_path):
         (["dataset=hateful_memes,visual_entailment"], "takes one dataset, not hateful_memes,visual_entailment"),
         (["model_config.flava_classification.pretrained=/nowhere"], "There is no /nowhere"),
         (["model_config.flava_classification.num_labels=0"], "num_labels is 0"),
+        (["training.max_updates=null", "training.max_epochs=1"], "training.max_updates is null, and the learning rate"),
     ],
 )
 def test_what_cannot_be_had_is_refused(finetune, tmp_path, options, message):

@@ -148,3 +148,10 @@ def test_mmfs_metrics_of_retrieval_find_the_vectors_of_pairs(tiny, pairs, images
         output = model(batch)
         assert output["scores"].shape == output["targets"].shape == (0, 4)
     assert "scores" not in build(tiny, ["flava_itm"])(pairs)
+
+
+def test_the_trainer_of_rc10_itself_is_refused(tiny, monkeypatch):
+    recipe = OmegaConf.create({"model": "flava", "training": {"trainer": "base_trainer"}})
+    monkeypatch.setitem(registry.mapping["state"], "config", recipe)
+    with pytest.raises(UserError, match=r"training\.trainer: base_trainer, .*: choose flava"):
+        FlavaPretraining(OmegaConf.structured(tiny)).build()

@@ -133,6 +133,7 @@ def test_half_precision_has_another_name_here():
         read_settings(recipe(training__fp16=True))
 
 
-def test_epochs_are_refused():
+@pytest.mark.parametrize("updates", [10, None])  # null, as recipes that count epochs have it
+def test_epochs_are_refused(updates):
     with pytest.raises(UserError, match=r"training\.max_epochs: .* say training\.max_updates"):
-        read_settings(recipe(training__max_epochs=3))
+        read_settings(recipe(training__max_epochs=3, training__max_updates=updates))
