@@ -6,7 +6,9 @@ import gc
 import inspect
 import logging
 import warnings
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from math import inf
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -121,7 +123,7 @@ def no_early_restore(module: ModuleType) -> None:
     why="MMF counts down from a length that an endless strategy (round_robin, random, ratios) goes beyond, and ends "
     "the last update of a pass at its first batch: what comes then is divided by 0, later by -1, -2, ...",
     since="MMF's main branch of 2021",
-    until="run_training_epoch draws an update's batches before it divides by their number",
+    until="run_training_epoch counts down for strategies alone that exhaust their datasets",
     needed=source_has("num_remaining_batches", "TrainerTrainingLoopMixin.run_training_epoch"),
 )
 def whole_updates(module: ModuleType) -> None:
@@ -130,17 +132,38 @@ def whole_updates(module: ModuleType) -> None:
             self.current_epoch += 1
             module.registry.register("current_epoch", self.current_epoch)
             self.dataset_loader.seed_sampler("train", self.current_epoch)
-            batches = (batch for batch in self.train_loader)  # whose own iter() begins anew whenever it is asked
-            # a pass may end amid an update, and a stream says so only then: the batches are drawn before they are run
-            while group := list(islice(batches, self.training_config.update_frequency)):
-                _update(self, group)
+            for batches, number in _updates(self.train_loader, self.training_config.update_frequency):
+                _update(self, batches, number)
                 if _should_stop(self) or self.num_updates >= self.max_updates:
                     return
 
     module.TrainerTrainingLoopMixin.run_training_epoch = run_training_epoch
 
 
-def _update(trainer: Any, batches: list[Any]) -> None:
+def _updates(loader: Any, frequency: int) -> Iterator[tuple[Iterable[Any], int]]:
+    """The batches of each update of a pass, and how many they are; the last one may have fewer than ``frequency``."""
+    left = _length(loader)
+    batches = (batch for batch in loader)  # whose own iter() begins anew whenever it is asked
+    for first in batches:
+        if left:  # they are drawn one by one, so that workers load the next while this one is computed
+            number = int(min(frequency, left))
+            yield chain([first], islice(batches, number - 1)), number
+            left -= number
+        else:
+            group = [first, *islice(batches, frequency - 1)]
+            yield group, len(group)
+
+
+def _length(loader: Any) -> float:
+    """Batches of a pass; infinity where it has no end, 0 where the pass alone can say when it ends."""
+    from torch.utils.data import IterableDataset
+
+    if not loader.iteration_strategy.should_exhaust_all_iterators:
+        return inf
+    return 0 if any(isinstance(dataset, IterableDataset) for dataset in loader.get_datasets()) else len(loader)
+
+
+def _update(trainer: Any, batches: Iterable[Any], number: int) -> None:
     """One step of the optimizer. The trainer's hooks are called as MMF calls them."""
     trainer._start_update()
     whole: Any = None
@@ -148,7 +171,7 @@ def _update(trainer: Any, batches: list[Any]) -> None:
         trainer.current_iteration += 1
         trainer.on_batch_start()
         trainer.profile("Batch load time")
-        report = trainer.run_training_batch(batch, len(batches)).detach()
+        report = trainer.run_training_batch(batch, number).detach()
         if whole is None:
             whole = report
         else:

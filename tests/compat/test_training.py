@@ -12,7 +12,7 @@ from mmf.trainers import base_trainer
 from mmf.utils.early_stopping import EarlyStopping
 
 from mmf_flava.errors import UserError
-from tests.compat.loaders import Stream, loader
+from tests.compat.loaders import Numbers, Stream, loader
 from tests.lines import LINE, needs_main, needs_rc10
 
 pytestmark = pytest.mark.usefixtures("global_config")
@@ -140,6 +140,30 @@ def test_the_last_batch_of_every_dataset_is_counted(sizes):
 @needs_main
 def test_a_stream_alone_has_the_updates_that_remain():
     assert Trainer(loader("constant", a=Stream()), 2, max_updates=5).updates == [[2, 2]] * 5
+
+
+@needs_main
+@pytest.mark.parametrize("strategy", ["round_robin", "size_proportional"])
+def test_a_batch_is_drawn_when_the_one_before_has_run(strategy):
+    """Workers load while the model computes, and no update holds all its batches in memory."""
+    drawn = []
+
+    class Noted(Numbers):
+        def __getitem__(self, index):
+            drawn.append(index)
+            return index
+
+    class Watching(Trainer):
+        def run_training_batch(self, batch, loss_divisor):
+            assert len(drawn) == 2 * self.current_iteration
+            return super().run_training_batch(batch, loss_divisor)
+
+    assert Watching(loader(strategy, a=Noted(8), b=Noted(8)), 4, max_updates=4).updates == [[4] * 4] * 4
+
+
+@needs_main
+def test_a_stream_may_end_amid_an_update():
+    assert Trainer(loader("constant", a=Stream(), b=4), 3, max_updates=2).updates == [[2, 2]] * 2
 
 
 @needs_main
