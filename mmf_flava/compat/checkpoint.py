@@ -26,7 +26,9 @@ def _own() -> list[Any]:
     from omegaconf import DictConfig, ListConfig, nodes
     from omegaconf.base import ContainerMetadata, Metadata
 
-    numbers = [np.dtype, np._core.multiarray.scalar]  # type: ignore[attr-defined]
+    # numpy 2 gives what makes its numbers another name, and a checkpoint may come from before
+    scalar = np.float64().__reduce__()[0]
+    numbers = [np.dtype, *((scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core"))]
     kinds = [type(np.dtype(kind)) for kind in (np.bool_, np.int32, np.int64, np.float32, np.float64)]
     plain = [typing.Any, dict, list, int, collections.defaultdict]
     return [

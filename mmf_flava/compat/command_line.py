@@ -23,7 +23,10 @@ SCRIPTS = ("mmf_run", "mmf_predict")
 
 @contextlib.contextmanager
 def spoken() -> Iterator[None]:
-    """Turns a UserError into its message on stderr and exit code 2, Ctrl-C into 130; the rest keeps its traceback."""
+    """Turns a UserError into its message on stderr and exit code 2, Ctrl-C into 130; the rest keeps its traceback.
+
+    So it does with what has ended one of the processes that MMF spawns, one for each GPU; their exit code becomes ours.
+    """
     try:
         yield
     except UserError as error:
@@ -32,6 +35,15 @@ def spoken() -> Iterator[None]:
     except KeyboardInterrupt:
         print("mmf_flava: interrupted", file=sys.stderr, flush=True)
         sys.exit(130)
+    except Exception as error:
+        # torch.multiprocessing's, by their names: a mistake may be found before torch is imported
+        if type(error).__name__ == "ProcessExitedException" and (code := getattr(error, "exit_code", 0)) > 0:
+            sys.exit(code)  # it has said why
+        _, found, message = str(error).rpartition(f"\n{UserError.__module__}.UserError: ")
+        if type(error).__name__ != "ProcessRaisedException" or not found or "\nTraceback (" in message:
+            raise
+        print(f"mmf_flava: {message.strip()}", file=sys.stderr, flush=True)
+        sys.exit(2)
 
 
 def _message(error: UserError) -> str:

@@ -11,8 +11,7 @@ import warnings
 from types import ModuleType
 from typing import Any
 
-# the other files of cures for MMF register theirs when they are imported
-from mmf_flava.compat import (
+from mmf_flava.compat import (  # noqa: F401 - the other files of cures for MMF register theirs when they are imported
     checkpoint,
     command_line,
     configuration,
@@ -24,24 +23,10 @@ from mmf_flava.compat import (
     trainers,
     training,
     transformers,
+    updates,
     vanished,
 )
 from mmf_flava.compat.cure import cure, source_has
-
-__all__ = [
-    "checkpoint",
-    "command_line",
-    "configuration",
-    "datasets",
-    "distributed",
-    "multitasking",
-    "overrides",
-    "splits",
-    "trainers",
-    "training",
-    "transformers",
-    "vanished",
-]
 
 PLUGIN = "mmf_flava.plugin"
 

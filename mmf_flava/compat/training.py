@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import inspect
-import logging
 import warnings
-from itertools import islice
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from mmf_flava.compat.cure import cure, shadow, source_has
 from mmf_flava.errors import UserError
-
-logger = logging.getLogger("mmf.train")
 
 
 @cure(
@@ -112,93 +107,6 @@ def no_early_restore(module: ModuleType) -> None:
             self.checkpoint = checkpoint
 
     module.EarlyStopping.__call__ = __call__
-
-
-@cure(
-    "mmf.trainers.core.training_loop",
-    when="after",
-    what="an update's losses are divided by the number of batches it is made of, and it is made of update_frequency",
-    why="MMF counts down from a length that an endless strategy (round_robin, random, ratios) goes beyond, and ends "
-    "the last update of a pass at its first batch: what comes then is divided by 0, later by -1, -2, ...",
-    since="MMF's main branch of 2021",
-    until="run_training_epoch draws an update's batches before it divides by their number",
-    needed=source_has("num_remaining_batches", "TrainerTrainingLoopMixin.run_training_epoch"),
-)
-def whole_updates(module: ModuleType) -> None:
-    def run_training_epoch(self: Any) -> None:
-        while self.num_updates < self.max_updates:
-            self.current_epoch += 1
-            module.registry.register("current_epoch", self.current_epoch)
-            self.dataset_loader.seed_sampler("train", self.current_epoch)
-            batches = (batch for batch in self.train_loader)  # whose own iter() begins anew whenever it is asked
-            # a pass may end amid an update, and a stream says so only then: the batches are drawn before they are run
-            while group := list(islice(batches, self.training_config.update_frequency)):
-                _update(self, group)
-                if _should_stop(self) or self.num_updates >= self.max_updates:
-                    return
-
-    module.TrainerTrainingLoopMixin.run_training_epoch = run_training_epoch
-
-
-def _update(trainer: Any, batches: list[Any]) -> None:
-    """One step of the optimizer. The trainer's hooks are called as MMF calls them."""
-    trainer._start_update()
-    whole: Any = None
-    for batch in batches:
-        trainer.current_iteration += 1
-        trainer.on_batch_start()
-        trainer.profile("Batch load time")
-        report = trainer.run_training_batch(batch, len(batches)).detach()
-        if whole is None:
-            whole = report
-        else:
-            whole.accumulate_tensor_fields_and_loss(report, trainer.metrics.required_params)
-            whole.batch_size += report.batch_size
-        trainer.on_batch_end(report=whole, meter=trainer.meter)
-    trainer._finish_update()
-    due = trainer.num_updates % trainer.logistics_callback.log_interval == 0
-    if due:
-        if trainer.training_config.evaluate_metrics:
-            whole.metrics = trainer.metrics(whole, whole)
-        trainer.meter.update_from_report(whole)
-    trainer.on_update_end(report=whole, meter=trainer.meter, should_log=due)
-
-
-def _should_stop(trainer: Any) -> bool:
-    """Evaluates when it is time; True where early stopping has had enough."""
-    if trainer.num_updates % trainer.training_config.evaluation_interval:
-        return False
-    trainer.on_validation_start()
-    logger.info("Evaluating on the validation data")
-    report, meter = trainer.evaluation_loop("val")
-    stop = trainer.early_stop_callback.on_validation_end(report=report, meter=meter)
-    trainer.on_validation_end(report=report, meter=meter)
-    gc.collect()
-    if "cuda" in str(trainer.device):
-        import torch
-
-        torch.cuda.empty_cache()
-    if stop:
-        logger.info("Early stopping activated")
-    return bool(stop)
-
-
-@cure(
-    "mmf.common.report",
-    when="after",
-    what="a loss that only a later batch of an update has is counted once",
-    why="with update_frequency over several datasets MMF enters such a loss and then adds it to itself, in the later "
-    "report too, and warns of it at every update",
-    since="MMF's main branch of 2021",
-    until="Report._accumulate_loss takes a new loss as it is",
-    needed=source_has("self.losses[key] += value", "Report._accumulate_loss"),
-)
-def new_losses(module: ModuleType) -> None:
-    def _accumulate_loss(self: Any, report: Any) -> None:
-        for name, loss in report.losses.items():
-            self.losses[name] = self.losses[name] + loss if name in self.losses else loss
-
-    module.Report._accumulate_loss = _accumulate_loss
 
 
 @cure(

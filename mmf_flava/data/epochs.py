@@ -48,6 +48,9 @@ class Epochs:
 def epoch_loader(dataset: Any) -> DataLoader:
     """The loader of a split by the running configuration's ``training`` section, dealt out to all processes."""
     training = registry.get("config").training
+    if dataset.dataset_type == "train":
+        # an earlier run of this process may have left its own; MMF resumes a run when the loaders are there
+        registry.register("current_iteration", 0)
     return batch_loader(
         dataset,
         Epochs(len(dataset), get_batch_size(), rank(), world_size()),

@@ -150,3 +150,20 @@ def test_git_that_refuses_to_answer_is_done_without(repository, tmp_path, monkey
     repository.index.commit("the first")
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # "dubious ownership", as in a container
     assert git_fields(repository, tmp_path, monkeypatch) is None
+
+
+@pytest.mark.parametrize("saved_as", ["numpy.core.multiarray", "numpy._core.multiarray"])
+def test_numbers_of_either_numpy_are_read(saved_as, tmp_path):
+    """numpy 2 has moved what its numbers are made with."""
+    torch.save({"best": np.float64(0.5)}, tmp_path / "current.ckpt", _use_new_zipfile_serialization=False)
+    pickled = (tmp_path / "current.ckpt").read_bytes()
+    own = np.float64(0.5).__reduce__()[0].__module__.encode()
+    assert own in pickled
+    (tmp_path / "current.ckpt").write_bytes(pickled.replace(own, saved_as.encode()))
+    assert load(tmp_path / "current.ckpt")["best"] == 0.5
+
+
+def test_numpy_1_has_no_core_with_an_underscore(monkeypatch, tmp_path):
+    torch.save({"best": np.float64(0.5)}, tmp_path / "current.ckpt")
+    monkeypatch.delattr(np, "_core", raising=False)
+    assert load(tmp_path / "current.ckpt")["best"] == 0.5

@@ -238,3 +238,36 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
         UserError, match=r"env\.save_dir: .*file/run.* cannot be written \(not a directory\): make room"
     ):
         begin()
+
+
+SPAWNING = """
+import sys
+import torch.multiprocessing as mp
+from mmf_flava.compat.command_line import spoken
+from mmf_flava.errors import UserError
+
+def end(_, how):
+    if how == "stop":
+        sys.exit(75)
+    try:
+        raise UserError("say training.batch_size=4")
+    finally:
+        if how == "crash":
+            raise ValueError("a defect")
+
+if __name__ == "__main__":
+    with spoken():
+        mp.spawn(end, sys.argv[1:], nprocs=2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "said"),
+    [("mistake", 2, ["mmf_flava: say training.batch_size=4"]), ("stop", 75, []), ("crash", 1, "ValueError: a defect")],
+)
+def test_processes_that_mmf_spawns_end_as_one_would(how, code, said):
+    done = subprocess.run([sys.executable, write(SPAWNING, "spawning.py"), how], capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    # torch tells which other process it has ended
+    lines = [line for line in done.stderr.splitlines() if " Terminating process " not in line]
+    assert said in lines if how == "crash" else lines == said

@@ -9,6 +9,7 @@ from tests.lines import LINE, needs_main
 
 if LINE == "main":
     from mmf.datasets.iteration_strategies import RatiosIterationStrategy
+    from mmf.datasets.lightning_multi_dataset_loader import LightningMultiDataLoader
 
 pytestmark = [needs_main, pytest.mark.usefixtures("global_config")]
 
@@ -28,6 +29,12 @@ def test_the_length_is_that_of_the_loaders_themselves():
 def test_a_stream_has_no_length_of_its_own():
     assert len(loader("round_robin", a=6, b=Stream())) == 3
     assert len(loader("constant", a=Stream())) == 0
+
+
+def test_lightning_is_told_that_a_stream_has_no_length():
+    train = loader("constant", a=Stream())
+    with pytest.raises(TypeError):  # what Lightning takes for an answer
+        len(LightningMultiDataLoader(train.loaders, train.iteration_strategy))
 
 
 def test_every_pass_over_three_datasets_is_complete():

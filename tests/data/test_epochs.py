@@ -63,6 +63,17 @@ def test_the_train_loader_goes_on_and_others_repeat_themselves(running, config, 
     assert [name for names, _ in first for name in names] == [dataset[n].sample_id for n in range(len(dataset))]
 
 
+def test_a_second_run_of_a_process_begins_anew(running, config, load):
+    """MMF's registry outlives a run; a resumed one tells its place after the loaders are there."""
+    running(iterations=50)
+    builder = ImageNetBuilder()
+    dataset = builder.load_dataset(config.dataset_config.imagenet, "train")
+    assert next(iter(builder.build_dataloader(dataset, "train").batch_sampler))[0] == 0
+    resumed = builder.build_dataloader(dataset, "train")
+    running(iterations=1)
+    assert next(iter(resumed.batch_sampler))[0] > 0
+
+
 def test_texts_are_padded_by_the_datasets_own_collate(running, config, load):
     running()
     builder = PMDBuilder()

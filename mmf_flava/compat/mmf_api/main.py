@@ -52,11 +52,8 @@ def strategy_schemas() -> dict[str, type]:
 def iteration_strategy(multitasking: MultitaskingConfig, datasets: Mapping[str, Any]) -> Callable[[], int]:
     """What returns, called for each update, the number of its dataset: MMF's own, or any that is registered."""
     loaders: Any = {name: SimpleNamespace(dataset=dataset) for name, dataset in datasets.items()}
-    params = dict(multitasking.params)
-    if multitasking.type == "ratios" and len(datasets) > 1:
-        # main may take the order of the ratios for that of the datasets
-        params["sampling_ratios"] = {name: params["sampling_ratios"][name] for name in datasets}
-    section = {"enabled": multitasking.enabled and len(datasets) > 1, "type": multitasking.type, "params": params}
+    enabled = multitasking.enabled and len(datasets) > 1
+    section = {"enabled": enabled, "type": multitasking.type, "params": multitasking.params}
     strategy: Callable[[], int] = build_iteration_strategy(OmegaConf.create(section), loaders)
     return strategy
 
