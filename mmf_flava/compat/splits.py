@@ -28,7 +28,7 @@ def loaders(module: ModuleType) -> None:
         everything = self.datamodules, self.dataset_list
         found = _having(self.datamodules, dataset_type)
         if not found:
-            if dataset_type == "val" and "train" in self.config.run_type:
+            if dataset_type == "val" and "train" in self.config.get("run_type", ""):
                 raise _no_data(self.dataset_list, "val")
             # for no datasets there is no strategy to choose among them
             return module.MultiDataLoader({}, module.build_iteration_strategy({"enabled": False}, {}))

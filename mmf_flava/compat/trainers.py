@@ -79,10 +79,10 @@ def _outgrown(module: ModuleType) -> bool:
     needed=_outgrown,
 )
 def outgrown_lightning(module: ModuleType) -> None:
-    def __init__(self: Any, config: Any) -> None:
+    def load(self: Any) -> None:
         raise UserError(
             "training.trainer: lightning is written for pytorch-lightning 1, and a later one is installed: choose mmf, "
             "which trains the same models, or for FLAVA flava."
         )
 
-    module.LightningTrainer.__init__ = __init__
+    module.LightningTrainer.load = load

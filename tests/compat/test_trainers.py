@@ -69,4 +69,4 @@ def test_the_lightning_trainer_is_refused_where_its_library_has_moved_on():
 
     config = OmegaConf.create({"training": {"trainer": "lightning"}, "trainer": {"params": {}}, "evaluation": {}})
     with pytest.raises(UserError, match=r"training\.trainer: lightning .*choose mmf"):
-        LightningTrainer(config)
+        LightningTrainer(config).load()
