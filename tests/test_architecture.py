@@ -68,8 +68,7 @@ def files() -> list[Path]:
 def test_no_door_leads_backwards(path):
     room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     assert room in ROOMS, f"{path.name} stands in a room that the plan does not have"
-    if not (room == "compat" and path.name in ("plugin_door.py", "mmf.py")):
-        assert not wrong_doors(room, path.read_text())
+    assert not wrong_doors(room, path.read_text())
 
 
 def test_the_check_finds_a_loss_that_imports_a_trainer():

@@ -19,7 +19,8 @@ _STREAM = crc32(b"sampling")
 class Turns:
     """Every rank gets the same answers without being told, and a resumed run those of one that never stopped.
 
-    A strategy may draw from numpy's global generator: while it is asked, that is one of the seed and the step alone.
+    A strategy may draw from numpy's global generator: while it is asked, that is one of the seed and the step alone,
+    and no other thread of this process may draw from it.
     And it may count its calls: it is called for every step before, and built anew to go back.
 
     Args:

@@ -24,6 +24,7 @@ OTHER_STRATEGIES = _line.OTHER_STRATEGIES
 build_dataset = _line.build_dataset
 iteration_strategy = _line.iteration_strategy
 log = _line.log
+register_loss_of_main = _line.register_loss_of_main
 strategy_schemas = _line.strategy_schemas
 check_callbacks = _line.check_callbacks
 user_callbacks = _line.user_callbacks
@@ -47,6 +48,7 @@ __all__ = [
     "iteration_strategy",
     "log",
     "quiet_console",
+    "register_loss_of_main",
     "save_dir",
     "strategy_schemas",
     "user_callbacks",

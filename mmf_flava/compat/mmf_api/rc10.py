@@ -20,6 +20,7 @@ __all__ = [
     "check_callbacks",
     "iteration_strategy",
     "log",
+    "register_loss_of_main",
     "strategy_schemas",
     "user_callbacks",
 ]
@@ -77,6 +78,12 @@ def iteration_strategy(multitasking: MultitaskingConfig, datasets: Collection[st
     strategy = STRATEGIES[multitasking.type]
     made: Callable[[], int] = strategy(parse(strategy.Config, multitasking.params, "multitasking.params"), datasets)
     return made
+
+
+def register_loss_of_main(name: str) -> Callable[[type], type]:
+    """Decorator: registers a loss that the main branch has and 1.0.0rc10 lacks."""
+    register: Callable[[type], type] = registry.register_loss(name)
+    return register
 
 
 def log(message: str) -> None:
