@@ -93,6 +93,6 @@ setup(
         "data": ["pycld2>=0.41", "pyarrow>=15", "simplejpeg>=1.7"],
         # class names and templates of zero-shot classification; PCAM's and UCF101's files
         "eval": ["open_clip_torch>=2.24", "clip-benchmark>=1.6", "h5py>=3.10", "av>=12"],
-        "dev": ["pytest>=8", "pytest-xdist", "ruff", "mypy", "build", "torchmetrics>=1.4"],
+        "dev": ["pytest>=8", "GitPython>=3.1", "pytest-xdist", "ruff", "mypy", "build", "torchmetrics>=1.4"],
     },
 )
