@@ -1,4 +1,4 @@
-"""MMF 1.0.0rc10 on today's Python and OmegaConf, and the door through which our plugin enters it."""
+"""MMF on today's Python and OmegaConf, and the door through which our plugin enters it."""
 
 from __future__ import annotations
 
