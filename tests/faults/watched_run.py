@@ -84,8 +84,9 @@ def kill(after: int, place: str) -> None:
 def situation(entered: list[float]) -> Iterator[None]:
     """Announces that it was entered, once, and when it was left, however that came about."""
     entered.append(time.monotonic())
-    (RECORDS / f"{RANK}.entered").touch()
     try:
+        # within, for a wait for data is ended by the signal itself, which may come as soon as this is there
+        (RECORDS / f"{RANK}.entered").touch()
         yield
     finally:
         (RECORDS / f"{RANK}.left").write_text(json.dumps([entered[0], time.monotonic()]))
