@@ -97,10 +97,8 @@ def whole_length(module: ModuleType) -> None:
             loaders = [loaders[self.iteration_strategy()]]
         try:
             return sum(len(loader) for loader in loaders)
-        except (
-            TypeError,
-            NotImplementedError,
-        ):  # a stream has no length; MMF counts none of it, and its Lightning loader answers nan: none
+        except (TypeError, NotImplementedError):
+            # a stream has no length; MMF counts none of it, and its Lightning loader answers nan: none
             return length(self)  # type: ignore[no-any-return]
 
     module.MultiDataLoader.__len__ = __len__

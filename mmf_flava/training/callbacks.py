@@ -36,18 +36,16 @@ from mmf_flava.training.monitor import TOTAL
 
 
 class Callbacks(list[Any]):
-    """All callbacks of a run; where there are none, being told of anything costs nothing.
+    """All callbacks of a run, which ``mmf_api.check_callbacks`` has found right; without any, telling costs nothing.
 
     Attributes:
         meter: MMF's, of the training losses of the last 20 updates that were logged.
-
-    Raises:
-        UserError: see ``mmf_api.user_callbacks``.
     """
 
     def __init__(self, config: Any, trainer: Any) -> None:
         super().__init__(mmf_api.user_callbacks(config, trainer))
         self.meter = Meter()
+        self._batch: Any = None
         self._losses: list[dict[str, Tensor]] = []
         self._samples = 0
 

@@ -42,8 +42,10 @@ def read_settings(config: Any) -> Settings:
     A batch size that is given for each process becomes the global one, ``config.training.batch_size``, as in MMF.
 
     Raises:
-        UserError: an unknown key, a wrong type, a size that cannot be, or a choice that does not exist.
+        UserError: an unknown key, a wrong type, a size that cannot be, a choice that does not exist, or a callback
+            that cannot be built.
     """
+    mmf_api.check_callbacks(config)
     for key, now in MOVED.items():
         if OmegaConf.select(config, key) is not None:
             raise UserError(f"{key} is not a key any more; say {now}.")

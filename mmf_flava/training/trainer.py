@@ -18,6 +18,7 @@ from mmf_flava.evaluation.suite import EvaluationSuite, SplitResult
 from mmf_flava.ranks import gather_objects, rank, wait_for_all, world_size
 from mmf_flava.training.callbacks import Callbacks, Observed
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
+from mmf_flava.training.device import prepare_device
 from mmf_flava.training.disk import told
 from mmf_flava.training.final_evaluation import FinalEvaluation
 from mmf_flava.training.guard import LossGuard
@@ -40,7 +41,6 @@ class FlavaTrainer(Observed):
 
     def __init__(self, config: Any) -> None:
         self.config = config
-        mmf_api.check_callbacks(config)
         self.settings = read_settings(config)
         self.trains = "train" in config.run_type
         self.folder = Path(mmf_api.save_dir()).absolute()
@@ -65,13 +65,7 @@ class FlavaTrainer(Observed):
         if self.trains and self.rank == 0:
             self.lock = RunLock(self.folder, mmf_api.log)
         training = self.settings.training
-        if training.num_threads is not None:
-            torch.set_num_threads(training.num_threads)
-        torch.autograd.set_detect_anomaly(training.detect_anomaly)
-        cuda = torch.cuda.is_available() and "cuda" in str(self.config.training.device)
-        # MMF has set the current device, and compat the one of the local rank
-        self.device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
-        registry.register("current_device", self.device)
+        self.device = prepare_device(str(self.config.training.device), training)
         self.data = RunData(self.config, self.settings, self.trains)
         # every process begins with the weights of the first one; MMF may have seeded each by itself
         torch.set_rng_state(gather_objects(torch.get_rng_state())[0])

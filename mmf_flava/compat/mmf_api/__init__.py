@@ -7,7 +7,9 @@ either; the first two have the same names, so that nobody else asks which MMF is
 import importlib
 from importlib.util import find_spec
 
-from mmf_flava.compat.mmf_api import builders
+from mmf.utils.configuration import get_default_config_path, load_yaml
+from omegaconf import OmegaConf
+
 from mmf_flava.compat.mmf_api.builders import (
     TensorboardLogger,
     build_model,
@@ -32,7 +34,8 @@ user_callbacks = _line.user_callbacks
 
 def default_keys(section: str) -> set[str]:
     """The keys of a section (``training``, ``checkpoint``, ...) in MMF's own defaults, and those it once had."""
-    return builders.default_keys(section) | _line.FORMER_KEYS.get(section, set())
+    defaults = OmegaConf.select(load_yaml(get_default_config_path()), section) or {}
+    return {*defaults, *_line.FORMER_KEYS.get(section, ())}
 
 
 __all__ = [

@@ -11,9 +11,8 @@ import torch
 from mmf.utils.build import build_model as mmf_build_model
 from mmf.utils.build import build_optimizer as mmf_build_optimizer
 from mmf.utils.build import build_scheduler
-from mmf.utils.configuration import get_default_config_path, get_mmf_env, load_yaml
+from mmf.utils.configuration import get_mmf_env
 from mmf.utils.logger import TensorboardLogger
-from omegaconf import OmegaConf
 from torch import nn
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -22,7 +21,6 @@ __all__ = [
     "build_model",
     "build_optimizer",
     "build_scheduler",
-    "default_keys",
     "quiet_console",
     "save_dir",
 ]
@@ -50,11 +48,6 @@ class _Groups(nn.Module):
 def build_optimizer(groups: list[dict[str, Any]], config: Any) -> torch.optim.Optimizer:
     """The optimizer of the recipe (``optimizer.type`` and ``params``) over these parameter groups."""
     return mmf_build_optimizer(_Groups(groups), config)
-
-
-def default_keys(section: str) -> set[str]:
-    """The keys of a section (``training``, ``checkpoint``, ...) in MMF's own defaults."""
-    return set(OmegaConf.select(load_yaml(get_default_config_path()), section) or {})
 
 
 @contextmanager

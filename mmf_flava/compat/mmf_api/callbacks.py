@@ -54,11 +54,6 @@ def _check(wish: CallbackConfig, where: str) -> None:
 
 
 def user_callbacks(config: Any, trainer: Any) -> list[Any]:
-    """The callbacks of the recipe in its order, built as MMF's own trainer builds them.
-
-    Raises:
-        UserError: as ``check_callbacks``.
-    """
-    check_callbacks(config)
+    """The callbacks of a recipe that was checked, in its order, built as MMF's own trainer builds them."""
     wishes = config.training.get("callbacks") or []
     return [registry.get_callback_class(wish.type)(config, trainer, **(wish.get("params") or {})) for wish in wishes]
