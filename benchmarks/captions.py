@@ -11,7 +11,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from urllib.parse import quote_plus
 
-from mmf_flava.data.build.caption_rules import english_detector, yfcc_caption
+from mmf_flava.data.prepare.caption_rules import english_detector, yfcc_caption
 
 ENGLISH = """sunset over the lake|my dog on the beach|Red car in London|me and my brother at the park
 View from the Eiffel Tower|Birthday party for Anna|Golden Gate Bridge at night|old wooden church

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmf_flava.data.build.demo import build_demo, read_manifest
+from mmf_flava.data.prepare.demo import build_demo, read_manifest
 from mmf_flava.data.shards import ShardWriter
 
 BIN = Path(sys.executable).parent

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from mmf_flava.config.model import FlavaConfig
 from mmf_flava.errors import UserError
-from mmf_flava.models.files.sources import CONFIG_KEY, TOKENIZER_FILES, Weights, read_weights
-from mmf_flava.models.interop.fit import compare, demand
-from mmf_flava.models.interop.names import from_ours, with_poolers
-from mmf_flava.models.interop.sizes import to_hugging_face, to_plain
+from mmf_flava.weights.sources import CONFIG_KEY, TOKENIZER_FILES, Weights, read_weights
+from mmf_flava.weights.fit import compare, demand
+from mmf_flava.weights.names import from_ours, with_poolers
+from mmf_flava.weights.sizes import to_hugging_face, to_plain
 
 FILE_NAMES = {"torchmultimodal": "flava.pt", "mmf": "flava.pth", "mmf_flava": "flava.safetensors"}
 SUFFIXES = {"torchmultimodal": (".pt", ".pth", ".bin"), "mmf": (".pth", ".pt", ".ckpt"), "mmf_flava": (".safetensors",)}

@@ -13,7 +13,7 @@ import mmf_flava.plugin  # noqa: F401  registers
 from mmf_flava import cache_codes
 from mmf_flava.config.model import CodebookConfig, FlavaConfig
 from mmf_flava.config.schema import parse
-from mmf_flava.data.build.demo import build_demo
+from mmf_flava.data.prepare.demo import build_demo
 from mmf_flava.data.codes import NO_CODE, OPENED, codes_folder
 from mmf_flava.data.from_recipe import open_dataset, read_recipe
 from mmf_flava.data.record import BadRecord, Reason

@@ -17,7 +17,7 @@ from timm.models.beit import Beit
 
 from mmf_flava.config.model import FlavaConfig, ImageEncoderConfig
 from mmf_flava.config.schema import parse
-from mmf_flava.data.build.demo import build_demo
+from mmf_flava.data.prepare.demo import build_demo
 from mmf_flava.data.from_recipe import read_recipe
 from mmf_flava.errors import UserError
 from mmf_flava.models.image_encoder import ImageEncoder

@@ -10,7 +10,7 @@ from transformers import FlavaForPreTraining, FlavaModel, FlavaProcessor
 from mmf_flava import load_pretrained
 from mmf_flava.convert import convert, main
 from mmf_flava.data.tokenizer import wordpiece
-from mmf_flava.models.files.sources import read_weights
+from mmf_flava.weights.sources import read_weights
 from tests.parity.batches import randomise
 from tests.parity.test_hugging_face import small_config
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmf_flava.config.model import LOSSES
-from mmf_flava.models.files.checksums import seal
+from mmf_flava.files.checksums import seal
 from tests.conftest import DEMO
 
 

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmf_flava.data.build.published import open_text, read_parquet
+from mmf_flava.data.prepare.published import open_text, read_parquet
 from mmf_flava.data.glue_tasks import COLA_COLUMNS, SCORES, GlueTask
 from mmf_flava.errors import UserError
 

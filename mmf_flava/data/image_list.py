@@ -232,6 +232,6 @@ def _as_lines(path: Path) -> bytes:
     if not isinstance(entries, list):
         raise UserError(
             f'{path} is no list of images: it is to be an array of objects, or {{"data": [...]}} as MMF has it '
-            "(COCO's own captions_*.json becomes shards: `python -m mmf_flava.data.build pmd --part coco`)."
+            "(COCO's own captions_*.json becomes shards: `python -m mmf_flava.data.prepare pmd --part coco`)."
         )
     return b"".join(json.dumps(entry).encode() + b"\n" for entry in entries)

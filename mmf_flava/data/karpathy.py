@@ -154,7 +154,7 @@ class KarpathyBuilder(StreamBuilder):
         if dataset_type == "train":
             raise UserError(
                 "Dataset karpathy is for evaluation: set run_type to test or val, or make training data of the file "
-                "with `python -m mmf_flava.data.build pmd --part coco`."
+                "with `python -m mmf_flava.data.prepare pmd --part coco`."
             )
         paths = self.paths(config, dataset_type)
         if len(paths) > 1:

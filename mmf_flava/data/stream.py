@@ -161,7 +161,7 @@ class StreamBuilder(BaseDatasetBuilder):
         listed = [path for split in ("train", "val", "test") for path in self.paths(config, split)]
         if all(isinstance(path, str) or path.exists() for path in listed):
             return
-        from mmf_flava.data.build.demo import build_demo, read_manifest
+        from mmf_flava.data.prepare.demo import build_demo, read_manifest
 
         if read_manifest(config.data_dir) is None:  # data that are there but do not fit are for ``load`` to name
             build_demo(config.data_dir)
@@ -184,7 +184,7 @@ class StreamBuilder(BaseDatasetBuilder):
         try:
             return self.open(config, dataset_type, paths)
         except UserError as error:
-            command = f"python -m mmf_flava.data.build demo --out {config.data_dir}"
+            command = f"python -m mmf_flava.data.prepare demo --out {config.data_dir}"
             hint = f"`{command}` makes the demo's data" if config.get("build") == "demo" else "correct the path"
             raise UserError(f"dataset_config.{self.NAME}.splits.{dataset_type}: {error} To mend it, {hint}.") from error
 

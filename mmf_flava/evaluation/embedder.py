@@ -16,7 +16,7 @@ from mmf_flava.data.pictures import decode
 from mmf_flava.data.processors import FlavaImageProcessor, FlavaTextProcessor
 from mmf_flava.data.record import BadRecord, Record
 from mmf_flava.errors import UserError
-from mmf_flava.models.files.sources import TOKENIZER_FILES
+from mmf_flava.weights.sources import TOKENIZER_FILES
 from mmf_flava.models.pretrained import load_pretrained
 
 TOKENIZER = "bert-base-uncased"  # what the released weights were trained with

@@ -20,12 +20,12 @@ from mmf_flava.config.model import CodebookConfig, CoreConfig, FlavaConfig
 from mmf_flava.errors import UserError
 from mmf_flava.models.codebook.build import KMeansCodebook
 from mmf_flava.models.codebook.dalle_encoder import DalleEncoder
-from mmf_flava.models.files.sources import Weights, find, read_weights
-from mmf_flava.models.files.weight_files import read_tensors
+from mmf_flava.weights.sources import Weights, find, read_weights
+from mmf_flava.weights.weight_files import read_tensors
 from mmf_flava.models.flava import Flava
 from mmf_flava.models.image_encoder import ImageEncoder
-from mmf_flava.models.interop.encoders import image_encoder_tensors, is_post_norm, text_encoder_tensors
-from mmf_flava.models.interop.fit import Fit, compare, demand
+from mmf_flava.weights.encoders import image_encoder_tensors, is_post_norm, text_encoder_tensors
+from mmf_flava.weights.fit import Fit, compare, demand
 from mmf_flava.models.text_encoder import TextEncoder
 
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from mmf_flava.config.model import FlavaConfig
 from mmf_flava.config.run import CheckpointConfig
 from mmf_flava.errors import UserError
-from mmf_flava.models.files.sources import CONFIG_KEY
-from mmf_flava.models.interop.sizes import to_plain
+from mmf_flava.weights.sources import CONFIG_KEY
+from mmf_flava.weights.sizes import to_plain
 from mmf_flava.models.pretrained import load_image_encoder, load_text_encoder, load_weights
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from mmf_flava.errors import UserError
-from mmf_flava.models.files.checksums import CHECKSUMS, Damaged, seal, sha256, verify, verify_file
+from mmf_flava.files.checksums import CHECKSUMS, Damaged, seal, sha256, verify, verify_file
 from mmf_flava.training.checkpoint import Snapshot, Stateful
 from mmf_flava.training.disk import reason_and_remedy
 

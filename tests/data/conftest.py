@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from mmf_flava.data.build.demo import build_demo
+from mmf_flava.data.prepare.demo import build_demo
 
 DATASETS = Path(__file__).resolve().parents[2] / "projects/flava/configs/datasets"
 NAMES = ("pmd", "imagenet", "ccnews_bookcorpus")

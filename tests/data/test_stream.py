@@ -7,7 +7,7 @@ from mmf.common.registry import registry
 from mmf.common.sample import Sample
 from omegaconf import OmegaConf
 
-from mmf_flava.data.build.demo import read_manifest
+from mmf_flava.data.prepare.demo import read_manifest
 from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.data.stream import StreamDataset
 from mmf_flava.errors import UserError

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from mmf_flava.data.build.demo import train_tokenizer
+from mmf_flava.data.prepare.demo import train_tokenizer
 
 CONFIGS = Path(__file__).parents[2] / "projects" / "flava" / "configs"
 COLOURS = ["black", "dark", "grey", "bright", "white"]

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from mmf_flava.errors import UserError
-from mmf_flava.models.files.checksums import Damaged, verify
+from mmf_flava.files.checksums import Damaged, verify
 from mmf_flava.training.checkpoint import load_model, load_state, rng_state
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmf_flava.models.files.checksums import Damaged, verify
+from mmf_flava.files.checksums import Damaged, verify
 from mmf_flava.training.signals import STOPPED
 from tests.faults.runs import DROPOUT, Run, difference
 

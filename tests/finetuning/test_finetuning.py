@@ -11,7 +11,7 @@ from mmf_cli.run import run as mmf_run
 
 from mmf_flava.compat.mmf_api.trainer import MMF_TRAINER
 from mmf_flava.config.recipes import recipe
-from mmf_flava.data.build.demo import build_demo
+from mmf_flava.data.prepare.demo import build_demo
 from mmf_flava.errors import UserError
 from mmf_flava.models.pretrained import load_pretrained
 from mmf_flava.report import write_report

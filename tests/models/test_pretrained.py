@@ -16,7 +16,7 @@ from mmf_flava import Flava, load_pretrained
 from mmf_flava.config.model import FlavaConfig
 from mmf_flava.config.run import CheckpointConfig
 from mmf_flava.errors import UserError
-from mmf_flava.models.files.sources import find, read_weights
+from mmf_flava.weights.sources import find, read_weights
 from mmf_flava.models.pretrained import load_weights
 from mmf_flava.training.checkpoint import start
 from mmf_flava.training.checkpoint_folder import CheckpointFolder

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mmf_flava import load_pretrained
-from mmf_flava.models.files.sources import read_weights
+from mmf_flava.weights.sources import read_weights
 from mmf_flava.models.heads import MaskedPredictionHead
 from tests.parity.batches import make, randomise
 from tests.parity.test_hugging_face import close

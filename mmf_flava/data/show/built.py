@@ -1,4 +1,4 @@
-"""What the builder of a folder of pairs (``data.build pmd``) left out, from the manifest beside the shards."""
+"""What the builder of a folder of pairs (``data.prepare pmd``) left out, from the manifest beside the shards."""
 
 import json
 from collections.abc import Sequence

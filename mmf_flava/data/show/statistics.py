@@ -8,7 +8,7 @@ from PIL import ExifTags, Image
 from tqdm import tqdm
 
 from mmf_flava.data import pictures
-from mmf_flava.data.build.caption_rules import count_words
+from mmf_flava.data.prepare.caption_rules import count_words
 from mmf_flava.data.image_stream import ImageStreamDataset
 from mmf_flava.data.imagenet import class_number
 from mmf_flava.data.masking import IGNORED

@@ -150,7 +150,7 @@ def _kmeans(config: CodebookConfig) -> KMeansCodebook:
     except (OSError, KeyError, SafetensorError) as error:
         raise UserError(
             f"{WHERE}.path: {config.path} holds no centroids ({error}); "
-            "`python -m mmf_flava.data.build demo --out DIR` makes such a file."
+            "`python -m mmf_flava.data.prepare demo --out DIR` makes such a file."
         ) from None
     if centroids.shape[0] != config.vocab_size:
         raise UserError(

@@ -7,9 +7,9 @@ from pathlib import Path
 from torch import Tensor
 
 from mmf_flava.errors import UserError
-from mmf_flava.models.files.pickled_tensors import read_pickled_tensors
-from mmf_flava.models.files.sources import find
-from mmf_flava.models.files.weight_files import read_tensors
+from mmf_flava.weights.pickled_tensors import read_pickled_tensors
+from mmf_flava.weights.sources import find
+from mmf_flava.weights.weight_files import read_tensors
 
 FIRST = "blocks.input.weight"
 PICKLED = ".pkl"

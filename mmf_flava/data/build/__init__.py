@@ -1,1 +1,0 @@
-"""Command-line makers of data: ``python -m mmf_flava.data.build --help``."""

@@ -1,1 +1,0 @@
-"""Weights that somebody else wrote: found, fetched and read, and never executed."""
