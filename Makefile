@@ -1,13 +1,14 @@
-# make demo   set up .venv and train FLAVA on two CPU cores in minutes
-# make test   set up the same .venv and run the tests
-# make check  ruff (format and lint), mypy, tests: what a change must pass
-# make chaos  every fault at full length, a line of JSON for each proof: kills of saves and of whole runs at random and at
-#             exact places, SIGTERMs in every situation, flipped bits, memory; about half an hour, exit 1 if one fails
-# make bench  a full-size training step beside its peers, the trainer's overhead, memory of the contrastive loss and of fsdp:
-#             about 25 minutes on two idle cores
+# make demo   set up .venv, then train and evaluate a small FLAVA on two CPU cores (about five minutes)
+# make test   set up .venv and run the tests
+# make check  run ruff (format and lint), mypy and the tests, as required for every change
+# make chaos  run the complete fault tests, one line of JSON per test: SIGKILL during saves and runs, at random and at
+#             specific points; SIGTERM in every situation; corrupt bytes; memory. About half an hour; exit code 1 on failure
+# make bench  benchmark a full-size training step against other implementations, the trainer's overhead, and the memory
+#             of the contrastive loss and of fsdp; about 25 minutes on two idle cores
+# make clean  remove .venv, build files and save
 #
-# PYTHON=python3.12 chooses the interpreter (3.11 to 3.13); without it an existing .venv is kept as it is.
-# MMF=/path/to/mmf    runs any of them on that checkout of MMF's main branch, in the same .venv, instead of 1.0.0rc10
+# PYTHON=python3.12 selects the interpreter (3.11 to 3.13). Without it, an existing .venv is reused.
+# MMF=/path/to/mmf  uses a checkout of MMF's main branch instead of 1.0.0rc10, in the same .venv.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -23,12 +24,12 @@ endif
 READY := $(INSTALLED)
 
 ifneq ($(strip $(MMF)),)
-# zsh and dash hand ~ over as it is
+# zsh and dash do not expand ~ in MMF=~/mmf
 CHECKOUT := $(shell cd '$(patsubst ~%,$(HOME)%,$(MMF))' 2>/dev/null && test -f mmf/__init__.py && pwd)
 ifeq ($(CHECKOUT),)
-$(error there is no checkout of MMF in $(MMF): MMF= names the folder in which mmf/__init__.py lies)
+$(error MMF=$(MMF): mmf/__init__.py was not found. Set MMF to the root folder of an MMF checkout)
 endif
-# this folder first: MMF's checkout has tests, tools and projects too
+# this folder comes first, because MMF's checkout also has tests, tools and projects
 RUN := PYTHONPATH="$(CURDIR):$(CHECKOUT)$${PYTHONPATH:+:$$PYTHONPATH}" $(BIN)
 READY := $(VENV)/extra-mmf-main
 else
@@ -63,13 +64,13 @@ bench: $(READY)
 clean:
 	rm -rf $(VENV) build *.egg-info save
 
-# MMF's sdist on the package index lacks every YAML file; its cp38 wheel has them and, but for one extension that is
-# never imported here, is pure Python: it is retagged as such. MMF's pins (torch 1.5, ...) are left out by --no-deps.
+# MMF's sdist on the package index lacks all YAML files. Its cp38 wheel has them and is pure Python, except for one
+# extension that is not imported, so it is retagged as pure Python. --no-deps ignores MMF's pins (torch 1.5, ...).
 $(INSTALLED): setup.py constraints.txt
-	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit("mmf_flava needs Python 3.11 to 3.13; say which with PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit("mmf_flava requires Python 3.11 to 3.13. Select one with PYTHON=python3.12")'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	@echo "installing torch, MMF and the rest: about 6 GB, some minutes"
+	@echo "Installing torch, MMF and other dependencies (about 6 GB, a few minutes)"
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[mmf,data,eval,dev]'
 	$(BIN)/pip download --quiet --no-deps --only-binary=:all: --python-version 3.8 --implementation cp --abi cp38 --platform manylinux1_x86_64 --dest $(VENV)/wheels $(RC10)
 	cd $(VENV)/wheels && ../bin/wheel tags --remove --python-tag py3 --abi-tag none --platform-tag any mmf-*.whl

@@ -1,14 +1,14 @@
 """Packaging of mmf_flava.
 
-Three things here are not routine:
+Three details are unusual:
 
-* ``mmf_flava.pth`` must lie in site-packages itself, which Python scans at start-up, so that MMF is cured before it is
-  imported, whichever script imports it.
-* ``projects/`` travels inside the package, so that ``config=projects/flava/configs/demo.yaml`` is found after
-  ``pip install`` as it is in a checkout (see ``mmf_flava.config.recipes``).
-* MMF is no dependency by name: its sdist lacks every YAML file and pins torch 1.5. The Makefile installs it as it must
-  be; the ``mmf`` extra lists what MMF, fairseq and fairscale really import, ``mmf-main`` what MMF's main branch does
-  beside that.
+* ``mmf_flava.pth`` is installed in site-packages, which Python scans at start-up, so that MMF is patched before any
+  script imports it.
+* ``projects/`` is included in the package, so that ``config=projects/flava/configs/demo.yaml`` is found after
+  ``pip install`` as in a checkout (see ``mmf_flava.config.recipes``).
+* MMF is not a dependency, because its sdist lacks all YAML files and pins torch 1.5. The Makefile installs it. The
+  ``mmf`` extra lists the packages that MMF, fairseq and fairscale import, ``mmf-main`` the additional ones of MMF's
+  main branch.
 """
 
 from pathlib import Path
@@ -18,11 +18,11 @@ from setuptools.command.build_py import build_py
 
 
 class BuildPy(build_py):
-    """Adds ``mmf_flava.pth``, and to a real wheel ``projects/``; an editable install reads the checkout's own."""
+    """Add ``mmf_flava.pth``, and ``projects/`` unless the install is editable and uses the checkout's."""
 
     def run(self):
         super().run()
-        if self.editable_mode:  # build_lib is thrown away here: what is to be installed lies in install_lib
+        if self.editable_mode:  # build_lib is discarded in this mode; install_lib is installed
             self.copy_file("mmf_flava.pth", self.get_finalized_command("install").install_lib)
         else:
             self.copy_file("mmf_flava.pth", self.build_lib)
@@ -69,7 +69,7 @@ setup(
     ],
     extras_require={
         "mmf": [
-            # MMF 1.0.0rc10 imports these at start-up; the rest of what it pins is never needed
+            # imported by MMF 1.0.0rc10 at start-up; its other pinned packages are not needed
             "requests",
             "lmdb",
             "regex",
@@ -77,21 +77,21 @@ setup(
             "hydra-core>=1.3,<1.4",
             "sacrebleu",
             "bitarray",
-            # building fairseq and fairscale, retagging MMF's wheel
+            # to build fairseq and fairscale and to retag MMF's wheel
             "setuptools",
             "wheel",
         ],
         "mmf-main": [
-            # its base classes of models, datasets and data modules; brings torchmetrics, which its registry knows
+            # base classes of its models, datasets and data modules; also installs torchmetrics, which its registry uses
             "pytorch-lightning>=2.4",
-            # the colours of its log
+            # coloured log output
             "termcolor>=2.0",
-            # its retrieval and charades datasets, imported at start-up as all of them are
+            # its retrieval and charades datasets, which are imported at start-up
             "pandas>=2.2.2",
         ],
-        # building data: telling English captions, reading parquet; decoding JPEGs faster
+        # data preparation: detection of English captions, parquet; faster JPEG decoding
         "data": ["pycld2>=0.41", "pyarrow>=15", "simplejpeg>=1.7"],
-        # class names and templates of zero-shot classification; PCAM's and UCF101's files
+        # class names and templates for zero-shot classification; file formats of PCAM and UCF101
         "eval": ["open_clip_torch>=2.24", "clip-benchmark>=1.6", "h5py>=3.10", "av>=12"],
         "dev": ["pytest>=8", "GitPython>=3.1", "pytest-xdist", "ruff", "mypy", "build", "torchmetrics>=1.4"],
     },

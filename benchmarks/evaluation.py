@@ -1,8 +1,8 @@
-"""Zero-shot classification of 50,000 images: memory, and what an interruption costs.
+"""Zero-shot classification of 50,000 images: memory, and time lost by an interruption.
 
-``python benchmarks/evaluation.py [--images N]`` runs ``mmf_run`` on ``zero_shot/demo_digits.yaml`` with untrained
-weights of the demo's sizes on made-up pictures in shards of 10,000, and prints Markdown. Peaks are the kernel's, of the
-process that evaluates.
+``python benchmarks/evaluation.py [--images N]`` runs ``mmf_run`` on ``zero_shot/demo_digits.yaml`` with an untrained
+model of the demo's size on random images in shards of 10,000, and prints Markdown. Peaks are the maximum resident set
+size of the evaluating process.
 """
 
 import argparse
@@ -18,28 +18,28 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmf_flava.data.prepare.demo import build_demo, read_manifest
+from mmf_flava.data.prepare.demo import prepare_demo, read_manifest
 from mmf_flava.data.shards import ShardWriter
 
 BIN = Path(sys.executable).parent
 RECIPE = "projects/flava/configs/zero_shot/demo_digits.yaml"
 SHARD = 10_000
-ALLOWED = 2352  # bytes of memory an image: a quarter of its pixels in float32; noise of the allocator included
+MAX_BYTES_PER_IMAGE = 2352  # a quarter of its pixels in float32; allows for allocator noise
 
 
 def write_images(folder: Path, count: int) -> None:
-    """Pictures of 28 x 28 noise with labels 0 to 9."""
+    """Write ``count`` noise images of 28 x 28 pixels with labels 0 to 9."""
     rng = np.random.default_rng(0)
-    pictures = []
+    images = []
     for number in range(64):
         file = folder / f"{number}.png"
         Image.fromarray(rng.integers(0, 256, (28, 28, 3), np.uint8)).save(file)
-        pictures.append(file.read_bytes())
+        images.append(file.read_bytes())
         file.unlink()
     for start in range(0, count, SHARD):
         with ShardWriter(folder / f"{start // SHARD:05d}.tar") as shard:
             for record in range(start, min(start + SHARD, count)):
-                shard.write(f"{record:09d}", {"png": pictures[record % 64], "cls": str(record % 10).encode()})
+                shard.write(f"{record:09d}", {"png": images[record % 64], "cls": str(record % 10).encode()})
 
 
 def command(root: Path, images: Path, cache: Path | None) -> list[str]:
@@ -59,8 +59,8 @@ def command(root: Path, images: Path, cache: Path | None) -> list[str]:
 
 
 def run(*arguments: object, kill_after: float | None = None) -> tuple[float, int]:
-    """(seconds, peak bytes) of the real command."""
-    began = time.perf_counter()
+    """Run the command. Return (seconds, peak memory in bytes)."""
+    start = time.perf_counter()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command(*arguments), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # type: ignore[arg-type]
     if kill_after is not None:
@@ -71,7 +71,7 @@ def run(*arguments: object, kill_after: float | None = None) -> tuple[float, int
     _, status, usage = os.wait4(process.pid, 0)
     if kill_after is None and status:
         raise SystemExit(errors.decode()[-3000:])
-    return time.perf_counter() - began, usage.ru_maxrss * 1024
+    return time.perf_counter() - start, usage.ru_maxrss * 1024
 
 
 def main() -> int:
@@ -81,29 +81,29 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         if read_manifest(root / "demo") is None:
-            build_demo(root / "demo")
+            prepare_demo(root / "demo")
         few, many = root / "few", root / "many"
-        for place, images in ((few, count // 10), (many, count)):
-            place.mkdir()
-            write_images(place, images)
+        for path, images in ((few, count // 10), (many, count)):
+            path.mkdir()
+            write_images(path, images)
         few_seconds, few_peak = run(root, few, None)
         seconds, peak = run(root, many, None)
         run(root, many, root / "cache", kill_after=few_seconds + (seconds - few_seconds) / 2)
-        known = sum(1 for _ in (root / "cache").rglob("*.safetensors"))
+        chunks = sum(1 for _ in (root / "cache").rglob("*.safetensors"))
         resumed, resumed_peak = run(root, many, root / "cache")
-        again, again_peak = run(root, many, root / "cache")
-    each = (peak - few_peak) / (count - count // 10)
+        cached, cached_peak = run(root, many, root / "cache")
+    bytes_per_image = (peak - few_peak) / (count - count // 10)
     print("| run | seconds | peak memory |\n|---|---|---|")
     rows = [
         (f"{count // 10:,} images", few_seconds, few_peak),
         (f"{count:,} images", seconds, peak),
-        (f"the same, killed before with {known} chunks of vectors on disk", resumed, resumed_peak),
-        ("the same, all vectors on disk", again, again_peak),
+        (f"{count:,} images, resumed after a kill with {chunks} chunks of embeddings on disk", resumed, resumed_peak),
+        (f"{count:,} images, all embeddings on disk", cached, cached_peak),
     ]
-    for name, time_taken, memory in rows:
-        print(f"| {name} | {time_taken:.0f} | {memory / 1e6:.0f} MB |")
-    print(f"\n{each:.0f} bytes of memory for each further image (at most {ALLOWED} allowed).")
-    return int(each > ALLOWED)
+    for name, elapsed, memory in rows:
+        print(f"| {name} | {elapsed:.0f} | {memory / 1e6:.0f} MB |")
+    print(f"\n{bytes_per_image:.0f} bytes of memory per additional image (limit: {MAX_BYTES_PER_IMAGE}).")
+    return int(bytes_per_image > MAX_BYTES_PER_IMAGE)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Samples of image-text pairs a second, ours beside webdataset with Pillow: ``python benchmarks/loader.py``.
+"""Throughput of image-text pairs, compared with webdataset and Pillow: ``python benchmarks/loader.py``.
 
-Both read the same tar shards of 500 x 375 JPEGs and make the same batch of them: the encoder's view and the codebook's
-(bicubic 224, Lanczos 112, of one random crop), the mask of patches, the caption's clean and masked tokens. The peer is
-what one writes with the libraries: ``webdataset`` (shuffle 1000, ``decode("pilrgb")``), torchvision's crop and resize,
-``DataLoader``; masks, tokens and collation are our functions on both sides. One process, one thread; processor time is
-counted, so that other work on the machine matters less. We and the peer take turns; medians and ratios of medians.
+Both loaders read the same tar shards of 500 x 375 JPEGs and return the same batches: encoder and codebook view (bicubic
+224 and Lanczos 112 of one random crop), patch mask, clean and masked tokens of the caption. The reference is a standard
+pipeline of ``webdataset`` (shuffle 1000, ``decode("pilrgb")``), torchvision's crop and resize, and ``DataLoader``; it
+uses mmf_flava's masking, tokenizer and collation. One process and one thread. CPU time is measured, to reduce the
+effect of other processes. The loaders are measured alternately; results are medians and ratios of medians.
 """
 
 import argparse
@@ -32,15 +32,15 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as F
 from tqdm import tqdm
 
-from mmf_flava.data import pictures
+from mmf_flava.data import image_decoding
 from mmf_flava.data.collate import collate
+from mmf_flava.data.dataset_schedule import DatasetSchedule
 from mmf_flava.data.masking import block_mask
 from mmf_flava.data.pmd import PMDBuilder
 from mmf_flava.data.processors import CLIP_MEAN, CLIP_STD
 from mmf_flava.data.sampling import MultitaskLoader
 from mmf_flava.data.shards import ShardWriter
-from mmf_flava.data.tokenizer import SPECIAL_TOKENS, wordpiece
-from mmf_flava.data.turns import Turns
+from mmf_flava.data.tokenizer import SPECIAL_TOKENS, build_wordpiece
 
 BATCH = 64
 WORDS = [
@@ -63,10 +63,10 @@ DATASETS = Path(__file__).parents[1] / "projects/flava/configs/datasets"
 
 
 def make_shards(folder: Path, records: int, per_shard: int = 1000) -> None:
-    """Crops of scikit-learn's two photos, 500 x 375, quality 90 (about 50 kB), with captions of 12 words."""
+    """Write crops of scikit-learn's two photos, 500 x 375, quality 90 (about 50 kB), with captions of 12 words."""
     photos = [Image.fromarray(pixels) for pixels in load_sample_images().images]
     rng = np.random.default_rng(0)
-    with tqdm(total=records, desc="making shards", leave=False) as bar:
+    with tqdm(total=records, desc="writing shards", leave=False) as bar:
         for start in range(0, records, per_shard):
             with ShardWriter(folder / f"{start // per_shard:05d}.tar") as shard:
                 for number in range(start, min(start + per_shard, records)):
@@ -77,34 +77,34 @@ def make_shards(folder: Path, records: int, per_shard: int = 1000) -> None:
                     shard.write(f"{number:08d}", {"jpg": buffer.getvalue(), "json": text.encode()})
                     bar.update()
     (folder / "tokenizer").mkdir()
-    wordpiece([*SPECIAL_TOKENS, *sorted(set(WORDS))]).save(str(folder / "tokenizer" / "tokenizer.json"))
+    build_wordpiece([*SPECIAL_TOKENS, *sorted(set(WORDS))]).save(str(folder / "tokenizer" / "tokenizer.json"))
 
 
 def open_pmd(folder: Path) -> Any:
-    """``pmd`` on the shards, through its registered builder, as ``flava_base`` has it."""
+    """Open the shards as dataset ``pmd`` with the settings of ``flava_base``."""
     image = {"image_size": 224, "patch_size": 16}
-    own = {"data_dir": str(folder), "splits": {"train": ["."]}}
-    own["processors"] = {"text_processor": {"params": {"tokenizer": "tokenizer"}}}
+    section = {"data_dir": str(folder), "splits": {"train": ["."]}}
+    section["processors"] = {"text_processor": {"params": {"tokenizer": "tokenizer"}}}
     config = OmegaConf.merge(
         {"env": {"data_dir": str(folder)}, "model_config": {"flava": {"image_encoder": image}}},
         OmegaConf.load(DATASETS / "pmd.yaml"),
-        {"dataset_config": {"pmd": {**own, "mismatch_probability": 0.0}}},
+        {"dataset_config": {"pmd": {**section, "mismatch_probability": 0.0}}},
     )
     return PMDBuilder().load_dataset(config.dataset_config.pmd, "train")
 
 
-def ours(dataset: Any) -> Iterator[Any]:
-    return (batch for _, batch in MultitaskLoader({"pmd": dataset}, Turns({"pmd": dataset}), BATCH))
+def mmf_flava_batches(dataset: Any) -> Iterator[Any]:
+    return (batch for _, batch in MultitaskLoader({"pmd": dataset}, DatasetSchedule({"pmd": dataset}), BATCH))
 
 
-def peer(dataset: Any, folder: Path) -> Iterator[Any]:
+def webdataset_batches(dataset: Any, folder: Path) -> Iterator[Any]:
     import webdataset
 
     rng, text = np.random.default_rng(0), dataset.text_processor
 
     def sample(record: dict[str, Any]) -> dict[str, Any]:
-        picture = record["jpg"]
-        crop = F.crop(picture, *RandomResizedCrop.get_params(picture, (0.9, 1.0), (3 / 4, 4 / 3)))
+        original = record["jpg"]
+        crop = F.crop(original, *RandomResizedCrop.get_params(original, (0.9, 1.0), (3 / 4, 4 / 3)))
         image = F.to_tensor(F.resize(crop, [224, 224], F.InterpolationMode.BICUBIC))
         return {
             "image": F.normalize(image, CLIP_MEAN, CLIP_STD),
@@ -121,45 +121,45 @@ def peer(dataset: Any, folder: Path) -> Iterator[Any]:
 
 
 def rate(batches: Iterator[Any], seconds: float) -> float:
-    """Samples a second of processor time."""
-    done, started = 0, time.process_time()
-    while (taken := time.process_time() - started) < seconds:
+    """Return samples per second of CPU time."""
+    done, start = 0, time.process_time()
+    while (elapsed := time.process_time() - start) < seconds:
         done += len(next(batches)["sample_id"])
-    return done / taken
+    return done / elapsed
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--records", type=int, default=4000, help="(%(default)s)")
-    parser.add_argument("--seconds", type=float, default=15, help="of processor time a turn (%(default)s)")
-    parser.add_argument("--turns", type=int, default=5, help="(%(default)s)")
+    parser.add_argument("--records", type=int, default=4000, help="number of pairs (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=15, help="CPU time per repeat (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="measurements per loader (%(default)s)")
     options = parser.parse_args()
     if find_spec("webdataset") is None:
-        parser.error("the peer is not installed: pip install webdataset")
+        parser.error("webdataset is not installed: pip install webdataset")
     torch.set_num_threads(1)
     setup_imports()
-    simplejpeg = pictures.simplejpeg
+    simplejpeg = image_decoding.simplejpeg
     with tempfile.TemporaryDirectory() as folder:
         make_shards(Path(folder), options.records)
         dataset = open_pmd(Path(folder))
-        streams = {"mmf_flava": ours(dataset), "webdataset": peer(dataset, Path(folder))}
+        streams = {"mmf_flava": mmf_flava_batches(dataset), "webdataset": webdataset_batches(dataset, Path(folder))}
         if simplejpeg is not None:
-            streams["mmf_flava, Pillow alone"] = ours(dataset)
+            streams["mmf_flava, without simplejpeg"] = mmf_flava_batches(dataset)
         rates: dict[str, list[float]] = {name: [] for name in streams}
         for stream in streams.values():
             next(stream)
-        for _ in range(options.turns):
+        for _ in range(options.repeats):
             for name, stream in streams.items():
-                pictures.simplejpeg = None if "alone" in name else simplejpeg
+                image_decoding.simplejpeg = None if "without" in name else simplejpeg
                 rates[name].append(rate(stream, options.seconds))
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "webdataset", "pillow", "torchvision"))
     packages += "" if simplejpeg is None else f", simplejpeg {version('simplejpeg')}"
     print(f"{platform.machine()}, {os.cpu_count()} cores, one used; Python {platform.python_version()}, {packages}.\n")
-    print("| loader | samples/s/core | times webdataset (target 1.5) |\n|---|---|---|")
-    base = statistics.median(rates["webdataset"])
-    for name, found in rates.items():
-        middle = statistics.median(found)
-        print(f"| {name} | {middle:,.0f} ({min(found):,.0f} to {max(found):,.0f}) | {middle / base:.2f} |")
+    print("| loader | samples/s/core | speedup over webdataset (target 1.5) |\n|---|---|---|")
+    reference = statistics.median(rates["webdataset"])
+    for name, measured in rates.items():
+        median = statistics.median(measured)
+        print(f"| {name} | {median:,.0f} ({min(measured):,.0f} to {max(measured):,.0f}) | {median / reference:.2f} |")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""What our trainer costs beside a bare loop: the demo, in one process, each of the two a few updates by turns.
+"""Overhead of the trainer over a bare training loop, on the demo in one process.
 
-Ours is all that the trainer does about an update: guard, quarantine, signals, progress, log line, ``metrics.jsonl``,
-TensorBoard. Evaluations and checkpoints are off. The bare loop has the same loader, model, optimizer and schedule, and
-training goes on from the one to the other. Waiting for a batch is taken out on both sides. Pairs, images and texts take
-different times, so that medians are of each kind, and weighted by the recipe's ratios.
+Trainer and bare loop alternate every few updates and train the same model. The trainer's time includes everything it
+does per update: loss guard, bad-record log, signals, progress, log record, ``metrics.jsonl`` and TensorBoard.
+Evaluations and checkpoints are off. The bare loop has the same loader, model, optimizer and schedule. The time spent
+waiting for batches is subtracted from both. Pairs, images and texts take different times, so medians are computed per
+kind and weighted by the recipe's sampling ratios.
 """
 
 import copy
@@ -19,115 +20,115 @@ from typing import Any
 import torch
 from mmf.common.registry import registry
 from mmf_cli.run import run
-from targets import Row
+from targets import BenchmarkResult
 from torch import nn
 
 from mmf_flava.training.trainer import FlavaTrainer
 
 DEMO = Path(__file__).parents[1] / "projects" / "flava" / "configs" / "demo.yaml"
-BLOCK = 5  # updates at a turn: few, so that other work on the machine meets both sides alike
+BLOCK = 5  # consecutive updates of each; few, so that other load on the machine affects both equally
 WARM_UP = 40  # updates
-CHECKED = 6  # updates from one start, after which both sides must have the same weights
+CHECKED = 6  # updates after which both must have equal weights
 TARGET = 0.03
-CLOCKS: dict[str, Callable[[], float]] = {"time": time.perf_counter, "processor time": time.process_time}
+CLOCKS: dict[str, Callable[[], float]] = {"wall time": time.perf_counter, "CPU time": time.process_time}
 
 
-class Waited:
-    """Passes batches on, and takes the time that they were waited for; ``kind`` is the last one's dataset."""
+class TimedBatches:
+    """An iterator of batches that measures the waiting time. ``kind``: dataset of the last batch."""
 
     def __init__(self, batches: Iterator[tuple[str, Any]]) -> None:
         self.batches, self.kind = batches, ""
 
-    def __iter__(self) -> "Waited":
+    def __iter__(self) -> "TimedBatches":
         return self
 
     def __next__(self) -> tuple[str, Any]:
-        began = now()
+        start = read_clocks()
         self.kind, batch = next(self.batches)
-        self.seconds = since(began)
+        self.seconds = seconds_since(start)
         return self.kind, batch
 
 
-def now() -> list[float]:
-    """What each of ``CLOCKS`` says."""
+def read_clocks() -> list[float]:
+    """Return the time of each of ``CLOCKS``."""
     return [clock() for clock in CLOCKS.values()]
 
 
-def since(began: list[float]) -> list[float]:
-    """Seconds by each clock since ``now()`` was ``began``."""
-    return [end - start for end, start in zip(now(), began, strict=True)]
+def seconds_since(start: list[float]) -> list[float]:
+    """Return the seconds by each clock since ``start``, a result of ``read_clocks()``."""
+    return [now - before for now, before in zip(read_clocks(), start, strict=True)]
 
 
-@registry.register_trainer("flava_beside_bare_loop")
-class TakingTurns(FlavaTrainer):
-    """Trains by the trainer's own methods and by a bare loop in turn, and notes the times of both."""
+@registry.register_trainer("flava_overhead_benchmark")
+class AlternatingTrainer(FlavaTrainer):
+    """Trains with the trainer's methods and with a bare loop alternately, and measures the time of both."""
 
     minutes: float
-    found: "Measurement"
+    times: "UpdateTimes"
 
     def _train(self, batches: Any, progress: Any) -> None:
-        waited = Waited(batches)
-        self.check(list(itertools.islice(batches, CHECKED)), progress)
+        timed_batches = TimedBatches(batches)
+        self.check_equal(list(itertools.islice(batches, CHECKED)), progress)
         for _ in range(WARM_UP):
-            self.bare(waited)
+            self.bare_update(timed_batches)
         training = self.config.training
-        TakingTurns.found = found = Measurement(
+        AlternatingTrainer.times = times = UpdateTimes(
             dict(self.settings.multitasking.params["sampling_ratios"]), training.log_interval
         )
         end = time.perf_counter() + 60 * self.minutes
         while time.perf_counter() < end:
             for _ in range(BLOCK):
-                began = now()
-                logged = self.ours(waited, progress)
-                found.note("trainer", waited, since(began), logged)
+                start = read_clocks()
+                logging = self.trainer_update(timed_batches, progress)
+                times.add("trainer", timed_batches, seconds_since(start), logging)
             for _ in range(BLOCK):
-                began = now()
-                self.bare(waited)
-                found.note("bare loop", waited, since(began))
+                start = read_clocks()
+                self.bare_update(timed_batches)
+                times.add("bare loop", timed_batches, seconds_since(start))
 
-    def ours(self, batches: Any, progress: Any) -> list[float] | None:
-        """An update as in ``FlavaTrainer._train``; where a log line was due, the seconds that it took."""
+    def trainer_update(self, batches: Any, progress: Any) -> list[float] | None:
+        """Run an update as in ``FlavaTrainer._train``. Return the seconds of logging if it was due, else None."""
         updated = self._update(batches, progress)
-        stopping = self.signals.came_to_any(self.device)
-        began = now()
+        stopping = self.signals.received_by_any(self.device)
+        start = read_clocks()
         assert updated and not self._after_update(progress, stopping)
-        return None if self.num_updates % self.config.training.log_interval else since(began)
+        return None if self.num_updates % self.config.training.log_interval else seconds_since(start)
 
-    def bare(self, batches: Any) -> None:
-        """An update as one would write it in a script."""
+    def bare_update(self, batches: Any) -> None:
+        """Run an update as in a minimal training script."""
         model, optimizer = self.model, self.updater.optimizer
         _, batch = next(batches)
         losses = model(batch.to(self.device))["losses"]
         sum(loss.mean() for loss in losses.values()).backward()
-        # in the optimizer's order: the norm summed in another one differs in its last bits
+        # in the optimizer's order; with another order of summation, the norm differs in its last bits
         nn.utils.clip_grad_norm_(self.updater.engine.weights, self.updater.max_norm)
         optimizer.step()
         self.updater.scheduler.step()
         optimizer.zero_grad(set_to_none=True)
 
-    def check(self, batches: list[tuple[str, Any]], progress: Any) -> None:
-        """Both sides must compute the same, to the bit."""
-        parts = (self.model, self.updater.optimizer, self.updater.scheduler)
-        before, rng, ends = [copy.deepcopy(part.state_dict()) for part in parts], torch.get_rng_state(), []
-        for update in (partial(self.ours, progress=progress), self.bare):
-            for part, state in zip(parts, before, strict=True):
-                part.load_state_dict(copy.deepcopy(state))
+    def check_equal(self, batches: list[tuple[str, Any]], progress: Any) -> None:
+        """Assert that trainer and bare loop compute bitwise equal weights."""
+        stateful = (self.model, self.updater.optimizer, self.updater.scheduler)
+        initial, rng, results = [copy.deepcopy(item.state_dict()) for item in stateful], torch.get_rng_state(), []
+        for update in (partial(self.trainer_update, progress=progress), self.bare_update):
+            for item, state in zip(stateful, initial, strict=True):
+                item.load_state_dict(copy.deepcopy(state))
             torch.set_rng_state(rng)
-            found = iter(batches)
+            iterator = iter(batches)
             for _ in batches:
-                update(found)
-            ends.append(copy.deepcopy(self.model.state_dict()))
-        different = [name for name, value in ends[0].items() if not torch.equal(value, ends[1][name])]
-        assert not different, f"the bare loop trains otherwise than the trainer: {different}"
+                update(iterator)
+            results.append(copy.deepcopy(self.model.state_dict()))
+        different = [name for name, value in results[0].items() if not torch.equal(value, results[1][name])]
+        assert not different, f"weights of trainer and bare loop differ: {different}"
 
-    def _final(self, bad: Any) -> None:
-        """No evaluation."""
+    def _evaluate_trained(self, bad_records: Any) -> None:
+        """Skip the final evaluation."""
 
 
-class Measurement:
-    """Seconds of updates by side, kind of batch and clock, waiting and log lines left out; log lines apart.
+class UpdateTimes:
+    """Seconds per update by loop, kind of batch and clock, without waiting and logging; and seconds per log record.
 
-    ratios: dataset -> share of the updates; log_interval: updates to a log line.
+    ratios: dataset -> fraction of the updates; log_interval: updates per log record.
     """
 
     def __init__(self, ratios: dict[str, float], log_interval: int) -> None:
@@ -135,55 +136,60 @@ class Measurement:
         self.updates: dict[tuple[str, str], list[list[float]]] = {}
         self.logs: list[list[float]] = []
 
-    def note(self, side: str, waited: Waited, took: list[float], logged: list[float] | None = None) -> None:
-        spent = [whole - wait for whole, wait in zip(took, waited.seconds, strict=True)]
-        if logged is not None:
-            self.logs.append(logged)
-            spent = [whole - log for whole, log in zip(spent, logged, strict=True)]
-        self.updates.setdefault((side, waited.kind), []).append(spent)
+    def add(self, loop: str, batches: TimedBatches, elapsed: list[float], logging: list[float] | None = None) -> None:
+        """Add an update of ``loop`` ("trainer" or "bare loop") that took ``elapsed`` seconds."""
+        seconds = [total - waiting for total, waiting in zip(elapsed, batches.seconds, strict=True)]
+        if logging is not None:
+            self.logs.append(logging)
+            seconds = [total - log for total, log in zip(seconds, logging, strict=True)]
+        self.updates.setdefault((loop, batches.kind), []).append(seconds)
 
-    def rows(self) -> list[Row]:
-        rows, draw = [], random.Random(0)
+    def results(self) -> list[BenchmarkResult]:
+        """Return medians with quartiles, and the overhead with a bootstrap 95 % interval, for each clock."""
+        results, rng = [], random.Random(0)
         for column, clock in enumerate(CLOCKS):
-            times = {key: [update[column] for update in found] for key, found in self.updates.items()}
+            times = {key: [update[column] for update in updates] for key, updates in self.updates.items()}
             logs = [log[column] for log in self.logs]
             for kind in self.ratios:
-                for side in ("bare loop", "trainer"):
-                    found = times[side, kind]
-                    rows.append(Row(f"{clock}, {kind}, {side}, {len(found)} updates", _spread(found)))
-            rows.append(Row(f"{clock}, a log line of the trainer, {len(logs)} lines", _spread(logs)))
+                for loop in ("bare loop", "trainer"):
+                    seconds = times[loop, kind]
+                    name = f"{clock}, {kind}, {loop}, {len(seconds)} updates"
+                    results.append(BenchmarkResult(name, _format_quartiles(seconds)))
+            name = f"{clock}, log record of the trainer, {len(logs)} records"
+            results.append(BenchmarkResult(name, _format_quartiles(logs)))
             overhead = self._overhead(times, logs)
-            drawn = [
-                self._overhead({key: draw.choices(found, k=len(found)) for key, found in times.items()}, logs)
+            resampled = [
+                self._overhead({key: rng.choices(seconds, k=len(seconds)) for key, seconds in times.items()}, logs)
                 for _ in range(1000)
             ]
-            low, *_, high = statistics.quantiles(drawn, n=40)
-            figure = f"{overhead:+.2%} ({low:+.2%} to {high:+.2%})"
-            rows.append(Row(f"{clock}, trainer over bare loop", figure, f"below {TARGET:.0%}", overhead < TARGET))
-        return rows
+            low, *_, high = statistics.quantiles(resampled, n=40)
+            measured = f"{overhead:+.2%} ({low:+.2%} to {high:+.2%})"
+            name, met = f"{clock}, overhead of the trainer", overhead < TARGET
+            results.append(BenchmarkResult(name, measured, f"below {TARGET:.0%}", met))
+        return results
 
     def _overhead(self, times: dict[tuple[str, str], list[float]], logs: list[float]) -> float:
-        """Medians of both sides, weighted by the ratios; a log line's shared out over its updates."""
+        """Return the relative overhead, from medians weighted by the ratios and the time of logging per update."""
         trainer, bare = (
-            sum(share * statistics.median(times[side, kind]) for kind, share in self.ratios.items())
-            for side in ("trainer", "bare loop")
+            sum(ratio * statistics.median(times[loop, kind]) for kind, ratio in self.ratios.items())
+            for loop in ("trainer", "bare loop")
         )
         return (trainer + statistics.median(logs) / self.log_interval) / bare - 1
 
 
-def _spread(seconds: list[float]) -> str:
+def _format_quartiles(seconds: list[float]) -> str:
     low, median, high = (1000 * quartile for quartile in statistics.quantiles(seconds, n=4))
     return f"{median:.1f} ms ({low:.1f} to {high:.1f})"
 
 
-def overhead(minutes: float, threads: int, folder: Path) -> list[Row]:
-    """The demo's own command with ``TakingTurns``, for so many minutes; ``folder`` is the run's."""
-    TakingTurns.minutes = minutes
+def overhead(minutes: float, threads: int, folder: Path) -> list[BenchmarkResult]:
+    """Train the demo with ``AlternatingTrainer`` for ``minutes``, with ``folder`` as the run folder."""
+    AlternatingTrainer.minutes = minutes
     never = 10**9
     run(
         [
             f"config={DEMO}",
-            "training.trainer=flava_beside_bare_loop",
+            "training.trainer=flava_overhead_benchmark",
             f"env.save_dir={folder}",
             f"training.num_threads={threads}",
             "training.num_workers=0",
@@ -191,4 +197,4 @@ def overhead(minutes: float, threads: int, folder: Path) -> list[Row]:
             f"training.checkpoint_interval={never}",
         ]
     )
-    return TakingTurns.found.rows()
+    return AlternatingTrainer.times.results()

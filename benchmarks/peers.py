@@ -1,4 +1,7 @@
-"""One training step of each peer, full size, random weights, AdamW: ``build(...)`` gives a function that does one."""
+"""The compared implementations of FLAVA at full size with random weights.
+
+Functions of ``PEERS`` take (kind, batch, cached, compiled) and return the model and a function that computes the loss.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,12 +13,12 @@ from torch import nn
 Forward = Callable[[], torch.Tensor]
 
 
-def ours(kind: str, batch: Batch, cached: bool, compiled: bool) -> tuple[nn.Module, Forward]:
-    """mmf_flava's pretraining model; ``cached`` takes the codes from the batch instead of running the codebook."""
+def build_mmf_flava(kind: str, batch: Batch, cached: bool, compiled: bool) -> tuple[nn.Module, Forward]:
+    """Build mmf_flava's pretraining model. ``cached``: use the codes of the batch instead of running the codebook."""
     from mmf_flava.config.model import FlavaConfig
 
     settings = FlavaConfig(compile=compiled)
-    model = pretraining(settings)
+    model = build_pretraining(settings)
     if not cached and kind != "text":
         from mmf_flava.models.codebook.dalle_encoder import DalleEncoder
 
@@ -24,8 +27,8 @@ def ours(kind: str, batch: Batch, cached: bool, compiled: bool) -> tuple[nn.Modu
     return model, lambda: torch.stack([loss.mean() for loss in model(samples)["losses"].values()]).sum()
 
 
-def pretraining(settings: Any) -> nn.Module:
-    """mmf_flava's model by a ``FlavaConfig``, with heads and losses, as MMF builds it."""
+def build_pretraining(settings: Any) -> nn.Module:
+    """Build mmf_flava's model with heads and losses from a ``FlavaConfig``, in the same way as MMF."""
     import mmf.utils.env
     from mmf.common.registry import registry
     from omegaconf import OmegaConf
@@ -41,7 +44,7 @@ def pretraining(settings: Any) -> nn.Module:
 
 
 def sample_list(kind: str, batch: Batch, cached: bool) -> Any:
-    """The batch as mmf_flava's datasets hand it out."""
+    """Return the batch in the format of mmf_flava's datasets."""
     from mmf.common.sample import SampleList
 
     fields = {}
@@ -60,8 +63,8 @@ def sample_list(kind: str, batch: Batch, cached: bool) -> Any:
     return samples
 
 
-def huggingface(kind: str, batch: Batch, cached: bool, compiled: bool) -> tuple[nn.Module, Forward]:
-    """transformers' FlavaForPreTraining as documented; it has no way to take codes from the batch."""
+def build_huggingface(kind: str, batch: Batch, cached: bool, compiled: bool) -> tuple[nn.Module, Forward]:
+    """Build transformers' FlavaForPreTraining, used as documented. It does not support cached codes."""
     from transformers import FlavaConfig, FlavaForPreTraining
 
     model = FlavaForPreTraining(FlavaConfig())
@@ -86,8 +89,8 @@ def huggingface(kind: str, batch: Batch, cached: bool, compiled: bool) -> tuple[
     return model, forward
 
 
-def torchmultimodal(kind: str, batch: Batch, cached: bool, compiled: bool) -> tuple[nn.Module, Forward]:
-    """torchmultimodal's flava_model_for_pretraining, where it is importable; its codebook gets random weights."""
+def build_torchmultimodal(kind: str, batch: Batch, cached: bool, compiled: bool) -> tuple[nn.Module, Forward]:
+    """Build torchmultimodal's flava_model_for_pretraining, with random weights in the codebook."""
     from torchmultimodal.models.flava import model as flava
 
     encoder = flava.DalleVAEEncoder
@@ -109,4 +112,4 @@ def torchmultimodal(kind: str, batch: Batch, cached: bool, compiled: bool) -> tu
     return model, forward
 
 
-PEERS = {"mmf_flava": ours, "huggingface": huggingface, "torchmultimodal": torchmultimodal}
+PEERS = {"mmf_flava": build_mmf_flava, "huggingface": build_huggingface, "torchmultimodal": build_torchmultimodal}

@@ -1,4 +1,4 @@
-"""Work in fresh gloo processes, and the memory that a process has and had."""
+"""Helpers to run functions in new gloo processes and to measure resident memory."""
 
 import gc
 import os
@@ -11,30 +11,30 @@ import torch
 from torch import distributed, multiprocessing
 
 
-def processes(work: Callable[..., Any], count: int, folder: Path, *arguments: Any) -> list[Any]:
-    """What ``work(rank, count, *arguments)`` returns in each of ``count`` fresh gloo processes."""
+def run_processes(function: Callable[..., Any], count: int, folder: Path, *arguments: Any) -> list[Any]:
+    """Run ``function(rank, count, *arguments)`` in ``count`` new gloo processes. Return the results by rank."""
     run = tempfile.mkdtemp(dir=folder)
-    multiprocessing.spawn(_process, (work, count, run, arguments), nprocs=count)
+    multiprocessing.spawn(_process, (function, count, run, arguments), nprocs=count)
     return [torch.load(f"{run}/{rank}") for rank in range(count)]
 
 
-def _process(rank: int, work: Callable[..., Any], count: int, folder: str, arguments: tuple[Any, ...]) -> None:
+def _process(rank: int, function: Callable[..., Any], count: int, folder: str, arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
     distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=count)
-    torch.save(work(rank, count, *arguments), f"{folder}/{rank}")
-    gc.collect()  # FSDP holds process groups in cycles
+    torch.save(function(rank, count, *arguments), f"{folder}/{rank}")
+    gc.collect()  # FSDP keeps process groups in reference cycles
     distributed.barrier()
     distributed.destroy_process_group()
 
 
-def resident(what: str) -> int:
-    """Bytes: ``VmRSS`` now, ``VmHWM`` the most since ``forget_peak``."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(lines[what].split()[0]) * 1024
+def resident_memory(field: str) -> int:
+    """Return resident memory in bytes. ``VmRSS``: current; ``VmHWM``: peak since ``reset_peak_memory``."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields[field].split()[0]) * 1024
 
 
-def forget_peak() -> int:
-    """Sets the peak to what is resident now, and returns that."""
+def reset_peak_memory() -> int:
+    """Reset the peak of resident memory to the current value, and return it in bytes."""
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")
-    return resident("VmRSS")
+    return resident_memory("VmRSS")

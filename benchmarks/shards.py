@@ -1,7 +1,7 @@
 """Opening and reading many shards: ``python benchmarks/shards.py [--records N] [--shards N] [--folder DIR]``.
 
-Prints Markdown. The corpus is made up: JPEGs of 16 x 16 noise and captions in JSON, the same at every run, in a
-temporary folder. What is measured runs in fresh processes; the files were written just before and are cached in memory.
+Prints Markdown. The corpus is synthetic and deterministic: JPEGs of 16 x 16 noise and captions in JSON, in a temporary
+folder. Measurements run in new processes, with all files in the page cache.
 """
 
 import argparse
@@ -27,13 +27,13 @@ from mmf_flava.data.indexing import open_indexes
 from mmf_flava.data.order import Order
 from mmf_flava.data.records import open_records
 from mmf_flava.data.shard_index import index_path
-from mmf_flava.data.shards import ShardWriter, shard_paths
+from mmf_flava.data.shards import ShardWriter, find_shards
 
 MB = 1e6
 
 
 def write_corpus(folder: Path, records: int, shards: int) -> None:
-    """``records`` pairs in ``shards`` tar files without indexes."""
+    """Write ``records`` pairs to ``shards`` tar files without indexes."""
     borders = np.linspace(0, records, shards + 1).astype(int).tolist()
     with multiprocessing.Pool() as pool:
         pool.map(partial(_write_shard, folder, borders), range(shards))
@@ -41,12 +41,12 @@ def write_corpus(folder: Path, records: int, shards: int) -> None:
 
 def _write_shard(folder: Path, borders: list[int], number: int) -> None:
     rng = np.random.default_rng(number)
-    pictures = [_jpeg(rng) for _ in range(64)]
+    images = [_jpeg(rng) for _ in range(64)]
     path = folder / f"{number:05d}.tar"
     with ShardWriter(path) as shard:
         for record in range(borders[number], borders[number + 1]):
             caption = json.dumps({"caption": f"noise number {record}"}).encode()
-            shard.write(f"{record:09d}", {"jpg": pictures[record % len(pictures)], "json": caption})
+            shard.write(f"{record:09d}", {"jpg": images[record % len(images)], "json": caption})
     index_path(path).unlink()
 
 
@@ -56,8 +56,8 @@ def _jpeg(rng: np.random.Generator) -> bytes:
     return file.getvalue()
 
 
-def write_hollow_corpus(folder: Path, shards: int, records: int) -> list[Path]:
-    """Indexes of ``shards`` shards of ``records`` records each as files of holes: right sizes, rows of zeros."""
+def write_sparse_corpus(folder: Path, shards: int, records: int) -> list[Path]:
+    """Write ``shards`` sparse shards and indexes of ``records`` records each: correct sizes, but all rows are zero."""
     with ShardWriter(folder / "model.tar") as shard:
         shard.write("0" * 9, {"jpg": b"", "json": b""})
     model = index_path(folder / "model.tar")
@@ -77,56 +77,58 @@ def write_hollow_corpus(folder: Path, shards: int, records: int) -> list[Path]:
     return paths
 
 
-# ---------------------------------------------------------------------- in a fresh process
+# ---------------------------------------------------------------------- in a new process
 
 
-def measure(folder: Path, reads: int) -> dict[str, float]:
-    """Seconds to open, microseconds of single reads, bytes of resident memory."""
-    before = resident()
-    started = time.perf_counter()
+def measure_reading(folder: Path, reads: int) -> dict[str, float]:
+    """Return seconds to open, microseconds per read and bytes of resident memory."""
+    before = resident_memory()
+    start = time.perf_counter()
     records = open_records(folder)
-    opened = time.perf_counter() - started
-    after_opening = resident()
-    anywhere = np.random.default_rng(0).integers(len(records), size=reads).tolist()
+    opening = time.perf_counter() - start
+    after_opening = resident_memory()
+    numbers = np.random.default_rng(0).integers(len(records), size=reads).tolist()
     order = Order(len(records), seed=0)
-    scattered = read_times(records.read, anywhere)
+    random = read_times(records.read, numbers)
     shuffled = read_times(lambda n: records.read(order.index(n)), range(reads))
     return {
         "records": len(records),
-        "open": opened,
-        "random_median": float(np.median(scattered)),
-        "random_p99": float(np.quantile(scattered, 0.99)),
+        "open": opening,
+        "random_median": float(np.median(random)),
+        "random_p99": float(np.quantile(random, 0.99)),
         "order_median": float(np.median(shuffled)),
         "order_p99": float(np.quantile(shuffled, 0.99)),
         "resident_opened": after_opening,
-        "resident": resident(),
-        "beyond_import": resident() - before,
+        "resident": resident_memory(),
+        "without_imports": resident_memory() - before,
     }
 
 
 def measure_indexing(folder: Path) -> dict[str, float]:
-    started = time.perf_counter()
-    indexes = open_indexes(shard_paths(folder), progress=False)
-    return {"seconds": time.perf_counter() - started, "records": sum(index.count for index in indexes)}
+    """Write the indexes. Return the seconds and the number of records."""
+    start = time.perf_counter()
+    indexes = open_indexes(find_shards(folder), progress=False)
+    return {"seconds": time.perf_counter() - start, "records": sum(index.count for index in indexes)}
 
 
 def read_times(read: Callable[[int], Any], numbers: Sequence[int]) -> np.ndarray:
-    """Microseconds of each read."""
+    """Return the microseconds of each read."""
     times = []
     for number in numbers:
-        started = time.perf_counter_ns()
+        start = time.perf_counter_ns()
         read(number)
-        times.append(time.perf_counter_ns() - started)
+        times.append(time.perf_counter_ns() - start)
     return np.array(times) / 1000
 
 
-def resident() -> int:
-    """Bytes of this process in memory, pages of mapped files included."""
+def resident_memory() -> int:
+    """Return the resident memory of this process in bytes, including pages of mapped files."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def fresh(what: str, folder: Path, reads: int = 0) -> dict[str, float]:
-    command = [sys.executable, __file__, "--measure", what, "--folder", str(folder), "--reads", str(reads)]
+def run_measurement(name: str, folder: Path, reads: int = 0) -> dict[str, float]:
+    """Run ``measure_<name>`` in a new process."""
+    command = [sys.executable, __file__, "--measure", name, "--folder", str(folder), "--reads", str(reads)]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
@@ -134,7 +136,7 @@ def fresh(what: str, folder: Path, reads: int = 0) -> dict[str, float]:
 
 
 def rows(name: str, folder: Path, memory: str, reads: int, openings: int) -> list[tuple[str, str, str]]:
-    runs = [fresh("reading", folder, reads) for _ in range(openings)]
+    runs = [run_measurement("reading", folder, reads) for _ in range(openings)]
     median = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
 
     def times(key: str) -> str:
@@ -142,46 +144,49 @@ def rows(name: str, folder: Path, memory: str, reads: int, openings: int) -> lis
 
     return [
         (f"{name}: opening, median of {openings} processes", "2 s", f"{median['open']:.3f} s"),
-        (f"{name}: a random record, median and p99 of {reads:,}", "1 ms (median)", times("random")),
-        (f"{name}: the next record of the block-shuffled order, median and p99", "1 ms (median)", times("order")),
-        (f"{name}: resident memory when open", memory, f"{median['resident_opened'] / MB:.0f} MB"),
+        (f"{name}: random reads, median and p99 of {reads:,}", "1 ms (median)", times("random")),
+        (f"{name}: reads in block-shuffled order, median and p99", "1 ms (median)", times("order")),
+        (f"{name}: resident memory after opening", memory, f"{median['resident_opened'] / MB:.0f} MB"),
         (f"{name}: resident memory after all reads", memory, f"{median['resident'] / MB:.0f} MB"),
-        (f"{name}: of it beyond imports", "", f"{median['beyond_import'] / MB:.0f} MB"),
+        (f"{name}: resident memory after all reads, without imports", "", f"{median['without_imports'] / MB:.0f} MB"),
     ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Opening and reading many shards.")
-    parser.add_argument("--records", type=int, default=1_000_000, help="(%(default)s)")
-    parser.add_argument("--shards", type=int, default=100, help="(%(default)s)")
-    parser.add_argument("--hollow-shards", type=int, default=7000, help="of 10,000 records of zeros (%(default)s)")
-    parser.add_argument("--reads", type=int, default=20_000, help="random ones, and as many in order (%(default)s)")
+    parser.add_argument("--records", type=int, default=1_000_000, help="records of the corpus (%(default)s)")
+    parser.add_argument("--shards", type=int, default=100, help="shards of the corpus (%(default)s)")
+    parser.add_argument(
+        "--sparse-shards", type=int, default=7000, help="shards of 10,000 records with zero rows (%(default)s)"
+    )
+    parser.add_argument("--reads", type=int, default=20_000, help="reads in random and in shuffled order (%(default)s)")
     parser.add_argument("--openings", type=int, default=5, help="processes that open and read (%(default)s)")
-    parser.add_argument("--folder", type=Path, help="where temporary files go (default: the system's place for them)")
+    parser.add_argument("--folder", type=Path, help="parent of the temporary folder (the system's default)")
     parser.add_argument("--measure", choices=("reading", "indexing"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         reading = options.measure == "reading"
-        print(json.dumps(measure(options.folder, options.reads) if reading else measure_indexing(options.folder)))
+        measured = measure_reading(options.folder, options.reads) if reading else measure_indexing(options.folder)
+        print(json.dumps(measured))
         return
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release().split('-')[0]}; "
         f"Python {platform.python_version()}, numpy {np.__version__}."
     )
     print(f"`python benchmarks/shards.py --records {options.records} --shards {options.shards}`\n")
-    print("| what | target, below | measured |\n|---|---|---|")
+    print("| benchmark | target, below | measured |\n|---|---|---|")
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        corpus, hollow = Path(folder, "corpus"), Path(folder, "hollow")
+        corpus, sparse = Path(folder, "corpus"), Path(folder, "sparse")
         corpus.mkdir()
         write_corpus(corpus, options.records, options.shards)
-        made = fresh("indexing", corpus)
-        name = f"{made['records']:,} records, {options.shards} shards"
-        table = [(f"{name}: making the indexes", "", f"{made['seconds']:.1f} s")]
+        indexing = run_measurement("indexing", corpus)
+        name = f"{indexing['records']:,} records, {options.shards} shards"
+        table = [(f"{name}: writing the indexes", "", f"{indexing['seconds']:.1f} s")]
         table += rows(name, corpus, "300 MB", options.reads, options.openings)
-        hollow.mkdir()
-        write_hollow_corpus(hollow, options.hollow_shards, 10_000)
-        name = f"{10_000 * options.hollow_shards:,} records, {options.hollow_shards} shards, rows of zeros"
-        table += rows(name, hollow, "1 GB", options.reads, options.openings)
+        sparse.mkdir()
+        write_sparse_corpus(sparse, options.sparse_shards, 10_000)
+        name = f"{10_000 * options.sparse_shards:,} records, {options.sparse_shards} shards, zero rows"
+        table += rows(name, sparse, "1 GB", options.reads, options.openings)
     for row in table:
         print(f"| {' | '.join(row)} |")
 

@@ -1,12 +1,13 @@
-"""One full-size training step (forward, backward, AdamW) of mmf_flava beside its peers, on the same batches in one run.
+"""A full-size training step (forward, backward, AdamW) of mmf_flava, compared with other implementations.
 
-    make bench                                     # every case, on this machine's CPU or GPU
+    make bench                                     # all comparisons, on this machine's CPU or GPU
     python benchmarks/step.py --batch 64 --compile # on a GPU
 
-We and one peer at a time take steps in turn, each in a process of its own, so that a machine whose speed drifts slows
-both; the figures are medians, the ratios medians over the turns. ``like for like`` is fp32, 77 tokens, the codebook
-running, for everybody. ``as meant to be used``: captions of 12 words, which Hugging Face's processor pads to 77 and we
-to the batch's longest, and image codes that were cached once, which only we can take.
+mmf_flava and one other implementation run steps alternately on the same batches, each in its own process, so that
+changes of the machine's speed affect both. Times are medians; ratios are medians of the ratios per repeat.
+``same inputs``: fp32, 77 tokens and a running codebook for all. ``typical use``: captions of 12 words, which Hugging
+Face's processor pads to 77 tokens and mmf_flava to the longest of the batch, and cached image codes, which only
+mmf_flava supports.
 """
 
 import argparse
@@ -27,62 +28,64 @@ from batches import make_batch
 from peers import PEERS
 from torch.utils.flop_counter import FlopCounterMode
 
-OURS = "mmf_flava"
+MMF_FLAVA = "mmf_flava"
 MIX = {"pair": 0.70, "image": 0.15, "text": 0.15}
 KINDS = tuple(MIX)
-CAPTION = 20  # tokens of a caption of 12 words with [CLS] and [SEP], the longest of a batch
+CAPTION = 20  # tokens of the longest caption of a batch, 12 words with [CLS] and [SEP]
 PADDED = 77
 
 
 @dataclass
 class Case:
-    peer: str
+    """A step to benchmark."""
+
+    peer: str  # implementation, see PEERS
     kind: str  # pair, image, text
-    mode: str  # like for like, as meant
+    mode: str  # same inputs, typical use
     precision: str  # fp32, bf16
 
 
-class Contender:
-    """A case in a process of its own, which takes a step when it is told to."""
+class BenchmarkProcess:
+    """A process that runs steps of a case on request."""
 
     def __init__(self, case: Case, arguments: argparse.Namespace) -> None:
         self.case = case
         command = [sys.executable, __file__, "--case", json.dumps(asdict(case)), "--batch", str(arguments.batch)]
         command += ["--compile"] if arguments.compile else []
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.ask("warm up")
+        self.request("warm up")
 
-    def ask(self, what: str) -> dict[str, float]:
-        """``warm up`` and ``step`` -> seconds; ``end`` -> extra_bytes, flop, and the process has ended."""
+    def request(self, command: str) -> dict[str, float]:
+        """Send a command. ``warm up`` and ``step`` return seconds; ``end`` exits and returns extra_bytes and flop."""
         assert self.process.stdin is not None and self.process.stdout is not None
         try:
-            self.process.stdin.write(what + "\n")
+            self.process.stdin.write(command + "\n")
             self.process.stdin.flush()
         except BrokenPipeError:
             pass
         for line in self.process.stdout:
             if line.startswith('{"'):
                 return json.loads(line)
-        raise SystemExit(f"{self.case} ended with status {self.process.wait()}; its error stands above.")
+        raise SystemExit(f"{self.case} failed with exit status {self.process.wait()}. See its error above.")
 
 
-def contend(case: Case, batch_size: int, compiled: bool, device: torch.device) -> None:
-    """Takes one step for each line of standard input until it says ``end``."""
-    used, own = case.mode == "as meant", case.peer == OURS
-    short = used and own and case.kind == "pair"
-    caption = CAPTION if used and case.kind == "pair" else None
+def run_worker(case: Case, batch_size: int, compiled: bool, device: torch.device) -> None:
+    """Run one step per line of standard input, until the line ``end``."""
+    typical, is_mmf_flava = case.mode == "typical use", case.peer == MMF_FLAVA
+    short = typical and is_mmf_flava and case.kind == "pair"
+    caption = CAPTION if typical and case.kind == "pair" else None
     batch = make_batch(batch_size, CAPTION if short else PADDED, caption).to(device)
     torch.manual_seed(0)
     before = _memory(device)
     with device:
-        model, forward = PEERS[case.peer](case.kind, batch, cached=used and own, compiled=compiled)
+        model, forward = PEERS[case.peer](case.kind, batch, cached=typical and is_mmf_flava, compiled=compiled)
     model = model.to(device).train()
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)  # for everybody
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=case.precision == "bf16")
 
     def step() -> float:
-        began = time.perf_counter()
+        start = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
         with autocast:
             loss = forward()
@@ -90,17 +93,17 @@ def contend(case: Case, batch_size: int, compiled: bool, device: torch.device) -
         optimizer.step()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        return time.perf_counter() - began
+        return time.perf_counter() - start
 
-    step()  # allocates gradients and the optimizer's state
+    step()  # allocates gradients and optimizer state
     for line in sys.stdin:
         if line.strip() == "end":
             break
         print(json.dumps({"seconds": step()}), flush=True)
     peak = _memory(device, peak=True)
-    kept = [t for state in optimizer.state.values() for t in state.values() if torch.is_tensor(t)]
-    kept += [*model.state_dict().values(), *(p.grad for p in trained if p.grad is not None)]
-    state = sum(t.numel() * t.element_size() for t in {t.data_ptr(): t for t in kept}.values())
+    tensors = [t for state in optimizer.state.values() for t in state.values() if torch.is_tensor(t)]
+    tensors += [*model.state_dict().values(), *(p.grad for p in trained if p.grad is not None)]
+    state = sum(t.numel() * t.element_size() for t in {t.data_ptr(): t for t in tensors}.values())
     flops = FlopCounterMode(display=False)
     with flops:
         step()
@@ -116,35 +119,36 @@ def _memory(device: torch.device, peak: bool = False) -> int:
 
 
 @dataclass
-class Duel:
-    """A step of ours against one of a peer: medians of (ours, theirs), and of theirs / ours turn by turn."""
+class Comparison:
+    """Results of (mmf_flava, other): medians."""
 
     seconds: tuple[float, float]
-    ratio: float
+    ratio: float  # median of other / mmf_flava per repeat
     extra_bytes: tuple[float, float]
     flop: tuple[float, float]
 
 
-def duel(ours: Case, theirs: Case, arguments: argparse.Namespace) -> Duel:
-    both = [Contender(case, arguments) for case in (ours, theirs)]
-    turns = [[contender.ask("step")["seconds"] for contender in both] for _ in range(arguments.turns)]
-    ends = [contender.ask("end") for contender in both]
-    print(f"{ours} against {theirs.peer}: {turns}", file=sys.stderr, flush=True)
-    return Duel(
-        seconds=tuple(statistics.median(column) for column in zip(*turns, strict=True)),
-        ratio=statistics.median(b / a for a, b in turns),
-        extra_bytes=tuple(end["extra_bytes"] for end in ends),
-        flop=tuple(end["flop"] for end in ends),
+def compare(case: Case, other: Case, arguments: argparse.Namespace) -> Comparison:
+    """Run steps of both cases alternately."""
+    processes = [BenchmarkProcess(case, arguments), BenchmarkProcess(other, arguments)]
+    repeats = [[process.request("step")["seconds"] for process in processes] for _ in range(arguments.repeats)]
+    totals = [process.request("end") for process in processes]
+    print(f"{case} compared with {other.peer}: {repeats}", file=sys.stderr, flush=True)
+    return Comparison(
+        seconds=tuple(statistics.median(column) for column in zip(*repeats, strict=True)),
+        ratio=statistics.median(b / a for a, b in repeats),
+        extra_bytes=tuple(total["extra_bytes"] for total in totals),
+        flop=tuple(total["flop"] for total in totals),
     )
 
 
-def rows(title: str, peer: str, duels: dict[str, Duel], batch: int) -> str:
-    """Markdown: a row of ours, a row of the peer's; the mix is the paper's 0.70/0.15/0.15."""
+def time_rows(title: str, peer: str, comparisons: dict[str, Comparison], batch: int) -> str:
+    """Return a Markdown row for each implementation. The mix is the paper's 0.70/0.15/0.15."""
     lines = []
-    for side, name in enumerate((OURS, peer)):
-        mix = sum(MIX[kind] * duels[kind].seconds[side] for kind in KINDS)
-        pair = duels["pair"]
-        seconds = " | ".join(f"{duels[kind].seconds[side]:.2f}" for kind in KINDS)
+    for side, name in enumerate((MMF_FLAVA, peer)):
+        mix = sum(MIX[kind] * comparisons[kind].seconds[side] for kind in KINDS)
+        pair = comparisons["pair"]
+        seconds = " | ".join(f"{comparisons[kind].seconds[side]:.2f}" for kind in KINDS)
         lines.append(
             f"| {title} | {name} | {seconds} | {mix:.2f} | {batch / mix:.2f} "
             f"| {pair.flop[side] / 1e9 / batch:.0f} | {pair.flop[side] / pair.seconds[side] / 1e9:.0f} "
@@ -153,61 +157,62 @@ def rows(title: str, peer: str, duels: dict[str, Duel], batch: int) -> str:
     return "\n".join(lines)
 
 
-def ratios(title: str, peer: str, duels: dict[str, Duel]) -> str:
-    """How many times faster we are, the bound that counted operations set, and our share of the peer's extra memory."""
-    mix = [sum(MIX[kind] * duels[kind].seconds[side] for kind in KINDS) for side in (0, 1)]
-    work = [sum(MIX[kind] * duels[kind].flop[side] for kind in KINDS) for side in (0, 1)]
-    memory = duels["pair"].extra_bytes
-    found = [duels[kind].ratio for kind in KINDS] + [mix[1] / mix[0], work[1] / work[0], memory[0] / memory[1]]
-    return f"| {title} | {peer} | {' | '.join(f'{figure:.2f}' for figure in found)} |"
+def ratio_row(title: str, peer: str, comparisons: dict[str, Comparison]) -> str:
+    """Return a Markdown row: speedups of mmf_flava, the speedup expected from FLOP counts, and the memory ratio."""
+    mix = [sum(MIX[kind] * comparisons[kind].seconds[side] for kind in KINDS) for side in (0, 1)]
+    flop = [sum(MIX[kind] * comparisons[kind].flop[side] for kind in KINDS) for side in (0, 1)]
+    memory = comparisons["pair"].extra_bytes
+    ratios = [comparisons[kind].ratio for kind in KINDS] + [mix[1] / mix[0], flop[1] / flop[0], memory[0] / memory[1]]
+    return f"| {title} | {peer} | {' | '.join(f'{ratio:.2f}' for ratio in ratios)} |"
 
 
-def matches(device: torch.device) -> list[tuple[str, str, dict[str, str]]]:
-    """(peer, mode, precision of either side) of every comparison that this machine can make."""
-    half = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    peers = [peer for peer in PEERS if peer != OURS and (peer != "torchmultimodal" or find_spec(peer))]
-    found = [(peer, "like for like", {OURS: "fp32", peer: "fp32"}) for peer in peers]
-    found += [("huggingface", "as meant", {OURS: "fp32", "huggingface": "fp32"})]
-    if half:
-        found += [("huggingface", "as meant", {OURS: "bf16", "huggingface": full}) for full in ("bf16", "fp32")]
+def list_comparisons(device: torch.device) -> list[tuple[str, str, dict[str, str]]]:
+    """Return (peer, mode, precision by implementation) of all comparisons that this machine supports."""
+    bf16 = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    peers = [peer for peer in PEERS if peer != MMF_FLAVA and (peer != "torchmultimodal" or find_spec(peer))]
+    supported = [(peer, "same inputs", {MMF_FLAVA: "fp32", peer: "fp32"}) for peer in peers]
+    supported += [("huggingface", "typical use", {MMF_FLAVA: "fp32", "huggingface": "fp32"})]
+    if bf16:
+        for precision in ("bf16", "fp32"):
+            supported.append(("huggingface", "typical use", {MMF_FLAVA: "bf16", "huggingface": precision}))
     else:
-        print("bf16: not run, this CPU has no instructions for it", file=sys.stderr)
-    return found
+        print("bf16: not run, this CPU does not support it", file=sys.stderr)
+    return supported
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, default=4, help="samples a step (%(default)s)")
-    parser.add_argument("--turns", type=int, default=3, help="timed steps of each, the medians count (%(default)s)")
-    parser.add_argument("--mode", choices=("like for like", "as meant"), help="only this one")
-    parser.add_argument("--peer", choices=[peer for peer in PEERS if peer != OURS], help="only against this one")
-    parser.add_argument("--compile", action="store_true", help="torch.compile for everybody")
+    parser.add_argument("--batch", type=int, default=4, help="samples per step (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="timed steps of each implementation (%(default)s)")
+    parser.add_argument("--mode", choices=("same inputs", "typical use"), help="run only this mode")
+    parser.add_argument("--peer", choices=[peer for peer in PEERS if peer != MMF_FLAVA], help="compare only with this")
+    parser.add_argument("--compile", action="store_true", help="use torch.compile in all implementations")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if arguments.case:
-        contend(Case(**json.loads(arguments.case)), arguments.batch, arguments.compile, device)
+        run_worker(Case(**json.loads(arguments.case)), arguments.batch, arguments.compile, device)
         return
-    figures, against = [], []
-    for peer, mode, precision in matches(device):
+    times, ratios = [], []
+    for peer, mode, precision in list_comparisons(device):
         if arguments.mode not in (None, mode) or arguments.peer not in (None, peer):
             continue
         cases = {kind: [Case(name, kind, mode, precision[name]) for name in precision] for kind in KINDS}
-        duels = {kind: duel(ours, theirs, arguments) for kind, (ours, theirs) in cases.items()}
-        title = f"{mode}, {' against '.join(dict.fromkeys(precision.values()))}"
-        figures.append(rows(title, peer, duels, arguments.batch))
-        against.append(ratios(title, peer, duels))
+        comparisons = {kind: compare(case, other, arguments) for kind, (case, other) in cases.items()}
+        title = f"{mode}, {' and '.join(dict.fromkeys(precision.values()))}"
+        times.append(time_rows(title, peer, comparisons, arguments.batch))
+        ratios.append(ratio_row(title, peer, comparisons))
     hardware = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "timm"))
     print(f"{hardware}, {packages}, batch {arguments.batch}, compile {arguments.compile}\n")
-    print("\n".join([FIGURES, *figures, "", AGAINST, *against]))
+    print("\n".join([TIMES, *times, "", RATIOS, *ratios]))
 
 
-FIGURES = """\
-| what | who | pair s | image s | text s | mix s | mix samples/s | pair GFLOP a sample | pair GFLOP/s | pair extra GB |
+TIMES = """\
+| mode | model | pair s | image s | text s | mix s | mix samples/s | pair GFLOP/sample | pair GFLOP/s | pair extra GB |
 |---|---|---|---|---|---|---|---|---|---|"""
-AGAINST = """\
-| times faster than | peer | pair | image | text | mix | mix, by counted operations | extra memory, pairs |
+RATIOS = """\
+| speedup of mmf_flava | over | pair | image | text | mix | mix, by FLOP count | extra memory ratio, pairs |
 |---|---|---|---|---|---|---|---|"""
 
 

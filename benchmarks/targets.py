@@ -1,28 +1,28 @@
-"""What a benchmark measured beside what it was to be, and the table of it."""
+"""Results of benchmarks with their targets, formatted as a Markdown table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 
 @dataclass
-class Row:
-    """A line of the table; a figure without a target cannot miss it."""
+class BenchmarkResult:
+    """A measured value with an optional target."""
 
-    what: str
+    name: str
     measured: str
     target: str = ""
     met: bool = True
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Markdown."""
-    lines = ["| what | measured | target | met |", "|---|---|---|---|"]
-    for row in rows:
-        met = ("yes" if row.met else "NO") if row.target else ""
-        lines.append(f"| {row.what} | {row.measured} | {row.target} | {met} |")
+def format_table(results: Sequence[BenchmarkResult]) -> str:
+    """Format results as a Markdown table."""
+    lines = ["| benchmark | measured | target | met |", "|---|---|---|---|"]
+    for result in results:
+        met = ("yes" if result.met else "NO") if result.target else ""
+        lines.append(f"| {result.name} | {result.measured} | {result.target} | {met} |")
     return "\n".join(lines)
 
 
-def megabytes(count: float) -> str:
-    """Bytes, in words."""
+def format_megabytes(count: float) -> str:
+    """Format a number of bytes in MB."""
     return f"{count / 1e6:,.0f} MB"

@@ -1,6 +1,6 @@
-"""FLAVA as a plugin for MMF. Importing this package is cheap: nothing here imports torch or MMF."""
+"""FLAVA as a plugin for MMF. Public names are imported lazily: importing this package imports neither torch nor MMF."""
 
-TYPE_CHECKING = False  # type checkers take it for true by its name; typing itself would cost every Python start
+TYPE_CHECKING = False  # true for type checkers; not imported from typing to keep Python's start fast
 if TYPE_CHECKING:
     from typing import Any
 
@@ -8,18 +8,19 @@ if TYPE_CHECKING:
     from mmf_flava.errors import UserError
     from mmf_flava.evaluation.embedder import Embedder
     from mmf_flava.models.flava import Flava
-    from mmf_flava.models.pretrained import load_image_encoder, load_pretrained, load_text_encoder
+    from mmf_flava.models.pretrained import load_pretrained
+    from mmf_flava.weights.encoders import load_image_encoder, load_text_encoder
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_LAZY_IMPORTS = {
     "Embedder": "evaluation.embedder",
     "Flava": "models.flava",
     "FlavaConfig": "config.model",
     "UserError": "errors",
-    "load_image_encoder": "models.pretrained",
+    "load_image_encoder": "weights.encoders",
     "load_pretrained": "models.pretrained",
-    "load_text_encoder": "models.pretrained",
+    "load_text_encoder": "weights.encoders",
 }
 __all__ = [
     "Embedder",
@@ -34,13 +35,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> "Any":
-    """Imports a public name when it is first asked for."""
-    if name not in _HOMES:
+    """Import a public name on first access."""
+    if name not in _LAZY_IMPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_LAZY_IMPORTS[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_LAZY_IMPORTS})

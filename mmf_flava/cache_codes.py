@@ -1,7 +1,8 @@
-"""``python -m mmf_flava.cache_codes RECIPE --dataset pmd --split train --views 4``: the image codes of a dataset, once.
+"""``python -m mmf_flava.cache_codes RECIPE --dataset pmd --split train --views 4``: precompute image codes.
 
-Afterwards ``dataset_config.pmd.codes: NAME`` trains with them, and the codebook, half of a step's work for images with
-DALL-E's, never runs. An interrupted call goes on where it stopped. See ``data.codes`` for what is written.
+With ``dataset_config.pmd.codes: NAME``, training reads the cached codes instead of running the codebook. The DALL-E
+codebook takes about half of the computation of an image step. An interrupted call is resumed. See ``data.codes`` for
+the file format.
 """
 
 import argparse
@@ -20,22 +21,21 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from mmf_flava.config.model import CodebookConfig
-from mmf_flava.config.schema import parse, positive
-from mmf_flava.data.codes import NO_CODE, CodeWriter, codes_folder, make_header, read_header
-from mmf_flava.data.codes import compare as compare_headers
+from mmf_flava.config.schema import check_positive, parse_section
+from mmf_flava.data.codes import NO_CODE, CodeWriter, build_header, check_header, read_header, resolve_codes_folder
 from mmf_flava.data.from_recipe import open_dataset, read_recipe
 from mmf_flava.data.image_stream import ImageStreamDataset
 from mmf_flava.data.record import BadRecord
 from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.errors import UserError
-from mmf_flava.models.codebook.build import Codebook, changed_share, load_codebook
+from mmf_flava.models.codebook.build import Codebook, changed_fraction, load_codebook
 from mmf_flava.models.codebook.dalle_encoder import DTYPES
 
-KEEP_SECONDS = 30.0  # work that an interruption may cost
+SAVE_INTERVAL = 30.0  # seconds between saves of the progress
 
 
-class Views(Dataset):
-    """What the codebook is to see of each record: (V, 3, h, w), or None where the record has no readable image."""
+class CodebookViews(Dataset):
+    """The codebook's input for each record: (V, 3, h, w), or None if the record has no readable image."""
 
     def __init__(self, dataset: ImageStreamDataset, first: int):
         self.dataset, self.first = dataset, first
@@ -51,17 +51,17 @@ class Views(Dataset):
 
 
 @dataclass(frozen=True)
-class Cached:
-    """What a call did: the finished file, its records, and how many of them have no readable image."""
+class CacheResult:
+    """Result of ``cache_dataset_codes``."""
 
     path: Path
     records: int
     views: int
-    unreadable: int
-    computed: int
+    unreadable: int  # records without a readable image, among the computed ones
+    computed: int  # records that were computed by this call
 
 
-def cache(
+def cache_dataset_codes(
     dataset: ImageStreamDataset,
     config: CodebookConfig,
     codebook: Codebook,
@@ -69,33 +69,33 @@ def cache(
     batch_size: int = 32,
     workers: int = 0,
     progress: bool = True,
-) -> Cached:
-    """Writes the codes of ``dataset`` into ``folder``; what is there already is not computed again.
+) -> CacheResult:
+    """Compute the codes of ``dataset`` and write them to ``folder``. Existing codes are not computed again.
 
     Raises:
-        UserError: ``folder`` holds codes of this dataset that were made with other settings.
+        UserError: ``folder`` contains codes of this dataset that were computed with other settings.
     """
     header = _header(dataset, config, codebook)
     stem, views = dataset.codes_stem, header["views"]
     finished = folder / f"{stem}.json"
     if finished.is_file():
-        compare_headers(read_header(finished), header, str(folder / f"{stem}.codes"))
-        return Cached(folder / f"{stem}.codes", dataset.size, views, 0, 0)
+        check_header(read_header(finished), header, str(folder / f"{stem}.codes"))
+        return CacheResult(folder / f"{stem}.codes", dataset.size, views, 0, 0)
     unreadable = 0
     with CodeWriter(folder, stem, header) as writer:
         first = writer.done
-        kept = time.monotonic()
+        last_save = time.monotonic()
         with tqdm(total=dataset.size, initial=first, unit="image", desc=stem, disable=not progress) as bar:
             for images in _loader(dataset, first, max(1, batch_size // views), workers):
                 codes = _codes(codebook, images, views, header["patches"])
                 unreadable += sum(image is None for image in images)
                 writer.write(codes)
                 bar.update(len(images))
-                if time.monotonic() - kept > KEEP_SECONDS:
-                    writer.keep()
-                    kept = time.monotonic()
+                if time.monotonic() - last_save > SAVE_INTERVAL:
+                    writer.save_progress()
+                    last_save = time.monotonic()
         writer.finish()
-    return Cached(writer.final, dataset.size, views, unreadable, dataset.size - first)
+    return CacheResult(writer.final_path, dataset.size, views, unreadable, dataset.size - first)
 
 
 def _header(dataset: ImageStreamDataset, config: CodebookConfig, codebook: Codebook) -> dict[str, Any]:
@@ -103,18 +103,26 @@ def _header(dataset: ImageStreamDataset, config: CodebookConfig, codebook: Codeb
     geometry = processor.codebook_geometry(dataset.training)
     patches = processor.grid[0] * processor.grid[1]
     side = geometry["codebook_size"]
-    found = codebook(torch.zeros(1, 3, side, side, device=_device(codebook))).shape[1]
-    if found != patches:
+    codes_per_view = codebook(torch.zeros(1, 3, side, side, device=_device(codebook))).shape[1]
+    if codes_per_view != patches:
+        key = f"dataset_config.{dataset.name}.processors.image_processor.params.codebook_size"
         raise UserError(
-            f"The codebook makes {found} codes of a view of {side} x {side} pixels, the image encoder has {patches} "
-            f"patches: correct codebook_size of dataset_config.{dataset.name}'s image_processor."
+            f"{key} is {side}: the codebook returns {codes_per_view} codes per view, but the image encoder has "
+            f"{patches} patches. Change it so that the numbers are equal."
         )
-    book = {"type": config.type, "sha256": codebook.sha256, "vocab_size": config.vocab_size, "dtype": config.dtype}
-    return make_header(dataset.size, dataset.cached_views, patches, records_sha256(dataset.records), geometry, book)
+    codebook_header = {
+        "type": config.type,
+        "sha256": codebook.sha256,
+        "vocab_size": config.vocab_size,
+        "dtype": config.dtype,
+    }
+    return build_header(
+        dataset.size, dataset.num_cached_views, patches, records_sha256(dataset.records), geometry, codebook_header
+    )
 
 
 def _loader(dataset: ImageStreamDataset, first: int, batch_size: int, workers: int) -> DataLoader:
-    return DataLoader(Views(dataset, first), batch_size, num_workers=workers, collate_fn=list)
+    return DataLoader(CodebookViews(dataset, first), batch_size, num_workers=workers, collate_fn=list)
 
 
 def _device(codebook: Codebook) -> torch.device:
@@ -122,9 +130,9 @@ def _device(codebook: Codebook) -> torch.device:
 
 
 def _codes(codebook: Codebook, images: list[Tensor | None], views: int, patches: int) -> np.ndarray:
-    """(R, V, P) uint16; the rows of unreadable images are filled with NO_CODE."""
+    """Return codes (R, V, P) uint16. The codes of unreadable images are NO_CODE."""
     codes = np.full((len(images), views, patches), NO_CODE, dtype=np.uint16)
-    readable = [row for row, image in enumerate(images) if image is not None]
+    readable = [index for index, image in enumerate(images) if image is not None]
     if readable:
         batch = torch.cat([image for image in images if image is not None]).to(_device(codebook), non_blocking=True)
         codes[readable] = codebook(batch).view(-1, views, patches).cpu().numpy()
@@ -132,99 +140,104 @@ def _codes(codebook: Codebook, images: list[Tensor | None], views: int, patches:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One way of running the dVAE: seconds an image, and the share of codes that differ from fp32's."""
+class DtypeResult:
+    """Speed and accuracy of the dVAE in a dtype and memory format."""
 
     dtype: str
     channels_last: bool
-    seconds: float
-    changed: float
+    seconds: float  # per image
+    changed: float  # fraction of the codes that differ from fp32
 
 
-def measure(config: CodebookConfig, images_N3hw: Tensor) -> Iterator[Measured]:
-    """Runs the dVAE on the same images in every dtype and memory format, fp32 first."""
+def compare_dtypes(config: CodebookConfig, images_N3hw: Tensor) -> Iterator[DtypeResult]:
+    """Run the dVAE on the same images in every dtype and memory format, fp32 first."""
     reference = load_codebook(replace(config, dtype="fp32", channels_last=False)).to(images_N3hw.device)
     for dtype in DTYPES:
         for channels_last in (False, True):
             codebook = load_codebook(replace(config, dtype=dtype, channels_last=channels_last)).to(images_N3hw.device)
-            changed = changed_share(codebook, reference, images_N3hw)  # also warms up
-            began = time.perf_counter()
-            codebook(images_N3hw).sum().item()  # waits for the device
-            yield Measured(dtype, channels_last, (time.perf_counter() - began) / len(images_N3hw), changed)
+            changed = changed_fraction(codebook, reference, images_N3hw)  # also warms up
+            start = time.perf_counter()
+            codebook(images_N3hw).sum().item()  # synchronises with the device
+            yield DtypeResult(dtype, channels_last, (time.perf_counter() - start) / len(images_N3hw), changed)
 
 
-def first_views(dataset: ImageStreamDataset, count: int) -> Tensor:
-    """(N, 3, h, w): one view of each of the first ``count`` readable records, fewer where there are not so many."""
-    images = (image for image in (Views(dataset, 0)[number] for number in range(dataset.size)) if image is not None)
-    found = [image[0] for image, _ in zip(images, range(count), strict=False)]
-    if not found:
+def load_first_views(dataset: ImageStreamDataset, count: int) -> Tensor:
+    """Return (N, 3, h, w): one view of each of the first ``count`` readable records, or of all if there are fewer."""
+    views = CodebookViews(dataset, 0)
+    images = (image for image in (views[number] for number in range(dataset.size)) if image is not None)
+    first = [image[0] for image, _ in zip(images, range(count), strict=False)]
+    if not first:
         raise UserError(f"No record of dataset '{dataset.name}' has a readable image.")
-    return torch.stack(found)
+    return torch.stack(first)
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m mmf_flava.cache_codes",
-        description="Computes the image codes of a dataset once, so that training never runs the codebook.",
-        epilog="Then set dataset_config.NAME.codes to what --name says.",
+        description="Precomputes the image codes of a dataset, so that training does not run the codebook.",
+        epilog="Then set dataset_config.NAME.codes to the value of --name.",
     )
-    top.add_argument("recipe", help="the YAML that mmf_run takes as config=")
-    top.add_argument("overrides", nargs="*", metavar="key=value", help="as on mmf_run's command line")
+    top.add_argument("recipe", help="a YAML file for config= of mmf_run")
+    top.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, as for mmf_run")
     top.add_argument("--dataset", required=True, help="an image dataset of the recipe, e.g. pmd")
     top.add_argument("--split", default="train", choices=("train", "val", "test"), help="%(default)s")
-    top.add_argument("--views", type=int, help="fixed crops of each training image (the recipe's views, or 1)")
-    top.add_argument("--name", help="name below data_dir/codes, or a path (the recipe's codes, or the codebook's type)")
-    top.add_argument("--dtype", choices=DTYPES, help="what the dVAE computes in (the recipe's)")
-    top.add_argument("--batch-size", type=int, default=32, help="views at a time (%(default)s)")
-    top.add_argument("--workers", type=int, default=2, help="processes that decode images (%(default)s)")
+    top.add_argument("--views", type=int, help="fixed crops per training image (the recipe's views, or 1)")
+    top.add_argument("--name", help="name below data_dir/codes, or a path (the recipe's codes, or the codebook type)")
+    top.add_argument("--dtype", choices=DTYPES, help="dtype of the dVAE (the recipe's)")
+    top.add_argument("--batch-size", type=int, default=32, help="views per batch (%(default)s)")
+    top.add_argument("--workers", type=int, default=2, help="worker processes that decode images (%(default)s)")
     top.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="%(default)s")
     top.add_argument("--compare", type=int, default=16, metavar="N", help="images to compare with fp32 (%(default)s)")
-    top.add_argument("--measure", action="store_true", help="time every dtype on N images and write nothing")
+    top.add_argument("--measure", action="store_true", help="time every dtype on N images without writing codes")
     return top
 
 
 def run(arguments: argparse.Namespace) -> None:
     for name in ("batch_size", "compare"):
-        positive(getattr(arguments, name), f"--{name.replace('_', '-')}")
+        check_positive(getattr(arguments, name), f"--{name.replace('_', '-')}")
     config = read_recipe(arguments.recipe, arguments.overrides)
     section = config.model_config[config.model].codebook
-    book = parse(CodebookConfig, section, f"model_config.{config.model}.codebook")
-    book = replace(book, dtype=arguments.dtype or book.dtype)
-    if book.type == "cached":
+    codebook_config = parse_section(CodebookConfig, section, f"model_config.{config.model}.codebook")
+    codebook_config = replace(codebook_config, dtype=arguments.dtype or codebook_config.dtype)
+    if codebook_config.type == "cached":
         raise UserError(
-            "model_config.flava.codebook.type is 'cached'; say which codebook is to make the codes, for example with "
+            "model_config.flava.codebook.type is 'cached'. Set the codebook that computes the codes, for example "
             "model_config.flava.codebook.type=dvae model_config.flava.codebook.path=facebook/flava-image-codebook."
         )
-    own = config.dataset_config.get(arguments.dataset)
-    name = arguments.name or (own.get("codes") if own is not None else None) or book.type
+    dataset_config = config.dataset_config.get(arguments.dataset)
+    name = (
+        arguments.name or (dataset_config.get("codes") if dataset_config is not None else None) or codebook_config.type
+    )
     with open_dict(config):
-        if own is not None:
-            own.codes, own.views = None, arguments.views or own.get("views") or 1
+        if dataset_config is not None:
+            dataset_config.codes, dataset_config.views = None, arguments.views or dataset_config.get("views") or 1
     dataset = open_dataset(config, arguments.dataset, arguments.split)
     if not isinstance(dataset, ImageStreamDataset):
         raise UserError(f"Dataset '{arguments.dataset}' has no images.")
-    if arguments.measure or (book.type == "dvae" and book.dtype != "fp32"):
-        _print_measured(book, first_views(dataset, arguments.compare).to(arguments.device), arguments.measure)
+    if arguments.measure or (codebook_config.type == "dvae" and codebook_config.dtype != "fp32"):
+        images = load_first_views(dataset, arguments.compare).to(arguments.device)
+        _print_comparison(codebook_config, images, arguments.measure)
     if arguments.measure:
         return
-    codebook = load_codebook(book).to(arguments.device)
-    folder = codes_folder(str(name), own.data_dir)
-    done = cache(dataset, book, codebook, folder, arguments.batch_size, arguments.workers)
+    codebook = load_codebook(codebook_config).to(arguments.device)
+    folder = resolve_codes_folder(str(name), dataset_config.data_dir)
+    result = cache_dataset_codes(dataset, codebook_config, codebook, folder, arguments.batch_size, arguments.workers)
     print(
-        f"{done.path}: {done.records} records, views {done.views}, {done.computed} computed now, "
-        f"{done.unreadable} unreadable.\nCodebook {codebook.sha256}\n"
+        f"{result.path}: {result.records} records, {result.views} views each, {result.computed} computed now, "
+        f"{result.unreadable} unreadable.\nCodebook {codebook.sha256}\n"
         f"Train with dataset_config.{arguments.dataset}.codes={name}"
     )
 
 
-def _print_measured(config: CodebookConfig, images_N3hw: Tensor, everything: bool) -> None:
+def _print_comparison(config: CodebookConfig, images_N3hw: Tensor, all_dtypes: bool) -> None:
     if config.type != "dvae":
-        raise UserError("--measure compares ways of running the dVAE; this recipe's codebook has only one.")
-    print(f"On {len(images_N3hw)} images, {images_N3hw.device}, against fp32:")
-    for row in measure(config, images_N3hw):
-        if everything or (row.dtype, row.channels_last) == (config.dtype, config.channels_last):
-            layout = " channels_last" if row.channels_last else ""
-            print(f"  {row.dtype}{layout}: {row.changed:.2%} of the codes change, {row.seconds * 1000:.0f} ms an image")
+        raise UserError("--measure needs a dVAE codebook; the codebook of this recipe has a single dtype.")
+    print(f"{len(images_N3hw)} images, {images_N3hw.device}, compared with fp32:")
+    for result in compare_dtypes(config, images_N3hw):
+        if all_dtypes or (result.dtype, result.channels_last) == (config.dtype, config.channels_last):
+            layout = " channels_last" if result.channels_last else ""
+            milliseconds = f"{result.seconds * 1000:.0f} ms per image"
+            print(f"  {result.dtype}{layout}: {result.changed:.2%} of the codes differ, {milliseconds}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

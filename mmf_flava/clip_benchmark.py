@@ -1,6 +1,7 @@
 """CLIP_benchmark with FLAVA: ``python -m mmf_flava.clip_benchmark eval --pretrained WEIGHTS --dataset NAME ...``.
 
-Its own command line with ``flava`` as a further ``--model_type``, the default here; ``--model`` only names the results.
+This is CLIP_benchmark's command line with the additional ``--model_type flava``, which is the default. ``--model`` is
+only a label in the results.
 """
 
 import sys
@@ -17,8 +18,8 @@ from mmf_flava.evaluation.embedder import Embedder
 NAME = "flava"
 
 
-class Clip(nn.Module):
-    """What CLIP_benchmark asks of a model."""
+class ClipModel(nn.Module):
+    """FLAVA with the interface that CLIP_benchmark expects of a model."""
 
     def __init__(self, embedder: Embedder) -> None:
         super().__init__()
@@ -26,40 +27,40 @@ class Clip(nn.Module):
         self.pad = embedder.text_processor.special.pad
 
     def encode_image(self, image_B3HW: Tensor) -> Tensor:
-        """(B, E)."""
+        """Return (B, E) unit embeddings."""
         return self.flava.encode_image(image_B3HW)
 
     def encode_text(self, input_ids_BT: Tensor) -> Tensor:
-        """(B, E) of padded ids."""
+        """Return (B, E) unit embeddings of padded token ids."""
         return self.flava.encode_text(input_ids_BT, input_ids_BT != self.pad)
 
 
 def load_flava(
     model_name: str = NAME, pretrained: str = "facebook/flava-full", cache_dir: str | None = None, device: Any = "cpu"
 ) -> tuple[nn.Module, Callable[[Image.Image], Tensor], Callable[[Sequence[str]], Tensor]]:
-    """(model, transform of a picture, tokenizer), CLIP_benchmark's contract for its model types.
+    """Return (model, image transform, tokenizer), the interface of CLIP_benchmark's model types.
 
     Args:
-        pretrained: anything that ``load_pretrained`` takes.
+        pretrained: any source that ``load_pretrained`` accepts.
 
     Raises:
-        UserError: no such weights or tokenizer.
+        UserError: weights or tokenizer not found.
     """
     embedder = Embedder(pretrained, device=device)
 
     def tokenize(texts: Sequence[str]) -> Tensor:
         return embedder.text_processor.encode([texts] if isinstance(texts, str) else texts)[0]
 
-    return Clip(embedder).eval(), lambda picture: embedder.pixels(np.array(picture.convert("RGB"))), tokenize
+    return ClipModel(embedder).eval(), lambda image: embedder.preprocess(np.array(image.convert("RGB"))), tokenize
 
 
 def register() -> Any:
-    """Adds the model type and returns CLIP_benchmark's command line module; UserError where it is not installed."""
+    """Register the model type and return CLIP_benchmark's module ``cli``; raise UserError if it is not installed."""
     try:
         from clip_benchmark import cli, models
         from clip_benchmark.metrics import linear_probe, zeroshot_classification
     except ImportError as error:
-        raise UserError(f"CLIP_benchmark cannot be imported ({error}): pip install clip-benchmark.") from error
+        raise UserError(f"Failed to import CLIP_benchmark ({error}). Run `pip install clip-benchmark`.") from error
     models.TYPE2FUNC[NAME] = load_flava
     if NAME not in models.MODEL_TYPES:
         models.MODEL_TYPES.append(NAME)
@@ -69,12 +70,16 @@ def register() -> Any:
 
 
 def accuracy(output: Tensor, target: Tensor, topk: Sequence[int] = (1,)) -> list[float]:
-    """Top-k accuracies of (N, C) logits; CLIP_benchmark's own (1.6.2) fails with NumPy's newest versions."""
-    right = output.topk(max(topk)).indices == target[:, None]
-    return [right[:, :k].any(1).float().mean().item() for k in topk]
+    """Return the top-k accuracies of (N, C) logits.
+
+    It replaces the function of CLIP_benchmark 1.6.2, which fails with recent NumPy versions.
+    """
+    correct = output.topk(max(topk)).indices == target[:, None]
+    return [correct[:, :k].any(1).float().mean().item() for k in topk]
 
 
 def main() -> int:
+    """Run CLIP_benchmark's command line and return the exit code: 0, or 2 after a UserError."""
     try:
         cli = register()
         if "--model_type" not in sys.argv and "eval" in sys.argv:

@@ -1,4 +1,4 @@
-"""``python -m mmf_flava.convert SRC DST --to hf|torchmultimodal|mmf|mmf_flava``: weights in another spelling."""
+"""``python -m mmf_flava.convert SRC DST --to hf|torchmultimodal|mmf|mmf_flava``: weights in another format."""
 
 import argparse
 import json
@@ -17,43 +17,45 @@ from torch import Tensor
 
 from mmf_flava.config.model import FlavaConfig
 from mmf_flava.errors import UserError
-from mmf_flava.weights.sources import CONFIG_KEY, TOKENIZER_FILES, Weights, read_weights
-from mmf_flava.weights.fit import compare, demand
-from mmf_flava.weights.names import from_ours, with_poolers
-from mmf_flava.weights.sizes import to_hugging_face, to_plain
+from mmf_flava.weights.configs import CONFIG_KEY, config_to_dict, config_to_hugging_face
+from mmf_flava.weights.loading import compare_keys
+from mmf_flava.weights.names import from_native
+from mmf_flava.weights.sources import TOKENIZER_FILES, Weights, read_weights
 
 FILE_NAMES = {"torchmultimodal": "flava.pt", "mmf": "flava.pth", "mmf_flava": "flava.safetensors"}
 SUFFIXES = {"torchmultimodal": (".pt", ".pth", ".bin"), "mmf": (".pth", ".pt", ".ckpt"), "mmf_flava": (".safetensors",)}
 
 DESCRIPTION = """\
-Rewrites FLAVA's weights. SRC is anything that load_pretrained takes: a run's folder or one of its checkpoints, a
-Hugging Face folder or hub name, torchmultimodal's or the original MMF code's file, an http(s) address. No tensor is
-cast, and what the target can name comes back bit-equal."""
+Converts FLAVA's weights between formats. SRC is any source that load_pretrained supports: a run folder or a checkpoint,
+a Hugging Face folder or hub name, a file of torchmultimodal or the original MMF code, or an http(s) URL. Dtypes do not
+change, and a round trip restores every tensor that the target format has, bit for bit."""
 EPILOG = """\
-  --to hf               a folder: model.safetensors, config.json, preprocessor_config.json, and the tokenizer's files;
-                        transformers.FlavaForPreTraining.from_pretrained(DST) takes it as it is
+  --to hf               a folder with model.safetensors, config.json, preprocessor_config.json and the tokenizer,
+                        for transformers.FlavaForPreTraining.from_pretrained(DST)
   --to torchmultimodal  a file for flava_model_for_pretraining().load_state_dict(torch.load(DST))
-  --to mmf              a file as MMF saves it, {"model": ...}, with the names of the original code
-  --to mmf_flava        a safetensors file with our names, its sizes in its header"""
+  --to mmf              a checkpoint file of MMF, {"model": ...}, with the keys of the original code
+  --to mmf_flava        a safetensors file with mmf_flava's keys and the model's configuration in its header"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0 if all went well, 2 after a message to the user."""
+    """Run the command line; return 0 on success and 2 after an error message."""
     parser = argparse.ArgumentParser(
         prog="python -m mmf_flava.convert",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("source", metavar="SRC", help="file, folder, address or hub name")
-    parser.add_argument("target", metavar="DST", type=Path, help="folder for hf, otherwise a file or a folder for it")
-    parser.add_argument("--to", required=True, choices=["hf", *FILE_NAMES], help="whose names to write, see below")
-    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="hf: the tokenizer to put beside the weights")
+    parser.add_argument("source", metavar="SRC", help="file, folder, URL or hub name")
     parser.add_argument(
-        "--num-heads", type=int, metavar="N", help="attention heads, where SRC does not state them (64 dimensions each)"
+        "target", metavar="DST", type=Path, help="output folder for hf, else an output file or its folder"
     )
-    parser.add_argument("--allow-extra", action="append", default=[], metavar="PATTERN", help="names to leave out")
-    parser.add_argument("--force", action="store_true", help="replace what DST holds")
+    parser.add_argument("--to", required=True, choices=["hf", *FILE_NAMES], help="output format, see below")
+    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="with --to hf: folder of the tokenizer to copy")
+    parser.add_argument(
+        "--num-heads", type=int, metavar="N", help="attention heads, if not stored in SRC (default: width / 64)"
+    )
+    parser.add_argument("--allow-extra", action="append", default=[], metavar="PATTERN", help="unknown keys to skip")
+    parser.add_argument("--force", action="store_true", help="replace existing files in DST")
     options = parser.parse_args(arguments)
     try:
         for line in convert(
@@ -82,70 +84,82 @@ def convert(
     allow_extra: Sequence[str] = (),
     force: bool = False,
 ) -> list[str]:
-    """Writes the weights of ``source`` to ``target`` and says what was written, one sentence a line.
+    """Write the weights of ``source`` to ``target`` in the format ``to``.
+
+    Args: see ``--help``.
+
+    Returns:
+        Messages about the written files, the skipped keys and the missing heads.
 
     Raises:
-        UserError: no such source, an unsafe file, names that the target cannot hold, or a target that exists.
+        UserError: the source was not found, its file is unsafe or corrupt, it has unknown keys, or the target exists.
     """
     target = Path(target).expanduser()
     file = target if to == "hf" or target.suffix in SUFFIXES[to] else target / FILE_NAMES[to]
-    _refuse_to_overwrite(file, to, force)
+    _check_target(file, to, force)
     if tokenizer is not None and to != "hf":
-        raise UserError("--tokenizer is for --to hf alone; the other styles are single files.")
+        raise UserError("--tokenizer is supported for --to hf only; the other formats are single files.")
     weights = read_weights(source)
-    _refuse_unknown(weights, allow_extra)
-    config = weights.sizes(num_heads)
-    tensors = weights.tensors if to == "mmf_flava" else with_poolers(weights.tensors)
-    written, left = from_ours(tensors, to)
-    notes = _notes(weights, tensors, left, to)
+    compare_keys({}, {}, weights.unknown, allow_extra=allow_extra).check(weights.source, "FLAVA's keys")
+    config = weights.infer_config(num_heads)
+    tensors = weights.tensors if to == "mmf_flava" else add_poolers(weights.tensors)
+    written, untranslated = from_native(tensors, to)
+    notes = _notes(weights, tensors, untranslated, to)
     if to == "hf":
         notes += _write_folder(file, written, config, weights, tokenizer)
     else:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=file.parent, prefix=".writing-") as temporary:
-            part = Path(temporary) / file.name
-            _write_file(part, written, config, to)
-            os.replace(part, file)
+            temporary_file = Path(temporary) / file.name
+            _write_file(temporary_file, written, config, to)
+            os.replace(temporary_file, file)
     numbers = sum(tensor.numel() for tensor in written.values())
-    return [f"Wrote {file}: {len(written)} tensors, {numbers:,} numbers, names as in {to}.", *notes]
+    return [f"Wrote {file}: {len(written)} tensors, {numbers:,} numbers, keys of {to}.", *notes]
 
 
-def _refuse_to_overwrite(file: Path, to: str, force: bool) -> None:
+def add_poolers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors with the three encoders' poolers: N(0, 0.02) weights and zero biases if they are missing.
+
+    The other implementations have these parameters, but never use them.
+    """
+    complete = dict(tensors)
+    generator = torch.Generator().manual_seed(0)  # the same weights always give the same file
+    for encoder in ("image_encoder", "text_encoder", "multimodal_encoder"):
+        norm = tensors.get(f"flava.{encoder}.norm.weight")
+        name = f"unused.flava.{encoder}.pooler"
+        if norm is not None and f"{name}.weight" not in tensors:
+            width = len(norm)
+            complete[f"{name}.weight"] = torch.empty(width, width).normal_(std=0.02, generator=generator).to(norm.dtype)
+            complete[f"{name}.bias"] = torch.zeros(width, dtype=norm.dtype)
+    return complete
+
+
+def _check_target(file: Path, to: str, force: bool) -> None:
     if to == "hf" and file.exists() and not file.is_dir():
-        raise UserError(f"{file} is a file; --to hf writes a folder.")
-    taken = file / "model.safetensors" if to == "hf" else file
-    if not force and (taken.exists() or (to == "hf" and file.is_dir() and any(file.iterdir()))):
-        raise UserError(f"{file} exists already; name another place, or replace it with --force.")
+        raise UserError(f"{file} is a file, but --to hf writes a folder. Choose another path.")
+    if not force and (any(file.iterdir()) if to == "hf" and file.is_dir() else file.exists()):
+        raise UserError(f"{file} already exists. Choose another path, or replace it with --force.")
 
 
-def _refuse_unknown(weights: Weights, allow_extra: Sequence[str]) -> None:
-    demand(compare({}, {}, weights.unknown, (), allow_extra), weights.source, "the table of FLAVA's names")
-
-
-def _notes(weights: Weights, tensors: dict[str, Tensor], left: list[str], to: str) -> list[str]:
+def _notes(weights: Weights, tensors: dict[str, Tensor], untranslated: list[str], to: str) -> list[str]:
     notes = []
-    if left:
-        notes.append(f"Left out, because {to} has no name for them: {', '.join(left)}.")
+    if untranslated:
+        notes.append(f"Skipped, because {to} has no keys for them: {', '.join(untranslated)}.")
     if to != "mmf_flava":
-        if made := len(tensors) - len(weights.tensors):
-            notes.append(f"Made anew: {made} tensors of the encoders' poolers, which FLAVA never uses.")
-        heads = [
-            name for name in ("mim", "mlm", "mmm_image", "mmm_text", "itm") if f"heads.{name}" not in _parts(tensors)
-        ]
+        if added := len(tensors) - len(weights.tensors):
+            notes.append(f"Added {added} tensors of the encoders' poolers, which FLAVA never uses.")
+        names = {".".join(key.split(".")[:2]) for key in tensors}
+        heads = [name for name in ("mim", "mlm", "mmm_image", "mmm_text", "itm") if f"heads.{name}" not in names]
         if heads:
-            notes.append(f"{weights.source} has no {', '.join(heads)} head; whoever loads this makes new ones.")
+            notes.append(f"{weights.source} has no {', '.join(heads)} head; {to} initialises it at random.")
     return notes
-
-
-def _parts(tensors: dict[str, Tensor]) -> set[str]:
-    return {".".join(key.split(".")[:2]) for key in tensors}
 
 
 def _write_file(file: Path, tensors: dict[str, Tensor], config: FlavaConfig, to: str) -> None:
     if to == "mmf_flava":
-        save_file(tensors, file, metadata={"format": "pt", CONFIG_KEY: json.dumps(to_plain(config))})
+        save_file(tensors, file, metadata={"format": "pt", CONFIG_KEY: json.dumps(config_to_dict(config))})
     elif to == "mmf":
-        torch.save({"model": tensors, "config": {"model_config": {"flava": to_plain(config)}}}, file)
+        torch.save({"model": tensors, "config": {"model_config": {"flava": config_to_dict(config)}}}, file)
     else:
         torch.save(tensors, file)
     with open(file, "rb") as handle:
@@ -155,36 +169,36 @@ def _write_file(file: Path, tensors: dict[str, Tensor], config: FlavaConfig, to:
 def _write_folder(
     folder: Path, tensors: dict[str, Tensor], config: FlavaConfig, weights: Weights, tokenizer: Path | None
 ) -> list[str]:
-    """Hugging Face's folder, made beside its place and renamed into it; ``--force`` keeps other files there."""
+    """Write Hugging Face's folder atomically, or replace files of an existing folder and keep its others."""
     files = _tokenizer_files(weights, tokenizer)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as temporary:
-        part = Path(temporary) / folder.name
-        part.mkdir()
-        save_file(tensors, part / "model.safetensors", metadata={"format": "pt"})
-        _write_json(part / "config.json", to_hugging_face(config, weights.tensors))
-        _write_json(part / "preprocessor_config.json", _image_processor(config))
+        output = Path(temporary) / folder.name
+        output.mkdir()
+        save_file(tensors, output / "model.safetensors", metadata={"format": "pt"})
+        _write_json(output / "config.json", config_to_hugging_face(config, weights.tensors))
+        _write_json(output / "preprocessor_config.json", _image_processor_config(config))
         for file in files:
-            shutil.copyfile(file, part / file.name)
+            shutil.copyfile(file, output / file.name)
         if files:
-            _write_json(part / "tokenizer_config.json", _tokenizer_config(part, config))
+            _write_json(output / "tokenizer_config.json", _tokenizer_config(output, config))
         if folder.is_dir():  # --force, or an empty folder
-            for file in part.iterdir():
+            for file in output.iterdir():
                 os.replace(file, folder / file.name)
         else:
-            os.replace(part, folder)
+            os.replace(output, folder)
     if files:
-        return [f"With the tokenizer of {files[0].parent}."]
-    return ["Without a tokenizer, which FlavaProcessor needs; give one with --tokenizer DIR."]
+        return [f"Copied the tokenizer of {files[0].parent}."]
+    return ["No tokenizer was found, but FlavaProcessor needs one. Copy one with --tokenizer DIR."]
 
 
 def _tokenizer_files(weights: Weights, tokenizer: Path | None) -> list[Path]:
     folder = tokenizer.expanduser() if tokenizer is not None else weights.file.parent
     files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
-    whole = any(file.name in ("tokenizer.json", "vocab.txt") for file in files)
-    if tokenizer is not None and not whole:
-        raise UserError(f"--tokenizer: {folder} holds neither tokenizer.json nor vocab.txt.")
-    return files if whole else []
+    complete = any(file.name in ("tokenizer.json", "vocab.txt") for file in files)
+    if tokenizer is not None and not complete:
+        raise UserError(f"--tokenizer: {folder} has neither tokenizer.json nor vocab.txt.")
+    return files if complete else []
 
 
 def _tokenizer_config(folder: Path, config: FlavaConfig) -> dict[str, Any]:
@@ -195,12 +209,12 @@ def _tokenizer_config(folder: Path, config: FlavaConfig) -> dict[str, Any]:
     return {**defaults, **values, "processor_class": "FlavaProcessor"}
 
 
-def _image_processor(config: FlavaConfig) -> dict[str, Any]:
-    """What Hugging Face's FlavaImageProcessor is told; its defaults (CLIP's mean and deviation, ...) are right."""
+def _image_processor_config(config: FlavaConfig) -> dict[str, Any]:
+    """Return the configuration of Hugging Face's FlavaImageProcessor where it differs from the defaults."""
     image = config.image_encoder
     grid = image.image_size // image.patch_size
     side = {"height": image.image_size, "width": image.image_size}
-    code = {"height": 8 * grid, "width": 8 * grid}  # the dVAE makes one code of 8 x 8 pixels
+    code = {"height": 8 * grid, "width": 8 * grid}  # one code per 8 x 8 pixels
     patches = grid * grid
     return {
         "image_processor_type": "FlavaImageProcessor",
@@ -210,7 +224,7 @@ def _image_processor(config: FlavaConfig) -> dict[str, Any]:
         "codebook_size": code,
         "codebook_crop_size": code,
         "input_size_patches": grid,
-        # 75 of 196 as released, the same share of other grids
+        # 75 of 196 as released, the same fraction of other grids
         "total_mask_patches": round(patches * 75 / 196),
         "mask_group_min_patches": min(16, max(1, round(patches * 16 / 196))),
     }

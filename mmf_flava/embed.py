@@ -1,4 +1,4 @@
-"""``python -m mmf_flava.embed PHOTOS --weights facebook/flava-full --out photos.parquet``: vectors of many items."""
+"""Write embeddings: ``python -m mmf_flava.embed PHOTOS --weights facebook/flava-full --out photos.parquet``."""
 
 import argparse
 import sys
@@ -12,32 +12,32 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from mmf_flava.data.pictures import decode
-from mmf_flava.data.pmd import TEXT_PARTS, describe
+from mmf_flava.data.image_decoding import decode_image
+from mmf_flava.data.pmd import TEXT_EXTENSIONS, parse_annotation
 from mmf_flava.data.record import BadRecord, Record, Records
 from mmf_flava.data.records import open_records
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.embedder import TOKENIZER, Embedder
+from mmf_flava.evaluation.embedding_files import write_embeddings
 from mmf_flava.evaluation.features import bar_interval
-from mmf_flava.evaluation.vector_files import write
 
 KINDS = ("image", "text", "multimodal")
 DESCRIPTION = """\
-Writes FLAVA's vectors of photos, texts or both. SRC is a folder of images, a list of them (.jsonl), tar shards, or a
-text file with a text a line. image and text are unit vectors of one space, in which what belongs together lies near;
-multimodal is made of image and caption together."""
+Writes FLAVA embeddings of images, texts or both. SRC is a folder of images, a list of images (.jsonl), tar shards, or a
+text file (.txt) with one text per line. image and text embeddings are unit vectors in one space and comparable by their
+dot product; multimodal embeddings are computed from image and caption together."""
 EPILOG = """\
-OUT.parquet has a row an item: id, text where there is one, and a list of floats for each kind; any other OUT is a
-folder with image.npy, text.npy, multimodal.npy and ids.txt. Items that cannot be read are named and left out."""
+OUT.parquet has one row per item: its id, its text if it has one, and a list of floats per kind. Any other OUT is a
+folder with image.npy, text.npy, multimodal.npy and ids.txt. Unreadable items are skipped with a warning."""
 
 
-class Items(Dataset):
-    """What a record gives: (id, pixels or None, caption or None), or (id, reason) where it cannot be used."""
+class RecordDataset(Dataset):
+    """Items of records: (id, image tensor or None, caption or None), or (id, reason) for an unusable record."""
 
-    def __init__(self, records: Records, embedder: Embedder, what: Sequence[str]) -> None:
+    def __init__(self, records: Records, embedder: Embedder, kinds: Sequence[str]) -> None:
         self.records, self.processor = records, embedder.image_processor
-        self.pixels = what != ["text"]
-        self.caption = what != ["image"]
+        self.needs_image = kinds != ["text"]
+        self.needs_caption = kinds != ["image"]
 
     def __len__(self) -> int:
         return len(self.records)
@@ -45,27 +45,27 @@ class Items(Dataset):
     def __getitem__(self, index: int) -> tuple[str, Tensor | None, str | None] | tuple[str, str]:
         try:
             record = self.records.read(index)
-            caption = describe(record)[0][0] if self.caption else None
-            return record.key, self._view(record) if self.pixels else None, caption
+            caption = parse_annotation(record)[0][0] if self.needs_caption else None
+            return record.key, self._preprocess(record) if self.needs_image else None, caption
         except BadRecord as error:
             return error.key or f"record {index}", error.message
 
-    def _view(self, record: Record) -> Tensor:
-        item = {"image": decode(record, self.processor.decode_size), "rng": np.random.default_rng(0), "train": False}
-        return self.processor(item)["image"]
+    def _preprocess(self, record: Record) -> Tensor:
+        image = decode_image(record, self.processor.decode_size)
+        return self.processor({"image": image, "rng": np.random.default_rng(0), "train": False})["image"]
 
 
-class Lines(Dataset):
-    """The lines of a text file."""
+class LineDataset(Dataset):
+    """The non-empty lines of a text file."""
 
     def __init__(self, path: Path) -> None:
         try:
             content = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} cannot be read as text: {error}.") from error
+            raise UserError(f"{path}: failed to read the file as UTF-8 text ({error}). Check the path.") from error
         self.lines = [(number, line.strip()) for number, line in enumerate(content.splitlines(), 1) if line.strip()]
         if not self.lines:
-            raise UserError(f"{path} has no text: a line a text is looked for.")
+            raise UserError(f"{path} has no text. Write one text per line.")
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -75,89 +75,98 @@ class Lines(Dataset):
         return f"line {number}", None, line
 
 
-def embed(embedder: Embedder, source: str, what: Sequence[str] = (), workers: int = 0) -> Iterator[dict[str, Any]]:
-    """Batches: {"id": names, "text": captions, and (B, E) vectors by kind}; with a progress bar.
+def embed(embedder: Embedder, source: str, kinds: Sequence[str] = (), workers: int = 0) -> Iterator[dict[str, Any]]:
+    """Yield batches and show a progress bar.
+
+    A batch is {"id": ids, "text": captions, "image_vector": (B, E), "text_vector": (B, E), "multimodal_vector": (B, D)}
+    with the keys of the requested kinds.
 
     Args:
-        what: kinds; by default all that the first item has.
+        kinds: kinds of embeddings; default: all that are possible for the first item.
 
     Raises:
-        UserError: no such source, or none of its items can be used.
+        UserError: the source was not found, or has no usable item.
     """
-    items, kinds = _open(embedder, source, what)
+    items, kinds = _open_source(embedder, source, kinds)
     loader = DataLoader(items, embedder.batch_size, num_workers=workers, collate_fn=list)
-    done, bad = 0, 0
-    with tqdm(total=len(items), unit="item", desc="vectors", mininterval=bar_interval()) as bar:
+    embedded, skipped = 0, 0
+    with tqdm(total=len(items), unit="item", desc="embeddings", mininterval=bar_interval()) as bar:
         for batch in loader:
-            good = [item for item in batch if len(item) == 3]
+            usable = [item for item in batch if len(item) == 3]
             for name, reason in (item for item in batch if len(item) == 2):
-                bar.write(f"left out: {reason if name in reason else f'{name}: {reason}'}", file=sys.stderr)
-            bad += len(batch) - len(good)
-            done += len(good)
-            if good:
-                yield _vectors(embedder, good, kinds)
+                bar.write(f"skipped: {reason if name in reason else f'{name}: {reason}'}", file=sys.stderr)
+            skipped += len(batch) - len(usable)
+            embedded += len(usable)
+            if usable:
+                yield _embed_batch(embedder, usable, kinds)
             bar.update(len(batch))
-    if not done:
-        raise UserError(f"{source}: none of its {bad} items can be used.")
+    if not embedded:
+        raise UserError(f"{source}: all {skipped} items were skipped. Check the reasons above.")
 
 
-def _open(embedder: Embedder, source: str, what: Sequence[str]) -> tuple[Any, list[str]]:
+def _open_source(
+    embedder: Embedder, source: str, kinds: Sequence[str]
+) -> tuple[RecordDataset | LineDataset, list[str]]:
+    """Return the dataset and its kinds of embeddings."""
     path = Path(source).expanduser()
     if path.suffix == ".txt":
-        if any(kind != "text" for kind in what):
-            raise UserError(f"--what: {source} has texts only, whose one kind is text.")
-        return Lines(path), ["text"]
+        if any(kind != "text" for kind in kinds):
+            raise UserError(f"--what: {source} has texts only. Set --what text.")
+        return LineDataset(path), ["text"]
     records = open_records(source if "://" in source else path)
-    kinds = list(what) or (["image"] if _caption(records) is None else list(KINDS))
-    return Items(records, embedder, kinds), kinds
+    kinds = list(kinds) or (["image"] if _read_first_caption(records) is None else list(KINDS))
+    return RecordDataset(records, embedder, kinds), kinds
 
 
-def _caption(records: Records) -> str | None:
+def _read_first_caption(records: Records) -> str | None:
     try:
-        return describe(records.read(0, TEXT_PARTS))[0][0]
+        return parse_annotation(records.read(0, TEXT_EXTENSIONS))[0][0]
     except BadRecord:
         return None
 
 
-def _vectors(embedder: Embedder, items: list[Any], kinds: Sequence[str]) -> dict[str, Any]:
+def _embed_batch(embedder: Embedder, items: list[Any], kinds: Sequence[str]) -> dict[str, Any]:
     names, pixels, texts = zip(*items, strict=True)
     batch: dict[str, Any] = {"id": list(names)}
     if texts[0] is not None:
         batch["text"] = list(texts)
     images = torch.stack(pixels) if pixels[0] is not None else torch.empty(0)
     encode = {
-        "image": lambda: embedder.image_batch(images),
-        "text": lambda: embedder.text_batch(texts),
-        "multimodal": lambda: embedder.pair_batch(images, texts),
+        "image": lambda: embedder.embed_image_batch(images),
+        "text": lambda: embedder.embed_text_batch(texts),
+        "multimodal": lambda: embedder.embed_pair_batch(images, texts),
     }
     return batch | {f"{kind}_vector": encode[kind]() for kind in kinds}
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m mmf_flava.embed", description=DESCRIPTION, epilog=EPILOG)
-    made.add_argument("source", metavar="SRC", help="folder of images, list, tar shards, or .txt")
-    made.add_argument(
-        "--weights", required=True, help="a run's folder, file, address or hub name (facebook/flava-full)"
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of the command line."""
+    parser = argparse.ArgumentParser(prog="python -m mmf_flava.embed", description=DESCRIPTION, epilog=EPILOG)
+    parser.add_argument("source", metavar="SRC", help="folder of images, list of images, tar shards, or .txt")
+    parser.add_argument("--weights", required=True, help="run folder, file, URL or hub name (facebook/flava-full)")
+    parser.add_argument("--out", required=True, type=Path, help="OUT.parquet, or a folder of .npy files")
+    parser.add_argument(
+        "--what", nargs="+", choices=KINDS, default=[], help="default: all kinds possible for the first item"
     )
-    made.add_argument("--out", required=True, type=Path, help="OUT.parquet, or a folder of .npy files")
-    made.add_argument("--what", nargs="+", choices=KINDS, default=[], help="kinds; by default what the first item has")
-    made.add_argument("--tokenizer", help=f"folder or hub name; by default the weights' own, else {TOKENIZER}")
-    made.add_argument("--batch-size", type=int, default=32, help="items a call of the model (%(default)s)")
-    made.add_argument("--workers", type=int, default=1, help="processes that read images (%(default)s)")
-    made.add_argument("--device", help="cpu, cuda, cuda:1, ...; by default the GPU where there is one")
-    made.add_argument("--force", action="store_true", help="replace OUT")
-    return made
+    parser.add_argument("--tokenizer", help=f"folder or hub name; default: that of the weights, else {TOKENIZER}")
+    parser.add_argument("--batch-size", type=int, default=32, help="items per forward pass (%(default)s)")
+    parser.add_argument("--workers", type=int, default=1, help="worker processes of the data loader (%(default)s)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: the GPU if available")
+    parser.add_argument("--force", action="store_true", help="replace OUT")
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
+    """Run the command line and return its exit code: 0, or 2 after a UserError."""
+    options = build_parser().parse_args(arguments)
     try:
         embedder = Embedder(options.weights, options.tokenizer, options.device, options.batch_size)
-        count = write(embed(embedder, options.source, options.what, options.workers), options.out, options.force)
+        batches = embed(embedder, options.source, options.what, options.workers)
+        count = write_embeddings(batches, options.out, options.force)
     except UserError as error:
         print(f"mmf_flava: {error}", file=sys.stderr)
         return 2
-    print(f"Wrote {options.out}: vectors of {count:,} items.")
+    print(f"Wrote {options.out}: embeddings of {count:,} items.")
     return 0
 
 

@@ -1,13 +1,13 @@
-"""The one exception that a user is meant to read, and how its sentence lists many entries."""
+"""The exception for mistakes of the user, and a helper for its messages."""
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend: the message names the thing, the place and the remedy in one or two sentences.
+    """A mistake that the user can fix; the message names the key or file, the problem and the fix.
 
-    ``mmf_run`` and our command lines print the message alone, without a traceback, and exit with code 2.
+    ``mmf_run`` and the commands of mmf_flava print the message without a traceback and exit with code 2.
     """
 
 
-def some(names: list[str], count: int = 3) -> str:
-    """The first of many offending entries, for a sentence."""
+def join_first(names: list[str], count: int = 3) -> str:
+    """Join the first ``count`` names with commas; an ellipsis replaces the rest."""
     return ", ".join(names[:count]) + (", ..." if len(names) > count else "")

@@ -1,4 +1,4 @@
-"""Registers FLAVA with MMF: importing this module is all it takes, and ``compat`` does so when MMF starts."""
+"""Registration of FLAVA with MMF on import; ``compat`` imports this module when MMF starts."""
 
 from mmf_flava.data import glue, image_classification, imagenet, karpathy, pmd, processors, text_corpus, unmasked
 from mmf_flava.evaluation import metrics

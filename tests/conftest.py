@@ -1,4 +1,4 @@
-"""The real command, for the tests that run it; a server and an empty cache, for those that download."""
+"""Fixtures: MMF's commands in a subprocess, a local HTTP server and an empty download cache."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from tests.files.loopback import Server
 
 SCRIPTS = Path(sys.executable).parent
 DEMO = str(Path(__file__).parents[1] / "projects" / "flava" / "configs" / "demo.yaml")
-# a demo that ends in seconds: small batches, few updates
+# the demo with small batches and few updates, which takes seconds
 SHORT = ["training.batch_size=16", "training.max_updates=4", "training.num_workers=0", "training.tensorboard=false"]
 
 Command = Callable[..., subprocess.CompletedProcess]
@@ -21,15 +21,15 @@ Command = Callable[..., subprocess.CompletedProcess]
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory) -> Path:
-    """MMF's cache; the demo's data are built in it once, by the first run."""
+    """MMF's cache. The first run builds the demo's data in it."""
     return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture
 def mmf(cache, tmp_path) -> Command:
-    """``mmf("mmf_run", "training.max_updates=4", ...)`` runs MMF's own script on the short demo in a new folder.
+    """Return ``mmf("mmf_run", "training.max_updates=4", ...)``, which runs a short demo in a new folder.
 
-    ``processes=2`` starts it by torchrun.
+    ``processes=2`` runs it with torchrun.
     """
 
     def run(
@@ -52,7 +52,7 @@ def mmf(cache, tmp_path) -> Command:
 
 @pytest.fixture
 def server(monkeypatch):
-    """A running ``Server``, which is the hub too."""
+    """A running ``Server`` that is also the endpoint of the Hugging Face hub."""
     server = Server({})
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
@@ -65,6 +65,6 @@ def server(monkeypatch):
 
 @pytest.fixture
 def downloads(tmp_path, monkeypatch):
-    """The folder in which downloads stay, empty."""
+    """The empty download cache folder."""
     monkeypatch.setenv("MMF_CACHE_DIR", str(tmp_path / "cache"))
     return tmp_path / "cache"

@@ -1,4 +1,4 @@
-"""CLIP_benchmark measures our model as we do."""
+"""CLIP_benchmark's results for FLAVA equal those of this package."""
 
 import sys
 
@@ -7,11 +7,11 @@ import torch
 from PIL import Image
 
 from mmf_flava import Embedder
-from mmf_flava import clip_benchmark as ours
+from mmf_flava import clip_benchmark as flava_benchmark
 from mmf_flava.config.run import ZeroShotConfig
 from mmf_flava.evaluation.zero_shot import classify
 from tests.evaluation.test_embedder import weights  # noqa: F401
-from tests.evaluation.toys import Vectors, extraction
+from tests.evaluation.toys import ToyDataset, extractor
 
 pytest.importorskip("clip_benchmark", reason="pip install clip-benchmark")
 
@@ -20,35 +20,35 @@ IMAGES = torch.randn(24, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 TARGETS = [n % 3 for n in range(24)]
 
 
-class Labelled(torch.utils.data.TensorDataset):
-    classes = CLASSES  # CLIP_benchmark counts them
+class LabelledDataset(torch.utils.data.TensorDataset):
+    classes = CLASSES  # used by CLIP_benchmark
 
 
-def test_same_accuracy(weights):  # noqa: F811
+def test_accuracies_are_equal(weights):  # noqa: F811
     from clip_benchmark.metrics import zeroshot_classification
     from clip_benchmark.models import load_clip
 
-    ours.register()
+    flava_benchmark.register()
     model, _, tokenizer = load_clip("flava", "flava", str(weights), None, "cpu")
-    loader = torch.utils.data.DataLoader(Labelled(IMAGES, torch.tensor(TARGETS)), batch_size=5)
-    theirs = zeroshot_classification.evaluate(model, loader, tokenizer, CLASSES, TEMPLATES, "cpu", amp=False)
+    loader = torch.utils.data.DataLoader(LabelledDataset(IMAGES, torch.tensor(TARGETS)), batch_size=5)
+    expected = zeroshot_classification.evaluate(model, loader, tokenizer, CLASSES, TEMPLATES, "cpu", amp=False)
     embedder = Embedder(weights)
-    data = Vectors(IMAGES.tolist(), TARGETS, text_processor=embedder.text_processor)
+    data = ToyDataset(IMAGES.tolist(), TARGETS, text_processor=embedder.text_processor)
     config = ZeroShotConfig("toy", CLASSES, [template.replace("{c}", "{}") for template in TEMPLATES])
-    result = classify(embedder.model, data, config, extraction())
-    assert theirs["acc1"] == pytest.approx(result.accuracy)
-    assert theirs["mean_per_class_recall"] == pytest.approx(result.summary()["mean_per_class"])
+    result = classify(embedder.model, data, config, extractor())
+    assert expected["acc1"] == pytest.approx(result.accuracy)
+    assert expected["mean_per_class_recall"] == pytest.approx(result.summary()["mean_per_class"])
 
 
-def test_its_transform_is_our_view(weights):  # noqa: F811
-    ours.register()
-    _, transform, _ = ours.load_flava(pretrained=str(weights))
-    picture = Image.linear_gradient("L").resize((50, 40))
-    assert torch.equal(transform(picture), Embedder(weights).pixels(picture))
+def test_transform_equals_preprocess(weights):  # noqa: F811
+    flava_benchmark.register()
+    _, transform, _ = flava_benchmark.load_flava(pretrained=str(weights))
+    image = Image.linear_gradient("L").resize((50, 40))
+    assert torch.equal(transform(image), Embedder(weights).preprocess(image))
 
 
-def test_its_command_line_takes_the_model_type(monkeypatch, capsys):
+def test_command_line_has_the_model_type(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["clip_benchmark", "eval", "--help"])
     with pytest.raises(SystemExit):
-        ours.main()
+        flava_benchmark.main()
     assert "flava" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Every recipe opens with what it is, loads, fits the schema, and trains: the paper's by their small twins."""
+"""Every recipe has a header, loads, fits the schema and trains; the paper's recipes train as their small variants."""
 
 import json
 import re
@@ -16,33 +16,33 @@ from safetensors.torch import load_file
 from timm.models.beit import Beit
 
 from mmf_flava.config.model import FlavaConfig, ImageEncoderConfig
-from mmf_flava.config.schema import parse
-from mmf_flava.data.prepare.demo import build_demo
+from mmf_flava.config.schema import parse_section
 from mmf_flava.data.from_recipe import read_recipe
+from mmf_flava.data.prepare.demo import prepare_demo
 from mmf_flava.errors import UserError
 from mmf_flava.models.image_encoder import ImageEncoder
-from mmf_flava.models.pretrained import load_image_encoder
 from mmf_flava.training.settings import read_settings
-from tests.data.image_sets.published import MAKERS
+from mmf_flava.weights.encoders import load_image_encoder
+from tests.data.image_sets.published import WRITERS
 
 PROJECT = Path(__file__).parents[1] / "projects" / "flava"
 CONFIGS = PROJECT / "configs"
 PRETRAIN = CONFIGS / "pretrain"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
 ZERO_SHOT = sorted((CONFIGS / "zero_shot").glob("*.yaml"))
-TWINS = sorted(PRETRAIN.glob("demo_*.yaml"))
-PAPER = sorted(set(PRETRAIN.glob("*.yaml")) - set(TWINS))
+SMALL_VARIANTS = sorted(PRETRAIN.glob("demo_*.yaml"))
+PAPER = sorted(set(PRETRAIN.glob("*.yaml")) - set(SMALL_VARIANTS))
 LINEAR_PROBE = sorted((CONFIGS / "linear_probe").glob("*.yaml"))
 RETRIEVAL = sorted((CONFIGS / "retrieval").glob("*.yaml"))
 PAIRS, IMAGES, TEXT = "pmd", "imagenet", "ccnews_bookcorpus"
 CONTRAST, MULTIMODAL = {"global_contrastive"}, {"global_contrastive", "mmm_image", "mmm_text", "itm"}
 ALL = MULTIMODAL | {"mim", "mlm"}
-# on one thread: small matrices on several cost more than they save
+# one thread is faster for these small matrices
 TWO_STEPS = ["training.max_updates=2", "training.log_interval=1", "training.num_threads=1"]
-FEW = ["dataset_config.pmd.splits.test=['pairs/val']"]  # 137 instead of 360
+FEW = ["dataset_config.pmd.splits.test=['pairs/val']"]  # 137 images instead of 360
 
-# recipe: datasets, losses, updates, batch size, what the image encoder starts from
-SAID = {
+# recipe: datasets, losses, updates, batch size, initial weights of the image encoder
+EXPECTED = {
     "text_encoder": (TEXT, {"mlm"}, 125_000, 2048, None),
     "image_encoder": (IMAGES, {"mim"}, 62_500, 2048, "dino"),
     "mim": (IMAGES, {"mim"}, 150_000, 8192, None),
@@ -66,52 +66,52 @@ def name_of(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_a_file_opens_with_a_comment(path):
+def test_file_starts_with_a_comment(path):
     assert path.read_text().startswith("# ")
 
 
-@pytest.mark.parametrize("path", sorted({*FILES} - {*PAPER, *TWINS}), ids=name_of)
-def test_a_file_loads_by_itself(path):
+@pytest.mark.parametrize("path", sorted({*FILES} - {*PAPER, *SMALL_VARIANTS}), ids=name_of)
+def test_file_loads_on_its_own(path):
     config = load_yaml(str(path))
     if "flava" in config.get("model_config", {}):
         section = OmegaConf.merge(
             load_yaml(str(CONFIGS / "defaults.yaml")).model_config.flava, config.model_config.flava
         )
-        section.codebook.path = section.text_encoder.pretrained = None  # hold ${env...}, which MMF defines
-        parse(FlavaConfig, section, "model_config.flava")
+        section.codebook.path = section.text_encoder.pretrained = None  # contain ${env...}, which MMF defines
+        parse_section(FlavaConfig, section, "model_config.flava")
 
 
 @pytest.mark.parametrize(
-    "path", [CONFIGS / "demo.yaml", *PAPER, *TWINS, *ZERO_SHOT, *LINEAR_PROBE, *RETRIEVAL], ids=name_of
+    "path", [CONFIGS / "demo.yaml", *PAPER, *SMALL_VARIANTS, *ZERO_SHOT, *LINEAR_PROBE, *RETRIEVAL], ids=name_of
 )
-def test_a_recipe_opens_with_its_command_and_has_a_row_in_the_table(path):
-    opening = path.read_text().partition("\nincludes:")[0]
-    assert re.search(rf"mmf_run\)? config=projects/flava/configs/{name_of(path)}", opening)
+def test_recipe_header_has_its_command_and_readme_has_a_row(path):
+    header = path.read_text().partition("\nincludes:")[0]
+    assert re.search(rf"mmf_run\)? config=projects/flava/configs/{name_of(path)}", header)
     table = (PROJECT / "README.md").read_text()
-    assert f"](configs/{name_of(path).replace('/demo_', '/') if path in TWINS else name_of(path)})" in table
+    assert f"](configs/{name_of(path).replace('/demo_', '/') if path in SMALL_VARIANTS else name_of(path)})" in table
     if path in PAPER:
         for word in ("accelerator hours), estimated; measured: not run", "\n# Paper: "):
-            assert word in opening
-        score = re.search(r"# Paper: (.*) \(Table C\.1", opening)
+            assert word in header
+        score = re.search(r"# Paper: (.*) \(Table C\.1", header)
         assert score is None or score[1] in table
 
 
-def test_every_recipe_of_the_paper_has_a_twin():
-    assert {path.stem for path in PAPER} == SAID.keys()
-    assert {path.stem for path in TWINS} == {f"demo_{name}" for name in SAID}
+def test_every_recipe_of_the_paper_has_a_small_variant():
+    assert {path.stem for path in PAPER} == EXPECTED.keys()
+    assert {path.stem for path in SMALL_VARIANTS} == {f"demo_{name}" for name in EXPECTED}
 
 
-@pytest.mark.parametrize("name", SAID)
-def test_what_a_recipe_says(name):
+@pytest.mark.parametrize("name", EXPECTED)
+def test_recipe_settings(name):
     config = read_recipe(str(PRETRAIN / f"{name}.yaml"))
-    datasets, losses, updates, batch_size, start = SAID[name]
+    datasets, losses, updates, batch_size, initial = EXPECTED[name]
     model, training = config.model_config.flava, config.training
     assert config.datasets == datasets
     assert {loss.type.removeprefix("flava_") for loss in model.losses} == losses
     assert (training.max_updates, training.batch_size) == (updates, batch_size)
     assert (training.precision, training.sharding, training.evaluation_interval) == ("fp16", "fsdp", 8000)
     assert config.optimizer.params.lr == (5e-4 if name == "text_encoder" else 1e-3)
-    assert (start or "None") in str(model.image_encoder.pretrained)
+    assert (initial or "None") in str(model.image_encoder.pretrained)
     criteria = "zero_shot/accuracy" if "pmd" in datasets else f"losses/flava_{min(losses)}"
     assert (training.early_stop.criteria, training.early_stop.minimize) == (criteria, "pmd" not in datasets)
     if "," in datasets:
@@ -121,11 +121,11 @@ def test_what_a_recipe_says(name):
     gradient = "local" if name in ("clip", "flava_c_local") else "global"
     assert model.losses[0].get("params", {}).get("gradient", "global") == gradient
     assert read_settings(config).datasets == datasets.split(",")
-    parse(FlavaConfig, model, "model_config.flava")
+    parse_section(FlavaConfig, model, "model_config.flava")
 
 
 @pytest.mark.parametrize("folder", [None, "/elsewhere"])
-def test_the_joint_stage_starts_from_the_folder_of_the_text_stage(monkeypatch, folder):
+def test_joint_stage_loads_the_folder_of_the_text_stage(monkeypatch, folder):
     monkeypatch.delenv("MMF_SAVE_DIR", raising=False)
     if folder is not None:
         monkeypatch.setenv("MMF_SAVE_DIR", folder)
@@ -134,8 +134,8 @@ def test_the_joint_stage_starts_from_the_folder_of_the_text_stage(monkeypatch, f
     assert joint.model_config.flava.text_encoder.pretrained == text.env.save_dir
 
 
-def test_beits_file_fits_what_the_start_allows(tmp_path):
-    """BEiT as its authors pretrained it: relative positions that all blocks share, no absolute ones."""
+def test_beit_weights_load_with_the_allowed_differences_of_the_recipe(tmp_path):
+    """BEiT's published weights have a relative position bias shared by all blocks and no absolute positions."""
     config = ImageEncoderConfig(hidden_size=8, num_layers=1, num_heads=2, mlp_size=16, image_size=32)
     beit = Beit(
         img_size=32, embed_dim=8, depth=1, num_heads=2, mlp_ratio=2, global_pool="token", init_values=0.1,
@@ -148,26 +148,26 @@ def test_beits_file_fits_what_the_start_allows(tmp_path):
     load_image_encoder(ImageEncoder(config), tmp_path / "beit.pth", **OmegaConf.to_container(allowed))
 
 
-# ---------------------------------------------------------------------- two steps each
+# ---------------------------------------------------------------------- training for two steps
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """The demo's data."""
+    """Folder of the demo's data."""
     folder = tmp_path_factory.mktemp("data")
-    build_demo(folder / "flava_demo", progress=False)
+    prepare_demo(folder / "flava_demo", progress=False)
     return folder
 
 
 @pytest.fixture
 def train(data, tmp_path, monkeypatch):
-    """``train(name, *options)`` runs a twin in this process, as ``mmf_run`` would, and returns its folder."""
+    """Return ``train(name, *options)``, which runs a small variant in this process and returns its run folder."""
 
     def train(name: str, *options: str) -> Path:
         monkeypatch.setenv("MMF_SAVE_DIR", str(tmp_path))
         for dataset in ("pmd", "imagenet", "ccnews_bookcorpus"):
             for processor in ("image_processor", "text_processor"):
-                registry.unregister(f"{dataset}_{processor}")  # MMF keeps the first ones that a process ever built
+                registry.unregister(f"{dataset}_{processor}")  # MMF keeps the first processors built in a process
         run(
             [
                 f"config={PRETRAIN / name}.yaml",
@@ -186,11 +186,11 @@ def train(data, tmp_path, monkeypatch):
     torch.autograd.set_detect_anomaly(False)
 
 
-@pytest.mark.parametrize("name", [path.stem for path in TWINS])
-def test_a_twin_trains_two_steps(train, name):
+@pytest.mark.parametrize("name", [path.stem for path in SMALL_VARIANTS])
+def test_small_variant_trains_two_steps(train, name):
     folder = train(name)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    datasets, losses, *_ = SAID[name.removeprefix("demo_")]
+    datasets, losses, *_ = EXPECTED[name.removeprefix("demo_")]
     assert [line["update"] for line in lines if line["split"] == "train"] == [1, 2]
     (val,) = (line for line in lines if line["split"] == "val")
     assert val["losses"].keys() == {f"flava_{loss}" for loss in losses}
@@ -198,26 +198,28 @@ def test_a_twin_trains_two_steps(train, name):
     assert (folder / "checkpoints" / "best").read_text().startswith("update_00000002 ")
 
 
-def test_a_batch_size_of_each_process_and_a_look_for_nan(train):
+def test_batch_size_per_device_and_detect_anomaly(train):
     folder = train("demo_mlm", "training.batch_size_per_device=8", "training.detect_anomaly=true")
     assert torch.is_anomaly_enabled()
     assert json.loads((folder / "summary.json").read_text())["samples"] == 16
 
 
-def test_stages_chain(train):
-    """At a learning rate of 0 the joint stage leaves its text encoder as the text stage made it."""
+def test_joint_stage_loads_the_text_encoder(train):
+    """With a learning rate of 0, the joint stage keeps the text encoder of the text stage."""
     text = train("demo_text_encoder")
-    start = f"model_config.flava.text_encoder.pretrained={text}"
-    joint = train("demo_flava", start, "optimizer.params.lr=0.0", "training.seed=2")
-    made, taken = (load_file(path / "checkpoints/update_00000002/model.safetensors") for path in (text, joint))
-    names = [name for name in made if name.startswith("flava.text_encoder.")]
+    pretrained = f"model_config.flava.text_encoder.pretrained={text}"
+    joint = train("demo_flava", pretrained, "optimizer.params.lr=0.0", "training.seed=2")
+    text_weights, joint_weights = (
+        load_file(path / "checkpoints/update_00000002/model.safetensors") for path in (text, joint)
+    )
+    names = [name for name in text_weights if name.startswith("flava.text_encoder.")]
     assert len(names) > 30
-    assert [name for name in names if not made[name].equal(taken[name])] == []
-    assert not made["flava.text_projection.weight"].equal(taken["flava.text_projection.weight"])
+    assert [name for name in names if not text_weights[name].equal(joint_weights[name])] == []
+    assert not text_weights["flava.text_projection.weight"].equal(joint_weights["flava.text_projection.weight"])
 
 
-def test_retrieval_of_what_a_twin_trained(train, data):
-    """The demo's retrieval recipe on a run's folder: both rankings of the 137 scans among captions that they share."""
+def test_retrieval_recipe_evaluates_a_run_folder(train, data):
+    """The demo's retrieval recipe with and without re-ranking, on 137 scans and 145 captions."""
     trained = train("demo_flava_mm")
     train("../retrieval/demo_digits", f"checkpoint.resume_file={trained}", "evaluation.retrieval.rerank=3")
     found = json.loads((trained.parent / "retrieval" / "demo_digits" / "evaluation.json").read_text())["retrieval"]
@@ -228,7 +230,7 @@ def test_retrieval_of_what_a_twin_trained(train, data):
 
 @pytest.fixture
 def classify(data, tmp_path):
-    """``classify(name, weights, *options)`` runs a zero-shot recipe at the demo's size; returns its figures."""
+    """Return ``classify(name, weights, *options)``: run a zero-shot recipe at the demo's size; return its results."""
 
     def classify(name: str, weights: Path, *options: str) -> dict:
         for processor in ("image_processor", "text_processor"):
@@ -249,30 +251,30 @@ def classify(data, tmp_path):
 
 
 def test_zero_shot_recipes_run(train, classify, tmp_path):
-    """On sets in small, as they lie on disk, with weights of two steps."""
+    """On small datasets in their published layouts, with weights after two training steps."""
     weights = train("demo_clip")
     assert classify("demo_digits", weights)["zero_shot"]["count"] == 360
     for name, source, classes in (
         ("dtd", "DTD", ["banded", "zigzagged"]),
         ("ucf101", "UCF101", ["Apply Eye Makeup", "Yo Yo"]),
     ):
-        MAKERS[source](tmp_path)
+        WRITERS[source](tmp_path)
         result = classify(name, weights, f"dataset_config.image_classification.data_dir={tmp_path}")
         assert result["zero_shot"]["classes"] == classes
         assert np.array(result["zero_shot"]["confusion"]).sum(1).tolist() == [1, 1]
         assert result["losses"] == {}
 
 
-def test_classes_that_do_not_fit_end_before_the_run(train, classify, tmp_path):
-    """Flowers' prompts on textures: 102 names for 2 labels."""
-    MAKERS["DTD"](tmp_path)
+def test_mismatching_classes_raise_an_error(train, classify, tmp_path):
+    """The 102 class names of Flowers on a texture dataset with 2 labels."""
+    WRITERS["DTD"](tmp_path)
     options = (f"dataset_config.image_classification.data_dir={tmp_path}", "evaluation.zero_shot.prompts=flowers102")
-    with pytest.raises(UserError, match=r"102 classes, dataset 'image_classification' has 2: no label 2"):
+    with pytest.raises(UserError, match=r"102 classes, but dataset 'image_classification' has 2: no label 2"):
         classify("dtd", train("demo_clip"), *options)
 
 
-def test_a_twin_by_its_command(mmf, data, cache, tmp_path):
-    """The command of its opening, in an empty folder."""
+def test_small_variant_runs_by_its_command(mmf, data, cache, tmp_path):
+    """The command of the recipe's header, run in an empty folder."""
     (cache / "data").mkdir(exist_ok=True)
     shutil.copytree(data / "flava_demo", cache / "data" / "flava_demo", dirs_exist_ok=True)
     result = mmf("mmf_run", "training.max_updates=2", config="projects/flava/configs/pretrain/demo_clip.yaml")

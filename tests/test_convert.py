@@ -1,4 +1,4 @@
-"""From every style to every style and back, without a bit lost."""
+"""Conversion between formats: round trips are bit-equal, and Hugging Face loads the result."""
 
 import json
 
@@ -9,7 +9,7 @@ from transformers import FlavaForPreTraining, FlavaModel, FlavaProcessor
 
 from mmf_flava import load_pretrained
 from mmf_flava.convert import convert, main
-from mmf_flava.data.tokenizer import wordpiece
+from mmf_flava.data.tokenizer import build_wordpiece
 from mmf_flava.weights.sources import read_weights
 from tests.parity.batches import randomise
 from tests.parity.test_hugging_face import small_config
@@ -19,13 +19,13 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{n}" for n in ran
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """A folder as Hugging Face saves it, with a tokenizer."""
+    """A folder as ``save_pretrained`` writes it, with a tokenizer."""
     torch.manual_seed(0)
     model = FlavaForPreTraining(small_config())
     randomise(model)
     folder = tmp_path_factory.mktemp("source")
     model.save_pretrained(folder)
-    wordpiece(WORDS).save(str(folder / "tokenizer.json"))
+    build_wordpiece(WORDS).save(str(folder / "tokenizer.json"))
     return folder
 
 
@@ -33,7 +33,7 @@ def all_keys(folder):
     return FlavaForPreTraining.from_pretrained(folder).state_dict()
 
 
-def test_what_hugging_face_loads_is_what_it_saved(source, tmp_path):
+def test_hugging_face_loads_its_converted_weights(source, tmp_path):
     lines = convert(source, tmp_path / "hf", "hf")
     before, after = all_keys(source), load_file(tmp_path / "hf" / "model.safetensors")
     assert before.keys() == after.keys()
@@ -47,38 +47,38 @@ def test_what_hugging_face_loads_is_what_it_saved(source, tmp_path):
     assert torch.equal(core.logit_scale, model.flava.logit_scale)
 
 
-@pytest.mark.parametrize("way", ["torchmultimodal", "mmf", "mmf_flava"])
-def test_round_trips_are_bit_equal(source, tmp_path, way):
-    convert(source, tmp_path / "there", way)
+@pytest.mark.parametrize("style", ["torchmultimodal", "mmf", "mmf_flava"])
+def test_round_trip_is_bit_equal(source, tmp_path, style):
+    convert(source, tmp_path / "there", style)
     file = next((tmp_path / "there").iterdir())
-    assert read_weights(file).style == way
+    assert read_weights(file).style == style
     convert(file, tmp_path / "back", "hf", num_heads=4)
     before, after = all_keys(source), load_file(tmp_path / "back" / "model.safetensors")
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
-    if way != "torchmultimodal":  # a state dict alone says nothing of eps and heads
-        told = [
+    if style != "torchmultimodal":  # a state dict does not store eps and num_heads
+        saved, restored = (
             json.loads((folder / "config.json").read_text())["text_config"] for folder in (source, tmp_path / "back")
-        ]
-        assert all(told[0][key] == value for key, value in told[1].items())
+        )
+        assert all(saved[key] == value for key, value in restored.items())
 
 
-def test_half_precision_stays_half(source, tmp_path):
+def test_half_precision_is_kept(source, tmp_path):
     FlavaForPreTraining.from_pretrained(source).bfloat16().save_pretrained(tmp_path / "half")
-    convert(tmp_path / "half", tmp_path / "ours.safetensors", "mmf_flava")
-    convert(tmp_path / "ours.safetensors", tmp_path / "back", "hf")
+    convert(tmp_path / "half", tmp_path / "native.safetensors", "mmf_flava")
+    convert(tmp_path / "native.safetensors", tmp_path / "back", "hf")
     assert {tensor.dtype for tensor in load_file(tmp_path / "back" / "model.safetensors").values()} == {torch.bfloat16}
 
 
-def test_poolers_are_made_where_they_never_were(source, tmp_path):
-    """A run of ours has no poolers; Hugging Face must miss nothing, and two exports are the same file."""
+def test_poolers_are_added_to_the_checkpoint_of_a_run(source, tmp_path):
+    """Hugging Face's model has poolers, a run has none; two exports give the same file."""
     model = load_pretrained(source, heads=True)
     from mmf_flava.training.checkpoint_folder import CheckpointFolder
 
     checkpoint = CheckpointFolder(tmp_path).save(1, model, torch.optim.SGD(model.parameters(), lr=1), {})
     lines = convert(checkpoint, tmp_path / "hf", "hf")
-    convert(tmp_path, tmp_path / "again", "hf")  # the run's folder means its newest checkpoint
-    assert "Made anew: 6 tensors" in " ".join(lines)
+    convert(tmp_path, tmp_path / "again", "hf")  # the newest checkpoint of the run folder
+    assert "Added 6 tensors" in " ".join(lines)
     _, report = FlavaForPreTraining.from_pretrained(tmp_path / "hf", output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"]
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("hf", "again")]
@@ -87,7 +87,7 @@ def test_poolers_are_made_where_they_never_were(source, tmp_path):
     assert all(torch.equal(before[key], after[key]) for key in before if "_model.pooler." not in key)
 
 
-def test_the_processor_comes_along(source, tmp_path):
+def test_processor_is_written(source, tmp_path):
     convert(source, tmp_path / "hf", "hf")
     processor = FlavaProcessor.from_pretrained(tmp_path / "hf")
     image = torch.zeros(3, 50, 40, dtype=torch.uint8)
@@ -100,7 +100,7 @@ def test_the_processor_comes_along(source, tmp_path):
     assert batch["input_ids"].tolist() == [[2, 6, 7, 3]]
 
 
-def test_a_tokenizer_can_be_given(source, tmp_path):
+def test_tokenizer_option_copies_a_tokenizer(source, tmp_path):
     convert(source, tmp_path / "weights.safetensors", "mmf_flava")
     lines = convert(tmp_path / "weights.safetensors", tmp_path / "without", "hf")
     assert "--tokenizer DIR" in lines[-1]
@@ -113,35 +113,35 @@ def run(capsys, *arguments):
     return code, capsys.readouterr().err
 
 
-def test_nothing_is_overwritten_without_force(source, tmp_path, capsys):
+def test_existing_files_are_replaced_only_with_force(source, tmp_path, capsys):
     target = tmp_path / "flava.pt"
-    target.write_text("mine")
+    target.write_text("existing")
     code, message = run(capsys, source, target, "--to", "torchmultimodal")
-    assert code == 2 and "--force" in message and target.read_text() == "mine"
+    assert code == 2 and "--force" in message and target.read_text() == "existing"
     assert run(capsys, source, target, "--to", "torchmultimodal", "--force")[0] == 0
     assert read_weights(target).style == "torchmultimodal"
     folder = tmp_path / "hf"
     folder.mkdir()
-    (folder / "README.md").write_text("mine")
+    (folder / "README.md").write_text("existing")
     assert run(capsys, source, folder, "--to", "hf")[0] == 2
     assert run(capsys, source, folder, "--to", "hf", "--force")[0] == 0
-    assert (folder / "README.md").read_text() == "mine" and (folder / "config.json").is_file()
+    assert (folder / "README.md").read_text() == "existing" and (folder / "config.json").is_file()
 
 
-def test_an_export_that_dies_leaves_nothing_behind(source, tmp_path, monkeypatch):
+def test_failed_export_leaves_no_files(source, tmp_path, monkeypatch):
     def full_disk(*args, **kwargs):
         raise OSError("no space left on device")
 
     monkeypatch.setattr("mmf_flava.convert.save_file", full_disk)
-    for target, to in (("hf", "hf"), ("ours.safetensors", "mmf_flava")):
+    for target, to in (("hf", "hf"), ("native.safetensors", "mmf_flava")):
         with pytest.raises(OSError, match="no space"):
             convert(source, tmp_path / target, to)
     assert not list(tmp_path.iterdir())
 
 
-def test_mistakes_are_sentences(source, tmp_path, capsys):
+def test_invalid_arguments_give_one_line_errors(source, tmp_path, capsys):
     code, message = run(capsys, tmp_path / "nothing", tmp_path / "hf", "--to", "hf")
-    assert code == 2 and "There is no" in message and "Traceback" not in message
+    assert code == 2 and "was not found" in message and "Traceback" not in message
     code, message = run(capsys, source, tmp_path / "a.pt", "--to", "torchmultimodal", "--tokenizer", source)
     assert code == 2 and "--tokenizer" in message
     code, message = run(capsys, source, tmp_path / "hf", "--to", "hf", "--tokenizer", tmp_path)

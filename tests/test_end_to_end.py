@@ -1,4 +1,4 @@
-"""``mmf_run`` and ``mmf_predict`` as a user runs them, on the demo's real data, with fewer updates."""
+"""``mmf_run`` and ``mmf_predict`` in subprocesses, on the demo's data, with few updates."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmf_flava.config.model import LOSSES
-from mmf_flava.files.checksums import seal
+from mmf_flava.files.checksums import write_checksums
 from tests.conftest import DEMO
 
 
@@ -18,7 +18,7 @@ def last_lines(result) -> str:
 
 
 def test_one_command_trains_evaluates_and_reports(mmf, tmp_path):
-    """From the root folder with an absolute path to the recipe; every promised file and the closing lines."""
+    """Run in the root folder with an absolute recipe path; check all documented files and the final output."""
     result = mmf("mmf_run", "training.log_interval=2", "training.tensorboard=true", cwd=Path("/"))
     lines = last_lines(result)
     for words in ("Trained flava", "Losses, first to last", "Zero-shot accuracy", "Recall@1", "Report: "):
@@ -42,7 +42,7 @@ def test_one_command_trains_evaluates_and_reports(mmf, tmp_path):
 
 
 def test_evaluation_alone_and_predictions(mmf, tmp_path):
-    """A trained folder serves ``run_type=test``, on one process and on two, and ``mmf_predict``, with one figure."""
+    """``run_type=test``, on one and two processes, and ``mmf_predict`` give the accuracy of the training run."""
     last_lines(mmf("mmf_run", "evaluation.examples=null"))
     trained = json.loads((tmp_path / "run" / "evaluation.json").read_text())["zero_shot"]
     checkpoint = f"checkpoint.resume_file={tmp_path / 'run' / 'checkpoints' / 'update_00000004'}"
@@ -61,7 +61,7 @@ def test_evaluation_alone_and_predictions(mmf, tmp_path):
     assert sum(row["prediction"] == row["target"] for row in rows) / 360 == pytest.approx(trained["accuracy"])
 
 
-def test_a_new_run_sets_an_earlier_one_aside(mmf, tmp_path):
+def test_new_run_moves_earlier_files_to_previous(mmf, tmp_path):
     options = ["training.max_updates=1", "evaluation.examples=null"]
     last_lines(mmf("mmf_run", *options))
     first = (tmp_path / "run" / "metrics.jsonl").read_text()
@@ -76,9 +76,9 @@ def test_bf16_round_robin_and_accumulation(mmf, tmp_path):
         mmf("mmf_run", *options, "training.max_updates=3", "training.log_interval=1", "evaluation.examples=null")
     )
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    kinds = [sorted(line["losses"]) for line in lines if line["split"] == "train"]
+    losses = [sorted(line["losses"]) for line in lines if line["split"] == "train"]
     pair = sorted(set(LOSSES) - {"flava_mim", "flava_mlm"})
-    assert kinds == [pair, ["flava_mim"], ["flava_mlm"]]  # both batches of an update are of one dataset
+    assert losses == [pair, ["flava_mim"], ["flava_mlm"]]  # both batches of an update are of one dataset
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_bf16_round_robin_and_accumulation(mmf, tmp_path):
         ("checkpoint.resume_file=/nowhere", ["/nowhere"]),
     ],
 )
-def test_mistakes_end_in_one_sentence(mmf, option, words):
+def test_invalid_options_give_a_one_line_error(mmf, option, words):
     result = mmf("mmf_run", option)
     assert result.returncode == 2
     last = result.stderr.strip().splitlines()[-1]
@@ -106,7 +106,7 @@ def test_mistakes_end_in_one_sentence(mmf, option, words):
         assert word in last
 
 
-def test_a_misspelt_section_of_the_recipe_is_named(mmf, tmp_path):
+def test_misspelt_recipe_key_is_reported(mmf, tmp_path):
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(f"includes: ['{DEMO}']\nmodel_config:\n  flava:\n    image_encoder:\n      hiden_size: 32\n")
     result = mmf("mmf_run", config=str(recipe))
@@ -115,8 +115,8 @@ def test_a_misspelt_section_of_the_recipe_is_named(mmf, tmp_path):
     assert "'hidden_size'" in result.stderr
 
 
-def test_a_yaml_tag_is_refused_and_not_executed(mmf, tmp_path):
-    recipe, folder = tmp_path / "evil.yaml", tmp_path / "made_by_the_tag"
+def test_yaml_tag_raises_an_error_and_is_not_executed(mmf, tmp_path):
+    recipe, folder = tmp_path / "evil.yaml", tmp_path / "created_by_the_tag"
     recipe.write_text(f"model: flava\ndataset: !!python/object/apply:os.mkdir ['{folder}']\n")
     result = mmf("mmf_run", config=str(recipe))
     assert result.returncode == 2
@@ -124,21 +124,21 @@ def test_a_yaml_tag_is_refused_and_not_executed(mmf, tmp_path):
     assert not folder.exists()
 
 
-def test_a_checkpoint_of_another_vocabulary_is_refused(mmf, tmp_path):
+def test_checkpoint_of_another_vocabulary_raises_an_error(mmf, tmp_path):
     assert mmf("mmf_run").returncode == 0
     path = tmp_path / "run/checkpoints/update_00000004/state.json"
     state = json.loads(path.read_text())
     assert sorted(state["vocabularies"]) == ["ccnews_bookcorpus", "pmd"]
     state["vocabularies"]["pmd"] = "0" * 64
     path.write_text(json.dumps(state))
-    seal(path.parent)
+    write_checksums(path.parent)
     result = mmf("mmf_run", "checkpoint.resume=true", "training.max_updates=5")
     assert result.returncode == 2
-    assert "another vocabulary than dataset_config.pmd" in result.stderr
+    assert "another vocabulary than that of dataset_config.pmd" in result.stderr
 
 
-def test_bad_records_are_named_and_too_many_stop_the_run(mmf, cache, tmp_path):
-    """One picture in ten is damaged: with a share allowed the run ends and says so; without, a sentence stops it."""
+def test_bad_records_are_reported_and_too_many_stop_the_run(mmf, cache, tmp_path):
+    """One image in ten is corrupt: the run stops with an error, or completes if ``max_bad_share`` is null."""
     last_lines(mmf("mmf_run", "training.max_updates=1", "evaluation.examples=null"))  # builds the data
     shutil.copytree(cache / "data" / "flava_demo", tmp_path / "data")
     for shard in (tmp_path / "data" / "pairs" / "train").glob("*.tar"):
@@ -150,10 +150,10 @@ def test_bad_records_are_named_and_too_many_stop_the_run(mmf, cache, tmp_path):
     options = ["dataset=pmd", f"dataset_config.pmd.data_dir={tmp_path / 'data'}", "evaluation.examples=null"]
     options += ["training.batch_size=256", "training.max_updates=5"]
     options += ["training.log_interval=1", "evaluation.zero_shot=null", "evaluation.retrieval=null"]
-    stopped = mmf("mmf_run", *options, "training.num_workers=1")  # which must not keep the process from ending
+    stopped = mmf("mmf_run", *options, "training.num_workers=1")  # the worker must not prevent the process from exiting
     assert stopped.returncode != 0
-    sentence = next(line for line in stopped.stderr.splitlines() if "max_bad_share" in line)
-    assert "not an image" in sentence and "quarantine.jsonl" in sentence
+    message = next(line for line in stopped.stderr.splitlines() if "max_bad_share" in line)
+    assert "not an image" in message and "quarantine.jsonl" in message
     assert len((tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()) > 50
     allowed = mmf("mmf_run", *options, "dataset_config.pmd.max_bad_share=null")
     assert "Bad records of pmd, replaced by others: " in last_lines(allowed)

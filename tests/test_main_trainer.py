@@ -1,4 +1,4 @@
-"""``training.trainer: mmf``, the main branch's own, pretrains FLAVA: with a user's callback, to the end and on."""
+"""``training.trainer: mmf``, the trainer of MMF's main branch, pretrains and resumes FLAVA with a user's callback."""
 
 import json
 import math
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.conftest import DEMO
-from tests.lines import needs_main
+from tests.mmf_versions import needs_main
 
 pytestmark = needs_main
 
@@ -23,23 +23,23 @@ class Recorder(Callback):
         super().__init__(config, trainer)
         self.path = path
 
-    def note(self, event, **what):
+    def record(self, event, **fields):
         with open(self.path, "a") as handle:
-            handle.write(json.dumps({"event": event, "update": self.trainer.num_updates, **what}) + "\\n")
+            handle.write(json.dumps({"event": event, "update": self.trainer.num_updates, **fields}) + "\\n")
 
     def on_train_start(self, **kwargs):
-        self.note("train")
+        self.record("train")
 
     def on_update_end(self, report, **kwargs):
         losses = {key: value.item() for key, value in report.losses.items()}
-        self.note("update", dataset=report.dataset_name, samples=list(report.sample_id), losses=losses,
+        self.record("update", dataset=report.dataset_name, samples=list(report.sample_id), losses=losses,
                   lr=self.trainer.optimizer.param_groups[0]["lr"])
 
     def on_validation_end(self, meter, **kwargs):
-        self.note("validation", figures={key: float(value.global_avg) for key, value in meter.meters.items()})
+        self.record("validation", metrics={key: float(value.global_avg) for key, value in meter.meters.items()})
 
     def on_test_end(self, meter, **kwargs):
-        self.note("test", figures={key: float(value.global_avg) for key, value in meter.meters.items()})
+        self.record("test", metrics={key: float(value.global_avg) for key, value in meter.meters.items()})
 """
 
 RECIPE = """
@@ -64,7 +64,7 @@ dataset_config:
 
 @pytest.fixture
 def recipe(tmp_path) -> str:
-    """The demo's recipe for MMF's trainer, and beside it the user's own package with the callback."""
+    """The demo's recipe for MMF's trainer, and a user's package with the callback."""
     (tmp_path / "user").mkdir()
     (tmp_path / "user" / "__init__.py").write_text(CALLBACK)
     path = tmp_path / "mine.yaml"
@@ -73,34 +73,34 @@ def recipe(tmp_path) -> str:
 
 
 def read_events(folder: Path, event: str) -> list[dict]:
-    lines = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
-    return [line for line in lines if line["event"] == event]
+    records = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    return [record for record in records if record["event"] == event]
 
 
-def test_it_trains_validates_saves_goes_on_and_evaluates(mmf, recipe, tmp_path):
-    """Images have no val split here; a resumed run shows samples that the first part has not shown."""
+def test_trains_validates_saves_resumes_and_evaluates(mmf, recipe, tmp_path):
+    """ImageNet has no val split here; a resumed run uses samples that the first run has not used."""
     options = [f"env.user_dir={tmp_path / 'user'}"]
     options += ["training.evaluation_interval=5", "training.checkpoint_interval=5", "training.log_interval=5"]
     first = mmf("mmf_run", "training.max_updates=10", "training.tensorboard=true", *options, config=recipe)
     assert first.returncode == 0, first.stderr[-3000:]
 
     log = (tmp_path / "run" / "train.log").read_text()
-    (said,) = [line for line in log.splitlines() if "does not look at" in line]
-    assert "evaluation.zero_shot" in said and "max_to_keep" not in said
+    (record,) = [line for line in log.splitlines() if "training.trainer: mmf ignores" in line]
+    assert "evaluation.zero_shot" in record and "max_to_keep" not in record
     updates = read_events(tmp_path, "update")
     assert [line["update"] for line in updates] == list(range(1, 11))
     assert {line["dataset"] for line in updates} >= {"pmd", "imagenet"}
     assert all(math.isfinite(loss) for line in updates for loss in line["losses"].values())
     pairs = [line["losses"] for line in updates if line["dataset"] == "pmd"]
-    # twice, by its weight, the entropy of a guess among 16
+    # its weight, 2, times the entropy of a random choice among 16
     assert pairs[0]["train/pmd/flava_global_contrastive"] == pytest.approx(2 * math.log(16), rel=0.1)
     assert pairs[-1]["train/pmd/flava_mmm_text"] < 0.9 * pairs[0]["train/pmd/flava_mmm_text"]
 
-    figures = read_events(tmp_path, "validation")[-1]["figures"]
-    assert {"val/pmd/r@1_retrieval", "val/pmd/flava_itm", "val/ccnews_bookcorpus/flava_mlm"} <= set(figures)
-    assert not [name for name in figures if "imagenet" in name]
+    metrics = read_events(tmp_path, "validation")[-1]["metrics"]
+    assert {"val/pmd/r@1_retrieval", "val/pmd/flava_itm", "val/ccnews_bookcorpus/flava_mlm"} <= set(metrics)
+    assert not [name for name in metrics if "imagenet" in name]
     (tested,) = read_events(tmp_path, "test")
-    assert 0 < tested["figures"]["test/pmd/r@5_rev_retrieval"] <= 1 and "test/imagenet/flava_mim" in tested["figures"]
+    assert 0 < tested["metrics"]["test/pmd/r@5_rev_retrieval"] <= 1 and "test/imagenet/flava_mim" in tested["metrics"]
     for name in ("best.ckpt", "current.ckpt", "flava_final.pth", "models/model_10.ckpt"):
         assert (tmp_path / "run" / name).is_file()
     assert list((tmp_path / "run").rglob("events.out.tfevents*"))
@@ -115,22 +115,22 @@ def test_it_trains_validates_saves_goes_on_and_evaluates(mmf, recipe, tmp_path):
     (tmp_path / "events.jsonl").unlink()
     alone = mmf("mmf_run", "run_type=test", "checkpoint.resume=true", *options, config=recipe)
     assert alone.returncode == 0, alone.stderr[-3000:]
-    assert set(read_events(tmp_path, "test")[0]["figures"]) == set(tested["figures"])
+    assert set(read_events(tmp_path, "test")[0]["metrics"]) == set(tested["metrics"])
 
 
 @pytest.mark.parametrize(
-    ("options", "processes", "words"),
+    ("options", "processes", "unsupported"),
     [(["training.precision=bf16"], 1, "training.precision: bf16"), (["training.sharding=ddp"], 2, "2 processes")],
 )
-def test_what_needs_our_trainer_is_refused(mmf, recipe, tmp_path, options, processes, words):
+def test_unsupported_options_are_errors(mmf, recipe, tmp_path, options, processes, unsupported):
     options = [*options, f"env.user_dir={tmp_path / 'user'}"]
     result = mmf("mmf_run", *options, config=recipe, processes=processes)
     assert result.returncode != 0
-    sentence = next(line for line in result.stderr.splitlines() if line.startswith("mmf_flava: "))
-    assert words in sentence and "training.trainer: flava" in sentence
+    message = next(line for line in result.stderr.splitlines() if line.startswith("mmf_flava: "))
+    assert unsupported in message and "Use training.trainer: flava." in message
 
 
-def test_our_trainer_evaluates_what_mmfs_has_trained(mmf, recipe, tmp_path):
+def test_our_trainer_evaluates_weights_of_mmfs_trainer(mmf, recipe, tmp_path):
     options = [f"env.user_dir={tmp_path / 'user'}", "run_type=train", "training.max_updates=1"]
     options += ["training.evaluation_interval=5"]
     assert mmf("mmf_run", *options, config=recipe).returncode == 0

@@ -1,6 +1,7 @@
-"""A model and two datasets of MMF's main branch, none of them ours, train by turns past their first pass.
+"""A model and two datasets of MMF's main branch train round robin beyond their first epoch.
 
-``cnn_lstm`` is MMF's smallest model and downloads nothing; ``clevr`` and ``mmimdb`` feed it the same fields.
+None of them is ours. ``cnn_lstm`` is MMF's smallest model and downloads nothing; ``clevr`` and ``mmimdb`` have the
+fields that it needs.
 """
 
 import json
@@ -13,7 +14,7 @@ from mmf.utils.download import mark_done
 from PIL import Image
 
 from tests.finetuning.toys import ZOO
-from tests.lines import needs_main
+from tests.mmf_versions import needs_main
 
 pytestmark = needs_main
 
@@ -21,8 +22,6 @@ COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220)}
 SIDE = 16
 
 RECIPE = """
-model: cnn_lstm
-dataset: clevr,mmimdb
 multitasking: {type: round_robin}
 model_config:
   cnn_lstm:
@@ -59,7 +58,7 @@ optimizer:
 """
 
 
-def draw(path, colour):
+def write_image(path, colour):
     pixels = np.random.default_rng(0).integers(0, 60, (SIDE, SIDE, 3), dtype=np.uint8)
     pixels[4:12, 4:12] = COLOURS[colour]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,30 +66,30 @@ def draw(path, colour):
 
 
 def write_clevr(data, split, size):
-    """Questions about one square's colour."""
+    """Write questions about the colour of a square."""
     root = data / "CLEVR_v1.0" / "CLEVR_v1.0"
     rows = []
     for number in range(size):
         colour = list(COLOURS)[number % 2]
         name = f"CLEVR_{split}_{number}.png"
-        draw(root / "images" / split / name, colour)
+        write_image(root / "images" / split / name, colour)
         rows.append({"question": "what colour is the square?", "answer": colour, "image_filename": name})
     (root / "questions").mkdir(exist_ok=True)
     (root / "questions" / f"CLEVR_{split}_questions.json").write_text(json.dumps({"questions": rows}))
 
 
 def write_mmimdb(data, split, size):
-    """Films whose posters and plots show their genre."""
+    """Write films with posters and plots that contain their genre."""
     root = data / "datasets" / "mmimdb" / "defaults"
     rows = []
     for number in range(size):
         colour = list(COLOURS)[number % 2]
         name = f"{split}_{number}.png"
-        draw(root / "images" / "mmimdb" / "dataset" / name, colour)
+        write_image(root / "images" / "mmimdb" / "dataset" / name, colour)
         rows.append({"plot": [f"a {colour} square"], "genres": [colour], "image": name})
     (root / "annotations").mkdir(exist_ok=True)
     (root / "annotations" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for folder in (root, root / "images", root / "annotations"):  # or MMF would download them
+    for folder in (root, root / "images", root / "annotations"):  # so that MMF does not download them
         mark_done(str(folder), yaml.safe_load(ZOO.read_text())["mmimdb"]["version"])
 
 
@@ -108,19 +107,20 @@ def recipe(tmp_path) -> str:
 
 
 def losses(log: str, split: str) -> dict[int, dict[str, float]]:
-    """{update: {"clevr/logit_bce": ...}}: what MMF's log says of a split."""
-    found = {}
+    """Return the values of a split in MMF's log: ``{update: {"clevr/logit_bce": ...}}``."""
+    values = {}
     for update, rest in re.findall(r"progress: (\d+)/\d+, (.*)", log):
         named = {name: float(value) for name, value in re.findall(rf"{split}/([\w/]+): ([-\w.]+)", rest)}
         if named:
-            found[int(update)] = named
-    return found
+            values[int(update)] = named
+    return values
 
 
-def test_two_datasets_by_turns_past_their_first_pass_and_on_after_a_resume(mmf, recipe, tmp_path):
-    """A pass is 6 updates of 4 samples: 13 are more than two, and 20 more than three."""
+def test_two_datasets_train_beyond_their_first_epoch_and_resume(mmf, recipe, tmp_path):
+    """An epoch has 6 updates of 4 samples: 13 updates exceed two epochs, and 20 exceed three."""
     cache = {"MMF_CACHE_DIR": str(tmp_path / "cache")}
-    options = ["training.batch_size=4"]
+    # MMF reads model and dataset from the command line only, and true as a string
+    options = ["model=cnn_lstm", "dataset=clevr,mmimdb", "training.batch_size=4", "training.tensorboard=False"]
     result = mmf("mmf_run", *options, "training.max_updates=13", config=recipe, **cache)
     assert result.returncode == 0, result.stderr[-3000:]
     log = (tmp_path / "run" / "train.log").read_text()
@@ -133,7 +133,7 @@ def test_two_datasets_by_turns_past_their_first_pass_and_on_after_a_resume(mmf, 
     (tested,) = losses(log, "test").values()  # of the best update
     assert {"clevr/multilabel_micro_f1", "mmimdb/multilabel_micro_f1"} <= set(tested)
 
-    result = mmf("mmf_run", *options, "training.max_updates=20", "checkpoint.resume=true", config=recipe, **cache)
+    result = mmf("mmf_run", *options, "training.max_updates=20", "checkpoint.resume=True", config=recipe, **cache)
     assert result.returncode == 0, result.stderr[-3000:]
     resumed = losses((tmp_path / "run" / "train.log").read_text(), "train")
     assert max(resumed) == 20 and all(0 < value < 10 for value in resumed[20].values())

@@ -1,4 +1,4 @@
-"""``python -m mmf_flava.compat``: which cures this machine needs, which not, and why."""
+"""``python -m mmf_flava.compat``: a table of all patches, with kind, state and reason."""
 
 from __future__ import annotations
 
@@ -10,60 +10,72 @@ import textwrap
 import warnings
 
 from mmf_flava.compat import hooks
-from mmf_flava.compat.cure import APPLIED, CURES, WAITING, Cure
+from mmf_flava.compat.command_line import report_user_errors
+from mmf_flava.compat.patch import APPLIED, PATCHES, WAITING, Patch, load_patches
+from mmf_flava.compat.selection import HELP, KINDS, VARIABLE, parse_selection
+
+MEANINGS = {
+    "imports": "always applied: required to import and run MMF",
+    "defects": "always applied, and listed in the log of each run: errors that stop or falsify any MMF run",
+    "behaviour": "act in FLAVA's own runs only: model, trainer or a dataset is registered by mmf_flava",
+}
 
 
-def settle(root: str) -> str:
-    """Imports what the cures of a package wait for, and says how the package fares: '' or why it is not there."""
-    if importlib.util.find_spec(root) is None:
+def import_patched_modules(package: str) -> str:
+    """Import the modules of a package that have patches, and return an empty string or the reason for a failure."""
+    if importlib.util.find_spec(package) is None:
         return "package not installed"
-    for module in [root, *(name for name in CURES if name.partition(".")[0] == root)]:
+    for module in [package, *(name for name in PATCHES if name.partition(".")[0] == package)]:
         try:
-            if _lacks(root, module):
+            if _lacks(package, module):
                 continue
             importlib.import_module(module)
-        except Exception as error:  # a table that says what fails is what this command is for
+        except Exception as error:  # the purpose of this command is to show what fails
             return f"{module} cannot be imported: {type(error).__name__}: {error}"
     return ""
 
 
-def _lacks(root: str, module: str) -> bool:
-    """Whether a package that is there has no such module: MMF's lines differ in their files."""
-    if importlib.util.find_spec(module.rpartition(".")[0] or root) and importlib.util.find_spec(module):
+def _lacks(package: str, module: str) -> bool:
+    """Return whether an installed package lacks a module, as MMF's versions differ in their modules."""
+    if importlib.util.find_spec(module.rpartition(".")[0] or package) and importlib.util.find_spec(module):
         return False
-    for cure in CURES[module]:
-        cure.leave(f"this {root} has no such module")
+    for patch in PATCHES.get(module, ()):
+        patch.skip(f"this version of {package} has no such module")
     return True
 
 
-def lines(cure: Cure, trouble: str) -> list[str]:
-    """The rows of one cure: its state and name, and below what it does and why."""
-    state, remark = cure.state, cure.remark
+def format_patch(patch: Patch, problem: str) -> list[str]:
+    """Return the lines for one patch: state and name, and below them what it does and why."""
+    state, remark = patch.state, patch.remark
     if state == WAITING:
-        state, remark = "not reached", trouble or "nothing imports it"
-    head = f"{state:<12} {cure.name}  ({cure.when} {cure.module})"
-    text = f"What: {cure.what}. Why: {cure.why}. Since {cure.since}; until {cure.until}."
+        state, remark = "not reached", problem or "no module imports it"
+    heading = f"{state:<12} {patch.name}  ({patch.when} {patch.module})"
+    text = f"What: {patch.what}. Why: {patch.why}. Since {patch.since}; until {patch.until}."
     if remark:
         text = f"{remark[0].upper()}{remark[1:]}. {text}"
-    return [head, *textwrap.wrap(text, 100, initial_indent=" " * 13, subsequent_indent=" " * 13)]
+    return [heading, *textwrap.wrap(text, 100, initial_indent=" " * 13, subsequent_indent=" " * 13)]
 
 
 def main() -> None:
-    if os.environ.get("MMF_FLAVA_COMPAT") == "0":
-        print("MMF_FLAVA_COMPAT=0: all cures are turned off")
+    print(HELP)
+    value = os.environ.get(VARIABLE, "")
+    if value == "0":
+        print(f"\n{VARIABLE}=0: all patches are turned off")
         return
     hooks.install()
     warnings.simplefilter("ignore")
-    for file in dict.fromkeys(hooks.FILES.values()):
-        importlib.import_module(f"mmf_flava.compat.{file}")
-    troubles = {root: settle(root) for root in hooks.FILES}
-    for root, trouble in troubles.items():
-        print(f"{root}: {trouble or 'installed'}")
-    print()
-    cures = sorted((cure for group in CURES.values() for cure in group), key=lambda cure: (cure.state, cure.name))
-    for cure in cures:
-        print("\n".join(lines(cure, troubles.get(cure.module.partition(".")[0], ""))))
-    print(f"\n{sum(cure.state == APPLIED for cure in cures)} of {len(cures)} cures applied")
+    with report_user_errors():
+        load_patches(parse_selection(value))
+    problems = {package: import_patched_modules(package) for package in hooks.PACKAGES}
+    print(f"\nThis environment, with {VARIABLE}={value or 'all'}:")
+    for package, problem in problems.items():
+        print(f"{package}: {problem or 'installed'}")
+    patches = [patch for group in PATCHES.values() for patch in group]
+    for kind in KINDS:
+        print(f"\n{kind}: {MEANINGS[kind]}")
+        for patch in sorted((one for one in patches if one.kind == kind), key=lambda one: (one.state, one.name)):
+            print("\n".join(format_patch(patch, problems.get(patch.module.partition(".")[0], ""))))
+    print(f"\n{sum(patch.state == APPLIED for patch in patches)} of {len(patches)} patches applied")
 
 
 if __name__ == "__main__":

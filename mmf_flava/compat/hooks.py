@@ -1,24 +1,24 @@
-"""A lazy import finder: cures for other people's packages, applied at the moment these are imported.
+"""A lazy import finder that applies patches to other packages when these are imported.
 
-Every start of Python on this machine pays for this file, so it imports nothing but what is loaded already. The cures
-are read when one of the watched packages is first imported; ``MMF_FLAVA_COMPAT=0`` turns everything off.
+Every start of Python in this environment imports this file, so it uses only modules that are already loaded. The
+patches are imported together with the first of the watched packages. ``MMF_FLAVA_COMPAT=0`` disables the finder.
 """
 
 import os
 import sys
 
-FILES = {"mmf": "mmf", "mmf_cli": "mmf", "fairseq": "fairseq", "fairscale": "fairscale", "torchvision": "torchvision"}
+PACKAGES = ("mmf", "mmf_cli", "fairseq", "fairscale", "torchvision")
 
 
 class Loader:
-    """Stands before a module's real loader while the module is executed, and then gives it back."""
+    """Wraps a module's real loader while the module is executed, and then restores it."""
 
-    def __init__(self, real, cures):
+    def __init__(self, real, patches):
         self.real = real
-        self.cures = cures
+        self.patches = patches
 
     def __getattr__(self, name):
-        # whoever only looks the module up (runpy, inspect) talks to the real loader
+        # tools that only look the module up (runpy, inspect) see the real loader's attributes
         return getattr(self.__dict__["real"], name)
 
     def create_module(self, spec):
@@ -26,79 +26,84 @@ class Loader:
 
     def exec_module(self, module):
         self.apply("before", None)
-        # before the execution, since a module may look at its own loader; pickle and importlib.resources do later
+        # restored before the execution, because a module may use its own loader; pickle and importlib.resources do
         module.__loader__ = module.__spec__.loader = self.real
         self.real.exec_module(module)
         self.apply("after", module)
 
     def apply(self, when, module):
-        # every cure looks at the module as it came, before another one has changed it
-        for cure in [cure for cure in self.cures if cure.when == when and cure.wanted(module)]:
-            cure.apply(module)
+        # a list, so that every patch inspects the original module and not one that another patch has changed
+        for patch in [patch for patch in self.patches if patch.when == when and patch.is_needed(module)]:
+            patch.apply(module)
 
 
 class VirtualLoader:
-    """Makes the module that a cure describes, where no real one is found."""
+    """Creates a missing module from its patch."""
 
-    def __init__(self, cure):
-        self.cure = cure
+    def __init__(self, patch):
+        self.patch = patch
 
     def create_module(self, spec):
         return None
 
     def exec_module(self, module):
-        self.cure.apply(module)
+        self.patch.apply(module)
 
 
 class Finder:
-    """First on ``sys.meta_path``; says None to every name for which there is no cure."""
+    """First on ``sys.meta_path``; returns None for every module without a patch."""
 
     def __init__(self):
-        self.unread = set(FILES)
-        self.cures = {}
+        self.patches = None  # not loaded yet
 
     def find_spec(self, name, path=None, target=None):
-        if name in self.unread:
-            self._read(name)
-        cures = self.cures.get(name)
-        if not cures:
+        if self.patches is None:
+            if name not in PACKAGES:
+                return None
+            self.patches = {}  # the patches import modules too
+            self.patches = load_selected_patches()
+        patches = self.patches.get(name)
+        if not patches:
             return None
-        spec = self._real_spec(name, path, target)
+        spec = self._find_real_spec(name, path, target)
         if spec is None:
-            for cure in cures:
-                if cure.when == "virtual":
-                    return type(sys.__spec__)(name, VirtualLoader(cure), is_package=True)  # type: ignore[arg-type]
+            for patch in patches:
+                if patch.when == "virtual" and patch.is_needed(None):
+                    return type(sys.__spec__)(name, VirtualLoader(patch), is_package=True)  # type: ignore[arg-type]
             return None
-        for cure in cures:
-            if cure.when == "virtual":
-                cure.leave("the real module is there")
-        if hasattr(spec.loader, "exec_module") and any(cure.when != "virtual" for cure in cures):
-            spec.loader = Loader(spec.loader, cures)
+        for patch in patches:
+            if patch.when == "virtual":
+                patch.skip("the real module exists")
+        if hasattr(spec.loader, "exec_module") and any(patch.when != "virtual" for patch in patches):
+            spec.loader = Loader(spec.loader, patches)
         return spec
 
-    def _read(self, root):
-        from importlib import import_module
-
-        import_module("mmf_flava.compat." + FILES[root])
-        self.cures = sys.modules["mmf_flava.compat.cure"].CURES
-        self.unread.discard(root)
-
-    def _real_spec(self, name, path, target):
+    def _find_real_spec(self, name, path, target):
         for finder in sys.meta_path:
             find = getattr(finder, "find_spec", None)
-            if find is not None and not is_ours(finder):
+            if find is not None and not is_patch_finder(finder):
                 spec = find(name, path, target)
                 if spec is not None:
                     return spec
         return None
 
 
-def is_ours(finder):
+def load_selected_patches():
+    """Import the patches. In ``mmf_run``, an invalid ``MMF_FLAVA_COMPAT`` prints one line and exits with code 2."""
+    from importlib import import_module
+
+    command_line = import_module("mmf_flava.compat.command_line")
+    patch, selection = (import_module(f"mmf_flava.compat.{name}") for name in ("patch", "selection"))
+    with command_line.report_user_errors(only_in_scripts=True):
+        return patch.load_patches(selection.parse_selection(os.environ.get(selection.VARIABLE, "")))
+
+
+def is_patch_finder(finder):
     # by name, not by class: after a reload of this file an older Finder may still be on sys.meta_path
     return getattr(type(finder), "__module__", None) == __name__ and type(finder).__name__ == "Finder"
 
 
 def install():
-    """Puts the finder first on ``sys.meta_path``, once. Does nothing when ``MMF_FLAVA_COMPAT`` is ``0``."""
-    if os.environ.get("MMF_FLAVA_COMPAT") != "0" and not any(map(is_ours, sys.meta_path)):
+    """Insert the finder first in ``sys.meta_path``, once. Does nothing if ``MMF_FLAVA_COMPAT`` is ``0``."""
+    if os.environ.get("MMF_FLAVA_COMPAT") != "0" and not any(map(is_patch_finder, sys.meta_path)):
         sys.meta_path.insert(0, Finder())

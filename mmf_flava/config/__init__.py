@@ -1,4 +1,4 @@
-"""What a recipe may say: where it lies (``recipes``), its keys and types (``model``, ``run``), the check (``schema``).
+"""Configuration: recipe files (``recipes``), their keys and types (``model``, ``run``), validation (``schema``).
 
-Free of torch and MMF, so that a wrong key is named before anything heavy is imported.
+Imports neither torch nor MMF, so that unknown keys are reported before the slow imports.
 """

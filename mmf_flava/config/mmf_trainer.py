@@ -1,69 +1,76 @@
-"""What MMF's own trainer (``training.trainer: mmf`` of its main branch) makes of a recipe for pretraining."""
+"""Options of a recipe that MMF's own trainers (``training.trainer: mmf``, ``base_trainer``) do not support."""
 
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
 from mmf_flava.config.run import CheckpointConfig, EvaluationConfig, TrainingConfig
-from mmf_flava.config.schema import plain
+from mmf_flava.config.schema import to_dict
 from mmf_flava.errors import UserError
 
-NAME = "mmf"
-# 1.0.0rc10's: its samples have to be of one size, and its epochs to end
-FORMER = "base_trainer"
-# the keys of ours that MMF's trainer reads as well
+# of MMF 1.0.0rc10 and of its main branch
+NAMES = ("base_trainer", "mmf")
+# our keys that MMF's trainer reads as well
 READ = {"training": {"update_frequency", "max_grad_l2_norm", "wandb"}, "checkpoint": {"max_to_keep"}}
 SECTIONS = {"training": TrainingConfig, "checkpoint": CheckpointConfig, "evaluation": EvaluationConfig}
-# of datasets: bad records are replaced, but not counted; batches are not sorted by length
+# dataset options without effect: bad records are replaced, but not counted; batches are not sorted by length
 DATA = {"max_bad_share": None, "length_buckets": 1}
 
 
 def check_mmf_trainer(config: Any, processes: int, devices: int) -> None:
-    """Refuses what needs our trainer.
+    """Raise UserError if the recipe requires our trainer.
 
     Args:
-        config: the whole recipe.
-        processes: how many train together.
-        devices: how many GPUs this process would spread its batches over.
+        config: the complete recipe.
+        processes: number of processes of the run.
+        devices: number of GPUs that this process would split its batches across.
 
     Raises:
-        UserError: several processes or GPUs, half precision, sharding or activation checkpointing.
+        UserError: precision, sharding or activation checkpointing, which MMF's trainers ignore; for model ``flava``,
+            whose batches must stay complete, also several processes or GPUs, training.fp16 or MMF 1.0.0rc10.
     """
     training = config.training
-    wanted = {
-        f"{processes} processes": processes > 1,
-        f"{devices} GPUs": devices > 1,
-        "training.fp16": training.get("fp16", False),
+    if config.model == "flava" and training.trainer == "base_trainer":
+        raise UserError("training.trainer: base_trainer cannot pretrain FLAVA. Use training.trainer: flava.")
+    used = {
         f"training.precision: {training.get('precision')}": training.get("precision", "fp32") != "fp32",
         f"training.sharding: {training.get('sharding')}": training.get("sharding", "none") != "none",
         "training.activation_checkpointing": training.get("activation_checkpointing", False),
     }
-    if asked := [name for name, there in wanted.items() if there]:
+    if config.model == "flava":
+        used |= {
+            f"{processes} processes": processes > 1,
+            f"{devices} GPUs": devices > 1,
+            "training.fp16": training.get("fp16", False),
+        }
+    if unsupported := [name for name, is_used in used.items() if is_used]:
+        remedy = "Use training.trainer: flava."
+        if config.model != "flava":
+            remedy = "Remove it, or use training.trainer: flava_finetune, which supports training.precision: bf16."
         raise UserError(
-            f"training.trainer: {NAME}, MMF's own, pretrains FLAVA on one process and one device in fp32, and cannot "
-            f"have {', '.join(asked)}: choose training.trainer: flava, which can."
+            f"training.trainer: MMF's own trainer {training.trainer} does not support {', '.join(unsupported)}. {remedy}"
         )
 
 
 def unread_keys(config: Any) -> list[str]:
-    """The keys of the recipe that say something to our trainer and nothing to MMF's, as ``evaluation.zero_shot``."""
+    """Return the keys of the recipe that our trainer reads and MMF's ignores, such as ``evaluation.zero_shot``."""
     return [*_unread_sections(config), *_unread_data(config)]
 
 
 def _unread_sections(config: Any) -> Iterator[str]:
     for name, schema in SECTIONS.items():
-        section, defaults = plain(config[name]), schema()
+        section, defaults = to_dict(config[name]), schema()
         for field in fields(schema):  # type: ignore[arg-type]
             if field.name in section and field.name not in READ.get(name, ()):
                 default = getattr(defaults, field.name)
-                given = section[field.name]
-                if given != (vars(default) if hasattr(default, "__dataclass_fields__") else default):
+                value = section[field.name]
+                if value != (vars(default) if hasattr(default, "__dataclass_fields__") else default):
                     yield f"{name}.{field.name}"
 
 
 def _unread_data(config: Any) -> Iterator[str]:
     for name in config.datasets.split(","):
         dataset = config.dataset_config.get(name.strip()) or {}
-        for key, nothing in DATA.items():
-            if dataset.get(key, nothing) != nothing:
+        for key, default in DATA.items():
+            if dataset.get(key, default) != default:
                 yield f"dataset_config.{name.strip()}.{key}"

@@ -27,7 +27,7 @@ class TransformerConfig:
 class ImageEncoderConfig(TransformerConfig):
     image_size: int = 224
     patch_size: int = 16
-    # a ViT to start from (timm, DINO, BEiT, a FLAVA): file, folder, address or hub name
+    # initial weights of a ViT (timm, DINO, BEiT or a FLAVA): file, folder, URL or hub name
     pretrained: str | None = None
 
 
@@ -37,43 +37,43 @@ class TextEncoderConfig(TransformerConfig):
     max_length: int = 512
     type_vocab_size: int = 2
     pad_token_id: int = 0
-    # a pre-norm text encoder to start from: file, folder, address or hub name
+    # initial weights of a pre-norm text encoder: file, folder, URL or hub name
     pretrained: str | None = None
 
 
 @dataclass
 class MultimodalEncoderConfig(TransformerConfig):
     num_layers: int = 6
-    # torchmultimodal's encoder attends to [PAD]; Hugging Face's masks it since 2024, and so do we
+    # torchmultimodal attends to [PAD]; Hugging Face has masked it since 2024, and so does this model by default
     mask_padding: bool = True
 
 
 @dataclass
 class CodebookConfig:
-    """What turns an image into one code a patch, the target of MIM and MMM (§3.2).
+    """The image codebook, which assigns one code to each patch: the target of MIM and MMM (§3.2).
 
-    ``type``: ``cached`` takes the codes from the batch (``image_codes``), see ``dataset_config.<name>.codes``; ``dvae``
-    is DALL-E's encoder, whose weights ``path`` names (file, folder or hub name); ``kmeans`` takes the nearest of the
-    centroids in ``path`` (safetensors, key ``centroids``), as small runs do.
+    ``type``: ``cached`` reads the codes from the batch (``image_codes``), see ``dataset_config.<name>.codes``; ``dvae``
+    is DALL-E's encoder with the weights at ``path`` (file, folder or hub name); ``kmeans`` assigns the nearest of the
+    centroids at ``path`` (safetensors, key ``centroids``) and is meant for small runs.
     """
 
     type: str = "cached"
     path: str | None = None
     vocab_size: int = 8192
-    # of the dVAE: channels of its first group, groups, and blocks a group
+    # of the dVAE: channels of its first group, number of groups, blocks per group
     hidden_size: int = 256
     num_groups: int = 4
     num_blocks_per_group: int = 2
-    # of the dVAE: fp32 | bf16 | fp16; in half precision some codes change: mmf_flava.cache_codes counts them
+    # of the dVAE: fp32 | bf16 | fp16; half precision changes some codes: mmf_flava.cache_codes counts them
     dtype: str = "fp32"
     channels_last: bool = True
-    # hash of the codebook's weights; other weights, and codes that were cached with others, are refused
+    # hash of the codebook's weights; other weights, and codes cached with other weights, raise an error
     sha256: str | None = None
 
 
 @dataclass
 class LossConfig:
-    """One registered MMF loss and its weight in the sum; a loss that is not listed costs nothing."""
+    """A registered MMF loss and its weight in the sum; losses that are not listed are not computed."""
 
     type: str
     weight: float = 1.0
@@ -92,12 +92,12 @@ LOSSES = (
 
 @dataclass
 class CoreConfig:
-    """What both models share: three encoders and the contrastive projections."""
+    """The keys that both models have in common: three encoders and the contrastive projections."""
 
     image_encoder: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
     text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
     multimodal_encoder: MultimodalEncoderConfig = field(default_factory=MultimodalEncoderConfig)
-    # 768 as in every released checkpoint; the paper's Table A.1 says 512
+    # 768 as in every released checkpoint; 512 in the paper's Table A.1
     projection_size: int = 768
     # standard deviation of the initial weights
     initializer_range: float = 0.02
@@ -124,19 +124,19 @@ class ClassifierConfig:
     dropout: float = 0.0
 
 
-# what can be frozen, and have a learning rate of its own
-PARTS = ("image_encoder", "text_encoder", "multimodal_encoder", "classifier")
+# modules that freeze and lr_multiplier accept
+MODULES = ("image_encoder", "text_encoder", "multimodal_encoder", "classifier")
 
 
 @dataclass
 class ClassificationConfig(CoreConfig):
     num_labels: int = MISSING
-    # a FLAVA to start from: file, folder, address or hub name; learned positions are fitted to image_encoder.image_size
+    # initial weights of a FLAVA: file, folder, URL or hub name; position embeddings are resized to image_size
     pretrained: str | None = None
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
-    # parts whose weights stay as they are
+    # modules that are not trained
     freeze: list[str] = field(default_factory=list)
-    # of parts whose learning rate is not optimizer.params.lr but so many times as much
+    # module -> factor on optimizer.params.lr
     lr_multiplier: dict[str, float] = field(default_factory=dict)
-    # as in every MMF model: names, or {type, params}
+    # as in every MMF model: names or {type, params}
     losses: list[Any] = field(default_factory=lambda: [{"type": "cross_entropy"}])

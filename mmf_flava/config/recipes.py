@@ -1,12 +1,12 @@
-"""Where the recipes (``projects/flava/configs``) lie: in a checkout beside the package, in a wheel inside it."""
+"""Paths of the recipes in ``projects/flava/configs``: next to the package in a checkout, inside it in a wheel."""
 
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def locate(path: str) -> str | None:
-    """Absolute path of a recipe such as ``projects/flava/configs/demo.yaml``, or None where there is no such file."""
+def locate_recipe(path: str) -> str | None:
+    """Return the absolute path of a recipe such as ``projects/flava/configs/demo.yaml``, or None if not found."""
     for root in (_PACKAGE.parent, _PACKAGE):
         candidate = root / path
         if path.startswith("projects/") and candidate.is_file():
@@ -14,9 +14,13 @@ def locate(path: str) -> str | None:
     return None
 
 
-def recipe(name: str) -> str:
-    """Absolute path of ``projects/flava/configs/<name>.yaml``; it belongs to the package, so it must be there."""
-    path = locate(f"projects/flava/configs/{name}.yaml")
+def recipe_path(name: str) -> str:
+    """Return the absolute path of ``projects/flava/configs/<name>.yaml``.
+
+    Raises:
+        FileNotFoundError: the installed package does not contain the recipe.
+    """
+    path = locate_recipe(f"projects/flava/configs/{name}.yaml")
     if path is None:
-        raise FileNotFoundError(f"mmf_flava is installed without its recipe projects/flava/configs/{name}.yaml")
+        raise FileNotFoundError(f"The installed mmf_flava has no recipe projects/flava/configs/{name}.yaml.")
     return path

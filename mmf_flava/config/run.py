@@ -1,4 +1,4 @@
-"""The keys that ``training.trainer: flava`` adds to MMF's own sections of a recipe; ``flava_finetune`` adds a task."""
+"""Keys that ``training.trainer: flava`` adds to MMF's sections of a recipe; ``flava_finetune`` adds a task."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,25 +8,24 @@ SHARDINGS = ("none", "ddp", "fsdp")
 PROBE_SOLVERS = ("torch", "sklearn")
 PROBE_METRICS = ("accuracy", "mean_per_class")
 
-
-# former keys: what says it now
-MOVED = {"training.sampling": "multitasking.type and multitasking.params.sampling_ratios"}
+# removed keys -> the keys that replace them
+REPLACED_KEYS = {"training.sampling": "multitasking.type and multitasking.params.sampling_ratios"}
 
 
 @dataclass
 class MultitaskingConfig:
-    """``multitasking`` of MMF's main line, which 1.0.0rc10 lacks: which dataset gives which update."""
+    """``multitasking``, a section of MMF's main branch that 1.0.0rc10 lacks: the dataset of each update."""
 
-    # false: the first dataset gives all
+    # false: every update uses the first dataset
     enabled: bool = True
-    # round_robin: in turn | ratios: drawn with the weights of params.sampling_ratios | on main any registered strategy
+    # round_robin | ratios: sampled with the weights params.sampling_ratios | on main, any registered strategy
     type: str = "round_robin"
     params: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class WandbConfig:
-    """Weights & Biases: ``training.wandb`` of MMF's main line, which 1.0.0rc10 lacks; null leaves a choice to wandb."""
+    """``training.wandb``, a section of MMF's main branch that 1.0.0rc10 lacks; null means wandb's own default."""
 
     enabled: bool = False
     project: str = "mmf"
@@ -39,90 +38,91 @@ class WandbConfig:
     tags: list[str] = field(default_factory=list)
     # online | offline | disabled
     mode: str | None = None
-    # MMF's main line has it for its own checkpoints; ours are folders, and are not sent
+    # accepted because MMF's main branch has it; has no effect: the checkpoints of this trainer are not uploaded
     log_checkpoint: bool = False
 
 
 @dataclass
 class TrainingConfig:
-    """``training.*`` beside what MMF's defaults have."""
+    """``training.*``: the keys that MMF's defaults do not have."""
 
     precision: str = "fp32"
     sharding: str = "none"
-    # recompute what blocks compute in the backward pass instead of keeping it: less memory, about a third more time
+    # recompute the activations of transformer blocks in the backward pass: less memory, about a third more time
     activation_checkpointing: bool = False
-    # samples of each process, MMF's main line has it; null: training.batch_size is what all have together
+    # samples per process and batch, as in MMF's main branch; null: training.batch_size is the global batch size
     batch_size_per_device: int | None = None
-    # torch says which operation's gradient is NaN, and the run ends; MMF's main line has it
+    # stop at the first NaN gradient and name the operation that produced it, as in MMF's main branch
     detect_anomaly: bool = False
-    # batches whose gradients are added up before one optimizer step
+    # gradient accumulation: batches per optimizer step
     update_frequency: int = 1
     max_grad_l2_norm: float | None = None
-    # an update whose total loss lies so many standard deviations above its dataset's last 128 is skipped; null: none is
+    # skip updates whose total loss is this many standard deviations above the mean of the dataset's last 128 updates;
+    # null: never
     spike_sigma: float | None = None
-    # intra-op threads of torch; null leaves torch's own choice
+    # intra-op threads of torch; null: torch's default
     num_threads: int | None = None
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
 
 @dataclass
 class CheckpointConfig:
-    """``checkpoint.*`` beside what MMF's defaults have."""
+    """``checkpoint.*``: the keys that MMF's defaults do not have."""
 
-    # how many of the newest checkpoints stay on disk, beside the best one; -1 keeps all
+    # number of newest checkpoints to keep, in addition to the best one; -1 keeps all
     max_to_keep: int = 3
-    # copy the state at once, and write it while training goes on
+    # copy the state to the CPU and write it in a thread while training continues
     background: bool = False
-    # name patterns for pretrained weights: what they may lack, and what they may have beside what is used
+    # name patterns of keys that pretrained weights may lack, and of keys that they may have in addition
     allow_missing: list[str] = field(default_factory=list)
     allow_extra: list[str] = field(default_factory=list)
 
 
 @dataclass
 class ZeroShotConfig:
-    """Classification by prompts: ``dataset``'s images and labels, one prompt per template and class name."""
+    """Zero-shot classification of the images of ``dataset``, with one prompt per template and class name."""
 
     dataset: str = "pmd"
     classes: list[str] = field(default_factory=list)
     templates: list[str] = field(default_factory=list)
-    # both by name where they are not given here, see mmf_flava/evaluation/prompts.py
+    # name of a set of classes and templates for whichever is not listed here: see mmf_flava/evaluation/prompts.py
     prompts: str | None = None
-    # a class a line, or JSON {"classes": [...], "templates": [...]}
+    # one class per line, or JSON {"classes": [...], "templates": [...]}
     classes_file: str | None = None
 
 
 @dataclass
 class RetrievalConfig:
-    """Image-to-text and text-to-image recall over ``dataset``'s captions; any of an image's captions counts."""
+    """Image-to-text and text-to-image recall on ``dataset``; each caption of an image is a positive."""
 
     dataset: str = "pmd"
     recall_at: list[int] = field(default_factory=lambda: [1, 5, 10])
-    # true: a caption that several images carry stands in the gallery once, and each of them counts; false: the usual
-    # protocol, in which each image's captions are its own
+    # true: a caption of several images is in the gallery once, and all of its images are positives; false: the usual
+    # protocol, in which every caption has one positive image
     merge_equal_captions: bool = False
-    # how many of the most similar the image-text matching head ranks anew; 0: none
+    # number of nearest candidates to re-rank with the image-text matching head; 0: none
     rerank: int = 0
 
 
 @dataclass
 class LinearProbeConfig:
-    """Logistic regression on the image encoder's [CLS], from ``dataset``'s training images to those of the split."""
+    """Logistic regression on the image encoder's [CLS], fitted to ``dataset``'s training images."""
 
     dataset: str = "image_classification"
-    # torch (sums on the run's device) | sklearn (the paper's, on the CPU); both end at the same place
+    # torch (on the run's device) | sklearn (the paper's, on the CPU); both converge to the same solution
     solver: str = "torch"
     max_iterations: int = 1000
-    # what the penalty is chosen by: accuracy | mean_per_class (the mean of each class's accuracy)
+    # metric that selects the penalty: accuracy | mean_per_class (mean of the per-class accuracies)
     metric: str = "accuracy"
-    # least and largest weight of the L2 penalty; 8 a decade are looked at
+    # smallest and largest weight of the L2 penalty; 8 values per decade are tried
     lambdas: list[float] = field(default_factory=lambda: [1e-6, 1e6])
-    # of the training images, to choose the penalty with where the dataset has no val split of its own
+    # fraction of the training images held out to select the penalty if the dataset has no val split
     val_share: float = 0.2
 
 
 @dataclass
 class ExamplesConfig:
-    """How many masked images and sentences are filled in for the report."""
+    """Number of masked images and sentences whose predictions are shown in the report."""
 
     images: int = 8
     sentences: int = 8
@@ -130,13 +130,13 @@ class ExamplesConfig:
 
 @dataclass
 class EvaluationConfig:
-    """``evaluation.*`` beside what MMF's defaults have; a section that is null is not run."""
+    """``evaluation.*``: the keys that MMF's defaults do not have; a null section is skipped."""
 
-    # row of the paper's table that the figures belong to, e.g. cifar10: see mmf_flava.evaluation.table
+    # row of the paper's table to compare with, e.g. cifar10: see mmf_flava.evaluation.table
     task: str | None = None
-    # where vectors of images stay for the next evaluation of the same weights; null: they are not kept
+    # cache of image embeddings for later evaluations of the same weights; null: no cache
     features_dir: str | None = None
-    # mean of each loss over the split
+    # compute the mean of each loss over the split
     losses: bool = True
     zero_shot: ZeroShotConfig | None = None
     retrieval: RetrievalConfig | None = None

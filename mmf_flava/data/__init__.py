@@ -1,1 +1,1 @@
-"""Records on disk -> samples -> batches: shards, order, masks, tokens, processors, datasets and sampling."""
+"""The data pipeline: records on disk, sample order, masking, tokens, processors, datasets and batch sampling."""

@@ -1,4 +1,4 @@
-"""A list of samples -> a batch: MMF's SampleList, with texts padded to the longest of this batch.
+"""Collation of samples into a batch: MMF's SampleList, with texts padded to the longest text of the batch.
 
 Shapes: B batch · T tokens of the longest text.
 """
@@ -22,15 +22,15 @@ def collate(
     pad_id: int = 0,
     pad_to_multiple: int = 1,
 ) -> SampleList:
-    """Stacks samples of one dataset.
+    """Collate samples of one dataset into a batch.
 
-    Tensors of equal shape are stacked; the fields of texts, (T,) each, become (B, T): ids padded with ``pad_id``,
-    ``input_mask`` with False, ``lm_label_ids`` with -1; T is a multiple of ``pad_to_multiple``, which leaves few
-    different lengths to a compiled model. Whole numbers become (B,) long tensors; everything else
-    (``sample_id``, ``captions``) becomes a list.
+    Text fields, (T,) each, are padded to (B, T): ids with ``pad_id``, ``input_mask`` with False, ``lm_label_ids`` with
+    -1. T is a multiple of ``pad_to_multiple``, which limits the number of different lengths for a compiled model.
+    Other tensors, which must have equal shapes, are stacked. Integers become (B,) long tensors. All other fields
+    (``sample_id``, ``captions``) become lists.
 
     Returns:
-        A SampleList whose tensors all have B rows, with ``dataset_name`` and ``dataset_type``.
+        A SampleList with ``dataset_name`` and ``dataset_type``; the first dimension of all tensors is B.
     """
     padding = {"input_ids": pad_id, "input_ids_masked": pad_id, "input_mask": False, "lm_label_ids": IGNORED}
     batch = SampleList()

@@ -1,4 +1,4 @@
-"""GLUE's public files, read as they are: the zip's TSV, Microsoft's MRPC files, and JSONL or parquet of the hub."""
+"""Readers of GLUE's public files: TSV of the zips, Microsoft's MRPC files, and JSONL or parquet of the hub."""
 
 import json
 import logging
@@ -9,8 +9,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmf_flava.data.prepare.published import open_text, read_parquet
-from mmf_flava.data.glue_tasks import COLA_COLUMNS, SCORES, GlueTask
+from mmf_flava.data.glue_tasks import COLA_COLUMNS, SCORE_RANGE, GlueTask
+from mmf_flava.data.prepare.annotations import open_text, read_parquet
 from mmf_flava.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -22,58 +22,64 @@ DEV_IDS = ("dev_ids.tsv", "mrpc_dev_ids.tsv")
 
 
 class Example(NamedTuple):
-    """One or two texts, the class's number or the score (None: the file has no labels), and file:line."""
+    """One example: one or two texts, the label or score (None: the file has no labels) and its ``file:line``."""
 
     texts: tuple[str, ...]
     target: int | float | None
-    place: str
+    location: str
 
 
-class _Malformed(Exception):
-    """A line that is no example; the message says why."""
+class MalformedLine(Exception):
+    """Raised for a malformed line; the message is the reason."""
 
 
-Lines = Iterator[tuple[int, Callable[[], Example]]]  # number of a line, and what makes it an example or is malformed
+# line number and a function that builds the example or raises MalformedLine
+ParsedLines = Iterator[tuple[int, Callable[[], Example]]]
 
 
 def read_glue(data_dir: Path, task: GlueTask, split: str, max_bad_share: float | None = 0.01) -> list[Example]:
-    """The examples of ``train``, ``dev`` or ``test`` in the order of the files.
+    """Read the examples of ``train``, ``dev`` or ``test`` in the order of the files.
 
-    Lines that are no examples are left out and named in a warning (QQP has some).
+    Malformed lines are skipped with a warning (QQP has some).
 
     Args:
-        data_dir: holds the files, or a folder of the task that does (``MRPC`` or ``mrpc``).
-        max_bad_share: share of lines that may be left out; None: any. In a file without labels none may, for each of
-            its lines is to be predicted.
+        data_dir: contains the files, or the task's folder (``MRPC`` or ``mrpc``).
+        max_bad_share: maximum fraction of malformed lines; None: no limit. Files without labels must not have any,
+            because a prediction is needed for each line.
 
     Raises:
-        UserError: files are missing, have other columns, or have too many malformed lines.
+        UserError: files are missing, have unexpected columns, or have too many malformed lines.
     """
-    return list(chain.from_iterable(_read(path, task, split, max_bad_share) for path in find(data_dir, task, split)))
+    files = find_files(data_dir, task, split)
+    return list(chain.from_iterable(_read_examples(path, task, split, max_bad_share) for path in files))
 
 
-def find(data_dir: Path, task: GlueTask, split: str) -> list[Path]:
-    """The files of a split; UserError says which were looked for and where they can be had."""
+def find_files(data_dir: Path, task: GlueTask, split: str) -> list[Path]:
+    """Return the files of a split.
+
+    Raises:
+        UserError: no files were found.
+    """
     for folder in (data_dir / task.folder, data_dir / task.hub_folder, data_dir):
-        found = [_of_stem(folder, split, stem) for stem in task.stems(split)]
-        if all(found):
-            return list(chain.from_iterable(found))
+        files = [_find_files_of_stem(folder, split, stem) for stem in task.file_stems(split)]
+        if all(files):
+            return list(chain.from_iterable(files))
         if task.name == "mrpc" and (folder / MSR_FILES[split]).is_file():
             return [folder / MSR_FILES[split]]
-    tsv = " and ".join(f"{task.folder}/{stem}.tsv" for stem in task.stems(split))
-    hub = [f"{task.hub_folder}/{stem.replace(split, HUB_NAMES[split][0], 1)}" for stem in task.stems(split)]
+    tsv = " and ".join(f"{task.folder}/{stem}.tsv" for stem in task.file_stems(split))
+    hub = [f"{task.hub_folder}/{stem.replace(split, HUB_NAMES[split][0], 1)}" for stem in task.file_stems(split)]
     names = [tsv, *(" and ".join(name + ending for name in hub) for ending in (".jsonl", "-*.parquet"))]
     if task.name == "mrpc":
         names.insert(1, f"{task.folder}/{MSR_FILES[split]}")
     raise UserError(
-        f"{data_dir} has no {split} split of {task.folder}: looked for {', '.join(names)}, with and without folder. "
-        "GLUE's zips are at gluebenchmark.com/tasks, its parquet files on the Hugging Face hub as nyu-mll/glue; "
-        "dataset_config.glue.data_dir names where they are."
+        f"{data_dir} has no {split} split of {task.folder}: expected {', '.join(names)}, with or without the folder. "
+        "Download GLUE's zips from gluebenchmark.com/tasks or its parquet files from nyu-mll/glue on the Hugging Face "
+        "hub, and set dataset_config.glue.data_dir to their folder."
     )
 
 
-def _of_stem(folder: Path, split: str, stem: str) -> list[Path]:
-    """TSV, else JSONL, else parquet, which may be in several files."""
+def _find_files_of_stem(folder: Path, split: str, stem: str) -> list[Path]:
+    """Return the files of a stem: TSV, else JSONL, else parquet (possibly several files)."""
     if (path := folder / f"{stem}.tsv").is_file():
         return [path]
     names = [stem.replace(split, name, 1) for name in HUB_NAMES[split]]
@@ -81,116 +87,112 @@ def _of_stem(folder: Path, split: str, stem: str) -> list[Path]:
         if (path := folder / f"{name}.jsonl").is_file():
             return [path]
     for name in names:
-        if parts := sorted([*folder.glob(f"{name}.parquet"), *folder.glob(f"{name}-*-of-*.parquet")]):
-            return parts
+        if files := sorted([*folder.glob(f"{name}.parquet"), *folder.glob(f"{name}-*-of-*.parquet")]):
+            return files
     return []
 
 
-def _read(path: Path, task: GlueTask, split: str, max_bad_share: float | None) -> list[Example]:
+def _read_examples(path: Path, task: GlueTask, split: str, max_bad_share: float | None) -> list[Example]:
     examples, faults = [], []
-    for number, make in _lines(path, task, split):
+    for number, build in _parse_lines(path, task, split):
         try:
-            examples.append(make())
-        except _Malformed as error:
+            examples.append(build())
+        except MalformedLine as error:
             faults.append(f"line {number} ({error})")
     total = len(examples) + len(faults)
     if not total:
-        raise UserError(f"{path} has no examples of the {split} split: download it again.")
+        raise UserError(f"{path} has no examples of the {split} split. Download it again.")
     unlabelled = any(example.target is None for example in examples)
     if faults and (unlabelled or (max_bad_share is not None and len(faults) > max_bad_share * total)):
-        allowed = (
-            "its lines are to be predicted, so none may be" if unlabelled else f"more than {max_bad_share} of them"
-        )
+        limit = "but a prediction is needed for each line" if unlabelled else f"more than a fraction of {max_bad_share}"
         raise UserError(
-            f"{path}: {len(faults)} of {total} lines are malformed, {allowed}: {_few(faults)}. Mend or delete them"
-            + ("." if unlabelled else ", or raise dataset_config.glue.max_bad_share.")
+            f"{path}: {len(faults)} of {total} lines are malformed, {limit}: {_join_faults(faults)}. Fix or delete them"
+            + ("." if unlabelled else ", or increase dataset_config.glue.max_bad_share.")
         )
     if faults:
-        logger.warning(f"{path}: {len(faults)} of {total} lines are malformed and left out: {_few(faults)}.")
+        logger.warning(f"{path}: {len(faults)} of {total} lines are malformed and skipped: {_join_faults(faults)}.")
     return examples
 
 
-def _few(faults: list[str]) -> str:
+def _join_faults(faults: list[str]) -> str:
     return ", ".join(faults[:3]) + (f" and {len(faults) - 3} more" if len(faults) > 3 else "")
 
 
-def _lines(path: Path, task: GlueTask, split: str) -> Lines:
+def _parse_lines(path: Path, task: GlueTask, split: str) -> ParsedLines:
     if path.suffix == ".parquet":
-        return _records(path, task, split, enumerate(_parquet(path), start=1))
+        return _parse_records(path, task, split, enumerate(_read_parquet_records(path), start=1))
     if path.suffix == ".jsonl":
-        return _records(path, task, split, _json_lines(path))
-    return _tab_separated(path, task, split)
+        return _parse_records(path, task, split, _read_json_lines(path))
+    return _parse_tsv(path, task, split)
 
 
 # ---------------------------------------------------------------------- TSV
 
 
-def _tab_separated(path: Path, task: GlueTask, split: str) -> Lines:
-    """Fields are as they stand between tabs: quotation marks are text."""
+def _parse_tsv(path: Path, task: GlueTask, split: str) -> ParsedLines:
+    """Parse a TSV file. Quotation marks are literal text."""
     with open_text(path) as file:
-        lines = (
-            (number, line.lstrip("\ufeff").rstrip("\r\n").split("\t")) for number, line in enumerate(file, start=1)
-        )
+        rows = ((number, line.lstrip("\ufeff").rstrip("\r\n").split("\t")) for number, line in enumerate(file, start=1))
         header: list[str] = list(COLA_COLUMNS)
         if task.name != "cola" or split == "test":
-            header = next(lines, (0, []))[1]
-        texts = [_column(path, header, name) for name in task.columns]
+            header = next(rows, (0, []))[1]
+        texts = [_find_column(path, header, name) for name in task.columns]
         target = header.index(task.target) if task.target in header else None
         if target is None and split != "test":
-            _column(path, header, task.target)
-        wanted = _msr_half(path, header, split) if path.name == MSR_FILES["train"] else None
-        for number, fields in lines:
+            _find_column(path, header, task.target)
+        in_split = _msr_split_filter(path, header, split) if path.name == MSR_FILES["train"] else None
+        for number, fields in rows:
             if fields == [""]:
                 continue
-            if wanted is None or wanted(fields):
-                yield number, partial(_from_fields, path, task, number, fields, len(header), texts, target)
+            if in_split is None or in_split(fields):
+                yield number, partial(_build_from_fields, path, task, number, fields, len(header), texts, target)
 
 
-def _column(path: Path, header: list[str], name: str) -> int:
+def _find_column(path: Path, header: list[str], name: str) -> int:
     if name not in header:
         raise UserError(
-            f"{path} has no column '{name}', only {', '.join(header) or 'nothing'}: it is no file of GLUE's "
-            f"{path.parent.name}, or was changed; download it again."
+            f"{path} has no column '{name}'. Its columns are: {', '.join(header) or 'none'}. Download GLUE's "
+            f"{path.parent.name} again."
         )
     return header.index(name)
 
 
-def _msr_half(path: Path, header: list[str], split: str) -> Callable[[list[str]], bool]:
-    """Microsoft's training file has GLUE's dev split in it, whose pairs a list of ids names."""
+def _msr_split_filter(path: Path, header: list[str], split: str) -> Callable[[list[str]], bool]:
+    """Return a filter for the train or dev split in Microsoft's training file, by the list of dev ids."""
     ids = next((ids for name in DEV_IDS if (ids := path.with_name(name)).is_file()), None)
     if ids is None:
         raise UserError(
-            f"{path} holds MRPC's train and dev splits together, and {' or '.join(DEV_IDS)} beside it, which tells "
-            "them apart, is missing: GLUE's download script on gluebenchmark.com/tasks gets it."
+            f"{path} contains MRPC's train and dev splits, but the list of dev ids was not found. Download "
+            f"{' or '.join(DEV_IDS)} to the same folder with GLUE's download script from gluebenchmark.com/tasks."
         )
     with open_text(ids) as file:
         dev = {tuple(line.split()) for line in file}
-    columns = [_column(path, header, name) for name in ("#1 ID", "#2 ID")]
+    columns = [_find_column(path, header, name) for name in ("#1 ID", "#2 ID")]
     return lambda fields: (tuple(fields[c] for c in columns if c < len(fields)) in dev) == (split == "dev")
 
 
-def _from_fields(
+def _build_from_fields(
     path: Path, task: GlueTask, number: int, fields: list[str], width: int, texts: list[int], target: int | None
 ) -> Example:
     if len(fields) != width:
-        raise _Malformed(f"{len(fields)} fields instead of {width}")
-    label = None if target is None else _target(task, fields[target])
+        raise MalformedLine(f"expected {width} fields, got {len(fields)}")
+    label = None if target is None else _parse_target(task, fields[target])
     return Example(tuple(fields[column] for column in texts), label, f"{path.name}:{number}")
 
 
 # ---------------------------------------------------------------------- JSONL and parquet
 
 
-def _parquet(path: Path) -> Iterator[dict[str, Any]]:
+def _read_parquet_records(path: Path) -> Iterator[dict[str, Any]]:
     try:
         yield from read_parquet(path)
     except UserError:  # pyarrow is missing
         raise
-    except (ValueError, OSError) as error:  # pyarrow's own errors are of these kinds
-        raise UserError(f"{path} cannot be read as parquet ({error}): download it again.") from error
+    except (ValueError, OSError) as error:  # pyarrow's errors are subclasses of these
+        raise UserError(f"{path} cannot be read as parquet ({error}). Download it again.") from error
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+def _read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     with open_text(path) as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
@@ -200,40 +202,40 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
                     yield number, None
 
 
-def _records(path: Path, task: GlueTask, split: str, records: Iterator[tuple[int, Any]]) -> Lines:
+def _parse_records(path: Path, task: GlueTask, split: str, records: Iterator[tuple[int, Any]]) -> ParsedLines:
     for number, record in records:
-        yield number, partial(_from_record, path, task, split, number, record)
+        yield number, partial(_build_from_record, path, task, split, number, record)
 
 
-def _from_record(path: Path, task: GlueTask, split: str, number: int, record: Any) -> Example:
+def _build_from_record(path: Path, task: GlueTask, split: str, number: int, record: Any) -> Example:
     if not isinstance(record, dict):
-        raise _Malformed("no JSON object")
+        raise MalformedLine("not a JSON object")
     for name in task.fields:
         if not isinstance(record.get(name), str):
-            raise _Malformed(f"no text in '{name}'")
+            raise MalformedLine(f"'{name}' is not a string")
     label = record.get("label")
     unlabelled = label is None or label in (-1, "-1")
     if unlabelled and split != "test":
-        raise _Malformed("no label")
+        raise MalformedLine("no label")
     return Example(
         tuple(record[name] for name in task.fields),
-        None if unlabelled else _target(task, label),
+        None if unlabelled else _parse_target(task, label),
         f"{path.name}:{number}",
     )
 
 
-def _target(task: GlueTask, said: Any) -> int | float:
-    """A class by its name or number, or a score."""
+def _parse_target(task: GlueTask, value: Any) -> int | float:
+    """Parse a label, given as class name or index, or a score."""
     if task.labels:
-        if str(said) in task.labels:
-            return task.labels.index(str(said))
-        if isinstance(said, int) and 0 <= said < len(task.labels):
-            return said
-        raise _Malformed(f"label {said!r} instead of {' or '.join(task.labels)}")
+        if str(value) in task.labels:
+            return task.labels.index(str(value))
+        if isinstance(value, int) and 0 <= value < len(task.labels):
+            return value
+        raise MalformedLine(f"expected label {' or '.join(task.labels)}, got {value!r}")
     try:
-        score = float(said)
+        score = float(value)
     except (TypeError, ValueError):
         score = math.nan
-    if not SCORES[0] <= score <= SCORES[1]:
-        raise _Malformed(f"score {said!r} instead of a number from {SCORES[0]:g} to {SCORES[1]:g}")
+    if not SCORE_RANGE[0] <= score <= SCORE_RANGE[1]:
+        raise MalformedLine(f"expected a score from {SCORE_RANGE[0]:g} to {SCORE_RANGE[1]:g}, got {value!r}")
     return score

@@ -1,4 +1,4 @@
-"""``imagenet``: images without text (the paper's ImageNet-1k, section 3.5), from class folders, shards or lists."""
+"""The ``imagenet`` dataset: images without text, such as ImageNet-1k (paper section 3.5)."""
 
 import json
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from mmf_flava.data.stream import StreamBuilder
 
 
 class ImageNetDataset(ImageStreamDataset):
-    """Images: fields image, image_for_codebook or image_codes, image_patch_mask, targets (label or -1), sample_id.
+    """Images with the fields image, image_for_codebook or image_codes, image_patch_mask, targets, sample_id.
 
-    Pretraining uses no labels; probes do.
+    ``targets`` is the label or -1. Pretraining uses no labels; linear probes do.
     """
 
-    NEEDS = ("image_processor",)
+    REQUIRED_PROCESSORS = ("image_processor",)
 
     def __init__(self, config: Any, dataset_type: str, paths: Sequence[str | Path]):
         super().__init__("imagenet", config, dataset_type, paths)
@@ -27,27 +27,27 @@ class ImageNetDataset(ImageStreamDataset):
     def _sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self.records.read(index)
         return {
-            **self._image(record, index, rng),
-            "targets": class_number(record),
+            **self._image_fields(record, index, rng),
+            "targets": parse_label(record),
             "sample_id": record.key,
         }
 
 
-def class_number(record: Record) -> int:
-    """The label in ``cls`` (a number in ASCII) or in ``json`` {"label": n}; -1 when there is none."""
+def parse_label(record: Record) -> int:
+    """Return the label from ``cls`` (an ASCII number) or from ``json`` {"label": n}; -1 if the record has none."""
     try:
-        if "cls" in record.parts:
-            return int(record.parts["cls"])
-        return int(json.loads(record.parts["json"])["label"]) if "json" in record.parts else -1
+        if "cls" in record.fields:
+            return int(record.fields["cls"])
+        return int(json.loads(record.fields["json"])["label"]) if "json" in record.fields else -1
     except (ValueError, TypeError, KeyError):
         return -1
 
 
 @registry.register_builder("imagenet")
 class ImageNetBuilder(StreamBuilder):
-    """Builds ``imagenet``; further keys: ``image_dir``, ``views`` and ``codes``."""
+    """Builder of ``imagenet``. Additional keys: ``image_dir``, ``views`` and ``codes``."""
 
     NAME = "imagenet"
 
-    def open(self, config: Any, dataset_type: str, paths: list[str | Path]) -> ImageNetDataset:
+    def open_split(self, config: Any, dataset_type: str, paths: list[str | Path]) -> ImageNetDataset:
         return ImageNetDataset(config, dataset_type, paths)

@@ -1,4 +1,4 @@
-"""The indexes of many shards: opens those that are there, makes those that are missing."""
+"""Opens the indexes of many shards and builds missing ones."""
 
 import multiprocessing
 import os
@@ -15,32 +15,34 @@ from mmf_flava.data.remote_shard import RemoteShard
 from mmf_flava.data.shard_index import ShardIndex, ensure_index, read_index
 from mmf_flava.errors import UserError
 
-PROBED = 32  # indexes that are read one after another to see how fast the disk answers
-SLOW = 0.0005  # seconds an index: slower ones are read by threads, which wait side by side, but hinder a fast disk
-READERS = 32
-PATIENCE = 2  # seconds after which a bar is shown
+PROBE_COUNT = 32  # indexes read sequentially to measure the latency of the disk
+SLOW_READ = 0.0005  # seconds per index above which threads are used; on a fast disk threads are slower
+READER_THREADS = 32
+PROGRESS_DELAY = 2  # seconds until a progress bar is shown
 
 Shard = Path | RemoteShard
 
 
 def read_indexes(shards: Sequence[Shard], progress: bool = True) -> list[ShardIndex | None]:
-    """The index of each shard; None where it is missing or stale. About 0.05 ms a shard on a local disk.
+    """Read the index of each shard: None if it is missing or stale. Takes about 0.05 ms per shard on a local disk.
 
     Raises:
         UserError: a shard does not exist, or its server cannot be reached.
     """
     first, times = [], []
-    for shard in shards[:PROBED]:
-        started = time.perf_counter()
+    for shard in shards[:PROBE_COUNT]:
+        start = time.perf_counter()
         first.append(_read(shard))
-        times.append(time.perf_counter() - started)
-    rest = shards[PROBED:]
-    fast = not rest or median(times) < SLOW  # by the mean a busy processor would look like a slow disk
+        times.append(time.perf_counter() - start)
+    rest = shards[PROBE_COUNT:]
+    fast = not rest or median(times) < SLOW_READ  # the mean would mistake a busy CPU for a slow disk
     if fast and all(shard.has_index for shard in rest if isinstance(shard, RemoteShard)):
         return first + [_read(shard) for shard in rest]
-    with ThreadPoolExecutor(READERS) as threads:
-        opened = threads.map(_read, rest)
-        return first + list(tqdm(opened, "opening", len(rest), unit="shard", delay=PATIENCE, disable=not progress))
+    with ThreadPoolExecutor(READER_THREADS) as threads:
+        indexes = threads.map(_read, rest)
+        return first + list(
+            tqdm(indexes, "opening", len(rest), unit="shard", delay=PROGRESS_DELAY, disable=not progress)
+        )
 
 
 def _read(shard: Shard) -> ShardIndex | None:
@@ -48,46 +50,45 @@ def _read(shard: Shard) -> ShardIndex | None:
         return shard.read_index() if isinstance(shard, RemoteShard) else read_index(shard)
     except OSError as error:
         raise UserError(
-            f"The shard {shard} does not exist or cannot be read ({error.strerror}): correct the path or build the "
-            "data again."
+            f"{shard}: the shard cannot be read ({error.strerror}). Correct the path or rebuild the data."
         ) from None
 
 
 def open_indexes(shards: Sequence[Shard], progress: bool = True) -> list[ShardIndex]:
-    """The index of each shard. Missing ones are made by as many processes as there are cores, each of them once.
+    """Return the index of each shard. Missing indexes are built in parallel, one process per CPU core.
 
     Args:
-        progress: show a bar where it takes long.
+        progress: show a progress bar for slow operations.
 
     Raises:
-        UserError: a shard does not exist or is no tar file, or its server cannot be reached.
+        UserError: a shard does not exist or is not a tar file, or its server cannot be reached.
     """
     indexes = read_indexes(shards, progress)
-    missing = [number for number, index in enumerate(indexes) if index is None]
+    missing = [position for position, index in enumerate(indexes) if index is None]
     if missing:
         with (
-            _indexed([shards[number] for number in missing]) as made,
-            tqdm(made, "indexing", len(missing), unit="shard", delay=PATIENCE, disable=not progress) as bar,
+            _build_indexes([shards[position] for position in missing]) as built,
+            tqdm(built, "indexing", len(missing), unit="shard", delay=PROGRESS_DELAY, disable=not progress) as bar,
         ):
-            for number, index in zip(missing, bar, strict=True):
-                indexes[number] = index
+            for position, index in zip(missing, bar, strict=True):
+                indexes[position] = index
     return [index for index in indexes if index is not None]
 
 
-def _make(shard: Shard) -> ShardIndex:
-    return shard.make_index() if isinstance(shard, RemoteShard) else ensure_index(shard)
+def _ensure_index(shard: Shard) -> ShardIndex:
+    return shard.build_index() if isinstance(shard, RemoteShard) else ensure_index(shard)
 
 
 @contextmanager
-def _indexed(shards: list[Shard]) -> Iterator[Iterator[ShardIndex]]:
-    """The indexes of shards, as they are made."""
+def _build_indexes(shards: list[Shard]) -> Iterator[Iterator[ShardIndex]]:
+    """Yield an iterator over the indexes of ``shards``, built in a process pool."""
     processes = min(len(os.sched_getaffinity(0)), len(shards))
-    if processes == 1 or multiprocessing.current_process().daemon:  # such a one may have no children
-        yield map(_make, shards)
+    if processes == 1 or multiprocessing.current_process().daemon:  # daemons cannot have children
+        yield map(_ensure_index, shards)
         return
-    # Forked: a spawned process would import the program that runs, for seconds, and scanning touches no device.
+    # fork: spawned processes would import the main program, which takes seconds; scanning does not use the GPU.
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context("fork"))
     try:
-        yield pool.map(_make, shards)
+        yield pool.map(_ensure_index, shards)
     finally:
         pool.shutdown(cancel_futures=True)

@@ -1,7 +1,7 @@
-"""``karpathy``: Flickr30K and COCO as retrieval is measured on them, in Karpathy's split files (§4, B.2).
+"""``karpathy``: Flickr30K and COCO for retrieval, with Karpathy's splits (§4, B.2).
 
-``dataset_flickr30k.json`` and ``dataset_coco.json`` are {"images": [{"filename", "filepath" (COCO), "split", "imgid",
-"sentences": [{"raw", "imgid", "sentid"}]}]}; of test they have 1,000 and 5,000 images.
+The format of ``dataset_flickr30k.json`` and ``dataset_coco.json`` is {"images": [{"filename", "filepath" (COCO),
+"split", "imgid", "sentences": [{"raw", "imgid", "sentid"}]}]}. Their test splits have 1,000 and 5,000 images.
 """
 
 import hashlib
@@ -15,85 +15,97 @@ import numpy as np
 from mmf.common.registry import registry
 from mmf.common.sample import Sample
 
-from mmf_flava.config.schema import positive
-from mmf_flava.data import pictures
+from mmf_flava.config.schema import check_positive
+from mmf_flava.data.image_decoding import decode_image
 from mmf_flava.data.order import sample_generator
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record
 from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.data.stream import StreamBuilder, StreamDataset
-from mmf_flava.errors import UserError, some
+from mmf_flava.errors import UserError, join_first
 
 SPLIT_FILES = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
-IMAGES = (
-    "COCO's are in http://images.cocodataset.org/zips/val2014.zip, Flickr30K's are given on request at "
+IMAGE_SOURCES = (
+    "Download COCO from http://images.cocodataset.org/zips/val2014.zip; request Flickr30K at "
     "https://shannon.cs.illinois.edu/DenotationGraph"
 )
 
 
 class KarpathyRecords:
-    """The images of one split, in the file's order, each with its captions.
+    """The images of one split and their captions, in the order of the file.
+
+    Args:
+        captions_per_image: maximum number of captions per image; None: all.
 
     Attributes:
-        captions: of each image, at most ``captions_per_image`` (None: all).
+        captions: list of captions per image.
 
     Raises:
-        UserError: no such file, one of another format, entries that cannot be used, are there twice or name an unknown
-            image, or image files that are missing; the first of them are named.
+        UserError: the file is missing or invalid, it has invalid or duplicate entries or captions of other images, or
+            image files are missing.
     """
 
     sequential = False
 
     def __init__(self, path: Path, images: Path, split: str, captions_per_image: int | None):
         self.path, self.images = path, images
-        entries = _read(path, split)
+        entries = _read_split(path, split)
         self._check(entries)
-        self.keys = [_place(entry) for entry in entries]
+        self.keys = [_image_path(entry) for entry in entries]
         self._check_files(split)
-        texts = [[sentence["raw"].strip() for sentence in entry["sentences"]] for entry in entries]
-        self.captions = [own[:captions_per_image] for own in texts]
+        captions = [[sentence["raw"].strip() for sentence in entry["sentences"]] for entry in entries]
+        self.captions = [texts[:captions_per_image] for texts in captions]
         self.images_sha256 = hashlib.sha256(json.dumps(self.captions).encode()).hexdigest()
 
     def _check(self, entries: list[dict[str, Any]]) -> None:
-        numbered = list(enumerate(entries))
-        self._refuse(
-            "cannot be used: each needs a filename and sentences with a raw text",
-            [f"entry {n} ({entry.get('filename', 'no filename')})" for n, entry in numbered if not _usable(entry)],
+        self._fail_if_any(
+            "are invalid (filename and sentences with raw text are required)",
+            [
+                f"entry {n} ({entry.get('filename', 'no filename')})"
+                for n, entry in enumerate(entries)
+                if not _is_valid(entry)
+            ],
         )
         sentences = [(entry, sentence) for entry in entries for sentence in entry["sentences"]]
-        self._refuse(
-            "have sentences of an unknown image",
+        self._fail_if_any(
+            "have sentences of other images",
             [
-                f"{entry['filename']} (imgid {entry.get('imgid')}) has one of {sentence['imgid']}"
+                f"{entry['filename']} (imgid {entry.get('imgid')}) has a sentence of imgid {sentence['imgid']}"
                 for entry, sentence in sentences
                 if sentence.get("imgid", entry.get("imgid")) != entry.get("imgid")
             ],
         )
-        for what, name in (("imgid", lambda entry: entry.get("imgid")), ("filename", _place)):
-            self._refuse(f"are there twice by their {what}", _twice(entries, name))
-        self._refuse(
-            "are there twice by their sentid",
-            _twice([s for _, s in sentences], lambda sentence: sentence.get("sentid")),
+        for key, get_value in (("imgid", lambda entry: entry.get("imgid")), ("filename", _image_path)):
+            self._fail_if_any(f"have a duplicate {key}", _find_duplicates(entries, get_value))
+        self._fail_if_any(
+            "have a duplicate sentid",
+            _find_duplicates([s for _, s in sentences], lambda sentence: sentence.get("sentid")),
         )
 
-    def _refuse(self, what: str, found: list[str]) -> None:
-        if found:
-            raise UserError(f"{self.path}: {len(found)} entries {what}: {some(found)}; take the published file.")
+    def _fail_if_any(self, problem: str, entries: list[str]) -> None:
+        if entries:
+            raise UserError(
+                f"{self.path}: {len(entries)} entries {problem}: {join_first(entries)}. Use the published file."
+            )
 
     def _check_files(self, split: str) -> None:
-        where = "dataset_config.karpathy.image_dir names the folder."
+        remedy = "Set dataset_config.karpathy.image_dir to the image folder."
         if not self.images.is_dir():
-            raise UserError(f"The images of {self.path} are looked for in {self.images}, which does not exist; {where}")
+            raise UserError(f"{self.path}: the image folder {self.images} does not exist. {remedy}")
         if missing := [key for key in self.keys if not (self.images / key).is_file()]:
             raise UserError(
-                f"{len(missing)} of the {len(self.keys)} images of split '{split}' are not in {self.images}: "
-                f"{some(missing)}; {IMAGES}. {where}"
+                f"{self.images}: {len(missing)} of the {len(self.keys)} images of split '{split}' were not found: "
+                f"{join_first(missing)}. {IMAGE_SOURCES}. {remedy}"
             )
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def read(self, index: int, only: Sequence[str] | None = None) -> Record:
-        """The image of record ``index``; its extension is jpg where it is another. Raises BadRecord if it is gone."""
+        """Return the image of record ``index``. Unknown extensions are replaced by jpg.
+
+        Raises:
+            BadRecord: the file cannot be read.
+        """
         key = self.keys[index]
         extension = key.rpartition(".")[2].lower()
         extension = extension if extension in IMAGE_EXTENSIONS else IMAGE_EXTENSIONS[0]
@@ -104,18 +116,21 @@ class KarpathyRecords:
 
 
 class KarpathyDataset(StreamDataset):
-    """A gallery: fields image, captions, sample_id (the image's path). Nothing is masked, and nothing is replaced: a
-    picture that cannot be decoded is a UserError, as the figures would be those of another gallery."""
+    """A retrieval gallery: fields image, captions, sample_id (the image's path).
 
-    NEEDS = ("image_processor", "text_processor")
-    HAS_LOSSES = False  # the losses of pretraining need masks
+    Samples are not masked. An image that cannot be decoded raises UserError instead of being replaced, because a
+    different gallery would change the metrics.
+    """
+
+    REQUIRED_PROCESSORS = ("image_processor", "text_processor")
+    HAS_LOSSES = False  # pretraining losses need masks
 
     def __init__(self, config: Any, dataset_type: str, path: Path):
         images = Path(config.data_dir).expanduser() / Path(config.get("image_dir") or "").expanduser()
-        most = config.get("captions_per_image")
-        if most is not None:
-            positive(most, "dataset_config.karpathy.captions_per_image")
-        self.records = KarpathyRecords(path, images, dataset_type, most)
+        captions_per_image = config.get("captions_per_image")
+        if captions_per_image is not None:
+            check_positive(captions_per_image, "dataset_config.karpathy.captions_per_image")
+        self.records = KarpathyRecords(path, images, dataset_type, captions_per_image)
         super().__init__("karpathy", config, dataset_type, len(self.records), len(self.records))
 
     def __getitem__(self, n: int) -> Sample:
@@ -124,69 +139,72 @@ class KarpathyDataset(StreamDataset):
             return Sample(self._sample(index, sample_generator(self.seed, index)))
         except BadRecord as error:
             raise UserError(
-                f"{self.records.path}: {error}; a gallery must be whole, fetch this image again."
+                f"{self.records.path}: {error}. A gallery must be complete: download this image again."
             ) from error
 
     def _sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self.records.read(index)
-        picture = pictures.decode(record, self.image_processor.decode_size)
-        views = self.image_processor({"image": picture, "rng": rng, "train": False, "codebook_view": False})
+        image = decode_image(record, self.image_processor.decode_size)
+        views = self.image_processor({"image": image, "rng": rng, "train": False, "codebook_view": False})
         return {"image": views["image"], "captions": self.records.captions[index], "sample_id": record.key}
 
     def fingerprint(self) -> str:
-        """Another one for other images or captions."""
+        """Return a hash of the images and captions."""
         return records_sha256(self.records)
 
 
 @registry.register_builder("karpathy")
 class KarpathyBuilder(StreamBuilder):
-    """Builds ``karpathy``; further keys: ``image_dir``, ``captions_per_image``. ``splits`` names one file each for val
-    and test, whose split of that name is read."""
+    """Builds ``karpathy``.
+
+    Additional keys: ``image_dir`` and ``captions_per_image``. ``splits`` lists one split file each for val and test;
+    the entries of that split are used.
+    """
 
     NAME = "karpathy"
 
     def load(self, config: Any, dataset_type: str, *args: Any, **kwargs: Any) -> KarpathyDataset | None:
-        """The gallery of one split; None where the YAML names no file for it.
+        """Load the gallery of one split. Return None if no file is configured for it.
 
         Raises:
-            UserError: training was asked for, several files were named, or as ``KarpathyRecords``.
+            UserError: the split is train, it has several files, or ``KarpathyRecords`` fails.
         """
         if dataset_type == "train":
             raise UserError(
-                "Dataset karpathy is for evaluation: set run_type to test or val, or make training data of the file "
-                "with `python -m mmf_flava.data.prepare pmd --part coco`."
+                "dataset karpathy: training is not supported. Set run_type to test or val, or build training data with "
+                "`python -m mmf_flava.data.prepare pmd --part coco`."
             )
-        paths = self.paths(config, dataset_type)
+        paths = self.list_paths(config, dataset_type)
         if len(paths) > 1:
-            raise UserError(f"dataset_config.karpathy.splits.{dataset_type} names {len(paths)} files; name one.")
+            raise UserError(f"dataset_config.karpathy.splits.{dataset_type}: expected one file, got {len(paths)}.")
         return KarpathyDataset(config, dataset_type, Path(paths[0])) if paths else None
 
 
-def _read(path: Path, split: str) -> list[dict[str, Any]]:
-    """The entries of a split."""
+def _read_split(path: Path, split: str) -> list[dict[str, Any]]:
+    """Read the entries of a split."""
     try:
         data = json.loads(path.read_bytes())
     except OSError as error:
         raise UserError(
-            f"Karpathy's split file {path} cannot be read ({error.strerror}): dataset_flickr30k.json and "
-            f"dataset_coco.json are in {SPLIT_FILES}; dataset_config.karpathy.splits names the file."
+            f"{path}: Karpathy's split file cannot be read ({error.strerror}). Download dataset_flickr30k.json and "
+            f"dataset_coco.json from {SPLIT_FILES} and set dataset_config.karpathy.splits."
         ) from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON ({error}); fetch it again from {SPLIT_FILES}.") from None
+        raise UserError(f"{path}: invalid JSON ({error}). Download the file again from {SPLIT_FILES}.") from None
     entries = data.get("images") if isinstance(data, dict) else None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) and "split" in entry for entry in entries):
         raise UserError(
-            f'{path} is no split file of Karpathy\'s, {{"images": [{{"filename", "split", "sentences"}}]}}; they are '
-            f"in {SPLIT_FILES}."
+            f'{path}: expected a Karpathy split file, {{"images": [{{"filename", "split", "sentences"}}]}}. Download '
+            f"it from {SPLIT_FILES}."
         )
-    own = [entry for entry in entries if entry["split"] == split]
-    if not own:
-        there = ", ".join(sorted({str(entry["split"]) for entry in entries}))
-        raise UserError(f"{path} has no images of split '{split}', it has {there or 'none'}.")
-    return own
+    selected = [entry for entry in entries if entry["split"] == split]
+    if not selected:
+        splits = ", ".join(sorted({str(entry["split"]) for entry in entries}))
+        raise UserError(f"{path} has no images of split '{split}'. Its splits are: {splits or 'none'}.")
+    return selected
 
 
-def _usable(entry: dict[str, Any]) -> bool:
+def _is_valid(entry: dict[str, Any]) -> bool:
     sentences = entry.get("sentences")
     return (
         bool(entry.get("filename"))
@@ -197,10 +215,10 @@ def _usable(entry: dict[str, Any]) -> bool:
     )
 
 
-def _place(entry: dict[str, Any]) -> str:
+def _image_path(entry: dict[str, Any]) -> str:
     return "/".join(filter(None, (entry.get("filepath"), entry["filename"])))
 
 
-def _twice(entries: Iterable[dict[str, Any]], name: Callable[[dict[str, Any]], Hashable]) -> list[str]:
-    counts = Counter(name(entry) for entry in entries)
-    return [str(found) for found, count in counts.items() if count > 1 and found is not None]
+def _find_duplicates(entries: Iterable[dict[str, Any]], get_value: Callable[[dict[str, Any]], Hashable]) -> list[str]:
+    counts = Counter(get_value(entry) for entry in entries)
+    return [str(value) for value, count in counts.items() if count > 1 and value is not None]

@@ -1,4 +1,4 @@
-"""Bad records of a run: counted by reason, named in a file, and too many of them stop it."""
+"""Counts the bad records of a run by reason, lists them in a file and stops training if there are too many."""
 
 import json
 import logging
@@ -11,100 +11,100 @@ from mmf_flava.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-BadRecords = dict[tuple[str, str, int], str]  # (dataset, split, number of the record) -> reason
+BadRecords = dict[tuple[str, str, int], str]  # (dataset, split, record index) -> reason
 
-JUDGED_FROM = 1000  # samples of a dataset before its share of bad records is worth judging
+MIN_SAMPLES = 1000  # samples of a dataset before its fraction of bad records is checked
 
 
 class Quarantine:
-    """Notes what the datasets had to replace, as the batches that it is shown tell.
+    """Collects the records that datasets replaced, from the batches of a run.
 
-    Workers see records ahead of their turn and each for itself; batches that were handed out are seen once and in
-    order, so that counts are the same for any number of workers and after any restart.
+    Workers prefetch records independently, but each batch is delivered once and in order. Counts taken from batches
+    are therefore the same for any number of workers and after any restart.
 
     Args:
-        file: JSON lines, one for each bad record of the run: dataset, split, sample_id, record (its number), reason,
-            message. It is appended to; what it holds already is not written again.
-        limits: dataset -> the share of its training samples, of at least 1,000 since this process began, that may
-            have been replaced; None, or not named: no limit.
-        say: is told of the first record of each reason.
+        file: JSON Lines file with one entry per bad record of the run: dataset, split, sample_id, record (its index),
+            reason, message. New entries are appended; existing entries are not written again.
+        limits: dataset -> the maximum fraction of replaced training samples, checked from 1,000 samples since this
+            process started. None or missing: no limit.
+        warn: called with a message for the first bad record of each reason.
 
     Attributes:
-        found: the run's bad records so far, each once.
+        bad_records: the bad records of the run so far, each once.
     """
 
     def __init__(
-        self, file: Path, limits: Mapping[str, float | None], say: Callable[[str], None] = logger.warning
+        self, file: Path, limits: Mapping[str, float | None], warn: Callable[[str], None] = logger.warning
     ) -> None:
-        self.file, self.limits, self.say = file, dict(limits), say
-        self.found: BadRecords = {}
-        self._told: set[tuple[str, str]] = set()
+        self.file, self.limits, self.warn = file, dict(limits), warn
+        self.bad_records: BadRecords = {}
+        self._warned: set[tuple[str, str]] = set()
         self._samples: Counter[str] = Counter()
         self._replaced: Counter[str] = Counter()
         if file.is_file():
             with open(file, encoding="utf-8") as lines:
                 for line in lines:
-                    self._read(line)
+                    self._load_line(line)
 
-    def _read(self, line: str) -> None:
+    def _load_line(self, line: str) -> None:
         try:
             entry = json.loads(line)
-            self.found[entry["dataset"], entry["split"], entry["record"]] = entry["reason"]
+            self.bad_records[entry["dataset"], entry["split"], entry["record"]] = entry["reason"]
         except (ValueError, KeyError, TypeError):
-            return  # the line at which an earlier run was killed; its record will be named again
+            return  # incomplete line of a killed run; its record is added again
 
-    def note(self, batch: Mapping[str, Any]) -> None:
-        """Notes a batch as ``collate`` made it.
+    def update(self, batch: Mapping[str, Any]) -> None:
+        """Add the replaced records of a batch made by ``collate``.
 
         Raises:
-            UserError: a batch of training brings a dataset's share of replaced samples above its limit.
+            UserError: the fraction of replaced training samples of a dataset exceeds its limit.
         """
         if "replaced" not in batch:
             return
         name, split = batch["dataset_name"], batch["dataset_type"]
         replaced = [entry for sample in batch["replaced"] for entry in sample]
         for entry in replaced:
-            if (name, split, entry["record"]) not in self.found:
-                self._add(name, split, entry)
+            if (name, split, entry["record"]) not in self.bad_records:
+                self._append(name, split, entry)
         if split == "train":
             self._samples[name] += len(batch["replaced"])
             self._replaced[name] += len(replaced)
-            self._judge(name)
+            self._check_limit(name)
 
-    def _add(self, name: str, split: str, entry: dict[str, Any]) -> None:
-        if (name, entry["reason"]) not in self._told:
-            self._told.add((name, entry["reason"]))
-            self.say(
-                f"{name}: a bad record is replaced by the next, {entry['message']} (said once a reason; {self.file} "
-                "names all)"
+    def _append(self, name: str, split: str, entry: dict[str, Any]) -> None:
+        if (name, entry["reason"]) not in self._warned:
+            self._warned.add((name, entry["reason"]))
+            self.warn(
+                f"{name}: a bad record is replaced by the next one: {entry['message']} (logged once per reason; see "
+                f"{self.file} for all)"
             )
-        self.found[name, split, entry["record"]] = entry["reason"]
+        self.bad_records[name, split, entry["record"]] = entry["reason"]
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with open(self.file, "a", encoding="utf-8") as file:
-            # plain ASCII: a key may hold what UTF-8 cannot
+            # ASCII only: a key may contain characters that UTF-8 cannot encode
             file.write(json.dumps({"dataset": name, "split": split, **entry}) + "\n")
 
-    def _judge(self, name: str) -> None:
+    def _check_limit(self, name: str) -> None:
         samples, replaced, limit = self._samples[name], self._replaced[name], self.limits.get(name)
-        if limit is None or samples < JUDGED_FROM or replaced <= limit * samples:
+        if limit is None or samples < MIN_SAMPLES or replaced <= limit * samples:
             return
-        reasons = sentence(counts(self.found)[name])
+        reasons = format_counts(count_by_reason(self.bad_records)[name])
         raise UserError(
-            f"dataset {name}: {replaced} of {samples} training samples had to be replaced because their records are "
-            f"bad ({reasons}), more than dataset_config.{name}.max_bad_share {limit:g} allows: mend the "
-            f"data ({self.file} names the records) or raise the share."
+            f"dataset {name}: {replaced} of {samples} training samples were replaced because their records are bad "
+            f"({reasons}). dataset_config.{name}.max_bad_share allows a fraction of {limit:g}. Repair the data "
+            f"({self.file} lists the records) or increase max_bad_share."
         )
 
 
-def counts(found: BadRecords) -> dict[str, dict[str, int]]:
-    """dataset -> reason -> number of records, the most frequent first."""
-    pairs = Counter((name, reason) for (name, _, _), reason in found.items())
+def count_by_reason(bad_records: BadRecords) -> dict[str, dict[str, int]]:
+    """Return dataset -> reason -> number of records, most frequent first."""
+    pairs = Counter((name, reason) for (name, _, _), reason in bad_records.items())
     result: dict[str, dict[str, int]] = {}
     for (name, reason), count in pairs.most_common():
         result.setdefault(name, {})[reason] = count
     return result
 
 
-def sentence(reasons: Mapping[str, int]) -> str:
-    """Counts of one dataset in words: "3 not an image, 1 no caption"."""
+def format_counts(reasons: Mapping[str, int]) -> str:
+    """Format the counts of one dataset, for example "3 not an image, 1 no caption"."""
     return ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())

@@ -1,4 +1,4 @@
-"""One record, what every reader of records offers, and why a record cannot be used."""
+"""The Record type, the interface of record readers, and the error for bad records."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
 
 
 class Reason(StrEnum):
-    """Why a record cannot be used; bad records are counted by these names."""
+    """Why a record is bad. Bad records are counted by these names."""
 
-    VANISHED = "vanished"  # a shard, an index or a file that cannot be opened or read any more
-    CHANGED = "changed bytes"  # they differ from the index's checksum, or the shard is cut short here
+    VANISHED = "vanished"  # a shard, index or file can no longer be opened or read
+    CHANGED = "changed bytes"  # checksum mismatch with the index, or the shard is truncated
     NO_IMAGE = "no image"
     EMPTY_IMAGE = "empty image"
     NOT_AN_IMAGE = "not an image"
@@ -26,9 +26,14 @@ class Reason(StrEnum):
 
 
 class BadRecord(Exception):
-    """One record cannot be read or decoded. Datasets replace it by another one; it never stops a run by itself.
+    """Raised when one record cannot be read or decoded.
 
-    ``key`` is the record's, where it is known.
+    Datasets replace the record by another one, so a single bad record never stops a run.
+
+    Args:
+        reason: why the record is bad.
+        message: the full error message.
+        key: the record's key, if known.
     """
 
     def __init__(self, reason: Reason, message: str, key: str | None = None):
@@ -41,19 +46,27 @@ class BadRecord(Exception):
 
 @dataclass(frozen=True)
 class Record:
-    """One record: its key and its parts by extension in lower case, for example ``{"jpg": ..., "json": ...}``."""
+    """One record: a key and its fields by lower-case extension, for example ``{"jpg": ..., "json": ...}``."""
 
     key: str
-    parts: dict[str, bytes]
+    fields: dict[str, bytes]
 
 
 class Records(Protocol):
-    """What every reader offers. ``sequential`` says whether neighbours lie side by side on disk."""
+    """Interface of record readers.
+
+    Attributes:
+        sequential: whether consecutive records are adjacent on disk.
+    """
 
     sequential: bool
 
     def __len__(self) -> int: ...
 
     def read(self, index: int, only: Sequence[str] | None = None) -> Record:
-        """Record ``index``; with ``only``, just the parts of these extensions. Raises BadRecord."""
+        """Return record ``index``, restricted to the extensions in ``only`` if given.
+
+        Raises:
+            BadRecord: the record cannot be read.
+        """
         ...

@@ -1,4 +1,4 @@
-"""Opens records wherever they lie: tar shards, a folder of images sorted into class folders, or a list of images."""
+"""Opens records from tar shards, folders of images in class folders, or image lists."""
 
 import os
 from bisect import bisect_right
@@ -6,45 +6,45 @@ from collections.abc import Sequence
 from itertools import accumulate, groupby
 from pathlib import Path
 
-from mmf_flava.data.image_list import LISTS, ImageList
+from mmf_flava.data.image_list import LIST_EXTENSIONS, ImageList
 from mmf_flava.data.indexing import Shard
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record, Records
-from mmf_flava.data.remote_shard import remote_shards
-from mmf_flava.data.shards import ShardReader, shard_paths
+from mmf_flava.data.remote_shard import expand_remote_shards
+from mmf_flava.data.shards import ShardReader, find_shards
 from mmf_flava.errors import UserError
 from mmf_flava.files.cache import FileCache
 from mmf_flava.files.download import is_remote
 
 
 class ImageFolder:
-    """``root/<class>/**/<image>``, the layout of ImageNet's training set, as records.
+    """Records from images in ``root/<class>/**/<image>``, the layout of ImageNet's training set.
 
-    The key is the path below ``root``; the parts are the image and ``cls``, the class number in ASCII (webdataset's
-    convention). Classes are numbered in sorted order, as torchvision does, or in the order of ``root/classes.txt``
-    (one folder name a line) where that file exists. Images directly in ``root`` have no ``cls``.
+    A record's key is the path relative to ``root``. Its fields are the image and ``cls``, the class index in ASCII
+    (webdataset's convention). Class indices follow the sorted folder names, as in torchvision, or
+    ``root/classes.txt`` (one folder name per line) if that file exists. Images directly in ``root`` have no ``cls``.
     """
 
     sequential = False
 
     def __init__(self, root: str | Path):
         self.root = Path(root)
-        found = []
+        keys = []
         for folder, subfolders, files in os.walk(self.root, followlinks=True):
             subfolders.sort()
-            below = os.path.relpath(folder, self.root)
-            found += [
-                os.path.normpath(os.path.join(below, name))
+            relative = os.path.relpath(folder, self.root)
+            keys += [
+                os.path.normpath(os.path.join(relative, name))
                 for name in sorted(files)
                 if name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS
             ]
-        self.keys = found
+        self.keys = keys
         listing = self.root / "classes.txt"
         if listing.is_file():
             self.classes = listing.read_text(encoding="utf-8").split("\n")
             self.classes = [name for name in self.classes if name]
         else:
-            self.classes = sorted({key.split(os.sep)[0] for key in found if os.sep in key})
-        self._numbers = {name: number for number, name in enumerate(self.classes)}
+            self.classes = sorted({key.split(os.sep)[0] for key in keys if os.sep in key})
+        self._class_indices = {name: index for index, name in enumerate(self.classes)}
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -53,23 +53,27 @@ class ImageFolder:
         return self.read(index)
 
     def read(self, index: int, only: Sequence[str] | None = None) -> Record:
-        """Record ``index``; with ``only``, just the parts of these extensions. Raises BadRecord if the file is gone."""
+        """Return record ``index``, restricted to the extensions in ``only`` if given.
+
+        Raises:
+            BadRecord: the file cannot be read.
+        """
         key = self.keys[index]
         extension = key.rpartition(".")[2].lower()
-        parts = {}
+        fields = {}
         if only is None or extension in only:
             try:
-                parts[extension] = (self.root / key).read_bytes()
+                fields[extension] = (self.root / key).read_bytes()
             except OSError as error:
                 raise BadRecord(Reason.VANISHED, f"{self.root / key} cannot be read: {error}", key) from error
-        number = self._numbers.get(key.split(os.sep)[0]) if os.sep in key else None
-        if number is not None and (only is None or "cls" in only):
-            parts["cls"] = str(number).encode()
-        return Record(key, parts)
+        label = self._class_indices.get(key.split(os.sep)[0]) if os.sep in key else None
+        if label is not None and (only is None or "cls" in only):
+            fields["cls"] = str(label).encode()
+        return Record(key, fields)
 
 
-class Concatenated:
-    """Several readers one after another."""
+class ConcatRecords:
+    """Concatenation of several record readers."""
 
     def __init__(self, readers: Sequence[Records]):
         self.readers = list(readers)
@@ -84,46 +88,47 @@ class Concatenated:
         return self.read(index)
 
     def read(self, index: int, only: Sequence[str] | None = None) -> Record:
-        reader, inside = self.locate(index)
-        return reader.read(inside, only)
+        reader, local_index = self.locate(index)
+        return reader.read(local_index, only)
 
     def locate(self, index: int) -> tuple[Records, int]:
-        """The reader that holds record ``index``, and its number in there."""
+        """Return the reader that contains record ``index`` and the index within that reader."""
         if not 0 <= index < len(self):
-            raise IndexError(f"record {index} of {len(self)}")
+            raise IndexError(f"record index {index} is out of range for {len(self)} records")
         number = bisect_right(self._starts, index) - 1
         return self.readers[number], index - self._starts[number]
 
 
-def joined(readers: Sequence[Records]) -> Records:
-    """Readers one after another; neighbouring shards come under one reader, which bounds the files that are open."""
-    found: list[Records] = []
+def concat_records(readers: Sequence[Records]) -> Records:
+    """Concatenate readers. Adjacent shard readers are merged into one, which bounds the number of open files."""
+    merged: list[Records] = []
     for _, group in groupby(readers, lambda reader: isinstance(reader, ShardReader)):
-        neighbours = list(group)
-        paths = [path for reader in neighbours if isinstance(reader, ShardReader) for path in reader.paths]
-        found += [ShardReader(paths)] if paths else neighbours
-    return found[0] if len(found) == 1 else Concatenated(found)
+        adjacent = list(group)
+        paths = [path for reader in adjacent if isinstance(reader, ShardReader) for path in reader.paths]
+        merged += [ShardReader(paths)] if paths else adjacent
+    return merged[0] if len(merged) == 1 else ConcatRecords(merged)
 
 
 def open_records(
     paths: str | Path | Sequence[str | Path], cache: FileCache | None = None, images: str | Path | None = None
 ) -> Records:
-    """The records at one path or at several, in order.
+    """Open the records at one or several paths, in order.
 
     Args:
-        paths: each a ``.tar`` file, a glob of tar files, a folder of tar files, a folder of images, a list of images,
-            or the address (http, https, s3) of a tar file; braces name several tar files, as in ``{00000..00099}.tar``.
-        cache: where copies of remote shards stay; see ``remote_shards``.
-        images: folder of the images that lists name; None: each list's own folder.
+        paths: each a ``.tar`` file, a glob of tar files, a folder of tar files, a folder of images, an image list, or
+            the URL (http, https, s3) of a tar file. Braces expand to several tar files, as in
+            ``{00000..00099}.tar``.
+        cache: cache for remote shards; see ``expand_remote_shards``.
+        images: root folder of the images in image lists; None: the folder of each list.
 
     Raises:
-        UserError: a path holds neither shards nor images; it names the path and what was looked for.
+        UserError: a path has neither shards nor images.
     """
     listed = [paths] if isinstance(paths, str | Path) else list(paths)
     readers: list[Records] = []
     shards: list[Shard] = []
     for path in listed:
-        found: Sequence[Shard] = remote_shards(str(path), cache) if is_remote(path) else shard_paths(path)
+        found: Sequence[Shard] = expand_remote_shards(str(path), cache) if is_remote(path) else find_shards(path)
         if found:
             shards += found
             continue
@@ -134,35 +139,38 @@ def open_records(
     if shards:
         readers.append(ShardReader(shards))
     if not readers:
-        raise UserError("No path of records was given: list tar shards, image folders or lists of images.")
-    return readers[0] if len(readers) == 1 else Concatenated(readers)
+        raise UserError("No record paths were given. List tar shards, image folders or image lists.")
+    return readers[0] if len(readers) == 1 else ConcatRecords(readers)
 
 
-def text_bytes(records: Records, index: int) -> int:
-    """About how long a record's captions are: the bytes of ``txt``, else ``json``, by its index; 0 where unknown."""
-    reader, inside = records.locate(index) if isinstance(records, Concatenated) else (records, index)
+def estimate_text_bytes(records: Records, index: int) -> int:
+    """Return the size in bytes of a record's ``txt`` field, or of ``json`` if it has none, without reading it.
+
+    The size approximates the length of the captions. It is 0 if unknown.
+    """
+    reader, local_index = records.locate(index) if isinstance(records, ConcatRecords) else (records, index)
     if isinstance(reader, ImageList):
-        return reader.line_bytes(inside)
+        return reader.line_bytes(local_index)
     if not isinstance(reader, ShardReader):
         return 0
     try:
-        _, parts = reader.checksums(inside, ("txt", "json"))
+        _, checksums = reader.checksums(local_index, ("txt", "json"))
     except BadRecord:
         return 0
-    return next((parts[name][0] for name in ("txt", "json") if name in parts), 0)
+    return next((checksums[name][0] for name in ("txt", "json") if name in checksums), 0)
 
 
 def _open_files(path: Path, images: str | Path | None) -> ImageFolder | ImageList:
-    looked_for = (
-        f"looked for *.tar shards, for images ({', '.join(IMAGE_EXTENSIONS)}) in class folders and for lists of images "
-        "(.jsonl, .json)"
+    expected = (
+        f"Expected *.tar shards, images ({', '.join(IMAGE_EXTENSIONS)}) in class folders, or image lists "
+        "(.jsonl, .json)."
     )
     if not path.is_dir():
-        if path.suffix.lower() in LISTS:
+        if path.suffix.lower() in LIST_EXTENSIONS:
             return ImageList(path, images)
-        why = "it is another kind of file" if path.exists() else "it does not exist"
-        raise UserError(f"There are no records at {path}: {why}; {looked_for}.")
+        reason = "unsupported file type" if path.exists() else "the path does not exist"
+        raise UserError(f"{path} has no records: {reason}. {expected}")
     folder = ImageFolder(path)
     if not len(folder):
-        raise UserError(f"There are no records in {path}: {looked_for}.")
+        raise UserError(f"{path} has no records. {expected}")
     return folder

@@ -1,4 +1,4 @@
-"""The hash by which cached codes know the records that they were made of."""
+"""Hash that ties cached codes and embeddings to the records they were computed from."""
 
 import hashlib
 from collections.abc import Sequence
@@ -6,22 +6,22 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Records
-from mmf_flava.data.records import Concatenated
+from mmf_flava.data.records import ConcatRecords
 from mmf_flava.data.shards import ShardReader
 
-SAMPLED = 64  # records whose content goes into the hash
+SAMPLED = 64  # records whose content is hashed
 
 
-def records_sha256(records: Records, parts: Sequence[str] = IMAGE_EXTENSIONS) -> str:
-    """A hash that tells another set of records, or another order, from this one in about a second at any size.
+def records_sha256(records: Records, extensions: Sequence[str] = IMAGE_EXTENSIONS) -> str:
+    """Return a hash of a set of records and their order. Takes about a second at any size.
 
-    It covers the number of records, the names and sizes of tar shards or the paths of image files, and the images of
-    64 records spread evenly: their bytes, or their checksums in the index of a shard, which itself is not read, so that
-    remote shards have the hash of local ones. An image elsewhere that was replaced by one of the same size goes
-    unnoticed.
+    The hash covers the number of records, the names and sizes of tar shards or the paths of image files, and the
+    content of 64 evenly spaced records. For tar shards the content is represented by the checksums in the index, so the
+    shards themselves are not read and remote shards have the same hash as local ones. A change to any other record that
+    keeps its size is not detected.
 
     Args:
-        parts: of a record what counts as its content, by extension.
+        extensions: the fields of a record that are hashed.
     """
     digest = hashlib.sha256(f"{len(records)}\n".encode())
     for reader in getattr(records, "readers", [records]):
@@ -31,9 +31,9 @@ def records_sha256(records: Records, parts: Sequence[str] = IMAGE_EXTENSIONS) ->
             digest.update(f"{key}\n".encode("utf-8", "surrogateescape"))
         digest.update(getattr(reader, "images_sha256", "").encode())
     for index in np.unique(np.linspace(0, len(records) - 1, SAMPLED).astype(np.int64)).tolist():
-        reader, inside = records.locate(index) if isinstance(records, Concatenated) else (records, index)
+        reader, local_index = records.locate(index) if isinstance(records, ConcatRecords) else (records, index)
         try:
-            key, content = _content(reader, inside, parts)
+            key, content = _content(reader, local_index, extensions)
         except BadRecord:
             digest.update(f"{index} unreadable\n".encode())
             continue
@@ -42,10 +42,10 @@ def records_sha256(records: Records, parts: Sequence[str] = IMAGE_EXTENSIONS) ->
     return digest.hexdigest()
 
 
-def _content(reader: Records, index: int, parts: Sequence[str]) -> tuple[str, bytes]:
-    """A record's key, and the bytes of these parts or their checksums."""
+def _content(reader: Records, index: int, extensions: Sequence[str]) -> tuple[str, bytes]:
+    """Return a record's key and the bytes, or the checksums, of its fields."""
     if isinstance(reader, ShardReader):
-        key, checksums = reader.checksums(index, parts)
+        key, checksums = reader.checksums(index, extensions)
         return key, str(sorted(checksums.items())).encode()
-    record = reader.read(index, parts)
-    return record.key, b"".join(data for _, data in sorted(record.parts.items()))
+    record = reader.read(index, extensions)
+    return record.key, b"".join(data for _, data in sorted(record.fields.items()))

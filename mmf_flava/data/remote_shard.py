@@ -1,4 +1,4 @@
-"""A tar shard on a server or in S3, read through a local copy."""
+"""Remote tar shards (http, https, S3), read through a local cache."""
 
 import os
 from collections.abc import Sequence
@@ -10,95 +10,99 @@ from mmf_flava.data.braces import expand_braces
 from mmf_flava.data.shard_index import ShardIndex, ensure_index, index_path, load_index
 from mmf_flava.errors import UserError
 from mmf_flava.files.cache import FileCache
-from mmf_flava.files.download import default_cache, shown
-from mmf_flava.files.faults import NotThere
+from mmf_flava.files.download import default_cache_dir, strip_query
+from mmf_flava.files.download_errors import RemoteFileNotFoundError
 
 
 @dataclass(frozen=True)
 class RemoteShard:
-    """A shard at ``url``, of which ``cache`` keeps a copy, and always its index.
+    """A shard at ``url`` whose copy is cached; its index stays in the cache permanently.
 
-    Neither may change while copies are kept: delete the cache's folder when they have.
+    The remote files must not change while copies are cached. If they do, delete the cache folder.
     """
 
     url: str
     cache: FileCache
 
     def __str__(self) -> str:
-        return shown(self.url)
+        return strip_query(self.url)
 
     @property
     def name(self) -> str:
-        return self.local.name
+        return self.local_path.name
 
     @property
-    def local(self) -> Path:
-        """Where the local copy lies, or will; its index lies beside it."""
-        return self.cache.place(self.url)
+    def local_path(self) -> Path:
+        """Path of the local copy, whether or not it exists. The index is in the same folder."""
+        return self.cache.path(self.url)
 
     @property
     def has_index(self) -> bool:
         """Whether the index is in the cache."""
-        return index_path(self.local).is_file()
+        return index_path(self.local_path).is_file()
 
     def read_index(self) -> ShardIndex | None:
-        """The index, fetched from beside the shard (``<url>.index``) if need be; None where there is none.
+        """Load the index, downloading ``<url>.index`` if it is not cached. Return None if it does not exist.
 
         Raises:
             UserError: the server cannot be reached.
         """
-        index = load_index(self.local, None)
+        index = load_index(self.local_path, None)
         if index is None:
-            path, question, query = self.url.partition("?")
+            path, separator, query = self.url.partition("?")
             try:
-                self.cache.get(f"{path}.index{question}{query}")
-            except NotThere:
+                self.cache.get(f"{path}.index{separator}{query}")
+            except RemoteFileNotFoundError:
                 return None
-            index = load_index(self.local, None)
+            index = load_index(self.local_path, None)
         return index
 
-    def make_index(self) -> ShardIndex:
-        """The index of a shard that has none beside it: the shard is fetched and scanned.
+    def build_index(self) -> ShardIndex:
+        """Download and scan a shard that has no index.
 
         Raises:
-            UserError: the server cannot be reached, or has no such shard, or what it has is no tar file.
+            UserError: the server cannot be reached, the shard does not exist or it is not a tar file.
         """
         while True:
             descriptor = self.cache.open(self.url)
             try:
-                return ensure_index(self.local)
-            except FileNotFoundError:  # another process has made room meanwhile
+                return ensure_index(self.local_path)
+            except FileNotFoundError:  # another process has evicted the copy
                 continue
             except UserError as error:
-                self.cache.discard(self.url, descriptor)
+                self.cache.remove(self.url, descriptor)
                 raise UserError(f"{self}: {error}") from None
             finally:
                 os.close(descriptor)
 
     def open(self, size: int) -> int:
-        """A descriptor of the local copy, which is fetched where it lacks; UserError where it cannot be had."""
+        """Return a file descriptor of the local copy, downloading it if needed.
+
+        Raises:
+            UserError: the download fails.
+        """
         return self.cache.open(self.url, size)
 
     def discard(self, descriptor: int) -> None:
-        """Removes the local copy that ``descriptor`` is of, so that ``open`` fetches another one."""
-        self.cache.discard(self.url, descriptor)
+        """Remove the local copy behind ``descriptor``, so that ``open`` downloads it again."""
+        self.cache.remove(self.url, descriptor)
 
 
-def remote_shards(url: str, cache: FileCache | None) -> Sequence[RemoteShard]:
-    """The shards that an address names, with braces expanded.
+def expand_remote_shards(url: str, cache: FileCache | None) -> Sequence[RemoteShard]:
+    """Return the shards at a URL, with braces expanded.
 
     Args:
-        cache: by default one without limit, in the default cache's folder ``shards``.
+        cache: defaults to a cache without size limit in the ``shards`` folder of the default cache.
 
     Raises:
-        UserError: it names something else than tar files.
+        UserError: the URL is not that of a tar file.
     """
-    cache = cache or FileCache(default_cache() / "shards")
-    found = [RemoteShard(expanded, cache) for expanded in expand_braces(url)]
-    for shard in found:
+    cache = cache or FileCache(default_cache_dir() / "shards")
+    shards = [RemoteShard(expanded, cache) for expanded in expand_braces(url)]
+    for shard in shards:
         if not urlsplit(shard.url).path.endswith(".tar"):
             raise UserError(
-                f"{shard} names no tar file, and servers do not list folders: name the shards, many at once in braces, "
-                "as in https://host/{00000..00099}.tar."
+                f"{shard} is not a tar file, and remote folders are not supported. List the shards, for example as "
+                "https://host/{00000..00099}.tar."
             )
-    return found
+    return shards

@@ -1,4 +1,4 @@
-"""The endless stream of batches of several datasets by turns; its whole state is a few counters."""
+"""The endless multitask batch loader, whose state is a few counters, and the loaders of evaluation splits."""
 
 import atexit
 import gc
@@ -16,8 +16,8 @@ from mmf_flava.data.buckets import LengthBuckets
 from mmf_flava.errors import UserError
 
 
-class Strategy(Protocol):
-    """A pure function from the step to a dataset: every rank gets the same answer without being told."""
+class Schedule(Protocol):
+    """A pure function from the step to a dataset name, identical on all ranks without communication."""
 
     @property
     def names(self) -> Sequence[str]: ...
@@ -25,10 +25,10 @@ class Strategy(Protocol):
     def dataset_at(self, step: int) -> str: ...
 
 
-class StreamPositions:
-    """Endless lists of stream positions of one dataset: global batch k is [k*B, (k+1)*B), dealt out to the ranks.
+class StreamBatchSampler:
+    """An endless batch sampler of one dataset: global batch k is [k*B, (k+1)*B), partitioned across ranks.
 
-    ``buckets``, where given, say otherwise which positions are global batch k.
+    If ``buckets`` is given, it defines the positions of global batch k instead.
     """
 
     def __init__(
@@ -40,30 +40,31 @@ class StreamPositions:
     def __iter__(self) -> Iterator[list[int]]:
         for batch in count(self.first_batch):
             start = batch * self.batch_size
-            whole = range(start, start + self.batch_size) if self.buckets is None else self.buckets[batch]
-            yield list(whole[self.rank :: self.world_size])
+            positions = range(start, start + self.batch_size) if self.buckets is None else self.buckets[batch]
+            yield list(positions[self.rank :: self.world_size])
 
 
 class MultitaskLoader:
-    """Iterating yields ``(dataset name, SampleList)`` without end, each batch of one dataset.
+    """An endless iterator over ``(dataset name, SampleList)``; each batch comes from one dataset.
 
     Args:
-        datasets: name -> dataset, ``dataset[n]`` for any n >= 0 and ``dataset.collate(samples)``; one whose
-            ``length_buckets`` are more than 1 has ``caption_bytes(n)`` as well, see ``LengthBuckets``.
-        strategy: ``Turns`` over (some of) these names.
-        batch_size: samples a batch over all ranks together.
-        num_workers: worker processes for each dataset; 0 loads in this process.
-        seed: keeps torch's loaders from drawing from the global generator; it changes no sample.
-        rank, world_size: this rank's share of every global batch is ``positions[rank::world_size]``.
-        start_step: the batch to begin with.
+        datasets: name -> dataset with ``dataset[n]`` for any n >= 0 and ``dataset.collate(samples)``. A dataset with
+            ``length_buckets`` greater than 1 must also have ``caption_bytes(n)``, see ``LengthBuckets``.
+        schedule: ``DatasetSchedule`` over some or all of these names.
+        batch_size: global batch size, summed over all ranks.
+        num_workers: worker processes per dataset; 0 loads in the main process.
+        seed: seeds the generators of the torch loaders, so that they do not use the global generator. It does not
+            affect the samples.
+        rank, world_size: this rank loads ``positions[rank::world_size]`` of every global batch.
+        start_step: index of the first batch.
         pin_memory: as in torch.
-        batches_per_turn: consecutive batches of one dataset, for gradient accumulation.
+        consecutive_batches: number of consecutive batches from the same dataset, for gradient accumulation.
     """
 
     def __init__(
         self,
         datasets: Mapping[str, Any],
-        strategy: Strategy,
+        schedule: Schedule,
         batch_size: int,
         num_workers: int = 0,
         seed: int = 0,
@@ -71,58 +72,58 @@ class MultitaskLoader:
         world_size: int = 1,
         start_step: int = 0,
         pin_memory: bool = False,
-        batches_per_turn: int = 1,
+        consecutive_batches: int = 1,
     ):
-        missing = [name for name in strategy.names if name not in datasets]
+        missing = [name for name in schedule.names if name not in datasets]
         if missing:
-            raise UserError(f"Sampling names {', '.join(missing)}, but the datasets are {', '.join(datasets)}.")
+            raise UserError(f"Unknown datasets to sample from: {', '.join(missing)}. Known: {', '.join(datasets)}.")
         if batch_size < 1 or batch_size % world_size:
-            raise UserError(f"The batch size {batch_size} cannot be dealt out evenly to {world_size} processes.")
-        self.datasets, self.strategy, self.batch_size = datasets, strategy, batch_size
+            raise UserError(f"The batch size must be a positive multiple of {world_size} processes, got {batch_size}.")
+        self.datasets, self.schedule, self.batch_size = datasets, schedule, batch_size
         self.num_workers, self.seed, self.pin_memory = num_workers, seed, pin_memory
-        self.rank, self.world_size, self.batches_per_turn = rank, world_size, batches_per_turn
+        self.rank, self.world_size, self.consecutive_batches = rank, world_size, consecutive_batches
         self.step = 0
-        self.consumed = dict.fromkeys(strategy.names, 0)
+        self.consumed = dict.fromkeys(schedule.names, 0)
         for step in range(start_step):
             self.consumed[self.dataset_at(step)] += 1
         self.step = start_step
         self._iterators: dict[str, Any] = {}
 
     def dataset_at(self, step: int) -> str:
-        """The dataset of batch ``step``."""
-        return self.strategy.dataset_at(step // self.batches_per_turn)
+        """Return the name of the dataset of batch ``step``."""
+        return self.schedule.dataset_at(step // self.consecutive_batches)
 
     def __iter__(self) -> "MultitaskLoader":
         return self
 
     def __next__(self) -> tuple[str, Any]:
-        if not self._iterators:  # all at once, so that every dataset's workers are ahead of their first turn
-            self._iterators = {name: self._start(name) for name in self.consumed}
+        if not self._iterators:  # start all datasets' workers together, so that all of them prefetch
+            self._iterators = {name: self._build_iterator(name) for name in self.consumed}
         name = self.dataset_at(self.step)
         batch = next(self._iterators[name])
         self.consumed[name] += 1
         self.step += 1
         return name, batch
 
-    def _start(self, name: str) -> Any:
+    def _build_iterator(self, name: str) -> Any:
         dataset, buckets = self.datasets[name], None
         if (window := getattr(dataset, "length_buckets", 1)) > 1:
             buckets = LengthBuckets(dataset.caption_bytes, self.batch_size, window, self.seed)
-        positions = StreamPositions(self.batch_size, self.rank, self.world_size, self.consumed[name], buckets)
-        return iter(batch_loader(dataset, positions, self.num_workers, self.seed, self.pin_memory))
+        sampler = StreamBatchSampler(self.batch_size, self.rank, self.world_size, self.consumed[name], buckets)
+        return iter(build_batch_loader(dataset, sampler, self.num_workers, self.seed, self.pin_memory))
 
     def state_dict(self) -> dict[str, Any]:
-        """What was handed out, not what was fetched ahead: {"step": ..., "consumed": {name: batches}}."""
+        """Return {"step": ..., "consumed": {name: batches}}; counts returned batches, not prefetched ones."""
         return {"step": self.step, "consumed": dict(self.consumed)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on exactly where that state was taken, also with another number of ranks or workers."""
+        """Resume at the position of ``state``. The number of ranks and workers may differ."""
         self.close()
         self.step = int(state["step"])
         self.consumed = {name: int(state["consumed"].get(name, 0)) for name in self.consumed}
 
     def close(self) -> None:
-        """Ends the workers; iterating again starts new ones at the same place."""
+        """Shut down the workers. Iterating again starts new workers at the same position."""
         for iterator in self._iterators.values():
             if self.num_workers:
                 iterator._shutdown_workers()
@@ -133,26 +134,30 @@ class MultitaskLoader:
             self.close()
 
 
-def evaluation_loader(
+def build_evaluation_loader(
     dataset: Any, batch_size: int, num_workers: int = 0, spans: Sequence[range] | None = None
 ) -> DataLoader:
-    """Every sample of these positions (None: of the dataset) once, in order; a batch lies within one span."""
-    whole = [range(len(dataset))] if spans is None else spans
-    batches = [list(span[start : start + batch_size]) for span in whole for start in range(0, len(span), batch_size)]
-    return batch_loader(dataset, batches, num_workers)
-
-
-def batch_loader(
-    dataset: Any, batches: Any, num_workers: int, seed: int = 0, pin_memory: bool = False, persistent: bool = False
-) -> DataLoader:
-    """torch's loader; its workers run one torch thread each, as torch sets up every worker.
+    """Build a loader that yields every sample of ``spans`` once, in order; no batch crosses the end of a span.
 
     Args:
-        batches: lists of positions.
-        persistent: whether the workers outlive an iteration.
+        spans: ranges of positions; None: the entire dataset.
+    """
+    spans = [range(len(dataset))] if spans is None else spans
+    batches = [list(span[start : start + batch_size]) for span in spans for start in range(0, len(span), batch_size)]
+    return build_batch_loader(dataset, batches, num_workers)
+
+
+def build_batch_loader(
+    dataset: Any, batches: Any, num_workers: int, seed: int = 0, pin_memory: bool = False, persistent: bool = False
+) -> DataLoader:
+    """Build a torch DataLoader. Each worker uses one torch thread, torch's default for workers.
+
+    Args:
+        batches: iterable of lists of positions.
+        persistent: whether the workers are kept after an iteration.
     """
     if num_workers:
-        _end_workers_at_exit()
+        _kill_workers_at_exit()
     return DataLoader(
         dataset,
         batch_sampler=batches,
@@ -166,11 +171,11 @@ def batch_loader(
 
 
 def _set_up_worker(_worker: int) -> None:
-    """What a worker does first.
+    """Freeze inherited objects and ignore stop signals in a worker.
 
-    It spares the garbage collector the million objects that it inherits, which would be walked again and again. And it
-    leaves the signals that ask for a stop to its parent: Slurm and Ctrl-C send them to all processes at once, and the
-    parent could not end its update and save if they ended the worker.
+    Without the freeze, the garbage collector would traverse the many objects inherited from the parent at every
+    collection. Stop signals are handled by the parent only: Slurm and Ctrl-C send them to all processes, and the parent
+    could not finish its update and save a checkpoint if they terminated the workers.
     """
     gc.freeze()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
@@ -178,12 +183,15 @@ def _set_up_worker(_worker: int) -> None:
 
 
 @cache
-def _end_workers_at_exit() -> None:
-    """Python ends daemons by SIGTERM, which ours ignore, and would wait for them."""
-    atexit.register(_end_workers)
+def _kill_workers_at_exit() -> None:
+    """Register the exit handler that kills the workers.
+
+    At exit, Python sends SIGTERM to daemon processes and waits for them; these workers ignore SIGTERM.
+    """
+    atexit.register(_kill_workers)
 
 
-def _end_workers() -> None:
+def _kill_workers() -> None:
     for child in multiprocessing.active_children():
         if child.daemon:
             child.kill()

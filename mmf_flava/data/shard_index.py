@@ -1,11 +1,12 @@
-"""The sidecar index of a tar shard: where every part of every record lies, in rows of one size.
+"""Sidecar index of a tar shard: the byte range and checksum of every field of every record.
 
-``<shard>.tar.index`` beside ``<shard>.tar``:
+``<shard>.tar.index``, next to ``<shard>.tar``:
 
-    line 1   JSON: version, count, tar_bytes, tar_mtime_ns, data_start, dtype; padded with blanks to ``data_start``
-    rows     key (bytes), then for each part of this shard: offset u64, size u64, crc32 u32 (offset 0 = no such part)
+    line 1   JSON: version, cut, count, tar_bytes, tar_mtime_ns, data_start, dtype; padded with spaces to ``data_start``
+    rows     key (bytes), then for each extension: offset u64, size u64, crc32 u32 (offset 0: the record has no such
+             field)
 
-Row i is found by arithmetic in a memory map, so that opening 70 million records reads one header a shard.
+Rows have a fixed size and are memory-mapped, so opening 70 million records reads only one header per shard.
 """
 
 import fcntl
@@ -30,46 +31,50 @@ logger = logging.getLogger(__name__)
 
 INDEX_SUFFIX = ".index"
 INDEX_VERSION = 1
-PART_FIELDS = [("offset", "<u8"), ("size", "<u8"), ("crc32", "<u4")]
+ENTRY_DTYPE = [("offset", "<u8"), ("size", "<u8"), ("crc32", "<u4")]
 
 
 @dataclass(frozen=True, slots=True)
 class ShardIndex:
-    """One shard's index as it is held when open; its rows stay on disk.
+    """The header of one shard's index. The rows stay on disk.
 
-    cut: whether the shard is cut short. tar_bytes: size of the shard. start: byte of the index file at which the rows
-    begin. dtype: of a row; extensions are field names, so a row says which parts its shard knows. rows: only of an
-    index that could not be written.
+    Attributes:
+        count: number of records.
+        truncated: whether the shard is truncated.
+        tar_bytes: size of the shard in bytes.
+        data_start: byte offset of the rows in the index file.
+        dtype: structured dtype of a row: ``key`` and one entry per extension in the shard.
+        rows: the rows in memory, only if the index file could not be written.
     """
 
     count: int
-    cut: bool
+    truncated: bool
     tar_bytes: int
-    start: int
+    data_start: int
     dtype: np.dtype
     rows: np.ndarray | None = None
 
 
 def index_path(shard: Path) -> Path:
-    """Where the index of a shard lies."""
+    """Return the path of a shard's index."""
     return shard.with_name(shard.name + INDEX_SUFFIX)
 
 
 def split_member_name(name: str) -> tuple[str, str]:
-    """("key", "extension") of a tar member: the name is cut at the first dot after the last slash."""
+    """Split the name of a tar member into (key, extension) at the first dot after the last slash."""
     folder, slash, base = name.rpartition("/")
     stem, _, extension = base.partition(".")
     return folder + slash + stem, extension.lower()
 
 
 def scan_shard(path: Path) -> tuple[np.ndarray, bool]:
-    """Reads a tar once: its index rows, in the order in which keys first appear, and whether it is cut short.
+    """Scan a tar file and return its index rows and whether it is truncated.
 
-    Of a member that comes twice the first counts. The part in which a shard is cut has its full size in the index, so
-    that reading it fails.
+    Rows are in the order in which keys first appear. If a member occurs twice, the first one is used. The field at
+    which a shard is truncated keeps its full size in the index, so that reading it fails.
     """
-    found: OrderedDict[str, dict[str, tuple[int, int, int]]] = OrderedDict()
-    cut = False
+    records: OrderedDict[str, dict[str, tuple[int, int, int]]] = OrderedDict()
+    truncated = False
     with open(path, "rb") as file:
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
@@ -78,39 +83,37 @@ def scan_shard(path: Path) -> tuple[np.ndarray, bool]:
                         continue
                     key, extension = split_member_name(member.name)
                     data = os.pread(file.fileno(), member.size, member.offset_data)
-                    parts = found.setdefault(key, {})
-                    if extension and extension not in parts:
-                        parts[extension] = (member.offset_data, member.size, zlib.crc32(data))
+                    entries = records.setdefault(key, {})
+                    if extension and extension not in entries:
+                        entries[extension] = (member.offset_data, member.size, zlib.crc32(data))
         except tarfile.TarError as error:
-            if not found:
-                raise UserError(
-                    f"{path} is not a readable tar shard ({error}): make it again or leave it out."
-                ) from error
-            cut = True
-    extensions = sorted({extension for parts in found.values() for extension in parts})
-    keys = [key.encode() for key in found]
+            if not records:
+                raise UserError(f"{path} is not a readable tar shard ({error}). Rebuild or remove it.") from error
+            truncated = True
+    extensions = sorted({extension for entries in records.values() for extension in entries})
+    keys = [key.encode() for key in records]
     width = max([len(key) for key in keys], default=1)
-    dtype = np.dtype([("key", f"S{width}"), *[(extension, PART_FIELDS) for extension in extensions]])
+    dtype = np.dtype([("key", f"S{width}"), *[(extension, ENTRY_DTYPE) for extension in extensions]])
     rows = np.zeros(len(keys), dtype)
     rows["key"] = keys
-    for row, parts in zip(rows, found.values(), strict=True):
-        for extension, place in parts.items():
-            row[extension] = place
-    return rows, cut
+    for row, entries in zip(rows, records.values(), strict=True):
+        for extension, entry in entries.items():
+            row[extension] = entry
+    return rows, truncated
 
 
 def ensure_index(path: Path) -> ShardIndex:
-    """The index of the shard at ``path``, which is scanned where there is none; of several processes by one."""
-    with _alone(path):
+    """Return the index of the shard at ``path``, building it if needed. Only one process builds it."""
+    with _index_lock(path):
         return read_index(path) or write_index(path)
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Waits for another process at the same shard. Where files cannot be locked, each one scans: slow but harmless."""
+def _index_lock(path: Path) -> Iterator[None]:
+    """Hold the lock of a shard's index. On file systems without locks every process scans the shard: slow but safe."""
     lock = path.with_name(f".{path.name}{INDEX_SUFFIX}.lock")
     try:
-        file = open(lock, "ab")  # noqa: SIM115 (closed below; some file systems lock only files open for writing)
+        file = open(lock, "ab")  # noqa: SIM115 (closed below; some file systems only lock files that are open for writing)
     except OSError:
         yield
         return
@@ -119,34 +122,34 @@ def _alone(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
     finally:
-        lock.unlink(missing_ok=True)  # those who wait for it, or make another one, find the index there
+        lock.unlink(missing_ok=True)  # processes that waited, or create a new lock, find the finished index
         file.close()
 
 
 def write_index(path: str | Path) -> ShardIndex:
-    """Scans the shard at ``path`` and writes its sidecar atomically.
+    """Scan the shard at ``path`` and write its index atomically.
 
-    A folder that cannot be written to costs only time: the rows are then kept in memory, and a warning says so.
+    If the folder is not writable, the rows are kept in memory and a warning is logged.
     """
     path = Path(path)
     stat = path.stat()
-    rows, cut = scan_shard(path)
+    rows, truncated = scan_shard(path)
     header: dict[str, Any] = {
         "version": INDEX_VERSION,
-        "cut": cut,
+        "cut": truncated,
         "count": len(rows),
         "tar_bytes": stat.st_size,
         "tar_mtime_ns": stat.st_mtime_ns,
-        "dtype": [["key", rows.dtype["key"].str], *[[name, PART_FIELDS] for name in (rows.dtype.names or ())[1:]]],
+        "dtype": [["key", rows.dtype["key"].str], *[[name, ENTRY_DTYPE] for name in (rows.dtype.names or ())[1:]]],
     }
-    start = (len(json.dumps(header)) + 64 + 4095) // 4096 * 4096
-    line = json.dumps({**header, "data_start": start}).encode().ljust(start - 1) + b"\n"
+    data_start = (len(json.dumps(header)) + 64 + 4095) // 4096 * 4096
+    header_line = json.dumps({**header, "data_start": data_start}).encode().ljust(data_start - 1) + b"\n"
     target = index_path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    index = ShardIndex(len(rows), cut, stat.st_size, start, rows.dtype)
+    index = ShardIndex(len(rows), truncated, stat.st_size, data_start, rows.dtype)
     try:
         with open(temporary, "wb") as file:
-            file.write(line)
+            file.write(header_line)
             file.write(rows.tobytes())
             file.flush()
             os.fsync(file.fileno())
@@ -154,25 +157,29 @@ def write_index(path: str | Path) -> ShardIndex:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        logger.warning("no index beside %s (%s): it is read anew at every start", path, error)
+        logger.warning("cannot write the index of %s (%s): the shard is scanned again at every start", path, error)
         return replace(index, rows=rows)
     return index
 
 
 def read_index(path: Path) -> ShardIndex | None:
-    """The index of a shard, or None when there is none or it is not the index of these bytes.
+    """Read the index of a local shard. Return None if it is missing, invalid or stale.
 
-    An index is trusted when the tar has the size written in it and either the time written in it or an age not below
-    the tar's (a copy changes times). Checksums guard the rest at every read.
+    An index is valid if it contains the size of the tar file, and either contains its modification time or is newer
+    (copying changes times). Other changes are detected by checksums when records are read.
 
     Raises:
-        FileNotFoundError: there is no such shard.
+        FileNotFoundError: the shard does not exist.
     """
     return load_index(path, path.stat())
 
 
 def load_index(path: Path, tar: os.stat_result | None) -> ShardIndex | None:
-    """``read_index`` of a shard whose ``tar`` was looked at, or lies elsewhere and must be as it was: None."""
+    """Load the index of a shard. Return None if it is missing, invalid or stale.
+
+    Args:
+        tar: the shard's stat, to detect stale indexes; None for remote shards, which must not change.
+    """
     try:
         with open(index_path(path), "rb") as file:
             header, stat = json.loads(file.readline()), os.fstat(file.fileno())
@@ -183,8 +190,8 @@ def load_index(path: Path, tar: os.stat_result | None) -> ShardIndex | None:
             header["data_start"],
             _dtype(json.dumps(header["dtype"])),
         )
-        whole = stat.st_size == index.start + index.count * index.dtype.itemsize
-        if header["version"] != INDEX_VERSION or not whole:
+        complete = stat.st_size == index.data_start + index.count * index.dtype.itemsize
+        if header["version"] != INDEX_VERSION or not complete:
             return None
         if tar is not None:
             same_time = header["tar_mtime_ns"] == tar.st_mtime_ns or stat.st_mtime_ns > tar.st_mtime_ns
@@ -197,6 +204,6 @@ def load_index(path: Path, tar: os.stat_result | None) -> ShardIndex | None:
 
 @functools.lru_cache(maxsize=256)
 def _dtype(text: str) -> np.dtype:
-    """The row type of an index; shards of one corpus share it."""
-    key, *parts = json.loads(text)
-    return np.dtype([(key[0], key[1]), *[(name, [tuple(field) for field in fields]) for name, fields in parts]])
+    """Return the row dtype of an index. Cached, because shards of one corpus have the same dtype."""
+    key, *entries = json.loads(text)
+    return np.dtype([(key[0], key[1]), *[(name, [tuple(field) for field in fields]) for name, fields in entries]])

@@ -1,8 +1,8 @@
-"""Tar shards, read map-style: webdataset and img2dataset tars as they are, plus a sidecar index per shard.
+"""Tar shards with random access through a sidecar index. Reads webdataset and img2dataset tars unchanged.
 
-A record is the run of tar members that share a key: ``000123.jpg`` + ``000123.json`` is the record ``000123`` with the
-parts ``jpg`` and ``json`` (webdataset's convention). The index (``shard_index``) says where each part lies, so that a
-record costs one row of a memory map and one ``pread`` a part.
+A record is the set of tar members with the same key: ``000123.jpg`` and ``000123.json`` are the record ``000123`` with
+the fields ``jpg`` and ``json`` (webdataset's convention). The index (``shard_index``) stores the byte range of each
+field, so reading a record takes one row of a memory map and one ``pread`` per field.
 """
 
 import glob
@@ -29,16 +29,16 @@ from mmf_flava.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-MAX_OPEN_FILES = 128  # file descriptors a reader keeps; far below the usual limit of 1024 with several workers
-MAX_OPEN_COPIES = 4  # the same of remote shards: what is open keeps its space in the cache
-MAX_MAPPED_BYTES = 256 << 20  # of indexes; pages of a map that were read count as the process's memory
+MAX_OPEN_FILES = 128  # file descriptors per reader; several workers stay below the usual limit of 1024
+MAX_OPEN_REMOTE_SHARDS = 4  # open copies of remote shards cannot be evicted from the cache
+MAX_MAPPED_BYTES = 256 << 20  # of indexes; pages read from a memory map count towards the process's memory
 
 
 class ShardWriter:
-    """Writes one tar shard and its index; nothing of that name exists until ``close`` has written all of it.
+    """Context manager that writes one tar shard and its index atomically.
 
-    Use it as a context manager: an exception inside leaves no shard behind. The bytes depend on the records alone
-    (no time, no user name), so the same records give the same file.
+    The shard appears under its final name only when ``close`` has written everything; after an exception no shard is
+    left behind. The bytes depend only on the records (no times or user names), so equal records give equal files.
     """
 
     def __init__(self, path: str | Path):
@@ -49,9 +49,9 @@ class ShardWriter:
         self._file = open(self._temporary, "wb")  # noqa: SIM115 (closed by close or __exit__)
         self._tar = tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)
 
-    def write(self, key: str, parts: dict[str, bytes]) -> None:
-        """Appends one record. Keys must be unique in a shard and hold no dot after the last slash."""
-        for extension, data in parts.items():
+    def write(self, key: str, fields: dict[str, bytes]) -> None:
+        """Append one record. Keys must be unique in a shard and must not contain a dot after the last slash."""
+        for extension, data in fields.items():
             member = tarfile.TarInfo(f"{key}.{extension}")
             member.size = len(data)
             self._tar.addfile(member, io.BytesIO(data))
@@ -77,16 +77,17 @@ class ShardWriter:
 
 
 class ShardReader:
-    """Random access to the records of many tar shards; ``reader[i]`` is record i in the order of the shards.
+    """Random access to the records of many tar shards. ``reader[i]`` is record i in the order of the shards.
 
-    Opening reads one short header a shard; rows are memory-mapped when asked for, and those that were not used for
-    longest let go, so that memory grows with the number of shards only. Safe after fork and when pickled: reads use
-    ``pread``, which moves no shared file position.
+    Opening reads one short header per shard. Rows are memory-mapped on first access and the least recently used maps
+    are closed, so memory grows with the number of shards only. Readers can be forked and pickled: ``pread`` does not
+    move a shared file position.
 
-    A remote shard is fetched whole when a record of it is first read; a copy that was damaged is fetched once more.
+    A remote shard is downloaded completely when one of its records is first read. A corrupt copy is downloaded once
+    more.
 
     Raises:
-        UserError: a shard does not exist or is no tar file, or its server cannot be reached.
+        UserError: a shard does not exist or is not a tar file, or its server cannot be reached.
     """
 
     sequential = True
@@ -99,15 +100,16 @@ class ShardReader:
         self._rows: OrderedDict[int, np.ndarray] = OrderedDict()
         self._mapped = 0
         self._files: OrderedDict[int, int] = OrderedDict()
-        self._renewed: set[int] = set()
+        self._redownloaded: set[int] = set()
         for path, index in zip(self.paths, self._indexes, strict=True):
             limit = path.cache.limit if isinstance(path, RemoteShard) else None
             if limit is not None and index.tar_bytes > limit:
                 raise UserError(
-                    f"The cache of {limit:,} bytes cannot hold {path} of {index.tar_bytes:,} bytes: raise cache_bytes."
+                    f"{path}: the shard has {index.tar_bytes:,} bytes, more than the cache limit of {limit:,} bytes. "
+                    "Increase cache_bytes."
                 )
-            if index.cut:
-                logger.warning("%s is cut short: its last record is bad, and those that followed are lost", path)
+            if index.truncated:
+                logger.warning("%s is truncated: its last record is corrupt, and any records after it are lost", path)
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -116,48 +118,52 @@ class ShardReader:
         return self.read(index)
 
     def read(self, index: int, only: Sequence[str] | None = None) -> Record:
-        """Record ``index``; with ``only``, just the parts of these extensions. Raises BadRecord on damaged bytes."""
+        """Return record ``index``, restricted to the extensions in ``only`` if given.
+
+        Raises:
+            BadRecord: the bytes cannot be read or do not match their checksum.
+        """
         if not 0 <= index < len(self):
-            raise IndexError(f"record {index} of {len(self)}")
+            raise IndexError(f"record index {index} is out of range for {len(self)} records")
         shard = bisect_right(self._starts, index) - 1
         row = self._shard_rows(shard)[index - self._starts[shard]]
         key = row["key"].decode()
-        parts = {}
+        fields = {}
         for extension in (row.dtype.names or ())[1:]:
             offset, size, checksum = row[extension].item()
             if offset and (only is None or extension in only):
-                parts[extension] = self._bytes(shard, key, extension, offset, size, checksum)
-        return Record(key, parts)
+                fields[extension] = self._read_field(shard, key, extension, offset, size, checksum)
+        return Record(key, fields)
 
     def checksums(self, index: int, only: Sequence[str]) -> tuple[str, dict[str, tuple[int, int]]]:
-        """(key, (size, CRC-32) of each part of the extensions ``only``) of a record; the shard is not read."""
+        """Return a record's key and the (size, CRC-32) of its fields in ``only``, without reading the shard."""
         shard = bisect_right(self._starts, index) - 1
         row = self._shard_rows(shard)[index - self._starts[shard]]
-        found = {name: row[name].item() for name in (row.dtype.names or ())[1:] if name in only}
-        return row["key"].decode(), {name: (size, crc32) for name, (offset, size, crc32) in found.items() if offset}
+        entries = {name: row[name].item() for name in (row.dtype.names or ())[1:] if name in only}
+        return row["key"].decode(), {name: (size, crc32) for name, (offset, size, crc32) in entries.items() if offset}
 
     def shard_sizes(self) -> list[tuple[str, int]]:
-        """(name, bytes) of each shard."""
+        """Return the (file name, size in bytes) of each shard."""
         return [(path.name, index.tar_bytes) for path, index in zip(self.paths, self._indexes, strict=True)]
 
-    def _bytes(self, shard: int, key: str, extension: str, offset: int, size: int, checksum: int) -> bytes:
+    def _read_field(self, shard: int, key: str, extension: str, offset: int, size: int, checksum: int) -> bytes:
         while True:
             try:
-                data = os.pread(self._file(shard), size, offset)
-            except (OSError, UserError) as error:  # UserError: a remote shard cannot be fetched
+                data = os.pread(self._descriptor(shard), size, offset)
+            except (OSError, UserError) as error:  # UserError: a remote shard cannot be downloaded
                 raise BadRecord(Reason.VANISHED, f"{self.paths[shard]} cannot be read: {error}", key) from error
             if len(data) == size and zlib.crc32(data) == checksum:
                 return data
-            if not self._renew(shard):
-                message = f"{self.paths[shard]}: bytes of {key}.{extension} differ from the index"
+            if not self._discard_copy(shard):
+                message = f"{self.paths[shard]}: {key}.{extension} does not match its checksum in the index"
                 raise BadRecord(Reason.CHANGED, message, key)
 
-    def _renew(self, shard: int) -> bool:
-        """Whether another copy of this shard may be read; of a remote one, once."""
+    def _discard_copy(self, shard: int) -> bool:
+        """Discard the corrupt copy of a remote shard once. Return whether the shard can be downloaded again."""
         path = self.paths[shard]
-        if not isinstance(path, RemoteShard) or shard in self._renewed:
+        if not isinstance(path, RemoteShard) or shard in self._redownloaded:
             return False
-        self._renewed.add(shard)
+        self._redownloaded.add(shard)
         descriptor = self._files.pop(shard)
         path.discard(descriptor)
         os.close(descriptor)
@@ -169,13 +175,13 @@ class ShardReader:
             return index.rows
         rows = self._rows.get(shard)
         if rows is None:
-            place = self.paths[shard]
-            path = index_path(place.local if isinstance(place, RemoteShard) else place)
+            source = self.paths[shard]
+            path = index_path(source.local_path if isinstance(source, RemoteShard) else source)
             try:
-                mapped = np.memmap(path, index.dtype, "r", index.start, shape=(index.count,))
-            except (OSError, ValueError) as error:  # ValueError: the file has become shorter
+                mapped = np.memmap(path, index.dtype, "r", index.data_start, shape=(index.count,))
+            except (OSError, ValueError) as error:  # ValueError: the file has shrunk
                 raise BadRecord(Reason.VANISHED, f"{path} cannot be opened: {error}") from error
-            # A plain ndarray view: scalar access is several times faster than on np.memmap itself.
+            # Scalar access is several times faster on a plain ndarray view than on np.memmap.
             rows = self._rows[shard] = mapped.view(np.ndarray)
             self._mapped += rows.nbytes
             while self._mapped > MAX_MAPPED_BYTES and len(self._rows) > 1:
@@ -184,10 +190,10 @@ class ShardReader:
             self._rows.move_to_end(shard)
         return rows
 
-    def _file(self, shard: int) -> int:
+    def _descriptor(self, shard: int) -> int:
         descriptor = self._files.get(shard)
         if descriptor is None:
-            while len(self._files) >= (MAX_OPEN_COPIES if self.remote else MAX_OPEN_FILES):
+            while len(self._files) >= (MAX_OPEN_REMOTE_SHARDS if self.remote else MAX_OPEN_FILES):
                 os.close(self._files.popitem(last=False)[1])
             path = self.paths[shard]
             if isinstance(path, RemoteShard):
@@ -211,22 +217,22 @@ class ShardReader:
         return {**self.__dict__, "_files": OrderedDict(), "_rows": OrderedDict(), "_mapped": 0}
 
 
-def shard_paths(path: str | Path) -> list[Path]:
-    """The tar shards that ``path`` names: a tar file, a glob, braces, or a folder of tars. Empty when it names none.
+def find_shards(path: str | Path) -> list[Path]:
+    """Return the tar shards at ``path``: a tar file, a glob, braces or a folder of tars. The list may be empty.
 
     Raises:
-        UserError: some of the names in braces name no shard.
+        UserError: some of the paths in braces have no shard.
     """
     path = Path(path)
     expanded = [] if path.exists() else expand_braces(str(path))
     if len(expanded) > 1:
-        found = {name: shard_paths(name) for name in expanded}
-        missing = [name for name, shards in found.items() if not shards]
+        by_name = {name: find_shards(name) for name in expanded}
+        missing = [name for name, shards in by_name.items() if not shards]
         if missing:
-            raise UserError(f"There is no shard at {missing[0]}, one of {len(missing)} missing of {path}: correct it.")
-        return [shard for shards in found.values() for shard in shards]
+            raise UserError(f"{path}: {len(missing)} shards were not found, first {missing[0]}. Correct the path.")
+        return [shard for shards in by_name.values() for shard in shards]
     if path.is_dir():
         return sorted(path.glob("*.tar"))
     if path.is_file():
         return [path] if path.suffix == ".tar" else []
-    return [Path(found) for found in sorted(glob.glob(str(path))) if found.endswith(".tar")]
+    return [Path(name) for name in sorted(glob.glob(str(path))) if name.endswith(".tar")]

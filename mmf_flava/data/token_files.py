@@ -1,9 +1,9 @@
-"""Memory-mapped token files: a corpus as one flat row of ids, 2 bytes a token for vocabularies up to 65,536.
+"""Memory-mapped token files: a corpus as one flat array of ids, 2 bytes per token for vocabularies up to 65,536.
 
-A token folder holds
-    tokens.bin      the ids of all documents, each document closed by [SEP], as raw little-endian ``dtype``
+A token folder contains
+    tokens.bin      the ids of all documents, each document terminated by [SEP], as raw little-endian ``dtype``
     documents.npy   (D + 1,) uint64: document d is ``tokens[documents[d]:documents[d + 1]]``
-    meta.json       dtype, counts and the vocabulary's hash; written last, so a folder without it is not finished
+    meta.json       dtype, counts and vocabulary hash; written last, so a folder without it is incomplete
 """
 
 import json
@@ -16,36 +16,43 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from mmf_flava.data.tokenizer import special_ids, vocabulary_hash
+from mmf_flava.data.tokenizer import compute_vocabulary_hash, find_special_ids
 from mmf_flava.errors import UserError
 
 VERSION = 1
-BATCH = 1000  # documents that are tokenized at once, and after which an interrupted write goes on
-PROGRESS, BOUNDARIES = ".progress.json", ".boundaries.bin"  # while it is being written
+BATCH_SIZE = 1000  # documents tokenized at once; an interrupted write resumes after the last complete batch
+PROGRESS, BOUNDARIES = ".progress.json", ".boundaries.bin"  # temporary files of an unfinished write
 
 
 def write_tokens(folder: str | Path, texts: Iterable[str], tokenizer: Tokenizer, source: str = "") -> dict[str, Any]:
-    """Tokenizes ``texts`` (one a document; empty ones are left out) into ``folder`` and returns its meta data.
+    """Tokenize ``texts`` into a token folder and return its metadata.
 
-    All cores work (threads of the tokenizers library); the files are the same for any number of them.
+    Tokenization uses all cores (threads of the tokenizers library). The files do not depend on the number of threads.
 
     Args:
-        source: what identifies ``texts``. Where it is given, a write of the same source and vocabulary that was cut
-            off goes on after its last whole portion of BATCH documents, for which ``texts`` must begin anew.
+        texts: one text per document; empty texts are skipped.
+        source: identifier of ``texts``. If given, an interrupted write of the same source and vocabulary is resumed
+            after its last complete batch; ``texts`` must then start from the beginning again.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "meta.json").unlink(missing_ok=True)
     dtype = np.dtype("<u2" if tokenizer.get_vocab_size() <= 2**16 else "<u4")
-    separator = special_ids(tokenizer).sep
-    begun = {"source": source, "vocabulary": vocabulary_hash(tokenizer), "read": 0, "documents": 0, "tokens": 0}
-    state = _progress(folder, begun)
-    rest = islice(texts, state["read"], None)
+    separator = find_special_ids(tokenizer).sep
+    initial = {
+        "source": source,
+        "vocabulary": compute_vocabulary_hash(tokenizer),
+        "read": 0,
+        "documents": 0,
+        "tokens": 0,
+    }
+    state = _load_progress(folder, initial)
+    remaining = islice(texts, state["read"], None)
     with open(folder / "tokens.bin", "ab") as tokens, open(folder / BOUNDARIES, "ab") as ends:
         tokens.truncate(state["tokens"] * dtype.itemsize)
         ends.truncate(state["documents"] * 8)
-        while batch := list(islice(rest, BATCH)):
-            encoded = [found.ids for found in tokenizer.encode_batch(batch, add_special_tokens=False)]
+        while batch := list(islice(remaining, BATCH_SIZE)):
+            encoded = [encoding.ids for encoding in tokenizer.encode_batch(batch, add_special_tokens=False)]
             documents = [[*ids, separator] for ids in encoded if ids]
             lengths = np.array([len(ids) for ids in documents], dtype="<u8")
             tokens.write(np.array(list(chain.from_iterable(documents)), dtype=dtype).tobytes())
@@ -68,7 +75,7 @@ def write_tokens(folder: str | Path, texts: Iterable[str], tokenizer: Tokenizer,
         "documents": state["documents"],
         "tokens": state["tokens"],
         "vocabulary_size": tokenizer.get_vocab_size(),
-        "vocabulary_sha256": vocabulary_hash(tokenizer),
+        "vocabulary_sha256": compute_vocabulary_hash(tokenizer),
         **({"source": source} if source else {}),
     }
     _write_json(folder / "meta.json", meta)
@@ -77,19 +84,19 @@ def write_tokens(folder: str | Path, texts: Iterable[str], tokenizer: Tokenizer,
 
 
 def remove_progress(folder: Path) -> None:
-    """Takes away what only an unfinished write needs; a write that was killed at its very end has left it behind."""
+    """Delete the temporary files of a write, including those left by a write that was killed just before its end."""
     for name in (PROGRESS, BOUNDARIES):
         (folder / name).unlink(missing_ok=True)
 
 
-def _progress(folder: Path, begun: dict[str, Any]) -> dict[str, Any]:
-    """How far a write of the same source got, else ``begun``."""
+def _load_progress(folder: Path, initial: dict[str, Any]) -> dict[str, Any]:
+    """Return the progress of an interrupted write of the same source and vocabulary, or else ``initial``."""
     try:
         state = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
-        return begun
-    same = begun["source"] and all(state.get(key) == begun[key] for key in ("source", "vocabulary"))
-    return state if same else begun
+        return initial
+    matches = initial["source"] and all(state.get(key) == initial[key] for key in ("source", "vocabulary"))
+    return state if matches else initial
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:
@@ -99,10 +106,10 @@ def _write_json(path: Path, data: dict[str, Any]) -> None:
 
 
 class TokenFile:
-    """Reads a token folder: ``tokens`` (N,) memory-mapped ids, ``documents`` (D + 1,) boundaries, ``meta``.
+    """Reader of a token folder: ``tokens`` (N,) memory-mapped ids, ``documents`` (D + 1,) boundaries, ``meta``.
 
     Raises:
-        UserError: the folder is not a token folder, is unfinished, or ``tokens.bin`` has lost or gained bytes.
+        UserError: the folder is not a complete token folder, or ``tokens.bin`` has the wrong size.
     """
 
     def __init__(self, folder: str | Path):
@@ -111,25 +118,25 @@ class TokenFile:
             self.meta = json.loads((self.folder / "meta.json").read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise UserError(
-                f"There are no tokens in {self.folder}: looked for meta.json, tokens.bin and documents.npy."
+                f"{self.folder} is not a complete token folder. Expected meta.json, tokens.bin and documents.npy."
             ) from error
         self._dtype = np.dtype(self.meta["dtype"])
         path, expected = self.folder / "tokens.bin", self.meta["tokens"] * self._dtype.itemsize
         size = path.stat().st_size if path.is_file() else 0
         if size != expected:
-            raise UserError(f"{path} has {size} bytes, meta.json says {expected}: build these tokens again.")
+            raise UserError(
+                f"{path}: expected {expected} bytes according to meta.json, got {size}. Tokenize the text again."
+            )
         self._open()
 
     def _open(self) -> None:
         path = self.folder / "tokens.bin"
-        empty = path.stat().st_size == 0  # a file of no bytes cannot be mapped
+        empty = path.stat().st_size == 0  # an empty file cannot be memory-mapped
         self.tokens = np.zeros(0, self._dtype) if empty else np.memmap(path, self._dtype, "r").view(np.ndarray)
         try:
             self.documents = np.load(self.folder / "documents.npy", mmap_mode="r", allow_pickle=False)
         except ValueError as error:
-            raise UserError(
-                f"{self.folder / 'documents.npy'} cannot be read ({error}): build these tokens again."
-            ) from None
+            raise UserError(f"{self.folder / 'documents.npy'} is corrupt ({error}). Tokenize the text again.") from None
 
     def __len__(self) -> int:
         return int(self.meta["tokens"])

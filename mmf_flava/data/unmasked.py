@@ -1,4 +1,4 @@
-"""Registered MMF processors for finetuning on MMF's own datasets: pictures and texts as they are, nothing masked.
+"""MMF processors for finetuning on MMF's own datasets: images and texts without masking.
 
 Shapes: H, W pixels · T tokens, ``max_length``.
 """
@@ -11,30 +11,30 @@ from mmf.common.registry import registry
 from mmf.datasets.processors.processors import BaseProcessor
 from PIL import Image
 
-from mmf_flava.config.schema import positive
+from mmf_flava.config.schema import check_positive
 from mmf_flava.data.crops import Crops
 from mmf_flava.data.processors import CLIP_MEAN, CLIP_STD, FlavaTextProcessor
 
 
 @registry.register_processor("flava_image_transform")
 class FlavaImageTransform(BaseProcessor):
-    """A picture -> what the image encoder sees: all of it, squashed to a square, as evaluations of ``flava_image`` do.
+    """Processor that resizes the entire image to a square, as ``flava_image`` does in evaluation.
 
-    For MMF's ``image_processor``, where ``torchvision_transforms`` stands by default.
+    For use as MMF's ``image_processor``, in place of the default ``torchvision_transforms``.
 
     Args:
         config: ``params`` of the recipe:
-            image_size (224): of the encoder.
-            mean, std: three numbers each, CLIP's by default.
+            image_size (224): input size of the image encoder, in pixels.
+            mean, std: three numbers each; default: CLIP's.
     """
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any):
-        self.image_size = positive(config.get("image_size", 224), "flava_image_transform: image_size")
+        self.image_size = check_positive(config.get("image_size", 224), "flava_image_transform: image_size")
         self._mean = torch.tensor(list(config.get("mean") or CLIP_MEAN))[:, None, None]
         self._std = torch.tensor(list(config.get("std") or CLIP_STD))[:, None, None]
 
     def __call__(self, item: Any, *args: Any, **kwargs: Any) -> Any:
-        """A PIL image or (h, w, 3) uint8 -> (3, H, W) float; {"image": one of these} -> {"image": (3, H, W)}."""
+        """Convert a PIL image or (h, w, 3) uint8 pixels, or the "image" entry of a dict, to (3, H, W) float."""
         if isinstance(item, dict):
             return {"image": self(item["image"])}
         crops = Crops(item)
@@ -45,45 +45,47 @@ class FlavaImageTransform(BaseProcessor):
 
 @registry.register_processor("flava_tokens")
 class FlavaTokensProcessor(FlavaTextProcessor):
-    """A text, or two -> ids between [CLS] and [SEP], padded, for MMF's collator takes only texts of one length.
+    """Processor that converts a text or text pair into token ids padded to ``max_length``, for MMF's collator.
 
     Args:
-        config: ``tokenizer`` and ``max_length`` as in ``flava_text``.
-        data_dir: of the dataset.
+        config: ``tokenizer`` and ``max_length`` as in ``flava_text``; other keys are ignored.
+        data_dir: folder of the dataset.
     """
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any):
-        # MMF merges them with the params of the dataset's own processor, such as a mask_probability of 0
-        own = {key: config[key] for key in ("tokenizer", "max_length") if key in config}
-        super().__init__(own, *args, **kwargs)
+        # MMF merges in the params of the dataset's default processor, for example a mask_probability of 0.
+        params = {key: config[key] for key in ("tokenizer", "max_length") if key in config}
+        super().__init__(params, *args, **kwargs)
 
     def __call__(self, item: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """{"text": str} -> [CLS] text [SEP]; with "text_b": str -> [CLS] text [SEP] text_b [SEP].
+        """Tokenize [CLS] text [SEP], or [CLS] text [SEP] text_b [SEP] for a pair.
 
-        The first text may be called text_a, as MMF's own datasets of pairs call it. Too long a pair loses the end of
-        the longer one, token by token.
+        If a pair is too long, the longer text is truncated first.
+
+        Args:
+            item: {"text": str}, or "text_a" as in MMF's own pair datasets, and optionally "text_b".
 
         Returns:
-            text: as given; input_ids (T,) long; input_mask (T,) bool, False on padding.
+            text: the unchanged first text; input_ids (T,) long; input_mask (T,) bool, False on padding.
         """
         text = item["text"] if "text" in item else item["text_a"]
-        first = self._ids(text)
+        first = self._tokenize(text)
         if item.get("text_b") is None:
-            row = self._with_ends(first)
+            sequence = self._add_special_tokens(first)
         else:
-            second = self._ids(item["text_b"])
-            room = self.max_length - 3
-            kept = max(room - len(second), min(len(first), room - room // 2))
-            first = first[: max(kept, 0)]
-            row = self._with_ends([*first, self.special.sep, *second[: room - len(first)]])
+            second = self._tokenize(item["text_b"])
+            budget = self.max_length - 3
+            first_length = max(budget - len(second), min(len(first), budget - budget // 2))
+            first = first[: max(first_length, 0)]
+            sequence = self._add_special_tokens([*first, self.special.sep, *second[: budget - len(first)]])
         ids = np.full(self.max_length, self.special.pad, dtype=np.int64)
-        ids[: len(row)] = row
+        ids[: len(sequence)] = sequence
         return {
             "text": text,
             "input_ids": torch.from_numpy(ids),
-            "input_mask": torch.arange(self.max_length) < len(row),
+            "input_mask": torch.arange(self.max_length) < len(sequence),
         }
 
     def get_vocab_size(self) -> int:
-        """Word pieces that the tokenizer knows; MMF's builders ask for it."""
+        """Return the vocabulary size; called by MMF's builders."""
         return self.vocab_size

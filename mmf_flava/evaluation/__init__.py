@@ -1,1 +1,1 @@
-"""What a model is worth: it needs ``encode_image`` and ``encode_text`` only. Runs inside MMF's trainer."""
+"""Evaluation of any model with ``encode_image`` and ``encode_text``; runs inside MMF's trainer."""

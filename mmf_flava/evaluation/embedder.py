@@ -1,4 +1,4 @@
-"""FLAVA's vectors of photos and texts, for people who search, sort or cluster with them.
+"""FLAVA embeddings of images, texts and image-text pairs, for search, ranking and clustering.
 
 Shapes: N items, E width of the contrastive space, D width of the multimodal encoder.
 """
@@ -12,31 +12,32 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mmf_flava.data.pictures import decode
+from mmf_flava.data.image_decoding import decode_image
 from mmf_flava.data.processors import FlavaImageProcessor, FlavaTextProcessor
 from mmf_flava.data.record import BadRecord, Record
 from mmf_flava.errors import UserError
-from mmf_flava.weights.sources import TOKENIZER_FILES
 from mmf_flava.models.pretrained import load_pretrained
+from mmf_flava.weights.sources import TOKENIZER_FILES
 
-TOKENIZER = "bert-base-uncased"  # what the released weights were trained with
-MAX_LENGTH = 77  # tokens of a text, as in evaluations
+TOKENIZER = "bert-base-uncased"  # tokenizer of the released weights
+MAX_LENGTH = 77  # tokens per text, as in the evaluations
 
-Picture = str | Path | Image.Image | np.ndarray
+ImageInput = str | Path | Image.Image | np.ndarray
 T = TypeVar("T")
 
 
 class Embedder:
-    """Photos, texts and pairs as vectors.
+    """Computes embeddings of images, texts and image-text pairs.
 
     Args:
-        weights: anything that ``load_pretrained`` takes: a run's folder, a file, an address, ``facebook/flava-full``.
-        tokenizer: folder or hub name; by default the one beside the weights, else BERT's.
-        device: null takes the GPU where there is one.
-        batch_size: of the model's calls.
+        weights: any source that ``load_pretrained`` accepts: a run folder, a file, a URL, or a hub name such as
+            ``facebook/flava-full``.
+        tokenizer: folder or hub name; default: the tokenizer in the weights' folder, else BERT's.
+        device: default: the GPU if available, else the CPU.
+        batch_size: items per forward pass.
 
     Raises:
-        UserError: no such weights or tokenizer, or a vocabulary larger than the weights'.
+        UserError: weights or tokenizer not found, or a vocabulary larger than that of the weights.
     """
 
     def __init__(
@@ -50,107 +51,110 @@ class Embedder:
         self.batch_size = batch_size
         model: Any = load_pretrained(weights)
         self.model = model.to(self.device)
-        embedding = model.image_encoder.patch_embed
-        side, patch = embedding.img_size[0], embedding.patch_size[0]
+        patch_embed = model.image_encoder.patch_embed
+        side, patch = patch_embed.img_size[0], patch_embed.patch_size[0]
         self.image_processor = FlavaImageProcessor(
             {"image_size": side, "patch_size": patch, "codebook_size": None, "mask": None}
         )
-        self._tokenizer = tokenizer or _beside(weights) or TOKENIZER
+        self._tokenizer = tokenizer or _find_tokenizer(weights) or TOKENIZER
         self._text_processor: FlavaTextProcessor | None = None
 
     @property
     def text_processor(self) -> FlavaTextProcessor:
-        """Made when the first text comes: who has photos only needs no tokenizer."""
+        """The text processor, created on first use, so that images can be embedded without a tokenizer."""
         if self._text_processor is None:
-            rows, longest = (len(table.weight) for table in self._tables())
-            found = FlavaTextProcessor({"tokenizer": str(self._tokenizer), "max_length": min(MAX_LENGTH, longest)})
-            if found.vocab_size > rows:
+            encoder = self.model.text_encoder
+            vocab_size, positions = len(encoder.word_embeddings.weight), len(encoder.position_embeddings.weight)
+            processor = FlavaTextProcessor(
+                {"tokenizer": str(self._tokenizer), "max_length": min(MAX_LENGTH, positions)}
+            )
+            if processor.vocab_size > vocab_size:
                 raise UserError(
-                    f"The tokenizer {self._tokenizer} has {found.vocab_size} words, the weights know {rows}; name the "
-                    "tokenizer that they were trained with."
+                    f"Tokenizer {self._tokenizer} has {processor.vocab_size} tokens, the weights have {vocab_size}. "
+                    "Set the tokenizer that the weights were trained with."
                 )
-            self._text_processor = found
+            self._text_processor = processor
         return self._text_processor
 
-    def _tables(self) -> tuple[Any, Any]:
-        text = self.model.text_encoder
-        return text.word_embeddings, text.position_embeddings
-
-    def pixels(self, picture: Picture) -> torch.Tensor:
-        """(3, H, W) what the image encoder sees of a picture: all of it, squashed to a square.
+    def preprocess(self, image: ImageInput) -> torch.Tensor:
+        """Return the (3, H, W) input of the image encoder; the image is resized to a square without cropping.
 
         Raises:
-            BadRecord: a file that cannot be read, or that is no picture.
+            UserError: a file that cannot be read.
+            BadRecord: a file that is not an image.
         """
-        if isinstance(picture, str | Path):
+        if isinstance(image, str | Path):
             try:
-                content = Path(picture).expanduser().read_bytes()
+                content = Path(image).expanduser().read_bytes()
             except OSError as error:
-                raise UserError(f"{picture} cannot be read: {error.strerror}.") from error
-            picture = decode(Record(str(picture), {"jpg": content}), self.image_processor.decode_size)
-        elif isinstance(picture, np.ndarray):
-            picture = np.array(picture)  # torch warns of those that may not be written to
+                raise UserError(f"{image}: failed to read the file ({error.strerror}). Check the path.") from error
+            image = decode_image(Record(str(image), {"jpg": content}), self.image_processor.decode_size)
+        elif isinstance(image, np.ndarray):
+            image = np.array(image)  # a copy, because torch warns about read-only arrays
         rng = np.random.default_rng(0)
-        return self.image_processor({"image": picture, "rng": rng, "train": False})["image"]
+        return self.image_processor({"image": image, "rng": rng, "train": False})["image"]
 
-    def images(self, pictures: Iterable[Picture]) -> np.ndarray:
-        """(N, E) float32 unit vectors; a text of the same meaning lies near.
+    def images(self, images: Iterable[ImageInput]) -> np.ndarray:
+        """Return (N, E) float32 unit embeddings, comparable with those of texts by their dot product.
 
         Args:
-            pictures: paths, PIL images or (h, w, 3) uint8 arrays.
+            images: paths, PIL images or (h, w, 3) uint8 arrays.
 
         Raises:
-            UserError: one of them is no picture; it is named.
+            UserError: a file that cannot be read or is not an image.
         """
-        return self._rows(self.image_batch(self._stack(part)) for part in self._parts(pictures))
+        return _concatenate(self.embed_image_batch(self._stack(batch)) for batch in self._batches(images))
 
     def texts(self, texts: Iterable[str]) -> np.ndarray:
-        """(N, E) float32 unit vectors; longer texts than 77 tokens are cut."""
-        return self._rows(self.text_batch(part) for part in self._parts(texts))
+        """Return (N, E) float32 unit embeddings; texts are truncated to 77 tokens."""
+        return _concatenate(self.embed_text_batch(batch) for batch in self._batches(texts))
 
-    def pairs(self, pictures: Iterable[Picture], texts: Iterable[str]) -> np.ndarray:
-        """(N, D) float32: [CLS_M] of the multimodal encoder, which sees both; what finetuning starts from."""
-        parts = self._parts(zip(pictures, texts, strict=True))
-        return self._rows(self.pair_batch(self._stack([p for p, _ in part]), [t for _, t in part]) for part in parts)
+    def pairs(self, images: Iterable[ImageInput], texts: Iterable[str]) -> np.ndarray:
+        """Return (N, D) float32 features: the multimodal encoder's [CLS_M], the input of classification heads."""
+        batches = self._batches(zip(images, texts, strict=True))
+        return _concatenate(
+            self.embed_pair_batch(self._stack([image for image, _ in batch]), [text for _, text in batch])
+            for batch in batches
+        )
 
     # ------------------------------------------------------------------ one batch
 
     @torch.no_grad()
-    def image_batch(self, image_B3HW: torch.Tensor) -> np.ndarray:
-        """(B, E) of what ``pixels`` gave."""
+    def embed_image_batch(self, image_B3HW: torch.Tensor) -> np.ndarray:
+        """Return (B, E) unit embeddings of the outputs of ``preprocess``."""
         return self.model.encode_image(image_B3HW.to(self.device)).float().cpu().numpy()
 
     @torch.no_grad()
-    def text_batch(self, texts: Sequence[str]) -> np.ndarray:
-        """(B, E)."""
+    def embed_text_batch(self, texts: Sequence[str]) -> np.ndarray:
+        """Return (B, E) unit embeddings."""
         ids, mask = (tensor.to(self.device) for tensor in self.text_processor.encode(texts))
         return self.model.encode_text(ids, mask).float().cpu().numpy()
 
     @torch.no_grad()
-    def pair_batch(self, image_B3HW: torch.Tensor, texts: Sequence[str]) -> np.ndarray:
-        """(B, D)."""
+    def embed_pair_batch(self, image_B3HW: torch.Tensor, texts: Sequence[str]) -> np.ndarray:
+        """Return (B, D) features of the multimodal encoder."""
         ids, mask = (tensor.to(self.device) for tensor in self.text_processor.encode(texts))
         return self.model.encode_multimodal(image_B3HW.to(self.device), ids, mask)[:, 0].float().cpu().numpy()
 
-    def _stack(self, pictures: Sequence[Picture]) -> torch.Tensor:
+    def _stack(self, images: Sequence[ImageInput]) -> torch.Tensor:
         try:
-            return torch.stack([self.pixels(picture) for picture in pictures])
+            return torch.stack([self.preprocess(image) for image in images])
         except BadRecord as error:
             raise UserError(f"{error}.") from error
 
-    def _parts(self, items: Iterable[T]) -> Iterable[list[T]]:
+    def _batches(self, items: Iterable[T]) -> Iterable[list[T]]:
         iterator = iter(items)
-        while part := list(islice(iterator, self.batch_size)):
-            yield part
-
-    @staticmethod
-    def _rows(parts: Iterable[np.ndarray]) -> np.ndarray:
-        found = list(parts)
-        return np.concatenate(found) if found else np.empty((0, 0), np.float32)
+        while batch := list(islice(iterator, self.batch_size)):
+            yield batch
 
 
-def _beside(weights: str | Path) -> Path | str | None:
-    """Where the weights' own tokenizer is, if there is one."""
+def _concatenate(batches: Iterable[np.ndarray]) -> np.ndarray:
+    arrays = list(batches)
+    return np.concatenate(arrays) if arrays else np.empty((0, 0), np.float32)
+
+
+def _find_tokenizer(weights: str | Path) -> Path | str | None:
+    """Return the weights' folder if it has tokenizer files."""
     folder = Path(weights).expanduser()
     if folder.is_dir() and any((folder / name).is_file() for name in TOKENIZER_FILES):
         return folder

@@ -1,6 +1,6 @@
-"""What the model fills in: masked images and sentences with its guesses, for people to look at.
+"""Examples of the model's predictions for masked images and texts, shown in the report.
 
-Shapes: B batch, P patches, T tokens, h and w pixels of the codebook's view.
+Shapes: B batch, P patches, T tokens, h and w height and width of the codebook's input.
 """
 
 import json
@@ -15,14 +15,16 @@ from torch.nn.functional import interpolate
 from mmf_flava.config.run import ExamplesConfig
 
 GREY = 0.5
-WINDOW = 40  # tokens of a long text that are shown
+MAX_TOKENS = 40  # shown of a text
 
 
 class ExampleWriter:
-    """Writes ``examples.json`` and its pictures into a folder.
+    """Writer of ``examples.json`` and its images.
 
-    Images need a codebook that can draw its codes (``decode``), else only sentences are written. Without a folder,
-    the model is only called, for the sake of another process that holds a part of it.
+    Images require a codebook with a ``decode`` method; otherwise only sentences are written.
+
+    Args:
+        folder: output folder; None runs the forward pass only, which other ranks need if the parameters are sharded.
     """
 
     def __init__(self, folder: Path | None, config: ExamplesConfig) -> None:
@@ -32,7 +34,7 @@ class ExampleWriter:
 
     @torch.no_grad()
     def add(self, model: Any, batch: Any, tokenizer: Any | None) -> None:
-        """Fills in one batch of any dataset; pairs and unimodal batches share the places evenly."""
+        """Add the predictions for one batch; pairs and unimodal batches each get half of the configured number."""
         output = model(batch)
         if self.folder is None:
             return
@@ -56,32 +58,33 @@ class ExampleWriter:
         hidden = interpolate(mask.view(-1, 1, *grid).float(), size=original.shape[-2:]) > 0
         masked = original.masked_fill(hidden, GREY)
         filled = torch.where(hidden, codebook.decode(codes, grid), original)
-        for row in range(min(self.config.images // 2, len(original))):
-            stem = f"{kind}_{row}"
-            views = {"original": original[row], "masked": masked[row], "filled": filled[row]}
-            entry = {"id": batch["sample_id"][row], "kind": kind, "caption": None}
+        for index in range(min(self.config.images // 2, len(original))):
+            stem = f"{kind}_{index}"
+            views = {"original": original[index], "masked": masked[index], "filled": filled[index]}
+            entry = {"id": batch["sample_id"][index], "kind": kind, "caption": None}
             for view, pixels in views.items():
                 entry[view] = self._save(f"{stem}_{view}.png", pixels)
             if kind == "mmm":
-                entry["caption"] = batch["captions"][row][0]
+                entry["caption"] = batch["captions"][index][0]
             self.images.append(entry)
 
     def _add_sentences(self, batch: Any, guesses: Tensor, kind: str, tokenizer: Any) -> None:
         labels = batch["lm_label_ids"]
-        guess = labels.clone()
-        guess[labels != -1] = guesses
-        for row in range(min(self.config.sentences // 2, len(labels))):
-            places = batch["input_mask"][row].nonzero().flatten().tolist()[1:-1][:WINDOW]  # without [CLS] and [SEP]
+        predicted_ids = labels.clone()
+        predicted_ids[labels != -1] = guesses
+        for index in range(min(self.config.sentences // 2, len(labels))):
+            # without [CLS] and [SEP]
+            positions = batch["input_mask"][index].nonzero().flatten().tolist()[1:-1][:MAX_TOKENS]
             tokens: list[dict[str, Any]] = []
-            for place in places:
-                text = tokenizer.id_to_token(int(batch["input_ids"][row, place]))
-                token = {"text": text, "masked": bool(labels[row, place] != -1)}
+            for position in positions:
+                text = tokenizer.id_to_token(int(batch["input_ids"][index, position]))
+                token = {"text": text, "masked": bool(labels[index, position] != -1)}
                 if token["masked"]:
-                    token["guess"] = tokenizer.id_to_token(int(guess[row, place]))
+                    token["guess"] = tokenizer.id_to_token(int(predicted_ids[index, position]))
                     token["right"] = token["guess"] == text
                 tokens.append(token)
-            image = f"mmm_{row}_original.png" if kind == "mmm" and row < self.config.images // 2 else None
-            self.sentences.append({"id": batch["sample_id"][row], "kind": kind, "image": image, "tokens": tokens})
+            image = f"mmm_{index}_original.png" if kind == "mmm" and index < self.config.images // 2 else None
+            self.sentences.append({"id": batch["sample_id"][index], "kind": kind, "image": image, "tokens": tokens})
 
     def _save(self, name: str, pixels_3hw: Tensor) -> str:
         assert self.folder is not None
@@ -91,7 +94,7 @@ class ExampleWriter:
         return name
 
     def write(self) -> None:
-        """Writes ``examples.json``, last, so that it never names a picture that is not there."""
+        """Write ``examples.json`` after its images, so that it never refers to a missing file."""
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)

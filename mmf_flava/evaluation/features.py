@@ -1,9 +1,9 @@
-"""What a model makes of a dataset's images: one vector each, extracted by all processes, kept on disk where wanted.
+"""Extraction of one embedding per image of a dataset, distributed over processes, with an optional cache on disk.
 
-Images pass by in batches and are gone; vectors come in chunks of some hundred samples, each a file of its own in a
-cache, so that an extraction that was interrupted goes on, also on another number of processes.
+Images are processed in batches and not kept. Embeddings are grouped in chunks of 128 or 1,024 samples; the cache has
+one file per chunk, so an interrupted extraction resumes, also with another number of processes.
 
-Shapes: N samples, D width of a vector.
+Shapes: N samples, B batch, E projection, D width of an embedding.
 """
 
 import contextlib
@@ -26,19 +26,19 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from mmf_flava.compat import mmf_api
-from mmf_flava.config.schema import plain
-from mmf_flava.data.sampling import evaluation_loader
+from mmf_flava.config.schema import to_dict
+from mmf_flava.data.sampling import build_evaluation_loader
 from mmf_flava.errors import UserError
-from mmf_flava.ranks import gather_objects, rank, world_size
+from mmf_flava.processes import gather_objects, rank, world_size
 
 T = TypeVar("T")
 
-CHUNK = 128  # samples of a file: what an interruption may cost, and what processes share out
-LARGE_CHUNK, LARGE = 1024, 32_768  # the same from so many samples on
+CHUNK = 128  # samples per file: the unit that an interruption may lose and that is distributed over processes
+LARGE_CHUNK, LARGE_DATASET = 1024, 32_768  # chunk size of datasets with at least LARGE_DATASET samples
 
-Encode = Callable[[Any, Tensor], Tensor]
-KINDS: dict[str, Encode] = {
-    # (B, E) unit vectors of the contrastive space: zero-shot classification and retrieval
+EncodeImages = Callable[[Any, Tensor], Tensor]
+ENCODERS: dict[str, EncodeImages] = {
+    # (B, E) unit embeddings in the contrastive space: zero-shot classification and retrieval
     "contrastive": lambda model, image: normalize(model.encode_image(image).float(), dim=-1),
     # (B, D) [CLS] of the image encoder after its final LayerNorm: linear probes
     "encoder": lambda model, image: model.image_features(image).float(),
@@ -47,13 +47,16 @@ KINDS: dict[str, Encode] = {
 
 @dataclass
 class Features:
-    """Samples in the dataset's order.
+    """Embeddings and annotations of N samples, in the dataset's order.
 
-    vectors: (N, D) float32; targets: (N,) int64, -1 without a label; ids: N names; captions: those of each image, none
-    where the dataset has no texts.
+    Attributes:
+        embeddings: (N, D) float32.
+        targets: (N,) int64; -1 for a sample without a label.
+        ids: N sample ids.
+        captions: N lists of captions; empty lists if the dataset has no texts.
     """
 
-    vectors: np.ndarray
+    embeddings: np.ndarray
     targets: np.ndarray
     ids: list[str]
     captions: list[list[str]]
@@ -61,138 +64,135 @@ class Features:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def append(self, batch: Any, vectors: Tensor) -> None:
-        """Adds a batch and its vectors (B, D)."""
-        count = len(vectors)
+    def append(self, batch: Any, embeddings: Tensor) -> None:
+        """Append a batch and its embeddings (B, D)."""
+        count = len(embeddings)
         targets = batch["targets"].numpy() if "targets" in batch else np.full(count, -1)
         captions = batch["captions"] if "captions" in batch else [[] for _ in range(count)]
-        both = (self.vectors.reshape(-1, vectors.shape[1]), vectors.cpu().numpy())
-        self.vectors = np.concatenate(both)
+        previous = self.embeddings.reshape(-1, embeddings.shape[1])
+        self.embeddings = np.concatenate((previous, embeddings.cpu().numpy()))
         self.targets = np.concatenate((self.targets, targets.astype(np.int64)))
         self.ids += batch["sample_id"]
         self.captions += captions
 
 
-def empty() -> Features:
-    """Of no samples."""
+def empty_features() -> Features:
+    """Return Features of 0 samples."""
     return Features(np.empty((0, 0), np.float32), np.empty(0, np.int64), [], [])
 
 
 @dataclass
-class Extraction:
-    """How vectors are extracted.
+class FeatureExtractor:
+    """Extractor of image embeddings.
 
     Args:
-        shared: all processes call this, and each takes its share of the chunks; else each does all by itself.
-        folder: of the cache; None keeps nothing. Of a model that changes between two calls nothing may be kept.
-        note: is shown every batch before the model is.
+        distributed: split the chunks among all processes, which must all call this; else process all chunks.
+        folder: folder of the cache; None disables the cache, which must be off for a model that is being trained.
+        on_batch: called with each batch before the model.
     """
 
     batch_size: int
     num_workers: int
     device: torch.device
-    shared: bool = False
+    distributed: bool = False
     folder: Path | None = None
-    note: Callable[[Any], None] = field(default=lambda batch: None)
+    on_batch: Callable[[Any], None] = field(default=lambda batch: None)
     _weights: tuple[nn.Module, str] | None = field(default=None, init=False)
 
     def chunks(self, model: Any, dataset: Any, kind: str) -> Iterator[Features]:
-        """This process's chunks, in order; ``kind`` is one of ``KINDS``."""
+        """Yield this process's chunks in order; ``kind`` is a key of ``ENCODERS``."""
         size = len(dataset)
-        # whatever the number of processes: a chunk that one run wrote serves every other
-        length = CHUNK if size < LARGE else LARGE_CHUNK
+        # independent of the number of processes, so that all runs share the cache
+        length = CHUNK if size < LARGE_DATASET else LARGE_CHUNK
         spans = [range(start, min(start + length, size)) for start in range(0, size, length)]
-        if self.shared:
+        if self.distributed:
             spans = spans[rank() :: world_size()]
         cache = self._cache(model, dataset, kind)
-        known = [cache is not None and cache.has(span) for span in spans]
-        missing = [span for span, there in zip(spans, known, strict=True) if not there]
-        loader = iter(evaluation_loader(dataset, self.batch_size, self.num_workers, missing) if missing else ())
+        is_cached = [cache is not None and cache.has(span) for span in spans]
+        missing = [span for span, cached in zip(spans, is_cached, strict=True) if not cached]
+        loader = iter(build_evaluation_loader(dataset, self.batch_size, self.num_workers, missing) if missing else ())
         with self._bar(dataset.dataset_name, sum(map(len, spans))) as bar:
-            for span, there in zip(spans, known, strict=True):
-                if there and cache is not None:
+            for span, cached in zip(spans, is_cached, strict=True):
+                if cached and cache is not None:
                     chunk = cache.read(span)
                     bar.update(len(chunk))
                 else:
-                    chunk = self._compute(model, loader, len(span), KINDS[kind], bar)
+                    chunk = self._compute(model, loader, len(span), ENCODERS[kind], bar)
                     if cache is not None:
                         cache.write(span, chunk)
                 yield chunk
 
-    def whole(self, model: Any, dataset: Any, kind: str) -> Features:
-        """The samples of all processes, on every process; the vectors are held once."""
-        return join(self.chunks(model, dataset, kind), len(dataset), self.shared)
+    def extract(self, model: Any, dataset: Any, kind: str) -> Features:
+        """Return the features of the entire dataset, on every process; memory holds the embeddings once."""
+        return join_chunks(self.chunks(model, dataset, kind), len(dataset), self.distributed)
 
     @torch.no_grad()
-    def _compute(self, model: Any, loader: Iterator[Any], count: int, encode: Encode, bar: tqdm) -> Features:
-        chunk = empty()
+    def _compute(self, model: Any, loader: Iterator[Any], count: int, encode: EncodeImages, bar: tqdm) -> Features:
+        chunk = empty_features()
         while len(chunk) < count:
             batch = next(loader)
-            self.note(batch)
+            self.on_batch(batch)
             chunk.append(batch, encode(model, batch["image"].to(self.device)))
             bar.update(len(batch["sample_id"]))
         return chunk
 
     def _bar(self, name: str, total: int) -> tqdm:
-        silent = rank() > 0 or total <= LARGE_CHUNK
-        return tqdm(desc=f"{name}: vectors", total=total, unit="image", disable=silent, mininterval=bar_interval())
+        disable = rank() > 0 or total <= LARGE_CHUNK
+        return tqdm(desc=f"{name}: embeddings", total=total, unit="image", disable=disable, mininterval=bar_interval())
 
     def weights_sha256(self, model: nn.Module) -> str:
-        """Of all weights and their names; of a gigabyte it takes seconds, so it is computed once."""
+        """Return the hash of all weights and their names, computed once per model: it takes seconds per gigabyte."""
         if self._weights is None or self._weights[0] is not model:
-            found = hashlib.sha256()
+            sha256 = hashlib.sha256()
             for name, value in model.state_dict().items():
-                found.update(name.encode())
-                found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-            self._weights = (model, found.hexdigest())
+                sha256.update(name.encode())
+                sha256.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            self._weights = (model, sha256.hexdigest())
         return self._weights[1]
 
     def _key(self, model: nn.Module, dataset: Any, kind: str) -> str:
-        """A name for (weights, records, their view, kind): other vectors have another one."""
-        section = json.dumps(plain(dataset.config), sort_keys=True, default=str)
-        return digest([self.weights_sha256(model), dataset.fingerprint(), dataset.dataset_type, section, kind])
+        """Return the cache key of (weights, records, dataset configuration, kind)."""
+        section = json.dumps(to_dict(dataset.config), sort_keys=True, default=str)
+        return hash_strings([self.weights_sha256(model), dataset.fingerprint(), dataset.dataset_type, section, kind])
 
     def _cache(self, model: Any, dataset: Any, kind: str) -> "FeatureCache | None":
         if self.folder is None:
             return None
         if not hasattr(dataset, "fingerprint"):
             mmf_api.log(
-                f"evaluation.features_dir: vectors of dataset '{dataset.dataset_name}' are not kept; it has no "
-                "fingerprint() by which they could be known again."
+                f"evaluation.features_dir: embeddings of dataset '{dataset.dataset_name}' are not cached, because it "
+                "has no fingerprint() method."
             )
             return None
         return FeatureCache(self.folder / f"{dataset.dataset_name}-{self._key(model, dataset, kind)}")
 
 
-def join(chunks: Iterator[Features], size: int, shared: bool) -> Features:
-    """All chunks of a dataset of ``size`` samples; ``shared``: of all processes, which take them by turns."""
-    whole, start = empty(), 0
+def join_chunks(chunks: Iterator[Features], size: int, distributed: bool) -> Features:
+    """Return the features of all chunks of a dataset with ``size`` samples; processes have chunks round robin."""
+    joined, start = empty_features(), 0
     while True:
-        own = next(chunks, None)
-        found = [chunk for chunk in (gather_objects(own) if shared else [own]) if chunk is not None]
-        if not found:
-            return whole
-        for chunk in found:
+        local = next(chunks, None)
+        gathered = [chunk for chunk in (gather_objects(local) if distributed else [local]) if chunk is not None]
+        if not gathered:
+            return joined
+        for chunk in gathered:
             if not start:
-                whole.vectors = np.empty((size, chunk.vectors.shape[1]), np.float32)
-            whole.vectors[start : start + len(chunk)] = chunk.vectors
+                joined.embeddings = np.empty((size, chunk.embeddings.shape[1]), np.float32)
+            joined.embeddings[start : start + len(chunk)] = chunk.embeddings
             start += len(chunk)
-            whole.targets = np.concatenate((whole.targets, chunk.targets))
-            whole.ids += chunk.ids
-            whole.captions += chunk.captions
+            joined.targets = np.concatenate((joined.targets, chunk.targets))
+            joined.ids += chunk.ids
+            joined.captions += chunk.captions
 
 
-def by_turns(parts: list[list[T]]) -> list[T]:
-    """What each process made of its chunks -> the same in the dataset's order."""
-    turns = zip_longest(*parts, fillvalue=None)
-    return [part for turn in turns for part in turn if part is not None]
-
-
-# ---------------------------------------------------------------------- cache
+def interleave(lists: list[list[T]]) -> list[T]:
+    """Return the per-process lists of results, assigned round robin, as one list in the dataset's order."""
+    rounds = zip_longest(*lists, fillvalue=None)
+    return [item for items in rounds for item in items if item is not None]
 
 
 class FeatureCache:
-    """A folder with one safetensors file per chunk; what cannot be read is made again."""
+    """A folder with one safetensors file per chunk; unreadable files count as missing."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -201,48 +201,49 @@ class FeatureCache:
         return self.folder / f"{span.start:09d}-{span.stop:09d}.safetensors"
 
     def has(self, span: range) -> bool:
-        """Whether the chunk is there, whole; its header says so, and the numbers are not read for that."""
+        """Return whether the chunk has a complete file; only its header is read."""
         if not self._path(span).is_file():
             return False
         try:
             with safe_open(self._path(span), "numpy") as file:
-                return file.get_slice("targets").get_shape() == [len(span)]
+                return file.get_slice("embeddings").get_shape()[0] == len(span)
         except SafetensorError:
             return False
 
     def read(self, span: range) -> Features:
+        """Read the chunk's features."""
         with safe_open(self._path(span), "numpy") as file:
-            names = file.metadata()
+            metadata = file.metadata()
             return Features(
-                file.get_tensor("vectors"),
+                file.get_tensor("embeddings"),
                 file.get_tensor("targets"),
-                json.loads(names["ids"]),
-                json.loads(names["captions"]),
+                json.loads(metadata["ids"]),
+                json.loads(metadata["captions"]),
             )
 
     def write(self, span: range, chunk: Features) -> None:
-        """Raises UserError where the folder cannot be written to."""
+        """Write the chunk atomically; raise UserError if the folder is not writable."""
         path = self._path(span)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            names = {"ids": json.dumps(chunk.ids), "captions": json.dumps(chunk.captions)}
-            save_file({"vectors": chunk.vectors, "targets": chunk.targets}, temporary, names)
+            metadata = {"ids": json.dumps(chunk.ids), "captions": json.dumps(chunk.captions)}
+            save_file({"embeddings": chunk.embeddings, "targets": chunk.targets}, temporary, metadata)
             os.replace(temporary, path)
         except (OSError, SafetensorError) as error:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise UserError(
-                f"evaluation.features_dir: {self.folder} cannot be written ({error}); make room, name another folder, "
-                "or null to keep no vectors."
+                f"evaluation.features_dir: failed to write {self.folder} ({error}). Free disk space, set another "
+                "folder, or set it to null to disable the cache."
             ) from error
 
 
-def digest(parts: Iterable[str]) -> str:
-    """16 hexadecimal digits of several texts."""
-    return hashlib.sha256(json.dumps(list(parts)).encode()).hexdigest()[:16]
+def hash_strings(strings: Iterable[str]) -> str:
+    """Return 16 hexadecimal digits of the SHA-256 hash of the strings."""
+    return hashlib.sha256(json.dumps(list(strings)).encode()).hexdigest()[:16]
 
 
 def bar_interval() -> float:
-    """Seconds between two states of a progress bar: a log file is no place for one that moves."""
+    """Return the seconds between updates of a progress bar: 0.2 on a terminal, 30 in a log file."""
     return 0.2 if sys.stderr.isatty() else 30

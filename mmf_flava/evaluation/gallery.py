@@ -1,6 +1,6 @@
-"""The images and captions among which retrieval looks, and which belong together.
+"""The gallery of a retrieval task: images, captions and their positive pairs.
 
-Shapes: N images, M captions, P pairs that belong together, E projection.
+Shapes: N images, M captions, P positive pairs, E projection.
 """
 
 from dataclasses import dataclass
@@ -9,15 +9,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmf_flava.errors import UserError, some
+from mmf_flava.errors import UserError, join_first
 from mmf_flava.evaluation.features import Features
-from mmf_flava.evaluation.ranking import on_grid
+from mmf_flava.evaluation.ranking import round_to_grid
 
 
 @dataclass
 class Gallery:
-    """images: (N, E) vectors on the grid; positions: (N,) each image's number in its dataset; captions: M texts; pairs:
-    (P, 2) numbers of an image and a caption that belong together, by image."""
+    """Image embeddings, captions and positive pairs.
+
+    Attributes:
+        images: (N, E) unit embeddings, rounded by ``round_to_grid``.
+        positions: (N,) index of each image in its dataset.
+        captions: M texts.
+        pairs: (P, 2) image index and caption index of the positive pairs, sorted by image.
+    """
 
     images: Tensor
     positions: Tensor
@@ -25,42 +31,46 @@ class Gallery:
     pairs: Tensor
 
     @classmethod
-    def of(cls, features: Features, merge_equal_captions: bool) -> "Gallery":
-        """The gallery of a whole split.
+    def from_features(cls, features: Features, merge_equal_captions: bool) -> "Gallery":
+        """Build the gallery of a split.
 
-        An image that stands in for a record that could not be read has come before and is left out. With
-        ``merge_equal_captions`` a caption is in the gallery once, for all images that carry it.
+        Duplicate samples, which replace unreadable records, are removed.
+
+        Args:
+            merge_equal_captions: keep equal captions once, as a positive of every image that has them.
 
         Raises:
-            UserError: images without a caption; the first of them are named.
+            UserError: some images have no caption; the message lists the first ones.
         """
-        if bare := [name for name, captions in zip(features.ids, features.captions, strict=True) if not captions]:
+        if uncaptioned := [
+            name for name, captions in zip(features.ids, features.captions, strict=True) if not captions
+        ]:
             raise UserError(
-                f"evaluation.retrieval: {len(bare)} of {len(features)} images have no caption ({some(bare)}); name a "
-                "dataset whose images all have one."
+                f"evaluation.retrieval: {len(uncaptioned)} of {len(features)} images have no caption "
+                f"({join_first(uncaptioned)}). Set a dataset in which every image has a caption."
             )
         first: dict[tuple[str, ...], int] = {}
         for n, name in enumerate(features.ids):
             first.setdefault((name, *features.captions[n]), n)
         kept = list(first.values())
         texts = [features.captions[n] for n in kept]
-        captions = [text for own in texts for text in own]
-        images = np.repeat(np.arange(len(kept)), [len(own) for own in texts])
-        numbers = np.arange(len(captions))
+        captions = [text for captions in texts for text in captions]
+        images = np.repeat(np.arange(len(kept)), [len(captions) for captions in texts])
+        indices = np.arange(len(captions))
         if merge_equal_captions:
-            carried, captions = captions, sorted(set(captions))
-            place = {text: number for number, text in enumerate(captions)}
-            numbers = np.array([place[text] for text in carried])
-        pairs = np.unique(np.stack([images, numbers], axis=1), axis=0)
+            unmerged, captions = captions, sorted(set(captions))
+            index_of = {text: index for index, text in enumerate(captions)}
+            indices = np.array([index_of[text] for text in unmerged])
+        pairs = np.unique(np.stack([images, indices], axis=1), axis=0)
         positions = torch.tensor(kept)
-        return cls(on_grid(torch.from_numpy(features.vectors)[positions]), positions, captions, torch.from_numpy(pairs))
+        embeddings = round_to_grid(torch.from_numpy(features.embeddings)[positions])
+        return cls(embeddings, positions, captions, torch.from_numpy(pairs))
 
-    @property
-    def distinct(self) -> tuple[list[str], list[int]]:
-        """The different captions, the shortest first, and the number among them of each of the M.
+    def unique_captions(self) -> tuple[list[str], list[int]]:
+        """Return the unique captions, sorted by length, and the index among them of each of the M captions.
 
-        Equal captions have one vector so, and tie; texts of similar length are padded little.
+        Equal captions share one embedding, so they tie; sorting by length reduces padding.
         """
         texts = sorted(set(self.captions), key=lambda text: (len(text), text))
-        place = {text: number for number, text in enumerate(texts)}
-        return texts, [place[text] for text in self.captions]
+        index_of = {text: index for index, text in enumerate(texts)}
+        return texts, [index_of[text] for text in self.captions]

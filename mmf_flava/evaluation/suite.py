@@ -1,4 +1,4 @@
-"""Everything that a recipe's ``evaluation`` section asks for, on one split."""
+"""Runs the evaluations that are configured in a recipe's section ``evaluation`` on one split."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -9,52 +9,52 @@ from typing import Any
 import torch
 
 from mmf_flava.config.run import EvaluationConfig, LinearProbeConfig
-from mmf_flava.data.sampling import evaluation_loader
+from mmf_flava.data.sampling import build_evaluation_loader
 from mmf_flava.evaluation import linear_probe, prompts, retrieval, zero_shot
-from mmf_flava.evaluation.features import Extraction
-from mmf_flava.evaluation.linear_probe import Labelled, LinearProbeResult
+from mmf_flava.evaluation.features import FeatureExtractor
+from mmf_flava.evaluation.linear_probe import LabelledEmbeddings, LinearProbeResult
 from mmf_flava.evaluation.zero_shot import ZeroShotResult
-from mmf_flava.ranks import gather_objects, rank, world_size
+from mmf_flava.processes import gather_objects, rank, world_size
 
 
 @dataclass
 class SplitResult:
-    """losses: mean of each loss over the split; the rest is None where the recipe does not ask for it."""
+    """Results on one split: the mean of each loss, and None for evaluations that are not configured."""
 
     losses: dict[str, float] = field(default_factory=dict)
     zero_shot: ZeroShotResult | None = None
     retrieval: dict[str, float] | None = None
     linear_probe: LinearProbeResult | None = None
 
-    def figures(self) -> dict[str, Any]:
-        """The few numbers that a line of ``metrics.jsonl`` holds."""
-        figures: dict[str, Any] = {"losses": self.losses}
+    def to_record(self) -> dict[str, Any]:
+        """Return the entries of a record of ``metrics.jsonl``."""
+        record: dict[str, Any] = {"losses": self.losses}
         if self.zero_shot is not None:
-            figures["zero_shot"] = {"accuracy": self.zero_shot.accuracy, "count": len(self.zero_shot.targets)}
+            record["zero_shot"] = {"accuracy": self.zero_shot.accuracy, "count": len(self.zero_shot.targets)}
         if self.retrieval is not None:
-            figures["retrieval"] = self.retrieval
-        return figures
+            record["retrieval"] = self.retrieval
+        return record
 
-    def sentence(self) -> str:
-        """The same in words, for the log."""
-        parts = [f"{name} {value:.3f}" for name, value in self.losses.items()]
+    def format_summary(self) -> str:
+        """Return the main results as text for the log."""
+        words = [f"{name} {value:.3f}" for name, value in self.losses.items()]
         if self.zero_shot is not None:
-            parts.append(f"zero-shot accuracy {self.zero_shot.accuracy:.3f} on {len(self.zero_shot.targets)} images")
+            words.append(f"zero-shot accuracy {self.zero_shot.accuracy:.3f} on {len(self.zero_shot.targets)} images")
         if self.retrieval is not None:
-            parts += [f"{key} {value:.3f}" for key, value in self.retrieval.items() if key.endswith("_r1")]
-        return ", ".join(parts)
+            words += [f"{key} {value:.3f}" for key, value in self.retrieval.items() if key.endswith("_r1")]
+        return ", ".join(words)
 
 
 class EvaluationSuite:
-    """Evaluates a model on the splits of a run's datasets.
+    """Evaluator of a model on the splits of a run's datasets.
 
     Args:
-        datasets: split name -> dataset name -> dataset; "probe" are training images as evaluation sees them.
-        shared: all processes evaluate, and each takes a share; else each that evaluates does all by itself.
-        note: is shown every batch before the model is.
+        datasets: split name -> dataset name -> dataset; the split "probe" has the training images without augmentation.
+        distributed: distribute the samples over all processes; if false, each caller evaluates all samples.
+        on_batch: called with each batch before the model.
 
     Raises:
-        UserError: a section of the recipe that cannot be run, named at once rather than after training.
+        UserError: an invalid section of the recipe; raised at construction, before training.
     """
 
     def __init__(
@@ -64,55 +64,55 @@ class EvaluationSuite:
         batch_size: int,
         num_workers: int,
         device: torch.device,
-        shared: bool = False,
-        note: Callable[[Any], None] = lambda batch: None,
+        distributed: bool = False,
+        on_batch: Callable[[Any], None] = lambda batch: None,
     ) -> None:
-        self.datasets, self.device, self.note = datasets, device, note
-        # vectors of a model that is being trained would be of no use later
-        folder = Path(config.features_dir).expanduser() if shared and config.features_dir else None
-        self.extraction = Extraction(batch_size, num_workers, device, shared, folder, note)
+        self.datasets, self.device, self.on_batch = datasets, device, on_batch
+        # embeddings of a model that is being trained cannot be reused
+        folder = Path(config.features_dir).expanduser() if distributed and config.features_dir else None
+        self.extractor = FeatureExtractor(batch_size, num_workers, device, distributed, folder, on_batch)
         names = sorted({name for split in datasets.values() for name in split})
         if config.zero_shot is not None:
-            section = prompts.fill(config.zero_shot, datasets)
-            zero_shot.check(section, names)
+            section = prompts.resolve_prompts(config.zero_shot, datasets)
+            zero_shot.check_config(section, names)
             config = replace(config, zero_shot=section)
         if config.retrieval is not None:
-            retrieval.check(config.retrieval, names)
+            retrieval.check_config(config.retrieval, names)
         if config.linear_probe is not None:
-            linear_probe.check(config.linear_probe, names)
+            linear_probe.check_config(config.linear_probe, names)
         self.config = config
 
     def run(self, model: Any, split: str) -> SplitResult:
-        """What the recipe asks for on ``split``; the model is left in training mode as found.
+        """Run the configured evaluations on ``split``; the model's training mode is restored.
 
-        A linear probe is for models that are trained: there is none of ``val`` while training goes on.
+        The linear probe is skipped for validation during training.
         """
         training = model.training
         model.eval()
         datasets = self.datasets[split]
         result = SplitResult(losses=self._losses(model, split) if self.config.losses else {})
         if (section := self.config.zero_shot) is not None and section.dataset in datasets:
-            result.zero_shot = zero_shot.classify(model, datasets[section.dataset], section, self.extraction)
+            result.zero_shot = zero_shot.classify(model, datasets[section.dataset], section, self.extractor)
         if (recall := self.config.retrieval) is not None and recall.dataset in datasets:
-            result.retrieval = retrieval.retrieve(model, datasets[recall.dataset], recall, self.extraction)
-        probed = split == "test" or self.extraction.shared
-        if probed and (probe := self.config.linear_probe) is not None and probe.dataset in datasets:
+            result.retrieval = retrieval.retrieve(model, datasets[recall.dataset], recall, self.extractor)
+        runs_probe = split == "test" or self.extractor.distributed
+        if runs_probe and (probe := self.config.linear_probe) is not None and probe.dataset in datasets:
             result.linear_probe = self._probe(model, split, probe)
         model.train(training)
         return result
 
     def _probe(self, model: Any, split: str, config: LinearProbeConfig) -> LinearProbeResult | None:
-        """Vectors are all processes' work, the classifier is the first one's; the others need not wait for it."""
-        wanted = [self.datasets[name].get(config.dataset) for name in ("probe", "val", split)]
-        found = [None if data is None else self.extraction.whole(model, data, "encoder") for data in wanted]
+        """Extract embeddings on all processes and fit the probe on rank 0; return None on the other ranks."""
+        datasets = [self.datasets[name].get(config.dataset) for name in ("probe", "val", split)]
+        features = [None if data is None else self.extractor.extract(model, data, "encoder") for data in datasets]
         if rank() > 0:
             return None
-        train, val, test = (None if one is None else Labelled(one.vectors, one.targets) for one in found)
+        train, val, test = (None if f is None else LabelledEmbeddings(f.embeddings, f.targets) for f in features)
         assert train is not None and test is not None
         # many recipes list the same images for val and test
-        if found[1] is not None and found[2] is not None and found[1].ids == found[2].ids:
+        if features[1] is not None and features[2] is not None and features[1].ids == features[2].ids:
             val = None
-        return linear_probe.probe(train, val, test, config, self.device)
+        return linear_probe.run_probe(train, val, test, config, self.device)
 
     @torch.no_grad()
     def _losses(self, model: Any, split: str) -> dict[str, float]:
@@ -121,24 +121,25 @@ class EvaluationSuite:
         for name, dataset in self.datasets[split].items():
             if not getattr(dataset, "HAS_LOSSES", True):
                 continue
-            for batch in self.batches(split, name, self.extraction.shared):
+            for batch in self.batches(split, name, self.extractor.distributed):
                 size = len(batch["sample_id"])
                 for key, value in model(batch.to(self.device))["losses"].items():
                     loss = key.rpartition("/")[2]
                     sums[loss] += value.item() * size
                     counts[loss] += size
-        if self.extraction.shared:
-            parts = gather_objects((dict(sums), dict(counts)))
-            sums = {loss: sum(part.get(loss, 0.0) for part, _ in parts) for part, _ in parts for loss in part}
-            counts = {loss: sum(part.get(loss, 0) for _, part in parts) for _, part in parts for loss in part}
+        if self.extractor.distributed:
+            gathered = gather_objects((dict(sums), dict(counts)))
+            names = [loss for local, _ in gathered for loss in local]
+            sums = {loss: sum(local.get(loss, 0.0) for local, _ in gathered) for loss in names}
+            counts = {loss: sum(local.get(loss, 0) for _, local in gathered) for loss in names}
         return {loss: sums[loss] / counts[loss] for loss in sums}
 
-    def batches(self, split: str, name: str, shared: bool = False) -> Iterator[Any]:
-        """Batches of one dataset of a split, each sample once, in order; ``shared``: this process's share of them."""
-        dataset, size = self.datasets[split][name], self.extraction.batch_size
+    def batches(self, split: str, name: str, distributed: bool = False) -> Iterator[Any]:
+        """Yield the batches of one dataset of a split in order; only this process's batches if ``distributed``."""
+        dataset, size = self.datasets[split][name], self.extractor.batch_size
         spans = [range(start, min(start + size, len(dataset))) for start in range(0, len(dataset), size)]
-        if shared:
+        if distributed:
             spans = spans[rank() :: world_size()]
-        for batch in evaluation_loader(dataset, size, self.extraction.num_workers, spans):
-            self.note(batch)
+        for batch in build_evaluation_loader(dataset, size, self.extractor.num_workers, spans):
+            self.on_batch(batch)
             yield batch

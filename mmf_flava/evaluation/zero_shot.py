@@ -1,4 +1,4 @@
-"""Zero-shot classification: a class is the mean of its prompts' text embeddings (CLIP's protocol; §4, B.1).
+"""Zero-shot classification: a class weight is the mean of its prompts' text embeddings (CLIP's protocol; §4, B.1).
 
 Shapes: E projection, C classes, N images.
 """
@@ -15,19 +15,25 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from mmf_flava.config.run import ZeroShotConfig
-from mmf_flava.config.schema import near_miss
+from mmf_flava.config.schema import suggestion
 from mmf_flava.errors import UserError
-from mmf_flava.evaluation.features import Extraction, Features, bar_interval, by_turns, digest
-from mmf_flava.ranks import gather_objects, rank, world_size
+from mmf_flava.evaluation.features import FeatureExtractor, Features, bar_interval, hash_strings, interleave
+from mmf_flava.processes import gather_objects, rank, world_size
 
 TOP = 5
-MANY = 10_000  # prompts from which a progress bar is worth its place
+MIN_PROMPTS_FOR_BAR = 10_000  # fewer prompts are encoded without a progress bar
 
 
 @dataclass
 class ZeroShotResult:
-    """targets: (N,) class numbers; best: (N, up to 5) the likeliest classes, the likeliest first; confidences: (N,)
-    probability of the likeliest; ids: N names."""
+    """Predictions for N labelled images.
+
+    Attributes:
+        targets: (N,) class indices.
+        best: (N, min(5, C)) class indices in descending order of probability.
+        confidences: (N,) probability of the top class.
+        ids: N sample ids.
+    """
 
     targets: Tensor
     best: Tensor
@@ -38,49 +44,50 @@ class ZeroShotResult:
 
     @property
     def predictions(self) -> Tensor:
-        """(N,) the likeliest class."""
+        """The (N,) predicted classes."""
         return self.best[:, 0]
 
     @property
     def accuracy(self) -> float:
         """Top-1 accuracy in [0, 1]."""
-        return self.top(1)
+        return self.top_k_accuracy(1)
 
-    def top(self, k: int) -> float:
-        """Share of images whose class is among the ``k`` likeliest."""
+    def top_k_accuracy(self, k: int) -> float:
+        """Return the top-k accuracy in [0, 1]."""
         return (self.best[:, :k] == self.targets[:, None]).any(1).float().mean().item()
 
     @property
     def confusion(self) -> Tensor:
-        """(C, C) counts; rows are the true classes, columns the predicted ones."""
+        """The (C, C) confusion matrix of counts; rows are true classes, columns are predicted classes."""
         classes = len(self.classes)
         return torch.bincount(self.targets * classes + self.predictions, minlength=classes**2).view(classes, classes)
 
     def per_class(self) -> list[dict[str, Any]]:
-        """Accuracy of each class: the share of its images that were told right, None where there are none."""
-        counts, right = self.confusion.sum(1).tolist(), self.confusion.diagonal().tolist()
+        """Return the number of images and the accuracy of each class; the accuracy is None without images."""
+        counts, correct = self.confusion.sum(1).tolist(), self.confusion.diagonal().tolist()
         return [
             {"class": name, "count": count, "accuracy": hits / count if count else None}
-            for name, count, hits in zip(self.classes, counts, right, strict=True)
+            for name, count, hits in zip(self.classes, counts, correct, strict=True)
         ]
 
     def summary(self) -> dict[str, Any]:
-        """What goes into ``evaluation.json``."""
-        table = self.per_class()
+        """Return the entry of ``evaluation.json``."""
+        per_class = self.per_class()
+        accuracies = [row["accuracy"] for row in per_class if row["accuracy"] is not None]
         return {
             "accuracy": self.accuracy,
-            **({f"top{TOP}": self.top(TOP)} if len(self.classes) > TOP else {}),
-            "mean_per_class": sum(known := [a for row in table if (a := row["accuracy"]) is not None]) / len(known),
+            **({f"top{TOP}": self.top_k_accuracy(TOP)} if len(self.classes) > TOP else {}),
+            "mean_per_class": sum(accuracies) / len(accuracies),
             "count": len(self.targets),
             "chance": 1 / len(self.classes),
             "classes": self.classes,
             "templates": self.templates,
-            "per_class": table,
+            "per_class": per_class,
             "confusion": self.confusion.tolist(),
         }
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One row per image, what ``mmf_predict`` writes."""
+    def prediction_rows(self) -> list[dict[str, Any]]:
+        """Return one row per image for ``mmf_predict``."""
         columns = zip(
             self.ids, self.targets.tolist(), self.predictions.tolist(), self.confidences.tolist(), strict=True
         )
@@ -90,44 +97,42 @@ class ZeroShotResult:
         ]
 
 
-def check(config: ZeroShotConfig, datasets: Iterable[str]) -> None:
-    """Refuses a section that cannot be run.
+def check_config(config: ZeroShotConfig, datasets: Iterable[str]) -> None:
+    """Check the section ``evaluation.zero_shot``.
 
     Raises:
-        UserError: no classes, a template without a place for the class, or an unknown dataset.
+        UserError: no classes, a template without a placeholder for the class name, or an unknown dataset.
     """
     where = "evaluation.zero_shot"
     if config.dataset not in (names := list(datasets)):
-        raise UserError(
-            f"{where}.dataset: '{config.dataset}' is not a dataset of this run.{near_miss(config.dataset, names)}"
-        )
+        raise UserError(f"{where}.dataset: unknown dataset '{config.dataset}'.{suggestion(config.dataset, names)}")
     if not config.classes or not config.templates:
-        raise UserError(f"{where} needs prompts, or at least one entry in classes and one in templates.")
+        raise UserError(f"{where}: classes or templates is empty. Set prompts, or at least one class and one template.")
     for template in config.templates:
         if "{}" not in template:
-            raise UserError(f"{where}.templates: '{template}' has no {{}} where the class name goes.")
+            raise UserError(f"{where}.templates: '{template}' has no placeholder {{}} for the class name.")
 
 
-def classify(model: Any, dataset: Any, config: ZeroShotConfig, extraction: Extraction) -> ZeroShotResult:
-    """Classifies every image of the dataset that has a label; where processes share the work, each gets the result.
+def classify(model: Any, dataset: Any, config: ZeroShotConfig, extractor: FeatureExtractor) -> ZeroShotResult:
+    """Classify all labelled images of the dataset; all processes get the same result.
 
     Raises:
-        UserError: no image has a label, or labels have no class name.
+        UserError: no image has a label, or a label has no class name.
     """
-    classifier = cached_classifier(model, dataset.text_processor, config, extraction)
-    parts = [_classify(chunk, classifier) for chunk in extraction.chunks(model, dataset, "contrastive")]
-    if extraction.shared:
-        parts = by_turns(gather_objects(parts))
-    targets = torch.cat([part.targets for part in parts])
-    ids = [name for part in parts for name in part.ids]
+    classifier = load_or_build_classifier(model, dataset.text_processor, config, extractor)
+    chunks = [_classify_chunk(chunk, classifier) for chunk in extractor.chunks(model, dataset, "contrastive")]
+    if extractor.distributed:
+        chunks = interleave(gather_objects(chunks))
+    targets = torch.cat([chunk.targets for chunk in chunks])
+    ids = [name for chunk in chunks for name in chunk.ids]
     _check_labels(targets, ids, config)
-    best, confidences = (torch.cat([getattr(part, name) for part in parts]) for name in ("best", "confidences"))
+    best, confidences = (torch.cat([getattr(chunk, name) for chunk in chunks]) for name in ("best", "confidences"))
     return ZeroShotResult(targets, best, confidences, ids, list(config.classes), list(config.templates))
 
 
 @dataclass
-class _Part:
-    """A chunk's part of a ZeroShotResult."""
+class _ChunkPredictions:
+    """Predictions for the labelled images of one chunk; the fields are those of ZeroShotResult."""
 
     targets: Tensor
     best: Tensor
@@ -135,68 +140,76 @@ class _Part:
     ids: list[str]
 
 
-def _classify(chunk: Features, classifier_CE: Tensor) -> _Part:
+def _classify_chunk(chunk: Features, classifier_CE: Tensor) -> _ChunkPredictions:
     labelled = chunk.targets >= 0
-    vectors = torch.from_numpy(chunk.vectors[labelled]).to(classifier_CE.device)
-    probabilities = (100 * vectors @ classifier_CE.T).softmax(-1).cpu()
+    embeddings = torch.from_numpy(chunk.embeddings[labelled]).to(classifier_CE.device)
+    probabilities = (100 * embeddings @ classifier_CE.T).softmax(-1).cpu()
     top = probabilities.topk(min(TOP, len(classifier_CE)), dim=-1)
     ids = [name for name, keep in zip(chunk.ids, labelled, strict=True) if keep]
-    return _Part(torch.from_numpy(chunk.targets[labelled]), top.indices, top.values[:, 0], ids)
+    return _ChunkPredictions(torch.from_numpy(chunk.targets[labelled]), top.indices, top.values[:, 0], ids)
 
 
 def _check_labels(targets: Tensor, ids: list[str], config: ZeroShotConfig) -> None:
     if not len(targets):
-        raise UserError(f"evaluation.zero_shot: no image of dataset '{config.dataset}' has a label.")
-    beyond = (targets >= (classes := len(config.classes))).nonzero().flatten().tolist()
-    if beyond:
-        found = ", ".join(f"{ids[n]} has label {int(targets[n])}" for n in beyond[:3])
+        raise UserError(f"evaluation.zero_shot: dataset '{config.dataset}' has no labelled images.")
+    out_of_range = (targets >= (classes := len(config.classes))).nonzero().flatten().tolist()
+    if out_of_range:
+        examples = ", ".join(f"{ids[n]} has label {int(targets[n])}" for n in out_of_range[:3])
         raise UserError(
-            f"evaluation.zero_shot.classes names {classes} classes, labels 0 to {classes - 1}, but of dataset "
-            f"'{config.dataset}' {found}; list one class name per label, in the labels' order."
+            f"evaluation.zero_shot.classes has {classes} classes (labels 0 to {classes - 1}), but dataset "
+            f"'{config.dataset}' has other labels: {examples}. List one class name per label, in label order."
         )
 
 
 # ---------------------------------------------------------------------- prompts
 
 
-def cached_classifier(model: Any, text_processor: Any, config: ZeroShotConfig, extraction: Extraction) -> Tensor:
-    """``text_classifier`` of these weights, classes and templates, from the extraction's folder where it has one."""
-    if extraction.folder is None:
-        return text_classifier(model, text_processor, config, extraction.device, extraction.shared)
+def load_or_build_classifier(
+    model: Any, text_processor: Any, config: ZeroShotConfig, extractor: FeatureExtractor
+) -> Tensor:
+    """Return ``build_classifier``'s result, cached in ``extractor.folder`` by weights, classes and templates."""
+    if extractor.folder is None:
+        return build_classifier(model, text_processor, config, extractor.device, extractor.distributed)
     vocabulary = str(getattr(text_processor, "vocabulary_hash", ""))
-    key = digest([extraction.weights_sha256(model), vocabulary, *config.classes, "", *config.templates])
-    path = extraction.folder / f"classifier-{key}.safetensors"
-    known = None
+    key = hash_strings([extractor.weights_sha256(model), vocabulary, *config.classes, "", *config.templates])
+    path = extractor.folder / f"classifier-{key}.safetensors"
+    cached = None
     if rank() == 0 and path.is_file():
         try:
-            known = load_file(path)["classifier"]
+            cached = load_file(path)["classifier"]
         except (SafetensorError, KeyError):
-            known = None  # cut short: made again
-    known = gather_objects(known)[0] if extraction.shared else known
-    if known is not None:
-        return known.to(extraction.device)
-    made = text_classifier(model, text_processor, config, extraction.device, extraction.shared)
+            cached = None  # incomplete file: rebuild
+    cached = gather_objects(cached)[0] if extractor.distributed else cached
+    if cached is not None:
+        return cached.to(extractor.device)
+    classifier = build_classifier(model, text_processor, config, extractor.device, extractor.distributed)
     if rank() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.writing")
-        save_file({"classifier": made.cpu().contiguous()}, temporary)
+        save_file({"classifier": classifier.cpu().contiguous()}, temporary)
         temporary.replace(path)
-    return made
+    return classifier
 
 
 @torch.no_grad()
-def text_classifier(
-    model: Any, text_processor: Any, config: ZeroShotConfig, device: torch.device, shared: bool = False
+def build_classifier(
+    model: Any, text_processor: Any, config: ZeroShotConfig, device: torch.device, distributed: bool = False
 ) -> Tensor:
-    """(C, E) unit vectors: each prompt embedded and normalised, their mean per class normalised again."""
-    first, step = (rank(), world_size()) if shared else (0, 1)
-    own = config.classes[first::step]
+    """Return (C, E) unit embeddings: the normalised mean of the normalised embeddings of each class's prompts."""
+    first, step = (rank(), world_size()) if distributed else (0, 1)
+    local_classes = config.classes[first::step]
     prompts = len(config.classes) * len(config.templates)
-    bar = tqdm(own, desc="class names", unit="class", disable=first > 0 or prompts < MANY, mininterval=bar_interval())
+    bar = tqdm(
+        local_classes,
+        desc="class names",
+        unit="class",
+        disable=first > 0 or prompts < MIN_PROMPTS_FOR_BAR,
+        mininterval=bar_interval(),
+    )
     weights = {}
     for name in bar:
         ids, mask = text_processor.encode([template.format(name) for template in config.templates])
         weights[name] = normalize(model.encode_text(ids.to(device), mask.to(device)).float(), dim=-1).mean(0).cpu()
-    if shared:
-        weights = {name: vector for part in gather_objects(weights) for name, vector in part.items()}
+    if distributed:
+        weights = {name: embedding for local in gather_objects(weights) for name, embedding in local.items()}
     return normalize(torch.stack([weights[name] for name in config.classes]), dim=-1).to(device)

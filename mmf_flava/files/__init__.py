@@ -1,1 +1,1 @@
-"""Files from elsewhere: downloads, and the folder in which they stay."""
+"""Downloads, the cache folder that holds them, and checksums."""

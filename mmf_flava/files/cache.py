@@ -1,4 +1,4 @@
-"""Remote files that are needed again and again, in a folder of bounded size."""
+"""A size-limited folder of downloaded files."""
 
 import logging
 import os
@@ -10,116 +10,122 @@ from pathlib import Path
 
 from iopath.common.file_io import file_lock
 
-from mmf_flava.files.download import fetch, local_place
-from mmf_flava.files.faults import Unreachable
+from mmf_flava.files.download import cache_path, download_file
+from mmf_flava.files.download_errors import DownloadError
 
 logger = logging.getLogger(__name__)
 
-WAITS = (0.5, 1, 2, 4)  # seconds between tries where a server does not answer
-ABANDONED = 3600  # seconds after which half a download is one that nobody goes on with
-UNCOUNTED = (".index", ".lock")  # small files, which stay
+RETRY_DELAYS = (0.5, 1, 2, 4)  # seconds between attempts if a server is not reachable
+ABANDONED_SECONDS = 3600  # a partial download that was not written to for this long may be deleted
+PERMANENT = (".index", ".lock")  # suffixes of small files: not counted and never deleted
 
 
 @dataclass(frozen=True)
 class FileCache:
-    """Fetches files whole when they are first opened; those that were not used for longest make room for new ones.
+    """Downloads files on first use and evicts the least recently used ones.
 
-    Processes on one machine share a folder: each file is fetched by one of them, and goes on where it was cut off.
+    Processes on one machine share a folder: each file is downloaded by one of them. Interrupted downloads are resumed.
 
-    folder: what the cache fills and clears; nothing else should lie in it.
-    limit: bytes of files in ``folder``, None for no limit. Indexes do not count, and no file goes that is open in this
-        process or being fetched, so that the limit is overstepped while these are more.
+    folder: the folder that the cache manages; it should contain nothing else.
+    limit: maximum size of ``folder`` in bytes, None for no limit. Indexes are not counted. Files that are open in this
+        process or being downloaded are never evicted, so the limit is exceeded if these alone are larger.
     """
 
     folder: Path
     limit: int | None = None
 
-    def place(self, url: str) -> Path:
-        """Where the local copy of a file lies, or will."""
-        return local_place(url, self.folder)
+    def path(self, url: str) -> Path:
+        """Return the path of the local copy of a file; the copy may not exist yet."""
+        return cache_path(url, self.folder)
 
     def get(self, url: str) -> Path:
-        """The local copy of a small file that does not count; fetched where it lacks, after a few tries.
+        """Return the local copy of a small file, downloading it if it is missing. The size limit is not applied.
 
         Raises:
-            NotThere: the server has no such file.
-            Unreachable: it does not answer, nor a few seconds later.
+            RemoteFileNotFoundError: the file does not exist on the server.
+            DownloadError: the server is not reachable, and all retries failed.
         """
-        place = self.place(url)
-        for wait in () if place.is_file() else (*WAITS, None):
+        path = self.path(url)
+        for delay in () if path.is_file() else (*RETRY_DELAYS, None):
             try:
-                return fetch(url, self.folder, progress=False)
-            except Unreachable as error:
-                if wait is None:
+                return download_file(url, self.folder, progress=False)
+            except DownloadError as error:
+                if delay is None:
                     raise
-                logger.info("%s Next try in %s s.", error, wait)
-                time.sleep(wait)
-        return place
+                logger.info("%s Retrying in %s s.", error, delay)
+                time.sleep(delay)
+        return path
 
     def open(self, url: str, size: int = 0) -> int:
-        """A descriptor of the local copy, which counts as used now; see ``get`` for what is raised.
+        """Open the local copy, downloading it if it is missing, and mark it as used now.
 
         Args:
-            size: of the file in bytes, where it is known; room for it is made before it is fetched.
+            size: file size in bytes, if known; space for it is freed before the download.
+
+        Returns:
+            A file descriptor.
+
+        Raises:
+            RemoteFileNotFoundError, DownloadError: see ``get``.
         """
-        place = self.place(url)
+        path = self.path(url)
         while True:
-            lacks = not place.is_file()
-            if lacks:
-                self._make_room(size, place)
+            missing = not path.is_file()
+            if missing:
+                self._evict(size, path)
                 self.get(url)
             try:
-                descriptor = os.open(place, os.O_RDONLY)
-            except FileNotFoundError:  # another process has just removed it
+                descriptor = os.open(path, os.O_RDONLY)
+            except FileNotFoundError:  # evicted by another process in the meantime
                 continue
             os.utime(descriptor)
-            if lacks:
-                self._make_room(0, place)
+            if missing:
+                self._evict(0, path)
             return descriptor
 
-    def discard(self, url: str, descriptor: int) -> None:
-        """Removes the local copy that ``descriptor`` is of; one that has replaced it since stays."""
-        place = self.place(url)
-        with file_lock(str(place)), suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), place.stat()):
-                place.unlink()
+    def remove(self, url: str, descriptor: int) -> None:
+        """Delete the local copy that ``descriptor`` refers to. A newer copy at the same path is kept."""
+        path = self.path(url)
+        with file_lock(str(path)), suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                path.unlink()
 
-    def _make_room(self, size: int, wanted: Path) -> None:
-        """Removes files, the longest unused first, until those left and ``size`` bytes more are within the limit."""
+    def _evict(self, size: int, requested: Path) -> None:
+        """Delete the least recently used files until the rest plus ``size`` bytes are within the limit."""
         if self.limit is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        with file_lock(str(self.folder / "room")):
-            half = f".{wanted.name}."  # of the wanted file: a part of ``size``
-            files = [(path, stat) for path, stat in self._files() if not path.name.startswith(half)]
+        with file_lock(str(self.folder / "eviction")):
+            partial = f".{requested.name}."  # partial downloads of the requested file are included in ``size``
+            files = [(path, stat) for path, stat in self._files() if not path.name.startswith(partial)]
             excess = size + sum(stat.st_size for _, stat in files) - self.limit
-            in_use = _open_here() if excess > 0 else set()
+            in_use = _open_files() if excess > 0 else set()
             for path, stat in sorted(files, key=lambda file: file[1].st_mtime_ns):
                 if excess <= 0:
                     return
-                fetched_now = self._is_half(path) and time.time() - stat.st_mtime < ABANDONED
-                if path == wanted or fetched_now or (stat.st_dev, stat.st_ino) in in_use:
+                downloading = self._is_partial(path) and time.time() - stat.st_mtime < ABANDONED_SECONDS
+                if path == requested or downloading or (stat.st_dev, stat.st_ino) in in_use:
                     continue
                 path.unlink(missing_ok=True)
                 excess -= stat.st_size
 
-    def _is_half(self, path: Path) -> bool:
-        """Half a download has a hidden name, or lies in the hidden folder of s3."""
+    def _is_partial(self, path: Path) -> bool:
+        """Return whether this is a partial download: a hidden file, or a file in the hidden S3 folder."""
         return any(name.startswith(".") for name in path.relative_to(self.folder).parts)
 
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
         for folder, _, names in os.walk(self.folder):
             for name in names:
-                if not name.endswith(UNCOUNTED):
+                if not name.endswith(PERMANENT):
                     with suppress(FileNotFoundError):
                         yield Path(folder, name), os.stat(os.path.join(folder, name))
 
 
-def _open_here() -> set[tuple[int, int]]:
-    """(device, inode) of every file that this process has open."""
-    found = set()
+def _open_files() -> set[tuple[int, int]]:
+    """Return (device, inode) of every file that this process has open."""
+    identities = set()
     for descriptor in os.listdir("/proc/self/fd"):
         with suppress(OSError):
             stat = os.fstat(int(descriptor))
-            found.add((stat.st_dev, stat.st_ino))
-    return found
+            identities.add((stat.st_dev, stat.st_ino))
+    return identities

@@ -1,6 +1,7 @@
-"""The checksums of a folder's files: ``checksums.sha256``, which ``sha256sum --check`` reads as well.
+"""SHA-256 checksums of a folder's files in ``checksums.sha256``, the format of ``sha256sum --check``.
 
-The last line, a comment for ``sha256sum``, is the checksum of the lines before it, so that the list is guarded too.
+The last line is the checksum of the lines before it, so that corruption of the list is detected too. For
+``sha256sum`` it is a comment.
 """
 
 import hashlib
@@ -11,71 +12,71 @@ from mmf_flava.errors import UserError
 CHECKSUMS = "checksums.sha256"
 
 
-class Damaged(UserError):
-    """A file is not what its checksum says, or is not there."""
+class CorruptFileError(UserError):
+    """A file is missing, unreadable or does not match its checksum."""
 
 
-def seal(folder: Path) -> None:
-    """Writes the checksums of all files of ``folder`` beside them."""
+def write_checksums(folder: Path) -> None:
+    """Write ``checksums.sha256`` for all files of ``folder``."""
     files = sorted(file for file in folder.iterdir() if file.name != CHECKSUMS)
     lines = b"".join(f"{sha256(file)}  {file.name}\n".encode() for file in files)
-    (folder / CHECKSUMS).write_bytes(_guarded(lines))
+    (folder / CHECKSUMS).write_bytes(_append_checksum(lines))
 
 
-def verify(folder: Path) -> None:
-    """Returns if every file that was sealed is there and as it was.
+def verify_folder(folder: Path) -> None:
+    """Verify all files that ``checksums.sha256`` of ``folder`` lists.
 
     Raises:
-        Damaged: the first that is not, named.
+        CorruptFileError: a file is missing or does not match its checksum; names the first one.
     """
-    sealed = folder / CHECKSUMS
-    if not sealed.is_file():
-        raise Damaged(f"{folder} is no whole checkpoint: it has no {CHECKSUMS}.")
-    content = _read(sealed)
+    checksums = folder / CHECKSUMS
+    if not checksums.is_file():
+        raise CorruptFileError(f"{folder} is not a complete checkpoint: it has no {CHECKSUMS}.")
+    content = _read(checksums)
     lines = content.splitlines(keepends=True)[:-1]
-    if content != _guarded(b"".join(lines)):
-        raise Damaged(f"{sealed} is damaged: its last line is not the checksum of those before.")
+    if content != _append_checksum(b"".join(lines)):
+        raise CorruptFileError(f"{checksums} is corrupt: its last line is not the checksum of the lines before.")
     for line in lines:
-        _compare(folder, line)
+        _verify_line(folder, line)
 
 
 def verify_file(file: Path) -> None:
-    """Returns if ``file`` is what a list of checksums beside it says, or if none names it.
+    """Verify one file if ``checksums.sha256`` in its folder lists it; else do nothing.
 
     Raises:
-        Damaged: it is something else.
+        CorruptFileError: the file does not match its checksum.
     """
-    sealed = file.parent / CHECKSUMS
-    for line in _read(sealed).splitlines() if sealed.is_file() else ():
+    checksums = file.parent / CHECKSUMS
+    for line in _read(checksums).splitlines() if checksums.is_file() else ():
         if line.partition(b"  ")[2] == file.name.encode():
-            _compare(file.parent, line)
+            _verify_line(file.parent, line)
 
 
 def sha256(file: Path) -> str:
-    """Hexadecimal, of a file's content."""
+    """Return the SHA-256 of a file's content in hexadecimal."""
     with open(file, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _compare(folder: Path, line: bytes) -> None:
+def _verify_line(folder: Path, line: bytes) -> None:
     expected, _, name = line.decode(errors="replace").strip().partition("  ")
     file = folder / Path(name).name
     try:
-        found = sha256(file)
+        actual = sha256(file)
     except FileNotFoundError:
-        raise Damaged(f"{file} is missing.") from None
+        raise CorruptFileError(f"{file} is missing.") from None
     except OSError as error:
-        raise Damaged(f"{file} cannot be read: {error.strerror}.") from None
-    if found != expected:
-        raise Damaged(f"{file} is damaged: its sha256 is not the one in {CHECKSUMS}.")
+        raise CorruptFileError(f"{file} cannot be read: {error.strerror}.") from None
+    if actual != expected:
+        raise CorruptFileError(f"{file} is corrupt: its sha256 does not match {CHECKSUMS}.")
 
 
 def _read(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise Damaged(f"{file} cannot be read: {error.strerror}.") from None
+        raise CorruptFileError(f"{file} cannot be read: {error.strerror}.") from None
 
 
-def _guarded(lines: bytes) -> bytes:
+def _append_checksum(lines: bytes) -> bytes:
     return lines + f"# sha256 of the lines above: {hashlib.sha256(lines).hexdigest()}\n".encode()

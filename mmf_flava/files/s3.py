@@ -1,4 +1,4 @@
-"""Objects in S3, through iopath and boto3, which nothing else needs."""
+"""Downloads of S3 objects through iopath and boto3, an optional dependency."""
 
 import functools
 import os
@@ -8,37 +8,40 @@ from urllib.parse import urlsplit
 from iopath.common.file_io import PathManager
 
 from mmf_flava.errors import UserError
-from mmf_flava.files.faults import NotThere, Unreachable
+from mmf_flava.files.download_errors import DownloadError, RemoteFileNotFoundError
 
 
 def download_object(url: str, target: Path, folder: Path) -> None:
-    """Downloads ``s3://bucket/key`` to ``target``, by way of ``folder`` on the same file system.
+    """Download ``s3://bucket/key`` to ``target``; temporary files are kept in ``folder`` on the same file system.
 
-    Credentials, region and endpoint are boto3's own (``AWS_ENDPOINT_URL`` names another service than Amazon's).
+    Credentials, region and endpoint are configured as for boto3 (``AWS_ENDPOINT_URL`` for S3-compatible services).
 
     Raises:
-        NotThere: there is no such object, or not for these credentials.
-        Unreachable: the service does not answer, or broke off.
+        RemoteFileNotFoundError: the object does not exist, or these credentials have no access to it.
+        DownloadError: the service is not reachable or closed the connection.
         UserError: boto3 is not installed.
     """
     try:
         manager = _manager(str(folder / ".s3" / urlsplit(url).netloc), os.getpid())
     except ImportError:
-        raise UserError(f"{url} cannot be read without boto3: `pip install boto3`.") from None
+        raise UserError(f"{url}: reading from S3 needs boto3. Install it with `pip install boto3`.") from None
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
         if not manager.isfile(url):
-            raise NotThere(f"{url} is not there, or not for these credentials.")
+            raise RemoteFileNotFoundError(f"{url} was not found, or these credentials have no access to it.")
         os.replace(manager.get_local_path(url), target)
     except (BotoCoreError, Boto3Error, ClientError, OSError) as error:
-        raise Unreachable(f"{url} cannot be had now: {type(error).__name__}: {error}.") from None
+        raise DownloadError(f"{url} is not available now: {type(error).__name__}: {error}.") from None
 
 
 @functools.lru_cache
 def _manager(folder: str, process: int) -> PathManager:
-    """One a bucket, since iopath's names leave it out, and one a process, since connections do not survive a fork."""
+    """Return one manager per bucket and process.
+
+    iopath's file names do not contain the bucket, and connections do not survive a fork.
+    """
     from iopath.common.s3 import S3PathHandler
 
     manager = PathManager()

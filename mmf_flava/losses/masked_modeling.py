@@ -9,20 +9,23 @@ from mmf.common.registry import registry
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from mmf_flava.losses.ranks import mean_share
+from mmf_flava.losses.gather import global_mean
 from mmf_flava.models.outputs import MaskedPrediction
 
 
-def masked_cross_entropy(logits_NV: Tensor, labels_N: Tensor, alone: bool = True) -> Tensor:
-    """This rank's share of the mean cross entropy over all ranks' masked positions; exactly 0 where there are none.
+def masked_cross_entropy(logits_NV: Tensor, labels_N: Tensor, single_process: bool = True) -> Tensor:
+    """Return this rank's term of the mean cross entropy over all ranks' masked positions; exactly 0 if there are none.
 
-    In fp32 under any autocast: a softmax over 30,522 words loses digits in half precision.
+    It is computed in fp32 under any autocast: a softmax over 30,522 words is inaccurate in half precision.
+
+    Args:
+        single_process: see ``global_mean``.
     """
-    return mean_share(cross_entropy(logits_NV.float(), labels_N, reduction="sum"), len(labels_N), alone)
+    return global_mean(cross_entropy(logits_NV.float(), labels_N, reduction="sum"), len(labels_N), single_process)
 
 
 class MaskedModeling(nn.Module):
-    """Cross entropy of the prediction named by ``needs``."""
+    """Cross entropy of the prediction ``needs``."""
 
     needs: ClassVar[str]
 
@@ -33,27 +36,27 @@ class MaskedModeling(nn.Module):
 
 @registry.register_loss("flava_mim")
 class MaskedImageModeling(MaskedModeling):
-    """L_MIM: the codes of masked patches, from the image alone."""
+    """L_MIM: predicts the codes of masked patches from the image."""
 
     needs = "mim"
 
 
 @registry.register_loss("flava_mlm")
 class MaskedLanguageModeling(MaskedModeling):
-    """L_MLM: masked words, from the text alone."""
+    """L_MLM: predicts masked words from the text."""
 
     needs = "mlm"
 
 
 @registry.register_loss("flava_mmm_image")
 class MaskedMultimodalModelingImage(MaskedModeling):
-    """L_MMM, image side: the codes of masked patches, from the rest of the image and the caption."""
+    """L_MMM, image side: predicts the codes of masked patches from the masked image and the masked caption."""
 
     needs = "mmm_image"
 
 
 @registry.register_loss("flava_mmm_text")
 class MaskedMultimodalModelingText(MaskedModeling):
-    """L_MMM, text side: masked words of the caption, from the rest of it and the image."""
+    """L_MMM, text side: predicts masked words from the masked caption and the masked image."""
 
     needs = "mmm_text"

@@ -11,7 +11,7 @@ from mmf_flava.models.outputs import Matching
 
 @registry.register_loss("flava_itm")
 class ImageTextMatching(nn.Module):
-    """L_ITM: does the caption belong to the image? Cross entropy of two classes over the batch, in fp32."""
+    """L_ITM: classifies whether caption and image match; cross entropy of two classes over the batch, in fp32."""
 
     needs = "itm"
 

@@ -20,12 +20,11 @@ from mmf_flava.models.transformer import Encoded, initialise
 
 @dataclass
 class PairStates:
-    """A batch of pairs after the encoders; a pass that was not asked for is None.
+    """The encoders' outputs for a batch of pairs; None for a forward pass that was not run.
 
-    image, text: clean pass, (B, 1 + P, D) and (B, T, D), or [CLS] of it; what the contrastive loss takes.
+    image, text: clean pass, (B, 1 + P, D) and (B, T, D), or [CLS] only; input of the contrastive loss.
     image_masked, text_masked: masked pass, (B, 1 + P, D) and (B, T, D).
-    multimodal: (B, L, D) of the masked pass: [CLS_M], [CLS_I], P patches, T tokens, or those of them that MMM and ITM
-        read.
+    multimodal: masked pass, (B, L, D): [CLS_M], [CLS_I], P patches, T tokens, or the positions in ``query_mask_BL``.
     """
 
     image: Encoded | None = None
@@ -36,7 +35,7 @@ class PairStates:
 
 
 class Flava(nn.Module):
-    """The pure model: no losses, no heads, no MMF."""
+    """The core model, without losses, pretraining heads or MMF."""
 
     def __init__(self, config: CoreConfig) -> None:
         super().__init__()
@@ -54,36 +53,36 @@ class Flava(nn.Module):
                 encoder.compile_blocks()
 
     def encode_image(self, image_BCHW: Tensor) -> Tensor:
-        """(B, E) unit vectors of clean images."""
-        return self.project_image(self.image_encoder(image_BCHW, read=_cls(image_BCHW)))
+        """Return (B, E) contrastive embeddings of clean images, with unit length."""
+        return self.project_image(self.image_encoder(image_BCHW, queries=_cls(image_BCHW)))
 
     def encode_text(self, input_ids_BT: Tensor, input_mask_BT: Tensor | None = None) -> Tensor:
-        """(B, E) unit vectors of clean texts."""
+        """Return (B, E) contrastive embeddings of clean texts, with unit length."""
         return self.project_text(self.text_encoder(input_ids_BT, input_mask_BT, _cls(input_ids_BT)))
 
     def image_features(self, image_BCHW: Tensor) -> Tensor:
-        """(B, D) [CLS] of clean images after the image encoder's final LayerNorm, what a linear probe takes (B.2)."""
-        return self.image_encoder(image_BCHW, read=_cls(image_BCHW)).cls
+        """Return (B, D): [CLS] of clean images after the image encoder's final LayerNorm, for linear probes (B.2)."""
+        return self.image_encoder(image_BCHW, queries=_cls(image_BCHW)).cls
 
     def encode_multimodal(
         self, image_BCHW: Tensor, input_ids_BT: Tensor, input_mask_BT: Tensor | None = None
     ) -> Tensor:
-        """(B, L, D) states of clean pairs; position 0 is [CLS_M]."""
+        """Return (B, L, D) states of clean pairs; position 0 is [CLS_M]."""
         image = self.image_encoder(image_BCHW)
         text = self.text_encoder(input_ids_BT, input_mask_BT)
         return self.multimodal_encoder(image.hidden, text.hidden, input_mask_BT).normed
 
     def project_image(self, image: Encoded) -> Tensor:
-        """(B, E): the contrastive projection takes [CLS] *after* the final LayerNorm; unit length in fp32."""
+        """Return (B, E) in fp32: the projection of [CLS] *after* the final LayerNorm, normalised to unit length."""
         return normalize(self.image_projection(image.cls).float(), dim=-1)
 
     def project_text(self, text: Encoded) -> Tensor:
-        """(B, E), as ``project_image``."""
+        """Return (B, E), as ``project_image``."""
         return normalize(self.text_projection(text.cls).float(), dim=-1)
 
     def temperature(self) -> Tensor:
-        """exp(logit scale), the scale kept within [0, ln 100] in place as both public implementations do."""
-        self.logit_scale.data.clamp_(0, self.logit_scale_max)  # of FSDP it is a view, which only .data lets change
+        """Return exp(logit scale), clamped to [0, ln 100] in place as in both public implementations."""
+        self.logit_scale.data.clamp_(0, self.logit_scale_max)  # under FSDP a view, which can only be changed via .data
         return self.logit_scale.exp()
 
     def encode_pair(
@@ -95,26 +94,29 @@ class Flava(nn.Module):
         input_mask_BT: Tensor,
         clean: bool = True,
         masked: bool = True,
-        read_BL: Tensor | None = None,
+        query_mask_BL: Tensor | None = None,
     ) -> PairStates:
-        """Runs a batch of pairs; clean and masked inputs share one call of all blocks but the last, as a batch of 2B.
+        """Encode a batch of pairs; clean and masked inputs go through all blocks but the last as one batch of 2B.
 
-        ``read_BL``: where the multimodal states will be read, [CLS_M] among them. The last block of the multimodal
-        encoder then runs there only, and that of the clean passes at [CLS]. By default all states are computed.
+        Args:
+            clean, masked: forward passes to run.
+            query_mask_BL: True at the positions of the multimodal states that are needed, including [CLS_M]. The last
+                block of the multimodal encoder then runs only there, and the last blocks of the clean pass only at
+                [CLS]. By default all states are computed.
         """
-        only_cls = None if read_BL is None else _cls(input_ids_BT)
-        # the views that are wanted: which patches and words are masked, and where the last block is read
-        views = [(None, input_ids_BT, only_cls)] * clean + [(patch_mask_BP, input_ids_masked_BT, None)] * masked
-        patch_masks, ids, read = zip(*views, strict=True)
-        images = self.image_encoder(image_BCHW, patch_masks, read)
-        texts = self.text_encoder(ids, input_mask_BT, read)
+        cls_only = None if query_mask_BL is None else _cls(input_ids_BT)
+        # for each forward pass: masked patches, token ids and the positions of the last block
+        views = [(None, input_ids_BT, cls_only)] * clean + [(patch_mask_BP, input_ids_masked_BT, None)] * masked
+        patch_masks, ids, queries = zip(*views, strict=True)
+        images = self.image_encoder(image_BCHW, patch_masks, queries)
+        texts = self.text_encoder(ids, input_mask_BT, queries)
         states = PairStates()
         if clean:
             states.image, states.text = images[0], texts[0]
         if masked:
             states.image_masked, states.text_masked = images[-1], texts[-1]
-            at = None if read_BL is None else Positions.of(read_BL)
-            states.multimodal = self.multimodal_encoder(images[-1].hidden, texts[-1].hidden, input_mask_BT, at)
+            needed = None if query_mask_BL is None else Positions.from_mask(query_mask_BL)
+            states.multimodal = self.multimodal_encoder(images[-1].hidden, texts[-1].hidden, input_mask_BT, needed)
         return states
 
 

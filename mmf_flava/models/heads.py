@@ -1,4 +1,4 @@
-"""What is asked of the encoders' states in pretraining.
+"""The pretraining heads.
 
 Shapes: N selected positions, B batch, D width, V vocabulary.
 """
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class MaskedPredictionHead(nn.Module):
-    """BERT's transform and its own decoder (not tied to the embeddings), for MIM, MLM and both MMM heads (§3.2)."""
+    """BERT's transform and a decoder that is not tied to the embeddings, for MIM, MLM and both MMM losses (§3.2)."""
 
     def __init__(self, width: int, vocab_size: int, layer_norm_eps: float) -> None:
         super().__init__()
@@ -18,12 +18,12 @@ class MaskedPredictionHead(nn.Module):
         self.decoder = nn.Linear(width, vocab_size)
 
     def forward(self, states_ND: Tensor) -> Tensor:
-        """(N, V) logits; hand in the masked positions only, the decoder is the widest layer of the model."""
+        """Return (N, V) logits. Pass the masked positions only: the decoder is the widest layer of the model."""
         return self.decoder(self.norm(self.activation(self.dense(states_ND))))
 
 
 class MatchingHead(nn.Module):
-    """Image-text matching on [CLS_M]: BERT's pooler, then two classes, 1 = the pair belongs together (§3.2)."""
+    """Image-text matching on [CLS_M]: BERT's pooler and two classes, 1 = the pair matches (§3.2)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -31,5 +31,5 @@ class MatchingHead(nn.Module):
         self.classifier = nn.Linear(width, 2)
 
     def forward(self, cls_BD: Tensor) -> Tensor:
-        """(B, 2) logits."""
+        """Return (B, 2) logits."""
         return self.classifier(torch.tanh(self.pooler(cls_BD)))

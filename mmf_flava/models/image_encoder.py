@@ -1,4 +1,4 @@
-"""The image encoder: a ViT whose masked patches are replaced by a learned vector (§3.1, §3.2).
+"""The image encoder: a ViT whose masked patches are replaced by a learned mask token (§3.1, §3.2).
 
 Shapes: B batch, C channels, H height, W width, P patches, D width of the model.
 """
@@ -8,11 +8,11 @@ from timm.layers import PatchEmbed, resample_abs_pos_embed
 from torch import Tensor, nn
 
 from mmf_flava.config.model import ImageEncoderConfig
-from mmf_flava.models.transformer import EncodedViews, Read, Transformer
+from mmf_flava.models.transformer import EncodedViews, Queries, Transformer
 
 
 class ImageEncoder(Transformer):
-    """timm's patch embedding and blocks, [CLS] first, learned positions. Keys are those of timm's ViT."""
+    """timm's patch embedding and blocks, [CLS] first, learned positions. The keys are those of timm's ViT."""
 
     def __init__(self, config: ImageEncoderConfig) -> None:
         super().__init__(config)
@@ -24,15 +24,15 @@ class ImageEncoder(Transformer):
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.patch_embed.num_patches, config.hidden_size))
 
     def embed(self, image_BCHW: Tensor) -> Tensor:
-        """(B, P, D): one vector a patch, before masking and positions."""
+        """Return (B, P, D) patch embeddings, before masking and positions."""
         return self.patch_embed(image_BCHW.to(self.patch_embed.proj.weight.dtype))
 
     def mask(self, patches_BPD: Tensor, patch_mask_BP: Tensor) -> Tensor:
-        """(B, P, D): the same with the vectors of masked patches (True) replaced by the learned mask vector."""
+        """Return (B, P, D) with the embeddings of masked patches (True) replaced by the mask token."""
         return torch.where(patch_mask_BP[..., None], self.mask_token.to(patches_BPD.dtype), patches_BPD)
 
     def sequence(self, patches_BPD: Tensor, grid: tuple[int, int]) -> Tensor:
-        """(B, 1 + P, D): [CLS] and positions added, interpolated where the grid is not the trained one."""
+        """Return (B, 1 + P, D) with [CLS] and positions; for another grid, positions are interpolated."""
         position = self.pos_embed
         if grid != self.patch_embed.grid_size:
             position = resample_abs_pos_embed(position, list(grid), list(self.patch_embed.grid_size))
@@ -40,7 +40,7 @@ class ImageEncoder(Transformer):
         return torch.cat([cls, patches_BPD], dim=1) + position
 
     def grid(self, image_BCHW: Tensor) -> tuple[int, int]:
-        """Rows and columns of patches of these images."""
+        """Return the rows and columns of patches of these images."""
         height, width = self.patch_embed.patch_size
         return image_BCHW.shape[-2] // height, image_BCHW.shape[-1] // width
 
@@ -48,13 +48,13 @@ class ImageEncoder(Transformer):
         self,
         image_BCHW: Tensor,
         patch_mask_BP: Tensor | tuple[Tensor | None, ...] | None = None,
-        read: Read = None,
+        queries: Queries = None,
     ) -> EncodedViews:
-        """Encodes images, (B, 1 + P, D); patches where ``patch_mask_BP`` is True are hidden from the model.
+        """Encode images, (B, 1 + P, D); patches where ``patch_mask_BP`` is True are replaced by the mask token.
 
-        Tuples of masks and of what is ``read`` ask for as many views of the images; see ``Transformer``.
+        Tuples of n masks and n ``queries`` return n views of the images; see ``Transformer.forward``.
         """
         patches = self.embed(image_BCHW)  # once for all views
         masks = patch_mask_BP if isinstance(patch_mask_BP, tuple) else (patch_mask_BP,)
         views = [patches if mask is None else self.mask(patches, mask) for mask in masks]
-        return super().forward(self.sequence(torch.cat(views), self.grid(image_BCHW)), None, read)
+        return super().forward(self.sequence(torch.cat(views), self.grid(image_BCHW)), None, queries)

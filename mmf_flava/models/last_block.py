@@ -1,9 +1,9 @@
-"""The last block of an encoder, computed at the positions that somebody reads.
+"""The last block of an encoder, computed only at the positions whose outputs are needed.
 
-Heads look at masked positions, the contrastive loss at [CLS]. Every position still gives a key and a value, but
-queries, the output projection and the MLP (ten twelfths of a block's products) are needed only where somebody reads.
+Heads need the outputs at masked positions, the contrastive loss at [CLS]. Keys and values are computed at all
+positions; queries, the output projection and the MLP (ten twelfths of a block's FLOPs) only at the needed ones.
 
-Shapes: B batch, L sequence, Q positions read, H heads, D width, N masked positions of the batch.
+Shapes: B batch, L sequence, Q needed positions, H heads, D width, N masked positions of the batch.
 """
 
 from dataclasses import dataclass
@@ -18,14 +18,18 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 @dataclass
 class Positions:
-    """index: (B, Q) int, ascending in each row; valid: (B, Q) bool, False where a row has fewer than Q positions."""
+    """Positions in each sequence of a batch, padded to the same number.
+
+    index: (B, Q) int, ascending in each sequence.
+    valid: (B, Q) bool, False at the padding of sequences that have fewer than Q positions.
+    """
 
     index: Tensor
     valid: Tensor
 
     @classmethod
-    def of(cls, mask_BL: Tensor) -> "Positions":
-        """The True positions of a mask; Q is the largest number of them in a row, at least 1."""
+    def from_mask(cls, mask_BL: Tensor) -> "Positions":
+        """Return the True positions of a mask; Q is their maximum number in a sequence, at least 1."""
         counts = mask_BL.sum(dim=1)
         most = max(int(counts.max()), 1)
         index = mask_BL.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
@@ -33,40 +37,40 @@ class Positions:
 
     @classmethod
     def first(cls, batch: int, device: torch.device) -> "Positions":
-        """[CLS] alone."""
+        """Return position 0, [CLS], of each sequence."""
         zeros = torch.zeros(batch, 1, dtype=torch.long, device=device)
         return cls(zeros, torch.ones_like(zeros, dtype=torch.bool))
 
     def take(self, states_BLD: Tensor) -> Tensor:
-        """(B, Q, D): the states at these positions; rows that have fewer repeat others."""
+        """Return (B, Q, D): the states at these positions; the padding repeats other states."""
         batch, length, width = states_BLD.shape
-        rows = self.index + length * torch.arange(batch, device=self.index.device)[:, None]
-        return states_BLD.reshape(-1, width).index_select(0, rows.flatten()).view(batch, -1, width)
+        flat_index = self.index + length * torch.arange(batch, device=self.index.device)[:, None]
+        return states_BLD.reshape(-1, width).index_select(0, flat_index.flatten()).view(batch, -1, width)
 
-    def pick(self, states_BQD: Tensor, mask_BL: Tensor) -> Tensor:
-        """(N, D): of the states that were taken, those where the mask is True, in the order of ``states_BLD[mask]``."""
+    def select(self, states_BQD: Tensor, mask_BL: Tensor) -> Tensor:
+        """Return (N, D): the taken states where the mask is True, in the order of ``states_BLD[mask_BL]``."""
         return states_BQD[self.valid & mask_BL.gather(1, self.index)]
 
 
 class LastBlock(Block):
-    """timm's block; with ``read`` it returns (B, Q, D), the same numbers as ``read.take`` of its whole output."""
+    """timm's block, which with ``queries`` returns (B, Q, D), equal to ``queries.take`` of its complete output."""
 
     def forward(  # type: ignore[override]
-        self, x: Tensor, attn_mask: Tensor | None = None, read: Positions | None = None
+        self, x: Tensor, attn_mask: Tensor | None = None, queries: Positions | None = None
     ) -> Tensor:
-        if read is None:
+        if queries is None:
             return super().forward(x, attn_mask=attn_mask)
-        states = read.take(x)
-        states = states + self.drop_path1(self.ls1(self._attend(self.norm1(x), attn_mask, read)))
+        states = queries.take(x)
+        states = states + self.drop_path1(self.ls1(self._attend(self.norm1(x), attn_mask, queries)))
         return states + self.drop_path2(self.ls2(self.mlp(self.norm2(states))))
 
-    def _attend(self, x_BLD: Tensor, attn_mask: Tensor | None, read: Positions) -> Tensor:
-        """(B, Q, D): attention whose queries are the positions that are read."""
+    def _attend(self, x_BLD: Tensor, attn_mask: Tensor | None, queries: Positions) -> Tensor:
+        """Return (B, Q, D): attention whose queries are the positions in ``queries``."""
         attention = cast(Attention, self.attn)
         heads, width = attention.num_heads, attention.attn_dim
         to_query, to_key_value = attention.qkv.weight.split([width, 2 * width])
         query_bias, key_value_bias = attention.qkv.bias.split([width, 2 * width])
-        query = linear(read.take(x_BLD), to_query, query_bias).unflatten(-1, (heads, -1)).transpose(1, 2)
+        query = linear(queries.take(x_BLD), to_query, query_bias).unflatten(-1, (heads, -1)).transpose(1, 2)
         key_value = linear(x_BLD, to_key_value, key_value_bias).unflatten(-1, (2, heads, -1))
         key, value = key_value.permute(2, 0, 3, 1, 4)
         dropout = attention.attn_drop.p if self.training else 0.0

@@ -12,7 +12,7 @@ from mmf_flava.models.transformer import EncodedViews, Transformer
 
 
 class MultimodalEncoder(Transformer):
-    """Takes the *hidden* states of both encoders, before their final LayerNorm."""
+    """A transformer over the *hidden* states of both encoders, before their final LayerNorm."""
 
     def __init__(self, config: MultimodalEncoderConfig, image_size: int, text_size: int) -> None:
         super().__init__(config)
@@ -26,13 +26,13 @@ class MultimodalEncoder(Transformer):
         image_BID: Tensor,
         text_BTD: Tensor,
         text_mask_BT: Tensor | None = None,
-        read: Positions | None = None,
+        queries: Positions | None = None,
     ) -> EncodedViews:
-        """(B, 1 + I + T, M); padding of the text (False in ``text_mask_BT``) is not attended to."""
+        """Encode pairs, (B, 1 + I + T, M); padding of the text (False in ``text_mask_BT``) is not attended to."""
         image, text = self.image_projection(image_BID), self.text_projection(text_BTD)
         cls = self.cls_token.expand(len(image), -1, -1).to(image.dtype)
         mask = None
         if self.mask_padding and text_mask_BT is not None:
             seen = text_mask_BT.new_ones(len(image), 1 + image.shape[1])
             mask = torch.cat([seen, text_mask_BT], dim=1)
-        return super().forward(torch.cat([cls, image, text], dim=1), mask, read)
+        return super().forward(torch.cat([cls, image, text], dim=1), mask, queries)

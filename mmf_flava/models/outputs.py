@@ -1,4 +1,4 @@
-"""What the model hands to the losses, by the name under which a loss asks for it (its ``needs``).
+"""Inputs of the losses in the model's output; a loss selects its entry with ``needs``.
 
 Shapes: B batch, N masked positions, V vocabulary, E projection.
 """
@@ -10,7 +10,12 @@ from torch import Tensor
 
 @dataclass
 class Contrast:
-    """image, text: (B, E) unit vectors; temperature: () factor of the logits; positive: (B,) bool, pairs that match."""
+    """Inputs of the contrastive loss.
+
+    image, text: (B, E) embeddings with unit length.
+    temperature: () factor of the logits.
+    positive: (B,) bool, True for matching pairs.
+    """
 
     image: Tensor
     text: Tensor
@@ -20,7 +25,10 @@ class Contrast:
 
 @dataclass
 class MaskedPrediction:
-    """logits: (N, V) at the masked positions of matching pairs or unimodal samples; labels: (N,) int."""
+    """Inputs of a masked modeling loss, at the masked positions of matching pairs or unimodal samples.
+
+    logits: (N, V); labels: (N,) int.
+    """
 
     logits: Tensor
     labels: Tensor
@@ -28,7 +36,10 @@ class MaskedPrediction:
 
 @dataclass
 class Matching:
-    """logits: (B, 2); labels: (B,) int, 1 = the pair belongs together."""
+    """Inputs of image-text matching.
+
+    logits: (B, 2); labels: (B,) int, 1 = the pair matches.
+    """
 
     logits: Tensor
     labels: Tensor

@@ -1,4 +1,4 @@
-"""``model: flava`` of MMF: a SampleList in, FLAVA's states and losses out (§3.2, Figure 2).
+"""MMF's ``model: flava``: from a SampleList to FLAVA's states and losses (§3.2, Figure 2).
 
 Shapes: B batch, P patches, T tokens, L = 2 + P + T, N masked positions.
 """
@@ -10,15 +10,12 @@ import torch
 from mmf.common.registry import registry
 from mmf.models.base_model import BaseModel
 from mmf.modules.losses import MMFLoss
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from mmf_flava.compat import mmf_api
-from mmf_flava.config import mmf_trainer
 from mmf_flava.config.model import FlavaConfig
-from mmf_flava.config.recipes import recipe
-from mmf_flava.config.schema import near_miss, parse, plain
+from mmf_flava.config.recipes import recipe_path
+from mmf_flava.config.schema import parse_section, suggestion, to_dict
 from mmf_flava.errors import UserError
 from mmf_flava.models.codebook.build import build_codebook
 from mmf_flava.models.flava import Flava
@@ -26,60 +23,44 @@ from mmf_flava.models.heads import MaskedPredictionHead, MatchingHead
 from mmf_flava.models.last_block import Positions
 from mmf_flava.models.outputs import Contrast, MaskedPrediction, Matching
 from mmf_flava.models.transformer import Encoded, initialise
-from mmf_flava.ranks import world_size
 
 IGNORED_LABEL = -1
-
-
-def _check_trainer() -> None:
-    """MMF's own trainer asks nobody before it loads: a model is the first of ours that may object."""
-    config = registry.get("config", None, no_warning=True)
-    trainer = None if config is None else OmegaConf.select(config, "training.trainer")
-    if trainer not in (mmf_trainer.NAME, mmf_trainer.FORMER) or config.model != "flava":
-        return
-    if trainer == mmf_trainer.FORMER:
-        raise UserError(f"training.trainer: {trainer}, MMF's own, cannot pretrain FLAVA: choose flava.")
-    devices = torch.cuda.device_count() if "cuda" in str(config.training.device) else 0
-    mmf_trainer.check_mmf_trainer(config, world_size(), devices)
-    if unread := mmf_trainer.unread_keys(config):
-        mmf_api.log(f"MMF's trainer does not look at {', '.join(unread)}.")
 
 
 @registry.register_model("flava")
 class FlavaPretraining(BaseModel):
     """FLAVA's core, the heads that the listed losses need, and those losses with their weights.
 
-    A batch of pairs feeds the global contrastive loss from a clean pass, MMM and ITM from a masked one; a batch of
-    images feeds MIM and a batch of texts MLM, from one masked pass each.
+    For a batch of pairs, a clean forward pass gives the global contrastive loss, and a masked one gives MMM and ITM.
+    For a batch of images, one masked forward pass gives MIM, and for a batch of texts MLM.
     """
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        given = {key: value for key, value in plain(config).items() if key != "model"}  # MMF adds the model's name
-        self.settings = parse(FlavaConfig, given, "model_config.flava")
-        self._logged_warning["losses_present"] = True  # MMF warns of models that compute their losses themselves
+        section = {key: value for key, value in to_dict(config).items() if key != "model"}  # MMF adds the model's name
+        self.settings = parse_section(FlavaConfig, section, "model_config.flava")
+        self._logged_warning["losses_present"] = True  # no warning of MMF about losses in the output
 
     @classmethod
     def config_path(cls) -> str:
-        return recipe("defaults")
+        return recipe_path("defaults")
 
     def build(self) -> None:
-        """Builds encoders and codebook.
+        """Build encoders and codebook.
 
         Raises:
-            UserError: the recipe asks MMF's own trainer for what it cannot do.
+            UserError: the codebook's weights were not found or do not match.
         """
-        _check_trainer()
         self.flava = Flava(self.settings)
         self.codebook = build_codebook(self.settings.codebook)
 
     def init_losses(self) -> None:
-        """Builds the losses that the recipe lists, by MMF's own registry, and the heads that they need."""
+        """Build the losses that the recipe lists, from MMF's registry, and the heads that they need."""
         for loss in self.settings.losses:
             if registry.get_loss_class(loss.type) is None:
                 known = registry.mapping["loss_name_mapping"]
-                hint = near_miss(loss.type, known)
-                raise UserError(f"model_config.flava.losses: no loss named '{loss.type}' is registered.{hint}")
+                hint = suggestion(loss.type, known)
+                raise UserError(f"model_config.flava.losses: unknown loss '{loss.type}'.{hint}")
         self.losses = nn.ModuleList(
             MMFLoss({"type": loss.type, "params": loss.params}) for loss in self.settings.losses
         )
@@ -100,10 +81,10 @@ class FlavaPretraining(BaseModel):
         return MaskedPredictionHead(encoder.hidden_size, vocabulary, encoder.layer_norm_eps)
 
     def forward(self, sample_list: Any) -> dict[str, Any]:
-        """``{"losses": {"train/pmd/flava_itm": (1,), ...}}`` and, by name, what the losses were computed from.
+        """Return ``{"losses": {"train/pmd/flava_itm": (1,), ...}}`` and, by name, the inputs of the losses.
 
-        ``scores`` and ``targets`` are the pairs' contrastive vectors of images and of texts, (B, E) each, where MMF's
-        metrics of retrieval look for them; (0, E) in a batch without pairs.
+        ``scores`` and ``targets`` are the contrastive embeddings of images and of texts, (B, E) each, for MMF's
+        retrieval metrics; (0, E) in a batch without pairs.
         """
         if "image" in sample_list and "input_ids" in sample_list:
             output = self._forward_pair(sample_list)
@@ -118,13 +99,13 @@ class FlavaPretraining(BaseModel):
         return {**output, **self._retrieval(output), "losses": losses}
 
     def _retrieval(self, output: dict[str, Any]) -> dict[str, Tensor]:
-        """MMF collects these over a split, or over the batches of an update: nobody back-propagates through them."""
+        """Return ``scores`` and ``targets``, detached, because MMF collects them over many batches."""
         if "contrast" not in self.needs:
             return {}
         if "contrast" in output:
             return {"scores": output["contrast"].image.detach(), "targets": output["contrast"].text.detach()}
-        none = self.flava.logit_scale.detach().new_empty(0, self.settings.projection_size)
-        return {"scores": none, "targets": none}
+        empty = self.flava.logit_scale.detach().new_empty(0, self.settings.projection_size)
+        return {"scores": empty, "targets": empty}
 
     def _forward_pair(self, batch: Any) -> dict[str, Any]:
         clean = "contrast" in self.needs
@@ -141,7 +122,7 @@ class FlavaPretraining(BaseModel):
             batch["input_mask"],
             clean=clean,
             masked=masked,
-            read_BL=torch.stack(list(masks.values())).any(dim=0),
+            query_mask_BL=torch.stack(list(masks.values())).any(dim=0),
         )
         output: dict[str, Any] = {}
         if states.image is not None and states.text is not None:
@@ -156,7 +137,10 @@ class FlavaPretraining(BaseModel):
         return output
 
     def _multimodal_masks(self, batch: Any, positive_B: Tensor) -> dict[str, Tensor]:
-        """(B, L) each: where a head reads the sequence [CLS_M], [CLS_I], P patches, T tokens; MMM in matching pairs."""
+        """Return (B, L) by head: its input positions in [CLS_M], [CLS_I], P patches, T tokens.
+
+        MMM uses matching pairs only.
+        """
         image = batch["image_patch_mask"] & positive_B[:, None]
         text = (batch["lm_label_ids"] != IGNORED_LABEL) & positive_B[:, None]
         masks = {"mmm_image": pad(image, (2, text.shape[1])), "mmm_text": pad(text, (2 + image.shape[1], 0))}
@@ -183,7 +167,7 @@ class FlavaPretraining(BaseModel):
             return {}
         mask = batch["image_patch_mask"]
         in_sequence = pad(mask, (1, 0))  # [CLS_I], P patches
-        states = self.flava.image_encoder(batch["image"], mask, Positions.of(in_sequence))
+        states = self.flava.image_encoder(batch["image"], mask, Positions.from_mask(in_sequence))
         logits = self.heads["mim"](states.at(in_sequence))
         return {"mim": MaskedPrediction(logits, self._codes(batch, mask))}
 
@@ -191,31 +175,31 @@ class FlavaPretraining(BaseModel):
         if "mlm" not in self.heads:
             return {}
         mask = batch["lm_label_ids"] != IGNORED_LABEL
-        states = self.flava.text_encoder(batch["input_ids_masked"], batch["input_mask"], Positions.of(mask))
+        states = self.flava.text_encoder(batch["input_ids_masked"], batch["input_mask"], Positions.from_mask(mask))
         return {"mlm": MaskedPrediction(self.heads["mlm"](states.at(mask)), batch["lm_label_ids"][mask])}
 
     def _codes(self, batch: Any, mask_BP: Tensor) -> Tensor:
-        """(N,) codes where the mask is True: from the batch where they are cached, else from the codebook."""
+        """Return (N,) codes where the mask is True: the cached codes of the batch, or those of the codebook."""
         if "image_codes" in batch:
             return batch["image_codes"][mask_BP]
         if self.codebook is None:
             raise UserError(
-                f"Batches of dataset '{batch.dataset_name}' bring no image_codes, and model_config.flava.codebook.type "
-                "is 'cached'; name a codebook there, or cache the codes beside the dataset."
+                f"Batches of dataset '{batch.dataset_name}' have no image_codes, but model_config.flava.codebook.type "
+                "is 'cached'. Cache them with `python -m mmf_flava.cache_codes`, or set type and path of a codebook."
             )
         return self.codebook.codes_at(batch["image_for_codebook"], mask_BP)
 
     def get_optimizer_parameters(self, config: Any) -> list[dict[str, Any]]:
-        """Two groups: weight decay does not touch biases, LayerNorms and the logit scale (MMF's habit for BERT)."""
+        """Return two groups: biases, LayerNorms and the logit scale have no weight decay, as in MMF's BERT models."""
         decayed: list[Tensor] = []
-        free: list[Tensor] = []
+        not_decayed: list[Tensor] = []
         for parameter in self.parameters():
             if parameter.requires_grad:
-                (decayed if parameter.ndim > 1 else free).append(parameter)
-        return [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
+                (decayed if parameter.ndim > 1 else not_decayed).append(parameter)
+        return [{"params": decayed}, {"params": not_decayed, "weight_decay": 0.0}]
 
     def encode_image(self, image_BCHW: Tensor) -> Tensor:
-        """See ``Flava.encode_image``; what evaluations ask of a model."""
+        """See ``Flava.encode_image``; part of the interface that evaluations use."""
         return self.flava.encode_image(image_BCHW)
 
     def encode_text(self, input_ids_BT: Tensor, input_mask_BT: Tensor | None = None) -> Tensor:
@@ -227,11 +211,11 @@ class FlavaPretraining(BaseModel):
         return self.flava.image_features(image_BCHW)
 
     def image_states(self, image_BCHW: Tensor) -> Tensor:
-        """(B, 1 + P, D) of clean images; what ``match`` takes of an image."""
+        """Return (B, 1 + P, D) hidden states of clean images, an input of ``match``."""
         return self.flava.image_encoder(image_BCHW).hidden
 
     def match(self, image_states_BID: Tensor, input_ids_BT: Tensor, input_mask_BT: Tensor) -> Tensor:
-        """(B,) how likely it is that a clean image and a clean text belong together, by the matching head."""
+        """Return (B,) probabilities of the matching head that a clean image and a clean text match."""
         text = self.flava.text_encoder(input_ids_BT, input_mask_BT).hidden
         cls = Positions.first(len(text), text.device)
         pair = self.flava.multimodal_encoder(image_states_BID, text, input_mask_BT, cls)

@@ -1,4 +1,4 @@
-"""The text encoder: BERT's embeddings before the same pre-norm blocks as the image encoder (§3.1).
+"""The text encoder: BERT's embeddings and the same pre-norm blocks as in the image encoder (§3.1).
 
 Shapes: B batch, T tokens, D width.
 """
@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from mmf_flava.config.model import TextEncoderConfig
-from mmf_flava.models.transformer import EncodedViews, Read, Transformer
+from mmf_flava.models.transformer import EncodedViews, Queries, Transformer
 
 
 class TextEncoder(Transformer):
-    """Word, position and (always zero) token-type embeddings, LayerNorm, then the blocks. [CLS] is token 0."""
+    """Word, position and token-type embeddings (type 0 only), LayerNorm, and the blocks. [CLS] is token 0."""
 
     def __init__(self, config: TextEncoderConfig) -> None:
         super().__init__(config)
@@ -23,7 +23,7 @@ class TextEncoder(Transformer):
         self.embedding_dropout = nn.Dropout(config.dropout)
 
     def embed(self, input_ids_BT: Tensor) -> Tensor:
-        """(B, T, D): the sum of the embeddings after its LayerNorm."""
+        """Return (B, T, D): the sum of the embeddings after LayerNorm."""
         position = torch.arange(input_ids_BT.shape[1], device=input_ids_BT.device)
         x = (
             self.word_embeddings(input_ids_BT)
@@ -33,11 +33,11 @@ class TextEncoder(Transformer):
         return self.embedding_dropout(self.embedding_norm(x))
 
     def forward(  # type: ignore[override]
-        self, input_ids_BT: Tensor | tuple[Tensor, ...], mask_BT: Tensor | None = None, read: Read = None
+        self, input_ids_BT: Tensor | tuple[Tensor, ...], mask_BT: Tensor | None = None, queries: Queries = None
     ) -> EncodedViews:
-        """Encodes tokens, (B, T, D); ``mask_BT`` is False on padding.
+        """Encode tokens, (B, T, D); ``mask_BT`` is False on padding.
 
-        Tuples of tokens and of what is ``read`` ask for as many views of the texts; see ``Transformer``.
+        Tuples of n token tensors and n ``queries`` return n views of the texts; see ``Transformer.forward``.
         """
         ids = torch.cat(input_ids_BT) if isinstance(input_ids_BT, tuple) else input_ids_BT
-        return super().forward(self.embed(ids), mask_BT, read)
+        return super().forward(self.embed(ids), mask_BT, queries)

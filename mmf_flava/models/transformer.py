@@ -1,6 +1,6 @@
 """The pre-norm transformer that all three encoders share (§3.1: "ViT" blocks for image, text and both).
 
-Shapes: B batch, L sequence, Q positions read, N masked positions, D width.
+Shapes: B batch, L sequence, Q needed positions, N masked positions, D width.
 """
 
 from functools import partial
@@ -15,30 +15,30 @@ from mmf_flava.models.last_block import LastBlock, Positions
 
 
 class Encoded(NamedTuple):
-    """A sequence after an encoder, at all L positions or, where ``read`` says so, at Q of them.
+    """The output of an encoder at all L positions or, if ``queries`` is set, at Q of them.
 
-    hidden: (B, L or Q, D), the last block's output *before* the final LayerNorm; the multimodal encoder projects it.
-    normed: (B, L or Q, D), after the final LayerNorm; what heads and contrastive projections take.
+    hidden: (B, L or Q, D), the last block's output *before* the final LayerNorm; input of the multimodal encoder.
+    normed: (B, L or Q, D), after the final LayerNorm; input of heads and contrastive projections.
 
-    A tuple, because FSDP looks for the tensors of a module's output in tuples and dicts only.
+    A tuple, because FSDP finds the tensors of a module's output in tuples and dicts only.
     """
 
     hidden: Tensor
     normed: Tensor
-    read: Positions | None = None
+    queries: Positions | None = None
 
     @property
     def cls(self) -> Tensor:
-        """(B, D), the first position (it must be among those read) after the final LayerNorm."""
+        """(B, D): the first position after the final LayerNorm; ``queries`` must include position 0."""
         return self.normed[:, 0]
 
     def at(self, mask_BL: Tensor) -> Tensor:
-        """(N, D), after the final LayerNorm, where ``mask_BL`` is True (these must be among those read)."""
-        return self.normed[mask_BL] if self.read is None else self.read.pick(self.normed, mask_BL)
+        """Return (N, D) after the final LayerNorm where ``mask_BL`` is True; ``queries`` must include them."""
+        return self.normed[mask_BL] if self.queries is None else self.queries.select(self.normed, mask_BL)
 
 
 EncodedViews = Encoded | tuple[Encoded, ...]
-Read = Positions | tuple[Positions | None, ...] | None
+Queries = Positions | tuple[Positions | None, ...] | None
 
 
 class Transformer(nn.Module):
@@ -62,42 +62,47 @@ class Transformer(nn.Module):
         self.norm = norm(config.hidden_size)
 
     def compile_blocks(self) -> None:
-        """Compiles each block by itself ("regional" compilation): blocks of one width share their code.
+        """Compile each block separately (regional compilation), so that blocks of one width share their code.
 
-        Sequence lengths are symbolic from the start, so that a new length compiles nothing anew.
+        Sequence lengths are symbolic from the start, so that a new length does not cause a recompilation.
         """
         for block in self.blocks:
             block.compile(dynamic=True)
 
     def checkpoint_blocks(self) -> None:
-        """Keeps the inputs of blocks only, and computes the rest a second time when gradients ask for it."""
+        """Enable activation checkpointing: keep the inputs of blocks, and recompute the rest in the backward pass."""
         for block in self.blocks:
-            # in the block's own forward, so that FSDP, which wraps the block, has gathered its weights by then
+            # inside the block's forward, after FSDP, which wraps the block, has gathered its weights
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
 
-    def forward(self, x_BLD: Tensor, mask_BL: Tensor | None = None, read: Read = None) -> EncodedViews:
-        """Encodes a sequence; ``mask_BL`` is True where a position may be attended to.
+    def forward(self, x_BLD: Tensor, mask_BL: Tensor | None = None, queries: Queries = None) -> EncodedViews:
+        """Encode a sequence.
 
-        The last block and the final LayerNorm run at the positions that are ``read``, by default all. With a tuple of n
-        of them, ``x_BLD`` holds n views of B sequences one after the other, which share the mask and the call of all
-        blocks but the last, and n results are returned.
+        Args:
+            x_BLD: embeddings; n views of B sequences concatenated along the batch if ``queries`` is a tuple of n.
+            mask_BL: True where a position may be attended to; the same for all views.
+            queries: positions at which the last block and the final LayerNorm run, by default all. The views of a tuple
+                go through the other blocks as one batch.
+
+        Returns:
+            One ``Encoded``, or a tuple of n.
         """
-        views = read if isinstance(read, tuple) else (read,)
+        views = queries if isinstance(queries, tuple) else (queries,)
         mask = None if mask_BL is None else mask_BL[:, None, None, :]
         all_masks = None if mask is None else mask.repeat(len(views), 1, 1, 1)
         for block in self.blocks[:-1]:
             x_BLD = block(x_BLD, attn_mask=all_masks)
         hidden = [
-            self.blocks[-1](x, attn_mask=mask, read=r) for x, r in zip(x_BLD.chunk(len(views)), views, strict=True)
+            self.blocks[-1](x, attn_mask=mask, queries=q) for x, q in zip(x_BLD.chunk(len(views)), views, strict=True)
         ]
-        encoded = tuple(Encoded(h, self.norm(h), r) for h, r in zip(hidden, views, strict=True))
-        return encoded if isinstance(read, tuple) else encoded[0]
+        encoded = tuple(Encoded(h, self.norm(h), q) for h, q in zip(hidden, views, strict=True))
+        return encoded if isinstance(queries, tuple) else encoded[0]
 
 
 def initialise(module: nn.Module, std: float = 0.02) -> None:
-    """FLAVA's initialisation: N(0, std) for weights, 0 for biases and the padding row, 1 and 0 for LayerNorm.
+    """Initialise weights with N(0, std), biases and the padding embedding with 0, LayerNorm with 1 and 0.
 
-    Use as ``model.apply(initialise)``. Source: both public implementations, with std 0.02; the paper is silent.
+    Use as ``model.apply(initialise)``. Source: both public implementations, with std 0.02; not specified in the paper.
     """
     if isinstance(module, nn.Linear | nn.Conv2d | nn.Embedding):
         nn.init.normal_(module.weight, std=std)

@@ -1,7 +1,7 @@
-"""One page about one run, or about several side by side, made from the files of the run folder alone.
+"""HTML report of a run, or comparison of several runs, created from the files of the run folders.
 
-``python -m mmf_flava.report RUN_DIR [RUN_DIR ...]`` or :func:`write_report`. Neither torch nor MMF is needed, so a page
-can be drawn on a laptop from a folder copied off a cluster, and while the run is still going on.
+``python -m mmf_flava.report RUN_DIR [RUN_DIR ...]`` or :func:`write_report`. The report needs neither torch nor MMF, so
+it can be created on a laptop from a copied run folder, also while the run is in progress.
 """
 
 import os
@@ -14,18 +14,18 @@ __all__ = ["write_report"]
 
 
 def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
-    """Writes one self-contained HTML page and returns where it lies.
+    """Write a self-contained HTML page and return its path.
 
     Args:
         run_dirs: run folders, each with at least one of ``metrics.jsonl``, ``evaluation.json``, ``summary.json`` and
             ``examples/examples.json``.
-        out: the page. By default ``report.html`` in the run folder; for several runs ``comparison.html`` in the first
-            one, so that the page of that run alone stays.
+        out: path of the page. Default: ``report.html`` in the run folder; for several runs ``comparison.html`` in the
+            first folder, so that the report of that run is not overwritten.
 
     Raises:
-        UserError: no folder was given, one does not exist or holds nothing to report, or the page cannot be written.
+        UserError: no folders, a folder that is missing or has no results, or a failure to write the page.
     """
-    # matplotlib takes its time: whoever only imports the package does not wait for it
+    # imported here because matplotlib is slow to import
     from mmf_flava.report.page import render
     from mmf_flava.report.run import read_runs
 
@@ -37,9 +37,9 @@ def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(page, encoding="utf-8")
-        os.replace(partial, target)  # a reader never meets half a page
+        os.replace(partial, target)  # readers never see an incomplete page
     except OSError as error:
         raise UserError(
-            f"the report cannot be written to {target} ({error.strerror}): name another place with --out FILE.html"
+            f"failed to write the report to {target} ({error.strerror}). Set another path with --out FILE.html."
         ) from error
     return target

@@ -1,4 +1,4 @@
-"""``python -m mmf_flava.report RUN_DIR [RUN_DIR ...] [--out FILE]``"""
+"""Command line: ``python -m mmf_flava.report RUN_DIR [RUN_DIR ...] [--out FILE]``."""
 
 import argparse
 import sys
@@ -10,17 +10,17 @@ from mmf_flava.report import write_report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes the page and prints its path; returns the exit code: 0, or 2 for a mistake that the user can mend."""
+    """Write the page, print its path and return the exit code: 0, or 2 after a UserError."""
     parser = argparse.ArgumentParser(
         prog="python -m mmf_flava.report",
-        description="Draws one HTML page about a training run, or about several runs side by side.",
+        description="Creates an HTML report of a training run, or a comparison of several runs.",
     )
-    parser.add_argument("run_dirs", metavar="RUN_DIR", nargs="+", type=Path, help="folder of a run (its env.save_dir)")
+    parser.add_argument("run_dirs", metavar="RUN_DIR", nargs="+", type=Path, help="run folder (env.save_dir)")
     parser.add_argument(
         "--out",
         metavar="FILE",
         type=Path,
-        help="where the page goes (default: report.html in the run folder; comparison.html in the first of several)",
+        help="output file (default: report.html in the run folder; comparison.html in the first of several)",
     )
     options = parser.parse_args(arguments)
     try:

@@ -1,4 +1,4 @@
-"""The small charts of the page: losses, scores and speed over the updates, one curve a run."""
+"""Charts of the report: losses, scores and speed over the updates, with one curve per run."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -8,41 +8,41 @@ from typing import Literal
 from markupsafe import Markup
 
 from mmf_flava.report import wording
-from mmf_flava.report.charts import Curve, Shape, line_chart
-from mmf_flava.report.run import Line, Run
-from mmf_flava.report.scores import DIRECTIONS, METRIC, metric_names, score, value_of
+from mmf_flava.report.charts import Curve, Style, line_chart
+from mmf_flava.report.run import MetricsRecord, Run
+from mmf_flava.report.scores import DIRECTIONS, METRIC_PREFIX, get_score, metric_names, read_value
 
-Pick = Callable[[Line], float | None]
-MACHINE = {
-    "lr": ("Learning rate", "What the schedule allowed at each update."),
+Getter = Callable[[MetricsRecord], float | None]
+SPEED_CHARTS = {
+    "lr": ("Learning rate", "At each update."),
     "samples_per_second": ("Samples per second", "Over all datasets."),
-    "tokens_per_second": ("Tokens per second", "Patches and word pieces together, padding left out."),
-    "flops_per_second": ("FLOP/s used", "Matrix products of forward and backward; the codebook is not counted."),
-    "data_wait": ("Waiting for data", "Share of the time in which the model had no batch."),
+    "tokens_per_second": ("Tokens per second", "Image patches and word pieces, without padding."),
+    "flops_per_second": ("FLOP/s", "Matrix products of the forward and backward pass, without the codebook."),
+    "data_wait": ("Data wait", "Fraction of the time spent waiting for batches."),
 }
 
 
 @dataclass(frozen=True)
 class Card:
-    """One small chart with its heading."""
+    """A chart with its heading."""
 
     title: str
-    says: str
+    description: str
     chart: Markup
-    name: str | None = None  # the loss as the YAML calls it
-    ends: tuple[tuple[int, str, str], ...] = ()  # run, first value, last value
+    name: str | None = None  # name of the loss in the recipe
+    first_last: tuple[tuple[int, str, str], ...] = ()  # run index, first value, last value
 
 
 def loss_names(runs: Sequence[Run]) -> list[str]:
-    """FLAVA's six in their order, then whatever else the runs logged."""
-    logged = {name for run in runs for line in (*run.train, *run.validation) for name in line.losses}
+    """Return the names of FLAVA's six losses, then those of other losses, sorted."""
+    logged = {name for run in runs for record in (*run.train, *run.validation) for name in record.losses}
     logged |= {name for run in runs for name in (*run.summary.first_losses, *run.summary.last_losses)}
     return [name for name in wording.LOSSES if name in logged] + sorted(logged - set(wording.LOSSES))
 
 
-def loss_ends(run: Run, name: str) -> tuple[float | None, float | None] | None:
-    """First and last value: of the curve that is drawn, or of the summary where there is no curve."""
-    values = [line.losses[name] for line in run.train if name in line.losses]
+def first_and_last_loss(run: Run, name: str) -> tuple[float | None, float | None] | None:
+    """Return the first and last value of the training curve, or those of the summary if there is no curve."""
+    values = [record.losses[name] for record in run.train if name in record.losses]
     if values:
         return values[0], values[-1]
     first, last = run.summary.first_losses.get(name), run.summary.last_losses.get(name)
@@ -50,27 +50,27 @@ def loss_ends(run: Run, name: str) -> tuple[float | None, float | None] | None:
 
 
 def loss_cards(runs: Sequence[Run]) -> list[Card]:
-    """A chart of each loss, with the validation in rings."""
+    """Return a chart per loss, with validation losses as rings."""
     cards = []
     for number, name in enumerate(loss_names(runs)):
-        title, says = wording.LOSSES.get(name, (name, "A loss beside the six of FLAVA."))
+        title, description = wording.LOSSES.get(name, (name, "Not one of FLAVA's six losses."))
         curves: list[Curve] = []
-        ends = []
+        first_last = []
         for index, run in enumerate(runs):
             curves += _curve(index, run.train, _loss(name), "trend")
             curves += _curve(index, run.validation, _loss(name), "rings")
-            if end := loss_ends(run, name):
-                ends.append((index, wording.loss(end[0]), wording.loss(end[1])))
-        told = f"{title} loss over the updates: " + "; ".join(
-            f"{runs[index].name} from {first} to {last}" for index, first, last in ends
+            if values := first_and_last_loss(run, name):
+                first_last.append((index, wording.format_loss(values[0]), wording.format_loss(values[1])))
+        alt_text = f"{title} loss over the updates: " + "; ".join(
+            f"{runs[index].name} from {first} to {last}" for index, first, last in first_last
         )
-        chart = line_chart(f"loss-{number}", told, curves) if curves else Markup()
-        cards.append(Card(title, says, chart, name, tuple(ends)))
+        chart = line_chart(f"loss-{number}", alt_text, curves) if curves else Markup()
+        cards.append(Card(title, description, chart, name, tuple(first_last)))
     return cards
 
 
 def score_cards(runs: Sequence[Run]) -> list[Card]:
-    """Zero-shot accuracy and recall while training went on, with the final test value as a diamond."""
+    """Return charts of zero-shot accuracy, recall and finetuning metrics, with the final value as a diamond."""
     chances = [run.evaluation.chance for run in runs if run.evaluation and run.evaluation.chance is not None]
     accuracy: list[Curve] = []
     for index, run in enumerate(runs):
@@ -79,89 +79,93 @@ def score_cards(runs: Sequence[Run]) -> list[Card]:
     cards = []
     if accuracy:
         reference = (chances[0], "chance") if len(set(chances)) == 1 else None
-        chart = line_chart("accuracy", "Zero-shot accuracy over the updates", accuracy, "share", reference)
-        cards.append(Card("Zero-shot accuracy", "Share of held-out images whose class the prompts name.", chart))
-    ranks: dict[int, Shape] = {1: "line", 5: "second"} if len(runs) == 1 else {1: "line"}
-    sought = {"image_to_text": ("caption", "an image"), "text_to_image": ("image", "a caption")}
+        chart = line_chart("accuracy", "Zero-shot accuracy over the updates", accuracy, "percent", reference)
+        cards.append(
+            Card("Zero-shot accuracy", "Fraction of held-out images that are classified correctly from prompts.", chart)
+        )
+    depths: dict[int, Style] = {1: "line", 5: "second"} if len(runs) == 1 else {1: "line"}
+    nouns = {"image_to_text": ("images", "caption"), "text_to_image": ("captions", "image")}
     for direction, label in DIRECTIONS.items():
         curves: list[Curve] = []
         for index, run in enumerate(runs):
-            for rank, shape in ranks.items():
-                key = f"{direction}_r{rank}"
-                words = f"R@{rank}" if len(runs) == 1 else None
-                curves += _curve(index, run.validation, _recall(key), shape, words)
+            for depth, style in depths.items():
+                key = f"{direction}_r{depth}"
+                curve_label = f"R@{depth}" if len(runs) == 1 else None
+                curves += _curve(index, run.validation, _recall(key), style, curve_label)
             curves += _final(index, run, f"{direction}_r1")
         if curves:
-            chart = line_chart(direction.replace("_", "-"), f"{label} recall over the updates", curves, "share")
-            what, given = sought[direction]
-            says = f"Is the right {what} the first{', or in the first 5,' if len(ranks) > 1 else ''} for {given}?"
-            cards.append(Card(f"{label} {'recall' if len(ranks) > 1 else 'R@1'}", says, chart))
+            chart = line_chart(direction.replace("_", "-"), f"{label} recall over the updates", curves, "percent")
+            queries, target = nouns[direction]
+            top = "first, or among the first 5" if len(depths) > 1 else "first"
+            description = f"Fraction of {queries} whose correct {target} is ranked {top}."
+            cards.append(Card(f"{label} {'recall' if len(depths) > 1 else 'R@1'}", description, chart))
     return cards + metric_cards(runs)
 
 
 def metric_cards(runs: Sequence[Run]) -> list[Card]:
-    """The metrics of finetuning; a correlation may be negative."""
+    """Return a chart per finetuning metric, with a scale of 0 to 100 % if all values are in [0, 1]."""
     cards = []
     for number, name in enumerate(metric_names(runs)):
-        key, curves = METRIC + name, list[Curve]()
+        key, curves = METRIC_PREFIX + name, list[Curve]()
         for index, run in enumerate(runs):
-            curves += _curve(index, run.validation, partial(value_of, key=key), "line")
+            curves += _curve(index, run.validation, partial(read_value, key=key), "line")
             curves += _final(index, run, key)
-        title = score(runs[0], key).title
-        share = all(0 <= value <= 1 for curve in curves for value in curve.ys)
-        scale: Literal["amount", "share"] = "share" if share else "amount"
+        title = get_score(runs[0], key).title
+        is_fraction = all(0 <= value <= 1 for curve in curves for value in curve.ys)
+        scale: Literal["from_zero", "percent"] = "percent" if is_fraction else "from_zero"
         if curves:
             chart = line_chart(f"metric-{number}", f"{title} over the updates", curves, scale)
-            cards.append(Card(title, f"The metric {name}.", chart))
+            cards.append(Card(title, f"Metric {name}.", chart))
     return cards
 
 
-def machine_cards(runs: Sequence[Run]) -> list[Card]:
-    """Learning rate, speed and waiting."""
+def speed_cards(runs: Sequence[Run]) -> list[Card]:
+    """Return charts of the learning rate, the speed and the data wait."""
     cards = []
-    for key, (title, says) in MACHINE.items():
+    for key, (title, description) in SPEED_CHARTS.items():
         curves: list[Curve] = []
         for index, run in enumerate(runs):
             curves += _curve(index, run.train, _value(key), "trend")
         if curves and key == "flops_per_second":
-            size, unit = wording.operations(max(max(curve.ys) for curve in curves))
-            title = f"{unit} used"
+            size, title = wording.flops_unit(max(max(curve.ys) for curve in curves))
             curves = [replace(curve, ys=[y / size for y in curve.ys]) for curve in curves]
         if curves:
-            scale: Literal["amount", "share"] = "share" if key == "data_wait" else "amount"
-            cards.append(
-                Card(title, says, line_chart(key.replace("_", "-"), f"{title} over the updates", curves, scale))
-            )
+            scale: Literal["from_zero", "percent"] = "percent" if key == "data_wait" else "from_zero"
+            chart = line_chart(key.replace("_", "-"), f"{title} over the updates", curves, scale)
+            cards.append(Card(title, description, chart))
     return cards
 
 
-def _accuracy(line: Line) -> float | None:
-    return line.accuracy
+def _accuracy(record: MetricsRecord) -> float | None:
+    return record.accuracy
 
 
-def _loss(name: str) -> Pick:
-    return lambda line: line.losses.get(name)
+def _loss(name: str) -> Getter:
+    return lambda record: record.losses.get(name)
 
 
-def _recall(key: str) -> Pick:
-    return lambda line: line.retrieval.get(key)
+def _recall(key: str) -> Getter:
+    return lambda record: record.retrieval.get(key)
 
 
-def _value(key: str) -> Pick:
-    return lambda line: line.values.get(key)
+def _value(key: str) -> Getter:
+    return lambda record: record.values.get(key)
 
 
-def _curve(run: int, lines: Sequence[Line], pick: Pick, shape: Shape, label: str | None = None) -> list[Curve]:
-    """One curve of what ``pick`` finds in the lines; none if it finds nothing."""
-    points = [(float(line.update), value) for line in lines if (value := pick(line)) is not None]
+def _curve(
+    run: int, records: Sequence[MetricsRecord], getter: Getter, style: Style, label: str | None = None
+) -> list[Curve]:
+    """Return one curve of the values that ``getter`` returns, or no curve if it returns None for all records."""
+    points = [(float(record.update), value) for record in records if (value := getter(record)) is not None]
     if not points:
         return []
-    return [Curve(run, [x for x, _ in points], [y for _, y in points], shape, label)]
+    return [Curve(run, [x for x, _ in points], [y for _, y in points], style, label)]
 
 
 def _final(index: int, run: Run, key: str) -> list[Curve]:
-    found = score(run, key)
-    if run.evaluation is None or found.value is None or not found.final:
+    """Return the final value as a curve of one point, or no curve."""
+    score = get_score(run, key)
+    if run.evaluation is None or score.value is None or not score.final:
         return []
     update = run.evaluation.update or run.summary.updates
-    return [Curve(index, [float(update)], [found.value], "final")] if update else []
+    return [Curve(index, [float(update)], [score.value], "final")] if update else []

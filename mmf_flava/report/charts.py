@@ -1,6 +1,7 @@
-"""Line charts as SVG that lives inside the page: its text is text, and its colours are the page's CSS variables.
+"""Line charts as inline SVG, with text as text and the CSS variables of the page as colours.
 
-matplotlib draws with stand-in colours, which become ``var(--...)`` afterwards: one drawing serves light and dark.
+matplotlib draws with placeholder colours, which are then replaced by ``var(--...)``: one SVG has both the light and the
+dark theme.
 """
 
 import io
@@ -17,25 +18,25 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-RUN_COLOURS = 6  # as many as report.css names; further runs begin again, with other dashes
-# runs differ in these as well, for paper without colour; report.css draws the same in the legends
+RUN_COLOURS = 6  # number of run colours in report.css; more runs reuse them with other dashes
+# runs also differ by their dashes, for prints without colour; report.css has the same dashes for the legends
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
-WIDTH, HEIGHT = 360, 196  # one unit is about one CSS pixel where three charts stand in a row
-# per curve: more cannot be told apart at this size, and would make the pages of long runs heavy
-POINTS = {"trend": 300, "line": 60, "second": 60, "rings": 30, "final": 1}
-Shape = Literal["trend", "line", "second", "rings", "final"]
+WIDTH, HEIGHT = 360, 196  # about one CSS pixel per unit with three charts per row
+# maximum number of points per curve: more are indistinguishable at this size and increase the file size
+MAX_POINTS = {"trend": 300, "line": 60, "second": 60, "rings": 30, "final": 1}
+Style = Literal["trend", "line", "second", "rings", "final"]
 
-STAND_INS = {
+PLACEHOLDERS = {
     "#fe0001": "ink",
     "#fe0002": "muted",
     "#fe0003": "grid",
     "#fe0004": "card",
     **{f"#fe01{index:02x}": f"run-{index + 1}" for index in range(RUN_COLOURS)},
 }
-COLOURS = {name: stand_in for stand_in, name in STAND_INS.items()}
-STYLE: dict[Any, Any] = {
+COLOURS = {name: placeholder for placeholder, name in PLACEHOLDERS.items()}
+RC_PARAMS: dict[Any, Any] = {
     "svg.fonttype": "none",
-    "svg.hashsalt": "mmf_flava",  # ids by content, not by chance: the same run gives the same page
+    "svg.hashsalt": "mmf_flava",  # deterministic ids, so that the same run gives the same page
     "text.parse_math": False,
     "font.size": 11,
     "path.simplify": False,
@@ -44,68 +45,68 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Curve:
-    """A series of one run. Shapes say what was measured, colours whose it is."""
+    """A series of values of one run; the style depends on the quantity, the colour on the run."""
 
-    run: int  # position of the run, counted from 0
+    run: int  # index of the run
     xs: list[float]
     ys: list[float]
-    shape: Shape
-    label: str | None = None  # written at the end of the curve
+    style: Style
+    label: str | None = None  # shown at the end of the curve
 
 
 def line_chart(
     name: str,
     description: str,
     curves: Sequence[Curve],
-    scale: Literal["plain", "amount", "share"] = "plain",
+    scale: Literal["auto", "from_zero", "percent"] = "auto",
     reference: tuple[float, str] | None = None,
 ) -> Markup:
-    """Draws the curves over the updates.
+    """Draw the curves over the updates and return inline SVG.
 
     Args:
-        name: unique in the page; all ids of the drawing begin with it.
-        description: read out by screen readers.
-        scale: "plain" fits the curves, "amount" begins at 0, "share" goes from 0 to 100 %.
-        reference: height and name of a horizontal line, such as chance.
+        name: prefix of all ids in the SVG; must be unique in the page.
+        description: alternative text for screen readers.
+        scale: y axis; "auto" fits the curves, "from_zero" starts at 0, "percent" is 0 to 100 %.
+        reference: value and label of a horizontal line, such as chance accuracy.
     """
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(RC_PARAMS):
         figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72)
         canvas = FigureCanvasSVG(figure)
         labelled = any(curve.label for curve in curves)
         left, right, bottom, top = 42, 46 if labelled else 14, 27, 8
         axes = figure.add_axes((left / WIDTH, bottom / HEIGHT, 1 - (left + right) / WIDTH, 1 - (bottom + top) / HEIGHT))
-        figure.patch.set_visible(False)  # the card behind the chart is the paper, light or dark
+        figure.patch.set_visible(False)  # transparent: the card behind the chart has the background of the theme
         axes.patch.set_visible(False)
-        curves = [thinned(curve) for curve in curves]
+        curves = [downsample(curve) for curve in curves]
         for curve in curves:
             _draw(axes, curve)
-        _dress(axes, scale, reference)
+        _style_axes(axes, scale, reference)
         _label_ends(axes, curves)
         buffer = io.StringIO()
         canvas.print_svg(buffer, metadata={"Date": None})
-    return _inline(buffer.getvalue(), name, description)
+    return _to_inline_svg(buffer.getvalue(), name, description)
 
 
-def dash(run: int) -> int:
-    """Which of DASHES a run has: no two of the first 24 runs share it and the colour."""
+def dash_index(run: int) -> int:
+    """Return the index in DASHES for a run; the first 24 runs have unique pairs of dash and colour."""
     return (run + run // RUN_COLOURS) % len(DASHES)
 
 
 def _draw(axes: Axes, curve: Curve) -> None:
     colour = COLOURS[f"run-{curve.run % RUN_COLOURS + 1}"]
-    dashes = DASHES[dash(curve.run)]
-    if curve.shape == "trend":
-        smooth = moving_mean(curve.ys, window=len(curve.ys) // 12)
+    dashes = DASHES[dash_index(curve.run)]
+    if curve.style == "trend":
+        smooth = moving_average(curve.ys, window=len(curve.ys) // 12)
         axes.plot(curve.xs, curve.ys, color=colour, linewidth=1, alpha=0.3)
         axes.plot(
             curve.xs, smooth, color=colour, linewidth=2, linestyle=dashes, marker="o", markersize=5, markevery=[-1]
         )
-    elif curve.shape == "line":
+    elif curve.style == "line":
         axes.plot(curve.xs, curve.ys, color=colour, linewidth=2, linestyle=dashes, marker="o", markersize=3.5)
-    elif curve.shape == "second":
+    elif curve.style == "second":
         axes.plot(curve.xs, curve.ys, color=colour, linewidth=1.2, linestyle=(0, (3, 2)), alpha=0.75)
     else:
-        marker, size = ("o", 4.5) if curve.shape == "rings" else ("D", 7)
+        marker, size = ("o", 4.5) if curve.style == "rings" else ("D", 7)
         axes.plot(
             curve.xs,
             curve.ys,
@@ -114,14 +115,14 @@ def _draw(axes: Axes, curve: Curve) -> None:
             markersize=size,
             markeredgecolor=colour,
             markerfacecolor=COLOURS["card"],
-            markeredgewidth=1.4 if curve.shape == "rings" else 2,
+            markeredgewidth=1.4 if curve.style == "rings" else 2,
             zorder=4,
             clip_on=False,
         )
 
 
-def _dress(axes: Axes, scale: str, reference: tuple[float, str] | None) -> None:
-    """Light horizontal grid, few numbers, no frame."""
+def _style_axes(axes: Axes, scale: str, reference: tuple[float, str] | None) -> None:
+    """Set a light horizontal grid, few tick labels and no frame."""
     for side in ("left", "right", "top"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(COLOURS["grid"])
@@ -135,22 +136,22 @@ def _dress(axes: Axes, scale: str, reference: tuple[float, str] | None) -> None:
         "update", (0, 0), (4, -8), "axes fraction", "offset points", ha="right", va="top", color=COLOURS["muted"]
     )
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 2.5, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _updates(value)))
-    if scale == "share":
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _format_update(value)))
+    if scale == "percent":
         axes.set_ylim(0, 1.04)
         axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
     else:
         axes.yaxis.set_major_locator(MaxNLocator(4, min_n_ticks=3, steps=[1, 2, 2.5, 5, 10]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
-    if scale == "amount":
+    if scale == "from_zero":
         axes.set_ylim(bottom=0)
     if reference:
-        height, words = reference
-        axes.axhline(height, color=COLOURS["muted"], linewidth=1, linestyle=(0, (1, 2)))
-        place = axes.get_xlim()[1]
+        value, label = reference
+        axes.axhline(value, color=COLOURS["muted"], linewidth=1, linestyle=(0, (1, 2)))
+        right = axes.get_xlim()[1]
         axes.annotate(
-            words,
-            (place, height),
+            label,
+            (right, value),
             (0, 3),
             textcoords="offset points",
             ha="right",
@@ -160,18 +161,18 @@ def _dress(axes: Axes, scale: str, reference: tuple[float, str] | None) -> None:
 
 
 def _label_ends(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Names the curves at their ends, pushed apart where they would overlap."""
+    """Label the curves at their ends, and shift labels that would overlap."""
     ends = sorted((curve for curve in curves if curve.label and curve.ys), key=lambda curve: curve.ys[-1])
     low, high = axes.get_ylim()
     gap = (high - low) * 13 / (HEIGHT - 35)
     heights = [curve.ys[-1] for curve in ends]
     for index in range(1, len(heights)):
         heights[index] = max(heights[index], heights[index - 1] + gap)
-    over = max(heights[-1] - high + gap / 2, 0) if heights else 0
+    excess = max(heights[-1] - high + gap / 2, 0) if heights else 0
     for height, curve in zip(heights, ends, strict=True):
         axes.annotate(
             curve.label or "",
-            (1, height - over),
+            (1, height - excess),
             (7, 0),
             xycoords=("axes fraction", "data"),
             textcoords="offset points",
@@ -181,41 +182,41 @@ def _label_ends(axes: Axes, curves: Sequence[Curve]) -> None:
         )
 
 
-def _updates(value: float) -> str:
+def _format_update(value: float) -> str:
     if value == 0:
-        return ""  # the word "update" stands there
+        return ""  # the axis label "update" is at this position
     return f"{value / 1000:g}k" if abs(value) >= 10_000 else f"{value:g}"
 
 
-def thinned(curve: Curve) -> Curve:
-    """At most two more than POINTS, each the mean of its neighbourhood; the first and the last stay as they are."""
-    step = -(-len(curve.xs) // POINTS[curve.shape])
+def downsample(curve: Curve) -> Curve:
+    """Return the curve with at most MAX_POINTS + 2 points: group averages between the exact first and last point."""
+    step = -(-len(curve.xs) // MAX_POINTS[curve.style])
     if step <= 1:
         return curve
     inner = range(1, len(curve.xs) - 1, step)
     groups = [slice(start, min(start + step, len(curve.xs) - 1)) for start in inner]
-    xs, ys = ([sum(row[group]) / len(row[group]) for group in groups] for row in (curve.xs, curve.ys))
+    xs, ys = ([sum(values[group]) / len(values[group]) for group in groups] for values in (curve.xs, curve.ys))
     return replace(curve, xs=[curve.xs[0], *xs, curve.xs[-1]], ys=[curve.ys[0], *ys, curve.ys[-1]])
 
 
-def moving_mean(ys: Sequence[float], window: int) -> list[float]:
-    """A centred mean whose window shrinks towards both ends, so that the curve begins and ends at its true values."""
+def moving_average(ys: Sequence[float], window: int) -> list[float]:
+    """Return a centred moving average; the window shrinks towards both ends, so that the end values are exact."""
     means = []
     for index in range(len(ys)):
         reach = min(window // 2, index, len(ys) - 1 - index)
-        around = ys[index - reach : index + reach + 1]
-        means.append(sum(around) / len(around))
+        values = ys[index - reach : index + reach + 1]
+        means.append(sum(values) / len(values))
     return means
 
 
-def _inline(svg: str, name: str, description: str) -> Markup:
-    """Cuts the drawing out of its file: own ids, the page's colours and fonts, and a size that follows its column."""
+def _to_inline_svg(svg: str, name: str, description: str) -> Markup:
+    """Convert an SVG file to an inline element with unique ids, the page's colours and fonts, and fluid size."""
     body = svg[svg.index("<svg") :]
     body = body[body.index(">") + 1 : body.rindex("</svg>")]
     body = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", body, flags=re.DOTALL)
     body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", body)
-    for stand_in, variable in STAND_INS.items():
-        body = body.replace(stand_in, f"var(--{variable})")
+    for placeholder, variable in PLACEHOLDERS.items():
+        body = body.replace(placeholder, f"var(--{variable})")
     body = re.sub(r"\n\s*", "\n", body)
     head = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(description)}" '
     namespaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'

@@ -1,21 +1,22 @@
-"""The examples of a run: masked images and sentences, with what the model filled in."""
+"""Reads the examples of a run: masked images and sentences with the model's predictions."""
 
 import base64
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmf_flava.report.values import mapping, read_json, sequence, text
+from mmf_flava.report.values import as_list, as_mapping, as_text, read_json
 
-CLOSING, OPENING = set(".,;:!?)]}%'"), set("([{")  # no space before the former, none after the latter
+# punctuation without a space before it, and brackets without a space after them
+CLOSING, OPENING = set(".,;:!?)]}%'"), set("([{")
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One image three times, as ``data:`` addresses; None where its PNG is missing."""
+class ExampleImage:
+    """The original, masked and filled image as ``data:`` URLs; None if the PNG file is missing."""
 
-    kind: str  # "mim" from the image alone, "mmm" with the caption in view
+    kind: str  # "mim": predicted from the image, "mmm": predicted from image and caption
     original: str | None
     masked: str | None
     filled: str | None
@@ -23,81 +24,85 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Piece:
-    """One WordPiece token of a sentence."""
+class Token:
+    """A WordPiece token of a sentence."""
 
-    text: str  # the truth, without the ## of a continued word
-    spaced: bool  # begins after a space
+    text: str  # true token without the prefix ##
+    spaced: bool  # whether a space precedes the token
     masked: bool
     guess: str | None
-    right: bool
+    correct: bool
 
 
 @dataclass(frozen=True)
 class Sentence:
-    kind: str  # "mlm" from the text alone, "mmm" with the image in view
-    image: str | None  # as a data: address
-    pieces: list[Piece]
+    """A masked sentence with predictions."""
+
+    kind: str  # "mlm": predicted from the text, "mmm": predicted from text and image
+    image: str | None  # as a data: URL
+    tokens: list[Token]
 
 
 @dataclass(frozen=True)
 class Examples:
-    pictures: list[Picture]
+    """All examples of a run."""
+
+    images: list[ExampleImage]
     sentences: list[Sentence]
 
 
 def read_examples(path: Path) -> Examples:
-    """Reads examples.json and the PNG files beside it; empty where there is nothing to read."""
+    """Read examples.json and its PNG files; the lists are empty if the file is missing or invalid."""
     content = read_json(path) or {}
     folder = path.parent
-    pictures = [_picture(mapping(entry), folder) for entry in sequence(content.get("images"))]
-    sentences = [_sentence(mapping(entry), folder) for entry in sequence(content.get("sentences"))]
+    images = [_parse_image(as_mapping(entry), folder) for entry in as_list(content.get("images"))]
+    sentences = [_parse_sentence(as_mapping(entry), folder) for entry in as_list(content.get("sentences"))]
     return Examples(
-        pictures=[picture for picture in pictures if picture.original or picture.masked or picture.filled],
-        sentences=[sentence for sentence in sentences if sentence.pieces],
+        images=[image for image in images if image.original or image.masked or image.filled],
+        sentences=[sentence for sentence in sentences if sentence.tokens],
     )
 
 
-def _picture(entry: dict[str, Any], folder: Path) -> Picture:
-    return Picture(
-        kind=text(entry.get("kind")) or "mim",
-        original=_embedded(entry.get("original"), folder),
-        masked=_embedded(entry.get("masked"), folder),
-        filled=_embedded(entry.get("filled"), folder),
-        caption=text(entry.get("caption")),
+def _parse_image(entry: dict[str, Any], folder: Path) -> ExampleImage:
+    return ExampleImage(
+        kind=as_text(entry.get("kind")) or "mim",
+        original=_data_url(entry.get("original"), folder),
+        masked=_data_url(entry.get("masked"), folder),
+        filled=_data_url(entry.get("filled"), folder),
+        caption=as_text(entry.get("caption")),
     )
 
 
-def _sentence(entry: dict[str, Any], folder: Path) -> Sentence:
-    pieces: list[Piece] = []
-    for token in map(mapping, sequence(entry.get("tokens"))):
-        word, guess = text(token.get("text")), text(token.get("guess"))
-        if word is None:
+def _parse_sentence(entry: dict[str, Any], folder: Path) -> Sentence:
+    tokens: list[Token] = []
+    for token in map(as_mapping, as_list(entry.get("tokens"))):
+        text, guess = as_text(token.get("text")), as_text(token.get("guess"))
+        if text is None:
             continue
-        joined = word.startswith("##") and len(word) > 2
-        apart = bool(pieces) and not joined and word not in CLOSING and pieces[-1].text not in OPENING
-        pieces.append(
-            Piece(
-                text=word[2:] if joined else word,
-                spaced=apart,
+        continues_word = text.startswith("##") and len(text) > 2
+        spaced = bool(tokens) and not continues_word and text not in CLOSING and tokens[-1].text not in OPENING
+        tokens.append(
+            Token(
+                text=text[2:] if continues_word else text,
+                spaced=spaced,
                 masked=token.get("masked") is True,
                 guess=guess,
-                right=guess is not None and token.get("right") is True,
+                correct=guess is not None and token.get("right") is True,
             )
         )
-    return Sentence(text(entry.get("kind")) or "mlm", _embedded(entry.get("image"), folder), pieces)
+    return Sentence(as_text(entry.get("kind")) or "mlm", _data_url(entry.get("image"), folder), tokens)
 
 
-def _embedded(name: Any, folder: Path) -> str | None:
-    """A PNG of the examples folder as a ``data:`` address; the page must show without any file beside it."""
+def _data_url(name: Any, folder: Path) -> str | None:
+    """Return a PNG file of the examples folder as a ``data:`` URL, so that the page is self-contained."""
     if not isinstance(name, str) or "\0" in name:
         return None
-    place = (folder / name).resolve()
-    # a run folder may come from somebody else: nothing outside it is copied into a page that is passed on
-    if not place.is_relative_to(folder.resolve()):
+    path = (folder / name).resolve()
+    # security: a run folder may be untrusted, and the page may be shared, so files outside the folder are not included
+    if not path.is_relative_to(folder.resolve()):
         return None
     try:
-        content = place.read_bytes()
+        content = path.read_bytes()
     except OSError:
         return None
     return f"data:image/png;base64,{base64.b64encode(content).decode()}" if content.startswith(PNG) else None

@@ -1,4 +1,4 @@
-"""Runs in, one HTML page out: this file decides what is said; template.html and report.css decide how it looks."""
+"""Renders runs as an HTML page: this module prepares the content, template.html and report.css define the layout."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,69 +9,74 @@ from markupsafe import Markup
 
 from mmf_flava import __version__
 from mmf_flava.report import wording
-from mmf_flava.report.cards import loss_cards, loss_ends, loss_names, machine_cards, score_cards
-from mmf_flava.report.charts import RUN_COLOURS, dash
+from mmf_flava.report.cards import first_and_last_loss, loss_cards, loss_names, score_cards, speed_cards
+from mmf_flava.report.charts import RUN_COLOURS, dash_index
 from mmf_flava.report.confusion import Confusion, read_confusion
-from mmf_flava.report.recipe import differences
+from mmf_flava.report.recipe import diff_recipes
 from mmf_flava.report.run import FILES, SUMMARY, Run
-from mmf_flava.report.scores import DIRECTIONS, METRIC, Score, best, metric_names, score, speed, time, updates
+from mmf_flava.report.scores import (
+    DIRECTIONS,
+    METRIC_PREFIX,
+    Score,
+    get_score,
+    index_of_best,
+    metric_names,
+    samples_per_second,
+    training_seconds,
+    update_count,
+)
 
 HERE = Path(__file__).parent
-MOST = 24  # examples shown of each sort
-MOST_KEYS = 60  # of the recipe
-# facts that only some runs have, and that differ thereby; of the others a run that goes on knows nothing yet
-TOLD = ("State", "Bad records, replaced", "Skipped updates")
+MAX_EXAMPLES = 24  # images and sentences that are shown
+MAX_KEYS = 60  # differing keys of the recipes that are shown
+# facts that are compared even if some runs do not have them; other facts are missing only while a run is in progress
+OPTIONAL_FACTS = ("State", "Bad records (replaced)", "Skipped updates")
 
 
 @dataclass(frozen=True)
-class Row:
-    """One figure of every run."""
+class ComparisonRow:
+    """A row of the comparison table, with one cell per run."""
 
     label: str
-    cells: list[str]  # none: a heading for the rows below
-    best: int | None = None
-    key: bool = False  # the label is a key of the recipe
+    cells: list[str]  # empty for a heading
+    best: int | None = None  # index of the best run
+    key: bool = False  # whether the label is a key of the recipe
 
 
 @dataclass(frozen=True)
-class Part:
-    """What is shown of each run by itself."""
+class RunSection:
+    """The content of the page for a single run."""
 
     run: Run
     confusion: Confusion | None
-    recalls: list[Row]
+    recalls: list[ComparisonRow]
     tiles: list[Score]
     facts: list[tuple[str, str]]
 
 
 def render(runs: Sequence[Run]) -> str:
-    """The whole page as HTML; everything that came out of a file is escaped."""
+    """Return the page as HTML; all content of the run folders is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    environment.globals |= {
-        "wording": wording,
-        "time": time,
-        "speed": speed,
-        "updates": updates,
-        "hits": _hits,
-        "dash": dash,
-    }
+    functions = (training_seconds, samples_per_second, update_count, dash_index)
+    environment.globals |= {function.__name__: function for function in functions}
+    environment.globals |= {"wording": wording, "count_correct": _count_correct}
     return environment.get_template("template.html").render(
         css=Markup((HERE / "report.css").read_text(encoding="utf-8")),
         title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs",
         headline=_headline(runs[0]),
-        lead=_lead(runs[0]),
-        parts=[_part(run) for run in runs],
+        subtitle=_subtitle(runs[0]),
+        sections=[_build_section(run) for run in runs],
         comparison=_comparison(runs),
-        same=[(label, cells[0]) for label, cells in _shared_facts(runs).items() if len(set(cells)) == 1],
+        common=[(label, cells[0]) for label, cells in _shared_facts(runs).items() if len(set(cells)) == 1],
         losses=loss_cards(runs),
-        quality=score_cards(runs),
-        machine=machine_cards(runs),
-        validated=any(line.losses for run in runs for line in run.validation),
-        tested=any(run.evaluation for run in runs),
-        most=MOST,
+        scores=score_cards(runs),
+        speed=speed_cards(runs),
+        has_validation=any(record.losses for run in runs for record in run.validation),
+        has_evaluation=any(run.evaluation for run in runs),
+        max_examples=MAX_EXAMPLES,
         colours=RUN_COLOURS,
         files=FILES,
         version=__version__,
@@ -79,44 +84,44 @@ def render(runs: Sequence[Run]) -> str:
 
 
 def _headline(run: Run) -> str:
-    """What was trained, and how long."""
+    """Return the model, the number of updates and the training time."""
     model = run.summary.model or "flava"
     words = "FLAVA" if model == "flava" else model
-    words += f", {wording.count(updates(run))} updates" if updates(run) else ""
-    return words + (f" in {wording.duration(time(run))}" if time(run) else "")
+    words += f", {wording.format_count(update_count(run))} updates" if update_count(run) else ""
+    return words + (f" in {wording.format_duration(training_seconds(run))}" if training_seconds(run) else "")
 
 
-def _lead(run: Run) -> str:
-    """On what, and with what."""
+def _subtitle(run: Run) -> str:
+    """Return the model size, the data, the batch size, the precision and the device."""
     summary = run.summary
-    trained = f"{wording.short(summary.parameters)} parameters" if summary.parameters else "It was"
+    trained = f"{wording.format_short(summary.parameters)} parameters" if summary.parameters else "Model"
     trained += " trained" if summary.samples or summary.datasets else ""
     if summary.samples:
-        trained += f" on {wording.count(summary.samples)} samples"
+        trained += f" on {wording.format_count(summary.samples)} samples"
     if summary.datasets:
-        trained += f" {'of' if summary.samples else 'on'} {wording.listing(summary.datasets)}"
-    words = [trained] if trained != "It was" else []
-    words += [f"batches of {wording.count(summary.batch_size)}"] if summary.batch_size else []
+        trained += f" {'of' if summary.samples else 'on'} {wording.join_words(summary.datasets)}"
+    words = [trained] if trained != "Model" else []
+    words += [f"batch size {wording.format_count(summary.batch_size)}"] if summary.batch_size else []
     words += [summary.precision] if summary.precision else []
     return ", ".join(words) + (f" on {summary.device}" if summary.device and words else "") + "." * bool(words)
 
 
-def _part(run: Run) -> Part:
+def _build_section(run: Run) -> RunSection:
     recalls = []
     for direction, label in DIRECTIONS.items():
-        found = [score(run, f"{direction}_r{rank}").value for rank in (1, 5, 10)]
-        if any(value is not None for value in found):
-            recalls.append(Row(label, [wording.percent(value) for value in found]))
-    return Part(
+        values = [get_score(run, f"{direction}_r{depth}").value for depth in (1, 5, 10)]
+        if any(value is not None for value in values):
+            recalls.append(ComparisonRow(label, [wording.format_percent(value) for value in values]))
+    return RunSection(
         run=run,
         confusion=read_confusion(run.evaluation),
         recalls=recalls,
         tiles=[
             tile
             for tile in (
-                score(run, "accuracy"),
-                *(score(run, f"{direction}_r1") for direction in DIRECTIONS),
-                *(score(run, METRIC + name) for name in metric_names([run])),
+                get_score(run, "accuracy"),
+                *(get_score(run, f"{direction}_r1") for direction in DIRECTIONS),
+                *(get_score(run, METRIC_PREFIX + name) for name in metric_names([run])),
             )
             if tile.value is not None
         ],
@@ -124,96 +129,118 @@ def _part(run: Run) -> Part:
     )
 
 
-def _hits(part: Part) -> str:
-    hidden = [piece for sentence in part.run.examples.sentences for piece in sentence.pieces if piece.masked]
-    right = sum(piece.right for piece in hidden)
-    return f"{right} of {len(hidden)} hidden word pieces are right." if hidden else ""
+def _count_correct(section: RunSection) -> str:
+    """Return a sentence with the number of correct predictions."""
+    masked = [token for sentence in section.run.examples.sentences for token in sentence.tokens if token.masked]
+    correct = sum(token.correct for token in masked)
+    return f"{correct} of {len(masked)} masked word pieces are predicted correctly." if masked else ""
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
+    """Return (label, value) of all known facts about a run."""
     summary = run.summary
-    rates = [line.values["lr"] for line in run.train if "lr" in line.values]
-    waits = [line.values["data_wait"] for line in run.train if "data_wait" in line.values]
+    rates = [record.values["lr"] for record in run.train if "lr" in record.values]
+    waits = [record.values["data_wait"] for record in run.train if "data_wait" in record.values]
     facts = [
         ("Model", summary.model),
-        ("Parameters", wording.count(summary.parameters) if summary.parameters else None),
-        ("Updates", wording.count(updates(run))),
+        ("Parameters", wording.format_count(summary.parameters) if summary.parameters else None),
+        ("Updates", wording.format_count(update_count(run))),
         ("State", _state(run)),
-        ("Batch size", wording.count(summary.batch_size) if summary.batch_size else None),
-        ("Samples seen", wording.count(summary.samples) if summary.samples else None),
+        ("Batch size", wording.format_count(summary.batch_size) if summary.batch_size else None),
+        ("Samples seen", wording.format_count(summary.samples) if summary.samples else None),
         ("Datasets", ", ".join(summary.datasets)),
-        ("Learning rate", f"{wording.plain(max(rates))} at its highest" if rates else None),
+        ("Learning rate", f"{wording.format_setting(max(rates))} (maximum)" if rates else None),
         ("Precision", summary.precision),
         ("Device", summary.device),
-        ("Time", wording.duration(time(run)) if time(run) else None),
-        ("Samples per second", wording.count(speed(run)) if speed(run) else None),
-        ("Waiting for data", f"{wording.percent(sum(waits) / len(waits))} of the time" if waits else None),
-        ("Bad records, replaced", _bad_records(run)),
-        ("Skipped updates", wording.count(run.troubles.skipped) if run.troubles.skipped else None),
+        ("Training time", wording.format_duration(training_seconds(run)) if training_seconds(run) else None),
+        ("Samples per second", wording.format_count(samples_per_second(run)) if samples_per_second(run) else None),
+        ("Data wait", f"{wording.format_percent(sum(waits) / len(waits))} of the time" if waits else None),
+        ("Bad records (replaced)", _bad_records(run)),
+        ("Skipped updates", wording.format_count(run.issues.skipped_updates) if run.issues.skipped_updates else None),
         ("mmf_flava", summary.version),
         ("Files read", ", ".join(file for file in FILES if file not in run.missing)),
     ]
-    return [(label, value) for label, value in facts if value and value != wording.NOTHING]
+    return [(label, value) for label, value in facts if value and value != wording.NO_VALUE]
 
 
 def _state(run: Run) -> str | None:
-    """Said of runs that have not written their summary, by which nobody can tell whether they go on."""
+    """Return the progress of a run without a summary, i.e. a run that is in progress or was stopped."""
     if SUMMARY not in run.missing or not run.train:
         return None
     total = run.recipe.get("training.max_updates", "")
-    return f"at update {wording.count(run.train[-1].update)}" + (
-        f" of {wording.count(int(total))}, not finished" if total.isdecimal() else ", not finished"
+    return f"at update {wording.format_count(run.train[-1].update)}" + (
+        f" of {wording.format_count(int(total))}, not finished" if total.isdecimal() else ", not finished"
     )
 
 
 def _bad_records(run: Run) -> str | None:
-    of_datasets = [
-        f"{name}: {wording.listing([f'{wording.count(count)} {reason}' for reason, count in reasons.items()])}"
-        for name, reasons in run.troubles.bad_records.items()
+    datasets = [
+        f"{name}: " + wording.join_words([f"{wording.format_count(n)} {reason}" for reason, n in reasons.items()])
+        for name, reasons in run.issues.bad_records.items()
     ]
-    return "; ".join(of_datasets) or None
+    return "; ".join(datasets) or None
 
 
-def _comparison(runs: Sequence[Run]) -> list[Row]:
-    """The figures of all runs in one table."""
-    labels = {"accuracy": "Zero-shot accuracy"}
-    labels |= {f"{key}_r{rank}": f"{label} R@{rank}" for key, label in DIRECTIONS.items() for rank in (1, 5, 10)}
-    labels |= {METRIC + name: score(runs[0], METRIC + name).title for name in metric_names(runs)}
-    figures = []
-    for key, label in labels.items():
-        scores = [score(run, key) for run in runs]
-        cells = [wording.percent(one.value) + ("" if one.final or one.value is None else " (val)") for one in scores]
-        alike = len({one.final for one in scores if one.value is not None}) == 1  # no race of test against validation
-        figures.append(Row(label, cells, best([one.value for one in scores]) if alike else None))
-    losses = []
-    for name in loss_names(runs):
-        values = [end[1] if (end := loss_ends(run, name)) else None for run in runs]
-        losses.append(Row(wording.LOSSES.get(name, (name, ""))[0], [wording.loss(value) for value in values]))
-    facts = [
-        Row(label, cells)
-        for label, cells in _shared_facts(runs).items()
-        if len(set(cells) - {wording.NOTHING}) > 1 or (label in TOLD and len(set(cells)) > 1)
-    ]
-    keys = [
-        Row(key, [wording.NOTHING if value is None else value for value in values], key=True)
-        for key, values in differences([run.recipe for run in runs]).items()
-    ]
-    if len(keys) > MOST_KEYS:
-        keys = [*keys[:MOST_KEYS], Row(f"and {len(keys) - MOST_KEYS} more", ["…"] * len(runs))]
-    rows: list[Row] = []
+def _comparison(runs: Sequence[Run]) -> list[ComparisonRow]:
+    """Return the rows of the comparison table: scores, final losses, differing facts and differing recipe keys."""
+    rows: list[ComparisonRow] = []
     for heading, group in (
-        ("Scores", figures),
-        ("Losses at the end of training", losses),
-        ("What differs", facts),
-        ("Keys of the recipe that differ", keys),
+        ("Scores", _score_rows(runs)),
+        ("Final training losses", _loss_rows(runs)),
+        ("Differences", _fact_rows(runs)),
+        ("Differing recipe keys", _key_rows(runs)),
     ):
-        if group := [row for row in group if any(cell != wording.NOTHING for cell in row.cells)]:
-            rows += [Row(heading, []), *group]
+        if group := [row for row in group if any(cell != wording.NO_VALUE for cell in row.cells)]:
+            rows += [ComparisonRow(heading, []), *group]
+    return rows
+
+
+def _score_rows(runs: Sequence[Run]) -> list[ComparisonRow]:
+    labels = {"accuracy": "Zero-shot accuracy"}
+    labels |= {f"{key}_r{depth}": f"{label} R@{depth}" for key, label in DIRECTIONS.items() for depth in (1, 5, 10)}
+    labels |= {METRIC_PREFIX + name: get_score(runs[0], METRIC_PREFIX + name).title for name in metric_names(runs)}
+    rows = []
+    for key, label in labels.items():
+        scores = [get_score(run, key) for run in runs]
+        cells = [
+            wording.format_percent(score.value) + ("" if score.final or score.value is None else " (val)")
+            for score in scores
+        ]
+        # final scores are not compared with validation scores
+        comparable = len({score.final for score in scores if score.value is not None}) == 1
+        best = index_of_best([score.value for score in scores]) if comparable else None
+        rows.append(ComparisonRow(label, cells, best))
+    return rows
+
+
+def _loss_rows(runs: Sequence[Run]) -> list[ComparisonRow]:
+    rows = []
+    for name in loss_names(runs):
+        last = [values[1] if (values := first_and_last_loss(run, name)) else None for run in runs]
+        title = wording.LOSSES.get(name, (name, ""))[0]
+        rows.append(ComparisonRow(title, [wording.format_loss(value) for value in last]))
+    return rows
+
+
+def _fact_rows(runs: Sequence[Run]) -> list[ComparisonRow]:
+    def differs(label: str, cells: list[str]) -> bool:
+        return len(set(cells) - {wording.NO_VALUE}) > 1 or (label in OPTIONAL_FACTS and len(set(cells)) > 1)
+
+    return [ComparisonRow(label, cells) for label, cells in _shared_facts(runs).items() if differs(label, cells)]
+
+
+def _key_rows(runs: Sequence[Run]) -> list[ComparisonRow]:
+    rows = [
+        ComparisonRow(key, [wording.NO_VALUE if value is None else value for value in values], key=True)
+        for key, values in diff_recipes([run.recipe for run in runs]).items()
+    ]
+    if len(rows) > MAX_KEYS:
+        rows = [*rows[:MAX_KEYS], ComparisonRow(f"and {len(rows) - MAX_KEYS} more", ["…"] * len(runs))]
     return rows
 
 
 def _shared_facts(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """Each fact that any run has, with the values of all runs."""
+    """Return label -> values of all runs, for each fact that any run has."""
     facts = [dict(_facts(run)) for run in runs]
-    labels = [label for of_run in facts for label in of_run if label != "Files read"]
-    return {label: [of_run.get(label, wording.NOTHING) for of_run in facts] for label in labels}
+    labels = [label for run_facts in facts for label in run_facts if label != "Files read"]
+    return {label: [run_facts.get(label, wording.NO_VALUE) for run_facts in facts] for label in labels}

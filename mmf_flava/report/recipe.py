@@ -1,4 +1,4 @@
-"""The recipe of a run, config.yaml, as dotted keys: what of it differs between runs."""
+"""Reads the recipe of a run (config.yaml) as dotted keys, and compares the recipes of several runs."""
 
 import json
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 CONFIG = "config.yaml"
-GIVEN = "given"  # of a section that other runs lack
-PLACES = ("env.",)  # folders of the machine: they differ between any two runs, and say nothing of the training
+PRESENT = "present"  # value of a section that other runs do not have
+IGNORED = ("env.",)  # paths of the machine, which differ between all runs
 
 
 def read_recipe(folder: Path) -> dict[str, str]:
-    """Dotted key -> value in words; empty where the file is missing or is no recipe.
+    """Return dotted key -> value as text; empty if the file is missing or invalid.
 
-    Left out are sections of datasets that the run does not use, and places of the machine.
+    Sections of datasets that the run does not use and paths of the machine are omitted.
     """
     try:
         content = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
@@ -27,48 +27,48 @@ def read_recipe(folder: Path) -> dict[str, str]:
     if isinstance(content, dict) and content:
         _flatten("", content, flat)
     used = {name.strip() for name in flat.get("datasets", "").split(",")}
-    return {key: value for key, value in flat.items() if not key.startswith(PLACES) and _of(key, used)}
+    return {key: value for key, value in flat.items() if not key.startswith(IGNORED) and _is_used(key, used)}
 
 
-def differences(recipes: Sequence[dict[str, str]]) -> dict[str, list[str | None]]:
-    """The keys in which the recipes differ, with the value of each; None where one has no such key.
+def diff_recipes(recipes: Sequence[dict[str, str]]) -> dict[str, list[str | None]]:
+    """Return the keys that differ, with the value of each recipe; None if a recipe does not have the key.
 
-    A section that some of them lack as a whole, as of a dataset that they do not use, is one entry: where the others
-    agree about it, ``GIVEN``. A run without a recipe has no say in what differs.
+    A section that is missing in some recipes, e.g. of an unused dataset, and equal in the others is one entry with the
+    value ``PRESENT``. Empty recipes are ignored.
     """
-    known = [recipe for recipe in recipes if recipe]
-    keys = list(dict.fromkeys(key for recipe in known for key in recipe))
-    differing = [key for key in keys if len({recipe.get(key) for recipe in known}) > 1]
-    found: dict[str, list[str | None]] = {}
+    non_empty = [recipe for recipe in recipes if recipe]
+    keys = list(dict.fromkeys(key for recipe in non_empty for key in recipe))
+    differing = [key for key in keys if len({recipe.get(key) for recipe in non_empty}) > 1]
+    differences: dict[str, list[str | None]] = {}
     for key in differing:
         values = [recipe.get(key) for recipe in recipes]
-        lacking = [recipe for recipe in known if key not in recipe]
-        section = _lacked(key, lacking)
+        without_key = [recipe for recipe in non_empty if key not in recipe]
+        section = _missing_section(key, without_key)
         if section == key or len(set(values) - {None}) > 1:
-            found[key] = values
+            differences[key] = values
         else:
-            found[section] = [None if value is None else GIVEN for value in values]
-    return found
+            differences[section] = [None if value is None else PRESENT for value in values]
+    return differences
 
 
-def _of(key: str, datasets: set[str]) -> bool:
-    """Whether a key says anything of a run of these datasets."""
+def _is_used(key: str, datasets: set[str]) -> bool:
+    """Return false for the section of a dataset that is not in ``datasets``."""
     section, _, rest = key.partition(".")
     return section != "dataset_config" or rest.split(".")[0] in datasets
 
 
-def _lacked(key: str, recipes: Sequence[dict[str, str]]) -> str:
-    """The widest section around ``key`` of which none of the recipes that lack the key has anything."""
-    words = key.split(".") if recipes else []
-    for depth in range(1, len(words)):
-        section = ".".join(words[:depth])
+def _missing_section(key: str, recipes: Sequence[dict[str, str]]) -> str:
+    """Return the outermost section with ``key`` of which all ``recipes`` have no key."""
+    names = key.split(".") if recipes else []
+    for depth in range(1, len(names)):
+        section = ".".join(names[:depth])
         if not any(other.startswith((f"{section}.", f"{section}[")) for recipe in recipes for other in recipe):
             return section
     return key
 
 
 def _flatten(prefix: str, value: Any, flat: dict[str, str]) -> None:
-    """Entries of a list that name their type, as losses do, are told apart by it and not by their place."""
+    """Add dotted keys of nested values to ``flat``; list entries with a ``type``, such as losses, are keyed by it."""
     if isinstance(value, dict) and value:
         for key, entry in value.items():
             _flatten(f"{prefix}.{key}" if prefix else str(key), entry, flat)

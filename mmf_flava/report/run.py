@@ -1,4 +1,4 @@
-"""A run folder, read into dataclasses. Whatever is missing is None or empty, and named in ``Run.missing``."""
+"""Reads a run folder into dataclasses; missing values are None or empty, and missing files are in ``Run.missing``."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,25 +7,34 @@ from typing import Any
 
 from mmf_flava.errors import UserError
 from mmf_flava.report.examples import Examples, read_examples
+from mmf_flava.report.issues import Issues, read_issues
 from mmf_flava.report.recipe import read_recipe
-from mmf_flava.report.troubles import Troubles, read_troubles
-from mmf_flava.report.values import mapping, number, numbers, read_json, read_json_lines, sequence, text, whole
+from mmf_flava.report.values import (
+    as_int,
+    as_list,
+    as_mapping,
+    as_number,
+    as_numbers,
+    as_text,
+    read_json,
+    read_json_lines,
+)
 
 METRICS, EVALUATION, SUMMARY, EXAMPLES = "metrics.jsonl", "evaluation.json", "summary.json", "examples/examples.json"
 FILES = (METRICS, EVALUATION, SUMMARY, EXAMPLES)
 
 
 @dataclass(frozen=True)
-class Line:
-    """One line of metrics.jsonl: what was measured at an update."""
+class MetricsRecord:
+    """A record of metrics.jsonl: the measurements at an update."""
 
     update: int
-    values: dict[str, float]  # time, lr, samples_per_second, data_wait and other plain numbers
+    values: dict[str, float]  # top-level numbers: time, lr, samples_per_second, data_wait, ...
     losses: dict[str, float]
     accuracy: float | None  # zero-shot, 0 to 1
-    count: int | None  # images behind the accuracy
-    retrieval: dict[str, float]  # image_to_text_r1 and its kin, 0 to 1
-    metrics: dict[str, float] = field(default_factory=dict)  # of finetuning, by MMF's names
+    count: int | None  # number of images of the accuracy
+    retrieval: dict[str, float]  # recalls such as image_to_text_r1, 0 to 1
+    metrics: dict[str, float] = field(default_factory=dict)  # metrics of finetuning with MMF's names
 
 
 @dataclass(frozen=True)
@@ -40,13 +49,13 @@ class Evaluation:
     classes: list[str]
     confusion: list[list[int]]  # rows are the true classes; empty if the file has no square matrix
     templates: list[str]
-    retrieval: dict[str, float]  # recalls, and the numbers of "images" and "captions"
-    metrics: dict[str, float] = field(default_factory=dict)  # of finetuning, by MMF's names
+    retrieval: dict[str, float]  # recalls, and the counts "images" and "captions"
+    metrics: dict[str, float] = field(default_factory=dict)  # metrics of finetuning with MMF's names
 
 
 @dataclass(frozen=True)
 class Summary:
-    """summary.json: what was trained, on what, for how long."""
+    """summary.json: the model, the data and the duration of the training."""
 
     model: str | None = None
     parameters: int | None = None
@@ -64,142 +73,144 @@ class Summary:
 
 @dataclass(frozen=True)
 class Run:
+    """The content of a run folder."""
+
     folder: Path
     name: str
-    train: list[Line]
-    validation: list[Line]
+    train: list[MetricsRecord]
+    validation: list[MetricsRecord]
     evaluation: Evaluation | None
     summary: Summary
     examples: Examples
     recipe: dict[str, str]  # dotted key -> value; empty without config.yaml
-    troubles: Troubles
-    missing: tuple[str, ...]  # the names of FILES that are not there or hold nothing readable
+    issues: Issues
+    missing: tuple[str, ...]  # entries of FILES that are missing, empty or unreadable
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Reads the folders; runs get the shortest names that tell them apart.
+    """Read the folders and give each run its shortest unique name.
 
     Raises:
-        UserError: no folders, or one that is missing or without a single readable file.
+        UserError: no folders, or a folder that is missing or has no readable file.
     """
     if not folders:
-        raise UserError("no run folder was given: name at least one, python -m mmf_flava.report RUN_DIR")
-    return [_read_run(folder, name) for folder, name in zip(folders, names(folders), strict=True)]
+        raise UserError("no run folder was given. Run python -m mmf_flava.report RUN_DIR.")
+    return [_read_run(folder, name) for folder, name in zip(folders, short_names(folders), strict=True)]
 
 
-def names(folders: Sequence[Path]) -> list[str]:
-    """``sweep/a/save`` and ``sweep/b/save`` -> "a" and "b": what the ends of the paths differ in."""
-    places = [folder.resolve() for folder in folders]
-    parts = [place.parts for place in places]
-    several = len(set(parts)) > 1
-    while several and len({part[-1] for part in parts}) == 1:
-        parts = [part[:-1] for part in parts]
+def short_names(folders: Sequence[Path]) -> list[str]:
+    """Return the shortest unique names of the folders, e.g. "a" and "b" for ``sweep/a/save`` and ``sweep/b/save``."""
+    paths = [folder.resolve() for folder in folders]
+    components = [path.parts for path in paths]
+    several = len(set(components)) > 1
+    while several and len({names[-1] for names in components}) == 1:
+        components = [names[:-1] for names in components]
     depth = 1
-    while len({part[-depth:] for part in parts}) < len(set(parts)):
+    while len({names[-depth:] for names in components}) < len(set(components)):
         depth += 1
     return [
-        "/".join(word for word in part[-depth:] if word != place.anchor) or str(place)
-        for part, place in zip(parts, places, strict=True)
+        "/".join(name for name in names[-depth:] if name != path.anchor) or str(path)
+        for names, path in zip(components, paths, strict=True)
     ]
 
 
 def _read_run(folder: Path, name: str) -> Run:
     if not folder.is_dir():
         raise UserError(
-            f"there is no run folder {folder}: give the folder that a run wrote, its env.save_dir (./save by default)"
+            f"run folder {folder} was not found. Set the folder of a run, its env.save_dir (default: ./save)."
         )
     train, validation = _read_metrics(folder / METRICS)
     evaluation, summary = read_json(folder / EVALUATION), read_json(folder / SUMMARY)
     examples = read_examples(folder / EXAMPLES)
-    found = (train or validation, evaluation, summary, examples.pictures or examples.sentences)
-    missing = tuple(file for file, content in zip(FILES, found, strict=True) if not content)
+    contents = (train or validation, evaluation, summary, examples.images or examples.sentences)
+    missing = tuple(file for file, content in zip(FILES, contents, strict=True) if not content)
     if len(missing) == len(FILES):
         raise UserError(
-            f"{folder} holds nothing to report, no {METRICS}, {EVALUATION} or {SUMMARY} with anything in it: "
-            "give the folder of a run that has logged at least once"
+            f"{folder} has no results: {METRICS}, {EVALUATION} and {SUMMARY} are missing or empty. "
+            "Set the folder of a run that has logged at least once."
         )
     return Run(
         folder=folder,
         name=name,
         train=train,
         validation=validation,
-        evaluation=_evaluation(evaluation) if evaluation else None,
-        summary=_summary(summary or {}),
+        evaluation=_parse_evaluation(evaluation) if evaluation else None,
+        summary=_parse_summary(summary or {}),
         examples=examples,
         recipe=read_recipe(folder),
-        troubles=read_troubles(folder, summary or {}),
+        issues=read_issues(folder, summary or {}),
         missing=missing,
     )
 
 
-def _read_metrics(path: Path) -> tuple[list[Line], list[Line]]:
-    """Training and validation lines in order of their updates.
+def _read_metrics(path: Path) -> tuple[list[MetricsRecord], list[MetricsRecord]]:
+    """Return the training and validation records, sorted by update.
 
-    A resumed run goes back to its last checkpoint and logs some updates again. From there on the lines of its earlier
-    life describe a future that never came, so a repeated training update drops everything logged from it onwards.
+    A resumed run continues from its last checkpoint and logs some updates again. A repeated training update therefore
+    replaces all earlier records from that update on.
     """
-    train: dict[int, Line] = {}
-    validation: dict[int, Line] = {}
+    train: dict[int, MetricsRecord] = {}
+    validation: dict[int, MetricsRecord] = {}
     last = -1
     for content in read_json_lines(path):
-        update = whole(content.get("update"))
+        update = as_int(content.get("update"))
         if update is None:
             continue
         if content.get("split") == "val":
-            validation[update] = _line(update, content)
+            validation[update] = _parse_record(update, content)
         elif content.get("split") == "train":
             if update <= last:
-                train = {at: line for at, line in train.items() if at < update}
-                validation = {at: line for at, line in validation.items() if at < update}
-            train[update] = _line(update, content)
+                train = {at: record for at, record in train.items() if at < update}
+                validation = {at: record for at, record in validation.items() if at < update}
+            train[update] = _parse_record(update, content)
             last = update
     return [train[at] for at in sorted(train)], [validation[at] for at in sorted(validation)]
 
 
-def _line(update: int, content: dict[str, Any]) -> Line:
-    zero_shot = mapping(content.get("zero_shot"))
-    return Line(
+def _parse_record(update: int, content: dict[str, Any]) -> MetricsRecord:
+    zero_shot = as_mapping(content.get("zero_shot"))
+    return MetricsRecord(
         update=update,
-        values=numbers(content),
-        losses=numbers(content.get("losses")),
-        accuracy=number(zero_shot.get("accuracy")),
-        count=whole(zero_shot.get("count")),
-        retrieval=numbers(content.get("retrieval")),
-        metrics=numbers(content.get("metrics")),
+        values=as_numbers(content),
+        losses=as_numbers(content.get("losses")),
+        accuracy=as_number(zero_shot.get("accuracy")),
+        count=as_int(zero_shot.get("count")),
+        retrieval=as_numbers(content.get("retrieval")),
+        metrics=as_numbers(content.get("metrics")),
     )
 
 
-def _evaluation(content: dict[str, Any]) -> Evaluation:
-    zero_shot = mapping(content.get("zero_shot"))
-    rows = [[whole(cell) for cell in sequence(row)] for row in sequence(zero_shot.get("confusion"))]
+def _parse_evaluation(content: dict[str, Any]) -> Evaluation:
+    zero_shot = as_mapping(content.get("zero_shot"))
+    rows = [[as_int(cell) for cell in as_list(row)] for row in as_list(zero_shot.get("confusion"))]
     square = all(len(row) == len(rows) for row in rows) and not any(cell is None for row in rows for cell in row)
-    classes = [str(name) for name in sequence(zero_shot.get("classes"))]
+    classes = [str(name) for name in as_list(zero_shot.get("classes"))]
     return Evaluation(
-        split=text(content.get("split")) or "test",
-        update=whole(content.get("update", content.get("updates"))),
-        accuracy=number(zero_shot.get("accuracy")),
-        count=whole(zero_shot.get("count")),
-        chance=number(zero_shot.get("chance")),
+        split=as_text(content.get("split")) or "test",
+        update=as_int(content.get("update", content.get("updates"))),
+        accuracy=as_number(zero_shot.get("accuracy")),
+        count=as_int(zero_shot.get("count")),
+        chance=as_number(zero_shot.get("chance")),
         classes=classes if len(classes) == len(rows) else [str(index) for index in range(len(rows))],
         confusion=[[max(cell or 0, 0) for cell in row] for row in rows] if square else [],
-        templates=[str(template) for template in sequence(zero_shot.get("templates"))],
-        retrieval=numbers(content.get("retrieval")),
-        metrics=numbers(content.get("metrics")),
+        templates=[str(template) for template in as_list(zero_shot.get("templates"))],
+        retrieval=as_numbers(content.get("retrieval")),
+        metrics=as_numbers(content.get("metrics")),
     )
 
 
-def _summary(content: dict[str, Any]) -> Summary:
+def _parse_summary(content: dict[str, Any]) -> Summary:
     return Summary(
-        model=text(content.get("model")),
-        parameters=whole(content.get("parameters")),
-        updates=whole(content.get("updates")),
-        seconds=number(content.get("seconds")),
-        samples=whole(content.get("samples")),
-        batch_size=whole(content.get("batch_size")),
-        datasets=[str(name) for name in sequence(content.get("datasets"))],
-        device=text(content.get("device")),
-        precision=text(content.get("precision")),
-        version=text(content.get("version")),
-        first_losses=numbers(content.get("first_losses")),
-        last_losses=numbers(content.get("last_losses")),
+        model=as_text(content.get("model")),
+        parameters=as_int(content.get("parameters")),
+        updates=as_int(content.get("updates")),
+        seconds=as_number(content.get("seconds")),
+        samples=as_int(content.get("samples")),
+        batch_size=as_int(content.get("batch_size")),
+        datasets=[str(name) for name in as_list(content.get("datasets"))],
+        device=as_text(content.get("device")),
+        precision=as_text(content.get("precision")),
+        version=as_text(content.get("version")),
+        first_losses=as_numbers(content.get("first_losses")),
+        last_losses=as_numbers(content.get("last_losses")),
     )

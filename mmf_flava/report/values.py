@@ -1,7 +1,7 @@
-"""Values out of JSON files that a killed run or another program may have left in any state.
+"""Tolerant conversion of values from JSON files, which a killed run may have left incomplete.
 
-Each function takes whatever stands there and gives the wanted type or nothing: a report is drawn after things went
-wrong, too, and must not go wrong itself.
+Each function accepts any value and returns the requested type, or None or an empty container if the value is invalid.
+A report can therefore also be created for a failed run.
 """
 
 import json
@@ -9,45 +9,49 @@ import math
 from pathlib import Path
 from typing import Any
 
-LARGEST = 1e30  # a loss beyond it has diverged; drawing needs room above it
+MAX_NUMBER = 1e30  # larger values are treated as diverged; matplotlib needs headroom
 
 
-def number(value: Any) -> float | None:
-    """A number that can be drawn, or None: NaN, infinities, booleans, strings and the rest are no points of a curve."""
+def as_number(value: Any) -> float | None:
+    """Return a finite number of at most MAX_NUMBER in absolute value; None for anything else, including booleans."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
         result = float(value)
-    except OverflowError:  # JSON has integers of any length
+    except OverflowError:  # JSON integers are unbounded
         return None
-    return result if math.isfinite(result) and abs(result) <= LARGEST else None
+    return result if math.isfinite(result) and abs(result) <= MAX_NUMBER else None
 
 
-def whole(value: Any) -> int | None:
-    result = number(value)
+def as_int(value: Any) -> int | None:
+    """Return a number truncated to an integer, or None."""
+    result = as_number(value)
     return None if result is None else int(result)
 
 
-def text(value: Any) -> str | None:
+def as_text(value: Any) -> str | None:
+    """Return a non-blank string, or None."""
     return value if isinstance(value, str) and value.strip() else None
 
 
-def mapping(value: Any) -> dict[str, Any]:
+def as_mapping(value: Any) -> dict[str, Any]:
+    """Return a dictionary, or an empty one."""
     return value if isinstance(value, dict) else {}
 
 
-def sequence(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
+    """Return a list, or an empty one."""
     return value if isinstance(value, list) else []
 
 
-def numbers(value: Any) -> dict[str, float]:
-    """The entries of a mapping that are numbers."""
-    found = {key: number(entry) for key, entry in mapping(value).items()}
-    return {key: entry for key, entry in found.items() if entry is not None}
+def as_numbers(value: Any) -> dict[str, float]:
+    """Return the entries of a mapping that are numbers."""
+    numbers = {key: as_number(entry) for key, entry in as_mapping(value).items()}
+    return {key: number for key, number in numbers.items() if number is not None}
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The mapping in a JSON file; None where the file is missing, unreadable, cut short or something else."""
+    """Return the mapping in a JSON file, or None if the file is missing, unreadable, truncated or not a mapping."""
     try:
         content = json.loads(path.read_text(encoding="utf-8", errors="replace"))
     except (OSError, ValueError, RecursionError):
@@ -56,17 +60,17 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The mappings of a JSON-lines file in order; a line that a killed run cut short is passed over."""
-    lines: list[dict[str, Any]] = []
+    """Return the mappings of a JSON-lines file in order; invalid and truncated lines are skipped."""
+    records: list[dict[str, Any]] = []
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
-            for row in file:
+            for line in file:
                 try:
-                    content = json.loads(row)
+                    content = json.loads(line)
                 except (ValueError, RecursionError):
                     continue
                 if isinstance(content, dict):
-                    lines.append(content)
+                    records.append(content)
     except OSError:
         pass
-    return lines
+    return records

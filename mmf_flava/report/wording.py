@@ -1,80 +1,80 @@
-"""Words and figures as a reader wants them: the losses' names, percentages, counts, times."""
+"""Texts of the report: names of the losses, and formatting of percentages, counts and times."""
 
-SPACE = "\u00a0"  # a figure and its unit stay on one line
-NOTHING = "\u2013"  # stands where a run has no such figure
+SPACE = "\u00a0"  # no line break between a number and its unit
+NO_VALUE = "\u2013"  # shown for a missing value
 
-# name of the loss: its full name, and what it asks of the model (FLAVA, section 3)
+# loss -> its title and its task (FLAVA, section 3)
 LOSSES = {
     "flava_global_contrastive": (
         "Global contrastive",
-        "Find the caption of each image, and the image of each caption, in the batch.",
+        "Match each image with its caption and each caption with its image within the batch.",
     ),
     "flava_mmm_image": (
         "Masked multimodal modeling: image",
-        "Name the codebook entry of each hidden patch, with the caption in view.",
+        "Predict the visual codebook token of each masked patch from the image and its caption.",
     ),
     "flava_mmm_text": (
         "Masked multimodal modeling: text",
-        "Name each hidden word of the caption, with the image in view.",
+        "Predict each masked token of the caption from the caption and its image.",
     ),
     "flava_itm": (
         "Image-text matching",
-        "Tell whether a caption belongs to its image or was swapped in from another.",
+        "Classify whether a caption matches its image.",
     ),
     "flava_mim": (
         "Masked image modeling",
-        "Name the codebook entry of each hidden patch from the rest of the image alone.",
+        "Predict the visual codebook token of each masked patch from the image.",
     ),
     "flava_mlm": (
         "Masked language modeling",
-        "Name each hidden word from the rest of the sentence alone.",
+        "Predict each masked token from the text.",
     ),
 }
 
-# kind of an example: what the model had in view
-KINDS = {"mim": "image alone", "mlm": "text alone", "mmm": "image and text together"}
+# kind of an example -> the inputs of the model
+EXAMPLE_KINDS = {"mim": "image only", "mlm": "text only", "mmm": "image and text"}
 
 
-def percent(share: float | None, digits: int = 1) -> str:
-    """0.964 -> "96.4 %"."""
-    return NOTHING if share is None else f"{100 * share:.{digits}f}{SPACE}%"
+def format_percent(fraction: float | None, digits: int = 1) -> str:
+    """Format a fraction as a percentage: 0.964 -> "96.4 %"."""
+    return NO_VALUE if fraction is None else f"{100 * fraction:.{digits}f}{SPACE}%"
 
 
-def count(value: float | None) -> str:
-    """76800 -> "76,800"."""
-    return NOTHING if value is None else f"{value:,.0f}"
+def format_count(value: float | None) -> str:
+    """Format a count: 76800 -> "76,800"."""
+    return NO_VALUE if value is None else f"{value:,.0f}"
 
 
-def short(value: float | None) -> str:
-    """3200000 -> "3.2 M"; below a hundred thousand the figure is written out."""
+def format_short(value: float | None) -> str:
+    """Format a large count with a suffix from 100,000 on: 3200000 -> "3.2 M"."""
     if value is None:
-        return NOTHING
+        return NO_VALUE
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e5, "K")):
         if abs(value) >= size:
             return f"{value / min(size, 1e3 if unit == 'K' else size):.3g}{SPACE}{unit}"
-    return count(value)
+    return format_count(value)
 
 
-def operations(per_second: float) -> tuple[float, str]:
-    """The unit in which a speed is told: 3.2e13 -> (1e12, "TFLOP/s")."""
+def flops_unit(per_second: float) -> tuple[float, str]:
+    """Return the unit for a speed: 3.2e13 -> (1e12, "TFLOP/s")."""
     units = ((1e15, "PFLOP/s"), (1e12, "TFLOP/s"))
     return next(((size, unit) for size, unit in units if per_second >= size), (1e9, "GFLOP/s"))
 
 
-def loss(value: float | None) -> str:
-    """Three digits that count: 3.47, 0.421, 12.6."""
-    return NOTHING if value is None else f"{value:#.3g}".rstrip(".")
+def format_loss(value: float | None) -> str:
+    """Format with three significant digits: 3.47, 0.421, 12.6."""
+    return NO_VALUE if value is None else f"{value:#.3g}".rstrip(".")
 
 
-def plain(value: float | None) -> str:
-    """A setting as one would type it: 0.001, 1e-05."""
-    return NOTHING if value is None else f"{value:.3g}"
+def format_setting(value: float | None) -> str:
+    """Format a hyperparameter: 0.001, 1e-05."""
+    return NO_VALUE if value is None else f"{value:.3g}"
 
 
-def duration(seconds: float | None) -> str:
-    """214 -> "3 min 34 s"."""
+def format_duration(seconds: float | None) -> str:
+    """Format a duration: 214 -> "3 min 34 s"."""
     if seconds is None:
-        return NOTHING
+        return NO_VALUE
     total = round(seconds)
     minutes, hours, days = total // 60, total // 3600, total // 86400
     if total < 60:
@@ -86,6 +86,6 @@ def duration(seconds: float | None) -> str:
     return f"{days}{SPACE}d{SPACE}{hours % 24}{SPACE}h"
 
 
-def listing(words: list[str]) -> str:
-    """["a", "b", "c"] -> "a, b and c"."""
+def join_words(words: list[str]) -> str:
+    """Join words: ["a", "b", "c"] -> "a, b and c"."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -1,1 +1,1 @@
-"""The trainer ``training.trainer: flava``: loop, precision, sharding, checkpoints."""
+"""The trainers ``flava`` and ``flava_finetune``: training loop, precision, sharding, checkpoints."""

@@ -1,4 +1,4 @@
-"""What a checkpoint holds: safetensors and JSON, never a pickle; how it is written and how it is read."""
+"""Reading and writing the contents of a checkpoint: safetensors and JSON, no pickles."""
 
 import base64
 import json
@@ -10,25 +10,21 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmf_flava.config.model import FlavaConfig
-from mmf_flava.config.run import CheckpointConfig
-from mmf_flava.errors import UserError
-from mmf_flava.weights.sources import CONFIG_KEY
-from mmf_flava.weights.sizes import to_plain
-from mmf_flava.models.pretrained import load_image_encoder, load_text_encoder, load_weights
+from mmf_flava.weights.configs import CONFIG_KEY, config_to_dict
 
 
 class Stateful(Protocol):
-    """A module, an optimizer, or what was gathered of one."""
+    """A module, an optimizer, or the gathered state of one."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
 
 @dataclass
-class Gathered:
-    """The state dict of a model (with its sizes) or of an optimizer, gathered from all processes."""
+class GatheredState:
+    """The state dict of a model (with its configuration) or of an optimizer, gathered from all processes."""
 
     state: dict[str, Any]
     settings: Any = None
@@ -39,101 +35,56 @@ class Gathered:
 
 @dataclass
 class Snapshot:
-    """A run between two updates, as it is written.
+    """The state of a run between two updates.
 
-    weights, optimizer: tensors by name; metadata: of the weights' file; text: the rest, JSON.
+    Attributes:
+        weights: tensors by name.
+        metadata: header of the weights file.
+        optimizer: tensors by name.
+        state_json: content of ``state.json``.
     """
 
     update: int
     weights: dict[str, Tensor]
     metadata: dict[str, str]
     optimizer: dict[str, Tensor]
-    text: str
+    state_json: str
 
     @classmethod
-    def of(cls, update: int, model: Stateful, optimizer: Stateful, state: dict[str, Any], copy: bool) -> "Snapshot":
-        """What ``model`` and ``optimizer`` hold now; with ``copy`` in memory of its own, on the CPU."""
+    def take(cls, update: int, model: Stateful, optimizer: Stateful, state: dict[str, Any], copy: bool) -> "Snapshot":
+        """Take a snapshot of ``model`` and ``optimizer``; ``copy`` copies the tensors to the CPU."""
         tensors, description = _flatten_optimizer(optimizer.state_dict())
-        text = json.dumps({"update": update, "optimizer": description, **state}, indent=1)
-        take = _copied if copy else torch.Tensor.contiguous
+        state_json = json.dumps({"update": update, "optimizer": description, **state}, indent=1)
+        convert = _copy_to_cpu if copy else torch.Tensor.contiguous
         return cls(
             update,
-            {name: take(tensor) for name, tensor in model.state_dict().items()},
+            {name: convert(tensor) for name, tensor in model.state_dict().items()},
             _metadata(model),
-            {name: take(tensor) for name, tensor in tensors.items()},
-            text,
+            {name: convert(tensor) for name, tensor in tensors.items()},
+            state_json,
         )
 
     def write(self, folder: Path) -> None:
-        """Writes ``model.safetensors``, ``optimizer.safetensors`` and ``state.json`` into ``folder``."""
+        """Write ``model.safetensors``, ``optimizer.safetensors`` and ``state.json`` to ``folder``."""
         save_file(self.weights, folder / "model.safetensors", metadata=self.metadata)
         save_file(self.optimizer, folder / "optimizer.safetensors")
-        (folder / "state.json").write_text(self.text, encoding="utf-8")
+        (folder / "state.json").write_text(self.state_json, encoding="utf-8")
 
 
-def _copied(tensor: Tensor) -> Tensor:
+def _copy_to_cpu(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def _metadata(model: Stateful) -> dict[str, str]:
-    """The model's sizes, so that whoever reads the weights needs no recipe."""
+    """Return the header of the weights file, with the model's configuration so that no recipe is needed to load it."""
     settings = getattr(model, "settings", None)
     return {"format": "pt"} | (
-        {CONFIG_KEY: json.dumps(to_plain(settings))} if isinstance(settings, FlavaConfig) else {}
+        {CONFIG_KEY: json.dumps(config_to_dict(settings))} if isinstance(settings, FlavaConfig) else {}
     )
 
 
-def load_model(path: Path, model: nn.Module) -> None:
-    """Loads the weights of a checkpoint folder or of a ``.safetensors`` file into ``model``.
-
-    Raises:
-        UserError: no such file, or keys or shapes that do not fit; all of them are named.
-    """
-    file = path / "model.safetensors" if path.is_dir() else path
-    if not file.is_file() or file.suffix != ".safetensors":
-        raise UserError(f"{path} is neither a checkpoint folder of mmf_flava nor a .safetensors file.")
-    own, given = model.state_dict(), load_file(file)
-    problems = [f"missing {key}" for key in own.keys() - given.keys()]
-    problems += [f"unknown {key}" for key in given.keys() - own.keys()]
-    problems += [
-        f"{key} is {tuple(given[key].shape)}, the model's is {tuple(own[key].shape)}"
-        for key in own.keys() & given.keys()
-        if own[key].shape != given[key].shape
-    ]
-    if problems:
-        shown = "; ".join(sorted(problems)[:5])
-        raise UserError(f"{file} does not fit the model of this recipe ({len(problems)} keys): {shown}.")
-    model.load_state_dict(given)
-
-
-def start(model: nn.Module, whole: str | None, wishes: CheckpointConfig, cache_dir: str | None) -> list[str]:
-    """Starts a run from other people's weights: of a whole FLAVA, or else of the encoders that its recipe names.
-
-    Returns one sentence for each source.
-
-    Raises:
-        UserError: no such source, an unsafe file, or weights that do not fit and are not allowed by name.
-    """
-    allowed = {"allow_missing": wishes.allow_missing, "allow_extra": wishes.allow_extra}
-    if whole is not None:
-        fits = [("model", whole, load_weights(model, whole, cache_dir=cache_dir, **allowed))]
-    else:
-        fits = []
-        loaders = {"image_encoder": load_image_encoder, "text_encoder": load_text_encoder}
-        for name, load in loaders.items():
-            source = getattr(getattr(model.settings, name), "pretrained", None)  # type: ignore[arg-type]
-            if source is not None:
-                encoder = getattr(model.flava, name)  # type: ignore[union-attr]
-                fits.append((name.replace("_", " "), source, load(encoder, source, cache_dir=cache_dir, **allowed)))  # type: ignore[operator]
-    return [
-        f"Started the {name} from {source}"
-        + (f"; allowed not to fit: {len(fit.allowed)}, such as {fit.allowed[0]}" if fit.allowed else "")
-        for name, source, fit in fits
-    ]
-
-
 def load_state(path: Path, optimizer: Any | None) -> dict[str, Any]:
-    """Loads the optimizer's state of a checkpoint folder, where one is given, and returns ``state.json``."""
+    """Return ``state.json`` of a checkpoint folder, and load the optimizer's state into ``optimizer`` if given."""
     state = json.loads((path / "state.json").read_text(encoding="utf-8"))
     if optimizer is not None:
         tensors = load_file(path / "optimizer.safetensors")
@@ -142,7 +93,7 @@ def load_state(path: Path, optimizer: Any | None) -> dict[str, Any]:
 
 
 def restore_rng(rng: dict[str, Any]) -> None:
-    """Sets Python's, numpy's and torch's generators as ``rng_state`` found them."""
+    """Restore the random generators of Python, numpy, torch and CUDA from ``rng_state``."""
     version, internal, gauss = rng["python"]
     random.setstate((version, tuple(internal), gauss))
     np.random.set_state(rng["numpy"])
@@ -152,7 +103,7 @@ def restore_rng(rng: dict[str, Any]) -> None:
 
 
 def rng_state() -> dict[str, Any]:
-    """This process's generators: Python's, numpy's, torch's, and CUDA's on its current device."""
+    """Return the state of this process's random generators: Python, numpy, torch, and CUDA's current device."""
     numpy: dict[str, Any] = np.random.get_state(legacy=False)
     cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
     return {
@@ -164,7 +115,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def _flatten_optimizer(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors under ``<parameter>.<name>``; numbers and parameter groups as JSON."""
+    """Return the tensors by ``<parameter>.<name>``, and the numbers and parameter groups for JSON."""
     tensors, numbers = {}, {}
     for parameter, values in state["state"].items():
         for name, value in values.items():

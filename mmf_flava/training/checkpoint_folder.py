@@ -1,7 +1,8 @@
-"""The checkpoints of a run: written beside their place, renamed into it, announced last.
+"""The checkpoints of a run, written atomically: to a temporary folder, then renamed; the pointers are updated last.
 
-A run's folder holds ``checkpoints/update_00000200/{model,optimizer}.safetensors, state.json, checksums.sha256``;
-``checkpoints/latest`` and ``checkpoints/best`` name one of these folders each, with the checksum of its checksums.
+A run folder contains ``checkpoints/update_00000200/{model,optimizer}.safetensors, state.json, checksums.sha256``.
+The pointer files ``checkpoints/latest`` and ``checkpoints/best`` contain the name of a checkpoint folder and the
+SHA-256 of its ``checksums.sha256``.
 """
 
 import os
@@ -15,12 +16,12 @@ from typing import Any
 from safetensors import SafetensorError
 
 from mmf_flava.errors import UserError
-from mmf_flava.files.checksums import CHECKSUMS, Damaged, seal, sha256, verify, verify_file
+from mmf_flava.files.checksums import CHECKSUMS, CorruptFileError, sha256, verify_folder, write_checksums
 from mmf_flava.training.checkpoint import Snapshot, Stateful
-from mmf_flava.training.disk import reason_and_remedy
+from mmf_flava.training.disk import diagnose_disk_error
 
 LATEST, BEST = "latest", "best"
-# one that is being replaced by another of the same update keeps a name until that is in its place
+# suffix of a checkpoint that is being replaced by another one of the same update, until the new one is in place
 REPLACED = ".replaced"
 NAME = re.compile(rf"update_(\d+)({re.escape(REPLACED)})?")
 
@@ -29,79 +30,83 @@ class CheckpointFolder:
     """The checkpoints of one run.
 
     Args:
-        folder: the run's folder; ``checkpoints`` is made inside it.
-        max_to_keep: newest checkpoints that stay, -1 for all; the best one stays besides.
-        background: the state is copied at once, and written by a thread while training goes on.
-        say: is told what was saved, and what was found damaged.
+        folder: the run folder; checkpoints are in its subfolder ``checkpoints``.
+        max_to_keep: number of newest checkpoints to keep in addition to the best one; -1 keeps all.
+        background: copy the state and write it in a thread while training continues.
+        log: called with messages about saved and corrupt checkpoints.
     """
 
     def __init__(
-        self, folder: str | Path, max_to_keep: int = 3, background: bool = False, say: Callable[[str], None] = print
+        self, folder: str | Path, max_to_keep: int = 3, background: bool = False, log: Callable[[str], None] = print
     ) -> None:
         self.folder = Path(folder) / "checkpoints"
-        self.max_to_keep, self.say = max_to_keep, say
+        self.max_to_keep, self.log = max_to_keep, log
         self._thread = ThreadPoolExecutor(1, "checkpoint") if background else None
         self._pending: Future[None] | None = None
 
     # ------------------------------------------------------------------ read
 
     def latest(self) -> Path | None:
-        """The newest whole checkpoint, or None where there is none at all; says what it had to pass over.
+        """Return the newest valid checkpoint, or None if there are no checkpoints; log the corrupt ones.
 
         Raises:
-            UserError: there are checkpoints, but not one of them is whole.
+            UserError: all checkpoints are corrupt.
         """
         found, pointer = self._newest_first(), self.folder / LATEST
         problems = []
         for path in found:
             try:
-                verify(path)
-            except Damaged as error:
+                verify_folder(path)
+            except CorruptFileError as error:
                 problems.append(str(error))
                 continue
-            if pointer.is_file() and not problems and self._pointed(LATEST) != path:
-                problems.append(f"{pointer} is damaged.")
+            if pointer.is_file() and not problems and self._read_pointer(LATEST) != path:
+                problems.append(f"{pointer} is corrupt.")
             if problems:
-                self.say(f"Warning: {' '.join(problems)} Used instead: {path}.")
+                self.log(f"Warning: {' '.join(problems)} Using {path} instead.")
             return path
         if not found and not pointer.is_file():
             return None
         raise UserError(
-            f"No checkpoint in {self.folder} is whole: {' '.join(problems) or f'{LATEST} names one that is gone.'} "
-            "Put a copy of one there, or start anew with checkpoint.resume=false, which moves these to previous/."
+            f"{self.folder} has no valid checkpoint: {' '.join(problems) or f'{LATEST} names a missing one.'} "
+            "Restore one from a backup, or restart from update 0 with checkpoint.resume=false, which moves these "
+            "files to previous/."
         )
 
     def best(self) -> Path | None:
-        """The checkpoint with the best figure of validation, or None where there is no checkpoint at all.
+        """Return the checkpoint with the best validation metric, or None if there are no checkpoints.
 
         Raises:
-            UserError: it is damaged, or no checkpoint has been chosen yet.
+            UserError: the best checkpoint is corrupt, or none has been selected yet.
         """
         if not self._newest_first():
             return None
-        remedy = "checkpoint.resume_best=false takes the newest one."
-        if (path := self._pointed(BEST)) is None:
-            raise UserError(f"{self.folder / BEST} names no checkpoint as the best one; {remedy}")
+        fix = "Set checkpoint.resume_best=false to load the newest one."
+        if (path := self._read_pointer(BEST)) is None:
+            raise UserError(f"{self.folder / BEST} does not name a checkpoint. {fix}")
         try:
-            verify(path)
-        except Damaged as error:
-            raise UserError(f"{error} It is the best checkpoint; {remedy}") from None
+            verify_folder(path)
+        except CorruptFileError as error:
+            raise UserError(f"{self.folder / BEST}: {error} {fix}") from None
         return path
 
     def _newest_first(self) -> list[Path]:
-        """From the one that ``latest`` names backwards; then later ones, which an earlier course of the run left."""
-        numbers = {path: int(match[1]) for path in self.folder.glob("*") if (match := NAME.fullmatch(path.name))}
-        pointed = self._pointed(LATEST)
-        newest = max(numbers.values(), default=0) if pointed is None else numbers[pointed]
-        return sorted(numbers, key=lambda path: (numbers[path] > newest, -numbers[path], path.name))
+        """Return the checkpoints, newest first, starting with ``latest``.
 
-    def _pointed(self, name: str) -> Path | None:
-        """The checkpoint that ``latest`` or ``best`` names; None where it names none, or another than was written."""
+        Later updates come last: they are from before the run was resumed from an older checkpoint.
+        """
+        updates = {path: int(match[1]) for path in self.folder.glob("*") if (match := NAME.fullmatch(path.name))}
+        latest = self._read_pointer(LATEST)
+        newest = max(updates.values(), default=0) if latest is None else updates[latest]
+        return sorted(updates, key=lambda path: (updates[path] > newest, -updates[path], path.name))
+
+    def _read_pointer(self, name: str) -> Path | None:
+        """Return the checkpoint that ``latest`` or ``best`` names, or None if the pointer is missing or corrupt."""
         try:
             text = (self.folder / name).read_text(encoding="ascii")
             path = self.folder / text.partition(" ")[0]
-            return path if NAME.fullmatch(path.name) and text == _announcement(path) else None
-        except (OSError, ValueError):  # ValueError: bytes that are no text, a null byte in the name
+            return path if NAME.fullmatch(path.name) and text == _pointer_text(path) else None
+        except (OSError, ValueError):  # ValueError: not ASCII, or a null byte in the name
             return None
 
     # ------------------------------------------------------------------ write
@@ -109,17 +114,18 @@ class CheckpointFolder:
     def save(
         self, update: int, model: Stateful, optimizer: Stateful, state: dict[str, Any], best: bool = False
     ) -> Path:
-        """Writes a checkpoint; one of the same update is replaced, those beyond the limit are removed.
+        """Write a checkpoint, replacing one of the same update, and remove those beyond ``max_to_keep``.
 
         Args:
-            state: what JSON can hold; ``rng`` in it are the generators of all processes (``rng_state``).
-            best: no earlier one was better; it stays until a better one comes.
+            state: JSON data; ``rng`` contains the generator states of all processes (``rng_state``).
+            best: mark it as the best checkpoint, which is kept until the next best one.
 
         Raises:
-            UserError: it could not be written, or, in the background, the one before; what was there is still there.
+            UserError: this checkpoint, or the previous one in the background, could not be written. Earlier
+                checkpoints are unchanged.
         """
         self.wait()
-        snapshot = Snapshot.of(update, model, optimizer, state, copy=self._thread is not None)
+        snapshot = Snapshot.take(update, model, optimizer, state, copy=self._thread is not None)
         path = self.folder / f"update_{update:08d}"
         if self._thread is None:
             self._write(snapshot, path, best)
@@ -128,12 +134,12 @@ class CheckpointFolder:
         return path
 
     def check(self) -> None:
-        """Raises the error of a save in the background that has failed."""
+        """Raise the error of a failed save in the background."""
         if self._pending is not None and self._pending.done():
             self.wait()
 
     def wait(self) -> None:
-        """Returns when nothing is being written; raises what ``save`` would have."""
+        """Wait for a save in the background; raises the same errors as ``save``."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
@@ -145,57 +151,58 @@ class CheckpointFolder:
             temporary.mkdir(parents=True)
             _fsync(self.folder.parent)
             snapshot.write(temporary)
-            seal(temporary)
+            write_checksums(temporary)
             for file in temporary.iterdir():
                 _fsync(file)
             _fsync(temporary)
-            self._put(temporary, path)
-            # ``latest`` comes last: a run that goes on from the one before finds its best one in any case
+            self._move_into_place(temporary, path)
+            # ``latest`` is written last: after a kill in between, the run resumes from a checkpoint older than ``best``
             for name in (BEST, LATEST) if best else (LATEST,):
-                self._point(name, path)
+                self._write_pointer(name, path)
             self._prune()
         except (OSError, SafetensorError) as error:
-            shutil.rmtree(temporary, ignore_errors=True)  # its space may be what is lacking
-            raise self._failure(snapshot.update, error) from error
-        self.say(f"saved {path}")
+            shutil.rmtree(temporary, ignore_errors=True)  # frees space on a full disk
+            raise self._write_error(snapshot.update, error) from error
+        self.log(f"Saved {path}")
 
-    def _put(self, temporary: Path, path: Path) -> None:
+    def _move_into_place(self, temporary: Path, path: Path) -> None:
         if path.exists():
             old = path.with_name(path.name + REPLACED)
-            was_best = self._pointed(BEST) == path
+            was_best = self._read_pointer(BEST) == path
             shutil.rmtree(old, ignore_errors=True)
             os.replace(path, old)
             if was_best:
-                self._point(BEST, old)
+                self._write_pointer(BEST, old)
         os.replace(temporary, path)
         _fsync(self.folder)
 
-    def _point(self, name: str, path: Path) -> None:
+    def _write_pointer(self, name: str, path: Path) -> None:
         temporary = self.folder / f".{name}.writing"
-        temporary.write_text(_announcement(path), encoding="ascii")
+        temporary.write_text(_pointer_text(path), encoding="ascii")
         _fsync(temporary)
         os.replace(temporary, self.folder / name)
         _fsync(self.folder)
 
     def _prune(self) -> None:
-        best, pointer = self._pointed(BEST), self.folder / BEST
+        best, pointer = self._read_pointer(BEST), self.folder / BEST
         if best is None and pointer.is_file():
-            self.say(
-                f"Warning: {pointer} is damaged: no checkpoint is removed until you remove it or a better one comes."
+            self.log(
+                f"Warning: {pointer} is corrupt. Old checkpoints are kept until you delete it or a new best checkpoint "
+                "is saved."
             )
             return
-        found = self._newest_first()
-        kept = [path for path in found if not path.name.endswith(REPLACED)]
+        checkpoints = self._newest_first()
+        kept = [path for path in checkpoints if not path.name.endswith(REPLACED)]
         if self.max_to_keep > 0:
             kept = kept[: self.max_to_keep]
-        for path in found:
+        for path in checkpoints:
             if path not in kept and path != best:
-                removed = path.with_name(f".{path.name}.removed")  # a half-removed one is no checkpoint
+                removed = path.with_name(f".{path.name}.removed")  # a partly removed checkpoint must not be found
                 os.replace(path, removed)
                 shutil.rmtree(removed, ignore_errors=True)
 
     def _remove_leftovers(self) -> None:
-        """Of saves that were killed; the lock of the run's folder sees to it that nobody else is writing them."""
+        """Remove the files of interrupted saves; the run folder's lock excludes other writers."""
         for pattern in (".update_*", f".{LATEST}.*", f".{BEST}.*"):
             for path in self.folder.glob(pattern):
                 if path.is_dir():
@@ -203,40 +210,23 @@ class CheckpointFolder:
                 else:
                     path.unlink()
 
-    def _failure(self, update: int, error: Exception) -> UserError:
-        reason, remedy = reason_and_remedy(error)
-        newest = self._pointed(LATEST)
-        on = (
-            "start again"
-            if newest is None
-            else f"go on from {newest.name}, which is whole, with checkpoint.resume=true"
+    def _write_error(self, update: int, error: Exception) -> UserError:
+        reason, fix = diagnose_disk_error(error)
+        newest = self._read_pointer(LATEST)
+        restart = (
+            "restart" if newest is None else f"resume from {newest.name}, which is valid, with checkpoint.resume=true"
         )
         return UserError(
-            f"The checkpoint of update {update} could not be written to {self.folder} ({reason}): {remedy}; then {on}."
+            f"{self.folder}: the checkpoint of update {update} could not be written ({reason}). {fix}, then {restart}."
         )
 
 
-def demand_whole(path: Path) -> None:
-    """Returns if a checkpoint that a recipe names, its folder or a file in it, is as it was written.
-
-    Raises:
-        UserError: it is not; another one is not taken instead.
-    """
-    try:
-        (verify if path.is_dir() else verify_file)(path)
-    except Damaged as error:
-        raise UserError(
-            f"checkpoint.resume_file: {error} Name another one; weights that are no checkpoint of this version need "
-            "checkpoint.resume_pretrained: true."
-        ) from None
-
-
-def _announcement(path: Path) -> str:
+def _pointer_text(path: Path) -> str:
     return f"{path.name} {sha256(path / CHECKSUMS)}\n"
 
 
 def _fsync(path: Path) -> None:
-    """Brings a file, or the names in a folder, to the disk."""
+    """Flush a file or a folder's entries to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

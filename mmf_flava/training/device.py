@@ -6,17 +6,17 @@ from mmf.common.registry import registry
 from mmf_flava.config.run import TrainingConfig
 
 
-def prepare_device(wanted: str, training: TrainingConfig) -> torch.device:
-    """Sets torch's threads and its search for NaN as the recipe has them, and tells MMF the device.
+def prepare_device(requested: str, training: TrainingConfig) -> torch.device:
+    """Return this process's device and register it with MMF; set torch's thread count and anomaly detection.
 
     Args:
-        wanted: MMF's ``training.device``; without CUDA it is the CPU.
+        requested: MMF's ``training.device``; the CPU is used if CUDA is not available.
     """
     if training.num_threads is not None:
         torch.set_num_threads(training.num_threads)
     torch.autograd.set_detect_anomaly(training.detect_anomaly)
-    cuda = torch.cuda.is_available() and "cuda" in wanted
-    # MMF has set the current device, and compat the one of the local rank
+    cuda = torch.cuda.is_available() and "cuda" in requested
+    # MMF or compat has already set the current device to the one of the local rank
     device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
     registry.register("current_device", device)
     return device

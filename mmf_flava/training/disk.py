@@ -1,4 +1,4 @@
-"""What a user is told when a run's folder cannot be written to."""
+"""Error messages for a run folder that cannot be written to."""
 
 import errno
 import os
@@ -13,36 +13,36 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
-def reason_and_remedy(error: Exception) -> tuple[str, str]:
-    """What the system said, and what to do about it; ``error`` is an OSError, or safetensors' with one inside."""
-    number = error.errno if isinstance(error, OSError) else _inner_number(error)
+def diagnose_disk_error(error: Exception) -> tuple[str, str]:
+    """Return the system's error message and a suggested fix for an OSError or a safetensors error caused by one."""
+    number = error.errno if isinstance(error, OSError) else _parse_errno(error)
     reason = os.strerror(number).lower() if number is not None else str(error)
     if number in FULL:
-        return reason, "free some space there, or keep fewer checkpoints with checkpoint.max_to_keep"
+        return reason, "Free some space, or keep fewer checkpoints with checkpoint.max_to_keep"
     if number in FORBIDDEN:
-        return reason, "make it writable, or choose another one with env.save_dir"
-    return reason, "see what is wrong with that disk"
+        return reason, "Make the folder writable, or choose another one with env.save_dir"
+    return reason, "Check the disk"
 
 
-def _inner_number(error: Exception) -> int | None:
-    found = re.search(r"code: (\d+)|os error (\d+)", str(error))
-    return int(found[1] or found[2]) if found else None
+def _parse_errno(error: Exception) -> int | None:
+    match = re.search(r"code: (\d+)|os error (\d+)", str(error))
+    return int(match[1] or match[2]) if match else None
 
 
 @contextmanager
-def told(folder: Path) -> Iterator[None]:
-    """Turns the errors of a full or read-only disk inside into a sentence about the run's folder.
+def explain_disk_errors(folder: Path) -> Iterator[None]:
+    """Convert errors of a full or read-only disk to a UserError that names the file and the fix.
 
     Raises:
-        UserError: such an error occurred.
+        UserError: such an error occurred in the context.
     """
     try:
         yield
     except OSError as error:
         if error.errno not in FULL | {errno.EROFS}:
             raise
-        reason, remedy = reason_and_remedy(error)
-        place = error.filename or folder
+        reason, fix = diagnose_disk_error(error)
+        path = error.filename or folder
         raise UserError(
-            f"{place} cannot be written ({reason}): {remedy}; then go on with checkpoint.resume=true."
+            f"{path} cannot be written ({reason}). {fix}, then resume with checkpoint.resume=true."
         ) from error

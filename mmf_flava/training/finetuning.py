@@ -1,4 +1,4 @@
-"""``training.trainer: flava_finetune``: MMF's own trainer, which leaves figures and a report in the run's folder."""
+"""``training.trainer: flava_finetune``: MMF's trainer, extended to write metrics and a report to the run folder."""
 
 import json
 import time
@@ -11,7 +11,7 @@ from mmf.utils.distributed import is_master
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.compat.mmf_api.trainer import MMF_TRAINER, FinetuningBase
-from mmf_flava.config.schema import check_keys, one_of, plain
+from mmf_flava.config.schema import check_choice, check_keys, to_dict
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.split_metrics import SplitMetrics
 from mmf_flava.report import write_report
@@ -21,33 +21,33 @@ from mmf_flava.training.results import Results
 
 @registry.register_trainer("flava_finetune")
 class FlavaFinetune(FinetuningBase):
-    """Optimizer, schedule, metrics, early stopping, checkpoints and prediction are MMF's.
+    """MMF's trainer: optimizer, schedule, metrics, early stopping, checkpoints and prediction are MMF's.
 
-    Into ``env.save_dir`` go ``metrics.jsonl``, a line per log interval and per validation; at the end
-    ``evaluation.json``, the figures of the best weights on the splits that ``run_type`` names; ``summary.json``; and
-    the report.
+    Writes to ``env.save_dir``: ``metrics.jsonl`` with one record per log interval and validation; at the end,
+    ``evaluation.json`` with the metrics of the best weights on the splits of ``run_type``, ``summary.json`` and the
+    report.
     """
 
     def load(self) -> None:
-        """Checks the recipe, then builds everything as MMF does.
+        """Validate the recipe, then build everything as MMF does.
 
         Raises:
-            UserError: a key that neither MMF's trainer nor this one knows, or several datasets.
+            UserError: a key that neither MMF's trainer nor this one has, or several datasets.
         """
         self.precision = _check(self.config)
         super().load()
         if self.precision == "bf16":
-            # outside MMF's own context, which on CUDA would turn this one off
+            # wraps forward, to be inside MMF's autocast context: without fp16, that one disables outer contexts on CUDA
             self.model.forward = torch.autocast(self.device.type, torch.bfloat16)(self.model.forward)
         self.results = Results(Path(mmf_api.save_dir()))
         if is_master() and "train" in self.run_type and not self.config.checkpoint.resume:
-            self.results.set_aside()
+            self.results.move_previous_run()
         self.last_time, self.last_update = time.perf_counter(), self.num_updates
         written = read_json_lines(self.results.folder / "metrics.jsonl")
-        self.began = self.last_time - max((float(line.get("time", 0)) for line in written), default=0.0)
+        self.started = self.last_time - max((float(record.get("time", 0)) for record in written), default=0.0)
 
     def load_metrics(self) -> None:
-        """Metrics of whole splits, whatever the number of processes."""
+        """Build metrics that are computed over complete splits, for any number of processes."""
         datasets = {split: self.dataset(split) for split in ("val", "test")}
         sizes = {split: len(dataset) for split, dataset in datasets.items() if dataset is not None}
         self.metrics = SplitMetrics(self.config.evaluation.get("metrics", []), sizes)
@@ -55,40 +55,43 @@ class FlavaFinetune(FinetuningBase):
 
     def on_logged(self, meter: Any, update: int) -> None:
         if is_master():
-            self._write_line(meter, update)
+            self._write_record(meter, update)
 
-    def _write_line(self, meter: Any, update: int) -> None:
-        """Appends what was just logged to ``metrics.jsonl``; early stopping has set ``num_updates`` back by then."""
+    def _write_record(self, meter: Any, update: int) -> None:
+        """Append the logged values to ``metrics.jsonl``.
+
+        ``update`` is an argument because early stopping may already have reset ``num_updates``.
+        """
         (split,) = {key.partition("/")[0] for key in meter.meters}
         now = time.perf_counter()
-        line: dict[str, Any] = {"update": update, "split": split, "time": round(now - self.began, 2)}
+        record: dict[str, Any] = {"update": update, "split": split, "time": round(now - self.started, 2)}
         if split == "train":
-            line["lr"] = self.optimizer.param_groups[0]["lr"]
+            record["lr"] = self.optimizer.param_groups[0]["lr"]
             samples = (update - self.last_update) * self.config.training.batch_size * self._batches_per_update()
-            line["samples_per_second"] = round(samples / (now - self.last_time), 1)
+            record["samples_per_second"] = round(samples / (now - self.last_time), 1)
             self.last_update = update
-        line |= self._figures(meter, latest=split == "train")
+        record |= self._metric_values(meter, latest=split == "train")
         if split == "train":
-            self.results.note_losses(line["losses"])
+            self.results.record_losses(record["losses"])
         with open(self.results.folder / "metrics.jsonl", "a", encoding="utf-8") as handle:
-            handle.write(json.dumps(line) + "\n")
+            handle.write(json.dumps(record) + "\n")
         self.last_time = time.perf_counter()
 
     def _batches_per_update(self) -> int:
         return self.config.training.get("update_frequency", 1)
 
-    def _figures(self, meter: Any, latest: bool = False) -> dict[str, dict[str, float]]:
-        """``{"losses": {"cross_entropy": ...}, "metrics": {"accuracy": ...}}`` of one meter of MMF's."""
-        figures: dict[str, dict[str, float]] = {"losses": {}, "metrics": {}}
+    def _metric_values(self, meter: Any, latest: bool = False) -> dict[str, dict[str, float]]:
+        """Return ``{"losses": {"cross_entropy": ...}, "metrics": {"accuracy": ...}}`` of an MMF meter."""
+        values: dict[str, dict[str, float]] = {"losses": {}, "metrics": {}}
         for key, value in meter.meters.items():
             name = key.rpartition("/")[2]
             kind = "metrics" if name in self.metrics.metrics else "losses"
-            figures[kind][name] = float(value.get_latest() if latest else value.global_avg)
-        figures["losses"].pop("total_loss", None)
-        return figures
+            values[kind][name] = float(value.get_latest() if latest else value.global_avg)
+        values["losses"].pop("total_loss", None)
+        return values
 
     def inference(self) -> None:
-        """Evaluates or predicts, after training or instead of it, the splits that ``run_type`` names."""
+        """Evaluate or predict on the splits of ``run_type``, with or without training before."""
         for split, names in {"val": ("val",), "test": ("test", "inference", "predict")}.items():
             if any(name in self.run_type for name in names):
                 self._infer(split)
@@ -97,55 +100,59 @@ class FlavaFinetune(FinetuningBase):
         if self.config.evaluation.predict:
             self.predict_split(split)
             return
-        if not _labelled(self.dataset(split)):
-            mmf_api.log(f"The {split} split has no labels to evaluate with; mmf_predict writes its answers.")
+        if not _has_labels(self.dataset(split)):
+            mmf_api.log(f"The {split} split has no labels and is not evaluated. mmf_predict writes its predictions.")
             return
         mmf_api.log(f"Evaluating on the {split} split")
         meter = self.evaluate_split(split)
         if is_master():
-            self._write_results(split, self._figures(meter))
+            self._write_results(split, self._metric_values(meter))
 
-    def _write_results(self, split: str, figures: dict[str, dict[str, float]]) -> None:
+    def _write_results(self, split: str, values: dict[str, dict[str, float]]) -> None:
         task = self.config.evaluation.get("task")
-        self.results.write_finetuned(task, split, self.num_updates, figures)
+        self.results.write_finetuning_evaluation(task, split, self.num_updates, values)
         if "train" in self.run_type:
             parameters = sum(parameter.numel() for parameter in self.model.parameters())
-            seconds = time.perf_counter() - self.began
+            seconds = time.perf_counter() - self.started
             self.results.write_summary(
                 self.config, parameters, self.trained, seconds, self.device, self.precision, self._batches_per_update()
             )
-        metrics = ", ".join(f"{name} {value:.4f}" for name, value in figures["metrics"].items())
+        metrics = ", ".join(f"{name} {value:.4f}" for name, value in values["metrics"].items())
         mmf_api.log(f"{task or self.config.datasets}, {split} split: {metrics}.")
         if (self.results.folder / "metrics.jsonl").is_file():
             mmf_api.log(f"Report: {write_report([self.results.folder])}")
 
 
-def _labelled(dataset: Any) -> bool:
-    """Whether a split can be evaluated; a class of -1 is none."""
+def _has_labels(dataset: Any) -> bool:
+    """Return whether a split has labels; class -1 marks a missing label."""
     targets = dataset[0].get("targets")
     return targets is not None and not (targets.dim() == 0 and int(targets) == -1)
 
 
 def _check(config: Any) -> str:
-    """Refuses what this trainer does not do; returns the precision."""
-    # max_grad_l2_norm is read by MMF, but not in its defaults
-    own = {"training": {"precision", "max_grad_l2_norm"}, "checkpoint": set(), "evaluation": {"task"}}
-    for section, keys in own.items():
+    """Validate the recipe and return the precision.
+
+    Raises:
+        UserError: an unknown key, several datasets, or an unsupported combination of keys.
+    """
+    # MMF reads max_grad_l2_norm, but its defaults do not have the key
+    added = {"training": {"precision", "max_grad_l2_norm"}, "checkpoint": set(), "evaluation": {"task"}}
+    for section, keys in added.items():
         check_keys(config[section], mmf_api.default_keys(section) | keys, section)
     if "," in config.datasets:
         raise UserError(
-            f"training.trainer: flava_finetune takes one dataset, not {config.datasets}: MMF would put the figures of "
-            f"all of them under the name of one. Name one, or choose training.trainer: {MMF_TRAINER}."
+            f"datasets: training.trainer: flava_finetune supports one dataset, got {config.datasets}. MMF would log "
+            f"the metrics of all of them under one name. Select one, or set training.trainer: {MMF_TRAINER}."
         )
-    steps = plain(config.scheduler.get("params") or {})
+    steps = to_dict(config.scheduler.get("params") or {})
     if config.training.max_updates is None and steps.get("num_training_steps", 0) is None:
         raise UserError(
-            "training.max_updates is null, and the learning rate follows it: give the number of updates that "
-            "training.max_epochs comes to (samples / training.batch_size for each)."
+            "training.max_updates is null, but the learning rate schedule needs it. Set it to the number of updates of "
+            "training.max_epochs epochs, each of which has samples / training.batch_size."
         )
-    precision = one_of(config.training.get("precision", "fp32"), ("fp32", "bf16"), "training.precision")
-    if not config.training.get("fp16"):  # the main branch's own, with its loss scale
+    precision = check_choice(config.training.get("precision", "fp32"), ("fp32", "bf16"), "training.precision")
+    if not config.training.get("fp16"):  # the key of MMF's main branch, which uses its own loss scaler
         return precision
     if precision == "bf16":
-        raise UserError("training.fp16 and training.precision: bf16 exclude each other: take one of them out.")
+        raise UserError("training.fp16 and training.precision: bf16 cannot be combined. Remove one of them.")
     return "fp16"

@@ -1,4 +1,4 @@
-"""``training.precision: fp16``: fp16 weights with fp32 masters and a dynamic loss scale, by fairseq's FP16Optimizer."""
+"""``training.precision: fp16``: fp16 weights, fp32 master weights and dynamic loss scaling with fairseq."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from mmf_flava.errors import UserError
 from mmf_flava.training.engine import Masters
 
-# the scale doubles after as many steps without an overflow; the same for any number of processes
-FIRST_SCALE, WINDOW, SMALLEST_SCALE = 2.0**15, 2000, 1e-4
+# the scale doubles after SCALE_WINDOW steps without an overflow, for any number of processes
+INITIAL_SCALE, SCALE_WINDOW, MIN_SCALE = 2.0**15, 2000, 1e-4
 SCALER_STATE = ("loss_scale", "_iter", "_last_overflow_iter", "_last_rescale_iter", "_overflows_since_rescale")
 
 
-def normalise_in_fp32(model: nn.Module) -> None:
-    """Makes every LayerNorm compute in fp32 and answer in its input's dtype (the paper's one exception, §3.4).
+def use_fp32_layer_norms(model: nn.Module) -> None:
+    """Replace every LayerNorm by one that computes in fp32 and returns its input's dtype (§3.4).
 
-    Its weights may be in fp16, as those that FSDP gathers are.
+    Its weights may be fp16, as those gathered by FSDP are.
     """
     for parent in list(model.modules()):
         for name, child in parent.named_children():
@@ -30,11 +30,11 @@ def normalise_in_fp32(model: nn.Module) -> None:
                 setattr(parent, name, norm)
 
 
-def wake(model: nn.Module, std: float = 0.02) -> None:
-    """Gives vectors that start as zeros, [CLS] and positions, the noise that other weights start with.
+def init_zero_parameters(model: nn.Module, std: float = 0.02) -> None:
+    """Initialise trainable parameters that are all zero, [CLS] and position embeddings, with N(0, ``std``).
 
-    A LayerNorm of zeros multiplies gradients by 1e6 (its epsilon is 1e-12), beyond what fp16 can hold: the loss scale
-    would fall until they can, and the other gradients would be lost. All processes draw the same noise.
+    A LayerNorm of zeros multiplies gradients by 1e6 (its epsilon is 1e-12), which overflows fp16: the loss scale would
+    drop until the other gradients underflow. All processes sample the same values.
     """
     generator = torch.Generator().manual_seed(0)
     for weight in model.parameters():
@@ -42,30 +42,30 @@ def wake(model: nn.Module, std: float = 0.02) -> None:
             weight.data.copy_(std * torch.randn(weight.shape, generator=generator))
 
 
-def halve(model: nn.Module) -> dict[nn.Parameter, nn.Parameter]:
-    """Casts the model to fp16, and returns the fp32 master of each weight that is trained and was cast.
+def cast_to_fp16(model: nn.Module) -> dict[nn.Parameter, nn.Parameter]:
+    """Cast the trainable parameters to fp16, and return the fp32 master of each cast parameter.
 
-    LayerNorms stay in fp32, and so does the logit scale, whose exponential is a factor of all logits.
+    LayerNorms and the logit scale, whose exponential multiplies all logits, stay in fp32.
     """
-    precise = {p for module in model.modules() if isinstance(module, nn.LayerNorm) for p in module.parameters()}
-    halved = {}
+    fp32 = {p for module in model.modules() if isinstance(module, nn.LayerNorm) for p in module.parameters()}
+    masters = {}
     for weight in model.parameters():
-        if weight.requires_grad and weight not in precise and weight.ndim > 0:
-            halved[weight] = nn.Parameter(weight.data)
+        if weight.requires_grad and weight not in fp32 and weight.ndim > 0:
+            masters[weight] = nn.Parameter(weight.data)
             weight.data = weight.data.half()
-    return halved
+    return masters
 
 
-def masters(weights: list[nn.Parameter], halved: Masters) -> Masters:
-    """The master of each weight; one that is in fp32 itself shares its memory with its master."""
-    return {weight: halved[weight] if weight in halved else nn.Parameter(weight.data) for weight in weights}
+def add_fp32_parameters(weights: list[nn.Parameter], masters: Masters) -> Masters:
+    """Return the master of each parameter; fp32 parameters have a master that shares their memory."""
+    return {weight: masters[weight] if weight in masters else nn.Parameter(weight.data) for weight in weights}
 
 
 class MasterOptimizer(FairseqOptimizer):
-    """MMF's optimizer of the masters, as fairseq's FP16Optimizer wants one.
+    """Adapter of an MMF optimizer of master parameters to fairseq's FP16Optimizer.
 
-    fairseq gives a master without a gradient one of zeros, which would let Adam move the encoders that a batch does not
-    use; they are left alone, as they are in fp32.
+    fairseq replaces a missing gradient by zeros, with which Adam would update encoders that the batch does not use.
+    This class removes these gradients, so that unused parameters do not change, as in fp32.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, masters: Masters) -> None:
@@ -73,7 +73,7 @@ class MasterOptimizer(FairseqOptimizer):
         self._optimizer, self.masters = optimizer, masters
 
     def clip_grad_norm(self, max_norm: float, aggregate_norm_fn: Callable[[Tensor], Tensor]) -> Tensor:
-        """The norm over all processes; FP16Optimizer clips by itself."""
+        """Return the gradient norm over all processes; FP16Optimizer does the clipping."""
         gradients = [parameter.grad for parameter in self.params if parameter.grad is not None]
         return aggregate_norm_fn(nn.utils.get_total_norm(gradients))
 
@@ -85,17 +85,17 @@ class MasterOptimizer(FairseqOptimizer):
 
 
 class HalfPrecision:
-    """One update in fp16. See ``precision.FullPrecision``."""
+    """The fp16 implementation of ``precision.Precision``."""
 
     def __init__(
         self, optimizer: torch.optim.Optimizer, masters: Masters, total_norm: Callable[[Tensor], Tensor]
     ) -> None:
         common = SimpleNamespace(
-            fp16_init_scale=FIRST_SCALE,
-            fp16_scale_window=WINDOW,
+            fp16_init_scale=INITIAL_SCALE,
+            fp16_scale_window=SCALE_WINDOW,
             fp16_scale_tolerance=0.0,
             threshold_loss_scale=None,
-            min_loss_scale=SMALLEST_SCALE,
+            min_loss_scale=MIN_SCALE,
         )
         self.fairseq = FP16Optimizer(
             SimpleNamespace(optimizer=None, common=common),
@@ -104,21 +104,24 @@ class HalfPrecision:
             list(masters.values()),
         )
         self.total_norm = total_norm
-        self.fairseq.zero_grad()  # tells the optimizer of the scale as well
+        self.fairseq.zero_grad()  # also sets the optimizer's gradient multiplier to the scale
 
     @property
     def loss_scale(self) -> float:
-        """What losses are multiplied by."""
+        """Factor that losses are multiplied by."""
         return self.fairseq.scaler.loss_scale
 
     def backward(self, loss: Tensor) -> None:
         self.fairseq.backward(loss)
 
     def step(self, max_norm: float | None) -> bool:
-        """Clips and moves the masters and the weights; or, where gradients overflowed, halves the scale: False.
+        """Clip gradients and update the parameters; if gradients overflowed, only halve the loss scale.
+
+        Returns:
+            False if gradients overflowed.
 
         Raises:
-            UserError: the loss scale has come to its end.
+            UserError: gradients overflow at the minimum loss scale.
         """
         try:
             self.fairseq.clip_grad_norm(max_norm or 0.0, self.total_norm)
@@ -127,22 +130,22 @@ class HalfPrecision:
             return False
         except FloatingPointError as error:
             raise UserError(
-                f"training.precision: fp16 found infinite gradients at any loss scale down to {SMALLEST_SCALE}: lower "
+                f"training.precision: fp16: gradients are infinite at every loss scale down to {MIN_SCALE}. Lower "
                 "optimizer.params.lr, set training.clip_gradients=true with training.max_grad_l2_norm, or use bf16."
             ) from error
         self.fairseq.step()
         self.fairseq.zero_grad()
         return True
 
-    def discard(self) -> None:
+    def zero_grad(self) -> None:
         self.fairseq.zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
-        """The scaler's state; the optimizer's is kept as in every precision."""
+        """Return the state of the loss scaler."""
         return {name.lstrip("_"): getattr(self.fairseq.scaler, name) for name in SCALER_STATE}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on with that scaler's state; an empty one, of another precision, begins with the first scale."""
+        """Load the state of the loss scaler; an empty state, from another precision, keeps the initial scale."""
         for name in SCALER_STATE:
             if name.lstrip("_") in state:
                 setattr(self.fairseq.scaler, name, state[name.lstrip("_")])

@@ -1,8 +1,8 @@
 """``training.sharding: fsdp``: fairseq's FullyShardedDataParallel around each block, encoder, head and projection.
 
-A unit's parameters are flattened into one for each parameter group of the optimizer, and each process keeps a shard of
-it. Parameters that a batch may use apart must not share one, for Adam would move what had no gradient: so every head is
-a unit, and what is left for the root is the logit scale.
+The parameters of a unit are flattened into one parameter per parameter group of the optimizer, and each process keeps a
+shard of it. Parameters that are not always used by the same batches must be in different units, because Adam would
+update those without a gradient. Therefore every head is a unit, and the root unit has only the logit scale.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -19,61 +19,61 @@ from mmf_flava.training.engine import Engine, Masters
 
 COMPUTE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ENCODERS = ("image_encoder", "text_encoder", "multimodal_encoder")
-STEP = "step"  # the one entry of an optimizer's state that is a number; others have the parameter's shape
+STEP = "step"  # the only scalar in an optimizer's state; the other entries have the parameter's shape
 WRAPPERS = ("_fpw_module", "_fsdp_wrapped_module")
 
 
 @dataclass
-class Shard:
-    """This process's shard of a flat parameter, and the names and shapes of what is in the whole of it."""
+class ParameterShard:
+    """This process's shard of a flat parameter, with the names and shapes of the flattened parameters."""
 
     parameter: nn.Parameter
     names: list[str]
     shapes: list[torch.Size]
 
     def gather(self, values: Tensor) -> dict[str, Tensor]:
-        """What all processes have of ``values``, shaped as the shard, put together; every process must call it."""
-        whole = values.new_empty(distributed.get_world_size() * len(values))
-        distributed.all_gather_into_tensor(whole, values.detach().contiguous())
+        """Gather ``values``, shaped like the shard, from all processes and unflatten them; all must call it."""
+        flat = values.new_empty(distributed.get_world_size() * len(values))
+        distributed.all_gather_into_tensor(flat, values.detach().contiguous())
         sizes = [shape.numel() for shape in self.shapes]
-        parts = whole[: sum(sizes)].split(sizes)
-        return {name: part.view(shape) for name, part, shape in zip(self.names, parts, self.shapes, strict=True)}
+        chunks = flat[: sum(sizes)].split(sizes)
+        return {name: chunk.view(shape) for name, chunk, shape in zip(self.names, chunks, self.shapes, strict=True)}
 
-    def cut(self, values: list[Tensor]) -> Tensor:
-        """This process's shard of what the named parameters have."""
-        whole, size = torch.cat([value.flatten() for value in values]), len(self.parameter)
-        padded = pad(whole, (0, size * distributed.get_world_size() - len(whole)))
+    def flatten_and_shard(self, values: list[Tensor]) -> Tensor:
+        """Flatten one tensor per parameter and return this process's shard."""
+        flat, size = torch.cat([value.flatten() for value in values]), len(self.parameter)
+        padded = pad(flat, (0, size * distributed.get_world_size() - len(flat)))
         return padded[size * distributed.get_rank() :][:size].clone()
 
 
-class Sharded(Engine):
-    """A FLAVA whose weights, gradients and optimizer state are spread over all processes.
+class FsdpEngine(Engine):
+    """A FLAVA whose weights, gradients and optimizer state are sharded over all processes.
 
-    Weights and optimizer state are kept in fp32; weights are gathered in the precision that is computed with. Every
-    process must take part in every forward pass, evaluations included.
+    Weights and optimizer state are stored in fp32; weights are gathered in the compute precision. All processes must
+    take part in every forward pass, including evaluations.
     """
 
-    all_evaluate = True
+    all_ranks_evaluate = True
 
     def __init__(self, model: Any, groups: list[dict[str, Any]], precision: str) -> None:
         names = {parameter: name for name, parameter in model.named_parameters()}
         self.group_of = {names[p]: number for number, group in enumerate(groups) for p in group["params"]}
-        # how a single process's optimizer numbers the parameters
-        self.numbers = {name: i for i, name in enumerate(names[p] for group in groups for p in group["params"])}
+        # the index of each parameter in the optimizer state of a single process
+        self.index_of = {name: i for i, name in enumerate(names[p] for group in groups for p in group["params"])}
         self.untrained = {name: value for name, value in model.state_dict().items() if name not in self.group_of}
-        self.shards: list[list[Shard]] = [[] for _ in groups]
-        codebook, model.codebook = model.codebook, None  # frozen, and the same everywhere
-        for path in _units(model):
+        self.shards: list[list[ParameterShard]] = [[] for _ in groups]
+        codebook, model.codebook = model.codebook, None  # frozen and identical on all processes
+        for path in _unit_paths(model):
             parent, _, name = path.rpartition(".")
-            setattr(model.get_submodule(parent), name, self._unit(model.get_submodule(path), path, precision))
-        root = self._unit(model, "", "fp32")
+            setattr(model.get_submodule(parent), name, self._wrap_unit(model.get_submodule(path), path, precision))
+        root = self._wrap_unit(model, "", "fp32")
         model.codebook = codebook
         flat = [[shard.parameter for shard in shards] for shards in self.shards]
         super().__init__(model, root, [{**group, "params": p} for group, p in zip(groups, flat, strict=True)])
         self.evaluated = root
 
-    def _unit(self, module: nn.Module, path: str, precision: str) -> nn.Module:
-        """Flattens what no inner unit has, group by group, and shards it."""
+    def _wrap_unit(self, module: nn.Module, path: str, precision: str) -> nn.Module:
+        """Flatten and shard the parameters of a module that are not in an inner unit, by parameter group."""
         groups: dict[int, list[nn.Parameter]] = {}
         for name, parameter in module.named_parameters():
             if (number := self.group_of.get(_join(path, name))) is not None:
@@ -81,7 +81,7 @@ class Sharded(Engine):
         flattened = FlattenParamsWrapper(module, param_list=list(groups.values()))
         for number, parameter in zip(groups, flattened.flat_params, strict=True):
             names, shapes, _ = parameter.metadata()
-            self.shards[number].append(Shard(parameter, [_join(path, name) for name in names], list(shapes)))
+            self.shards[number].append(ParameterShard(parameter, [_join(path, name) for name in names], list(shapes)))
         return FullyShardedDataParallel(
             flattened,
             flatten_parameters=False,
@@ -90,9 +90,9 @@ class Sharded(Engine):
             compute_dtype=COMPUTE[precision],
         )
 
-    def without_communication(self, wanted: bool) -> AbstractContextManager[None]:
-        """See ``Engine``; each process has the gradients of the whole model in the meantime."""
-        return self.module.no_sync() if wanted else nullcontext()  # type: ignore[operator]
+    def skip_gradient_sync(self, enabled: bool) -> AbstractContextManager[None]:
+        """See ``Engine``; every process accumulates the gradients of the complete model in the meantime."""
+        return self.module.no_sync() if enabled else nullcontext()  # type: ignore[operator]
 
     def total_norm(self, norm: Tensor) -> Tensor:
         squares = norm.to(self.weights[0].device).square()
@@ -100,61 +100,61 @@ class Sharded(Engine):
         return squares.sqrt()
 
     def after_step(self) -> None:
-        """Clamps the logit scale, the root's only parameter: what ``temperature`` clamps is a gathered copy."""
+        """Clamp the logit scale, the root's only parameter; the model's own ``temperature`` clamps a gathered copy."""
         for parameter in self.module.params:  # type: ignore[union-attr]
             parameter.data.clamp_(0, self.model.flava.logit_scale_max)  # type: ignore[union-attr]
 
     def model_state(self, masters: Masters) -> dict[str, Tensor]:
-        """See ``Engine``; on the CPU of the first process, empty on others."""
+        """See ``Engine``; the result is on the CPU of the first process and empty on others."""
         state = {}
         for shard in (shard for shards in self.shards for shard in shards):
-            whole = shard.gather(masters[shard.parameter])
+            gathered = shard.gather(masters[shard.parameter])
             if distributed.get_rank() == 0:
-                state.update({name: value.cpu() for name, value in whole.items()})
+                state.update({name: value.cpu() for name, value in gathered.items()})
         return {**state, **self.untrained} if state else {}
 
-    def whole_optimizer_state(self, state: dict[str, Any]) -> dict[str, Any]:
-        """See ``Engine``; on the CPU of the first process, empty on others."""
-        whole: dict[int, dict[str, Any]] = {}
+    def full_optimizer_state(self, state: dict[str, Any]) -> dict[str, Any]:
+        """See ``Engine``; the result is on the CPU of the first process and empty on others."""
+        full: dict[int, dict[str, Any]] = {}
         shards = [shard for group in self.shards for shard in group]
         for number, shard in enumerate(shards):
             for key, value in state["state"].get(number, {}).items():
-                flat = isinstance(value, Tensor) and value.shape == shard.parameter.shape
-                values = shard.gather(value) if flat else dict.fromkeys(shard.names, value)
+                sharded = isinstance(value, Tensor) and value.shape == shard.parameter.shape
+                values = shard.gather(value) if sharded else dict.fromkeys(shard.names, value)
                 if distributed.get_rank() == 0:
-                    for name, part in values.items():
-                        part = part.cpu().clone() if isinstance(part, Tensor) else part
-                        whole.setdefault(self.numbers[name], {})[key] = part
+                    for name, entry in values.items():
+                        entry = entry.cpu().clone() if isinstance(entry, Tensor) else entry
+                        full.setdefault(self.index_of[name], {})[key] = entry
         groups = [
-            {**group, "params": sorted(self.numbers[name] for shard in shards for name in shard.names)}
+            {**group, "params": sorted(self.index_of[name] for shard in shards for name in shard.names)}
             for group, shards in zip(state["param_groups"], self.shards, strict=True)
         ]
-        return {"state": dict(sorted(whole.items())), "param_groups": groups}
+        return {"state": dict(sorted(full.items())), "param_groups": groups}
 
-    def own_optimizer_state(self, state: dict[str, Any]) -> dict[str, Any]:
-        own: dict[int, dict[str, Any]] = {}
+    def local_optimizer_state(self, state: dict[str, Any]) -> dict[str, Any]:
+        local: dict[int, dict[str, Any]] = {}
         shards = [shard for group in self.shards for shard in group]
         for number, shard in enumerate(shards):
-            parts = [state["state"].get(self.numbers[name], {}) for name in shard.names]
-            for key in max(parts, key=len):
-                if key == STEP:  # a unit has one; a parameter that was used less often follows the others
-                    own.setdefault(number, {})[key] = max(part[key] for part in parts if part)
+            entries = [state["state"].get(self.index_of[name], {}) for name in shard.names]
+            for key in max(entries, key=len):
+                if key == STEP:  # one per unit; parameters that were updated less often take the maximum
+                    local.setdefault(number, {})[key] = max(entry[key] for entry in entries if entry)
                 else:
                     values = [
-                        part[key] if part else torch.zeros(shape)
-                        for part, shape in zip(parts, shard.shapes, strict=True)
+                        entry[key] if entry else torch.zeros(shape)
+                        for entry, shape in zip(entries, shard.shapes, strict=True)
                     ]
-                    own.setdefault(number, {})[key] = shard.cut(values)
+                    local.setdefault(number, {})[key] = shard.flatten_and_shard(values)
         counts = iter(range(len(shards)))
         groups = [
             {**group, "params": [next(counts) for _ in shards]}
             for group, shards in zip(state["param_groups"], self.shards, strict=True)
         ]
-        return {"state": own, "param_groups": groups}
+        return {"state": local, "param_groups": groups}
 
 
-def _units(model: nn.Module) -> list[str]:
-    """Paths of what becomes a unit below the root, inner ones first."""
+def _unit_paths(model: nn.Module) -> list[str]:
+    """Return the paths of the modules that become units below the root, inner ones first."""
     blocks = [f"flava.{name}.blocks.{i}" for name in ENCODERS for i in range(len(getattr(model.flava, name).blocks))]  # type: ignore[arg-type]
     encoders = [f"flava.{name}" for name in ENCODERS]
     projections = ["flava.image_projection", "flava.text_projection"]
@@ -162,5 +162,5 @@ def _units(model: nn.Module) -> list[str]:
 
 
 def _join(path: str, name: str) -> str:
-    """The name in the model of what ``name`` is in the module at ``path``, wrapped or not."""
+    """Return the model's name of the parameter ``name`` of the module at ``path``, without the names of wrappers."""
     return ".".join(part for part in [*path.split("."), *name.split(".")] if part not in WRAPPERS and part)

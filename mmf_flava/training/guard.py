@@ -1,4 +1,4 @@
-"""Losses that would spoil the weights: all processes skip such an update together, and its samples are named."""
+"""Skipping of updates with NaN, infinite or unusually large losses, on all processes together."""
 
 import json
 import logging
@@ -13,70 +13,71 @@ import torch
 from torch import Tensor
 
 from mmf_flava.errors import UserError
-from mmf_flava.ranks import mean_over_ranks, world_size
+from mmf_flava.processes import mean_over_ranks, world_size
 
 logger = logging.getLogger(__name__)
 
-IN_A_ROW = 10  # skipped updates one after another that end a run
-WINDOW = 128  # updates of a dataset that a spike is told by
+MAX_CONSECUTIVE_SKIPS = 10  # the run stops after this many
+WINDOW = 128  # number of updates of a dataset for the mean and deviation of its loss
 NOT_FINITE, SPIKE = "not finite", "spike"
 
 
 class LossGuard:
-    """Looks at an update's losses between its backward passes and its step.
+    """Decides between the backward passes and the optimizer step whether to skip an update.
 
-    An update is skipped where a loss of any process is NaN or infinite, and, with ``sigma``, where the total loss lies
-    more than so many standard deviations above the mean of the dataset's last ``WINDOW`` updates.
+    An update is skipped if a loss of any process is NaN or infinite and, with ``sigma``, if the total loss is more than
+    ``sigma`` standard deviations above the mean of the dataset's last ``WINDOW`` updates.
 
     Args:
-        file: JSON lines, one for each batch of a skipped update: update, dataset, reason, losses, sample_ids.
-        sigma: None leaves spikes alone.
-        say: is told of every skipped update.
+        file: JSON Lines file with a record for each batch of a skipped update: update, dataset, reason, losses,
+            sample_ids.
+        sigma: None disables spike detection.
+        log: called with a message for every skipped update.
     """
 
     def __init__(
-        self, file: str | Path, sigma: float | None = None, say: Callable[[str], None] = logger.warning
+        self, file: str | Path, sigma: float | None = None, log: Callable[[str], None] = logger.warning
     ) -> None:
-        self.file, self.sigma, self.say = Path(file), sigma, say
-        self.in_a_row = 0
+        self.file, self.sigma, self.log = Path(file), sigma, log
+        self.consecutive_skips = 0
         self.windows: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
         self._batches: list[tuple[str, list[str], dict[str, Tensor]]] = []
 
-    def note(self, batch: Mapping[str, Any], losses: dict[str, Tensor]) -> None:
-        """Notes one batch of this update; its losses stay on their device."""
+    def add_batch(self, batch: Mapping[str, Any], losses: dict[str, Tensor]) -> None:
+        """Add a batch of the current update; its losses stay on their device."""
         means = {name: loss.detach().float().mean() for name, loss in losses.items()}
         self._batches.append((batch["dataset_name"], list(batch["sample_id"]), means))
 
-    def skips(self, update: int) -> bool:
-        """Whether the update whose batches were noted is to be skipped; every process must call it.
+    def should_skip(self, update: int) -> bool:
+        """Return whether to skip the update of the batches that were added; all processes must call it.
 
         Raises:
-            UserError: so many updates were skipped one after another that going on makes no sense.
+            UserError: ``MAX_CONSECUTIVE_SKIPS`` updates in a row were skipped.
         """
         batches, self._batches = self._batches, []
         totals = [torch.stack([*losses.values()]).sum() for _, _, losses in batches if losses]
         if not totals:
             return False
         total = torch.stack(totals).mean()
-        # an infinite loss cannot be averaged, so that its finite stand-in goes with a mark
-        bad = ~torch.stack([loss.isfinite().all() for _, _, found in batches for loss in found.values()]).all()
+        # infinities cannot be averaged: they are replaced by 0 and flagged
+        bad = ~torch.stack([loss.isfinite().all() for _, _, losses in batches for loss in losses.values()]).all()
         both = mean_over_ranks(torch.stack([bad.to(total), total.nan_to_num(0.0, 0.0, 0.0)]))
-        share_bad, mean = both.tolist()
+        bad_fraction, mean = both.tolist()
         name = batches[0][0]
-        reason = NOT_FINITE if share_bad else SPIKE if self._is_spike(name, mean) else None
+        reason = NOT_FINITE if bad_fraction else SPIKE if self._is_spike(name, mean) else None
         if reason is None:
-            self.in_a_row = 0
+            self.consecutive_skips = 0
             self.windows[name].append(mean)
             return False
-        self.in_a_row += 1
+        self.consecutive_skips += 1
         self._write(update, reason, batches)
-        losses = "; ".join(_sentence(found) for _, _, found in batches)
-        self.say(f"update {update + 1} on {name} is skipped, {reason}: {losses}; {self.file} names the samples")
-        if self.in_a_row == IN_A_ROW:
+        text = "; ".join(_format_losses(losses) for _, _, losses in batches)
+        self.log(f"Skipped update {update + 1} on {name}: loss {reason} ({text}). {self.file} lists the samples.")
+        if self.consecutive_skips == MAX_CONSECUTIVE_SKIPS:
             raise UserError(
-                f"{IN_A_ROW} updates in a row had to be skipped, {reason}, the last one at update {update + 1} "
-                f"({losses}; {self.file} names the samples): lower optimizer.params.lr or set "
-                "training.clip_gradients=true with training.max_grad_l2_norm, and go on from the last checkpoint."
+                f"{MAX_CONSECUTIVE_SKIPS} updates in a row were skipped: loss {reason}, last at update {update + 1} "
+                f"({text}). {self.file} lists the samples. Lower optimizer.params.lr, or set "
+                "training.clip_gradients=true with training.max_grad_l2_norm, and resume from the last checkpoint."
             )
         return True
 
@@ -90,28 +91,29 @@ class LossGuard:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with open(self.file, "a", encoding="utf-8") as file:
             for name, sample_ids, losses in batches:
-                # JSON has no word for NaN
-                values = {key.rpartition("/")[2]: _number(loss) for key, loss in losses.items()}
-                line = {"update": update + 1, "dataset": name, "reason": reason, "losses": values}
-                file.write(json.dumps({**line, "sample_ids": sample_ids}) + "\n")
+                # JSON has no NaN
+                values = {key.rpartition("/")[2]: _to_json(loss) for key, loss in losses.items()}
+                record = {"update": update + 1, "dataset": name, "reason": reason, "losses": values}
+                file.write(json.dumps({**record, "sample_ids": sample_ids}) + "\n")
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint, as JSON holds it."""
-        return {"in_a_row": self.in_a_row, "windows": {name: list(window) for name, window in self.windows.items()}}
+        """Return the state for a checkpoint as JSON data."""
+        windows = {name: list(window) for name, window in self.windows.items()}
+        return {"in_a_row": self.consecutive_skips, "windows": windows}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on as that state was."""
-        self.in_a_row = state["in_a_row"]
+        """Restore the state from a checkpoint."""
+        self.consecutive_skips = state["in_a_row"]
         self.windows.clear()
         for name, window in state["windows"].items():
             self.windows[name].extend(window)
 
 
-def _number(loss: Tensor) -> float | str:
+def _to_json(loss: Tensor) -> float | str:
     value = loss.item()
     return value if math.isfinite(value) else str(value)
 
 
-def _sentence(losses: dict[str, Tensor]) -> str:
+def _format_losses(losses: dict[str, Tensor]) -> str:
     where = " on this process" if world_size() > 1 else ""
     return ", ".join(f"{name.rpartition('/')[2]} {loss.item():g}" for name, loss in losses.items()) + where

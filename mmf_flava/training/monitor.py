@@ -1,51 +1,56 @@
-"""Which checkpoint is the best: MMF's own keys ``training.early_stop.criteria`` and ``minimize``."""
+"""Selection of the best checkpoint by MMF's keys ``training.early_stop.criteria`` and ``minimize``."""
 
 import math
 from typing import Any
 
 from mmf_flava.config.run import EvaluationConfig
-from mmf_flava.config.schema import near_miss
+from mmf_flava.config.schema import suggestion
 from mmf_flava.errors import UserError
 
 TOTAL = "total_loss"
 
 
 class Monitor:
-    """Compares evaluations of the ``val`` split by one figure.
+    """Tracks the best value of one metric on the ``val`` split.
 
     Args:
-        criteria: ``total_loss``, the sum of all losses, or a figure as ``metrics.jsonl`` has it: ``losses/flava_mim``,
-            ``zero_shot/accuracy``, ``retrieval/text_to_image_r1``. MMF's prefix ``val/`` may stand before it.
-        minimize: True for losses, False for the rest.
+        criteria: ``total_loss``, the sum of all losses, or a metric as named in ``metrics.jsonl``, e.g.
+            ``losses/flava_mim``, ``zero_shot/accuracy`` or ``retrieval/text_to_image_r1``. MMF's prefix ``val/`` is
+            optional.
+        minimize: True for losses, False for all other metrics.
         losses: names of the recipe's losses.
         evaluation: the recipe's section.
 
     Raises:
-        UserError: a figure that this recipe does not compute, or one whose worst value would be kept.
+        UserError: the recipe does not compute the metric, or ``minimize`` has the wrong value for it.
     """
 
     def __init__(self, criteria: str, minimize: bool, losses: list[str], evaluation: EvaluationConfig) -> None:
         self.criteria, self.minimize = criteria.removeprefix("val/"), minimize
         self.value: float | None = None
-        known = _known(losses, evaluation)
+        known = _available_metrics(losses, evaluation)
         if self.criteria not in known:
             raise UserError(
-                f"training.early_stop.criteria: '{self.criteria}' is not computed by this recipe's evaluation."
-                f"{near_miss(self.criteria, known)}"
+                f"training.early_stop.criteria: the evaluation of this recipe does not compute '{self.criteria}'."
+                f"{suggestion(self.criteria, known)}"
             )
         if minimize != known[self.criteria]:
             raise UserError(
                 f"training.early_stop.minimize is {str(minimize).lower()}, which would keep the worst "
-                f"{self.criteria}; set it to {str(not minimize).lower()}."
+                f"{self.criteria}. Set it to {str(not minimize).lower()}."
             )
 
-    def improved(self, figures: dict[str, Any]) -> bool:
-        """Whether these (``SplitResult.figures``) are the best so far; an empty split or NaN never is."""
+    def improved(self, metrics: dict[str, Any]) -> bool:
+        """Update the best value, and return whether the metric improved; missing values and NaN never do.
+
+        Args:
+            metrics: ``SplitResult.to_record()`` of an evaluation.
+        """
         if self.criteria == TOTAL:
-            value = sum(figures["losses"].values()) if figures["losses"] else math.nan
+            value = sum(metrics["losses"].values()) if metrics["losses"] else math.nan
         else:
             section, _, name = self.criteria.partition("/")
-            value = figures.get(section, {}).get(name, math.nan)
+            value = metrics.get(section, {}).get(name, math.nan)
         if math.isnan(value):
             return False
         better = self.value is None or (value < self.value if self.minimize else value > self.value)
@@ -54,17 +59,17 @@ class Monitor:
         return better
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """Return the state for a checkpoint."""
         return {"criteria": self.criteria, "value": self.value}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a checkpoint; begins anew where that was chosen by another figure."""
+        """Restore the best value from a checkpoint, unless it is of another metric."""
         if state["criteria"] == self.criteria:
             self.value = state["value"]
 
 
-def _known(losses: list[str], evaluation: EvaluationConfig) -> dict[str, bool]:
-    """The figures that a recipe's evaluation has, and whether less is better."""
+def _available_metrics(losses: list[str], evaluation: EvaluationConfig) -> dict[str, bool]:
+    """Return the metrics that a recipe's evaluation computes -> whether lower is better."""
     known = {TOTAL: True, **{f"losses/{name}": True for name in losses}}
     if evaluation.zero_shot is not None:
         known["zero_shot/accuracy"] = False

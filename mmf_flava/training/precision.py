@@ -1,4 +1,4 @@
-"""How gradients become a step, ``training.precision``; fp16 is in a file of its own, which brings fairseq."""
+"""Backward pass and optimizer step for ``training.precision`` fp32 and bf16; fp16 is in ``fp16.py`` (needs fairseq)."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -8,26 +8,30 @@ from torch import Tensor, nn
 
 
 class Precision(Protocol):
-    """One update: ``backward`` for each batch, then ``step``."""
+    """The backward passes and the optimizer step of an update."""
 
     def backward(self, loss: Tensor) -> None:
-        """Adds a loss's gradients."""
+        """Accumulate the gradients of a loss."""
 
     def step(self, max_norm: float | None) -> bool:
-        """Clips to ``max_norm``, where one is given, moves the weights, clears the gradients; False: nothing moved."""
+        """Clip gradients to ``max_norm`` if given, update the parameters and clear the gradients.
 
-    def discard(self) -> None:
-        """Clears the gradients."""
+        Returns:
+            False if the update was skipped.
+        """
+
+    def zero_grad(self) -> None:
+        """Clear the gradients."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must keep beside the optimizer's state."""
+        """Return the state that checkpoints store in addition to the optimizer's."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on with such a state, perhaps of another precision."""
+        """Load such a state; it may be from another precision."""
 
 
 class FullPrecision:
-    """Weights in fp32, computed with in fp32 or, under autocast, in bf16."""
+    """fp32 weights; computes in fp32, or in bf16 under autocast."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, total_norm: Callable[[Tensor], Tensor]) -> None:
         self.optimizer, self.total_norm = optimizer, total_norm
@@ -44,11 +48,11 @@ class FullPrecision:
         self.optimizer.zero_grad(set_to_none=True)
         return True
 
-    def discard(self) -> None:
+    def zero_grad(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Any]:
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The state of fp16's loss scale means nothing here."""
+        """Ignore the state, which may be that of fp16's loss scaler."""

@@ -1,4 +1,4 @@
-"""The files that a run leaves in its folder: metrics, evaluation, examples, predictions, report."""
+"""Output files of a run: metrics, evaluation, examples, predictions, report."""
 
 import itertools
 import json
@@ -10,13 +10,13 @@ from omegaconf import OmegaConf
 
 from mmf_flava import __version__
 from mmf_flava.config.run import ExamplesConfig
-from mmf_flava.data.quarantine import sentence
+from mmf_flava.data.quarantine import format_counts
 from mmf_flava.evaluation.examples import ExampleWriter
 from mmf_flava.evaluation.suite import EvaluationSuite, SplitResult
 from mmf_flava.report import write_report
 
-# what an earlier run may have left here
-OWN = (
+# files and patterns that a run writes
+RUN_FILES = (
     "metrics.jsonl",
     "checkpoints",
     "evaluation.json",
@@ -29,7 +29,7 @@ OWN = (
 
 
 class Results:
-    """The run's folder without its checkpoints."""
+    """Writer of the output files in the run folder, except checkpoints."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -37,24 +37,24 @@ class Results:
         self.last_losses: dict[str, float] = {}
         self.summary: dict[str, Any] = {}
 
-    def set_aside(self) -> None:
-        """Moves an earlier run's metrics and checkpoints to ``previous/``: starting anew must not cost them."""
+    def move_previous_run(self) -> None:
+        """Move the files of an earlier run to ``previous/<n>/``, so that a new run does not overwrite them."""
         previous = self.folder / "previous"
-        found = [path for name in OWN for path in sorted(self.folder.glob(name))]
-        if not found:
+        existing = [path for pattern in RUN_FILES for path in sorted(self.folder.glob(pattern))]
+        if not existing:
             return
-        place = next(p for n in itertools.count(1) if not (p := previous / str(n)).exists())
-        place.mkdir(parents=True)
-        for path in found:
-            os.replace(path, place / path.name)
+        target = next(p for n in itertools.count(1) if not (p := previous / str(n)).exists())
+        target.mkdir(parents=True)
+        for path in existing:
+            os.replace(path, target / path.name)
 
     def write_config(self, config: Any) -> None:
-        """Writes ``config.yaml``: the whole recipe as it was run, the command line included."""
+        """Write ``config.yaml``: the complete recipe, including command line overrides."""
         self.folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(config, self.folder / "config.yaml", resolve=True)
 
-    def note_losses(self, losses: dict[str, float]) -> None:
-        """Keeps each loss's first and last value."""
+    def record_losses(self, losses: dict[str, float]) -> None:
+        """Record the first and last value of each loss."""
         self.first_losses = {**losses, **self.first_losses}
         self.last_losses.update(losses)
 
@@ -69,7 +69,14 @@ class Results:
         batches_per_update: int = 1,
         **more: Any,
     ) -> None:
-        """Writes ``summary.json``: what was trained, on what, how long."""
+        """Write ``summary.json``: model, data, device and duration of the training.
+
+        Args:
+            parameters: number of trainable parameters.
+            seconds: training time.
+            batches_per_update: ``training.update_frequency``.
+            more: further entries.
+        """
         batch_size = config.training.batch_size
         self.summary = {
             "model": config.model,
@@ -89,7 +96,7 @@ class Results:
         self._write("summary.json", self.summary)
 
     def write_evaluation(self, split: str, update: int, result: SplitResult, task: str | None) -> None:
-        """Writes ``evaluation.json``: the figures of a finished model; ``task``: their row in the paper's table."""
+        """Write ``evaluation.json``, the metrics of the final model; ``task`` is the row in the paper's table."""
         evaluation: dict[str, Any] = {"task": task, "split": split, "update": update, "losses": result.losses}
         if result.zero_shot is not None:
             evaluation["zero_shot"] = result.zero_shot.summary()
@@ -99,12 +106,18 @@ class Results:
             evaluation["linear_probe"] = result.linear_probe.summary()
         self._write("evaluation.json", evaluation)
 
-    def write_finetuned(self, task: str | None, split: str, updates: int, figures: dict[str, dict[str, float]]) -> None:
-        """Writes ``evaluation.json`` of a finetuned model: ``figures`` are its losses and metrics."""
-        self._write("evaluation.json", {"task": task, "split": split, "updates": updates, **figures})
+    def write_finetuning_evaluation(
+        self, task: str | None, split: str, updates: int, values: dict[str, dict[str, float]]
+    ) -> None:
+        """Write ``evaluation.json`` of a finetuned model, whose losses and metrics are ``values``."""
+        self._write("evaluation.json", {"task": task, "split": split, "updates": updates, **values})
 
     def write_examples(self, model: Any, suite: EvaluationSuite, config: ExamplesConfig, silent: bool = False) -> None:
-        """Writes ``examples/``: the first test batch of each dataset, filled in by the model; silent: calls it only."""
+        """Write ``examples/``: the model's predictions at masked positions of the first test batch of each dataset.
+
+        Args:
+            silent: only run the model, as the other processes must with sharded weights.
+        """
         writer = ExampleWriter(None if silent else self.folder / "examples", config)
         for name, dataset in suite.datasets["test"].items():
             tokenizer = getattr(getattr(dataset, "text_processor", None), "tokenizer", None)
@@ -112,12 +125,12 @@ class Results:
         writer.write()
 
     def write_predictions(self, split: str, rows: list[dict[str, Any]]) -> Path:
-        """Writes ``reports/zero_shot_<split>.json``, one row per image, and returns its path."""
+        """Write ``reports/zero_shot_<split>.json``, one row per image, and return its path."""
         (self.folder / "reports").mkdir(parents=True, exist_ok=True)
         return self._write(f"reports/zero_shot_{split}.json", rows)
 
-    def closing_lines(self, split: str, result: SplitResult) -> list[str]:
-        """What was trained, how long, how good, and where to look: the last lines of a run."""
+    def summary_lines(self, split: str, result: SplitResult) -> list[str]:
+        """Write the report, and return the final log messages of a run: training, results, path of the report."""
         lines = []
         if self.summary:
             s = self.summary
@@ -131,7 +144,7 @@ class Results:
             )
             lines.append(f"Losses, first to last: {changes}.")
             for name, reasons in s["bad_records"].items():
-                lines.append(f"Bad records of {name}, replaced by others: {sentence(reasons)}; see quarantine.jsonl.")
+                lines.append(f"Bad records of {name}, replaced by others: {format_counts(reasons)} (quarantine.jsonl).")
         if (zero_shot := result.zero_shot) is not None:
             lines.append(
                 f"Zero-shot accuracy {zero_shot.accuracy:.4f} on {len(zero_shot.targets)} held-out images "
@@ -142,7 +155,7 @@ class Results:
         if (probe := result.linear_probe) is not None:
             lines.append(
                 f"Linear probe accuracy {probe.accuracy:.4f}, mean per class {probe.mean_per_class:.4f}, on "
-                f"{len(probe.targets)} images ({split} split, lambda {probe.penalty:.3g}, learnt from "
+                f"{len(probe.targets)} images ({split} split, lambda {probe.penalty:.3g}, fitted to "
                 f"{probe.samples['fitted']} images)."
             )
         if (self.folder / "metrics.jsonl").is_file():
@@ -150,7 +163,7 @@ class Results:
         return lines
 
     def _write(self, name: str, content: Any) -> Path:
-        """Writes JSON under a temporary name and renames it into place."""
+        """Write JSON atomically and return its path."""
         path = self.folder / name
         temporary = path.with_name(f".{path.name}.writing")
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -159,7 +172,7 @@ class Results:
 
 
 def _recall_lines(recall: dict[str, float]) -> list[str]:
-    """Recall at the least depth, and that after the matching head's order where there is one."""
+    """Return messages with the recall at the smallest depth, before and after re-ranking if there is one."""
     depth = min(int(name.rpartition("_r")[2]) for name in recall if name.startswith("image_to_text_r"))
     both = "image -> text {:.4f}, text -> image {:.4f}"
     values = {

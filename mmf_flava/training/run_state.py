@@ -1,12 +1,12 @@
-"""Where a run is: what its checkpoints hold beside the weights, collected from its parts and given back to them."""
+"""The state of a run: everything that a checkpoint stores in addition to the weights."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mmf_flava
-from mmf_flava.ranks import gather_objects, rank, wait_for_all
-from mmf_flava.training.checkpoint import Gathered, load_state, restore_rng, rng_state
+from mmf_flava.processes import gather_objects, rank, wait_for_all
+from mmf_flava.training.checkpoint import GatheredState, load_state, restore_rng, rng_state
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
 from mmf_flava.training.guard import LossGuard
 from mmf_flava.training.monitor import Monitor
@@ -17,7 +17,7 @@ from mmf_flava.training.update import Updater
 
 @dataclass
 class RunState:
-    """The parts of a run that change while it trains."""
+    """The stateful components of a training run."""
 
     updater: Updater
     data: RunData
@@ -25,8 +25,14 @@ class RunState:
     guard: LossGuard
     results: Results
 
-    def save(self, checkpoints: CheckpointFolder, update: int, seconds: float, sizes: Any, best: bool) -> None:
-        """Saves all of it and the weights, with the model's ``sizes``; every process must call it."""
+    def save(self, checkpoints: CheckpointFolder, update: int, seconds: float, model_config: Any, best: bool) -> None:
+        """Save a checkpoint; all processes must call it.
+
+        Args:
+            seconds: training time so far.
+            model_config: ``model_config.flava``, written to the header of the weights file.
+            best: mark it as the best checkpoint.
+        """
         state = {
             "seconds": seconds,
             **self.updater.schedule_state(),
@@ -38,16 +44,21 @@ class RunState:
             "vocabularies": self.data.vocabularies,
             "version": mmf_flava.__version__,
         }
-        model = Gathered(self.updater.model_state(), sizes)
-        optimizer = Gathered(self.updater.state_dict())
+        model = GatheredState(self.updater.model_state(), model_config)
+        optimizer = GatheredState(self.updater.state_dict())
         if rank() == 0:
             checkpoints.save(update, model, optimizer, state, best)
         wait_for_all()
 
     def resume(self, path: Path, reset: Any) -> tuple[int, float]:
-        """Goes on from the checkpoint at ``path`` and returns its update and training time in seconds.
+        """Restore the state from a checkpoint.
 
-        ``reset`` is MMF's section ``checkpoint.reset``: what begins anew instead; ``counts`` is all but the optimizer.
+        Args:
+            path: the checkpoint's folder.
+            reset: MMF's section ``checkpoint.reset``: ``optimizer`` resets the optimizer, ``counts`` everything else.
+
+        Returns:
+            The checkpoint's number of updates and training time in seconds; zeros with ``reset.counts``.
 
         Raises:
             UserError: the checkpoint was trained with other vocabularies than the recipe's.
@@ -56,11 +67,11 @@ class RunState:
         self.data.check_vocabularies(state.get("vocabularies", {}), path)
         if reset.counts:
             return 0, 0.0
-        self.updater.restore_schedule(state)
+        self.updater.load_schedule_state(state)
         self.data.loader.load_state_dict(state["loader"])
         self.monitor.load_state_dict(state["best"])
         self.guard.load_state_dict(state["guard"])
         self.results.first_losses, self.results.last_losses = state["losses"]
-        if rank() < len(state["rng"]):  # a process that the saved run did not have starts with its own
+        if rank() < len(state["rng"]):  # additional processes keep their generators
             restore_rng(state["rng"][rank()])
         return state["update"], state["seconds"]

@@ -1,4 +1,4 @@
-"""What a recipe says to the trainer, checked before anything is built."""
+"""Validation of the trainer's sections of a recipe, before anything is built."""
 
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
@@ -7,27 +7,27 @@ from omegaconf import OmegaConf
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.run import (
-    MOVED,
     PRECISIONS,
+    REPLACED_KEYS,
     SHARDINGS,
     CheckpointConfig,
     EvaluationConfig,
     MultitaskingConfig,
     TrainingConfig,
 )
-from mmf_flava.config.schema import check_keys, near_miss, one_of, parse, plain, positive
+from mmf_flava.config.schema import check_choice, check_keys, check_positive, parse_section, suggestion, to_dict
 from mmf_flava.errors import UserError
-from mmf_flava.ranks import world_size
-from mmf_flava.training.boards import import_wandb
+from mmf_flava.processes import world_size
+from mmf_flava.training.metric_loggers import import_wandb
 
 T = TypeVar("T")
-# optimizers that treat each number by itself, whatever matrix it is of
+# optimizers that update each element independently of the others
 ELEMENTWISE = ("AdamW", "Adam", "adam_w", "SGD", "RMSprop", "Adagrad", "Adamax")
 
 
 @dataclass
 class Settings:
-    """Our own part of the recipe; MMF's keys are read from its configuration directly."""
+    """The keys that mmf_flava adds to the recipe; MMF's keys are read from the configuration itself."""
 
     training: TrainingConfig
     checkpoint: CheckpointConfig
@@ -37,26 +37,25 @@ class Settings:
 
 
 def read_settings(config: Any) -> Settings:
-    """Checks ``training``, ``checkpoint``, ``evaluation`` and ``multitasking`` against MMF's keys and ours.
+    """Validate ``training``, ``checkpoint``, ``evaluation`` and ``multitasking`` against the keys of MMF and mmf_flava.
 
-    A batch size that is given for each process becomes the global one, ``config.training.batch_size``, as in MMF.
+    ``training.batch_size_per_device`` is converted to the global ``config.training.batch_size``, as in MMF.
 
     Raises:
-        UserError: an unknown key, a wrong type, a size that cannot be, a choice that does not exist, or a callback
-            that cannot be built.
+        UserError: an unknown key, a wrong type, an invalid value or an invalid callback.
     """
     mmf_api.check_callbacks(config)
-    for key, now in MOVED.items():
+    for key, replacement in REPLACED_KEYS.items():
         if OmegaConf.select(config, key) is not None:
-            raise UserError(f"{key} is not a key any more; say {now}.")
+            raise UserError(f"{key} was removed. Use {replacement}.")
     training = _section(TrainingConfig, config, "training")
     checkpoint = _section(CheckpointConfig, config, "checkpoint")
     evaluation = _section(EvaluationConfig, config, "evaluation")
     names = [name.strip() for name in config.datasets.split(",")]
     multitasking = _multitasking(config.get("multitasking") or {}, names)
     if training.batch_size_per_device is not None:
-        each = positive(training.batch_size_per_device, "training.batch_size_per_device")
-        config.training.batch_size = each * world_size()
+        per_device = check_positive(training.batch_size_per_device, "training.batch_size_per_device")
+        config.training.batch_size = per_device * world_size()
     _check_training(config.training, training)
     if training.sharding == "fsdp" and "train" in config.run_type:
         _check_fsdp(config)
@@ -66,66 +65,68 @@ def read_settings(config: Any) -> Settings:
 def _check_fsdp(config: Any) -> None:
     if (optimizer := config.optimizer.type) not in ELEMENTWISE:
         raise UserError(
-            f"optimizer.type: {optimizer} may look at whole matrices, of which a process has only a piece with "
-            f"training.sharding: fsdp; use {', '.join(ELEMENTWISE)}, or ddp."
+            f"optimizer.type: {optimizer} is not supported with training.sharding: fsdp, because it may need complete "
+            f"weight matrices. Use {', '.join(ELEMENTWISE)}, or ddp."
         )
     if OmegaConf.select(config, f"model_config.{config.model}.compile"):
         raise UserError(
-            f"model_config.{config.model}.compile: with training.sharding: fsdp torch compiles each block anew until "
-            "it gives up; leave it false, or use ddp."
+            f"model_config.{config.model}.compile is not supported with training.sharding: fsdp, because torch "
+            "recompiles each block up to its limit. Set it to false, or use ddp."
         )
 
 
 def _section(schema: type[T], config: Any, name: str) -> T:
-    """A section of MMF's that we add keys to: all its keys checked, ours parsed."""
-    ours = {field.name for field in fields(schema)}  # type: ignore[arg-type]
-    check_keys(config[name], mmf_api.default_keys(name) | ours, name)
-    return parse(schema, {key: value for key, value in plain(config[name]).items() if key in ours}, name)
+    """Check the keys of a section of MMF, and convert those that mmf_flava adds to ``schema``."""
+    added = {field.name for field in fields(schema)}  # type: ignore[arg-type]
+    check_keys(config[name], mmf_api.default_keys(name) | added, name)
+    return parse_section(schema, {key: value for key, value in to_dict(config[name]).items() if key in added}, name)
 
 
-def _check_training(given: Any, training: TrainingConfig) -> None:
-    one_of(training.precision, PRECISIONS, "training.precision")
-    one_of(training.sharding, SHARDINGS, "training.sharding")
-    if given.max_epochs is not None:
-        raise UserError("training.max_epochs: the datasets are endless streams here; say training.max_updates.")
-    for key in ("batch_size", "max_updates", "log_interval", "evaluation_interval", "checkpoint_interval"):
-        positive(given[key], f"training.{key}")
-    positive(training.update_frequency, "training.update_frequency")
-    if training.wandb.enabled:
-        import_wandb()  # now, and not after the data and the model are there
-    if given.early_stop.enabled:
+def _check_training(section: Any, training: TrainingConfig) -> None:
+    check_choice(training.precision, PRECISIONS, "training.precision")
+    check_choice(training.sharding, SHARDINGS, "training.sharding")
+    if section.max_epochs is not None:
         raise UserError(
-            "training.early_stop.enabled is not available in this version; the best checkpoint by its criteria is "
-            "kept, and checkpoint.resume_best=true takes it."
+            "training.max_epochs is not supported, because the datasets are endless streams. Use training.max_updates."
         )
-    if given.clip_gradients and training.max_grad_l2_norm is None:
-        raise UserError("training.clip_gradients is true; say how far with training.max_grad_l2_norm, e.g. 1.0.")
-    if given.get("fp16"):
-        raise UserError("training.fp16 is for MMF's own trainer; say training.precision: fp16.")
+    for key in ("batch_size", "max_updates", "log_interval", "evaluation_interval", "checkpoint_interval"):
+        check_positive(section[key], f"training.{key}")
+    check_positive(training.update_frequency, "training.update_frequency")
+    if training.wandb.enabled:
+        import_wandb()  # raises before data and model are built
+    if section.early_stop.enabled:
+        raise UserError(
+            "training.early_stop.enabled is not supported. Set it to false: the best checkpoint by "
+            "training.early_stop.criteria is kept, and checkpoint.resume_best=true loads it."
+        )
+    if section.clip_gradients and training.max_grad_l2_norm is None:
+        raise UserError("training.clip_gradients needs training.max_grad_l2_norm. Set it, e.g. to 1.0.")
+    if section.get("fp16"):
+        raise UserError("training.fp16 is a key of MMF's own trainer. Use training.precision: fp16.")
 
 
 def _multitasking(section: Any, names: list[str]) -> MultitaskingConfig:
-    """The section with only those ``params`` that its type knows."""
-    found = parse(MultitaskingConfig, section, "multitasking")
+    """Validate ``multitasking``, and drop the ``params`` of other types than the selected one."""
+    config = parse_section(MultitaskingConfig, section, "multitasking")
     schemas = mmf_api.strategy_schemas()
-    if found.type not in schemas:
+    if config.type not in schemas:
         known = ", ".join(sorted(schemas))
-        raise UserError(f"multitasking.type: {found.type!r} is not one of {known}; {mmf_api.OTHER_STRATEGIES}.")
-    # recipes are merged key by key: another type's params are left from a recipe in which that one was chosen
-    others = {field.name for schema in schemas.values() for field in fields(schema)}
-    own = {field.name for field in fields(schemas[found.type])}
-    found.params = {key: value for key, value in found.params.items() if key in own or key not in others}
-    parse(schemas[found.type], {"name": found.type, **found.params}, "multitasking.params")
-    if found.type == "ratios" and found.enabled and len(names) > 1:
-        _check_ratios(found.params["sampling_ratios"], names)
-    return found
+        raise UserError(f"multitasking.type: {config.type!r} is not one of {known}; {mmf_api.STRATEGIES_HINT}.")
+    # recipes are merged key by key, so the params of an included recipe's type may remain
+    all_params = {field.name for schema in schemas.values() for field in fields(schema)}
+    type_params = {field.name for field in fields(schemas[config.type])}
+    config.params = {key: value for key, value in config.params.items() if key in type_params or key not in all_params}
+    parse_section(schemas[config.type], {"name": config.type, **config.params}, "multitasking.params")
+    if config.type == "ratios" and config.enabled and len(names) > 1:
+        _check_ratios(config.params["sampling_ratios"], names)
+    return config
 
 
 def _check_ratios(ratios: dict[str, float], names: list[str]) -> None:
     for name in ratios:
         if name not in names:
             raise UserError(
-                f"multitasking.params.sampling_ratios: '{name}' is not a dataset of this run.{near_miss(name, names)}"
+                f"multitasking.params.sampling_ratios: '{name}' is not a dataset of this run.{suggestion(name, names)}"
             )
-    if lacking := [name for name in names if ratios.get(name, 0) <= 0]:
-        raise UserError(f"multitasking.params.sampling_ratios must give '{lacking[0]}' a weight above 0.")
+    if missing := [name for name in names if ratios.get(name, 0) <= 0]:
+        raise UserError(f"multitasking.params.sampling_ratios: the weight of '{missing[0]}' must be positive.")

@@ -1,4 +1,4 @@
-"""How a model is spread over processes, ``training.sharding``; asked for what it cannot give, it refuses."""
+"""Distribution of the model over processes with ``training.sharding``; unsupported combinations raise an error."""
 
 import warnings
 from typing import Any
@@ -9,48 +9,53 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mmf_flava.config.run import TrainingConfig
 from mmf_flava.errors import UserError
-from mmf_flava.ranks import world_size
+from mmf_flava.processes import world_size
 from mmf_flava.training.engine import Engine
 
 
-def agree_on_weights(model: nn.Module) -> None:
-    """Gives every process the weights of the first; they may have been drawn with different seeds."""
+def broadcast_weights(model: nn.Module) -> None:
+    """Copy the first process's weights to all processes, whose random seeds may differ."""
     if world_size() > 1:
         for value in model.state_dict().values():
             distributed.broadcast(value, 0)
 
 
-def shard(model: nn.Module, groups: list[dict[str, Any]], training: TrainingConfig, device: torch.device) -> Engine:
-    """The model, ready to be trained by all processes; ``groups`` are the optimizer's, of the model's parameters.
+def build_engine(
+    model: nn.Module, groups: list[dict[str, Any]], training: TrainingConfig, device: torch.device
+) -> Engine:
+    """Wrap the model for training on all processes.
 
-    ``ddp`` gives every process the whole model, and averages gradients; ``fsdp`` gives it a shard.
+    ``ddp`` replicates the model and averages gradients; ``fsdp`` shards it.
+
+    Args:
+        groups: the optimizer's parameter groups.
 
     Raises:
-        UserError: ``fsdp`` on one process, or several with ``none``, which would train as many separate models.
+        UserError: ``fsdp`` with one process, or ``none`` with several.
     """
     if training.sharding == "fsdp":
         if world_size() == 1:
             raise UserError(
-                "training.sharding: fsdp spreads the model over several processes, and this is the only one; start "
-                "more with torchrun, or set it to none."
+                "training.sharding: fsdp needs several processes, but this run has one. Start more with torchrun, or "
+                "set it to none."
             )
-        from mmf_flava.training.fsdp import Sharded  # brings fairseq and fairscale, which take a second
+        from mmf_flava.training.fsdp import FsdpEngine  # imports fairseq and fairscale, which takes a second
 
-        return Sharded(model, groups, training.precision)
+        return FsdpEngine(model, groups, training.precision)
     if world_size() == 1:
         return Engine(model, model, groups)
     if training.sharding == "none":
         raise UserError(
-            f"training.sharding: none would train {world_size()} separate models on {world_size()} processes; set it "
-            "to ddp, or start a single process."
+            f"training.sharding: none would train {world_size()} separate models on {world_size()} processes. Set it "
+            "to ddp or fsdp, or start a single process."
         )
     with warnings.catch_warnings():
-        # its new name, forward_sync_buffers, is younger than the oldest torch that we run on
+        # the replacement, forward_sync_buffers, is missing in the oldest supported torch
         warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
         replica = DistributedDataParallel(
             model,
             device_ids=[device] if device.type == "cuda" else None,
-            broadcast_buffers=False,  # the only buffers are those of a frozen codebook
-            find_unused_parameters=True,  # a step trains the encoders of one dataset's kind
+            broadcast_buffers=False,  # only the frozen codebook has buffers
+            find_unused_parameters=True,  # a batch of one modality does not use all encoders
         )
     return Engine(model, replica, groups)

@@ -1,4 +1,4 @@
-"""Being asked to stop: SIGTERM, Ctrl-C, and the warning that Slurm sends before a job's time is over."""
+"""Graceful stops on SIGTERM, Ctrl-C and SIGUSR1, which Slurm can send before a job's time limit."""
 
 import signal
 from collections.abc import Callable
@@ -7,27 +7,27 @@ from typing import Any, TypeVar
 
 import torch
 
-from mmf_flava.ranks import mean_over_ranks
+from mmf_flava.processes import mean_over_ranks
 
-# SIGUSR1 is what `sbatch --signal=USR1@120` asks Slurm for
+# Slurm sends SIGUSR1 with `sbatch --signal=USR1@120`
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-STOPPED = 75  # the exit code of a run that stopped when asked to: EX_TEMPFAIL of sysexits.h, "try again"
+STOPPED = 75  # exit code of a run that a signal stopped: EX_TEMPFAIL of sysexits.h
 
 T = TypeVar("T")
 
 
 class StopRequest(BaseException):
-    """Raised where waiting for the end of what is being done would only lose time.
+    """Raised by a signal handler to interrupt work that need not be completed.
 
-    No Exception: whoever reads a record takes any of these for a bad record.
+    Not an Exception, because record readers treat every Exception as a bad record.
     """
 
 
-class Signals:
-    """While it is entered, a signal asks for a stop instead of ending the process; a second Ctrl-C ends it at once.
+class StopSignals:
+    """Context in which a signal requests a stop instead of killing the process; a second Ctrl-C kills it.
 
     Attributes:
-        name: of the first signal that came, or None.
+        name: name of the first signal received, or None.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Signals:
         self._before: dict[int, Any] = {}
         self._may_raise = False
 
-    def __enter__(self) -> "Signals":
+    def __enter__(self) -> "StopSignals":
         self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
         return self
 
@@ -43,11 +43,11 @@ class Signals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def ending(self) -> None:
-        """From now on SIGTERM is ignored, after leaving too.
+    def ignore_sigterm(self) -> None:
+        """Ignore SIGTERM from the end of the context on.
 
-        For a process that is about to end as it was asked to: torchrun sends SIGTERM to all of them as soon as the
-        first has ended, and the exit code of one that is slower would be another.
+        Call it before exiting after a stop: torchrun sends SIGTERM to all processes as soon as the first one exits,
+        which would change the exit code of the others.
         """
         self._before[signal.SIGTERM] = signal.SIG_IGN
 
@@ -62,14 +62,14 @@ class Signals:
             self._may_raise = False
             raise StopRequest
 
-    def came_to_any(self, device: torch.device) -> bool:
-        """Whether any process was asked to stop; all of them must call it, after the same update."""
+    def received_by_any(self, device: torch.device) -> bool:
+        """Return whether any process received a signal; all processes must call it after the same update."""
         return mean_over_ranks(torch.tensor(float(self.name is not None), device=device)).item() > 0
 
-    def unless_stopped(self, work: Callable[[], T]) -> T | None:
-        """``work()``; None where a signal came before its end, which is not waited for.
+    def run_unless_stopped(self, work: Callable[[], T]) -> T | None:
+        """Return ``work()``, or None if a signal interrupted it.
 
-        For work that no other process takes part in: it would wait for this one.
+        ``work`` must not contain collectives: the other processes would wait for this one.
         """
         self._may_raise = True
         try:

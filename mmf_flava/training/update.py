@@ -1,4 +1,4 @@
-"""One update of the weights: forward and backward in the chosen precision, clipping, optimizer, schedule."""
+"""One training update: forward and backward pass, gradient clipping, optimizer, learning rate schedule."""
 
 from typing import Any
 
@@ -9,36 +9,36 @@ from mmf_flava.compat import mmf_api
 from mmf_flava.config.run import TrainingConfig
 from mmf_flava.models.transformer import Transformer
 from mmf_flava.training.precision import FullPrecision, Precision
-from mmf_flava.training.sharding import agree_on_weights, shard
+from mmf_flava.training.sharding import broadcast_weights, build_engine
 
 
 class Updater:
-    """Owns the optimizer and the schedule, both MMF's own by the recipe's ``optimizer`` and ``scheduler``.
+    """The model wrapped for training, with MMF's optimizer and scheduler from the recipe.
 
-    ``model`` is spread over the processes and, in fp16, cast: its weights must be there. ``engine.module`` is what to
-    call from then on, ``engine.evaluated`` what to evaluate.
+    ``model`` must have its initial weights. It is distributed over the processes and, with fp16, cast in place. Train
+    ``engine.module`` and evaluate ``engine.evaluated``.
     """
 
     def __init__(self, model: nn.Module, config: Any, training: TrainingConfig, device: torch.device) -> None:
         self.device, self.frequency = device, training.update_frequency
         self.autocast = training.precision == "bf16" and training.sharding != "fsdp"  # FSDP casts by itself
         self.max_norm = training.max_grad_l2_norm if config.training.clip_gradients else None
-        agree_on_weights(model)
+        broadcast_weights(model)
         if training.activation_checkpointing:
             for module in model.modules():
                 if isinstance(module, Transformer):
                     module.checkpoint_blocks()
         groups = model.get_optimizer_parameters(config)  # type: ignore[operator]
         if training.precision == "fp16":
-            from mmf_flava.training import fp16  # brings fairseq, which takes a second
+            from mmf_flava.training import fp16  # imports fairseq, which takes a second
 
-            fp16.wake(model)
-            fp16.normalise_in_fp32(model)
-            halved = fp16.halve(model) if training.sharding != "fsdp" else {}
-            self.engine = shard(model, groups, training, device)
-            self.masters = fp16.masters(self.engine.weights, halved)
+            fp16.init_zero_parameters(model)
+            fp16.use_fp32_layer_norms(model)
+            masters = fp16.cast_to_fp16(model) if training.sharding != "fsdp" else {}
+            self.engine = build_engine(model, groups, training, device)
+            self.masters = fp16.add_fp32_parameters(self.engine.weights, masters)
         else:
-            self.engine = shard(model, groups, training, device)
+            self.engine = build_engine(model, groups, training, device)
             self.masters = {weight: weight for weight in self.engine.weights}
         groups = [{**group, "params": [self.masters[p] for p in group["params"]]} for group in self.engine.groups]
         self.optimizer = mmf_api.build_optimizer(groups, config)
@@ -51,15 +51,15 @@ class Updater:
 
     @property
     def learning_rate(self) -> float:
-        """Of the first parameter group, for the next update."""
+        """Learning rate of the first parameter group at the next update."""
         return self.optimizer.param_groups[0]["lr"]
 
     def accumulate(self, batch: Any, last: bool = True) -> dict[str, Tensor]:
-        """Adds a batch's gradients, divided by the number of batches an update has, and returns its losses.
+        """Accumulate a batch's gradients, divided by ``update_frequency``, and return its detached losses.
 
-        Processes average their gradients after the ``last`` batch of an update only.
+        Gradients are averaged over processes only after the ``last`` batch of an update.
         """
-        with self.engine.without_communication(not last):
+        with self.engine.skip_gradient_sync(not last):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
                 losses = self.engine.module(batch)["losses"]
             if losses:
@@ -67,9 +67,10 @@ class Updater:
         return {name: loss.detach() for name, loss in losses.items()}
 
     def step(self) -> bool:
-        """Clips, moves the weights and the schedule, and clears the gradients.
+        """Clip gradients, step the optimizer and the schedule, and clear the gradients.
 
-        False: fp16's gradients overflowed, and only the loss scale has changed.
+        Returns:
+            False if fp16 gradients overflowed; only the loss scale has changed.
         """
         if not self.precision.step(self.max_norm):
             return False
@@ -78,29 +79,29 @@ class Updater:
             self.scheduler.step()
         return True
 
-    def discard(self) -> None:
-        """Clears the gradients of an update that is not to be."""
-        self.precision.discard()
+    def zero_grad(self) -> None:
+        """Clear the gradients of a skipped update."""
+        self.precision.zero_grad()
 
     def model_state(self) -> dict[str, Tensor]:
-        """The model's state dict, in fp32 whatever the precision; every process must call it."""
+        """Return the model's state dict in fp32 for any precision; all processes must call it."""
         return self.engine.model_state(self.masters)
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimizer's, the same whatever the precision and sharding; every process must call it."""
-        return self.engine.whole_optimizer_state(self.optimizer.state_dict())
+        """Return the optimizer's state dict, the same for any precision and sharding; all processes must call it."""
+        return self.engine.full_optimizer_state(self.optimizer.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on with such a state."""
-        self.optimizer.load_state_dict(self.engine.own_optimizer_state(state))
+        """Load the optimizer's state dict."""
+        self.optimizer.load_state_dict(self.engine.local_optimizer_state(state))
 
     def schedule_state(self) -> dict[str, Any]:
-        """What else a checkpoint must keep: the schedule, None without one, and fp16's loss scale."""
+        """Return the states of the schedule (None without one) and of fp16's loss scaler."""
         scheduler = None if self.scheduler is None else self.scheduler.state_dict()
         return {"scheduler": scheduler, "precision": self.precision.state_dict()}
 
-    def restore_schedule(self, state: dict[str, Any]) -> None:
-        """Sets both as a checkpoint had them; what it does not have stays at its start."""
+    def load_schedule_state(self, state: dict[str, Any]) -> None:
+        """Load the result of ``schedule_state``; missing entries keep their initial values."""
         if self.scheduler is not None and state["scheduler"] is not None:
             self.scheduler.load_state_dict(state["scheduler"])
         self.precision.load_state_dict(state.get("precision", {}))

@@ -1,27 +1,32 @@
-"""One encoder from other people's weights: ViTs (timm, DINO, BEiT, Hugging Face) and BERTs, under our encoder's names.
+"""Loading of a single encoder from a ViT (timm, DINO, BEiT, Hugging Face), a pre-norm text encoder, or a FLAVA.
 
-Our image encoder's names are timm's. What our encoder cannot hold stays under its own name and is reported as unknown.
+The image encoder's native keys are timm's. Tensors that the encoder does not have are reported as unknown keys.
 """
 
 import re
+from collections.abc import Iterable
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmf_flava.errors import UserError
-from mmf_flava.weights.names import encoder_prefix, to_ours
+from mmf_flava.weights.loading import IncompatibleKeys, load_tensors, matches_any, resample_positions
+from mmf_flava.weights.names import PREFIXES, STYLES, complete_key, to_native
+from mmf_flava.weights.sources import find_weights
+from mmf_flava.weights.weight_files import read_tensors
 
-# around a backbone in the files of timm, DINO, BEiT, BERT and RoBERTa
-PREFIXES = re.compile(
+# prefixes of a backbone's keys in files of timm, DINO, BEiT, BERT and RoBERTa
+WRAPPERS = re.compile(
     r"^(module\.|_orig_mod\.|backbone\.|vit\.|beit\.|bert\.|roberta\.|roberta_prelayernorm\.|visual\.|encoder\.(?=blocks\.))"
 )
-# what other tasks put on top of a backbone, and tables that are made anew
-TOPS = re.compile(
+# other tasks' heads, and buffers that are rebuilt
+HEADS_AND_BUFFERS = re.compile(
     r"^(head|head_dist|lm_head|mlm_head|cls|classifier|pre_logits|pooler|fc|prediction_head)\.|^(bias|dino_loss\..*)$"
     r"|relative_position_index$|(^|\.)(position_ids|token_type_ids)$"
 )
 
-# ours and BERT's, the attention and the pre-norms as RoBERTa-PreLayerNorm has them
+# native key, BERT's key; attention and pre-norms as in RoBERTa-PreLayerNorm
 BERT_TABLE = """
 word_embeddings.weight        embeddings.word_embeddings.weight
 position_embeddings.weight    embeddings.position_embeddings.weight
@@ -40,101 +45,165 @@ norm.*                        LayerNorm.*
 POST_NORM = re.compile(r"^encoder\.layer\.\d+\.(attention\.)?output\.LayerNorm\.")
 
 
-def image_encoder_tensors(tensors: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor], list[str]]:
-    """A ViT's tensors under the names of our image encoder, and the names that nobody knows.
+def load_image_encoder(
+    encoder: nn.Module,
+    source: str | Path,
+    *,
+    allow_missing: Iterable[str] = (),
+    allow_extra: Iterable[str] = (),
+    sha256: str | None = None,
+    cache_dir: str | Path | None = None,
+) -> IncompatibleKeys:
+    """Load an ``ImageEncoder`` from a ViT of timm, DINO, BEiT or Hugging Face, or from a FLAVA, in place.
 
-    BEiT's separate query and value biases become one bias (its keys have none), layer scale is folded into the layer
-    that it scales. Tables of relative position biases stay unknown: our attention has no place for them.
+    Source: §3.3, "we initialise from an off-the-shelf DINO model". The mask token may be missing.
+
+    Args:
+        source, sha256, cache_dir: see ``sources.find_weights``.
+        allow_missing, allow_extra: see ``loading.compare_keys``.
 
     Raises:
-        UserError: the keys are those of no ViT.
+        UserError: the source was not found, its file is unsafe or corrupt, or the weights do not match.
     """
-    given = _stripped(tensors)
-    if not any(key.startswith("blocks.") for key in given):
-        return _flava_part(given, "image_encoder", "@image", source)
-    given = _fold_layer_scale(_join_biases(given))
+    tensors, _ = read_tensors(find_weights(source, cache_dir, sha256))
+    native, unknown = _image_encoder_tensors(tensors, str(source))
+    resample_positions(native, encoder.state_dict(), "pos_embed")
+    allow_missing = [*allow_missing, "mask_token"]
+    return load_tensors(encoder, native, str(source), "the image encoder", unknown, allow_missing, allow_extra)
+
+
+def load_text_encoder(
+    encoder: nn.Module,
+    source: str | Path,
+    *,
+    allow_missing: Iterable[str] = (),
+    allow_extra: Iterable[str] = (),
+    sha256: str | None = None,
+    cache_dir: str | Path | None = None,
+) -> IncompatibleKeys:
+    """Load a ``TextEncoder`` from a FLAVA or a pre-norm encoder with BERT's keys (RoBERTa-PreLayerNorm), in place.
+
+    Args: as ``load_image_encoder``.
+
+    Raises:
+        UserError: as ``load_image_encoder``; also for BERT and RoBERTa, which are post-norm.
+    """
+    tensors, _ = read_tensors(find_weights(source, cache_dir, sha256))
+    native, unknown = _text_encoder_tensors(tensors, str(source))
+    allow_extra = list(allow_extra)
+    if any(POST_NORM.match(key) and not matches_any(key, allow_extra) for key in unknown):
+        raise UserError(
+            f"{source} is a post-norm encoder like BERT and RoBERTa: its LayerNorms follow the residual sums. FLAVA's "
+            "precede attention and MLP, so the layers would get inputs that they were not trained on. To load the "
+            "other weights, set allow_extra: ['*.output.LayerNorm.*'] and allow_missing: ['blocks.*.norm*', 'norm.*']."
+        )
+    return load_tensors(encoder, native, str(source), "the text encoder", unknown, allow_missing, allow_extra)
+
+
+def _image_encoder_tensors(tensors: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor], list[str]]:
+    """Translate a ViT's tensors to the image encoder's keys; return them and the unknown keys.
+
+    BEiT's separate query and value biases are joined (its keys have none), and layer scale is folded into the layer
+    that it scales. Tables of relative position biases are unknown: FLAVA's attention does not support them.
+
+    Raises:
+        UserError: the keys are not those of a ViT.
+    """
+    stripped = _strip(tensors)
+    if not any(key.startswith("blocks.") for key in stripped):
+        return _extract_encoder(stripped, "image_encoder", "@image", source)
+    native = _fold_layer_scale(_join_biases(stripped))
     known = re.compile(r"^(cls_token|mask_token|pos_embed|patch_embed\.proj\.|norm\.|blocks\.\d+\.(norm|attn|mlp))")
-    unknown = [key for key in given if not known.match(key)]
-    return {key: value for key, value in given.items() if known.match(key)}, unknown
+    unknown = [key for key in native if not known.match(key)]
+    return {key: value for key, value in native.items() if known.match(key)}, unknown
 
 
-def text_encoder_tensors(tensors: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor], list[str]]:
-    """A pre-norm text encoder's tensors under the names of ours, and the names that nobody knows.
+def _text_encoder_tensors(tensors: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor], list[str]]:
+    """Translate a pre-norm text encoder's tensors to the text encoder's keys; return them and the unknown keys.
 
     Raises:
-        UserError: the keys are those of no text encoder.
+        UserError: the keys are not those of a text encoder.
     """
-    given = _stripped(tensors)
-    if not any(".attention.self." in key for key in given):
-        return _flava_part(given, "text_encoder", "@text", source)
-    given = {re.sub(r"LayerNorm\.(gamma|beta)$", _modern, key): value for key, value in given.items()}
-    rows = [line.split() for line in BERT_TABLE.strip().splitlines()]
-    found: dict[str, Tensor] = {}
+    stripped = _strip(tensors)
+    if not any(".attention.self." in key for key in stripped):
+        return _extract_encoder(stripped, "text_encoder", "@text", source)
+    stripped = {re.sub(r"LayerNorm\.(gamma|beta)$", _rename_norm, key): value for key, value in stripped.items()}
+    native: dict[str, Tensor] = {}
     used: set[str] = set()
     thirds: dict[str, dict[int, str]] = {}
-    for ours, theirs in rows:
-        part = re.search(r"\[(\d)]$", ours)
-        pattern = re.compile(re.escape(theirs).replace(r"\#", r"(\d+)").replace(r"\*", "(weight|bias)"))
-        for key, value in given.items():
+    for native_key, bert_key in (line.split() for line in BERT_TABLE.strip().splitlines()):
+        third = re.search(r"\[(\d)]$", native_key)
+        pattern = re.compile(re.escape(bert_key).replace(r"\#", r"(\d+)").replace(r"\*", "(weight|bias)"))
+        for key, value in stripped.items():
             if match := pattern.fullmatch(key):
                 words = iter(match.groups())
-                name = re.sub(r"[#*]", lambda _, words=words: next(words), re.sub(r"\[\d]$", "", ours))  # type: ignore[misc]
+                name = re.sub(r"[#*]", lambda _, words=words: next(words), re.sub(r"\[\d]$", "", native_key))  # type: ignore[misc]
                 used.add(key)
-                if part:
-                    thirds.setdefault(name, {})[int(part[1])] = key
+                if third:
+                    thirds.setdefault(name, {})[int(third[1])] = key
                 else:
-                    found[name] = value
+                    native[name] = value
     for name, keys in thirds.items():
         if len(keys) == 3:
-            found[name] = torch.cat([given[keys[i]] for i in range(3)])
+            native[name] = torch.cat([stripped[keys[i]] for i in range(3)])
         else:
             used -= set(keys.values())
-    return _drop_reserved_positions(found, tensors), [key for key in given if key not in used]
+    return _drop_reserved_positions(native, tensors), [key for key in stripped if key not in used]
 
 
-def is_post_norm(unknown: list[str]) -> bool:
-    """Whether names that nobody knew are the LayerNorms of BERT's post-norm layers."""
-    return any(POST_NORM.match(key) for key in unknown)
-
-
-def _stripped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Keys without what a wrapper put in front of them, and without other tasks' tops."""
+def _strip(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors without the prefixes of wrappers in their keys, and without other tasks' heads."""
     stripped: dict[str, Tensor] = {}
     for key, value in tensors.items():
-        while match := PREFIXES.match(key):
+        while match := WRAPPERS.match(key):
             key = key[match.end() :]
-        if not TOPS.search(key):
+        if not HEADS_AND_BUFFERS.search(key):
             stripped[key] = value
     return stripped
 
 
-def _flava_part(
-    given: dict[str, Tensor], encoder: str, prefix: str, source: str
+def _extract_encoder(
+    tensors: dict[str, Tensor], encoder: str, prefix: str, source: str
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The encoder out of a whole FLAVA, or a file of that encoder alone, in any of the four styles."""
-    front = encoder_prefix(given, prefix)
-    translated = to_ours({front + key: value for key, value in given.items()} if front else given, source)
+    """Return an encoder's tensors, and the unknown keys, of a complete FLAVA or of the encoder alone, in any style."""
+    prefix = _missing_prefix(tensors, prefix)
+    translation = to_native({prefix + key: value for key, value in tensors.items()}, source)
     start = f"flava.{encoder}."
-    part = {key[len(start) :]: value for key, value in translated.tensors.items() if key.startswith(start)}
-    if not part:
-        raise UserError(f"{source} holds no {encoder.replace('_', ' ')}.")
-    return part, translated.unknown
+    native = {key[len(start) :]: value for key, value in translation.tensors.items() if key.startswith(start)}
+    if not native:
+        raise UserError(f"{source} has no {encoder.replace('_', ' ')}.")
+    return native, translation.unknown
 
 
-def _join_biases(given: dict[str, Tensor]) -> dict[str, Tensor]:
-    """BEiT: q_bias and v_bias beside a qkv without bias; the keys' bias is zero."""
-    joined = dict(given)
-    for key in given:
-        if key.endswith(".attn.q_bias") and (other := f"{key[:-6]}v_bias") in given:
+def _missing_prefix(keys: Iterable[str], encoder: str) -> str:
+    """Return the prefix that keys of a file with only ``@image`` or ``@text`` need in their style, or ""."""
+    keys = list(keys)
+    columns = next(line.split()[1:] for line in PREFIXES.strip().splitlines() if line.startswith(f"{encoder} "))
+    hits = {
+        prefix: sum(complete_key(prefix + key, style) is not None for key in keys)
+        for style, prefix in zip(STYLES, columns, strict=True)
+    }
+    best = max(hits, key=lambda prefix: hits[prefix])
+    return best if hits[best] else ""
+
+
+def _join_biases(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Join BEiT's q_bias and v_bias into the bias of qkv; the keys' bias is zero."""
+    joined = dict(tensors)
+    for key in tensors:
+        if key.endswith(".attn.q_bias") and (other := f"{key[:-6]}v_bias") in tensors:
             query, value = joined.pop(key), joined.pop(other)
             joined[f"{key[:-6]}qkv.bias"] = torch.cat([query, torch.zeros_like(query), value])
     return joined
 
 
-def _fold_layer_scale(given: dict[str, Tensor]) -> dict[str, Tensor]:
-    """gamma * (W x + b) = (gamma W) x + gamma b: BEiT's gamma_1 and gamma_2, timm's ls1.gamma and ls2.gamma."""
-    folded = dict(given)
-    for key, gamma in given.items():
+def _fold_layer_scale(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Fold layer scale into its linear layer: gamma * (W x + b) = (gamma W) x + gamma b.
+
+    Its keys are gamma_1 and gamma_2 in BEiT, ls1.gamma and ls2.gamma in timm.
+    """
+    folded = dict(tensors)
+    for key, gamma in tensors.items():
         match = re.fullmatch(r"(blocks\.\d+)\.(?:gamma_|ls)([12])(?:\.gamma)?", key)
         if match is None:
             continue
@@ -146,13 +215,13 @@ def _fold_layer_scale(given: dict[str, Tensor]) -> dict[str, Tensor]:
     return folded
 
 
-def _modern(match: re.Match[str]) -> str:
+def _rename_norm(match: re.Match[str]) -> str:
     return f"LayerNorm.{'weight' if match[1] == 'gamma' else 'bias'}"
 
 
-def _drop_reserved_positions(found: dict[str, Tensor], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """RoBERTa counts positions from 2; its first two rows are never used for a token."""
-    table = found.get("position_embeddings.weight")
+def _drop_reserved_positions(native: dict[str, Tensor], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Drop RoBERTa's first two position embeddings; its tokens start at position 2."""
+    table = native.get("position_embeddings.weight")
     if table is not None and len(table) % 8 == 2 and any("roberta" in key for key in tensors):
-        found["position_embeddings.weight"] = table[2:]
-    return found
+        native["position_embeddings.weight"] = table[2:]
+    return native

@@ -1,4 +1,8 @@
-"""Weights under our names out of any style, and back: the table at work."""
+"""The keys of FLAVA's weights in four naming styles, and translation between the native style and the others.
+
+Sources: both public implementations' state dicts; for the original MMF code, whose files were never published, Hugging
+Face's conversion script.
+"""
 
 import re
 from collections.abc import Iterable
@@ -9,23 +13,102 @@ import torch
 from torch import Tensor
 
 from mmf_flava.errors import UserError
-from mmf_flava.weights.table import PREFIXES, STYLES, Row, pattern, rows
 
-# a file of one part has shorter keys: the model without heads in every style
-SHORT = {"mmf_flava": ("flava.",), "hf": ("flava.",), "torchmultimodal": ("model.",), "mmf": ()}
+STYLES = ("mmf_flava", "hf", "torchmultimodal", "mmf")  # the first one is the native style
+
+# @name in a key stands for the prefix in its column here; @encoder and @masked for three and four of them.
+PREFIXES = """
+@image      flava.image_encoder.       flava.image_model.       model.image_encoder.            image_encoder.module.
+@text       flava.text_encoder.        flava.text_model.        model.text_encoder.             text_encoder.module.
+@pair       flava.multimodal_encoder.  flava.multimodal_model.  model.mm_encoder.               mm_encoder.module.
+@mim        heads.mim.                 mim_head.                loss.mim_loss.cls.              heads.imagenet.mim_head.cls.predictions.
+@mlm        heads.mlm.                 mlm_head.                loss.mlm_loss.cls.              heads.fairseq_mlm.cls.predictions.
+@mmm_image  heads.mmm_image.           mmm_image_head.          loss.mmm_loss.mim.cls.          heads.cmd.mim_head.cls.predictions.
+@mmm_text   heads.mmm_text.            mmm_text_head.           loss.mmm_loss.mlm.cls.          heads.cmd.mlm_head.cls.predictions.
+@itm        heads.itm.                 itm_head.                loss.itm_loss.                  heads.cmd.itm_head.
+@code       codebook.blocks.           image_codebook.blocks.   image_codebook.encoder.blocks.  image_codebook.blocks.
+"""  # noqa: E501
+GROUPS = {"@encoder": ("@image", "@text", "@pair"), "@masked": ("@mim", "@mlm", "@mmm_image", "@mmm_text")}
+
+# *: weight or bias. #: a number. [n]: the n-th third of a fused tensor along its first dimension. =: as Hugging Face's.
+# A second entry for the same native key is an alias: both are written, and when read they must be equal.
+# unused.: tensors in the released files that no code uses; kept, so that a round trip loses nothing.
+TABLE = """
+native                                                   Hugging Face                                             torchmultimodal                                   MMF
+@image.cls_token                                         @image.embeddings.cls_token                              =                                                 =
+@image.mask_token                                        @image.embeddings.mask_token                             =                                                 =
+@image.pos_embed                                         @image.embeddings.position_embeddings                    =                                                 =
+@image.patch_embed.proj.*                                @image.embeddings.patch_embeddings.projection.*          =                                                 =
+@text.word_embeddings.weight                             @text.embeddings.word_embeddings.weight                  =                                                 =
+@text.position_embeddings.weight                         @text.embeddings.position_embeddings.weight              =                                                 =
+@text.token_type_embeddings.weight                       @text.embeddings.token_type_embeddings.weight            =                                                 =
+@text.embedding_norm.*                                   @text.embeddings.LayerNorm.*                             @text.embeddings.layer_norm.*                     =
+@pair.cls_token                                          @pair.cls_token                                          =                                                 @pair.encoder.cls_token
+@pair.image_projection.*                                 flava.image_to_mm_projection.*                           model.image_to_mm_projection.*                    mm_image_projection.*
+@pair.text_projection.*                                  flava.text_to_mm_projection.*                            model.text_to_mm_projection.*                     mm_text_projection.*
+@encoder.blocks.#.norm1.*                                @encoder.encoder.layer.#.layernorm_before.*              @encoder.encoder.layer.#.attention_layernorm.*    =
+@encoder.blocks.#.attn.qkv.*[0]                          @encoder.encoder.layer.#.attention.attention.query.*     @encoder.encoder.layer.#.attention.query.*        =
+@encoder.blocks.#.attn.qkv.*[1]                          @encoder.encoder.layer.#.attention.attention.key.*       @encoder.encoder.layer.#.attention.key.*          =
+@encoder.blocks.#.attn.qkv.*[2]                          @encoder.encoder.layer.#.attention.attention.value.*     @encoder.encoder.layer.#.attention.value.*        =
+@encoder.blocks.#.attn.proj.*                            @encoder.encoder.layer.#.attention.output.dense.*        @encoder.encoder.layer.#.attention.output.*       =
+@encoder.blocks.#.norm2.*                                @encoder.encoder.layer.#.layernorm_after.*               @encoder.encoder.layer.#.feedforward_layernorm.*  =
+@encoder.blocks.#.mlp.fc1.*                              @encoder.encoder.layer.#.intermediate.dense.*            @encoder.encoder.layer.#.feedforward.model.0.*    =
+@encoder.blocks.#.mlp.fc2.*                              @encoder.encoder.layer.#.output.dense.*                  @encoder.encoder.layer.#.feedforward.model.2.*    =
+@encoder.norm.*                                          @encoder.layernorm.*                                     =                                                 =
+unused.@encoder.pooler.*                                 @encoder.pooler.dense.*                                  =                                                 =
+flava.image_projection.*                                 flava.image_projection.*                                 model.image_projection.*                          image_projection.*
+flava.text_projection.*                                  flava.text_projection.*                                  model.text_projection.*                           text_projection.*
+flava.logit_scale                                        flava.logit_scale                                        loss.contrastive_loss.logit_scale                 heads.cmd.clip_head.logit_scale
+@masked.dense.*                                          @masked.transform.dense.*                                @masked.dense.*                                   =
+@masked.norm.*                                           @masked.transform.LayerNorm.*                            @masked.layer_norm.*                              =
+@masked.decoder.*                                        @masked.decoder.*                                        =                                                 =
+@masked.decoder.bias                                     @masked.bias                                             =                                                 =
+@itm.pooler.*                                            @itm.pooler.dense.*                                      =                                                 =
+@itm.classifier.*                                        @itm.seq_relationship.*                                  @itm.cls.seq_relationship.*                       @itm.cls.seq_relationship.*
+@code.input.weight                                       @code.input.weight                                       @code.input.w                                     =
+@code.input.bias                                         @code.input.bias                                         @code.input.b                                     =
+@code.group_#.group.block_#.id_path.weight               @code.group_#.group.block_#.id_path.weight               @code.group_#.block_#.id_path.w                   =
+@code.group_#.group.block_#.id_path.bias                 @code.group_#.group.block_#.id_path.bias                 @code.group_#.block_#.id_path.b                   =
+@code.group_#.group.block_#.res_path.path.conv_#.weight  @code.group_#.group.block_#.res_path.path.conv_#.weight  @code.group_#.block_#.res_path.conv_#.w           =
+@code.group_#.group.block_#.res_path.path.conv_#.bias    @code.group_#.group.block_#.res_path.path.conv_#.bias    @code.group_#.block_#.res_path.conv_#.b           =
+@code.output.conv.weight                                 @code.output.conv.weight                                 @code.output.conv.w                               =
+@code.output.conv.bias                                   @code.output.conv.bias                                   @code.output.conv.b                               =
+"""  # noqa: E501
+
+# a file of the model without heads has shorter keys
+CORE_PREFIX = {"mmf_flava": "flava.", "hf": "flava.", "torchmultimodal": "model.", "mmf": ""}
+THIRD = re.compile(r"\[(\d)]$")
 WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
 BUFFERS = re.compile(r"(^|\.)(position_ids|token_type_ids)$")  # in files of older versions
-# the original MMF files name the embeddings twice, outside of .module. and inside
-SECOND_COPIES = re.compile(r"^(text|image)_encoder\.embeddings\.")
+# files of the original MMF code contain the embeddings twice, with and without ".module."
+DUPLICATES = re.compile(r"^(text|image)_encoder\.embeddings\.")
+
+
+@dataclass(frozen=True)
+class KeyMapping:
+    """One entry of the table for one style: a pattern of native keys and the pattern of the style's keys.
+
+    third: the position (0, 1 or 2) of the style's tensor in the fused native one, or None if they are equal.
+    """
+
+    native: str
+    foreign: str
+    third: int | None
+
+    def to_native(self, key: str) -> str | None:
+        return _rename(key, self.foreign, self.native)
+
+    def from_native(self, key: str) -> str | None:
+        return _rename(key, self.native, self.foreign)
 
 
 @dataclass
-class Translated:
-    """Weights under our names.
+class Translation:
+    """Weights under native keys.
 
-    tensors: by our names; ``unused.`` in front of what no code uses.
-    unknown: their keys that the table does not know, or that lack their sisters (query without key and value).
-    ignored: their keys that are known to be of no use.
+    tensors: by native key, with ``unused.`` in front of tensors that no code uses.
+    unknown: source keys that the table does not have, or of an incomplete query, key and value.
+    ignored: source keys that no model needs.
     """
 
     style: str
@@ -34,134 +117,144 @@ class Translated:
     ignored: list[str] = field(default_factory=list)
 
 
-def recognise(keys: Iterable[str], source: str = "the file") -> tuple[str, dict[str, str]]:
-    """The style of a file, from its keys alone, and the full name in that style of every key.
+@cache
+def key_mappings(style: str) -> tuple[KeyMapping, ...]:
+    """Return the table for one style, with prefixes and groups expanded."""
+    prefixes = {line.split()[0]: line.split()[1:] for line in PREFIXES.strip().splitlines()}
+    column = STYLES.index(style)
+    mappings: list[KeyMapping] = []
+    for line in TABLE.strip().splitlines()[1:]:
+        cells = [line.split()[1] if cell == "=" else cell for cell in line.split()]
+        group = next((group for group in GROUPS if any(group in cell for cell in cells)), None)
+        for member in GROUPS[group] if group else ("",):
+            native, foreign = (cells[i].replace(group, member) if group else cells[i] for i in (0, column))
+            third = THIRD.search(native)
+            for name, columns in prefixes.items():
+                native = native.replace(f"{name}.", columns[0])
+                foreign = foreign.replace(f"{name}.", columns[column])
+            mappings.append(KeyMapping(THIRD.sub("", native), THIRD.sub("", foreign), int(third[1]) if third else None))
+    return tuple(mappings)
+
+
+def detect_style(keys: Iterable[str], source: str = "the file") -> tuple[str, dict[str, str]]:
+    """Return the naming style of a file and, by key, the complete key in that style.
 
     Raises:
-        UserError: fewer than half of the keys are in any style.
+        UserError: no style has at least half of the keys.
     """
-    given = [key for key in keys if not BUFFERS.search(key)]
-    best: tuple[int, str, dict[str, str]] = (0, "", {})
-    for style in STYLES:
-        known = {key: name for key in given if (name := _full_name(key, style)) is not None}
-        if len(known) > best[0]:
-            best = (len(known), style, known)
-    hits, style, known = best
-    if hits * 2 < len(given) or not given:
-        shown = ", ".join(given[:3]) or "no tensors"
-        raise UserError(
-            f"{source} holds no FLAVA that we know: keys such as {shown} are neither our names nor Hugging Face's, "
-            "torchmultimodal's or the original MMF code's."
-        )
-    return style, known
-
-
-def encoder_prefix(keys: Iterable[str], encoder: str) -> str | None:
-    """What to write in front of the keys of a file that holds nothing but ``@image`` or ``@text``, in any style."""
-    keys = list(keys)
-    columns = next(line.split()[1:] for line in PREFIXES.strip().splitlines() if line.startswith(f"{encoder} "))
-    hits = {
-        prefix: sum(_full_name(prefix + key, style) is not None for key in keys)
-        for style, prefix in zip(STYLES, columns, strict=True)
+    source_keys = [key for key in keys if not BUFFERS.search(key)]
+    matches = {
+        style: {key: full for key in source_keys if (full := complete_key(key, style)) is not None} for style in STYLES
     }
-    best = max(hits, key=lambda prefix: hits[prefix])
-    return best if hits[best] else None
+    style = max(STYLES, key=lambda style: len(matches[style]))
+    if len(matches[style]) * 2 < len(source_keys) or not source_keys:
+        raise UserError(
+            f"{source} has no FLAVA weights. Expected keys of mmf_flava, Hugging Face, torchmultimodal or the original "
+            f"MMF code, got {', '.join(source_keys[:3]) or 'no tensors'}{', ...' if len(source_keys) > 3 else ''}."
+        )
+    return style, matches[style]
 
 
-def _full_name(key: str, style: str) -> str | None:
+def complete_key(key: str, style: str) -> str | None:
+    """Return a key with the prefixes of a complete model and without those of wrappers; None if it is unknown."""
     for wrapper in WRAPPERS:
         key = key.removeprefix(wrapper)
-    for prefix in ("", *SHORT[style]):
-        name = prefix + key
-        if style == "mmf_flava" and name.startswith("codebook."):  # a k-means codebook has no counterpart elsewhere
-            return name
-        if any(pattern(row.theirs).fullmatch(name) for row in _candidates(style, name)):
-            return name
+    for prefix in ("", CORE_PREFIX[style]):
+        full = prefix + key
+        if style == "mmf_flava" and full.startswith("codebook."):  # only this package has a k-means codebook
+            return full
+        if any(_pattern(mapping.foreign).fullmatch(full) for mapping in _candidates(style, full)):
+            return full
     return None
 
 
-@cache
-def _by_start(style: str, ours: bool) -> dict[str, tuple[Row, ...]]:
-    """Rows by the first word of their name: 618 keys against some 100 rows would take a second."""
-    found: dict[str, list[Row]] = {}
-    for row in rows(style):
-        found.setdefault(_start(row.ours if ours else row.theirs), []).append(row)
-    return {start: tuple(members) for start, members in found.items()}
+def to_native(tensors: dict[str, Tensor], source: str = "the file") -> Translation:
+    """Translate weights of any style to native keys.
 
-
-def _start(name: str) -> str:
-    return ".".join(name.split(".")[:2]) if name.count(".") > 1 else name.split(".")[0]
-
-
-def _candidates(style: str, name: str, ours: bool = False) -> tuple[Row, ...]:
-    table = _by_start(style, ours)
-    return table.get(_start(name), ()) + table.get(name.split(".")[0], ())
-
-
-def to_ours(tensors: dict[str, Tensor], source: str = "the file") -> Translated:
-    """Weights of any style under our names; query, key and value become one tensor. No dtype changes, nothing is lost.
+    Query, key and value become one tensor. Dtypes do not change, and no tensor is dropped.
 
     Raises:
-        UserError: the keys are of no known style.
+        UserError: the keys are of no supported style.
     """
-    style, names = recognise(tensors, source)
-    result = Translated(style, {})
+    style, complete_keys = detect_style(tensors, source)
+    result = Translation(style, {})
     thirds: dict[str, dict[int, str]] = {}
     for key, tensor in tensors.items():
-        name = names.get(key)
-        if name is None:
-            ignored = BUFFERS.search(key) or (style == "mmf" and SECOND_COPIES.match(key))
+        full = complete_keys.get(key)
+        if full is None:
+            ignored = BUFFERS.search(key) or (style == "mmf" and DUPLICATES.match(key))
             (result.ignored if ignored else result.unknown).append(key)
             continue
         if style == "mmf_flava":
-            result.tensors[name] = tensor
+            result.tensors[full] = tensor
             continue
-        row = next(row for row in _candidates(style, name) if row.our_name(name) is not None)
-        ours = row.our_name(name)
-        assert ours is not None
-        if row.part is not None:
-            thirds.setdefault(ours, {})[row.part] = key
-        elif ours in result.tensors and not torch.equal(result.tensors[ours], tensor):
-            result.unknown.append(key)  # an alias that says something else
+        mapping = next(mapping for mapping in _candidates(style, full) if mapping.to_native(full) is not None)
+        native = mapping.to_native(full)
+        assert native is not None
+        if mapping.third is not None:
+            thirds.setdefault(native, {})[mapping.third] = key
+        elif native in result.tensors and not torch.equal(result.tensors[native], tensor):
+            result.unknown.append(key)  # an alias with other values
         else:
-            result.tensors[ours] = tensor
-    for ours, keys in thirds.items():
-        parts = [tensors[keys[i]] for i in sorted(keys)]
-        if len(parts) == 3 and len({part.shape for part in parts}) == 1:
-            result.tensors[ours] = torch.cat(parts)
+            result.tensors[native] = tensor
+    for native, keys in thirds.items():
+        members = [tensors[keys[i]] for i in sorted(keys)]
+        if len(members) == 3 and len({member.shape for member in members}) == 1:
+            result.tensors[native] = torch.cat(members)
         else:
             result.unknown += keys.values()
     return result
 
 
-def from_ours(tensors: dict[str, Tensor], style: str) -> tuple[dict[str, Tensor], list[str]]:
-    """Weights under our names in another style, every tensor with its own memory, and our keys that it cannot name."""
+def from_native(tensors: dict[str, Tensor], style: str) -> tuple[dict[str, Tensor], list[str]]:
+    """Translate weights with native keys to another style.
+
+    Returns:
+        The tensors, each with its own memory, and the native keys that the style does not have.
+    """
     if style == "mmf_flava":
         return {key: tensor.contiguous() for key, tensor in tensors.items()}, []
-    written: dict[str, Tensor] = {}
-    left: list[str] = []
+    translated: dict[str, Tensor] = {}
+    untranslated: list[str] = []
     for key, tensor in tensors.items():
-        matching = [row for row in _candidates(style, key, ours=True) if row.their_name(key) is not None]
-        for row in matching:
-            name = row.their_name(key)
-            assert name is not None
-            value = tensor if row.part is None else tensor.chunk(3)[row.part]
-            shared = row.part is not None or len(matching) > 1  # safetensors refuses two names for one memory
-            written[name] = value.clone() if shared else value.contiguous()
+        matching = [mapping for mapping in _candidates(style, key, native=True) if mapping.from_native(key) is not None]
+        for mapping in matching:
+            foreign = mapping.from_native(key)
+            assert foreign is not None
+            value = tensor if mapping.third is None else tensor.chunk(3)[mapping.third]
+            shared = mapping.third is not None or len(matching) > 1  # safetensors does not save shared memory
+            translated[foreign] = value.clone() if shared else value.contiguous()
         if not matching:
-            left.append(key)
-    return written, left
+            untranslated.append(key)
+    return translated, untranslated
 
 
-def with_poolers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same with the three encoders' poolers, which other implementations own and never use: N(0, 0.02), bias 0."""
-    complete = dict(tensors)
-    generator = torch.Generator().manual_seed(0)  # the same file from the same weights
-    for encoder in ("image_encoder", "text_encoder", "multimodal_encoder"):
-        norm = tensors.get(f"flava.{encoder}.norm.weight")
-        name = f"unused.flava.{encoder}.pooler"
-        if norm is not None and f"{name}.weight" not in tensors:
-            width = len(norm)
-            complete[f"{name}.weight"] = torch.empty(width, width).normal_(std=0.02, generator=generator).to(norm.dtype)
-            complete[f"{name}.bias"] = torch.zeros(width, dtype=norm.dtype)
-    return complete
+@cache
+def _mappings_by_prefix(style: str, native: bool) -> dict[str, tuple[KeyMapping, ...]]:
+    """Return the table by the first words of the keys; trying all entries for all 618 keys would take a second."""
+    found: dict[str, list[KeyMapping]] = {}
+    for mapping in key_mappings(style):
+        found.setdefault(_key_prefix(mapping.native if native else mapping.foreign), []).append(mapping)
+    return {prefix: tuple(members) for prefix, members in found.items()}
+
+
+def _key_prefix(key: str) -> str:
+    return ".".join(key.split(".")[:2]) if key.count(".") > 1 else key.split(".")[0]
+
+
+def _candidates(style: str, key: str, native: bool = False) -> tuple[KeyMapping, ...]:
+    table = _mappings_by_prefix(style, native)
+    return table.get(_key_prefix(key), ()) + table.get(key.split(".")[0], ())
+
+
+def _rename(key: str, source: str, target: str) -> str | None:
+    match = _pattern(source).fullmatch(key)
+    if match is None:
+        return None
+    groups = iter(match.groups())
+    return re.sub(r"[#*]", lambda _: next(groups), target)
+
+
+@cache
+def _pattern(template: str) -> re.Pattern[str]:
+    return re.compile(re.escape(template).replace(r"\#", r"(\d+)").replace(r"\*", "(weight|bias)"))

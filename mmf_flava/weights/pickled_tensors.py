@@ -1,11 +1,10 @@
-"""The tensors of a pickled module, such as OpenAI's ``encoder.pkl``, read without executing anything in it.
+"""Reading of the tensors of a pickled module, such as OpenAI's ``encoder.pkl``, without executing anything in it.
 
-``torch.save(module)`` writes a pickle, which is a program: loading it the usual way runs whatever it says. Here the
-program's instructions are looked through first, and only those that put data together are let through. The few names
-that such a file needs stand for objects of ``inert_pickle``: a class of the module becomes a ``StandIn`` that keeps
-its state and does nothing, a tensor a ``Sketch`` of where its numbers lie. Every other name ends the reading.
+``torch.save(module)`` writes a pickle, and unpickling it executes arbitrary code. This reader accepts only the opcodes
+that build data, and only the few names that such a file needs: a class of the module becomes an ``InertObject`` that
+keeps its state and has no behaviour, a tensor becomes a ``TensorSpec``. Any other name is an error.
 
-Both of torch's formats are read: the zip archive (since torch 1.6) and the older run of pickles.
+Both formats of torch are supported: the zip archive (since torch 1.6) and the legacy sequence of pickles.
 """
 
 import io
@@ -18,18 +17,18 @@ import torch
 from torch import Tensor
 
 from mmf_flava.errors import UserError
-from mmf_flava.weights.inert_pickle import Sketch, StandIn, Storage, unpickle
+from mmf_flava.weights.restricted_pickle import InertObject, Storage, TensorSpec, unpickle
 
-MAX_MODULES = 10_000  # a module may stand inside itself, or twice in each of thirty others
+MAX_MODULES = 10_000  # ends the traversal of modules that contain themselves or are nested exponentially often
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
 def read_pickled_tensors(path: str | Path) -> dict[str, Tensor]:
-    """The parameters and buffers of a module that was saved whole, or of a dictionary of tensors, by name.
+    """Return the parameters and buffers of a pickled module, or the tensors of a pickled dictionary, by name.
 
     Raises:
-        UserError: the file is missing, is no such file, holds anything but a module's tensors, or is not as long as
-            it says; the message names what was found. Nothing in the file is executed in any case.
+        UserError: the file does not exist, has another format, references a name that is not allowed, or has
+            tensors that do not match its size. Nothing in the file is executed in any case.
     """
     path = Path(path)
     try:
@@ -39,12 +38,13 @@ def read_pickled_tensors(path: str | Path) -> dict[str, Tensor]:
             root = read(file, path.stat().st_size)
         return _tensors(root)
     except UserError as error:
-        raise UserError(f"{path} is refused, nothing in it was executed: {error}.") from None
+        raise UserError(f"{path} was not loaded, and nothing in it was executed: {error}.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
-    except Exception as error:  # a damaged pickle can raise nearly anything
+    except Exception as error:  # a corrupt pickle can raise nearly anything
         raise UserError(
-            f"{path} is refused, nothing in it was executed: it is no pickled module ({type(error).__name__}: {error})."
+            f"{path} was not loaded, and nothing in it was executed: it is not a valid pickled module "
+            f"({type(error).__name__}: {error})."
         ) from None
 
 
@@ -54,16 +54,16 @@ def _read_zip(file: BinaryIO, size: int) -> Any:
         if "data.pkl" not in names:
             raise UserError("it is a zip archive without torch's data.pkl")
         if "byteorder" in names and archive.read(names["byteorder"]) != b"little":
-            raise UserError("its numbers are not little-endian")
+            raise UserError("its byte order is not little-endian")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise UserError("it is compressed, which torch never does")
+            raise UserError("it is compressed, which is not supported")
         storages: dict[str, Storage] = {}
         root = unpickle(io.BytesIO(archive.read(names["data.pkl"])), storages)
         _check_total(storages, size)
         for key, storage in storages.items():
             entry = archive.getinfo(names.get(f"data/{key}", f"data/{key}"))
             if entry.file_size != storage.nbytes:
-                raise UserError(f"data/{key} has {entry.file_size} bytes, {storage.nbytes} were announced")
+                raise UserError(f"data/{key} has {entry.file_size} bytes, expected {storage.nbytes}")
             _fill(storage, archive.read(entry))
     return root
 
@@ -71,11 +71,11 @@ def _read_zip(file: BinaryIO, size: int) -> Any:
 def _read_legacy(file: BinaryIO, size: int) -> Any:
     storages: dict[str, Storage] = {}
     if unpickle(file, storages) != LEGACY_MAGIC:
-        raise UserError("it is not a file of torch.save")
+        raise UserError("it was not written by torch.save")
     unpickle(file, storages)  # version of the format
     system = unpickle(file, storages)
     if not isinstance(system, dict) or system.get("little_endian") is not True:
-        raise UserError("its numbers are not little-endian")
+        raise UserError("its byte order is not little-endian")
     root = unpickle(file, storages)
     _check_total(storages, size)
     for key in unpickle(file, storages):
@@ -83,35 +83,36 @@ def _read_legacy(file: BinaryIO, size: int) -> Any:
         (numel,) = struct.unpack("<q", file.read(8))
         data = file.read(storage.nbytes)
         if numel != storage.numel or len(data) != storage.nbytes:
-            raise UserError(f"its storage {key} is not as long as announced")
+            raise UserError(f"the size of storage {key} is wrong")
         _fill(storage, data)
     return root
 
 
 def _check_total(storages: dict[str, Storage], size: int) -> None:
-    """Keeps a small file from asking for much memory."""
+    """Check that the storages are not larger than the file, so that a small file cannot allocate much memory."""
     if (total := sum(storage.nbytes for storage in storages.values())) > size:
-        raise UserError(f"it announces {total} bytes of numbers and has {size} in all")
+        raise UserError(f"its storages have {total} bytes, but the file has {size}")
 
 
 def _fill(storage: Storage, data: bytes) -> None:
-    empty = torch.empty(0, dtype=storage.dtype)  # frombuffer refuses a buffer of no bytes
+    empty = torch.empty(0, dtype=storage.dtype)  # frombuffer does not accept an empty buffer
     storage.data = torch.frombuffer(bytearray(data), dtype=storage.dtype) if data else empty
 
 
 def _tensors(root: Any) -> dict[str, Tensor]:
-    """The tensors of a dictionary, or of a module and of those inside it under dotted names."""
+    """Return the tensors of a dictionary, or of a module and its submodules by dotted names."""
     if isinstance(root, dict):
-        return {str(name): value.tensor() for name, value in dict.items(root) if isinstance(value, Sketch)}
-    found: dict[str, Tensor] = {}
-    waiting, seen = [("", root)], 0
-    while waiting:
-        prefix, module = waiting.pop()
-        seen += 1
-        if seen > MAX_MODULES:
+        return {str(name): value.build() for name, value in dict.items(root) if isinstance(value, TensorSpec)}
+    tensors: dict[str, Tensor] = {}
+    stack, count = [("", root)], 0
+    while stack:
+        prefix, module = stack.pop()
+        count += 1
+        if count > MAX_MODULES:
             raise UserError(f"it has more than {MAX_MODULES} modules")
-        if isinstance(module, StandIn):
-            named = {**module.part("_parameters"), **module.part("_buffers")}
-            found |= {f"{prefix}{name}": value.tensor() for name, value in named.items() if isinstance(value, Sketch)}
-            waiting += [(f"{prefix}{name}.", inner) for name, inner in module.part("_modules").items()]
-    return found
+        if isinstance(module, InertObject):
+            named = {**module.get_dict("_parameters"), **module.get_dict("_buffers")}
+            specs = {name: value for name, value in named.items() if isinstance(value, TensorSpec)}
+            tensors |= {f"{prefix}{name}": spec.build() for name, spec in specs.items()}
+            stack += [(f"{prefix}{name}.", inner) for name, inner in module.get_dict("_modules").items()]
+    return tensors

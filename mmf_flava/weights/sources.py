@@ -1,37 +1,32 @@
-"""Where weights come from: a local file or folder, an http(s) address, or a name on the Hugging Face hub.
+"""Weights from a local file or folder, a URL, or a model on the Hugging Face hub."""
 
-The style of what is found is told by its keys. Nothing that is read is ever executed.
-"""
-
-import json
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from mmf_flava.config.model import FlavaConfig
 from mmf_flava.errors import UserError
-from mmf_flava.files.download import HUB_NAME, cached, fetch, hub_url
-from mmf_flava.files.faults import NotThere
-from mmf_flava.weights.weight_files import SUFFIXES, WHOLE_AND_INDEX, read_tensors, shard_files, weight_file
-from mmf_flava.weights.names import to_ours
-from mmf_flava.weights.sizes import from_hugging_face, from_plain, from_tensors
+from mmf_flava.files.download import HUB_NAME, download_file, find_cached, hub_url
+from mmf_flava.files.download_errors import RemoteFileNotFoundError
+from mmf_flava.weights.configs import config_from_tensors, read_config
+from mmf_flava.weights.names import to_native
+from mmf_flava.weights.weight_files import SUFFIXES, WEIGHTS_NAMES, find_weights_file, read_tensors, shard_files
 
-# taken along from the hub where they are; the tensors' shapes tell the sizes where there is no config.json
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
-SIDE_FILES = ("config.json", *TOKENIZER_FILES)
-CONFIG_KEY = "flava_config"  # in the metadata of the safetensors files that we write
+OPTIONAL_FILES = ("config.json", *TOKENIZER_FILES)  # downloaded with the weights if the hub has them
 
 
 @dataclass
 class Weights:
-    """Weights under our names.
+    """Weights under native keys.
 
-    tensors: see ``interop.names.Translated``; so unknown.
-    config: the sizes that the source states, or None where it only has tensors.
-    file: where the tensors were read from.
+    source: the path, URL or hub name as given.
+    style: the naming style of the file, one of ``names.STYLES``.
+    tensors, unknown: see ``names.Translation``.
+    file: the local file that the tensors were read from.
+    config: the configuration stored with the weights, or None if there are only tensors.
     """
 
     source: str
@@ -41,92 +36,74 @@ class Weights:
     unknown: list[str] = field(default_factory=list)
     config: FlavaConfig | None = None
 
-    def sizes(self, num_heads: int | None = None) -> FlavaConfig:
-        """Stated sizes, or those that the tensors' shapes tell."""
-        return self.config or from_tensors(self.tensors, num_heads)
+    def infer_config(self, num_heads: int | None = None) -> FlavaConfig:
+        """Return the stored configuration or, if there is none, the one that the tensor shapes determine."""
+        return self.config or config_from_tensors(self.tensors, num_heads)
 
     @property
-    def core_only(self) -> bool:
-        return not any(key.startswith("heads.") for key in self.tensors)
+    def has_heads(self) -> bool:
+        """Whether there is any pretraining head."""
+        return any(key.startswith("heads.") for key in self.tensors)
 
 
-def find(source: str | Path, cache_dir: str | Path | None = None, sha256: str | None = None) -> Path:
-    """The local file of weights (or index of shards) of a source, downloaded where it has to be.
+def read_weights(source: str | Path, cache_dir: str | Path | None = None, sha256: str | None = None) -> Weights:
+    """Read all tensors of a source under native keys, in their own dtypes.
+
+    Args:
+        source, cache_dir, sha256: see ``find_weights``.
 
     Raises:
-        UserError: there is no such thing.
+        UserError: the source was not found, its file is unsafe or corrupt, or it has no FLAVA weights.
+    """
+    file = find_weights(source, cache_dir, sha256)
+    tensors, metadata = read_tensors(file)
+    translation = to_native(tensors, str(source))
+    config = read_config(file, metadata)
+    return Weights(str(source), translation.style, translation.tensors, file, translation.unknown, config)
+
+
+def find_weights(source: str | Path, cache_dir: str | Path | None = None, sha256: str | None = None) -> Path:
+    """Return the local weights file, or the index of shards, of a source; download it if it is remote.
+
+    Args:
+        source: local file or folder, http(s) URL, or hub name (``facebook/flava-full``, ``name@revision``).
+        cache_dir: folder of downloads; by default ``mmf_flava`` in MMF_CACHE_DIR, or ~/.cache/mmf_flava.
+        sha256: expected checksum of a downloaded file.
+
+    Raises:
+        UserError: the source was not found.
     """
     text = str(source)
     if text.startswith(("http://", "https://")):
-        return fetch(text, cache_dir, sha256)
+        return download_file(text, cache_dir, sha256)
     path = Path(text).expanduser()
     if path.exists():
-        return weight_file(path) if path.is_dir() else path
+        return find_weights_file(path) if path.is_dir() else path
     if not HUB_NAME.fullmatch(text) or path.suffix in SUFFIXES:
-        raise UserError(f"There is no {text}: neither a file nor a folder, nor an address or a name on the hub.")
+        raise UserError(f"{text} was not found. Expected a file, a folder, a URL or the name of a model on the hub.")
     return _find_on_hub(text, cache_dir, sha256)
 
 
 def _find_on_hub(name: str, cache_dir: str | Path | None, sha256: str | None) -> Path:
-    for whole, index in WHOLE_AND_INDEX:  # what is here already needs no network
-        if cached(hub_url(name, whole), cache_dir):
-            return fetch(hub_url(name, whole), cache_dir, sha256)
-        local = cached(hub_url(name, index), cache_dir)
-        if local and all(cached(hub_url(name, shard), cache_dir) for shard in shard_files(local)):
+    for single, index in WEIGHTS_NAMES:  # cached files need no network
+        if find_cached(hub_url(name, single), cache_dir):
+            return download_file(hub_url(name, single), cache_dir, sha256)
+        local = find_cached(hub_url(name, index), cache_dir)
+        if local and all(find_cached(hub_url(name, shard), cache_dir) for shard in shard_files(local)):
             return local
-    for side_file in SIDE_FILES:
-        with suppress(NotThere):
-            fetch(hub_url(name, side_file), cache_dir)
-    for whole, index in WHOLE_AND_INDEX:
+    for optional in OPTIONAL_FILES:
+        with suppress(RemoteFileNotFoundError):
+            download_file(hub_url(name, optional), cache_dir)
+    for single, index in WEIGHTS_NAMES:
         try:
-            return fetch(hub_url(name, whole), cache_dir, sha256)
-        except NotThere:
+            return download_file(hub_url(name, single), cache_dir, sha256)
+        except RemoteFileNotFoundError:
             pass
         try:
-            local = fetch(hub_url(name, index), cache_dir)
-        except NotThere:
+            local = download_file(hub_url(name, index), cache_dir)
+        except RemoteFileNotFoundError:
             continue
         for shard in shard_files(local):
-            fetch(hub_url(name, shard), cache_dir)
+            download_file(hub_url(name, shard), cache_dir)
         return local
-    raise UserError(f"{hub_url(name, '')} has neither model.safetensors nor pytorch_model.bin; is {name!r} the name?")
-
-
-def read_weights(source: str | Path, cache_dir: str | Path | None = None, sha256: str | None = None) -> Weights:
-    """All tensors of a source under our names, nothing left out and nothing cast.
-
-    Raises:
-        UserError: no such source, an unreadable or unsafe file, or no FLAVA in it.
-    """
-    file = find(source, cache_dir, sha256)
-    tensors, besides = read_tensors(file)
-    translated = to_ours(tensors, str(source))
-    return Weights(
-        str(source), translated.style, translated.tensors, file, translated.unknown, _stated_config(file, besides)
-    )
-
-
-def _stated_config(file: Path, besides: dict[str, Any]) -> FlavaConfig | None:
-    """From our metadata, an MMF checkpoint's configuration, or Hugging Face's config.json."""
-    if isinstance(text := besides.get(CONFIG_KEY), str):
-        return from_plain(_json(text, file), f"{file}, metadata")
-    stored = besides.get("config")
-    for key in ("model_config", "flava"):
-        stored = stored.get(key) if isinstance(stored, dict) else None
-    if isinstance(stored, dict):
-        return from_plain(stored, f"{file}, config.model_config.flava")
-    beside = file.parent / "config.json"
-    if beside.is_file():
-        values = _json(beside.read_text(encoding="utf-8"), beside)
-        return from_hugging_face(values, str(beside)) if values.get("model_type") == "flava" else None
-    return None
-
-
-def _json(text: str, where: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is not JSON: {error}.") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{where} holds no mapping.")
-    return values
+    raise UserError(f"{hub_url(name, '')} has neither model.safetensors nor pytorch_model.bin. Check the name {name}.")

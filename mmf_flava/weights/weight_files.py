@@ -1,4 +1,4 @@
-"""Files of weights, read as data: safetensors and torch's format without its pickled code, whole or in shards."""
+"""Weights files, read without executing pickled code: safetensors and torch files, single or in shards."""
 
 import argparse
 import json
@@ -15,23 +15,23 @@ from torch import Tensor
 from mmf_flava.errors import UserError
 from mmf_flava.files.checksums import verify_file
 
-# looked for in this order
-WHOLE_AND_INDEX = (
+# (single file, index of shards), in order of preference
+WEIGHTS_NAMES = (
     ("model.safetensors", "model.safetensors.index.json"),
     ("pytorch_model.bin", "pytorch_model.bin.index.json"),
 )
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
-# where training code puts a model's weights beside its own things; DINO has a teacher and a student
+# keys under which training code saves a model's weights; DINO saves a teacher and a student
 WRAPPERS = ("model", "state_dict", "teacher", "student", "module", "model_ema")
 
 
-def weight_file(folder: Path) -> Path:
-    """The file of weights, or the index of shards, in a folder; in a run's folder that of its newest checkpoint.
+def find_weights_file(folder: Path) -> Path:
+    """Return the weights file, or the index of shards, in a folder; in a run folder, of its newest checkpoint.
 
     Raises:
-        UserError: there is none, or there are several and nothing says which.
+        UserError: the folder has no weights file, or several.
     """
-    for names in WHOLE_AND_INDEX:
+    for names in WEIGHTS_NAMES:
         for name in names:
             if (folder / name).is_file():
                 return folder / name
@@ -44,20 +44,21 @@ def weight_file(folder: Path) -> Path:
     if len(files) == 1:
         return files[0]
     if files:
-        raise UserError(f"{folder} holds {len(files)} files of weights; name the one you mean, e.g. {files[0]}.")
+        raise UserError(f"{folder} has {len(files)} weights files. Give the path of one of them, e.g. {files[0]}.")
     raise UserError(
-        f"{folder} holds no weights: looked for model.safetensors, pytorch_model.bin and a run's checkpoint."
+        f"{folder} has no weights. Expected model.safetensors, pytorch_model.bin or a run folder with a checkpoint."
     )
 
 
 def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a file or of an index's shards, in the file's own names, and what the file says besides.
+    """Read the tensors of a file, or of all shards of an index, without executing anything in it.
 
-    The second is safetensors' metadata, or the other entries of a torch file whose weights lie under ``model``. Nothing
-    in a file is ever executed.
+    Returns:
+        The tensors by the file's own keys, and its metadata: safetensors' header, or the other entries of a torch file
+        that has its weights under ``model`` or another key of ``WRAPPERS``.
 
     Raises:
-        UserError: the file is damaged, holds something else, or would have to be executed.
+        UserError: the file is corrupt, has no weights, or contains pickled code.
     """
     if file.name.endswith(".index.json"):
         return _read_shards(file), {}
@@ -77,7 +78,7 @@ def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(file, framework="pt") as opened:
             return {key: opened.get_tensor(key) for key in opened.keys()}, dict(opened.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{file} is no safetensors file, or a damaged one ({error}); fetch it again.") from None
+        raise UserError(f"{file} is not a valid safetensors file ({error}). Download it again.") from None
 
 
 def _read_torch(file: Path) -> Any:
@@ -90,26 +91,26 @@ def _read_torch(file: Path) -> Any:
             (line.strip() for line in str(error).splitlines() if "Unsupported" in line or "GLOBAL" in line), ""
         )
         raise UserError(
-            f"{file} was not read: besides tensors it holds Python objects that reading would execute. {wanted[:200]} "
-            "If you trust whoever made it, open it where it was made and save its tensors alone, best as safetensors."
+            f"{file} was not loaded: it contains Python objects that loading would execute. {wanted[:200]} "
+            "If you trust its author, load it elsewhere and save only its tensors, preferably as safetensors."
         ) from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-        raise UserError(f"{file} is no file of torch, or a damaged one ({str(error).splitlines()[0]}).") from None
+        raise UserError(f"{file} is not a valid torch file ({str(error).splitlines()[0]}).") from None
 
 
 def _unwrap(content: Any, file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Finds the weights among what a training run has put around them."""
-    others: dict[str, Any] = {}
+    """Return the weights of a training checkpoint and its other entries."""
+    metadata: dict[str, Any] = {}
     while isinstance(content, Mapping) and not _tensors(content):
         name = next((name for name in WRAPPERS if isinstance(content.get(name), Mapping)), None)
         if name is None:
             break
-        others.update({key: value for key, value in content.items() if key != name})
+        metadata.update({key: value for key, value in content.items() if key != name})
         content = content[name]
     tensors = _tensors(content) if isinstance(content, Mapping) else {}
     if not tensors:
-        raise UserError(f"{file} holds no weights: neither tensors by name nor a model or state_dict with such.")
-    return tensors, others
+        raise UserError(f"{file} has no weights. Expected a dictionary of tensors, or one under {', '.join(WRAPPERS)}.")
+    return tensors, metadata
 
 
 def _tensors(content: Mapping[Any, Any]) -> dict[str, Tensor]:
@@ -117,31 +118,31 @@ def _tensors(content: Mapping[Any, Any]) -> dict[str, Tensor]:
 
 
 def shard_files(index: Path) -> dict[str, list[str]]:
-    """Names of the shards that lie beside an index, each with the keys that it must hold.
+    """Return the file names of an index's shards, each with the keys that the index lists for it.
 
     Raises:
-        UserError: the index is damaged, or points outside of its folder.
+        UserError: the index is invalid, or a shard is not a weights file in the same folder.
     """
     try:
-        placed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         shards: dict[str, list[str]] = {}
-        for key, name in placed.items():
+        for key, name in weight_map.items():
             shards.setdefault(name, []).append(key)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{index} is no index of shards, or a damaged one ({error!r}).") from None
+        raise UserError(f"{index} is not a valid index of shards ({error!r}).") from None
     for name in shards:
         if not isinstance(name, str) or Path(name).name != name or "\\" in name or not name.endswith(SUFFIXES):
-            raise UserError(f"{index} points to {name!r}, which is no file of weights beside it; it was not read.")
+            raise UserError(f"{index}: shard {name!r} is not a weights file in the same folder. It was not read.")
     return shards
 
 
 def _read_shards(index: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for name, keys in shard_files(index).items():
-        found, _ = read_tensors(index.parent / name)
-        if lacking := [key for key in keys if key not in found]:
+        shard, _ = read_tensors(index.parent / name)
+        if missing := [key for key in keys if key not in shard]:
             raise UserError(
-                f"{index.parent / name} lacks {len(lacking)} tensors that {index.name} names: {lacking[0]}."
+                f"{index.parent / name}: {len(missing)} tensors that {index.name} lists are missing, e.g. {missing[0]}."
             )
-        tensors.update({key: found[key] for key in keys})
+        tensors.update({key: shard[key] for key in keys})
     return tensors

@@ -1,4 +1,4 @@
-"""Toy datasets in the loader of MMF's main branch."""
+"""Small datasets in the loader of MMF's main branch."""
 
 from mmf.common.registry import registry
 from omegaconf import OmegaConf
@@ -26,13 +26,13 @@ class Stream(IterableDataset):
 
 
 def loader(strategy, **datasets):
-    """``loader("round_robin", a=3, b=Stream())``: batches of two; a number makes a dataset of that size."""
+    """Return a loader with batches of two; ``loader("round_robin", a=3, b=Stream())`` has three samples in ``a``."""
     from mmf.datasets.multi_dataset_loader import MultiDataLoader
 
-    made = {
+    loaders = {
         name: DataLoader(Numbers(size) if isinstance(size, int) else size, batch_size=2, collate_fn=lambda _: {})
         for name, size in datasets.items()
     }
     params = {"sampling_ratios": dict.fromkeys(datasets, 1.0)} if strategy == "ratios" else {}
-    chosen = registry.get_iteration_strategy_class(strategy)
-    return MultiDataLoader(made, chosen(OmegaConf.create(params), made))
+    strategy_class = registry.get_iteration_strategy_class(strategy)
+    return MultiDataLoader(loaders, strategy_class(OmegaConf.create(params), loaders))

@@ -1,4 +1,4 @@
-"""MMF's own datasets, mended: pictures where the recipe asks for them, and names of what is not there."""
+"""MMF's own datasets: images if the recipe requests them, and errors for missing files."""
 
 import importlib
 import sys
@@ -12,13 +12,13 @@ from mmf.datasets.builders.vqa2.dataset import VQA2Dataset
 from mmf.utils.download import DownloadableFile
 from omegaconf import OmegaConf
 
-from mmf_flava.compat.cure import CURES
+from mmf_flava.compat.patch import PATCHES
 from mmf_flava.errors import UserError
-from tests.lines import needs_main, needs_rc10
+from tests.mmf_versions import needs_main, needs_rc10
 
 
-class Pictures:
-    """Stands for MMF's image database."""
+class ImageDatabase:
+    """MMF's image database, with the index as the image."""
 
     transform = None
 
@@ -33,21 +33,21 @@ ROWS = [
 
 
 def dataset(kind, use_images, processors):
-    made = object.__new__(kind)
-    made.config = OmegaConf.create({"data_dir": ".", "processors": {}})
-    made._dataset_name, made._dataset_type = "toy", "train"
-    made.annotation_db, made.image_db = ROWS, Pictures()
-    made._use_images, made._use_features, made._should_fast_read = use_images, False, False
-    made.use_ocr = made.use_ocr_info = False
-    made.text_processor = lambda item: {"text": item["text"]}
-    vars(made).update(processors)
-    made.init_processors()
-    return made
+    built = object.__new__(kind)
+    built.config = OmegaConf.create({"data_dir": ".", "processors": {}})
+    built._dataset_name, built._dataset_type = "toy", "train"
+    built.annotation_db, built.image_db = ROWS, ImageDatabase()
+    built._use_images, built._use_features, built._should_fast_read = use_images, False, False
+    built.use_ocr = built.use_ocr_info = False
+    built.text_processor = lambda item: {"text": item["text"]}
+    vars(built).update(processors)
+    built.init_processors()
+    return built
 
 
 @needs_rc10
 @pytest.mark.parametrize("kind", [VQA2Dataset, VisualEntailmentDataset])
-def test_use_images_brings_images(kind):
+def test_use_images_adds_images(kind):
     processors = {"image_processor": lambda index: torch.full((3, 2, 2), index + 5.0)}
     assert dataset(kind, True, processors)[0].image.equal(torch.full((3, 2, 2), 5.0))
     assert "image" not in dataset(kind, False, processors)[0]
@@ -55,39 +55,51 @@ def test_use_images_brings_images(kind):
 
 @needs_rc10
 @pytest.mark.parametrize("kind", [VQA2Dataset, VisualEntailmentDataset])
-def test_a_recipe_without_an_image_processor_works_as_before(kind):
+def test_recipe_without_image_processor_has_no_images(kind):
     assert "image" not in dataset(kind, True, {})[0]
 
 
 @needs_main
 @pytest.mark.parametrize("name", ["vqa2", "visual_entailment"])
-def test_main_reads_pictures_itself(name):
+def test_patch_is_not_needed_on_main(name):
     module = importlib.import_module(f"mmf.datasets.builders.{name}.dataset")
-    (images,) = CURES[module.__name__]
+    (images,) = PATCHES[module.__name__]
     assert not images.needed(module)
 
 
-def test_a_file_that_cannot_be_downloaded_is_named(tmp_path, monkeypatch):
+def test_failed_download_is_an_error(own_run, tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    file = DownloadableFile("http://127.0.0.1:9/annotations.zip", "annotations.zip")  # nobody listens there
-    with pytest.raises(UserError, match=r"annotations\.zip is not in .* cannot be had from http://127") as raised:
+    file = DownloadableFile("http://127.0.0.1:9/annotations.zip", "annotations.zip")  # a closed port
+    with pytest.raises(
+        UserError, match=r"annotations\.zip was not found in .* could not be downloaded from http://127"
+    ) as raised:
         file.download_file(str(tmp_path))
     assert str(tmp_path) in str(raised.value)
+    for remedy in ("dataset_config.NAME for a dataset", "checkpoint.resume_file for a checkpoint"):
+        assert remedy in str(raised.value)
 
 
-def test_hateful_memes_are_put_there_by_hand(tmp_path, monkeypatch):
+def test_failed_download_of_other_runs_raises_mmfs_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    file = DownloadableFile("http://127.0.0.1:9/annotations.zip", "annotations.zip")
+    with pytest.raises(Exception) as raised:
+        file.download_file(str(tmp_path))
+    assert not isinstance(raised.value, UserError)
+
+
+def test_missing_hateful_memes_is_an_error(own_run, tmp_path, monkeypatch):
     monkeypatch.setattr(builder, "get_mmf_env", lambda key: str(tmp_path))
     folder = tmp_path / "datasets" / "hateful_memes" / "defaults" / "annotations"
-    with pytest.raises(UserError, match=f"not in {folder}: looked for train.jsonl"):
+    with pytest.raises(UserError, match=f"Hateful Memes: {folder} does not contain train.jsonl"):
         builder.HatefulMemesBuilder().build({})
 
 
 @needs_main
-def test_mains_glue_says_what_it_is_read_by(monkeypatch):
+def test_glue_of_main_names_its_package(own_run, monkeypatch):
     glue = importlib.import_module("mmf.datasets.builders.glue.builder")
     config = OmegaConf.create({"task": "sst2"})
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(UserError, match="glue_sst2 is read by the package datasets, which is not installed"):
+    with pytest.raises(UserError, match=r"glue_sst2 requires the package datasets\. Run pip install datasets"):
         glue.GLUEDataset(config, "train", 0)
 
     def offline(*args, **kwargs):
@@ -97,5 +109,5 @@ def test_mains_glue_says_what_it_is_read_by(monkeypatch):
     hub.load_dataset = offline
     monkeypatch.setitem(sys.modules, "datasets", hub)
     monkeypatch.setattr(glue, "MAX_RETRIES", 0)
-    with pytest.raises(UserError, match=r"glue_sst2 cannot be had from the hub \(ConnectionError: no route"):
+    with pytest.raises(UserError, match=r"glue_sst2 could not be downloaded from the hub \(ConnectionError: no route"):
         glue.GLUEDataset(config, "train", 0)

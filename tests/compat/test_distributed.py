@@ -1,4 +1,4 @@
-"""MMF's own distributed functions on two gloo processes, and the device that each process takes."""
+"""MMF's distributed functions on two gloo processes, and the device of each process."""
 
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -9,43 +9,43 @@ import torch.distributed as dist
 from omegaconf import OmegaConf
 from torch import multiprocessing, nn
 
-from mmf_flava.compat.mmf_api import LINE
+from mmf_flava.compat.mmf_api import MMF_VERSION
 
 
 def two_processes(rank: int, rendezvous: str) -> None:
     import mmf_cli.run
     from mmf.utils import distributed
 
-    place = {"init_method": f"file://{rendezvous}", "world_size": 2, "rank": rank, "backend": "nccl"}
+    group = {"init_method": f"file://{rendezvous}", "world_size": 2, "rank": rank, "backend": "nccl"}
     training = {"find_unused_parameters": False, "device": "cpu"}
-    config = OmegaConf.create({"distributed": place, "device_id": 0, "training": training})
+    config = OmegaConf.create({"distributed": group, "device_id": 0, "training": training})
     assert distributed.distributed_init(config) == rank
     assert (distributed.get_rank(), distributed.get_world_size()) == (rank, 2)
     assert distributed.is_master() == (rank == 0)
     distributed.synchronize()
     assert distributed.broadcast_scalar(rank + 7, src=0) == 7
 
-    trainer = a_trainer(config)
+    trainer = build_trainer(config)
     assert trainer.device == torch.device("cpu")
     assert trainer.distributed and config.distributed.init_method.startswith("file://")
     trainer.model = nn.Linear(1, 1)
     trainer.parallelize_model()
     trainer.model(torch.full((1, 1), float(rank))).backward()
-    # the mean of the inputs 0 and 1: the processes do train together
+    # the mean of the inputs 0 and 1: gradients are averaged across processes
     assert trainer.model.module.weight.grad.item() == 0.5
 
-    # the run's seed is one, a process's generators are its own
+    # all processes have the same seed of the run, and generators of their own
     assert mmf_cli.run.set_seed(5 + rank) == 5
     assert torch.initial_seed() == 5 + rank
-    drawn: list = [None, None]
-    dist.all_gather_object(drawn, mmf_cli.run.set_seed(-1))
-    assert drawn[0] == drawn[1] > 0
+    seeds: list = [None, None]
+    dist.all_gather_object(seeds, mmf_cli.run.set_seed(-1))
+    assert seeds[0] == seeds[1] > 0
     dist.destroy_process_group()
 
 
-def a_trainer(config):
-    """What MMF's own trainer is of it, its device chosen: a class of rc10, and a part of one on the main branch."""
-    if LINE == "rc10":
+def build_trainer(config):
+    """Return the class or mixin of MMF that configures the device, with its device configured."""
+    if MMF_VERSION == "rc10":
         from mmf.trainers.base_trainer import BaseTrainer
 
         trainer = BaseTrainer(config)
@@ -59,14 +59,14 @@ def a_trainer(config):
     return trainer
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="with CUDA, MMF's own way is taken")
-def test_gloo(tmp_path):
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with CUDA, MMF's own functions run")
+def test_two_gloo_processes(tmp_path):
     multiprocessing.spawn(two_processes, (str(tmp_path / "rendezvous"),), nprocs=2)
 
 
 @pytest.mark.parametrize(("seed", "written"), [(7, 7), (None, None)])
-def test_the_seed_of_one_process(seed, written, monkeypatch):
-    """MMF's main() as far as the seed; null is for no seed."""
+def test_seed_of_one_process(seed, written, monkeypatch):
+    """Run MMF's main() up to the seed; null means no seed."""
     import mmf_cli.run
 
     def stop(configuration):
@@ -87,7 +87,7 @@ def test_the_seed_of_one_process(seed, written, monkeypatch):
     ("environment", "no_spawn", "device"),
     [({"LOCAL_RANK": "3"}, True, 3), ({"SLURM_LOCALID": "2"}, True, 2), ({"LOCAL_RANK": "3"}, False, 1), ({}, True, 1)],
 )
-def test_the_device_is_the_local_rank(environment, no_spawn, device, monkeypatch):
+def test_device_is_the_local_rank(environment, no_spawn, device, monkeypatch):
     import mmf_cli.run
 
     for name in ("LOCAL_RANK", "SLURM_LOCALID"):
@@ -101,13 +101,13 @@ def test_the_device_is_the_local_rank(environment, no_spawn, device, monkeypatch
 
 
 @pytest.mark.parametrize(("world_size", "method"), [("1", None), ("2", "env://")])
-def test_torchrun_with_one_process_is_no_distributed_run(world_size, method, monkeypatch):
+def test_torchrun_with_one_process_is_not_distributed(world_size, method, monkeypatch):
     from mmf.utils.distributed import infer_init_method
 
     for name, value in {"MASTER_ADDR": "localhost", "MASTER_PORT": "1", "RANK": "0", "WORLD_SIZE": world_size}.items():
         monkeypatch.setenv(name, value)
-    place = {"init_method": None, "world_size": 8, "rank": 0, "port": -1}
-    config = OmegaConf.create({"distributed": place, "training": {"device": "cpu"}})
+    group = {"init_method": None, "world_size": 8, "rank": 0, "port": -1}
+    config = OmegaConf.create({"distributed": group, "training": {"device": "cpu"}})
     infer_init_method(config)
     assert config.distributed.init_method == method
     assert config.distributed.world_size == int(world_size)

@@ -1,4 +1,4 @@
-"""fairseq's FSDP on two gloo processes against a single process; a batch of eight is split in halves."""
+"""fairseq's FSDP on two gloo processes equals a single process; a batch of eight is split in halves."""
 
 import gc
 
@@ -10,7 +10,7 @@ from torch.nn.utils import clip_grad_norm_
 STEPS, MAX_NORM = 3, 0.1
 
 
-def toy() -> nn.Module:
+def build_model() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
 
@@ -20,8 +20,8 @@ def batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(8, 4, generator=generator), torch.randn(8, 3, generator=generator)
 
 
-def train_alone() -> tuple[list[float], nn.Module]:
-    model, losses = toy(), []
+def train_single_process() -> tuple[list[float], nn.Module]:
+    model, losses = build_model(), []
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
     for step in range(STEPS):
         inputs, targets = batch(step)
@@ -37,7 +37,7 @@ def train_alone() -> tuple[list[float], nn.Module]:
 def train_sharded(rank: int, options: dict) -> dict:
     from fairseq.distributed.fully_sharded_data_parallel import FullyShardedDataParallel
 
-    model, losses = FullyShardedDataParallel(toy(), **options), []
+    model, losses = FullyShardedDataParallel(build_model(), **options), []
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
     for step in range(STEPS):
         inputs, targets = (tensor.chunk(2)[rank] for tensor in batch(step))
@@ -47,9 +47,9 @@ def train_sharded(rank: int, options: dict) -> dict:
         loss.backward()
         model.clip_grad_norm_(MAX_NORM)
         optimizer.step()
-        both = loss.detach().clone()
-        dist.all_reduce(both)
-        losses.append(both.item() / 2)
+        total = loss.detach().clone()
+        dist.all_reduce(total)
+        losses.append(total.item() / 2)
     state = model.state_dict()
     model.load_state_dict(state)  # broadcasts it with torch.load: fairseq's placeholder must be a safe global
     shard = sum(parameter.numel() for parameter in model.parameters())
@@ -62,7 +62,7 @@ def process(rank: int, rendezvous: str, results: str) -> None:
     out = {name: train_sharded(rank, options) for name, options in precisions.items()}
     if rank == 0:
         torch.save(out, results)
-    # FSDP holds process groups in cycles: gloo's threads must not outlive the connection to the other process
+    # reference cycles keep FSDP's process groups alive, but gloo's threads must end before the other process does
     gc.collect()
     dist.barrier()
     dist.destroy_process_group()
@@ -71,7 +71,7 @@ def process(rank: int, rendezvous: str, results: str) -> None:
 def test_fsdp_equals_a_single_process(tmp_path):
     multiprocessing.spawn(process, (str(tmp_path / "rendezvous"), str(tmp_path / "results")), nprocs=2)
     results = torch.load(tmp_path / "results", weights_only=False)
-    losses, model = train_alone()
+    losses, model = train_single_process()
 
     assert losses[0] != losses[-1]
     torch.testing.assert_close(results["fp32"]["losses"], losses, rtol=0, atol=1e-6)

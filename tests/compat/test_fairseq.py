@@ -1,4 +1,4 @@
-"""fairseq imports, and its FP16Optimizer steps on the CPU."""
+"""fairseq can be imported, and its FP16Optimizer works on the CPU."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 
-def test_fp16_optimizer_takes_a_step():
+def test_fp16_optimizer_updates_weights():
     from fairseq.dataclass.configs import FairseqConfig
     from fairseq.optim.fp16_optimizer import FP16Optimizer
 
@@ -26,17 +26,17 @@ def test_fp16_optimizer_takes_a_step():
     assert optimizer.clip_grad_norm(1.0).isfinite()
     optimizer.step()
     assert model.weight.dtype is torch.float16
-    # Adam's first step moves every weight by the learning rate
+    # Adam's first step changes every weight by the learning rate
     torch.testing.assert_close((model.weight - before).abs(), torch.full((2, 4), 0.01).half(), rtol=0, atol=1e-3)
 
 
-def test_only_fairseqs_dataclasses_become_hashable():
+def test_only_dataclasses_of_fairseq_become_hashable():
     import fairseq.dataclass.configs
 
     assert fairseq.dataclass.configs.CommonConfig.__hash__ is object.__hash__
 
     @dataclasses.dataclass
-    class Ours:
+    class Other:
         x: int = 0
 
-    assert Ours.__hash__ is None
+    assert Other.__hash__ is None

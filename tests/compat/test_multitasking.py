@@ -1,13 +1,13 @@
-"""Several datasets in MMF's main branch: a pass over them is complete, and ratios mean the datasets that they name."""
+"""Several datasets on MMF's main branch: epochs are complete, and ratios apply to the datasets of their names."""
 
 import pytest
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader
 
 from tests.compat.loaders import Numbers, Stream, loader
-from tests.lines import LINE, needs_main
+from tests.mmf_versions import MMF_VERSION, needs_main
 
-if LINE == "main":
+if MMF_VERSION == "main":
     from mmf.datasets.iteration_strategies import RatiosIterationStrategy
     from mmf.datasets.lightning_multi_dataset_loader import LightningMultiDataLoader
 
@@ -15,35 +15,35 @@ pytestmark = [needs_main, pytest.mark.usefixtures("global_config")]
 
 
 @pytest.mark.parametrize("sizes", [{"a": 3, "b": 3}, {"a": 1, "b": 7, "c": 3}])
-def test_the_length_of_several_datasets_is_what_they_yield(sizes):
+def test_length_is_the_number_of_batches(sizes):
     train = loader("size_proportional", **sizes)
     assert len(train) == len(list(train)) == sum((size + 1) // 2 for size in sizes.values())
 
 
-def test_the_length_is_that_of_the_loaders_themselves():
+def test_length_uses_the_batch_size_of_each_loader():
     train = loader("round_robin", a=6, b=6)
     train.loaders["a"] = DataLoader(Numbers(6), batch_size=6)  # dataset_config.a.batch_size
     assert len(train) == 1 + 3
 
 
-def test_a_stream_has_no_length_of_its_own():
+def test_length_of_an_iterable_dataset_is_not_counted():
     assert len(loader("round_robin", a=6, b=Stream())) == 3
     assert len(loader("constant", a=Stream())) == 0
 
 
-def test_lightning_is_told_that_a_stream_has_no_length():
+def test_lightning_gets_no_length_for_an_iterable_dataset():
     train = loader("constant", a=Stream())
-    with pytest.raises(TypeError):  # what Lightning takes for an answer
+    with pytest.raises(TypeError):  # which Lightning handles
         len(LightningMultiDataLoader(train.loaders, train.iteration_strategy))
 
 
-def test_every_pass_over_three_datasets_is_complete():
+def test_every_epoch_of_three_datasets_is_complete():
     train = loader("size_proportional", a=2, b=2, c=2)
-    for _ in range(20):  # the order is drawn
+    for _ in range(20):  # the order is random
         assert sorted(batch.dataset_name for batch in train) == ["a", "b", "c"]
 
 
-def test_an_endless_strategy_does_not_wait_for_an_empty_dataset():
+def test_endless_strategy_ends_at_an_empty_dataset():
     train = iter(loader("round_robin", a=2, b=Stream()))
     train.loaders["b"] = train.iterators["b"] = iter([])
     with pytest.raises(StopIteration):
@@ -51,7 +51,7 @@ def test_an_endless_strategy_does_not_wait_for_an_empty_dataset():
             next(train)
 
 
-def test_multitasking_turned_off_trains_on_one_dataset_and_ends():
+def test_disabled_multitasking_ends_with_one_dataset():
     train = loader("constant", a=3, b=4)
     for _ in range(2):
         assert [batch.dataset_name for batch in train] == ["a", "a"]
@@ -59,7 +59,7 @@ def test_multitasking_turned_off_trains_on_one_dataset_and_ends():
 
 
 @pytest.mark.parametrize("order", ["a,b", "b,a"])
-def test_ratios_go_by_name_not_by_order(order, global_config):
+def test_ratios_are_assigned_by_name(order, global_config):
     global_config.datasets = order
     ratios = OmegaConf.create({"sampling_ratios": {"a": 1.0, "b": 0.0}})
     loaders = {name: DataLoader(Numbers(4)) for name in order.split(",")}

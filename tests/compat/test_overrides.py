@@ -1,10 +1,11 @@
-"""key=value, and what is said about a wrong key; the trees are small enough to read."""
+"""key=value options, and the errors for unknown keys."""
 
 import pytest
 
-from mmf_flava.compat.command_line import check_sections
-from mmf_flava.compat.overrides import check_key, section, split
-from mmf_flava.config.nearness import near
+from mmf_flava.compat.behaviour.command_line import check_sections
+from mmf_flava.compat.behaviour.overrides import check_key, parse_section_value
+from mmf_flava.compat.command_line import split_options
+from mmf_flava.config.close_matches import close_matches
 from mmf_flava.errors import UserError
 
 TREE = {
@@ -23,71 +24,71 @@ TREE = {
         ([], []),
     ],
 )
-def test_split(opts, pairs):
-    assert split(opts) == pairs
+def test_options_are_split(opts, pairs):
+    assert split_options(opts) == pairs
 
 
 @pytest.mark.parametrize("opts", [["x.yaml"], ["model=a", "dataset"], ["a", "b", "c"], ["x.yaml", "model"]])
-def test_a_word_without_an_equals_sign(opts):
-    with pytest.raises(UserError, match="not of the form key=value"):
-        split(opts)
+def test_word_without_an_equals_sign_is_an_error(opts):
+    with pytest.raises(UserError, match="expected key=value"):
+        split_options(opts)
 
 
-def test_a_yaml_by_itself_is_probably_the_config():
-    with pytest.raises(UserError, match=r"did you mean config=x\.yaml\?"):
-        split(["x.yaml"])
+def test_yaml_file_without_key_suggests_config():
+    with pytest.raises(UserError, match=r"Did you mean config=x\.yaml\?"):
+        split_options(["x.yaml"])
 
 
 @pytest.mark.parametrize(
     "key", ["training.max_updates", "optimizer.params", "layers[0]", "layers[1].width", "layers[-1]"]
 )
-def test_known_keys(key):
+def test_known_keys_are_accepted(key):
     check_key(key, "1", TREE)
 
 
 @pytest.mark.parametrize(
-    ("key", "sentence"),
+    ("key", "message"),
     [
-        ("traning.max_updates", "there is no 'traning' in the configuration; did you mean training.max_updates?"),
-        ("training.max_update", "there is no 'max_update' in training; did you mean training.max_updates?"),
+        ("traning.max_updates", "the configuration has no key 'traning'; did you mean training.max_updates?"),
+        ("training.max_update", "training has no key 'max_update'; did you mean training.max_updates?"),
         ("traning.max_update", "did you mean training.max_updates?"),
-        ("max_updates", "there is no 'max_updates' in the configuration; did you mean training.max_updates?"),
+        ("max_updates", "the configuration has no key 'max_updates'; did you mean training.max_updates?"),
         ("optimizer.lr", "did you mean optimizer.params.lr?"),
-        ("training.max_updates.x", "training.max_updates is a value, it has no 'x' inside"),
+        ("training.max_updates.x", "training.max_updates is a value and has no key 'x'"),
         ("layers[2]", "the list 'layers' has 2 entries"),
         ("training[0]", "'training' is not a list"),
         (
             "training.sampling.type",
-            "there is no 'sampling' in training; say multitasking.type and multitasking.params.sampling_ratios",
+            "training has no key 'sampling'; use multitasking.type and multitasking.params.sampling_ratios",
         ),
-        ("empty.x", "there is no 'x' in empty"),
-        ("qqq", "there is no 'qqq' in the configuration"),
+        ("empty.x", "empty has no key 'x'"),
+        ("qqq", "the configuration has no key 'qqq'"),
     ],
 )
-def test_unknown_keys(key, sentence):
+def test_unknown_keys_are_errors(key, message):
     with pytest.raises(UserError) as caught:
         check_key(key, "7", TREE)
-    said = str(caught.value)
-    assert said.startswith(f"unknown option {key}=7 on the command line: ") and said.endswith(sentence)
+    text = str(caught.value)
+    assert text.startswith(f"Unknown option {key}=7: ") and text.endswith(message)
 
 
-def test_early_check_refuses_near_misses_only():
+def test_early_check_rejects_close_matches_only():
     known = {"training", "model"}
     check_sections(["training.x=1", "model=a", "my_own.x=2", "layers[0]=1"], known)
     with pytest.raises(UserError, match=r"did you mean training\.max_updates\?"):
         check_sections(["model=a", "traning.max_updates=40"], known)
 
 
-def test_near_ignores_case():
-    assert near("Flava", ["flava", "vilt"]) == ["flava"]
+def test_close_matches_ignore_case():
+    assert close_matches("Flava", ["flava", "vilt"]) == ["flava"]
 
 
 @pytest.mark.parametrize("value", ["{pmd:0.7,imagenet:0.3}", "{a: {b:1}}"])
-def test_a_section_without_spaces_after_its_colons(value):
+def test_section_without_spaces_after_its_colons_is_an_error(value):
     with pytest.raises(UserError, match=r"^sizes=.* a space after each colon"):
-        section("sizes", value, {})
+        parse_section_value("sizes", value, {})
 
 
-def test_sections():
-    assert section("sizes", "{pmd: 0.7, 'a:b': 1, c: null}", {}) == {"pmd": 0.7, "a:b": 1, "c": None}
-    assert section("sizes", "None", {}) is None
+def test_sections_are_parsed():
+    assert parse_section_value("sizes", "{pmd: 0.7, 'a:b': 1, c: null}", {}) == {"pmd": 0.7, "a:b": 1, "c": None}
+    assert parse_section_value("sizes", "None", {}) is None

@@ -1,4 +1,4 @@
-"""The training loops of MMF's two lines, mended for any model."""
+"""MMF's training loops, for any model."""
 
 import subprocess
 import sys
@@ -11,18 +11,18 @@ from mmf.trainers import base_trainer
 from mmf.utils.early_stopping import EarlyStopping
 
 from mmf_flava.errors import UserError
-from tests.lines import LINE, needs_main, needs_rc10
+from tests.mmf_versions import MMF_VERSION, needs_main, needs_rc10
 
 pytestmark = pytest.mark.usefixtures("global_config")
 
-if LINE == "main":
+if MMF_VERSION == "main":
     from mmf.trainers.mmf_trainer import MMFTrainer
 else:
     from mmf.datasets.multi_dataset_loader import MultiDatasetLoader
 
 
 @needs_rc10
-def test_every_pass_over_several_datasets_is_complete():
+def test_every_epoch_of_several_datasets_is_complete():
     loader = MultiDatasetLoader("train")
     loader._loaders, loader._datasets, loader._num_datasets = [["a", "b"], ["c"]], ["first", "second"], 2
     loader._dataset_probabilities, loader._proportional_sampling = [0.5, 0.5], True
@@ -36,20 +36,20 @@ def test_every_pass_over_several_datasets_is_complete():
 
 
 @needs_rc10
-def test_mmf_no_longer_turns_anomaly_detection_on():
+def test_anomaly_detection_is_off_unless_the_user_turns_it_on():
     assert "set_detect_anomaly(True)" in Path(base_trainer.__file__).read_text()
     base_trainer.torch.autograd.set_detect_anomaly(True)
     assert not torch.is_anomaly_enabled()
     with pytest.warns(UserWarning, match="Anomaly Detection"), torch.autograd.detect_anomaly():
-        assert torch.is_anomaly_enabled(), "a user can no longer turn it on"
+        assert torch.is_anomaly_enabled(), "users cannot turn it on any more"
     assert base_trainer.torch.nn.DataParallel is torch.nn.DataParallel
 
 
-def test_a_resumed_run_counts_patience_from_its_best_update():
+def test_resumed_run_counts_patience_from_its_best_update():
     stopping = EarlyStopping(None, None, "accuracy", patience=10, minimize=False)
     stopping.init_from_checkpoint({"best_iteration": 90, "best_update": 90, "best_metric_value": 0.5})
     saved = []
-    # it has no restore: the trainer brings the best weights back, on all processes at once
+    # without restore: the trainer restores the best weights, on all processes at once
     stopping.checkpoint = SimpleNamespace(save=lambda update, iteration, update_best: saved.append(update))
     meter = SimpleNamespace(meters={"val/accuracy": SimpleNamespace(global_avg=0.4)})
     assert stopping(100, 100, meter) is False and saved == [100]
@@ -57,11 +57,13 @@ def test_a_resumed_run_counts_patience_from_its_best_update():
 
 
 @needs_main
-def test_the_trainer_does_not_warn_of_its_own_outdated_amp():
+def test_trainer_does_not_warn_about_its_own_outdated_amp():
     code = """
 import warnings
 from types import SimpleNamespace
 import torch
+from mmf_flava.compat.flava_run import set_current
+set_current(True)
 from mmf.trainers.mmf_trainer import MMFTrainer
 trainer = SimpleNamespace(training_config=SimpleNamespace(fp16=False), distributed=False, device="cpu", model=dict)
 MMFTrainer.load_fp16_scaler(trainer)
@@ -73,9 +75,9 @@ warnings.warn("`torch.cuda.amp.GradScaler(args...)` of the user's own", FutureWa
 
 
 @needs_main
-def test_fp16_without_cuda_is_refused():
+def test_fp16_without_cuda_is_an_error(own_run):
     trainer = SimpleNamespace(training_config=SimpleNamespace(fp16=True), distributed=False, device=torch.device("cpu"))
-    with pytest.raises(UserError, match=r"training\.fp16 needs CUDA"):
+    with pytest.raises(UserError, match=r"training\.fp16 requires CUDA"):
         MMFTrainer.load_fp16_scaler(trainer)
     trainer.training_config.fp16 = False
     MMFTrainer.load_fp16_scaler(trainer)

@@ -1,4 +1,4 @@
-"""The names that transformers' modules had up to version 3 lead to the modules as they are today."""
+"""The flat module names of transformers 3 resolve to the current modules."""
 
 import importlib
 import importlib.util
@@ -7,32 +7,38 @@ import sys
 
 import pytest
 
-from tests.lines import needs_main
+from tests.mmf_versions import needs_main
 
-pytestmark = needs_main
+pytestmark = [needs_main, pytest.mark.usefixtures("own_run")]
 
 
 @pytest.mark.parametrize(
     ("name", "place"),
     [("modeling_bert", "bert"), ("tokenization_auto", "auto"), ("configuration_vit", "vit"), ("modeling_clip", "clip")],
 )
-def test_a_former_name_is_the_present_module(name, place):
+def test_former_name_is_the_current_module(name, place):
     importlib.import_module("mmf.utils.patch").patch_transformers()
     found = importlib.import_module(f"transformers.{name}")
     assert found is importlib.import_module(f"transformers.models.{place}.{name}")
     assert found.__spec__.name == f"transformers.models.{place}.{name}"
 
 
-def test_what_transformers_has_itself_stays_what_it_is():
+def test_existing_modules_are_not_replaced():
     assert importlib.import_module("transformers.modeling_utils").__name__ == "transformers.modeling_utils"
     for name in ("modeling_no_such_model", "models.bert.modeling_no_such_model"):
         assert importlib.util.find_spec(f"transformers.{name}") is None
 
 
-def test_mmf_no_longer_imports_every_model():
-    code = "import sys, mmf; print(*sorted(name for name in sys.modules if name.startswith('transformers.models.')))"
+@pytest.mark.parametrize(("model", "is_lazy"), [("flava", True), ("cnn_lstm", False)])
+def test_only_runs_of_flava_skip_importing_every_model(model, is_lazy):
+    code = f"""
+import sys
+sys.argv = ["mmf_run", "model={model}"]
+import mmf
+print(*sorted(name for name in sys.modules if name.startswith("transformers.models.")))
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     loaded = {name.split(".")[2] for name in done.stdout.split()}
-    # a handful: those of MMF's own models
-    assert "bert" in loaded and len(loaded) < 60, sorted(loaded)
+    # MMF's own models use fewer than 60
+    assert "bert" in loaded and (len(loaded) < 60) == is_lazy, sorted(loaded)

@@ -1,4 +1,4 @@
-"""What MMF's own trainer cannot do is refused, and what it does not look at is named."""
+"""Errors for options that MMF's own trainers do not support, and the keys that they ignore."""
 
 import pytest
 from omegaconf import OmegaConf
@@ -11,8 +11,15 @@ from mmf_flava.errors import UserError
 def config():
     return OmegaConf.create(
         {
+            "model": "flava",
             "datasets": "pmd,toys",
-            "training": {"fp16": False, "precision": "fp32", "sharding": "none", "update_frequency": 4},
+            "training": {
+                "trainer": "mmf",
+                "fp16": False,
+                "precision": "fp32",
+                "sharding": "none",
+                "update_frequency": 4,
+            },
             "checkpoint": {"max_to_keep": 1, "background": False},
             "evaluation": {"losses": True, "zero_shot": None, "metrics": []},
             "dataset_config": {"pmd": {"length_buckets": 1, "max_bad_share": None}},
@@ -20,13 +27,13 @@ def config():
     )
 
 
-def test_one_process_in_fp32_is_what_it_does(config):
+def test_one_process_in_fp32_is_supported(config):
     check_mmf_trainer(config, processes=1, devices=1)
     assert unread_keys(config) == []
 
 
 @pytest.mark.parametrize(
-    ("section", "processes", "devices", "words"),
+    ("section", "processes", "devices", "message"),
     [
         ({}, 2, 1, "2 processes"),
         ({}, 1, 8, "8 GPUs"),
@@ -35,14 +42,35 @@ def test_one_process_in_fp32_is_what_it_does(config):
         ({"sharding": "fsdp", "activation_checkpointing": True}, 1, 0, "sharding: fsdp, training.activation_checkp"),
     ],
 )
-def test_the_rest_is_refused_in_one_sentence(config, section, processes, devices, words):
+def test_other_options_are_errors(config, section, processes, devices, message):
     config.training.update(section)
-    with pytest.raises(UserError, match=words) as found:
+    with pytest.raises(UserError, match=message) as raised:
         check_mmf_trainer(config, processes, devices)
-    assert "training.trainer: flava" in str(found.value)
+    assert "training.trainer: flava" in str(raised.value)
 
 
-def test_keys_that_say_something_to_our_trainer_alone_are_named(config):
+def test_rc10_cannot_pretrain(config):
+    config.training.trainer = "base_trainer"
+    with pytest.raises(UserError, match=r"training\.trainer: base_trainer cannot pretrain FLAVA\. Use .*: flava\."):
+        check_mmf_trainer(config, processes=1, devices=1)
+
+
+@pytest.mark.parametrize("trainer", ["mmf", "base_trainer"])
+def test_other_models_run_on_several_processes_with_fp16(config, trainer):
+    config.model = "flava_classification"
+    config.training.update({"trainer": trainer, "fp16": True})
+    check_mmf_trainer(config, processes=2, devices=2)
+
+
+@pytest.mark.parametrize("section", [{"precision": "bf16"}, {"sharding": "ddp"}, {"activation_checkpointing": True}])
+def test_ignored_options_are_errors_for_every_model(config, section):
+    config.model = "flava_classification"
+    config.training.update(section)
+    with pytest.raises(UserError, match=f"does not support training.{next(iter(section))}.* flava_finetune"):
+        check_mmf_trainer(config, processes=1, devices=1)
+
+
+def test_keys_that_only_our_trainer_reads_are_listed(config):
     config.training.spike_sigma = 6.0
     config.training.wandb = {"enabled": True}
     config.checkpoint.background = True

@@ -1,4 +1,4 @@
-"""A recipe's keys are strict, and every refusal names the key, its place and the near miss."""
+"""Unknown keys and wrong types raise an error with the key, its section and a suggestion."""
 
 import dataclasses
 from pathlib import Path
@@ -7,17 +7,19 @@ import pytest
 import yaml
 
 from mmf_flava.config.model import LOSSES, FlavaConfig
-from mmf_flava.config.recipes import locate, recipe
-from mmf_flava.config.schema import near_miss, parse
+from mmf_flava.config.recipes import locate_recipe, recipe_path
+from mmf_flava.config.schema import parse_section, suggestion
 from mmf_flava.errors import UserError
 
 
-def test_yaml_of_the_base_model_is_the_schemas_default():
-    section = yaml.safe_load(Path(recipe("models/flava_base")).read_text())["model_config"]["flava"]
-    assert dataclasses.asdict(parse(FlavaConfig, section, "model_config.flava")) == dataclasses.asdict(FlavaConfig())
+def test_yaml_of_the_base_model_equals_the_schema_defaults():
+    section = yaml.safe_load(Path(recipe_path("models/flava_base")).read_text())["model_config"]["flava"]
+    assert dataclasses.asdict(parse_section(FlavaConfig, section, "model_config.flava")) == dataclasses.asdict(
+        FlavaConfig()
+    )
 
 
-def test_base_model_lists_all_six_losses():
+def test_base_model_has_all_six_losses():
     assert [loss.type for loss in FlavaConfig().losses] == list(LOSSES)
 
 
@@ -31,19 +33,19 @@ def test_base_model_lists_all_six_losses():
         ({"projection_size": "wide"}, ["projection_size", "wide"]),
     ],
 )
-def test_wrong_sections_are_refused_by_name(section, words):
+def test_invalid_section_names_the_key(section, words):
     with pytest.raises(UserError) as error:
-        parse(FlavaConfig, section, "model_config.flava")
+        parse_section(FlavaConfig, section, "model_config.flava")
     for word in words:
         assert word in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_near_miss_lists_what_is_known_where_nothing_is_close():
-    assert near_miss("zzz", ["b", "a"]) == " Known here: a, b."
+def test_suggestion_lists_the_known_names_without_a_close_match():
+    assert suggestion("zzz", ["b", "a"]) == " Known names: a, b."
 
 
-def test_locate_finds_recipes_only():
-    assert Path(locate("projects/flava/configs/demo.yaml")).is_file()
-    assert locate("projects/flava/configs/nothing.yaml") is None
-    assert locate("setup.py") is None
+def test_locate_recipe_finds_only_recipes():
+    assert Path(locate_recipe("projects/flava/configs/demo.yaml")).is_file()
+    assert locate_recipe("projects/flava/configs/nothing.yaml") is None
+    assert locate_recipe("setup.py") is None

@@ -1,4 +1,4 @@
-"""One shard with every kind of bad sample: each entry is the members of a record, and what becomes of it."""
+"""Records of every kind of bad sample, with the expected outcome."""
 
 import io
 import json
@@ -13,9 +13,9 @@ CAPTION = b'{"caption": "a red square"}'
 RED = (200, 30, 30)
 
 
-def encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -29,21 +29,21 @@ def noise(kind: str) -> bytes:
 
 
 def half_white(mode: str) -> Image.Image:
-    """White above, black below."""
+    """Return an image with a white upper and a black lower half."""
     pixels = np.zeros((32, 32), np.uint8)
     pixels[:16] = 255
     return Image.fromarray(pixels).convert(mode)
 
 
 def rotated() -> bytes:
-    """White at the right as stored; EXIF says that its left side is the top, so that white belongs below."""
+    """Return a JPEG stored with a white right half; its Exif orientation moves the white half to the bottom."""
     exif = Image.Exif()
     exif[0x0112] = 6
     return encoded(half_white("RGB").rotate(-90), "JPEG", exif=exif)
 
 
 def huge() -> bytes:
-    """A real PNG of 20,000 x 20,000 pixels in 50 kB."""
+    """Return a valid PNG of 20,000 x 20,000 pixels in 50 kB."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -58,7 +58,7 @@ def animated(kind: str) -> bytes:
     return encoded(red(), kind, save_all=True, append_images=[blue], duration=100, loop=0)
 
 
-def broken(png: bytes) -> bytes:
+def corrupt(png: bytes) -> bytes:
     at = png.index(b"IDAT") + 12
     return png[:at] + bytes([png[at] ^ 0xFF]) + png[at + 1 :]
 
@@ -68,7 +68,7 @@ def caption(text: Any) -> bytes:
 
 
 def records() -> dict[str, tuple[dict[str, bytes], str]]:
-    """name -> (parts by extension, the reason for which it is replaced, or "" where it is read rightly)."""
+    """Return name -> (fields by extension, reason for the replacement or "" if the record is good)."""
     jpeg = encoded(red(), "JPEG")
     deep = Image.fromarray(np.full((32, 32), 200 * 257, np.uint16))
     images = {
@@ -82,12 +82,12 @@ def records() -> dict[str, tuple[dict[str, bytes], str]]:
         "animated webp": ("webp", animated("WEBP"), ""),
         "exif rotated": ("jpg", rotated(), ""),
         "one pixel": ("png", encoded(red(side=1), "PNG"), ""),
-        "another kind than its name": ("jpg", encoded(red(), "PNG"), ""),
+        "wrong extension": ("jpg", encoded(red(), "PNG"), ""),
         "extension in capitals": ("JPG", jpeg, ""),
         "huge": ("png", huge(), "huge image"),
         "truncated jpeg": ("jpg", noise("JPEG")[:-400], "truncated image"),
         "truncated png": ("png", noise("PNG")[:-400], "truncated image"),
-        "damaged png": ("png", broken(noise("PNG")), "damaged image"),
+        "damaged png": ("png", corrupt(noise("PNG")), "damaged image"),
         "empty": ("jpg", b"", "empty image"),
         "html": ("jpg", b"<html><body>404 Not Found</body></html>", "not an image"),
         "svg": ("png", b'<svg xmlns="http://www.w3.org/2000/svg"/>', "not an image"),

@@ -1,6 +1,7 @@
-"""Files of a few rows in the formats of GLUE's zips, of Microsoft's MRPC and of the hub.
+"""Small GLUE files in the formats of the zips, Microsoft's MRPC and the hub.
 
-What is to be learnt is easy: a sentence is acceptable when it says "the", two are alike when their second halves are.
+The toy tasks are easy to learn: a sentence is acceptable if it contains "the"; a pair is similar if its second sentence
+starts with "same".
 """
 
 import json
@@ -27,33 +28,33 @@ HEADERS = {
 
 
 def rows(task: GlueTask, count: int, seed: int) -> list[tuple[list[str], int | float]]:
-    """(texts, class or score) of so many examples."""
-    draw = np.random.default_rng(seed)
-    made = []
+    """Return (texts, label or score) of ``count`` examples."""
+    generator = np.random.default_rng(seed)
+    examples = []
     for n in range(count):
-        first, second = (list(draw.choice(WORDS, 4)) for _ in range(2))
+        first, second = (list(generator.choice(WORDS, 4)) for _ in range(2))
         target: int | float = n % task.num_labels if task.labels else round(5 * (n % 6) / 5, 3)
         if len(task.columns) == 1:
             first[0] = "the" if target else "of"
         else:
             second[0] = "same" if (target == 1 if task.labels else target > 2.5) else "other"
-        made.append((['a "' + " ".join(first), " ".join(second) + " é"][: len(task.columns)], target))
-    return made
+        examples.append((['a "' + " ".join(first), " ".join(second) + " é"][: len(task.columns)], target))
+    return examples
 
 
-def _fields(task: GlueTask, texts: list[str], said: str, n: int, header: list[str]) -> list[str]:
-    filled = {**dict(zip(task.columns, texts, strict=True)), task.target: said}
+def _fields(task: GlueTask, texts: list[str], label: str, n: int, header: list[str]) -> list[str]:
+    filled = {**dict(zip(task.columns, texts, strict=True)), task.target: label}
     return [filled.get(name, f"{name.strip('#')}-{n}") for name in header]
 
 
 def write_tsv(folder: Path, name: str, **counts: int) -> Path:
-    """``write_tsv(folder, "rte", train=8, dev=4, test=4)`` writes ``folder/RTE/*.tsv`` and returns ``folder/RTE``."""
+    """Write TSV files of ``counts`` examples per split to the task's folder and return the folder."""
     task = TASKS[name]
-    place = folder / task.folder
-    place.mkdir(parents=True, exist_ok=True)
+    task_folder = folder / task.folder
+    task_folder.mkdir(parents=True, exist_ok=True)
     family = name.partition("_")[0]
     for split, count in counts.items():
-        for number, stem in enumerate(task.stems(split)):
+        for number, stem in enumerate(task.file_stems(split)):
             header = re.split("," if family == "mrpc" else " ", HEADERS[family])
             if family == "mnli":
                 header += {"train": ["label1"], "dev": [f"label{n}" for n in range(1, 6)], "test": []}[split]
@@ -62,14 +63,14 @@ def write_tsv(folder: Path, name: str, **counts: int) -> Path:
                 header = ["index", *(h for h in header if h in (*task.columns, "#1 ID", "#2 ID", "genre"))]
             lines = [] if family == "cola" and split != "test" else ["\t".join(header)]
             for n, (texts, target) in enumerate(rows(task, count, len(split) + number)):
-                said = task.labels[int(target)] if task.labels else f"{target:.3f}"
-                lines.append("\t".join(_fields(task, texts, said, n, header)))
-            (place / f"{stem}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return place
+                label = task.labels[int(target)] if task.labels else f"{target:.3f}"
+                lines.append("\t".join(_fields(task, texts, label, n, header)))
+            (task_folder / f"{stem}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return task_folder
 
 
 def records(name: str, split: str, count: int) -> list[dict[str, object]]:
-    """As the hub has them; labels of test are -1."""
+    """Return records as on the hub; test labels are -1."""
     task = TASKS[name]
     return [
         {**dict(zip(task.fields, texts, strict=True)), "label": -1 if split == "test" else target, "idx": n}
@@ -83,7 +84,7 @@ def write_jsonl(path: Path, lines: list[dict[str, object]]) -> None:
 
 
 def write_vocabulary(folder: Path) -> Path:
-    """A WordPiece vocabulary of the toys' words."""
+    """Write a WordPiece vocabulary of the toy words and return its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     tokens = [*SPECIAL, *WORDS, '"', "a", "e", "the", "of", "same", "other"]
     (folder / "vocab.txt").write_text("\n".join(tokens), encoding="utf-8")

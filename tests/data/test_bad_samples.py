@@ -1,4 +1,4 @@
-"""More than thirty kinds of bad sample in one shard: none stops a run, none is silent, none costs its neighbours."""
+"""More than thirty kinds of bad samples in one shard: each is replaced and reported, and good records are kept."""
 
 import io
 import json
@@ -10,11 +10,11 @@ from math import ceil
 import pytest
 import torch
 
+from mmf_flava.data.dataset_schedule import DatasetSchedule
 from mmf_flava.data.processors import CLIP_MEAN, CLIP_STD
-from mmf_flava.data.quarantine import Quarantine, counts
+from mmf_flava.data.quarantine import Quarantine, count_by_reason
 from mmf_flava.data.sampling import MultitaskLoader
 from mmf_flava.data.shards import ShardReader
-from mmf_flava.data.turns import Turns
 from tests.data.bad_samples import CAPTION, RED, encoded, records, red
 
 CHANGED = "changed bytes"
@@ -28,36 +28,36 @@ def add(tar, name, data):
 
 @pytest.fixture(scope="module")
 def shard(tmp_path_factory):
-    """(shard, name -> reason or ""): each record of ``records`` with a good one behind it, then what only tars have."""
+    """(shard, name -> reason or ""): each record of ``records`` followed by a good one, then cases of tar files."""
     path = tmp_path_factory.mktemp("bad") / "00000.tar"
     good = {"jpg": encoded(red(), "JPEG"), "json": CAPTION}
     expected = {}
     with tarfile.open(path, "w") as tar:
-        for number, (name, (parts, reason)) in enumerate(records().items()):
-            for key, data in ((name, parts), (f"good {number}", good)):
-                for extension, part in data.items():
-                    add(tar, f"{key}.{extension}", part)
+        for number, (name, (fields, reason)) in enumerate(records().items()):
+            for key, data in ((name, fields), (f"good {number}", good)):
+                for extension, value in data.items():
+                    add(tar, f"{key}.{extension}", value)
             expected |= {name: reason, f"good {number}": ""}
         for extension in good:  # interleaved
             for key in ("left", "right"):
                 add(tar, f"{key}.{extension}", good[extension])
-        add(tar, "left.jpg", b"a member that comes twice")
+        add(tar, "left.jpg", b"a duplicate member")
         folder, link = tarfile.TarInfo("folder"), tarfile.TarInfo("link.jpg")
         folder.type, link.type, link.linkname = tarfile.DIRTYPE, tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(folder)
         tar.addfile(link)
-        for key in ("flipped", "good behind it", "cut"):
+        for key in ("flipped", "good after flipped", "cut"):
             for extension in good:
                 add(tar, f"{key}.{extension}", good[extension])
-        expected |= {"left": "", "right": "", "flipped": CHANGED, "good behind it": "", "cut": CHANGED}
-    places = {row["key"].decode(): row for row in ShardReader([path])._shard_rows(0)}
-    os.truncate(path, int(places["cut"]["json"]["offset"]) + 5)
-    ShardReader([path])  # makes the index of what is left
+        expected |= {"left": "", "right": "", "flipped": CHANGED, "good after flipped": "", "cut": CHANGED}
+    rows = {row["key"].decode(): row for row in ShardReader([path])._shard_rows(0)}
+    os.truncate(path, int(rows["cut"]["json"]["offset"]) + 5)
+    ShardReader([path])  # builds the index of the truncated shard
     times = os.stat(path)
     with open(path, "r+b") as file:
-        file.seek(int(places["flipped"]["jpg"]["offset"]) + 9)
+        file.seek(int(rows["flipped"]["jpg"]["offset"]) + 9)
         file.write(b"!")
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # so that the index still seems to be this shard's
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # keeps the index valid
     return path, expected
 
 
@@ -72,23 +72,23 @@ def open_pmd(config, load, shard):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_none_stops_a_run_none_is_silent_none_costs_its_neighbours(open_pmd, shard, tmp_path, workers):
+def test_bad_samples_are_replaced_and_reported(open_pmd, shard, tmp_path, workers):
     expected = shard[1]
     assert len(expected) == 2 * 33 + 5
     dataset = open_pmd("train")
     assert len(dataset) == len(expected)
     quarantine = Quarantine(tmp_path / "quarantine.jsonl", {})
-    loader = MultitaskLoader({"pmd": dataset}, Turns({"pmd": dataset}), batch_size=8, num_workers=workers)
+    loader = MultitaskLoader({"pmd": dataset}, DatasetSchedule({"pmd": dataset}), batch_size=8, num_workers=workers)
     delivered = Counter()
     for _ in range(ceil(len(dataset) / 8)):
         _, batch = next(loader)
-        quarantine.note(batch)
+        quarantine.update(batch)
         delivered.update(batch["sample_id"])
     loader.close()
     assert set(delivered) == {name for name, reason in expected.items() if not reason}
     reasons = Counter(reason for reason in expected.values() if reason)
     assert (
-        counts(quarantine.found)["pmd"]
+        count_by_reason(quarantine.bad_records)["pmd"]
         == reasons
         == {
             "no caption": 6,
@@ -109,8 +109,8 @@ def test_none_stops_a_run_none_is_silent_none_costs_its_neighbours(open_pmd, sha
     assert named == {(name, reason) for name, reason in expected.items() if reason}
 
 
-def test_what_is_read_is_read_rightly(open_pmd, shard):
-    """The mean colour of the upper and of the lower half, and the caption, of what a person would see."""
+def test_unusual_images_and_captions_are_read_correctly(open_pmd, shard):
+    """Check the mean colours of the upper and lower half, and the caption, against the visible content."""
     white, black, grey = (255,) * 3, (0,) * 3, (81,) * 3  # 0.299 * 200 + 0.587 * 30 + 0.114 * 30 = 81
     unusual = {
         "grey": (grey, grey),
@@ -127,7 +127,7 @@ def test_what_is_read_is_read_rightly(open_pmd, shard):
             continue
         upper, lower = unusual.get(name, (RED, RED))
         pixels = (samples[name]["image"] * std + mean) * 255
-        near = 12 if name in ("cmyk", "palette", "animated gif") else 4  # these know fewer colours
+        near = 12 if name in ("cmyk", "palette", "animated gif") else 4  # lossy colours
         assert (pixels[:, :10].mean((1, 2)) - torch.tensor(upper)).abs().max() < near, name
         assert (pixels[:, -10:].mean((1, 2)) - torch.tensor(lower)).abs().max() < near, name
         ids = samples[name]["input_ids"].tolist()
@@ -135,8 +135,8 @@ def test_what_is_read_is_read_rightly(open_pmd, shard):
         assert ids[1:-1][: len(words)] == words, name
 
 
-def test_a_folder_of_images_does_the_same(config, load, tmp_path):
-    """In an image folder a file may also vanish while a run goes on."""
+def test_bad_files_in_image_folder_are_replaced(config, load, tmp_path):
+    """In an image folder a file may also be deleted during a run."""
     for name, data in {"a": encoded(red(), "JPEG"), "b": b"<html>", "c": encoded(red(), "JPEG")}.items():
         (tmp_path / "red").mkdir(exist_ok=True)
         (tmp_path / "red" / f"{name}.jpg").write_bytes(data)

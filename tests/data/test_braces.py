@@ -16,10 +16,10 @@ from mmf_flava.data.braces import expand_braces
         ("{,new-}0", ["0", "new-0"]),
     ],
 )
-def test_as_a_shell_does(text, expanded):
+def test_braces_expand_as_in_a_shell(text, expanded):
     assert expand_braces(text) == expanded
 
 
-def test_the_shards_of_a_corpus():
+def test_braces_expand_to_7000_shards():
     names = expand_braces("https://host/{00000..06999}.tar")
     assert len(names) == 7000 and names[-1] == "https://host/06999.tar"

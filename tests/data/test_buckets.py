@@ -1,18 +1,18 @@
 import pytest
 
 from mmf_flava.data.buckets import LengthBuckets
+from mmf_flava.data.dataset_schedule import DatasetSchedule
 from mmf_flava.data.sampling import MultitaskLoader
-from mmf_flava.data.turns import Turns
 
 BATCH, WINDOW = 4, 3
-LENGTHS = [5, 1, 9, 2, 8, 3, 7, 4, 6, 0, 11, 10]  # of one window
+LENGTHS = [5, 1, 9, 2, 8, 3, 7, 4, 6, 0, 11, 10]  # sample lengths in one window
 
 
 def buckets(seed=0):
     return LengthBuckets(lambda n: LENGTHS[n % 12], BATCH, WINDOW, seed)
 
 
-def test_a_window_is_sorted_into_batches():
+def test_samples_of_a_window_are_sorted_into_batches():
     batches = [list(buckets()[k]) for k in range(WINDOW)]
     assert sorted(sorted(LENGTHS[n] for n in batch) for batch in batches) == [
         [0, 1, 2, 3],
@@ -23,7 +23,7 @@ def test_a_window_is_sorted_into_batches():
     assert sorted(n for k in range(3, 6) for n in buckets()[k]) == list(range(12, 24))
 
 
-def test_batches_come_in_an_order_drawn_for_each_window():
+def test_order_of_batches_is_shuffled_in_each_window():
     def order(seed):
         stream = buckets(seed)
         return [LENGTHS[stream[k][0] % 12] // 4 for k in range(30)]
@@ -33,7 +33,7 @@ def test_batches_come_in_an_order_drawn_for_each_window():
 
 
 class Captions:
-    """Sample n is n."""
+    """A dataset whose sample n is n."""
 
     length_buckets = WINDOW
 
@@ -47,9 +47,9 @@ class Captions:
         return samples
 
 
-def take(count, start=0, **more):
+def take(count, start=0, **options):
     datasets = {"captions": Captions()}
-    loader = MultitaskLoader(datasets, Turns(datasets), BATCH, start_step=start, **more)
+    loader = MultitaskLoader(datasets, DatasetSchedule(datasets), BATCH, start_step=start, **options)
     found = [next(loader)[1] for _ in range(count)]
     loader.close()
     return found
@@ -57,8 +57,8 @@ def take(count, start=0, **more):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("ranks", [1, 2, 4])
-def test_workers_ranks_and_resumes_see_the_same_batches(workers, ranks):
+def test_batches_do_not_depend_on_workers_ranks_and_resumes(workers, ranks):
     expected = [list(buckets()[k]) for k in range(8)]
-    shares = [take(8, num_workers=workers, rank=rank, world_size=ranks) for rank in range(ranks)]
-    assert [[shares[n % ranks][k][n // ranks] for n in range(BATCH)] for k in range(8)] == expected
+    by_rank = [take(8, num_workers=workers, rank=rank, world_size=ranks) for rank in range(ranks)]
+    assert [[by_rank[n % ranks][k][n // ranks] for n in range(BATCH)] for k in range(8)] == expected
     assert take(3, start=5, num_workers=workers) == expected[5:]

@@ -1,4 +1,4 @@
-"""Cached codes: the boxes that they belong to, the files, and every way in which they do not fit."""
+"""Cached codes: crop boxes, files, and header mismatches."""
 
 import json
 import pickle
@@ -8,23 +8,31 @@ import pytest
 import torch
 from mmf.common.registry import registry
 
-from mmf_flava.data.codes import NO_CODE, OPENED, CodeFile, CodeWriter, codes_folder, make_header, view_generator
+from mmf_flava.data.codes import (
+    NO_CODE,
+    OPENED_CODES,
+    CodeFile,
+    CodeWriter,
+    build_header,
+    resolve_codes_folder,
+    view_generator,
+)
 from mmf_flava.data.record import BadRecord
 from mmf_flava.data.records import open_records
 from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.data.shards import ShardWriter
 from mmf_flava.errors import UserError
 
-BOOK = {"type": "kmeans", "sha256": "ab", "vocab_size": 64, "dtype": "fp32"}
+CODEBOOK = {"type": "kmeans", "sha256": "ab", "vocab_size": 64, "dtype": "fp32"}
 GEOMETRY = {"codebook_size": 24, "decode_size": 31, "crop_scale": [0.9, 1.0]}
-HEADER = make_header(5, 2, 36, "cd", GEOMETRY, BOOK)
+HEADER = build_header(5, 2, 36, "cd", GEOMETRY, CODEBOOK)
 CODES = np.random.default_rng(0).integers(64, size=(5, 2, 36))
 
 
 @pytest.fixture(autouse=True)
-def nothing_opened():
+def unregister_opened_codes():
     yield
-    registry.unregister(OPENED)
+    registry.unregister(OPENED_CODES)
 
 
 def write(folder, header=HEADER, codes=CODES, stem="pmd-train"):
@@ -34,39 +42,39 @@ def write(folder, header=HEADER, codes=CODES, stem="pmd-train"):
     return folder
 
 
-def test_codes_come_back(tmp_path):
+def test_written_codes_are_read_back(tmp_path):
     write(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pmd-train.codes", "pmd-train.json"]
-    assert (tmp_path / "pmd-train.codes").stat().st_size == 2 * CODES.size, "2 bytes a code"
+    assert (tmp_path / "pmd-train.codes").stat().st_size == 2 * CODES.size, "2 bytes per code"
     codes = CodeFile(tmp_path, "pmd-train", HEADER)
     assert codes.read(3, 1).tolist() == CODES[3, 1].tolist() and codes.read(3, 1).dtype == np.int64
     assert pickle.loads(pickle.dumps(codes)).read(4, 0).tolist() == CODES[4, 0].tolist()
 
 
-def test_a_record_without_an_image_has_no_codes(tmp_path):
+def test_record_without_image_raises_bad_record(tmp_path):
     codes = CODES.copy()
     codes[2] = NO_CODE
     with pytest.raises(BadRecord, match="record 2"):
         CodeFile(write(tmp_path, codes=codes), "pmd-train", HEADER).read(2, 0)
 
 
-def test_writing_goes_on_where_it_was_kept(tmp_path):
+def test_writer_resumes_from_saved_progress(tmp_path):
     with CodeWriter(tmp_path, "pmd-train", HEADER) as writer:
         writer.write(CODES[:2])
-        writer.keep()
-        writer.write(CODES[2:3])  # lost, as if the machine had died here
-    with pytest.raises(UserError, match="no finished codes"):
+        writer.save_progress()
+        writer.write(CODES[2:3])  # lost, as in a power failure
+    with pytest.raises(UserError, match="no completed codes"):
         CodeFile(tmp_path, "pmd-train", HEADER)
     with pytest.raises(RuntimeError), CodeWriter(tmp_path, "pmd-train", HEADER) as writer:
         assert writer.done == 2
         writer.write(CODES[2:4])
-        raise RuntimeError  # an interruption that Python sees loses nothing
+        raise RuntimeError  # after an exception nothing is lost
     with CodeWriter(tmp_path, "pmd-train", HEADER) as writer:
         assert writer.done == 4
         with pytest.raises(UserError, match="another process"):
             CodeWriter(tmp_path, "pmd-train", HEADER)
-    with pytest.raises(UserError, match=r"another codebook: codebook\.sha256 is ab there and xy here.*begin anew"):
-        CodeWriter(tmp_path, "pmd-train", {**HEADER, "codebook": {**BOOK, "sha256": "xy"}})
+    with pytest.raises(UserError, match=r"a different codebook\. Expected codebook\.sha256 xy, got ab.*start again"):
+        CodeWriter(tmp_path, "pmd-train", {**HEADER, "codebook": {**CODEBOOK, "sha256": "xy"}})
     write(tmp_path)
     assert CodeFile(tmp_path, "pmd-train", HEADER).read(4, 1).tolist() == CODES[4, 1].tolist()
 
@@ -74,15 +82,15 @@ def test_writing_goes_on_where_it_was_kept(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"records_sha256": "other"}, "other records"),
-        ({"records": 6}, "another number of records"),
-        ({"views": 3}, "another number of views"),
-        ({"patches": 49}, "another number of patches"),
-        ({"geometry": {**GEOMETRY, "crop_scale": None}}, r"geometry\.crop_scale is \[0.9, 1.0\] there and None here"),
-        ({"codebook": {**BOOK, "sha256": "xy"}}, r"codebook\.sha256 is ab there and xy here"),
+        ({"records_sha256": "other"}, "different records"),
+        ({"records": 6}, "a different number of records"),
+        ({"views": 3}, "a different number of views"),
+        ({"patches": 49}, "a different number of patches"),
+        ({"geometry": {**GEOMETRY, "crop_scale": None}}, r"Expected geometry\.crop_scale None, got \[0.9, 1.0\]"),
+        ({"codebook": {**CODEBOOK, "sha256": "xy"}}, r"Expected codebook\.sha256 xy, got ab"),
     ],
 )
-def test_what_does_not_fit_is_named(tmp_path, change, words):
+def test_mismatch_names_the_header_key(tmp_path, change, words):
     write(tmp_path)
     with pytest.raises(UserError, match=words):
         CodeFile(tmp_path, "pmd-train", {**HEADER, **change})
@@ -100,44 +108,44 @@ def test_what_does_not_fit_is_named(tmp_path, change, words):
         ("views", "2"),
     ],
 )
-def test_a_header_that_lies_about_the_size(tmp_path, key, value):
+def test_header_with_wrong_size_raises(tmp_path, key, value):
     write(tmp_path)
     header = {**HEADER, key: value}
     (tmp_path / "pmd-train.json").write_text(json.dumps(header))
-    with pytest.raises(UserError, match=r"header announces|no header of codes"):
+    with pytest.raises(UserError, match=r"expected \d+ bytes|invalid codes header"):
         CodeFile(tmp_path, "pmd-train", {})
 
 
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", "{}", "[" * 100_000, " " * 2**21, json.dumps({**HEADER, "codebook": 3})]
 )
-def test_damaged_headers(tmp_path, content):
+def test_invalid_header_raises(tmp_path, content):
     write(tmp_path)
     (tmp_path / "pmd-train.json").write_text(content)
-    with pytest.raises(UserError, match="no header of codes"):
+    with pytest.raises(UserError, match="invalid codes header"):
         CodeFile(tmp_path, "pmd-train", {})
 
 
-def test_pickled_code_in_the_place_of_codes_is_numbers(tmp_path):
-    """A pickled .npy of the announced size is read as what it would be if it were codes, and found not to be."""
+def test_pickle_in_codes_file_is_not_executed(tmp_path):
+    """A pickled .npy of the expected size is read as raw codes, which are invalid."""
 
     class Payload:
         def __reduce__(self):
             return (tmp_path / "executed").mkdir, ()
 
     write(tmp_path)
-    np.save(tmp_path / "evil.npy", np.array([Payload()], dtype=object), allow_pickle=True)
-    evil = (tmp_path / "evil.npy").read_bytes()
-    (tmp_path / "pmd-train.codes").write_bytes(evil[: 2 * CODES.size].ljust(2 * CODES.size, b"\xff"))
+    np.save(tmp_path / "pickled.npy", np.array([Payload()], dtype=object), allow_pickle=True)
+    pickled = (tmp_path / "pickled.npy").read_bytes()
+    (tmp_path / "pmd-train.codes").write_bytes(pickled[: 2 * CODES.size].ljust(2 * CODES.size, b"\xff"))
     with pytest.raises(BadRecord):
         CodeFile(tmp_path, "pmd-train", HEADER).read(0, 0)
-    (tmp_path / "pmd-train.json").write_bytes(evil)
-    with pytest.raises(UserError, match="no header of codes"):
+    (tmp_path / "pmd-train.json").write_bytes(pickled)
+    with pytest.raises(UserError, match="invalid codes header"):
         CodeFile(tmp_path, "pmd-train", HEADER)
     assert not (tmp_path / "executed").exists()
 
 
-def test_pickled_documents_of_tokens_are_refused(demo, tmp_path):
+def test_pickle_in_token_documents_is_not_executed(demo, tmp_path):
     import shutil
 
     from mmf_flava.data.token_files import TokenFile
@@ -153,19 +161,19 @@ def test_pickled_documents_of_tokens_are_refused(demo, tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_names_and_paths(tmp_path):
-    assert codes_folder("dvae", tmp_path) == tmp_path / "codes" / "dvae"
-    assert codes_folder("/x/dvae", tmp_path).as_posix() == "/x/dvae"
-    assert codes_folder("./dvae/x", tmp_path).as_posix() == "dvae/x"
+def test_codes_folder_resolves_names_and_paths(tmp_path):
+    assert resolve_codes_folder("dvae", tmp_path) == tmp_path / "codes" / "dvae"
+    assert resolve_codes_folder("/x/dvae", tmp_path).as_posix() == "/x/dvae"
+    assert resolve_codes_folder("./dvae/x", tmp_path).as_posix() == "dvae/x"
 
 
-def test_boxes_are_a_function_of_record_and_view():
-    draws = {(record, view): view_generator(record, view).random() for record in range(20) for view in range(5)}
-    assert len(set(draws.values())) == 100
-    assert draws[7, 3] == view_generator(7, 3).random()
+def test_view_generators_depend_on_record_and_view():
+    values = {(record, view): view_generator(record, view).random() for record in range(20) for view in range(5)}
+    assert len(set(values.values())) == 100
+    assert values[7, 3] == view_generator(7, 3).random()
 
 
-def test_the_hash_of_records(demo, tmp_path):
+def test_records_hash_depends_on_records_and_order(demo, tmp_path):
     pairs = open_records(demo / "pairs" / "train")
     assert records_sha256(pairs) == records_sha256(open_records(sorted((demo / "pairs" / "train").glob("*.tar"))))
     assert records_sha256(pairs) != records_sha256(open_records(demo / "pairs" / "val"))
@@ -183,7 +191,7 @@ def test_the_hash_of_records(demo, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["pmd", "imagenet"])
-def test_fixed_views_are_few_and_belong_to_the_record(config, load, name):
+def test_cached_views_are_fixed_per_record(config, load, name):
     config.dataset_config[name].views = 2
     dataset = load(name)
     size, seen = len(dataset), {}
@@ -195,16 +203,16 @@ def test_fixed_views_are_few_and_belong_to_the_record(config, load, name):
         matches = [number for number in range(2) if torch.equal(fixed[number], view)]
         assert matches
         seen.setdefault(index, set()).update(matches)
-    assert seen[dataset.order.index(0)] == {0, 1}, "the sample's randomness picks the view"
+    assert seen[dataset.order.index(0)] == {0, 1}, "the sample's generator selects the view"
     config.dataset_config[name].views = 0
     with pytest.raises(UserError, match=rf"dataset_config\.{name}\.views"):
         load(name)
 
 
-def test_training_without_its_codes_is_refused_and_other_splits_go_on(config, load):
+def test_missing_codes_raise_only_for_training(config, load):
     config.dataset_config.pmd.codes = "nothing"
     with pytest.raises(UserError, match=r"dataset_config\.pmd\.codes.*cache_codes RECIPE --dataset pmd --split train"):
         load("pmd")
     sample = load("pmd", "val")[0]
     assert "image_for_codebook" in sample and "image_codes" not in sample
-    assert registry.get(OPENED) == {"pmd val": None}
+    assert registry.get(OPENED_CODES) == {"pmd val": None}

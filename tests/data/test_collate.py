@@ -25,7 +25,7 @@ def batch():
     return collate([sample(2, "x"), sample(3, "y")], "pmd", "train", pad_id=9)
 
 
-def test_texts_are_padded_to_the_longest():
+def test_texts_are_padded_to_the_longest_text():
     found = batch()
     assert found.input_ids.tolist() == [[1, 2, 9], [1, 2, 3]]
     assert found.input_ids_masked.tolist() == [[1, 2, 9], [1, 2, 3]]
@@ -33,7 +33,7 @@ def test_texts_are_padded_to_the_longest():
     assert found.lm_label_ids.tolist() == [[1, 2, -1], [1, 2, 3]]
 
 
-def test_everything_else():
+def test_other_fields_are_stacked_or_listed():
     found = batch()
     assert found.image.shape == (2, 3, 2, 2)
     assert found.is_correct.tolist() == [0, 1]
@@ -44,7 +44,7 @@ def test_everything_else():
     assert found.get_batch_size() == 2
 
 
-def test_it_moves_copies_and_pickles():
+def test_batch_can_be_moved_copied_and_pickled():
     found = batch()
     for other in (found.to("cpu"), pickle.loads(pickle.dumps(found)), copy.copy(found)):
         assert other.fields() == found.fields()
@@ -52,7 +52,7 @@ def test_it_moves_copies_and_pickles():
         assert other.get_batch_size() == 2
 
 
-def test_a_batch_of_one():
+def test_batch_of_one_sample_has_a_batch_dimension():
     assert collate([sample(1, "x")], "pmd", "val").is_correct.shape == (1,)
 
 

@@ -1,10 +1,10 @@
-"""What MMF's own loops see of a stream: epoch after epoch, dealt out to the processes."""
+"""Tests of the epoch-based loaders for MMF's own training loops."""
 
 import pytest
 from mmf.common.registry import registry
 from omegaconf import OmegaConf
 
-from mmf_flava.data.epochs import Epochs
+from mmf_flava.data.epochs import EpochSampler
 from mmf_flava.data.imagenet import ImageNetBuilder
 from mmf_flava.data.pmd import PMDBuilder
 from mmf_flava.errors import UserError
@@ -12,7 +12,7 @@ from mmf_flava.errors import UserError
 
 @pytest.fixture
 def running(config, monkeypatch):
-    """The running configuration, as MMF registers it; ``running(iterations)`` is one that was resumed there."""
+    """A function that registers the current configuration as MMF does, optionally resumed at ``iterations``."""
 
     def register(iterations=None):
         training = {"seed": 1, "batch_size": 100, "batch_size_per_device": None, "num_workers": 0, "pin_memory": False}
@@ -25,8 +25,8 @@ def running(config, monkeypatch):
     registry.unregister("current_iteration")
 
 
-def test_every_iteration_is_the_next_epoch():
-    epochs = Epochs(size=5, batch_size=2)
+def test_every_iteration_yields_the_next_epoch():
+    epochs = EpochSampler(size=5, batch_size=2)
     assert len(epochs) == 3
     assert [list(epochs) for _ in range(3)] == [
         [[0, 1], [2, 3], [4]],
@@ -35,21 +35,21 @@ def test_every_iteration_is_the_next_epoch():
     ]
 
 
-def test_processes_share_an_epoch_and_get_equally_many():
-    shares = [Epochs(5, 2, rank, world_size=2) for rank in (0, 1)]
-    assert [len(share) for share in shares] == [2, 2]
-    assert [list(share) for share in shares] == [[[0, 2], [4]], [[1, 3], [5]]]
-    assert [list(share) for share in shares] == [[[5, 7], [9]], [[6, 8], [10]]]
+def test_processes_get_equal_numbers_of_positions():
+    samplers = [EpochSampler(5, 2, rank, world_size=2) for rank in (0, 1)]
+    assert [len(sampler) for sampler in samplers] == [2, 2]
+    assert [list(sampler) for sampler in samplers] == [[[0, 2], [4]], [[1, 3], [5]]]
+    assert [list(sampler) for sampler in samplers] == [[[5, 7], [9]], [[6, 8], [10]]]
 
 
 @pytest.mark.parametrize(("iterations", "first"), [(0, 0), (1, 5), (2, 5), (3, 10), (50, 100)])
-def test_a_resumed_run_shows_nothing_a_second_time(running, iterations, first):
-    """After n batches of 2, all of which may have been this dataset's: the first whole epoch after 2 n samples."""
+def test_resumed_run_starts_at_an_unused_epoch(running, iterations, first):
+    """After n batches of 2, which may all come from this dataset, resume at the first epoch after 2 n samples."""
     running(iterations)
-    assert next(iter(Epochs(5, 2)))[0] == first
+    assert next(iter(EpochSampler(5, 2)))[0] == first
 
 
-def test_the_train_loader_goes_on_and_others_repeat_themselves(running, config, load):
+def test_train_loader_reshuffles_and_other_splits_repeat(running, config, load):
     running()
     builder = ImageNetBuilder()
     section = config.dataset_config.imagenet
@@ -63,8 +63,8 @@ def test_the_train_loader_goes_on_and_others_repeat_themselves(running, config, 
     assert [name for names, _ in first for name in names] == [dataset[n].sample_id for n in range(len(dataset))]
 
 
-def test_a_second_run_of_a_process_begins_anew(running, config, load):
-    """MMF's registry outlives a run; a resumed one tells its place after the loaders are there."""
+def test_second_run_in_a_process_starts_at_the_first_epoch(running, config, load):
+    """MMF's registry outlives a run. A resumed run registers its iteration after the loaders are built."""
     running(iterations=50)
     builder = ImageNetBuilder()
     dataset = builder.load_dataset(config.dataset_config.imagenet, "train")
@@ -74,7 +74,7 @@ def test_a_second_run_of_a_process_begins_anew(running, config, load):
     assert next(iter(resumed.batch_sampler))[0] > 0
 
 
-def test_texts_are_padded_by_the_datasets_own_collate(running, config, load):
+def test_loader_uses_the_collate_function_of_the_dataset(running, config, load):
     running()
     builder = PMDBuilder()
     loader = builder.build_dataloader(builder.load_dataset(config.dataset_config.pmd, "val"), "val")
@@ -83,6 +83,6 @@ def test_texts_are_padded_by_the_datasets_own_collate(running, config, load):
     assert (batch.dataset_name, batch.dataset_type) == ("pmd", "val")
 
 
-def test_a_split_that_is_not_listed_has_no_loader():
+def test_loader_of_an_unlisted_split_raises_an_error():
     with pytest.raises(UserError, match=r"dataset_config\.pmd\.splits\.val"):
         PMDBuilder().build_dataloader(None, "val")

@@ -1,4 +1,4 @@
-"""The builder on a published set, class folders, shards and lists; MMF's own trainer's way of batching."""
+"""image_classification on published datasets, class folders, shards and lists, also with MMF's collator."""
 
 import json
 
@@ -10,27 +10,28 @@ from omegaconf import OmegaConf
 from torchvision import datasets
 
 from mmf_flava.data import image_classification, processors  # noqa: F401 (they register)
-from mmf_flava.data.sampling import evaluation_loader
+from mmf_flava.data.sampling import build_evaluation_loader
 from mmf_flava.errors import UserError
 from tests.data.conftest import DATASETS
-from tests.data.image_sets.published import MAKERS, save
-from tests.evaluation.toys import Model, extraction
+from tests.data.image_sets.published import WRITERS, save
+from tests.evaluation.toys import ToyModel, extractor
 
 NAME = "image_classification"
 
 
 @pytest.fixture
 def load(tmp_path, demo):
-    """``load(split, key=value, ...)`` through the registered builder, on pictures of 24 x 24 pixels."""
+    """``load(split, key=value, ...)`` through the registered builder, at an image size of 24 x 24 pixels."""
 
     def load(split="test", **section):
         defaults = OmegaConf.load(DATASETS / f"{NAME}.yaml")
-        own = {
+        overrides = {
             "data_dir": str(tmp_path),
             "processors": {"text_processor": {"params": {"tokenizer": str(demo / "tokenizer")}}},
         }
-        around = {"model_config": {"flava": {"image_encoder": {"image_size": 24, "patch_size": 6}}}}
-        config = OmegaConf.merge(around, defaults, {"dataset_config": {NAME: {**own, **section}}}).dataset_config[NAME]
+        model_section = {"model_config": {"flava": {"image_encoder": {"image_size": 24, "patch_size": 6}}}}
+        datasets_section = {"dataset_config": {NAME: {**overrides, **section}}}
+        config = OmegaConf.merge(model_section, defaults, datasets_section).dataset_config[NAME]
         for key in ("image_processor", "text_processor"):
             registry.unregister(f"{NAME}_{key}")
         builder = registry.get_builder_class(NAME)()
@@ -41,11 +42,11 @@ def load(tmp_path, demo):
 
 
 def batches(dataset, size=2):
-    return list(evaluation_loader(dataset, size))
+    return list(build_evaluation_loader(dataset, size))
 
 
-def test_a_published_set_in_order_each_image_once(tmp_path, load):
-    MAKERS["DTD"](tmp_path)
+def test_published_dataset_yields_each_image_once_in_order(tmp_path, load):
+    WRITERS["DTD"](tmp_path)
     dataset = load(source="DTD", splits={"test": ["train", "val"]})
     assert dataset.classes == ["banded", "zigzagged"]
     first, second = batches(dataset, 3)
@@ -53,13 +54,13 @@ def test_a_published_set_in_order_each_image_once(tmp_path, load):
     assert (first.image.shape, first.image.dtype) == ((3, 3, 24, 24), torch.float32)
     assert torch.cat([first.targets, second.targets]).tolist() == [1, 0, 1, 0]
     assert [*first.sample_id, *second.sample_id] == [
-        f"dtd/dtd/images/{name}/{part}.jpg" for part in (1, 2) for name in ("zigzagged", "banded")
+        f"dtd/dtd/images/{name}/{number}.jpg" for number in (1, 2) for name in ("zigzagged", "banded")
     ]
     assert dataset.image_processor.pixels(second.image[0]).mean() == pytest.approx(10, abs=2)
 
 
-def test_mmfs_own_collator_takes_the_samples(tmp_path, load):
-    MAKERS["DTD"](tmp_path)
+def test_samples_work_with_mmf_collator(tmp_path, load):
+    WRITERS["DTD"](tmp_path)
     dataset = load("train", source="DTD", splits={"train": ["train"]}, augment=True)
     batch = BatchCollator(dataset.dataset_name, dataset.dataset_type)([dataset[n] for n in range(len(dataset))])
     assert batch.image.shape == (2, 3, 24, 24)
@@ -67,10 +68,10 @@ def test_mmfs_own_collator_takes_the_samples(tmp_path, load):
     assert (batch.dataset_name, batch.dataset_type) == (NAME, "train")
 
 
-def test_training_samples_are_those_of_evaluation_unless_augmented(tmp_path, load):
+def test_train_split_equals_evaluation_unless_augmented(tmp_path, load):
     for number in range(40):
         save(tmp_path / "train" / f"{number % 4}" / f"{number:02d}.png", number % 4)
-    for name in ("train/0/00.png", "train/0/04.png"):  # not one colour, so that crops differ
+    for name in ("train/0/00.png", "train/0/04.png"):  # not uniform, so that crops differ
         (tmp_path / name).write_bytes((tmp_path / "train/3/03.png").read_bytes())
     splits = {"train": ["train"]}
     plain, augmented = load("train", splits=splits), load("train", splits=splits, augment=True)
@@ -91,7 +92,7 @@ def test_augmented_samples_are_crops(tmp_path, load):
     assert not augmented[0].image.equal(augmented[1].image)
 
 
-def test_folders_shards_and_lists(tmp_path, load, demo):
+def test_reads_folders_shards_and_lists(tmp_path, load, demo):
     for label, name in enumerate(("cat", "dog")):
         save(tmp_path / "folder" / name / "1.png", label)
     (tmp_path / "list.jsonl").write_text(json.dumps({"image": "folder/dog/1.png", "label": 1, "id": "x"}) + "\n")
@@ -106,7 +107,7 @@ def test_folders_shards_and_lists(tmp_path, load, demo):
     assert {int(shards[n].targets) for n in range(40)} == set(range(10))
 
 
-def test_a_bad_image_is_replaced_and_named(tmp_path, load):
+def test_bad_image_is_replaced_and_reported(tmp_path, load):
     for label, name in enumerate(("cat", "dog")):
         save(tmp_path / "test" / name / "1.png", label)
     (tmp_path / "test" / "cat" / "1.png").write_bytes(b"<html>")
@@ -115,53 +116,53 @@ def test_a_bad_image_is_replaced_and_named(tmp_path, load):
     assert [entry["sample_id"] for entry in batch.replaced[0]] == ["cat/1.png"]
 
 
-def test_a_missing_set_is_one_sentence(tmp_path, load):
+def test_missing_dataset_raises_one_line_error(tmp_path, load):
     with pytest.raises(UserError) as error:
         load(source="Food101", splits={"test": ["test"]})
     text = str(error.value)
-    assert text.startswith(f"dataset_config.image_classification.data_dir: Food101 (test) is not in {tmp_path}")
+    assert text.startswith(f"dataset_config.image_classification.data_dir: Food101 (test) was not found in {tmp_path}")
     assert text.endswith("or set download: true.")
-    with pytest.raises(UserError, match=r"splits\.test: There are no records at"):
+    with pytest.raises(UserError, match=r"splits\.test: .*none has no records"):
         load(splits={"test": ["none"]})
     with pytest.raises(UserError, match=r"image_classification\.source: .* Did you mean 'Food101'"):
         load(source="Food11", splits={"test": ["test"]})
 
 
-def test_splits_that_are_not_listed(tmp_path, load):
+def test_unlisted_split_is_none_or_raises_for_training(tmp_path, load):
     assert load("val", source="Food101", splits={"test": ["test"]}) is None
-    with pytest.raises(UserError, match=r"splits\.train lists no data"):
+    with pytest.raises(UserError, match=r"splits\.train: no paths are listed"):
         load("train", source="Food101", splits={"test": ["test"]})
 
 
-def test_download_comes_first(tmp_path, load, monkeypatch):
-    monkeypatch.setattr(datasets.Food101, "_download", lambda self: MAKERS["Food101"](tmp_path))
+def test_download_happens_before_loading(tmp_path, load, monkeypatch):
+    monkeypatch.setattr(datasets.Food101, "_download", lambda self: WRITERS["Food101"](tmp_path))
     assert load(source="Food101", splits={"test": ["test"]}, download=True)[0].targets == 1
 
 
-def test_parts_with_other_classes_are_refused(tmp_path, load):
+def test_paths_with_different_classes_raise(tmp_path, load):
     save(tmp_path / "one" / "cat" / "1.png", 0)
     save(tmp_path / "two" / "dog" / "1.png", 0)
     with pytest.raises(UserError, match="different classes"):
         load(splits={"test": ["one", "two"]})
 
 
-def test_weights_are_refused(tmp_path, load):
+def test_path_weights_raise(tmp_path, load):
     save(tmp_path / "one" / "cat" / "1.png", 0)
-    with pytest.raises(UserError, match="weights are for pretraining"):
+    with pytest.raises(UserError, match="weights are only supported for pretraining"):
         load("train", splits={"train": {"one": 1.0}})
 
 
-def test_vectors_are_kept_for_a_second_run(tmp_path, load):
-    MAKERS["DTD"](tmp_path)
-    model, settings = Model(), extraction(folder=tmp_path / "vectors")
+def test_embeddings_are_cached_for_a_second_run(tmp_path, load):
+    WRITERS["DTD"](tmp_path)
+    model, feature_extractor = ToyModel(), extractor(folder=tmp_path / "embeddings")
     for _ in range(2):
         dataset = load(source="DTD", splits={"test": ["train", "val"]})
-        found = settings.whole(model, dataset, "encoder")
-        assert found.targets.tolist() == [1, 0, 1, 0]
+        features = feature_extractor.extract(model, dataset, "encoder")
+        assert features.targets.tolist() == [1, 0, 1, 0]
         assert model.images == 4
 
 
-def test_the_fingerprint_tells_images_and_labels(tmp_path, load):
+def test_fingerprint_depends_on_images_and_labels(tmp_path, load):
     def write(*labels):
         lines = [
             json.dumps({"image": f"folder/{name}/1.png", "label": n}) for name, n in zip("ab", labels, strict=True)
@@ -171,25 +172,25 @@ def test_the_fingerprint_tells_images_and_labels(tmp_path, load):
     for label, name in enumerate("ab"):
         save(tmp_path / "folder" / name / "1.png", label)
     write(0, 1)
-    made = [load(splits={"test": [name]}).fingerprint() for name in ("folder", "list.jsonl", "folder")]
-    assert made[0] == made[2] != made[1]
+    fingerprints = [load(splits={"test": [name]}).fingerprint() for name in ("folder", "list.jsonl", "folder")]
+    assert fingerprints[0] == fingerprints[2] != fingerprints[1]
     write(1, 0)
-    assert load(splits={"test": ["list.jsonl"]}).fingerprint() != made[1]
+    assert load(splits={"test": ["list.jsonl"]}).fingerprint() != fingerprints[1]
     save(tmp_path / "folder" / "a" / "1.png", 2)
     other_image = load(splits={"test": ["folder"]}).fingerprint()
     (tmp_path / "folder" / "classes.txt").write_text("b\na\n")
-    assert len({made[0], other_image, load(splits={"test": ["folder"]}).fingerprint()}) == 3
+    assert len({fingerprints[0], other_image, load(splits={"test": ["folder"]}).fingerprint()}) == 3
 
 
-def test_the_fingerprint_of_a_published_set_tells_its_labels(tmp_path, load):
-    MAKERS["UCF101"](tmp_path)
+def test_fingerprint_of_published_dataset_depends_on_labels(tmp_path, load):
+    WRITERS["UCF101"](tmp_path)
     dataset = load(source="UCF101", splits={"test": ["test01"]})
     first = dataset.fingerprint()
     dataset.records.labels[0] += 1
     assert dataset.fingerprint() != first
 
 
-def test_the_fingerprint_of_shards_reads_no_shard(load, demo):
+def test_fingerprint_of_shards_does_not_read_shards(load, demo):
     dataset = load(data_dir=str(demo), splits={"test": ["pairs/test"]})
     first = dataset.fingerprint()
     dataset.records.read = None

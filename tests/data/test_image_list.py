@@ -11,10 +11,10 @@ from PIL import Image
 
 from mmf_flava.data import image_list
 from mmf_flava.data.image_list import ImageList
-from mmf_flava.data.imagenet import class_number
-from mmf_flava.data.pmd import describe
+from mmf_flava.data.imagenet import parse_label
+from mmf_flava.data.pmd import parse_annotation
 from mmf_flava.data.record import BadRecord, Reason
-from mmf_flava.data.records import Concatenated, open_records
+from mmf_flava.data.records import ConcatRecords, open_records
 from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.errors import UserError
 
@@ -26,8 +26,8 @@ def write(path, *entries, end="\n"):
 
 
 @pytest.fixture
-def three(tmp_path):
-    """Three lines, two of them of one image; a blank line; no newline at the end."""
+def three_entries(tmp_path):
+    """Three entries, two with the same image; a blank line; no newline at the end."""
     for name in ("a.jpg", "ü b.PNG"):
         (tmp_path / name).write_bytes(name.encode())
     entries = [{"image": "a.jpg", "caption": "one"}, "", {"image": "ü b.PNG", "caption": "größer 猫", "label": 4}]
@@ -35,15 +35,16 @@ def three(tmp_path):
     return write(tmp_path / "three.jsonl", *lines, {"image": "a.jpg", "captions": ["two", "three"]}, end="")
 
 
-def test_a_line_is_a_record(three):
-    reader = ImageList(three)
+def test_each_line_is_a_record(three_entries):
+    reader = ImageList(three_entries)
     assert len(reader) == 3
     assert [reader[n].key for n in range(3)] == ["a.jpg#1", "ü b.PNG", "a.jpg#4"]
-    assert [describe(reader[n]) for n in range(3)] == [(["one"], -1), (["größer 猫"], 4), (["two", "three"], -1)]
-    assert [class_number(reader[n]) for n in range(3)] == [-1, 4, -1]
-    assert reader[1].parts["png"] == "ü b.PNG".encode()
-    assert reader.read(0, ("json", "txt")).parts.keys() == {"json"}
-    assert reader.read(0, ("jpg", "png")).parts == {"jpg": b"a.jpg"}
+    annotations = [(["one"], -1), (["größer 猫"], 4), (["two", "three"], -1)]
+    assert [parse_annotation(reader[n]) for n in range(3)] == annotations
+    assert [parse_label(reader[n]) for n in range(3)] == [-1, 4, -1]
+    assert reader[1].fields["png"] == "ü b.PNG".encode()
+    assert reader.read(0, ("json", "txt")).fields.keys() == {"json"}
+    assert reader.read(0, ("jpg", "png")).fields == {"jpg": b"a.jpg"}
     with pytest.raises(IndexError):
         reader[3]
 
@@ -61,68 +62,68 @@ def test_a_line_is_a_record(three):
         ({"image_id": 17, "text": "half \ud83d"}, "17.jpg", ("half ?",)),
     ],
 )
-def test_the_names_that_people_and_mmf_use(entry, image, captions):
-    parsed = image_list.parse(json.dumps(entry).encode())
+def test_common_and_mmf_key_names_are_parsed(entry, image, captions):
+    parsed = image_list.parse_entry(json.dumps(entry).encode())
     assert (parsed.image, parsed.captions) == (image, captions)
 
 
-def test_mmf_json_and_arrays(tmp_path, three):
-    entries = [json.loads(line) for line in three.read_text().splitlines() if line.strip()]
+def test_reads_mmf_json_and_json_arrays(tmp_path, three_entries):
+    entries = [json.loads(line) for line in three_entries.read_text().splitlines() if line.strip()]
     write(tmp_path / "mmf.json", {"metadata": {"version": 1}, "data": entries})
     write(tmp_path / "array.json", entries)
-    expected = [describe(ImageList(three)[n]) for n in range(3)]
+    expected = [parse_annotation(ImageList(three_entries)[n]) for n in range(3)]
     for name in ("mmf.json", "array.json"):
         reader = ImageList(tmp_path / name)
-        assert [describe(reader[n]) for n in range(3)] == expected
+        assert [parse_annotation(reader[n]) for n in range(3)] == expected
         assert [reader[n].key for n in range(3)] == ["a.jpg#1", "ü b.PNG", "a.jpg#3"]
     for content in ('{"data": 1}', '{"images": [], "annotations": []}'):
         (tmp_path / "coco.json").write_text(content)
-        with pytest.raises(UserError, match=r"coco\.json is no list of images.*pmd --part coco"):
+        with pytest.raises(UserError, match=r"coco\.json: expected an array of objects.*pmd --part coco"):
             ImageList(tmp_path / "coco.json")
     write(tmp_path / "lines.json", *entries)
-    with pytest.raises(UserError, match=r"lines\.json is not JSON.*\.jsonl"):
+    with pytest.raises(UserError, match=r"lines\.json: invalid JSON.*\.jsonl"):
         ImageList(tmp_path / "lines.json")
     write(tmp_path / "bad.json", [*entries, 7])
-    with pytest.raises(UserError, match=r"1 of 4 entries cannot be used: entry 4 \(no object\)"):
+    with pytest.raises(UserError, match=r"1 of 4 entries are invalid: entry 4 \(not a JSON object\)"):
         ImageList(tmp_path / "bad.json")
 
 
-def test_ids_are_keys(tmp_path):
+def test_ids_are_record_keys(tmp_path):
     lines = [{"image": "1.jpg", "id": 7}, {"image": "1.jpg", "id": "x"}, {"image": "1.jpg"}, {"image": "2", "id": 7}]
     (tmp_path / "1.jpg").touch()
     reader = ImageList(write(tmp_path / "l.jsonl", *lines))
     assert [reader.read(n, ()).key for n in range(4)] == ["7#1", "x", "1.jpg", "7#4"]
 
 
-def test_broken_lines_are_counted_and_the_first_are_named(tmp_path):
+def test_invalid_lines_are_counted_and_the_first_are_listed(tmp_path):
     lines = [{"image": "1.jpg"}, "{", "", {"caption": "x"}, {"image": 3}, {"image": "1.jpg", "label": "cat"}, "[]"]
     lines += [{"image": "1.jpg", "captions": 3}, {"image": "\ud800"}, {"image": "1.jpg", "id": [1]}, "[" * 100_000]
     path = write(tmp_path / "l.jsonl", *lines)
     with pytest.raises(
         UserError,
-        match=r"l\.jsonl: 9 of 11 lines cannot be used: line 2 \(not JSON.*line 4 \(none of image,.*line 5 \(image is "
-        r"no path\), \.\.\.; correct",
+        match=r"l\.jsonl: 9 of 11 lines are invalid: line 2 \(not JSON.*line 4 \(missing key: one of image,.*line 5 "
+        r"\(image must be a path\), \.\.\.\. Correct",
     ):
         ImageList(path)
     for line in lines:
         if line and line != lines[0]:
-            with pytest.raises(UserError, match=r"1 of 1 lines cannot be used: line 1 \("):
+            with pytest.raises(UserError, match=r"1 of 1 lines are invalid: line 1 \("):
                 ImageList(write(path, line))
     path.write_bytes(b'{"image": "\xff.jpg"}\n')
     with pytest.raises(UserError, match="line 1"):
         ImageList(path)
 
 
-def test_what_is_not_there(tmp_path, three):
+def test_missing_files_raise(tmp_path, three_entries):
     with pytest.raises(UserError, match=r"none\.jsonl cannot be read \(No such file"):
         open_records(tmp_path / "none.jsonl")
-    with pytest.raises(UserError, match=r"folder .*pictures does not exist"):
-        ImageList(three, tmp_path / "pictures")
+    with pytest.raises(UserError, match=r"folder .*images does not exist"):
+        ImageList(three_entries, tmp_path / "images")
     for content in ("", "\n \n"):
         (tmp_path / "empty.jsonl").write_text(content)
         with pytest.raises(UserError, match="no records"):
             ImageList(tmp_path / "empty.jsonl")
-    reader = ImageList(three)
+    reader = ImageList(three_entries)
     (tmp_path / "a.jpg").unlink()
     with pytest.raises(BadRecord, match=r"a\.jpg cannot be read") as caught:
         reader[0]
@@ -130,28 +131,28 @@ def test_what_is_not_there(tmp_path, three):
     with pytest.raises(BadRecord, match="cannot be read"):
         ImageList(write(tmp_path / "nul.jsonl", {"image": "\0.jpg"}))[0]
     assert reader[1].key == "ü b.PNG"
-    with open(three, "r+") as file:
+    with open(three_entries, "r+") as file:
         file.truncate(30)
     with pytest.raises(BadRecord, match=r"three\.jsonl: line 4 has changed") as caught:
         reader[2]
     assert caught.value.reason == Reason.CHANGED
     reader.close()
-    three.unlink()
+    three_entries.unlink()
     with pytest.raises(BadRecord, match=r"three\.jsonl cannot be read"):
         reader[2]
 
 
-def test_where_the_images_lie(tmp_path, three):
+def test_image_paths_are_resolved(tmp_path, three_entries):
     (tmp_path / "else/deep").mkdir(parents=True)
     (tmp_path / "else/deep/1").write_bytes(b"without extension")
     path = write(tmp_path / "lists/l.jsonl", {"image": "deep/1"}, {"image": str(tmp_path / "a.jpg")})
-    reader = open_records([three.parent / "lists/l.jsonl", path], images=tmp_path / "else")
-    assert isinstance(reader, Concatenated) and not reader.sequential
-    assert reader[2].parts["jpg"] == b"without extension"
-    assert reader[1].parts["jpg"] == b"a.jpg"
+    reader = open_records([three_entries.parent / "lists/l.jsonl", path], images=tmp_path / "else")
+    assert isinstance(reader, ConcatRecords) and not reader.sequential
+    assert reader[2].fields["jpg"] == b"without extension"
+    assert reader[1].fields["jpg"] == b"a.jpg"
 
 
-def test_cached_codes_notice_another_list(tmp_path, three):
+def test_records_hash_depends_on_images_only(tmp_path, three_entries):
     for name in ("1.jpg", "2.jpg"):
         (tmp_path / name).write_bytes(b"same")
     lists = [["1.jpg", "2.jpg"] * 200, ["2.jpg", "1.jpg"] * 200, ["1.jpg"] * 400]
@@ -160,13 +161,13 @@ def test_cached_codes_notice_another_list(tmp_path, three):
     for images in lists:
         found.add(records_sha256(ImageList(write(tmp_path / "l.jsonl", *({"image": name} for name in images)))))
     assert len(found) == 4
-    captioned = [{"image": name, "caption": "says nothing about codes"} for name in lists[-1]]
+    captioned = [{"image": name, "caption": "does not affect codes"} for name in lists[-1]]
     assert records_sha256(ImageList(write(tmp_path / "l.jsonl", *captioned))) in found
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_lists_work_in_other_processes(three, method):
-    reader = ImageList(three)
+def test_reader_works_in_other_processes(three_entries, method):
+    reader = ImageList(three_entries)
     reader[0]
     with multiprocessing.get_context(method).Pool(1) as pool:
         found = pool.map(reader.read, [2, 0, 1])
@@ -174,7 +175,7 @@ def test_lists_work_in_other_processes(three, method):
     assert reader[1].key == "ü b.PNG"
 
 
-def test_memory_and_pickles_hold_no_lines(tmp_path):
+def test_memory_and_pickles_contain_no_lines(tmp_path):
     line = {"image": "1.jpg", "caption": "c" * 1000}
     reader = ImageList(write(tmp_path / "l.jsonl", *[line] * 500))
     (tmp_path / "1.jpg").touch()
@@ -184,27 +185,27 @@ def test_memory_and_pickles_hold_no_lines(tmp_path):
     assert pickle.loads(data)[499].key == "1.jpg#500"
 
 
-def test_a_pickled_imdb_is_refused_with_the_command_that_converts_it(tmp_path):
-    """The command is run, as a user would, on a file as MMF's own are: a header, and values of numpy."""
+def test_pickled_imdb_raises_with_working_conversion_command(tmp_path):
+    """The command from the message converts a file like MMF's: a header entry and numpy values."""
     header = {"version": 1}
     row = {"image_id": 17, "image_path": "a b.jpg", "caption_tokens": np.array(["a", "cat"]), "label": np.int64(3)}
     np.save(tmp_path / "im db.npy", np.array([header, row], dtype=object), allow_pickle=True)
-    with pytest.raises(UserError, match="is a pickle, which can hold code") as caught:
+    with pytest.raises(UserError, match="pickle files can execute code") as caught:
         open_records(tmp_path / "im db.npy")
     command = str(caught.value).split("`")[1]
     assert command.startswith("python ")
     command = shlex.quote(sys.executable) + command.removeprefix("python")
     subprocess.run(command, shell=True, check=True, cwd=tmp_path)
     (tmp_path / "a b.jpg").touch()
-    assert describe(ImageList(tmp_path / "im db.jsonl")[0]) == (["a cat"], 3)
+    assert parse_annotation(ImageList(tmp_path / "im db.jsonl")[0]) == (["a cat"], 3)
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """Twelve pictures whose grey is their class, in a folder of their own beside two lists of six lines."""
-    (tmp_path / "pictures").mkdir()
+def image_lists(tmp_path):
+    """Twelve images whose grey value encodes the class, and two lists of six entries in another folder."""
+    (tmp_path / "images").mkdir()
     for n in range(12):
-        Image.new("L", (30, 30), 20 * n).save(tmp_path / "pictures" / f"{n}.png")
+        Image.new("L", (30, 30), 20 * n).save(tmp_path / "images" / f"{n}.png")
     lines = [{"image": f"{n}.png", "caption": f"a digit {n}", "label": n} for n in range(12)]
     write(tmp_path / "lists/1.jsonl", *lines[:6])
     write(tmp_path / "lists/2.json", {"data": lines[6:]})
@@ -212,10 +213,10 @@ def pictures(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["pmd", "imagenet"])
-def test_datasets_train_on_lists(config, load, pictures, name):
+def test_datasets_train_on_image_lists(config, load, image_lists, name):
     section = config.dataset_config[name]
     tokenizer = f"{section.data_dir}/tokenizer"
-    section.data_dir, section.image_dir = str(pictures), "pictures"
+    section.data_dir, section.image_dir = str(image_lists), "images"
     section.splits.train = ["lists/1.jsonl", "lists/2.json"]
     if name == "pmd":
         section.processors.text_processor.params.tokenizer = tokenizer
@@ -227,7 +228,7 @@ def test_datasets_train_on_lists(config, load, pictures, name):
     for sample in samples:
         n = sample.targets
         assert sample.sample_id == f"{n}.png"
-        assert torch_close(sample.image_for_codebook, 20 * n / 255)
+        assert is_uniform(sample.image_for_codebook, 20 * n / 255)
         assert name == "imagenet" or sample.captions == [f"a digit {n}"]
     batch = dataset.collate(samples)
     assert batch.image.shape == (12, 3, 24, 24)
@@ -236,5 +237,5 @@ def test_datasets_train_on_lists(config, load, pictures, name):
         load(name)
 
 
-def torch_close(image, value):
+def is_uniform(image, value):
     return abs(image.mean().item() - value) < 0.01 and image.std().item() < 0.01

@@ -1,4 +1,4 @@
-"""Karpathy's split files: which images and captions a gallery has, and what is refused."""
+"""Karpathy's split files: images and captions of a gallery, and errors."""
 
 import json
 
@@ -16,7 +16,7 @@ WORDS = ["zero", "one", "two", "three", "four", "five", "six"]
 
 
 def entry(number, split="test", captions=5, folder="val2014"):
-    """An image in the files' own layout; their captions' ids count on."""
+    """Return an entry as in the published files; sentence ids are unique."""
     sentences = [
         {"raw": f"{WORDS[n]} of {number} ", "tokens": [], "imgid": number, "sentid": 10 * number + n}
         for n in range(captions)
@@ -27,7 +27,7 @@ def entry(number, split="test", captions=5, folder="val2014"):
 
 @pytest.fixture
 def write(tmp_path):
-    """``write(entries)`` makes the file and a picture for each of its images."""
+    """``write(entries)`` writes the file and its images."""
 
     def write(entries, name="dataset_coco.json"):
         for each in entries:
@@ -45,13 +45,13 @@ def load(demo, tmp_path):
     """``load(split, **options)`` through the registered builder, with fresh processors."""
 
     def load(split="test", name="dataset_coco.json", **options):
-        own = {"data_dir": str(tmp_path), "splits": {"val": [name], "test": [name]}, **options}
-        own["processors"] = {"text_processor": {"params": {"tokenizer": str(demo / "tokenizer")}}}
+        overrides = {"data_dir": str(tmp_path), "splits": {"val": [name], "test": [name]}, **options}
+        overrides["processors"] = {"text_processor": {"params": {"tokenizer": str(demo / "tokenizer")}}}
         encoder = {"image_size": 8, "patch_size": 4}
         config = OmegaConf.merge(
             {"env": {"data_dir": str(tmp_path)}, "model_config": {"flava": {"image_encoder": encoder}}},
             OmegaConf.load(DATASETS / "karpathy.yaml"),
-            {"dataset_config": {"karpathy": own}},
+            {"dataset_config": {"karpathy": overrides}},
         ).dataset_config.karpathy
         for key in ("image_processor", "text_processor"):
             registry.unregister(f"karpathy_{key}")
@@ -62,7 +62,7 @@ def load(demo, tmp_path):
     return load
 
 
-def test_a_split_in_the_order_of_the_file(write, load):
+def test_split_keeps_the_order_of_the_file(write, load):
     write([entry(3), entry(1, "train"), entry(2, captions=7), entry(4, "restval"), entry(5, "val"), entry(6)])
     data = load()
     batch = data.collate([data[n] for n in range(len(data))])
@@ -74,7 +74,7 @@ def test_a_split_in_the_order_of_the_file(write, load):
     assert [data["sample_id"] for data in map(load("val").__getitem__, range(1))] == ["val2014/5.png"]
 
 
-def test_flickrs_file_has_no_folders_and_all_captions_can_be_had(write, load, tmp_path):
+def test_flickr_file_has_no_folders_and_captions_can_be_unlimited(write, load, tmp_path):
     write([entry(1, folder=None, captions=6), entry(2, folder=None, captions=1)], "dataset_flickr30k.json")
     (tmp_path / "images").mkdir()
     for n in (1, 2):
@@ -84,7 +84,7 @@ def test_flickrs_file_has_no_folders_and_all_captions_can_be_had(write, load, tm
     assert data[0]["sample_id"] == "1.png"
 
 
-def test_other_captions_or_images_have_another_fingerprint(write, load):
+def test_fingerprint_depends_on_captions_and_images(write, load):
     write([entry(1), entry(2)])
     first = load().fingerprint()
     assert load().fingerprint() == first != load(captions_per_image=4).fingerprint()
@@ -102,63 +102,64 @@ OTHER = [{"raw": "one of another", "imgid": 77, "sentid": 99}]
 @pytest.mark.parametrize(
     ("entries", "words"),
     [
-        ([entry(1), changed(2, imgid=1, sentences=[{"raw": "x"}])], r"1 entries are there twice by their imgid: 1;"),
-        ([entry(1), changed(2, filename="1.png")], r"are there twice by their filename: val2014/1\.png;"),
-        ([entry(1), changed(2, sentences=[{"raw": "x", "sentid": 10}])], r"are there twice by their sentid: 10;"),
-        ([entry(1), changed(2, sentences=OTHER)], r"unknown image: 2\.png \(imgid 2\) has one of 77;"),
+        ([entry(1), changed(2, imgid=1, sentences=[{"raw": "x"}])], r"1 entries have a duplicate imgid: 1\."),
+        ([entry(1), changed(2, filename="1.png")], r"have a duplicate filename: val2014/1\.png\."),
+        ([entry(1), changed(2, sentences=[{"raw": "x", "sentid": 10}])], r"have a duplicate sentid: 10\."),
+        ([entry(1), changed(2, sentences=OTHER)], r"of other images: 2\.png \(imgid 2\) has a sentence of imgid 77\."),
         (
             [changed(n, sentences=[]) for n in range(5)],
-            r"5 entries cannot be used.*: entry 0 \(0\.png\), .*2.*, \.\.\.;",
+            r"5 entries are invalid.*: entry 0 \(0\.png\), .*2.*, \.\.\.\.",
         ),
-        ([changed(1, filename=None)], r"1 entries cannot be used"),
-        ([changed(1, sentences=[{"raw": " "}])], r"1 entries cannot be used"),
-        ([entry(1, "train"), entry(2, "restval")], r"no images of split 'test', it has restval, train\."),
+        ([changed(1, filename=None)], r"1 entries are invalid"),
+        ([changed(1, sentences=[{"raw": " "}])], r"1 entries are invalid"),
+        ([entry(1, "train"), entry(2, "restval")], r"no images of split 'test'\. Its splits are: restval, train\."),
     ],
 )
-def test_entries_that_cannot_be_used_are_named(write, load, entries, words):
+def test_invalid_entries_raise(write, load, entries, words):
     write(entries)
     with pytest.raises(UserError, match=words):
         load()
 
 
-def test_missing_images_are_named_with_where_they_can_be_had(write, load, tmp_path):
+def test_missing_images_raise_with_download_instructions(write, load, tmp_path):
     write([entry(n) for n in range(6)])
     for n in range(1, 6):
         (tmp_path / "val2014" / f"{n}.png").unlink()
     words = (
-        r"5 of the 6 images of split 'test' are not in .*: val2014/1\.png, val2014/2\.png, val2014/3\.png, \.\.\.; COCO"
+        r"5 of the 6 images of split 'test' were not found: val2014/1\.png, val2014/2\.png, val2014/3\.png, \.\.\.\. "
+        r"Download COCO"
     )
     with pytest.raises(UserError, match=words):
         load()
-    with pytest.raises(UserError, match=r"nowhere, which does not exist; .*image_dir"):
+    with pytest.raises(UserError, match=r"nowhere does not exist\. .*image_dir"):
         load(image_dir="nowhere")
 
 
-def test_a_missing_file_is_named_with_where_it_can_be_had(load, tmp_path):
-    with pytest.raises(UserError, match=r"dataset_coco\.json cannot be read .*caption_datasets\.zip"):
+def test_missing_or_invalid_file_raises_with_download_instructions(load, tmp_path):
+    with pytest.raises(UserError, match=r"dataset_coco\.json: .* cannot be read .*caption_datasets\.zip"):
         load()
     (tmp_path / "dataset_coco.json").write_text("<html>")
-    with pytest.raises(UserError, match="is not JSON"):
+    with pytest.raises(UserError, match="invalid JSON"):
         load()
     (tmp_path / "dataset_coco.json").write_text('{"annotations": []}')
-    with pytest.raises(UserError, match="no split file of Karpathy's"):
+    with pytest.raises(UserError, match="expected a Karpathy split file"):
         load()
 
 
-def test_a_picture_that_cannot_be_decoded_stops_the_evaluation(write, load, tmp_path):
+def test_corrupt_image_raises_user_error(write, load, tmp_path):
     write([entry(1), entry(2)])
     (tmp_path / "val2014" / "2.png").write_bytes(b"<html>not found</html>")
     data = load()
     assert data[0]["sample_id"] == "val2014/1.png"
-    with pytest.raises(UserError, match=r"val2014/2\.png: not an image .* gallery must be whole"):
+    with pytest.raises(UserError, match=r"val2014/2\.png: not an image .* gallery must be complete"):
         data[1]
 
 
-def test_training_and_several_files_are_refused(write, load, tmp_path):
+def test_training_and_multiple_files_raise(write, load, tmp_path):
     write([entry(1)])
-    with pytest.raises(UserError, match="for evaluation"):
+    with pytest.raises(UserError, match="training is not supported"):
         load("train")
-    with pytest.raises(UserError, match=r"splits\.test names 2 files"):
+    with pytest.raises(UserError, match=r"splits\.test: expected one file, got 2"):
         load(splits={"val": None, "test": ["dataset_coco.json", "other.json"]})
     assert load("val", splits={"val": None, "test": None}) is None
     with pytest.raises(UserError, match="captions_per_image is 0"):

@@ -1,17 +1,17 @@
-"""The ordered stream of sample ids is one and the same for any workers, ranks and resumes."""
+"""Tests that the stream of sample ids does not depend on the number of workers, ranks and resumes."""
 
 import pytest
 
+from mmf_flava.data.dataset_schedule import DatasetSchedule
 from mmf_flava.data.order import Order
 from mmf_flava.data.sampling import MultitaskLoader
-from mmf_flava.data.turns import Turns
 
 BATCH = 16
 SIZES = (117, 4096, 10007)
 
 
 class Ids:
-    """Sample n is the number of its record."""
+    """A dataset whose sample n is its record index."""
 
     def __init__(self, size):
         self.order = Order(size, seed=5, block_size=100)
@@ -23,9 +23,9 @@ class Ids:
         return samples
 
 
-def loader(size, **more):
+def loader(size, **options):
     datasets = {"ids": Ids(size)}
-    return MultitaskLoader(datasets, Turns(datasets), BATCH, **more)
+    return MultitaskLoader(datasets, DatasetSchedule(datasets), BATCH, **options)
 
 
 def take(loader, count):
@@ -33,42 +33,42 @@ def take(loader, count):
 
 
 def batches(size):
-    """Global batches that show the whole of epoch 0 and begin epoch 1."""
+    """Return the number of global batches that cover epoch 0 and start epoch 1."""
     return -(-size // BATCH) + 2
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_an_epoch_has_every_record_once_and_drops_none(size):
+def test_epoch_has_every_record_exactly_once(size):
     stream = [n for batch in take(loader(size), batches(size)) for n in batch]
     assert sorted(stream[:size]) == list(range(size))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("size", SIZES)
-def test_workers_change_nothing(size, workers):
-    whole = take(loader(size), batches(size))
+def test_stream_does_not_depend_on_workers(size, workers):
+    expected = take(loader(size), batches(size))
     other = loader(size, num_workers=workers)
-    assert take(other, batches(size)) == whole
+    assert take(other, batches(size)) == expected
     other.close()
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
 @pytest.mark.parametrize("size", SIZES)
-def test_ranks_share_the_same_global_batches(size, ranks):
-    shares = [take(loader(size, rank=rank, world_size=ranks), batches(size)) for rank in range(ranks)]
+def test_ranks_partition_the_same_global_batches(size, ranks):
+    by_rank = [take(loader(size, rank=rank, world_size=ranks), batches(size)) for rank in range(ranks)]
     for number, batch in enumerate(take(loader(size), batches(size))):
-        assert [shares[n % ranks][number][n // ranks] for n in range(BATCH)] == batch
+        assert [by_rank[n % ranks][number][n // ranks] for n in range(BATCH)] == batch
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_three_resumes_inside_an_epoch_and_one_at_its_end(size):
-    whole, found, state = take(loader(size), batches(size)), [], None
-    end = size // BATCH  # the last whole batch of epoch 0
+def test_resuming_within_and_at_the_end_of_an_epoch_continues_the_stream(size):
+    expected, found, state = take(loader(size), batches(size)), [], None
+    end = size // BATCH  # the last complete batch of epoch 0
     stops = [end // 4, end // 2, 3 * end // 4, end]
-    for start, stop in zip([0, *stops], [*stops, len(whole)], strict=True):
-        part = loader(size)
+    for start, stop in zip([0, *stops], [*stops, len(expected)], strict=True):
+        resumed = loader(size)
         if state is not None:
-            part.load_state_dict(state)
-        found += take(part, stop - start)
-        state = part.state_dict()
-    assert found == whole
+            resumed.load_state_dict(state)
+        found += take(resumed, stop - start)
+        state = resumed.state_dict()
+    assert found == expected

@@ -3,18 +3,18 @@ import json
 import pytest
 import torch
 
-from mmf_flava.data.pmd import describe
+from mmf_flava.data.dataset_schedule import DatasetSchedule
+from mmf_flava.data.pmd import parse_annotation
 from mmf_flava.data.record import BadRecord, Record
 from mmf_flava.data.sampling import MultitaskLoader
-from mmf_flava.data.turns import Turns
 from mmf_flava.errors import UserError
 
 
-def described(**parts):
-    return describe(Record("x", {extension: data.encode() for extension, data in parts.items()}))
+def parse(**parts):
+    return parse_annotation(Record("x", {extension: data.encode() for extension, data in parts.items()}))
 
 
-def test_a_batch_has_the_fields_of_the_contract(load):
+def test_batch_has_the_documented_fields(load):
     dataset = load("pmd")
     batch = dataset.collate([dataset[n] for n in range(8)])
     tokens = batch.input_ids.shape[1]
@@ -38,31 +38,31 @@ def test_a_batch_has_the_fields_of_the_contract(load):
     assert (batch.dataset_name, batch.dataset_type) == ("pmd", "train")
 
 
-def test_negatives_are_captions_of_others(config, load):
+def test_negatives_are_captions_of_other_records(config, load):
     config.dataset_config.pmd.mismatch_probability = 0.5
     dataset = load("pmd")
-    tokenizer, wrong = dataset.text_processor.tokenizer, 0
+    tokenizer, mismatches = dataset.text_processor.tokenizer, 0
     for n in range(400):
         sample = dataset[n]
-        own = [[2, *tokenizer.encode(text).ids, 3] for text in sample.captions]
-        assert (sample.input_ids.tolist() in own) == bool(sample.is_correct)
-        wrong += 1 - sample.is_correct
-    assert 160 < wrong < 240
+        positives = [[2, *tokenizer.encode(text).ids, 3] for text in sample.captions]
+        assert (sample.input_ids.tolist() in positives) == bool(sample.is_correct)
+        mismatches += 1 - sample.is_correct
+    assert 160 < mismatches < 240
 
 
-def test_buckets_pad_less(config, load):
-    """The demo's records hold five captions each; what the buckets know is the bytes of all five."""
+def test_length_buckets_reduce_padding(config, load):
+    """The demo's records have five captions each; the buckets use the total bytes of all five."""
     config.dataset_config.pmd.mismatch_probability = 0.5
     config.dataset_config.pmd.length_buckets = 8
     dataset = load("pmd")
-    known = [dataset.caption_bytes(n) for n in range(200)]
-    assert known == [len(dataset.records.read(dataset.order.index(n)).parts["json"]) for n in range(200)]
-    loader = MultitaskLoader({"pmd": dataset}, Turns({"pmd": dataset}), 25)
+    sizes = [dataset.caption_bytes(n) for n in range(200)]
+    assert sizes == [len(dataset.records.read(dataset.order.index(n)).fields["json"]) for n in range(200)]
+    loader = MultitaskLoader({"pmd": dataset}, DatasetSchedule({"pmd": dataset}), 25)
     spans = []
     for _ in range(8):
         lengths = [sum(map(len, captions)) for captions in next(loader)[1].captions]
         spans.append(max(lengths) - min(lengths))
-    assert sum(spans) < 2 * (max(known) - min(known))
+    assert sum(spans) < 2 * (max(sizes) - min(sizes))
     config.dataset_config.pmd.length_buckets = 0
     with pytest.raises(UserError, match="length_buckets"):
         load("pmd")
@@ -76,7 +76,7 @@ def test_outside_training_every_pair_matches(config, load, split):
     assert {dataset[n].targets for n in range(100)} == set(range(10))
 
 
-def test_without_negatives(config, load):
+def test_mismatch_probability_zero_disables_negatives(config, load):
     config.dataset_config.pmd.mismatch_probability = 0
     dataset = load("pmd")
     assert all(dataset[n].is_correct == 1 for n in range(100))
@@ -85,10 +85,10 @@ def test_without_negatives(config, load):
         load("pmd")
 
 
-def test_descriptions_in_every_dialect():
-    assert described(json=json.dumps({"captions": ["a", "", None, "b"], "label": 3})) == (["a", "b"], 3)
-    assert described(json=json.dumps({"caption": "one", "url": "..."})) == (["one"], -1)
-    assert described(json="{}", txt=" from txt \n") == (["from txt"], -1)
+def test_all_caption_formats_are_parsed():
+    assert parse(json=json.dumps({"captions": ["a", "", None, "b"], "label": 3})) == (["a", "b"], 3)
+    assert parse(json=json.dumps({"caption": "one", "url": "..."})) == (["one"], -1)
+    assert parse(json="{}", txt=" from txt \n") == (["from txt"], -1)
     for parts in ({}, {"json": "{"}, {"json": "[]"}, {"txt": "  "}, {"json": '{"captions": 3}'}):
         with pytest.raises(BadRecord):
-            described(**parts)
+            parse(**parts)

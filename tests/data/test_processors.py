@@ -11,20 +11,20 @@ from mmf_flava.data.processors import (
     FlavaImageProcessor,
     FlavaTextProcessor,
 )
-from mmf_flava.data.tokenizer import SPECIAL_TOKENS, wordpiece
+from mmf_flava.data.tokenizer import SPECIAL_TOKENS, build_wordpiece
 from mmf_flava.errors import UserError
 
 MEAN, STD = torch.tensor(CLIP_MEAN)[:, None, None], torch.tensor(CLIP_STD)[:, None, None]
 
 
 def image_processor(**params):
-    given = {"image_size": 24, "patch_size": 4, "codebook_size": 24, "mask": {"target": 14, "min_block": 4}}
-    return FlavaImageProcessor(OmegaConf.create({**given, **params}))
+    defaults = {"image_size": 24, "patch_size": 4, "codebook_size": 24, "mask": {"target": 14, "min_block": 4}}
+    return FlavaImageProcessor(OmegaConf.create({**defaults, **params}))
 
 
 def gradient(width=40, height=30):
-    rows, columns = np.mgrid[:height, :width]
-    pixels = np.stack([columns * 6, rows * 8, (rows + columns) * 3], -1)
+    y, x = np.mgrid[:height, :width]
+    pixels = np.stack([x * 6, y * 8, (y + x) * 3], -1)
     return Image.fromarray(pixels.astype(np.uint8))
 
 
@@ -34,13 +34,13 @@ def test_both_views_show_the_same_box(train):
     assert sample["image"].shape == sample["image_for_codebook"].shape == (3, 24, 24)
     assert sample["image"].dtype == sample["image_for_codebook"].dtype == torch.float32
     pixels = sample["image"] * STD + MEAN
-    assert (pixels - sample["image_for_codebook"]).abs().max() < 0.03, "two filters, one box of a smooth picture"
+    assert (pixels - sample["image_for_codebook"]).abs().max() < 0.03, "views of different boxes"
     assert 0 <= sample["image_for_codebook"].min() < sample["image_for_codebook"].max() <= 1
     assert sample["image_patch_mask"].shape == (36,)
     assert sample["image_patch_mask"].dtype == torch.bool
 
 
-def test_training_crops_and_evaluation_does_not():
+def test_crops_are_random_in_training_only():
     processor = image_processor()
 
     def view(seed, train):
@@ -52,21 +52,21 @@ def test_training_crops_and_evaluation_does_not():
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "RGBA", "LA", "LAB"])
-def test_every_kind_of_picture_becomes_rgb(mode):
-    picture = Image.new("RGB", (9, 5), (200, 10, 10))
-    picture = picture.convert("RGB" if mode == "LAB" else "L" if mode == "LA" else mode).convert(
+def test_all_image_modes_are_converted_to_rgb(mode):
+    image = Image.new("RGB", (9, 5), (200, 10, 10))
+    image = image.convert("RGB" if mode == "LAB" else "L" if mode == "LA" else mode).convert(
         "LA" if mode == "LA" else None
     )
     if mode == "LAB":
-        picture = Image.new("LAB", (9, 5))
-    assert to_rgb(picture).mode == "RGB"
+        image = Image.new("LAB", (9, 5))
+    assert to_rgb(image).mode == "RGB"
 
 
-def test_transparent_is_white():
+def test_transparent_pixels_become_white():
     assert to_rgb(Image.new("RGBA", (1, 1), (0, 0, 0, 0))).getpixel((0, 0)) == (255, 255, 255)
 
 
-def test_without_codebook_view_and_with_exact_masks():
+def test_codebook_view_can_be_disabled_and_masks_can_be_exact():
     processor = image_processor(codebook_size=None, mask={"target": 9, "min_block": 2, "exact": True})
     sample = processor({"image": gradient(), "rng": np.random.default_rng(0), "train": True})
     assert set(sample) == {"image", "image_patch_mask"}
@@ -77,7 +77,7 @@ def test_without_codebook_view_and_with_exact_masks():
     ("params", "word"),
     [({"mask": {"target": 37}}, "target"), ({"image_size": 25}, "multiple"), ({"crop_scale": [0.9]}, "crop_scale")],
 )
-def test_wrong_sizes_are_refused(params, word):
+def test_invalid_sizes_raise_an_error(params, word):
     with pytest.raises(UserError, match=word):
         image_processor(**params)
 
@@ -86,7 +86,7 @@ def test_wrong_sizes_are_refused(params, word):
 def text(tmp_path):
     words = [*SPECIAL_TOKENS, "a", "hand", "##written", "three"]
     (tmp_path / "words").mkdir()
-    wordpiece(words).save(str(tmp_path / "words" / "tokenizer.json"))
+    build_wordpiece(words).save(str(tmp_path / "words" / "tokenizer.json"))
 
     def make(**params):
         return FlavaTextProcessor(OmegaConf.create({"tokenizer": "words", **params}), data_dir=str(tmp_path))
@@ -94,24 +94,23 @@ def text(tmp_path):
     return make
 
 
-def test_a_caption(text):
+def test_caption_is_tokenized_and_masked(text):
     sample = text()({"text": "A handwritten THREE", "rng": np.random.default_rng(0)})
     assert sample["input_ids"].tolist() == [2, 5, 6, 7, 8, 3]
     assert sample["input_mask"].all()
-    chosen = sample["lm_label_ids"] != -1
-    assert chosen.sum() == 1, "15 % of four tokens; handwritten, of two, would be too many"
-    assert not chosen[[0, 2, 3, 5]].any()
-    kept = ~chosen
-    assert torch.equal(sample["input_ids_masked"][kept], sample["input_ids"][kept])
+    masked = sample["lm_label_ids"] != -1
+    assert masked.sum() == 1, "15 % of four tokens is one; the two tokens of handwritten would be too many"
+    assert not masked[[0, 2, 3, 5]].any()
+    assert torch.equal(sample["input_ids_masked"][~masked], sample["input_ids"][~masked])
 
 
-def test_ids_are_taken_as_they_are_and_cut(text):
+def test_input_ids_are_truncated(text):
     sample = text(max_length=4)({"input_ids": np.array([5, 8, 8, 8], dtype="<u2"), "rng": np.random.default_rng(0)})
     assert sample["input_ids"].tolist() == [2, 5, 8, 3]
     assert sample["input_ids"].dtype == sample["lm_label_ids"].dtype == torch.int64
 
 
-def test_encode_pads_to_the_longest(text):
+def test_encode_pads_to_the_longest_text(text):
     ids, mask = text().encode(["three", "a three"])
     assert ids.tolist() == [[2, 8, 3, 0], [2, 5, 8, 3]]
     assert mask.tolist() == [[True, True, True, False], [True] * 4]
@@ -119,18 +118,18 @@ def test_encode_pads_to_the_longest(text):
     assert ids.shape == (0, 0)
 
 
-def test_an_empty_text_is_just_its_ends(text):
+def test_empty_text_has_only_cls_and_sep(text):
     assert text()({"text": "", "rng": np.random.default_rng(0)})["input_ids"].tolist() == [2, 3]
 
 
-def test_wrong_parameters_are_refused(text, tmp_path):
+def test_invalid_parameters_raise_an_error(text, tmp_path):
     with pytest.raises(UserError, match="tokenizer is not set"):
         FlavaTextProcessor(OmegaConf.create({}), data_dir=str(tmp_path))
     with pytest.raises(UserError, match="max_length"):
         text(max_length=2)
 
 
-def test_they_are_registered():
+def test_processors_are_registered():
     from mmf.common.registry import registry
 
     assert registry.get_processor_class("flava_image") is FlavaImageProcessor

@@ -1,7 +1,7 @@
 import pytest
 
 from mmf_flava.data.record import BadRecord
-from mmf_flava.data.records import Concatenated, ImageFolder, open_records
+from mmf_flava.data.records import ConcatRecords, ImageFolder, open_records
 from mmf_flava.data.shards import ShardReader, ShardWriter
 from mmf_flava.errors import UserError
 
@@ -21,23 +21,23 @@ def shard(path):
     return path
 
 
-def test_a_folder_of_classes(folder):
+def test_image_folder_reads_classes_and_images(folder):
     reader = ImageFolder(folder)
     assert reader.classes == ["cat", "dog"]
     assert reader[0].key == "cat/deep/1.JPG"
-    assert reader[0].parts == {"jpg": b"cat/deep/1.JPG", "cls": b"0"}
-    assert reader.read(1, only=("cls",)).parts == {"cls": b"1"}
+    assert reader[0].fields == {"jpg": b"cat/deep/1.JPG", "cls": b"0"}
+    assert reader.read(1, only=("cls",)).fields == {"cls": b"1"}
     (folder / "dog/2.png").unlink()
     with pytest.raises(BadRecord):
         reader[1]
 
 
-def test_classes_txt_sets_the_order(folder):
+def test_classes_txt_sets_the_class_order(folder):
     (folder / "classes.txt").write_text("dog\ncat\n")
-    assert ImageFolder(folder)[0].parts["cls"] == b"1"
+    assert ImageFolder(folder)[0].fields["cls"] == b"1"
 
 
-def test_the_right_reader_for_every_path(tmp_path, folder):
+def test_open_records_selects_the_reader_by_path(tmp_path, folder):
     (tmp_path / "tars").mkdir()
     paths = [shard(tmp_path / "tars" / name) for name in ("b.tar", "a.tar")]
     for path in (tmp_path / "tars", str(tmp_path / "tars/*.tar"), sorted(paths)):
@@ -46,21 +46,21 @@ def test_the_right_reader_for_every_path(tmp_path, folder):
         assert [reader[n].key for n in range(2)] == ["a", "b"]
     assert isinstance(open_records(folder), ImageFolder)
     mixed = open_records([paths[0], folder, paths[1]])
-    assert isinstance(mixed, Concatenated)
+    assert isinstance(mixed, ConcatRecords)
     assert not mixed.sequential
     assert [mixed.read(n).key for n in range(4)] == ["b", "cat/deep/1.JPG", "dog/2.png", "a"]
     with pytest.raises(IndexError):
         mixed.read(4)
 
 
-def test_errors_name_the_place_and_what_was_looked_for(tmp_path):
+def test_errors_name_the_path_and_the_expected_formats(tmp_path):
     with pytest.raises(UserError, match=r"nowhere.*does not exist.*\.tar.*class folders"):
         open_records(tmp_path / "nowhere")
     (tmp_path / "captions.csv").touch()
-    with pytest.raises(UserError, match=r"captions\.csv: it is another kind of file; .*\.tar.*class folders.*\.jsonl"):
+    with pytest.raises(UserError, match=r"captions\.csv.*: unsupported file type\. .*\.tar.*class folders.*\.jsonl"):
         open_records(tmp_path / "captions.csv")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty.*\.tar.*png"):
         open_records([tmp_path / "empty"])
-    with pytest.raises(UserError, match="No path"):
+    with pytest.raises(UserError, match="No record paths"):
         open_records([])

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from mmf_flava.config.run import MultitaskingConfig
-from mmf_flava.data.sampling import MultitaskLoader, _end_workers, evaluation_loader
-from mmf_flava.data.turns import Turns
+from mmf_flava.data.dataset_schedule import DatasetSchedule
+from mmf_flava.data.sampling import MultitaskLoader, _kill_workers, build_evaluation_loader
 from mmf_flava.errors import UserError
 
 
 class Numbers:
-    """Sample n of the endless stream is (name, n)."""
+    """A dataset whose sample n is (name, n)."""
 
     def __init__(self, name, size=10):
         self.name, self.size = name, size
@@ -41,60 +41,61 @@ def take(loader, count):
 
 
 def test_batches_are_consecutive_positions():
-    found = take(MultitaskLoader(DATASETS, Turns(TWO), batch_size=3), 5)
+    found = take(MultitaskLoader(DATASETS, DatasetSchedule(TWO), batch_size=3), 5)
     assert [name for name, _ in found] == ["a", "b", "a", "b", "a"]
     assert [n for name, batch in found if name == "a" for _, n in batch] == list(range(9))
 
 
-def test_accumulated_batches_are_of_one_dataset():
-    loader = MultitaskLoader(DATASETS, Turns(TWO), batch_size=2, batches_per_turn=3)
+def test_accumulated_batches_come_from_one_dataset():
+    loader = MultitaskLoader(DATASETS, DatasetSchedule(TWO), batch_size=2, consecutive_batches=3)
     assert "".join(name for name, _ in take(loader, 9)) == "aaabbbaaa"
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_resuming_goes_on_with_the_same_stream(workers):
-    def loader(**more):
-        return MultitaskLoader(DATASETS, Turns(DATASETS, RATIOS, seed=3), 4, num_workers=workers, **more)
+def test_resuming_continues_the_same_stream(workers):
+    def loader(**options):
+        return MultitaskLoader(DATASETS, DatasetSchedule(DATASETS, RATIOS, seed=3), 4, num_workers=workers, **options)
 
-    whole = take(loader(), 20)
+    expected = take(loader(), 20)
     first = loader()
-    assert take(first, 9) == whole[:9]
+    assert take(first, 9) == expected[:9]
     state = first.state_dict()
     first.close()
-    assert take(first, 3) == whole[9:12], "closing loses nothing"
+    assert take(first, 3) == expected[9:12], "close() must not lose batches"
     assert set(state) == {"step", "consumed"}
     assert sum(state["consumed"].values()) == state["step"] == 9
     second = loader()
     second.load_state_dict(state)
-    assert take(second, 11) == whole[9:]
-    assert take(loader(start_step=9), 11) == whole[9:]
+    assert take(second, 11) == expected[9:]
+    assert take(loader(start_step=9), 11) == expected[9:]
     take(second, 1)
     second.load_state_dict(state)
-    assert take(second, 2) == whole[9:11]
+    assert take(second, 2) == expected[9:11]
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
-def test_ranks_share_out_the_global_batch(ranks):
-    alone = take(MultitaskLoader(DATASETS, Turns(DATASETS, RATIOS), 8), 10)
-    shares = [
-        take(MultitaskLoader(DATASETS, Turns(DATASETS, RATIOS), 8, rank=r, world_size=ranks), 10) for r in range(ranks)
+def test_ranks_partition_the_global_batch(ranks):
+    single = take(MultitaskLoader(DATASETS, DatasetSchedule(DATASETS, RATIOS), 8), 10)
+    by_rank = [
+        take(MultitaskLoader(DATASETS, DatasetSchedule(DATASETS, RATIOS), 8, rank=r, world_size=ranks), 10)
+        for r in range(ranks)
     ]
-    for step, (name, batch) in enumerate(alone):
-        assert {share[step][0] for share in shares} == {name}
-        assert sorted(item for share in shares for item in share[step][1]) == batch
-        assert [share[step][1] for share in shares] == [batch[r::ranks] for r in range(ranks)]
+    for step, (name, batch) in enumerate(single):
+        assert {batches[step][0] for batches in by_rank} == {name}
+        assert sorted(item for batches in by_rank for item in batches[step][1]) == batch
+        assert [batches[step][1] for batches in by_rank] == [batch[r::ranks] for r in range(ranks)]
 
 
-def test_what_cannot_be():
-    with pytest.raises(UserError, match="evenly to 3"):
-        MultitaskLoader(DATASETS, Turns({"a": Numbers("a")}), 8, world_size=3)
-    with pytest.raises(UserError, match="names d"):
-        MultitaskLoader(DATASETS, Turns({"d": Numbers("d")}), 8)
+def test_invalid_arguments_raise_an_error():
+    with pytest.raises(UserError, match="multiple of 3"):
+        MultitaskLoader(DATASETS, DatasetSchedule({"a": Numbers("a")}), 8, world_size=3)
+    with pytest.raises(UserError, match="Unknown datasets to sample from: d"):
+        MultitaskLoader(DATASETS, DatasetSchedule({"d": Numbers("d")}), 8)
 
 
-def test_workers_end_with_the_loader():
+def test_workers_exit_with_the_loader():
     before = set(multiprocessing.active_children())
-    loader = MultitaskLoader(DATASETS, Turns(TWO), 2, num_workers=1)
+    loader = MultitaskLoader(DATASETS, DatasetSchedule(TWO), 2, num_workers=1)
     next(loader)
     started = set(multiprocessing.active_children()) - before
     assert len(started) == 2
@@ -106,27 +107,29 @@ def test_workers_end_with_the_loader():
     assert not any(worker.is_alive() for worker in started)
 
 
-def test_the_global_generator_is_left_alone():
+def test_global_generator_is_not_changed():
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    take(MultitaskLoader(DATASETS, Turns({"a": Numbers("a")}), 2), 2)
+    take(MultitaskLoader(DATASETS, DatasetSchedule({"a": Numbers("a")}), 2), 2)
     assert torch.equal(state, torch.get_rng_state())
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_evaluation_sees_each_sample_once_in_order(workers):
-    batches = list(evaluation_loader(Numbers("a", 10), 4, workers))
+def test_evaluation_loader_yields_each_sample_once_in_order(workers):
+    batches = list(build_evaluation_loader(Numbers("a", 10), 4, workers))
     assert [[n for _, n in batch] for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
-def test_a_batch_lies_within_one_span():
-    batches = list(evaluation_loader(Numbers("a", 10), 4, spans=[range(0, 5), range(8, 10)]))
+def test_batches_do_not_cross_spans():
+    batches = list(build_evaluation_loader(Numbers("a", 10), 4, spans=[range(0, 5), range(8, 10)]))
     assert [[n for _, n in batch] for batch in batches] == [[0, 1, 2, 3], [4], [8, 9]]
 
 
-def test_real_batches_are_the_same_for_any_number_of_workers(load):
+def test_dataset_batches_do_not_depend_on_workers(load):
     datasets = {"pmd": load("pmd"), "imagenet": load("imagenet")}
-    streams = [take(MultitaskLoader(datasets, Turns(datasets), 8, num_workers=workers), 4) for workers in (0, 2)]
+    streams = [
+        take(MultitaskLoader(datasets, DatasetSchedule(datasets), 8, num_workers=workers), 4) for workers in (0, 2)
+    ]
     for (name, one), (_, other) in zip(*streams, strict=True):
         assert one.dataset_name == other.dataset_name == name
         assert one.sample_id == other.sample_id
@@ -135,7 +138,7 @@ def test_real_batches_are_the_same_for_any_number_of_workers(load):
 
 
 class Pids:
-    """Every sample is the number of the process that made it."""
+    """A dataset whose samples are the id of the loading process."""
 
     def __getitem__(self, n):
         return os.getpid()
@@ -144,31 +147,31 @@ class Pids:
         return samples
 
 
-def _ends_without_closing(told):
+def _exit_without_closing(connection):
     datasets = {"pids": Pids()}
-    loader = MultitaskLoader(datasets, Turns(datasets), 1, num_workers=1)
-    told.send(next(loader)[1][0])
-    told.recv()
-    _kept.append(loader)  # as a traceback keeps it: nobody closes it
-    _end_workers()  # what ``atexit`` calls; a forked process has no exit of its own
-    told.send("ended")
+    loader = MultitaskLoader(datasets, DatasetSchedule(datasets), 1, num_workers=1)
+    connection.send(next(loader)[1][0])
+    connection.recv()
+    _references.append(loader)  # keeps the loader open, as a traceback would
+    _kill_workers()  # the ``atexit`` handler; a forked process does not run exit handlers
+    connection.send("exited")
 
 
-_kept = []
+_references = []
 
 
-def test_workers_leave_signals_to_their_parent_and_end_with_it():
+def test_workers_ignore_signals_and_exit_with_their_parent():
     context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe()
-    parent = context.Process(target=_ends_without_closing, args=(theirs,))
+    connection, child_connection = context.Pipe()
+    parent = context.Process(target=_exit_without_closing, args=(child_connection,))
     parent.start()
-    worker = ours.recv()
+    worker = connection.recv()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         os.kill(worker, number)
     time.sleep(0.2)
-    os.kill(worker, 0)  # it is there
-    ours.send("go on")
-    assert ours.poll(30) and ours.recv() == "ended"
+    os.kill(worker, 0)  # raises an error if the worker has exited
+    connection.send("continue")
+    assert connection.poll(30) and connection.recv() == "exited"
     parent.join(30)
     assert parent.exitcode == 0
     with pytest.raises(ProcessLookupError):

@@ -15,7 +15,7 @@ from mmf_flava.data.shards import ShardReader, ShardWriter
 from mmf_flava.errors import UserError
 
 
-def write(path, start, count):
+def write_shard(path, start, count):
     with ShardWriter(path) as shard:
         for n in range(start, start + count):
             shard.write(f"{n:03d}", {"png": bytes([n]) * n, "json": b"{}"})
@@ -23,28 +23,28 @@ def write(path, start, count):
 
 
 @pytest.fixture
-def two(tmp_path):
-    return [write(tmp_path / "a.tar", 0, 3), write(tmp_path / "b.tar", 3, 2)]
+def two_shards(tmp_path):
+    return [write_shard(tmp_path / "a.tar", 0, 3), write_shard(tmp_path / "b.tar", 3, 2)]
 
 
-def test_records_come_back_across_shards(two):
-    reader = ShardReader(two)
+def test_reads_records_across_shards(two_shards):
+    reader = ShardReader(two_shards)
     assert len(reader) == 5
     assert [reader[n].key for n in range(5)] == ["000", "001", "002", "003", "004"]
     assert reader[4] == Record("004", {"json": b"{}", "png": b"\x04\x04\x04\x04"})
-    assert reader[0].parts["png"] == b""
-    assert reader.read(4, only=("json",)).parts == {"json": b"{}"}
+    assert reader[0].fields["png"] == b""
+    assert reader.read(4, only=("json",)).fields == {"json": b"{}"}
     with pytest.raises(IndexError):
         reader[5]
 
 
-def test_member_names_follow_webdataset():
+def test_member_names_are_split_as_in_webdataset():
     assert split_member_name("some.dir/000123.seg.PNG") == ("some.dir/000123", "seg.png")
     assert split_member_name("000123.jpg") == ("000123", "jpg")
 
 
-def test_a_foreign_tar_with_uneven_records_is_read(tmp_path):
-    path = tmp_path / "foreign.tar"
+def test_reads_third_party_tar_with_uneven_records(tmp_path):
+    path = tmp_path / "other.tar"
     members = {"x/1.jpg": b"J", "x/1.txt": b"one", "x/2.txt": b"two", "x/1.json": b"late"}
     with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
         tar.addfile(tarfile.TarInfo("x"))
@@ -53,46 +53,46 @@ def test_a_foreign_tar_with_uneven_records_is_read(tmp_path):
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     reader = ShardReader([path])
-    found = {reader[n].key: reader[n].parts for n in range(len(reader))}
+    found = {reader[n].key: reader[n].fields for n in range(len(reader))}
     assert found["x/1"] == {"jpg": b"J", "txt": b"one", "json": b"late"}
     assert found["x/2"] == {"txt": b"two"}
 
 
-def test_the_index_is_mapped_and_written_once(two, monkeypatch):
+def test_index_is_memory_mapped_and_written_once(two_shards, monkeypatch):
     monkeypatch.setattr(shard_index, "scan_shard", lambda path: pytest.fail("the shard was scanned again"))
-    reader = ShardReader(two)
-    assert not reader._rows, "opening reads headers only"
+    reader = ShardReader(two_shards)
+    assert not reader._rows, "opening reads only headers"
     assert reader[0].key == "000"
     assert isinstance(reader._rows[0].base, np.memmap)
 
 
-def test_a_missing_or_stale_index_is_made_anew(two):
-    index = two[0].with_name("a.tar.index")
+def test_missing_or_stale_index_is_rebuilt(two_shards):
+    index = two_shards[0].with_name("a.tar.index")
     index.unlink()
-    assert len(ShardReader(two)) == 5
+    assert len(ShardReader(two_shards)) == 5
     assert index.is_file()
     time.sleep(0.01)
-    write(two[0], 10, 4)
+    write_shard(two_shards[0], 10, 4)
     os.utime(index, ns=(0, 0))
-    assert [ShardReader(two)[n].key for n in range(4)] == ["010", "011", "012", "013"]
+    assert [ShardReader(two_shards)[n].key for n in range(4)] == ["010", "011", "012", "013"]
     index.write_bytes(index.read_bytes()[:-1])
-    assert read_index(two[0]) is None
-    assert len(ShardReader(two)) == 6
+    assert read_index(two_shards[0]) is None
+    assert len(ShardReader(two_shards)) == 6
 
 
-def test_a_copy_with_other_times_keeps_its_index(two):
+def test_index_stays_valid_after_copying(two_shards):
     later = time.time_ns()
-    os.utime(two[0], ns=(later, later))
-    os.utime(two[0].with_name("a.tar.index"), ns=(later + 10**9, later + 10**9))
-    assert read_index(two[0]) is not None
-    os.utime(two[0], ns=(later + 2 * 10**9, later + 2 * 10**9))
-    assert read_index(two[0]) is None
+    os.utime(two_shards[0], ns=(later, later))
+    os.utime(two_shards[0].with_name("a.tar.index"), ns=(later + 10**9, later + 10**9))
+    assert read_index(two_shards[0]) is not None
+    os.utime(two_shards[0], ns=(later + 2 * 10**9, later + 2 * 10**9))
+    assert read_index(two_shards[0]) is None
 
 
-def test_a_changed_byte_is_noticed(two):
-    reader = ShardReader(two)
+def test_changed_byte_raises_bad_record(two_shards):
+    reader = ShardReader(two_shards)
     offset = int(reader._shard_rows(1)[1]["png"]["offset"])
-    with open(two[1], "r+b") as file:
+    with open(two_shards[1], "r+b") as file:
         file.seek(offset)
         file.write(b"!")
     with pytest.raises(BadRecord, match=r"004\.png"):
@@ -100,84 +100,84 @@ def test_a_changed_byte_is_noticed(two):
     assert reader[3].key == "003"
 
 
-def test_a_failed_writer_leaves_nothing(tmp_path):
+def test_failed_writer_leaves_no_files(tmp_path):
     with pytest.raises(RuntimeError), ShardWriter(tmp_path / "a.tar") as shard:
         shard.write("1", {"txt": b"x"})
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_same_records_give_the_same_bytes(tmp_path):
-    assert write(tmp_path / "a.tar", 0, 3).read_bytes() == write(tmp_path / "b.tar", 0, 3).read_bytes()
+def test_equal_records_give_equal_bytes(tmp_path):
+    assert write_shard(tmp_path / "a.tar", 0, 3).read_bytes() == write_shard(tmp_path / "b.tar", 0, 3).read_bytes()
 
 
-def test_what_is_no_tar_is_named(tmp_path):
+def test_missing_or_invalid_tar_raises(tmp_path):
     (tmp_path / "a.tar").write_bytes(b"<html>not here</html>" * 100)
     with pytest.raises(UserError, match=r"a\.tar"):
         ShardReader([tmp_path / "a.tar"])
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UserError, match=r"b\.tar: the shard cannot be read \(No such file"):
         ShardReader([tmp_path / "b.tar"])
 
 
-def _keys(reader, queue):
+def _read_keys(reader, queue):
     queue.put([reader[n].key for n in (4, 0, 3)])
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_readers_work_in_other_processes(two, method):
-    reader = ShardReader(two)
+def test_reader_works_in_other_processes(two_shards, method):
+    reader = ShardReader(two_shards)
     reader[0]
     context = multiprocessing.get_context(method)
     queue = context.Queue()
-    process = context.Process(target=_keys, args=(reader, queue))
+    process = context.Process(target=_read_keys, args=(reader, queue))
     process.start()
     assert queue.get(timeout=30) == ["004", "000", "003"]
     process.join()
     assert reader[1].key == "001"
 
 
-def test_pickling_keeps_neither_files_nor_maps(two):
-    reader = ShardReader(two)
+def test_pickle_contains_neither_files_nor_maps(two_shards):
+    reader = ShardReader(two_shards)
     reader[0]
     assert len(pickle.dumps(reader)) < 2000
     assert pickle.loads(pickle.dumps(reader))[0].key == "000"
 
 
-def test_open_files_are_bounded(tmp_path, monkeypatch):
+def test_number_of_open_files_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "MAX_OPEN_FILES", 2)
-    reader = ShardReader([write(tmp_path / f"{n}.tar", n, 1) for n in range(5)])
+    reader = ShardReader([write_shard(tmp_path / f"{n}.tar", n, 1) for n in range(5)])
     assert [reader[n].key for n in range(5)] == [f"{n:03d}" for n in range(5)]
     assert len(reader._files) == 2
 
 
-def test_a_shard_cut_short_keeps_what_is_whole(tmp_path, caplog):
-    """Cut inside the picture of the third of four records: two are whole, one is bad, of the rest nobody knows."""
-    path = write(tmp_path / "a.tar", 0, 4)
+def test_truncated_shard_keeps_complete_records(tmp_path, caplog):
+    """Truncated in the image of the third of four records: two are complete, one is corrupt, the fourth is lost."""
+    path = write_shard(tmp_path / "a.tar", 0, 4)
     offset = int(ShardReader([path])._shard_rows(0)[2]["png"]["offset"])
     os.truncate(path, offset + 1)
-    for _ in range(2):  # the second time its index is there already
+    for _ in range(2):  # the second time the index exists
         caplog.clear()
         reader = ShardReader([path])
-        assert "a.tar is cut short" in caplog.text and len(reader) == 3
+        assert "a.tar is truncated" in caplog.text and len(reader) == 3
         assert [reader[n].key for n in range(2)] == ["000", "001"]
         with pytest.raises(BadRecord, match=r"002\.png"):
             reader[2]
 
 
-def test_a_member_that_comes_twice_counts_once(tmp_path):
+def test_first_of_duplicate_members_is_used(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for name, data in (("1.txt", b"first"), ("2.txt", b"other"), ("1.txt", b"again")):
             member = tarfile.TarInfo(name)
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     reader = ShardReader([tmp_path / "a.tar"])
-    assert [reader[n].parts["txt"] for n in range(len(reader))] == [b"first", b"other"]
+    assert [reader[n].fields["txt"] for n in range(len(reader))] == [b"first", b"other"]
 
 
 @pytest.mark.parametrize("lost", ["a.tar", "a.tar.index"])
-def test_what_vanishes_while_a_run_goes_on_costs_its_records_only(two, lost):
-    reader = ShardReader(two)
-    two[0].with_name(lost).unlink()
+def test_deleted_file_only_affects_its_own_records(two_shards, lost):
+    reader = ShardReader(two_shards)
+    two_shards[0].with_name(lost).unlink()
     with pytest.raises(BadRecord, match=r"cannot be (opened|read)"):
         reader[0]
     assert reader[4].key == "004"

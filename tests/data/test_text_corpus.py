@@ -7,20 +7,20 @@ from mmf_flava.data.token_files import TokenFile
 from mmf_flava.errors import UserError
 
 
-def test_blocks_are_consecutive_tokens_between_ends(load, demo):
+def test_blocks_are_consecutive_tokens_with_cls_and_sep(load, demo):
     dataset, tokens = load("ccnews_bookcorpus", "val"), TokenFile(demo / "text/val").tokens
     assert len(dataset) == len(tokens) // 14
     for n in (0, 1, len(dataset) - 1):
         sample = dataset[n]
         assert sample.input_ids.tolist() == [2, *tokens[14 * n : 14 * n + 14].tolist(), 3]
         assert sample.sample_id == f"val:{14 * n}"
-        assert not ((sample.input_ids == 3) & (sample.lm_label_ids != -1)).any(), "borders are never masked"
+        assert not ((sample.input_ids == 3) & (sample.lm_label_ids != -1)).any(), "[SEP] must never be masked"
     batch = dataset.collate([dataset[n] for n in range(4)])
     assert batch.input_ids.shape == (4, 16)
     assert torch.equal(batch.input_mask, torch.ones(4, 16, dtype=torch.bool))
 
 
-def test_another_vocabulary_is_refused(config, load, demo, tmp_path):
+def test_different_vocabulary_raises_an_error(config, load, demo, tmp_path):
     folder = tmp_path / "text"
     folder.mkdir()
     for name in ("tokens.bin", "documents.npy", "meta.json"):
@@ -28,24 +28,24 @@ def test_another_vocabulary_is_refused(config, load, demo, tmp_path):
     meta = json.loads((folder / "meta.json").read_text())
     (folder / "meta.json").write_text(json.dumps({**meta, "vocabulary_sha256": "0" * 64}))
     config.dataset_config.ccnews_bookcorpus.splits.val = [str(folder)]
-    with pytest.raises(UserError, match="another vocabulary"):
+    with pytest.raises(UserError, match="different vocabulary"):
         load("ccnews_bookcorpus", "val")
 
 
-def test_blocks_that_cannot_be(config, load):
+def test_invalid_block_sizes_raise_an_error(config, load):
     section = config.dataset_config.ccnews_bookcorpus
     section.block_size = 2
-    with pytest.raises(UserError, match="block_size is 2"):
+    with pytest.raises(UserError, match=r"block_size: must be at least 3.*, got 2"):
         load("ccnews_bookcorpus")
     section.block_size = 10**6
-    with pytest.raises(UserError, match="less than one block"):
+    with pytest.raises(UserError, match="fewer than one block"):
         load("ccnews_bookcorpus")
     section.block_size, section.processors.text_processor.params.max_length = 32, 16
     with pytest.raises(UserError, match="max_length"):
         load("ccnews_bookcorpus")
 
 
-def test_several_folders_follow_one_another(config, load):
+def test_folders_are_concatenated_in_order(config, load):
     config.dataset_config.ccnews_bookcorpus.splits.val = ["text/val", "text/train"]
     both = load("ccnews_bookcorpus", "val")
     config.dataset_config.ccnews_bookcorpus.splits.val = ["text/val"]

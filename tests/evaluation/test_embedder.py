@@ -1,4 +1,4 @@
-"""Vectors of photos and texts are those of Hugging Face's model with the same weights."""
+"""Embeddings of images and texts equal those of Hugging Face's model with the same weights."""
 
 import json
 
@@ -12,7 +12,7 @@ from transformers import FlavaForPreTraining, FlavaProcessor
 
 from mmf_flava import Embedder, UserError
 from mmf_flava.convert import convert
-from mmf_flava.data.tokenizer import wordpiece
+from mmf_flava.data.tokenizer import build_wordpiece
 from tests.parity.batches import randomise
 from tests.parity.test_hugging_face import small_config
 
@@ -22,13 +22,13 @@ TEXTS = ["word1 word2 word3", "word4", "word5 word6"]
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A folder as Hugging Face has it, with tokenizer and image processor."""
+    """A folder in Hugging Face's format, with tokenizer and image processor."""
     torch.manual_seed(0)
     model = FlavaForPreTraining(small_config())
     randomise(model)
     folder = tmp_path_factory.mktemp("source")
     model.save_pretrained(folder / "bare")
-    wordpiece(WORDS).save(str(folder / "bare" / "tokenizer.json"))
+    build_wordpiece(WORDS).save(str(folder / "bare" / "tokenizer.json"))
     convert(folder / "bare", folder / "hf", "hf")
     assert load_file(folder / "hf" / "model.safetensors")
     return folder / "hf"
@@ -36,7 +36,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Three pictures of the model's own size, so that no resizing filter comes between."""
+    """Three images with the model's input size, so that no resizing takes place."""
     folder = tmp_path_factory.mktemp("photos")
     for number in range(3):
         pixels = np.random.default_rng(number).integers(0, 255, (32, 32, 3), dtype=np.uint8)
@@ -45,10 +45,10 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def theirs(weights, photos):
-    """Hugging Face's logits (images, texts), vectors and multimodal [CLS]."""
-    pictures = [Image.open(photos / f"{number}.png") for number in range(3)]
-    inputs = FlavaProcessor.from_pretrained(weights)(images=pictures, text=TEXTS, return_tensors="pt", padding=True)
+def expected(weights, photos):
+    """Hugging Face's image embeddings, text embeddings and multimodal [CLS]."""
+    images = [Image.open(photos / f"{number}.png") for number in range(3)]
+    inputs = FlavaProcessor.from_pretrained(weights)(images=images, text=TEXTS, return_tensors="pt", padding=True)
     core = FlavaForPreTraining.from_pretrained(weights).eval().flava
     with torch.no_grad():
         output = core(
@@ -62,38 +62,38 @@ def theirs(weights, photos):
     return image.numpy(), text.numpy(), output.multimodal_embeddings[:, 0].numpy()
 
 
-def test_vectors_are_those_of_hugging_face(weights, photos, theirs):
+def test_embeddings_equal_hugging_face(weights, photos, expected):
     embedder = Embedder(weights, batch_size=2)
     paths = [photos / f"{number}.png" for number in range(3)]
-    ours = embedder.images(paths), embedder.texts(TEXTS), embedder.pairs(paths, TEXTS)
-    for found, expected in zip(ours, theirs, strict=True):
-        assert np.abs(found - expected).max() < 1e-5
-    # what zero-shot classification takes the best of
-    assert np.abs(100 * ours[0] @ ours[1].T - 100 * theirs[0] @ theirs[1].T).max() < 1e-3
+    found = embedder.images(paths), embedder.texts(TEXTS), embedder.pairs(paths, TEXTS)
+    for embeddings, reference in zip(found, expected, strict=True):
+        assert np.abs(embeddings - reference).max() < 1e-5
+    # the logits of zero-shot classification
+    assert np.abs(100 * found[0] @ found[1].T - 100 * expected[0] @ expected[1].T).max() < 1e-3
 
 
-def test_pictures_may_be_paths_or_pixels(weights, photos):
+def test_images_may_be_paths_pil_images_or_arrays(weights, photos):
     embedder = Embedder(weights)
-    picture = Image.open(photos / "0.png")
-    rows = embedder.images([photos / "0.png", str(photos / "0.png"), picture, np.asarray(picture)])
+    image = Image.open(photos / "0.png")
+    rows = embedder.images([photos / "0.png", str(photos / "0.png"), image, np.asarray(image)])
     assert np.ptp(rows, axis=0).max() < 1e-6
 
 
-def test_what_is_no_picture_is_named(weights, tmp_path):
-    (tmp_path / "note.jpg").write_text("not a picture")
+def test_invalid_image_raises(weights, tmp_path):
+    (tmp_path / "note.jpg").write_text("not an image")
     with pytest.raises(UserError, match=r"note\.jpg: not an image"):
         Embedder(weights).images([tmp_path / "note.jpg"])
-    with pytest.raises(UserError, match=r"none\.jpg cannot be read"):
+    with pytest.raises(UserError, match=r"none\.jpg: failed to read the file"):
         Embedder(weights).images([tmp_path / "none.jpg"])
 
 
-def test_a_larger_vocabulary_is_refused(weights, tmp_path):
-    wordpiece([*WORDS, *(f"more{n}" for n in range(100))]).save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(UserError, match=r"has 141 words, the weights know \d+"):
+def test_larger_vocabulary_raises(weights, tmp_path):
+    build_wordpiece([*WORDS, *(f"more{n}" for n in range(100))]).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(UserError, match=r"has 141 tokens, the weights have \d+"):
         Embedder(weights, tokenizer=tmp_path).texts(["word1"])
 
 
-def test_photos_need_no_tokenizer(weights, photos, tmp_path):
+def test_images_need_no_tokenizer(weights, photos, tmp_path):
     bare = tmp_path / "bare"
     bare.mkdir()
     for name in ("model.safetensors", "config.json"):

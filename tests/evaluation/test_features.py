@@ -1,4 +1,4 @@
-"""Vectors of a dataset: in order, by all processes, and from a cache that was interrupted."""
+"""Feature extraction: order of the samples, distribution over processes, and the cache after an interruption."""
 
 import numpy as np
 import pytest
@@ -9,106 +9,107 @@ from torch import multiprocessing
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation import features
 from mmf_flava.evaluation.features import CHUNK
-from tests.evaluation.toys import Model, Vectors, extraction
+from tests.evaluation.toys import ToyDataset, ToyModel, extractor
 
-LONG = Vectors([[float(n), 1.0] for n in range(CHUNK * 3 + 5)], [n % 7 for n in range(CHUNK * 3 + 5)])
-
-
-def test_whole_dataset_in_order():
-    data = Vectors([[3.0, 4.0], [0.0, 2.0], [1.0, 0.0]], [2, -1, 0], [["a", "b"], ["c"], ["d"]])
-    whole = extraction().whole(Model(), data, "contrastive")
-    assert np.allclose(whole.vectors, [[0.6, 0.8], [0.0, 1.0], [1.0, 0.0]])
-    assert whole.targets.tolist() == [2, -1, 0]
-    assert whole.ids == ["s0", "s1", "s2"]
-    assert whole.captions == [["a", "b"], ["c"], ["d"]]
+LONG = ToyDataset([[float(n), 1.0] for n in range(CHUNK * 3 + 5)], [n % 7 for n in range(CHUNK * 3 + 5)])
 
 
-def test_what_a_probe_takes_is_not_normalised():
-    whole = extraction().whole(Model(), Vectors([[3.0, 4.0]], [0]), "encoder")
-    assert whole.vectors.tolist() == [[3.0, 4.0]] and whole.captions == [[]]
+def test_samples_keep_the_order_of_the_dataset():
+    data = ToyDataset([[3.0, 4.0], [0.0, 2.0], [1.0, 0.0]], [2, -1, 0], [["a", "b"], ["c"], ["d"]])
+    extracted = extractor().extract(ToyModel(), data, "contrastive")
+    assert np.allclose(extracted.embeddings, [[0.6, 0.8], [0.0, 1.0], [1.0, 0.0]])
+    assert extracted.targets.tolist() == [2, -1, 0]
+    assert extracted.ids == ["s0", "s1", "s2"]
+    assert extracted.captions == [["a", "b"], ["c"], ["d"]]
 
 
-def test_every_batch_is_noted():
-    noted = []
-    extraction(note=lambda batch: noted.append(batch["sample_id"])).whole(
-        Model(), Vectors([[1.0]] * 3, [0] * 3), "encoder"
+def test_encoder_features_are_not_normalised():
+    extracted = extractor().extract(ToyModel(), ToyDataset([[3.0, 4.0]], [0]), "encoder")
+    assert extracted.embeddings.tolist() == [[3.0, 4.0]] and extracted.captions == [[]]
+
+
+def test_on_batch_gets_every_batch():
+    seen = []
+    extractor(on_batch=lambda batch: seen.append(batch["sample_id"])).extract(
+        ToyModel(), ToyDataset([[1.0]] * 3, [0] * 3), "encoder"
     )
-    assert noted == [["s0", "s1"], ["s2"]]
+    assert seen == [["s0", "s1"], ["s2"]]
 
 
-def test_interrupted_extraction_goes_on(tmp_path):
-    model, settings = Model(), extraction(batch_size=64, folder=tmp_path)
+def test_interrupted_extraction_resumes(tmp_path):
+    model, settings = ToyModel(), extractor(batch_size=64, folder=tmp_path)
     chunks = settings.chunks(model, LONG, "encoder")
     next(chunks), next(chunks)
     del chunks
     assert model.images == 2 * CHUNK
     (folder,) = tmp_path.iterdir()
-    cut = sorted(folder.iterdir())[1]
-    cut.write_bytes(cut.read_bytes()[:-9])
-    (folder / ".000000000-000000128.safetensors.17").write_bytes(b"left by a kill")
+    truncated = sorted(folder.iterdir())[1]
+    truncated.write_bytes(truncated.read_bytes()[:-9])
+    (folder / ".000000000-000000128.safetensors.17").write_bytes(b"left by a killed process")
 
-    whole = settings.whole(model, LONG, "encoder")
-    assert whole.vectors.tolist() == LONG.vectors and whole.targets.tolist() == LONG.targets
-    assert model.images == 2 * CHUNK + len(LONG) - CHUNK  # the first chunk was there
-    settings.whole(model, LONG, "encoder")
+    extracted = settings.extract(model, LONG, "encoder")
+    assert extracted.embeddings.tolist() == LONG.embeddings and extracted.targets.tolist() == LONG.targets
+    assert model.images == 2 * CHUNK + len(LONG) - CHUNK  # the first chunk was cached
+    settings.extract(model, LONG, "encoder")
     assert model.images == 2 * CHUNK + len(LONG) - CHUNK
 
 
-def test_a_large_set_has_fewer_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(features, "LARGE", len(LONG))
-    whole = extraction(batch_size=64, folder=tmp_path).whole(Model(), LONG, "encoder")
-    assert whole.vectors.tolist() == LONG.vectors
+def test_large_dataset_has_larger_chunks(tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "LARGE_DATASET", len(LONG))
+    extracted = extractor(batch_size=64, folder=tmp_path).extract(ToyModel(), LONG, "encoder")
+    assert extracted.embeddings.tolist() == LONG.embeddings
     assert [path.name for path in tmp_path.glob("*/*")] == ["000000000-000000389.safetensors"]
 
 
-@pytest.mark.parametrize("change", ["weights", "records", "view", "kind"])
-def test_other_vectors_have_another_cache(tmp_path, change):
-    model, data, kind = Model(), Vectors([[3.0, 4.0]], [0]), "encoder"
-    extraction(folder=tmp_path).whole(model, data, kind)
+@pytest.mark.parametrize("change", ["weights", "records", "config", "kind"])
+def test_changed_inputs_use_another_cache(tmp_path, change):
+    model, data, kind = ToyModel(), ToyDataset([[3.0, 4.0]], [0]), "encoder"
+    extractor(folder=tmp_path).extract(model, data, kind)
     if change == "weights":
         model.weight.data.fill_(2.0)
     elif change == "records":
-        data.vectors = [[5.0, 12.0]]
-    elif change == "view":
+        data.embeddings = [[5.0, 12.0]]
+    elif change == "config":
         data.config = {"processors": {"image_processor": {"params": {"image_size": 480}}}}
     else:
         kind = "contrastive"
-    extraction(folder=tmp_path).whole(model, data, kind)
+    extractor(folder=tmp_path).extract(model, data, kind)
     assert model.images == 2 and len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
+def test_unwritable_folder_raises(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"evaluation\.features_dir: .*file"):
-        extraction(folder=tmp_path / "file").whole(Model(), Vectors([[1.0]], [0]), "encoder")
+        extractor(folder=tmp_path / "file").extract(ToyModel(), ToyDataset([[1.0]], [0]), "encoder")
 
 
-def test_a_dataset_without_a_fingerprint_is_named(tmp_path, monkeypatch):
-    said = []
-    monkeypatch.setattr(features.mmf_api, "log", said.append)
-    monkeypatch.delattr(Vectors, "fingerprint")
-    extraction(folder=tmp_path).whole(Model(), Vectors([[3.0, 4.0]], [0]), "encoder")
+def test_dataset_without_a_fingerprint_is_not_cached(tmp_path, monkeypatch):
+    messages = []
+    monkeypatch.setattr(features.mmf_api, "log", messages.append)
+    monkeypatch.delattr(ToyDataset, "fingerprint")
+    extractor(folder=tmp_path).extract(ToyModel(), ToyDataset([[3.0, 4.0]], [0]), "encoder")
     assert not list(tmp_path.iterdir())
-    assert len(said) == 1 and "vectors of dataset 'toy' are not kept" in said[0]
+    assert len(messages) == 1 and "embeddings of dataset 'toy' are not cached" in messages[0]
 
 
-def one_of_many(rank: int, ranks: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous{ranks}", world_size=ranks, rank=rank)
-    model = Model()
-    whole = extraction(batch_size=64, shared=True).whole(model, LONG, "encoder")
-    torch.save((whole, model.images), f"{folder}/{rank}.pt")
+def run_process(rank: int, processes: int, folder: str) -> None:
+    init_method = f"file://{folder}/rendezvous{processes}"
+    dist.init_process_group("gloo", init_method=init_method, world_size=processes, rank=rank)
+    model = ToyModel()
+    extracted = extractor(batch_size=64, distributed=True).extract(model, LONG, "encoder")
+    torch.save((extracted, model.images), f"{folder}/{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
 
 
-def test_processes_share_the_chunks_and_all_get_all(tmp_path):
-    multiprocessing.spawn(one_of_many, (2, str(tmp_path)), nprocs=2)
-    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2)]
-    assert [images for _, images in found] == [2 * CHUNK, CHUNK + 5]
-    for whole, _ in found:
-        assert whole.vectors.tolist() == LONG.vectors
-        assert whole.ids == [f"s{n}" for n in range(len(LONG))]
+def test_chunks_are_distributed_and_all_processes_get_all_samples(tmp_path):
+    multiprocessing.spawn(run_process, (2, str(tmp_path)), nprocs=2)
+    results = [torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    assert [images for _, images in results] == [2 * CHUNK, CHUNK + 5]
+    for extracted, _ in results:
+        assert extracted.embeddings.tolist() == LONG.embeddings
+        assert extracted.ids == [f"s{n}" for n in range(len(LONG))]
 
 
-def test_by_turns():
-    assert features.by_turns([["a", "c", "e"], ["b", "d"]]) == ["a", "b", "c", "d", "e"]
+def test_interleave():
+    assert features.interleave([["a", "c", "e"], ["b", "d"]]) == ["a", "b", "c", "d", "e"]

@@ -1,4 +1,4 @@
-"""COCO's recipe by the real command, on a toy of 300 images whose captions name their colours."""
+"""Runs the COCO recipe with ``mmf_run`` on 300 toy images whose captions list their colours."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ COLOURS = ["black", "dark", "grey", "bright", "white"]
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
-    """COCO's recipe over the demo's model, with random weights and toy data."""
+    """The COCO recipe with the demo's model, random weights and toy data."""
     folder = tmp_path_factory.mktemp("coco")
     (folder / "val2014").mkdir()
     rng, entries = np.random.default_rng(0), []
@@ -33,22 +33,22 @@ def recipe(tmp_path_factory):
     train_tokenizer(COLOURS, 200).save(str(folder / "tokenizer" / "tokenizer.json"))
     text = {"params": {"tokenizer": "tokenizer", "max_length": 24}}
     losses = [{"type": "flava_itm"}, {"type": "flava_mim"}]
-    own = {
+    overrides = {
         "includes": [str(CONFIGS / "retrieval" / "coco.yaml"), str(CONFIGS / "models" / "flava_demo.yaml")],
         "dataset_config": {"karpathy": {"data_dir": str(folder), "processors": {"text_processor": text}}},
         "model_config": {"flava": {"codebook": {"type": "cached", "path": None}, "losses": losses}},
-        # a gallery has no masks, and so no losses, whatever is asked for
+        # the dataset has no masks, so losses are not computed although they are enabled
         "evaluation": {"losses": True, "retrieval": {"rerank": 5}},
         "checkpoint": {"resume_file": None, "resume_pretrained": False},
     }
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(own))
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(overrides))
     return folder / "recipe.yaml"
 
 
-def test_one_process_and_two_have_equal_figures(mmf, recipe, tmp_path):
+def test_results_are_equal_for_one_and_two_processes(mmf, recipe, tmp_path):
     found = []
     for processes in (1, 2):
-        # no vectors are kept: the second run would only read those of the first
+        # without the cache, because otherwise the second run would read the embeddings of the first
         result = mmf("mmf_run", "evaluation.features_dir=null", config=str(recipe), processes=processes)
         assert result.returncode == 0, result.stderr[-3000:]
         assert "(300 images, 1500 captions)" in result.stdout and "Re-ranked by image-text matching: " in result.stdout

@@ -1,4 +1,4 @@
-"""MMF's metrics of retrieval, which its main branch has, and our retrieval find the same."""
+"""Recall@k equals that of the retrieval metrics of MMF's main branch."""
 
 import pytest
 import torch
@@ -8,24 +8,24 @@ from torch.nn.functional import normalize
 from mmf_flava.config.run import RetrievalConfig
 from mmf_flava.evaluation.retrieval import retrieve
 from tests.evaluation.test_retrieval import toy
-from tests.evaluation.toys import extraction
-from tests.lines import needs_main
+from tests.evaluation.toys import extractor
+from tests.mmf_versions import needs_main
 
 
 @needs_main
 @pytest.mark.parametrize(
-    ("ours", "theirs"), [("image_to_text_r{}", "r@{}_retrieval"), ("text_to_image_r{}", "r@{}_rev_retrieval")]
+    ("flava_name", "mmf_name"), [("image_to_text_r{}", "r@{}_retrieval"), ("text_to_image_r{}", "r@{}_rev_retrieval")]
 )
-def test_recalls_agree_where_each_image_has_one_caption(ours, theirs):
-    """Twenty pairs whose caption is the image's vector, blurred so that some are found first and some are not."""
-    random = torch.Generator().manual_seed(0)
-    images = normalize(torch.randn(20, 4, generator=random), dim=-1)
-    texts = normalize(images + 0.4 * torch.randn(20, 4, generator=random), dim=-1)
-    named = {f"text {n}": vector for n, vector in enumerate(texts.tolist())}
-    model, data = toy(images.tolist(), [[name] for name in named], named)
-    found = retrieve(model, data, RetrievalConfig(recall_at=[1, 5]), extraction())
+def test_recalls_agree_where_each_image_has_one_caption(flava_name, mmf_name):
+    """Twenty pairs; a caption's embedding is that of its image plus noise, so that recall is between 0 and 1."""
+    generator = torch.Generator().manual_seed(0)
+    images = normalize(torch.randn(20, 4, generator=generator), dim=-1)
+    texts = normalize(images + 0.4 * torch.randn(20, 4, generator=generator), dim=-1)
+    embeddings = {f"text {n}": embedding for n, embedding in enumerate(texts.tolist())}
+    model, data = toy(images.tolist(), [[name] for name in embeddings], embeddings)
+    result = retrieve(model, data, RetrievalConfig(recall_at=[1, 5]), extractor())
     for k in (1, 5):
-        recall = registry.get_metric_class(theirs.format(k))()
+        recall = registry.get_metric_class(mmf_name.format(k))()
         expected = recall({}, {"scores": images, "targets": texts}).item()
-        assert found[ours.format(k)] == pytest.approx(expected)
-    assert 0 < found[ours.format(1)] < found[ours.format(5)]
+        assert result[flava_name.format(k)] == pytest.approx(expected)
+    assert 0 < result[flava_name.format(1)] < result[flava_name.format(5)]

@@ -1,4 +1,4 @@
-"""Prompts from what the installed packages ship, from files, and against a dataset's own classes."""
+"""Prompts from the installed packages and from files, and their check against a dataset's classes."""
 
 import json
 from types import SimpleNamespace
@@ -9,106 +9,106 @@ from torchvision.datasets import MNIST, Flowers102
 from mmf_flava.config.run import ZeroShotConfig
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation import prompts
-from mmf_flava.evaluation.prompts import NAMES, by_name, fill, from_file
+from mmf_flava.evaluation.prompts import ALIASES, load_packaged_prompts, load_prompts_file, resolve_prompts
 
 
-def filled(own=None, **section):
-    datasets = {"test": {"pets": SimpleNamespace(classes=own)}}
-    return fill(ZeroShotConfig("pets", **section), datasets)
+def resolve(label_names=None, **section):
+    datasets = {"test": {"pets": SimpleNamespace(classes=label_names)}}
+    return resolve_prompts(ZeroShotConfig("pets", **section), datasets)
 
 
-def test_imagenet_is_clips():
-    found = by_name("imagenet")
+def test_imagenet_has_clips_prompts():
+    found = load_packaged_prompts("imagenet")
     assert (len(found.classes), len(found.templates)) == (1000, 80)
     assert found.classes[0] == "tench"
     assert "itap of a {}." in found.templates
 
 
-def test_every_other_set_is_clip_benchmarks():
-    assert by_name("flowers102").classes[0] == "pink primrose"
-    assert by_name("cifar10").templates[0].format("cat") == "a photo of a cat."
-    for name in NAMES:
-        assert all(template.count("{}") == 1 for template in by_name(name).templates)
+def test_other_prompts_are_from_clip_benchmark():
+    assert load_packaged_prompts("flowers102").classes[0] == "pink primrose"
+    assert load_packaged_prompts("cifar10").templates[0].format("cat") == "a photo of a cat."
+    for name in ALIASES:
+        assert all(template.count("{}") == 1 for template in load_packaged_prompts(name).templates)
 
 
-def test_names_that_no_package_ships_are_the_datasets_own():
-    found = filled(["apple_pie", "a/abbey"], prompts="food101")
+def test_missing_class_names_are_taken_from_the_dataset():
+    found = resolve(["apple_pie", "a/abbey"], prompts="food101")
     assert found.classes == ["apple pie", "a abbey"]
     assert found.templates == ["a photo of {}, a type of food."]
-    assert filled(["cat"], templates=["my {}"]).classes == ["cat"]
+    assert resolve(["cat"], templates=["my {}"]).classes == ["cat"]
     with pytest.raises(UserError, match="no class names"):
-        filled(None, prompts="food101")
+        resolve(None, prompts="food101")
 
 
-def test_what_is_given_comes_first(tmp_path):
+def test_explicit_values_take_precedence(tmp_path):
     file = tmp_path / "mine.json"
     file.write_text(json.dumps({"classes": ["x", "y"], "templates": ["file {}"]}))
-    found = filled(prompts="mnist", classes_file=str(file), templates=["given {}"])
+    found = resolve(prompts="mnist", classes_file=str(file), templates=["given {}"])
     assert (found.classes, found.templates) == (["x", "y"], ["given {}"])
-    assert filled(prompts="mnist", classes=["z"]).templates == by_name("mnist").templates
+    assert resolve(prompts="mnist", classes=["z"]).templates == load_packaged_prompts("mnist").templates
 
 
-def test_a_package_is_not_asked_for_what_is_given(monkeypatch):
+def test_package_is_not_required_for_explicit_values(monkeypatch):
     monkeypatch.setattr(prompts, "find_spec", lambda module: None)
-    assert filled(prompts="imagenet", classes=["z"], templates=["{}"]).classes == ["z"]
+    assert resolve(prompts="imagenet", classes=["z"], templates=["{}"]).classes == ["z"]
 
 
-def test_a_file_of_lines(tmp_path):
+def test_text_file_has_one_class_per_line(tmp_path):
     (tmp_path / "mine.txt").write_text("\ufeffa cat\n\n  a dog \n", encoding="utf-8")
-    assert from_file(str(tmp_path / "mine.txt")).classes == ["a cat", "a dog"]
+    assert load_prompts_file(str(tmp_path / "mine.txt")).classes == ["a cat", "a dog"]
 
 
 @pytest.mark.parametrize("content", ["[", "[1]", '{"classes": "cat"}', '{"classes": [1]}', "3"])
-def test_a_file_that_is_none(tmp_path, content):
+def test_invalid_json_file_raises(tmp_path, content):
     (tmp_path / "mine.json").write_text(content)
-    with pytest.raises(UserError, match=r"mine\.json is not"):
-        from_file(str(tmp_path / "mine.json"))
+    with pytest.raises(UserError, match=r"mine\.json must be JSON"):
+        load_prompts_file(str(tmp_path / "mine.json"))
 
 
-def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(UserError, match="correct the path"):
-        from_file(str(tmp_path / "none.txt"))
+def test_missing_file_raises(tmp_path):
+    with pytest.raises(UserError, match="Check the path"):
+        load_prompts_file(str(tmp_path / "none.txt"))
 
 
 @pytest.mark.parametrize(
-    ("classes", "own", "words"),
+    ("classes", "label_names", "words"),
     [
-        (["cat"], ["cat", "dog", "cow"], r"1 classes, dataset 'pets' has 3: label 1 \('dog'\) has no class"),
-        (["cat", "dog"], ["cat"], r"2 classes, dataset 'pets' has 1: no label 1 \('dog'\)"),
+        (["cat"], ["cat", "dog", "cow"], r"1 classes, but dataset 'pets' has 3: no class for label 1 \('dog'\)"),
+        (["cat", "dog"], ["cat"], r"2 classes, but dataset 'pets' has 1: no label 1 \('dog'\)"),
         (["cat", "dog", "cow"], ["cat", "Cow", "dog"], "class 1 is 'dog', which is label 2, class 2 is 'cow'"),
     ],
 )
-def test_classes_that_do_not_fit_the_labels(classes, own, words):
+def test_classes_that_do_not_match_the_labels_raise(classes, label_names, words):
     with pytest.raises(UserError, match=words):
-        filled(own, classes=classes, templates=["{}"])
+        resolve(label_names, classes=classes, templates=["{}"])
 
 
-def test_other_words_for_the_same_classes_fit():
-    assert filled(["n01440764", "crane", "crane"], classes=["tench", "crane", "crane bird"]).classes[0] == "tench"
+def test_other_names_for_the_same_classes_are_accepted():
+    assert resolve(["n01440764", "crane", "crane"], classes=["tench", "crane", "crane bird"]).classes[0] == "tench"
 
 
-@pytest.mark.parametrize(("name", "own"), [("flowers102", Flowers102.classes), ("mnist", MNIST.classes)])
-def test_the_lists_of_both_packages_have_the_same_order(name, own):
-    """Three flowers are spelt otherwise; all others would be found out of place."""
-    assert len(filled(own, prompts=name).classes) == len(own)
+@pytest.mark.parametrize(("name", "label_names"), [("flowers102", Flowers102.classes), ("mnist", MNIST.classes)])
+def test_packaged_class_names_are_in_torchvisions_order(name, label_names):
+    """Three flowers have another spelling; a wrong order of any other class would raise."""
+    assert len(resolve(label_names, prompts=name).classes) == len(label_names)
     if name == "flowers102":
-        with pytest.raises(UserError, match="not in the order"):
-            filled([*own[1:], own[0]], prompts=name)
+        with pytest.raises(UserError, match="not in the label order"):
+            resolve([*label_names[1:], label_names[0]], prompts=name)
 
 
-def test_the_emotions_are_sorted_by_name():
-    """As CLIP_benchmark's folders are, and as ``image_sets.catalogue`` numbers fer2013.csv's."""
-    classes = by_name("fer2013").classes
+def test_fer2013_classes_are_sorted():
+    """CLIP_benchmark's folders and ``image_sets.catalogue`` use the same order."""
+    classes = load_packaged_prompts("fer2013").classes
     assert classes == sorted(classes)
 
 
-def test_an_unknown_name_is_refused():
+def test_unknown_prompts_raise():
     with pytest.raises(UserError, match="'mnist'"):
-        by_name("mnits")
+        load_packaged_prompts("mnits")
 
 
 @pytest.mark.parametrize(("name", "wheel"), [("imagenet", "open_clip_torch"), ("mnist", "clip-benchmark")])
-def test_a_missing_package_is_named(monkeypatch, name, wheel):
+def test_missing_package_raises(monkeypatch, name, wheel):
     monkeypatch.setattr(prompts, "find_spec", lambda module: None)
     with pytest.raises(UserError, match=f"`pip install {wheel}`"):
-        by_name(name)
+        load_packaged_prompts(name)

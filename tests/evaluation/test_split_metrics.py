@@ -1,4 +1,4 @@
-"""Two and three gloo processes that share a split against one that has it all."""
+"""Metrics of two and three gloo processes equal those of a single process."""
 
 import json
 
@@ -9,7 +9,7 @@ from mmf.common.report import Report
 from torch import multiprocessing
 from torch.utils.data import DistributedSampler
 
-from mmf_flava.evaluation import metrics  # noqa: F401  registers them
+from mmf_flava.evaluation import metrics  # noqa: F401  registers the metrics
 from mmf_flava.evaluation.split_metrics import SplitMetrics
 
 NAMES = ["accuracy", "f1", "matthews", "roc_auc", "pearson"]
@@ -27,31 +27,30 @@ def split(name):
     return (scores[:, 1:], targets.float()) if name == "pearson" else (scores, targets)
 
 
-def figure(name, scores, targets):
+def compute_metric(name, scores, targets):
     return SplitMetrics([name], {"val": SIZE})(report(scores, targets), report(scores, targets))[
         f"val/toy/{name}"
     ].item()
 
 
-def one_of_many(rank: int, ranks: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", world_size=ranks, rank=rank)
-    sampler = DistributedSampler(range(SIZE), shuffle=True)  # as MMF deals out a validation split
-    mine = list(sampler)
-    figures = {name: figure(name, *(field[mine] for field in split(name))) for name in NAMES}
+def run_process(rank: int, processes: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", world_size=processes, rank=rank)
+    indices = list(DistributedSampler(range(SIZE), shuffle=True))  # MMF's sampler for a validation split
+    values = {name: compute_metric(name, *(field[indices] for field in split(name))) for name in NAMES}
     with open(f"{folder}/{rank}.json", "w") as file:
-        json.dump(figures, file)
+        json.dump(values, file)
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_figures_are_those_of_one_process(tmp_path, ranks):
-    multiprocessing.spawn(one_of_many, (ranks, str(tmp_path)), nprocs=ranks)
-    expected = {name: figure(name, *split(name)) for name in NAMES}
-    for rank in range(ranks):
+@pytest.mark.parametrize("processes", [2, 3])
+def test_metrics_equal_a_single_process(tmp_path, processes):
+    multiprocessing.spawn(run_process, (processes, str(tmp_path)), nprocs=processes)
+    expected = {name: compute_metric(name, *split(name)) for name in NAMES}
+    for rank in range(processes):
         assert json.loads((tmp_path / f"{rank}.json").read_text()) == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_mean_of_parts_would_be_another_figure():
+def test_mean_over_processes_would_differ():
     scores, targets = split("f1")
-    parts = [figure("matthews", scores[half], targets[half]) for half in (slice(0, 16), slice(16, None))]
-    assert abs(sum(parts) / 2 - figure("matthews", scores, targets)) > 1e-3
+    values = [compute_metric("matthews", scores[half], targets[half]) for half in (slice(0, 16), slice(16, None))]
+    assert abs(sum(values) / 2 - compute_metric("matthews", scores, targets)) > 1e-3

@@ -1,19 +1,19 @@
-"""Classification by prompts on vectors one can check by hand."""
+"""Zero-shot classification on toy embeddings."""
 
 import pytest
 import torch
 
 from mmf_flava.config.run import ZeroShotConfig
 from mmf_flava.errors import UserError
-from mmf_flava.evaluation.zero_shot import check, classify, text_classifier
+from mmf_flava.evaluation.zero_shot import build_classifier, check_config, classify
 from tests.evaluation import toys
-from tests.evaluation.toys import CPU, Vectors, extraction
+from tests.evaluation.toys import CPU, ToyDataset, extractor
 
 PROMPTS = {"a cat": [2.0, 0.0], "the cat": [0.0, 1.0], "a dog": [0.0, -3.0], "the dog": [0.0, -1.0]}
 CONFIG = ZeroShotConfig("pmd", ["cat", "dog"], ["a {}", "the {}"])
 
 
-class Model(toys.Model):
+class PromptModel(toys.ToyModel):
     def encode_text(self, ids, mask):
         return torch.tensor([list(PROMPTS.values())[int(i)] for i in ids[:, 0]])
 
@@ -24,25 +24,25 @@ class TextProcessor:
         return ids, torch.ones_like(ids, dtype=torch.bool)
 
 
-def classified(vectors, targets, **options):
-    data = Vectors(vectors, targets, text_processor=TextProcessor(), dataset_name="pmd")
-    return classify(Model(), data, CONFIG, extraction(**options))
+def classify_toy(embeddings, targets, **options):
+    data = ToyDataset(embeddings, targets, text_processor=TextProcessor(), dataset_name="pmd")
+    return classify(PromptModel(), data, CONFIG, extractor(**options))
 
 
-def test_a_class_is_the_normalised_mean_of_normalised_prompts():
+def test_class_weight_is_the_normalised_mean_of_normalised_prompts():
     half = 0.5**0.5
     assert torch.allclose(
-        text_classifier(Model(), TextProcessor(), CONFIG, CPU), torch.tensor([[half, half], [0.0, -1.0]])
+        build_classifier(PromptModel(), TextProcessor(), CONFIG, CPU), torch.tensor([[half, half], [0.0, -1.0]])
     )
 
 
-def test_accuracy_confusion_and_rows():
+def test_accuracy_confusion_and_prediction_rows():
     # the fourth image has no label
-    result = classified([[1.0, 1.0], [0.0, -2.0], [0.1, -1.0], [5.0, 5.0]], [0, 0, 1, -1])
+    result = classify_toy([[1.0, 1.0], [0.0, -2.0], [0.1, -1.0], [5.0, 5.0]], [0, 0, 1, -1])
     assert result.accuracy == pytest.approx(2 / 3)
-    assert result.top(2) == 1.0
+    assert result.top_k_accuracy(2) == 1.0
     assert result.confusion.tolist() == [[1, 1], [0, 1]]
-    assert [row["prediction"] for row in result.rows()] == ["cat", "dog", "dog"]
+    assert [row["prediction"] for row in result.prediction_rows()] == ["cat", "dog", "dog"]
     summary = result.summary()
     assert summary["chance"] == 0.5
     assert summary["mean_per_class"] == 0.75
@@ -52,21 +52,23 @@ def test_accuracy_confusion_and_rows():
     ]
 
 
-def test_classes_without_a_name_are_refused_with_the_first_images():
-    with pytest.raises(UserError, match="names 2 classes, labels 0 to 1, but of dataset 'pmd' s1 has label 2, s2 has"):
-        classified([[1.0, 0.0]] * 5, [1, 2, 7, 3, 4])
+def test_label_without_a_class_raises():
+    with pytest.raises(
+        UserError, match=r"has 2 classes \(labels 0 to 1\), but dataset 'pmd' has other labels: s1 has label 2, s2 has"
+    ):
+        classify_toy([[1.0, 0.0]] * 5, [1, 2, 7, 3, 4])
 
 
-def test_no_label_at_all_is_refused():
-    with pytest.raises(UserError, match="no image of dataset 'pmd' has a label"):
-        classified([[1.0, 0.0]], [-1])
+def test_no_labels_raise():
+    with pytest.raises(UserError, match="dataset 'pmd' has no labelled images"):
+        classify_toy([[1.0, 0.0]], [-1])
 
 
-def test_text_classifier_is_made_once(tmp_path, monkeypatch):
-    first = classified([[1.0, 1.0]], [0], folder=tmp_path)
-    monkeypatch.setattr(Model, "encode_text", None)
-    again = classified([[1.0, 1.0]], [0], folder=tmp_path)
-    assert torch.equal(first.confidences, again.confidences)
+def test_classifier_is_cached(tmp_path, monkeypatch):
+    first = classify_toy([[1.0, 1.0]], [0], folder=tmp_path)
+    monkeypatch.setattr(PromptModel, "encode_text", None)
+    second = classify_toy([[1.0, 1.0]], [0], folder=tmp_path)
+    assert torch.equal(first.confidences, second.confidences)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +79,6 @@ def test_text_classifier_is_made_once(tmp_path, monkeypatch):
         (ZeroShotConfig("pmd", ["x"], ["a digit"]), "a digit"),
     ],
 )
-def test_sections_that_cannot_run_are_refused(config, word):
+def test_invalid_section_raises(config, word):
     with pytest.raises(UserError, match=word):
-        check(config, ["pmd"])
+        check_config(config, ["pmd"])

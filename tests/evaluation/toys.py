@@ -1,20 +1,20 @@
-"""A dataset of vectors and a model that shows them as they are, for evaluations that can be checked by hand."""
+"""A toy dataset whose images are vectors, and a toy model that returns them as embeddings."""
 
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
-from mmf_flava.evaluation.features import Extraction
+from mmf_flava.evaluation.features import FeatureExtractor
 
 CPU = torch.device("cpu")
 
 
 @dataclass
-class Vectors:
-    """ "Images" that are vectors, by name s0, s1, ..."""
+class ToyDataset:
+    """Dataset whose images are embeddings, with the sample ids s0, s1, ..."""
 
-    vectors: list[list[float]]
+    embeddings: list[list[float]]
     targets: list[int]
     captions: list[list[str]] = field(default_factory=list)
     text_processor: object = None
@@ -23,25 +23,25 @@ class Vectors:
     config: dict = field(default_factory=dict)
 
     def __len__(self):
-        return len(self.vectors)
+        return len(self.embeddings)
 
     def __getitem__(self, n):
         return n
 
-    def collate(self, numbers):
+    def collate(self, indices):
         batch = {
-            "image": torch.tensor([self.vectors[n] for n in numbers]),
-            "targets": torch.tensor([self.targets[n] for n in numbers]),
-            "sample_id": [f"s{n}" for n in numbers],
+            "image": torch.tensor([self.embeddings[n] for n in indices]),
+            "targets": torch.tensor([self.targets[n] for n in indices]),
+            "sample_id": [f"s{n}" for n in indices],
         }
-        return {**batch, "captions": [self.captions[n] for n in numbers]} if self.captions else batch
+        return {**batch, "captions": [self.captions[n] for n in indices]} if self.captions else batch
 
     def fingerprint(self):
-        return str(self.vectors)
+        return str(self.embeddings)
 
 
-class Model(nn.Module):
-    """Its images are their vectors, times one weight."""
+class ToyModel(nn.Module):
+    """Model that returns the image times one weight, and counts the images."""
 
     def __init__(self):
         super().__init__()
@@ -55,5 +55,6 @@ class Model(nn.Module):
     image_features = encode_image
 
 
-def extraction(**options) -> Extraction:
-    return Extraction(**{"batch_size": 2, "num_workers": 0, "device": CPU, **options})
+def extractor(**options) -> FeatureExtractor:
+    """Create a FeatureExtractor on the CPU with a batch size of 2."""
+    return FeatureExtractor(**{"batch_size": 2, "num_workers": 0, "device": CPU, **options})

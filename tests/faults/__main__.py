@@ -1,7 +1,7 @@
-"""Every proof at full length, one line of JSON each: ``python -m tests.faults``; exit code 1 if one does not hold."""
+"""All fault tests at full length: ``python -m tests.faults`` prints a JSON record per test; exit code 1 on failure."""
 
 import sys
 
 from tests.faults import chaos, exact_kills, killed_runs, stops
 
-sys.exit(max([proof.main([]) for proof in (chaos, exact_kills, stops, killed_runs)]))
+sys.exit(max([test.main([]) for test in (chaos, exact_kills, stops, killed_runs)]))

@@ -1,6 +1,6 @@
-"""Checkpoints under fire: ``python -m tests.faults.chaos`` kills savers and damages bytes, then counts what was lost.
+"""Faults of checkpoints: ``python -m tests.faults.chaos`` kills saving processes, corrupts files and counts losses.
 
-The tests beside this file do the same in small.
+``test_checkpoint_kills.py`` runs a small version.
 """
 
 import argparse
@@ -21,15 +21,16 @@ import torch
 from torch import nn
 
 from mmf_flava.errors import UserError
-from mmf_flava.files.checksums import Damaged, verify
-from mmf_flava.training.checkpoint import load_model, load_state, rng_state
+from mmf_flava.files.checksums import CorruptFileError, verify_folder
+from mmf_flava.training.checkpoint import load_state, rng_state
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
+from mmf_flava.weights.loading import load_checkpoint_weights
 
-WIDTH = 300  # a checkpoint of 1.1 MB, in whose writing a kill can fall
+WIDTH = 300  # makes checkpoints of 1.1 MB, large enough to be killed while writing
 
 
-def toy(value: float) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """A model of which every weight is ``value``, and an optimizer of which every moment is."""
+def model_and_optimizer(value: float) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Build a model and an optimizer whose weights and moments all equal ``value``."""
     model = nn.Linear(WIDTH, WIDTH)
     optimizer = torch.optim.AdamW(model.parameters())
     for parameter in model.parameters():
@@ -40,14 +41,14 @@ def toy(value: float) -> tuple[nn.Module, torch.optim.Optimizer]:
 
 
 def save(folder: CheckpointFolder, update: int) -> None:
-    model, optimizer = toy(float(update))
+    model, optimizer = model_and_optimizer(float(update))
     folder.save(update, model, optimizer, {"rng": [rng_state()]}, best=update % 5 == 0)
 
 
-def loaded(path: Path) -> int:
-    """The update of a checkpoint; every tensor and number in it is of that update, or an assertion fails."""
-    model, optimizer = toy(-1.0)
-    load_model(path, model)
+def load_update(path: Path) -> int:
+    """Load a checkpoint and return its update; assert that all its values are from that update."""
+    model, optimizer = model_and_optimizer(-1.0)
+    load_checkpoint_weights(model, path)
     update = load_state(path, optimizer)["update"]
     for parameter in model.parameters():
         assert (parameter == update).all()
@@ -55,10 +56,10 @@ def loaded(path: Path) -> int:
     return update
 
 
-def whole(path: Path) -> bool:
+def is_valid(path: Path) -> bool:
     try:
-        verify(path)
-    except Damaged:
+        verify_folder(path)
+    except CorruptFileError:
         return False
     return True
 
@@ -66,9 +67,9 @@ def whole(path: Path) -> bool:
 # ---------------------------------------------------------------------- kills
 
 
-def _saver(folder: Path, start: int, background: bool, told: Connection) -> None:
-    """Saves one update after the other, some of them twice, until it is killed; tells of each that is done."""
-    checkpoints = CheckpointFolder(folder, 2, background, say=lambda line: told.send(int(line.rpartition("_")[2])))
+def _save_until_killed(folder: Path, start: int, background: bool, saved: Connection) -> None:
+    """Save one update after the other, some of them twice, until killed; send the number of each saved update."""
+    checkpoints = CheckpointFolder(folder, 2, background, log=lambda line: saved.send(int(line.rpartition("_")[2])))
     for update in range(start, sys.maxsize):
         save(checkpoints, update)
         if update % 3 == 0:
@@ -76,57 +77,57 @@ def _saver(folder: Path, start: int, background: bool, told: Connection) -> None
 
 
 def kills(folder: Path, count: int, seed: int) -> Counter:
-    """SIGKILLs ``count`` processes that save into ``folder``, each at a random moment, each going on from the last.
+    """Kill ``count`` processes that save to ``folder`` with SIGKILL at random times; each continues from the last one.
 
     Returns:
-        ``loadable``: kills after which the newest whole checkpoint was at least the last that was told of, and sound;
-        ``whole latest``: kills after which ``latest`` named a whole checkpoint, or the one being replaced;
-        ``in the midst``: kills that left something half-written.
+        Numbers of kills. ``loadable``: the newest valid checkpoint loads and is not older than the last reported one;
+        ``valid latest``: ``latest`` names a valid checkpoint, or the one being replaced; ``while writing``: partly
+        written files remain.
     """
-    random_moment, counts = random.Random(seed), Counter()
+    delays, counts = random.Random(seed), Counter()
     context = multiprocessing.get_context("fork")
     torch.set_num_threads(1)  # a forked process cannot use its parent's threads
-    save(CheckpointFolder(folder, say=lambda _: None), 0)
-    known = 0
+    save(CheckpointFolder(folder, log=lambda _: None), 0)
+    last_saved = 0
     for number in range(count):
-        ours, theirs = context.Pipe(duplex=False)
-        saver = context.Process(target=_saver, args=(folder, known + 1, number % 2 == 1, theirs))
+        receiver, sender = context.Pipe(duplex=False)
+        saver = context.Process(target=_save_until_killed, args=(folder, last_saved + 1, number % 2 == 1, sender))
         saver.start()
-        theirs.close()
-        known = ours.recv()  # it is saving
-        time.sleep(random_moment.uniform(0, 0.1))
+        sender.close()
+        last_saved = receiver.recv()  # the process is saving
+        time.sleep(delays.uniform(0, 0.1))
         os.kill(saver.pid, signal.SIGKILL)
         saver.join()
         assert saver.exitcode == -signal.SIGKILL
         try:
             while True:
-                known = ours.recv()
-        except (EOFError, OSError):  # OSError: killed while telling
+                last_saved = receiver.recv()
+        except (EOFError, OSError):  # OSError: killed while sending
             pass
         names = sorted(path.name for path in (folder / "checkpoints").iterdir())
-        counts["in the midst"] += any(name.startswith(".") or "replaced" in name for name in names)
+        counts["while writing"] += any(name.startswith(".") or "replaced" in name for name in names)
         pointed = folder / "checkpoints" / (folder / "checkpoints" / "latest").read_text().partition(" ")[0]
-        counts["whole latest"] += whole(pointed) or whole(pointed.with_name(f"{pointed.name}.replaced"))
-        newest = CheckpointFolder(folder, say=lambda _: None).latest()
-        if newest is not None and (update := loaded(newest)) >= known:
+        counts["valid latest"] += is_valid(pointed) or is_valid(pointed.with_name(f"{pointed.name}.replaced"))
+        newest = CheckpointFolder(folder, log=lambda _: None).latest()
+        if newest is not None and (update := load_update(newest)) >= last_saved:
             counts["loadable"] += 1
-            known = update
+            last_saved = update
     return counts
 
 
-# ---------------------------------------------------------------------- bytes
+# ---------------------------------------------------------------------- corruptions
 
 
-def damages(folder: Path, count: int, seed: int) -> Counter:
-    """Flips a bit of, or cuts, the newest of two checkpoints ``count`` times, by turns in each of its files.
+def corruptions(folder: Path, count: int, seed: int) -> Counter:
+    """Flip a bit in, or truncate, the files of the newest of two checkpoints ``count`` times, one file after the other.
 
     Returns:
-        ``detected``: damages that were told of; ``previous used``: those after which the checkpoint before was found,
-        and sound; ``latest``: damages of the pointer, after which the newest checkpoint was found all the same.
+        Numbers of corruptions. ``detected``: reported; ``previous used``: the previous checkpoint was loaded;
+        ``latest``: the pointer was corrupted, and the newest checkpoint was loaded.
     """
-    random_place, counts = random.Random(seed), Counter()
-    said: list[str] = []
-    checkpoints = CheckpointFolder(folder, say=said.append)
+    random_offset, counts = random.Random(seed), Counter()
+    messages: list[str] = []
+    checkpoints = CheckpointFolder(folder, log=messages.append)
     for update in (1, 2):
         save(checkpoints, update)
     newest = checkpoints.latest()
@@ -134,20 +135,22 @@ def damages(folder: Path, count: int, seed: int) -> Counter:
     files = [*sorted(newest.iterdir()), folder / "checkpoints" / "latest"]
     for number in range(count):
         file = files[number % len(files)]
-        sound = file.read_bytes()
-        place = random_place.randrange(len(sound))
+        content = file.read_bytes()
+        offset = random_offset.randrange(len(content))
         if number // len(files) % 4 == 3:
-            file.write_bytes(sound[:place])
+            file.write_bytes(content[:offset])
         else:
-            flipped = bytearray(sound)
-            flipped[place] ^= 1 << random_place.randrange(8)
+            flipped = bytearray(content)
+            flipped[offset] ^= 1 << random_offset.randrange(8)
             file.write_bytes(flipped)
-        said.clear()
+        messages.clear()
         found = checkpoints.latest()
         assert found is not None
-        counts["detected"] += len(said) == 1 and str(file) in said[0]
-        counts["previous used" if file.parent == newest else "latest"] += loaded(found) == 1 + (file.parent != newest)
-        file.write_bytes(sound)
+        counts["detected"] += len(messages) == 1 and str(file) in messages[0]
+        counts["previous used" if file.parent == newest else "latest"] += load_update(found) == 1 + (
+            file.parent != newest
+        )
+        file.write_bytes(content)
     return counts
 
 
@@ -157,25 +160,25 @@ def damages(folder: Path, count: int, seed: int) -> Counter:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.chaos", description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--damages", type=int, default=200)
+    parser.add_argument("--corruptions", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     failed = False
     with tempfile.TemporaryDirectory() as folder:
-        root, killed, damaged = Path(folder), Counter(), Counter()
+        root, killed, corrupted = Path(folder), Counter(), Counter()
         try:
             killed = kills(root / "kills", options.kills, options.seed)
-            damaged = damages(root / "damages", options.damages, options.seed)
+            corrupted = corruptions(root / "corruptions", options.corruptions, options.seed)
         except (UserError, AssertionError) as error:
             print(f"lost: {error!r}", file=sys.stderr)
-        used = damaged["previous used"] + damaged["latest"]
-        for proof, sent, counts, holds in (
-            ("SIGKILL while saving", options.kills, killed, killed["loadable"] == killed["whole latest"]),
-            ("flipped bits and cut files", options.damages, damaged, damaged["detected"] == used),
+        used = corrupted["previous used"] + corrupted["latest"]
+        for test, sent, counts, passed in (
+            ("SIGKILL while saving", options.kills, killed, killed["loadable"] == killed["valid latest"]),
+            ("flipped bits and truncated files", options.corruptions, corrupted, corrupted["detected"] == used),
         ):
-            holds = holds and sent in (counts["loadable"], counts["detected"])
-            print(json.dumps({"proof": proof, "sent": sent, **counts, "holds": holds}), flush=True)
-            failed |= not holds
+            passed = passed and sent in (counts["loadable"], counts["detected"])
+            print(json.dumps({"test": test, "sent": sent, **counts, "passed": passed}), flush=True)
+            failed |= not passed
     return int(failed)
 
 

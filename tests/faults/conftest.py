@@ -1,4 +1,4 @@
-"""A user without root's rights, for what root may do and others may not; a place for runs."""
+"""Fixtures: an unprivileged user, and a folder for runs."""
 
 import os
 import tempfile
@@ -12,7 +12,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def unprivileged() -> Iterator[Path]:
-    """A folder of a user who is not root, as whom the test goes on."""
+    """Switch to a user without root's rights, and yield a folder that this user owns."""
     with tempfile.TemporaryDirectory() as folder:
         if os.geteuid() != 0:
             yield Path(folder)
@@ -27,6 +27,6 @@ def unprivileged() -> Iterator[Path]:
 
 @pytest.fixture
 def root(cache, tmp_path):
-    """A folder for runs, beside the cache that they share."""
+    """A folder for runs, next to their cache."""
     (tmp_path / "cache").symlink_to(cache)
     return tmp_path / "runs"

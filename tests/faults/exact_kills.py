@@ -1,8 +1,8 @@
-"""Kills at exact places: ``python -m tests.faults.exact_kills`` SIGKILLs the real command after updates 1, 7 and 13.
+"""Kills after given updates: ``python -m tests.faults.exact_kills`` kills ``mmf_run`` after updates 1, 7 and 13.
 
-Resumed, the run must end as an uninterrupted one, to the bit: weights, optimizer, counters, the generators of every
-process, and the names of the samples of every update, those that are done again among them. Then a run of one process
-goes on with two, and again with one: the same batches, and the same losses but for rounding.
+The resumed run must end bit-identical to an uninterrupted one: weights, optimizer, counters, the random generators of
+every process, and the samples of every update, including repeated ones. Then a run of one process resumes with two, and
+again with one: it must have the same batches, and the same losses up to rounding.
 """
 
 import argparse
@@ -16,74 +16,76 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.faults.runs import DROPOUT, Run, difference
+from tests.faults.runs import DROPOUT, Run, count_differences
 
 UPDATES, KILLS = 20, (1, 7, 13)
-TOLERANCE = 1e-6  # of a loss, relative
-Kill = tuple[int, str]  # after which update, and "updated" or "saved" as ``watched_run`` understands them
+TOLERANCE = 1e-6  # relative difference of a loss
+Kill = tuple[int, str]  # the update, and "updated" or "saved" as in ``instrumented_run``
 
 
 def exact(root: Path, kills: Sequence[Kill], updates: int, processes: int = 1, interval: int = 3) -> dict[str, Any]:
-    """A run with dropout that is killed, the last process of it, beside one that is not."""
+    """Compare a run with dropout, whose last process is killed several times, with an uninterrupted run."""
     options = [*DROPOUT, f"training.max_updates={updates}", "training.evaluation_interval=8"]
     options.append(f"training.checkpoint_interval={interval}")
-    quiet, run = Run(root, "quiet", *options), Run(root, "killed", *options)
-    quiet.finish(processes=processes, watch={})
-    for life, (update, place) in enumerate(kills):
-        watch = {"life": life, "kill_after": update, "place": place, "ranks": [processes - 1]}
-        end(run, run.start(processes=processes, watch=watch), processes)
-    run.finish(processes=processes, watch={"life": len(kills)})
-    expected = dict(quiet.samples())
-    ours, theirs = quiet.state(), run.state()
+    uninterrupted, run = Run(root, "uninterrupted", *options), Run(root, "killed", *options)
+    uninterrupted.finish(processes=processes, instrument={})
+    for attempt, (update, place) in enumerate(kills):
+        instrument = {"attempt": attempt, "kill_after": update, "place": place, "ranks": [processes - 1]}
+        wait_for_kill(run, run.start(processes=processes, instrument=instrument), processes)
+    run.finish(processes=processes, instrument={"attempt": len(kills)})
+    samples = dict(uninterrupted.samples())
+    expected, actual = uninterrupted.state(), run.state()
     counts = {
-        "tensors that differ": difference(quiet, run),
-        "states that differ": [key for key in ours if ours[key] != theirs[key]],
+        "tensors that differ": count_differences(uninterrupted, run),
+        "states that differ": [key for key in expected if expected[key] != actual[key]],
         "updates done": len(run.samples()),
-        "updates with other samples": sum(expected[update] != names for update, names in run.samples()),
+        "updates with other samples": sum(samples[update] != names for update, names in run.samples()),
     }
-    whole = sorted(expected) == list(range(1, updates + 1)) == sorted(dict(run.samples()))
-    holds = whole and len(ours["rng"]) == processes and not any(list(counts.values())[i] for i in (0, 1, 3))
-    return {"proof": "exact kills", "processes": processes, "kills": list(kills), **counts, "holds": holds}
+    complete = sorted(samples) == list(range(1, updates + 1)) == sorted(dict(run.samples()))
+    passed = complete and len(expected["rng"]) == processes and not any(list(counts.values())[i] for i in (0, 1, 3))
+    return {"test": "exact kills", "processes": processes, "kills": list(kills), **counts, "passed": passed}
 
 
-def end(run: Run, process: subprocess.Popen, processes: int) -> None:
-    """Waits for a life to end as it was told to."""
+def wait_for_kill(run: Run, process: subprocess.Popen, processes: int) -> None:
+    """Wait for an attempt to exit, and check that it was killed."""
     code = process.wait(timeout=300)
     if code != (-signal.SIGKILL if processes == 1 else 1):
         raise SystemExit(
-            f"a life in {run.folder} was to be killed, and ended with {code}:\n{run.log.read_text()[-3000:]}"
+            f"The run in {run.folder} was not killed but exited with {code}:\n{run.log.read_text()[-3000:]}"
         )
 
 
-def regrouped(root: Path, changes: Sequence[int], updates: int) -> dict[str, Any]:
-    """A run that goes on with two processes after the first of ``changes``, and with one after the second."""
+def change_processes(root: Path, changes: Sequence[int], updates: int) -> dict[str, Any]:
+    """Compare a run that switches to two processes and back after the updates ``changes`` with a single-process run."""
     options = [f"training.max_updates={updates}", "training.evaluation_interval=1000", "training.checkpoint_interval=1"]
-    quiet, run = Run(root, "one", *options), Run(root, "regrouped", *options)
-    quiet.finish(watch={})
-    for life, update in enumerate(changes):
-        watch = {"life": life, "kill_after": update, "place": "saved", "ranks": [0, 1]}
-        end(run, run.start(processes=life + 1, watch=watch), life + 1)
-    run.finish(watch={"life": len(changes)})
-    ours, theirs = quiet.losses(), run.losses()
+    uninterrupted, run = Run(root, "single", *options), Run(root, "changed", *options)
+    uninterrupted.finish(instrument={})
+    for attempt, update in enumerate(changes):
+        instrument = {"attempt": attempt, "kill_after": update, "place": "saved", "ranks": [0, 1]}
+        wait_for_kill(run, run.start(processes=attempt + 1, instrument=instrument), attempt + 1)
+    run.finish(instrument={"attempt": len(changes)})
+    expected, actual = uninterrupted.losses(), run.losses()
     relative = {
         name: max(
-            abs(theirs[update][name] - value) / abs(value)
-            for update, losses in ours.items()
+            abs(actual[update][name] - value) / abs(value)
+            for update, losses in expected.items()
             if (value := losses.get(name)) is not None
         )
-        for name in sorted({name for losses in ours.values() for name in losses})
+        for name in sorted({name for losses in expected.values() for name in losses})
     }
-    same = quiet.samples() == run.samples()
-    holds = same and ours.keys() == theirs.keys() and len(ours) == updates and max(relative.values()) <= TOLERANCE
-    return {"proof": "1 -> 2 -> 1 processes", "changes after": list(changes), "same batches": same,
+    same = uninterrupted.samples() == run.samples()
+    passed = (
+        same and expected.keys() == actual.keys() and len(expected) == updates and max(relative.values()) <= TOLERANCE
+    )
+    return {"test": "1 -> 2 -> 1 processes", "changes after": list(changes), "same batches": same,
             "losses differ by": {name: float(f"{value:.2g}") for name, value in relative.items()},
-            "holds": holds}  # fmt: skip
+            "passed": passed}  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--updates", type=int, default=UPDATES, help="of a run (%(default)s)")
-    wishes = parser.parse_args(arguments)
+    parser.add_argument("--updates", type=int, default=UPDATES, help="updates per run (default: %(default)s)")
+    options = parser.parse_args(arguments)
     failed = False
     with tempfile.TemporaryDirectory() as folder:
         results = (
@@ -92,20 +94,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     exact,
                     Path(folder, f"{place}_{processes}"),
                     [(n, place) for n in KILLS],
-                    wishes.updates,
+                    options.updates,
                     processes,
                     interval,
                 )
                 for processes in (1, 2)
-                # with updates since the last checkpoint that are done again, and with a checkpoint just written
+                # killed after updates that are not in a checkpoint, and directly after a save
                 for place, interval in (("updated", 3), ("saved", 1))
             ),
-            partial(regrouped, Path(folder, "regrouped"), KILLS[1:], wishes.updates),
+            partial(change_processes, Path(folder, "changed"), KILLS[1:], options.updates),
         )
-        for result in results:
-            found = result()
-            print(json.dumps(found), flush=True)
-            failed |= not found["holds"]
+        for compute in results:
+            result = compute()
+            print(json.dumps(result), flush=True)
+            failed |= not result["passed"]
     return int(failed)
 
 

@@ -1,4 +1,4 @@
-"""Lives of one run: the real command on a tiny model, started again and again in one folder; and what they left."""
+"""Runs of ``mmf_run`` on a tiny model that are started several times in one folder."""
 
 import json
 import os
@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 
 from tests.conftest import DEMO, SCRIPTS
 
-WATCHED = Path(__file__).with_name("watched_run.py")
+INSTRUMENTED = Path(__file__).with_name("instrumented_run.py")
 ENCODERS = ("image_encoder", "text_encoder", "multimodal_encoder")
-# an update of the tiny model takes some ten milliseconds
+# an update of this model takes about ten milliseconds
 TINY = [
     f"model_config.flava.{encoder}.{size}"
     for encoder in ENCODERS
@@ -35,10 +35,10 @@ OPTIONS = [
 
 
 class Run:
-    """A run in ``root/name``; every ``start`` is a life of it.
+    """A run in the folder ``root/name``; every ``start`` is one attempt.
 
     Args:
-        options: of the recipe, beside ``OPTIONS``.
+        options: overrides in addition to ``OPTIONS``.
     """
 
     def __init__(self, root: Path, name: str, *options: str) -> None:
@@ -47,62 +47,60 @@ class Run:
         self.options = [f"config={DEMO}", *OPTIONS, *options, f"env.save_dir={self.folder}"]
         self.records.mkdir(parents=True)
 
-    def start(self, *options: str, processes: int = 1, watch: dict[str, Any] | None = None) -> subprocess.Popen:
-        """Starts a life by so many processes; ``watch`` is what ``watched_run`` is told."""
-        script = str(SCRIPTS / "mmf_run") if watch is None else str(WATCHED)
+    def start(self, *options: str, processes: int = 1, instrument: dict[str, Any] | None = None) -> subprocess.Popen:
+        """Start an attempt; ``instrument`` has the settings of ``instrumented_run``, None runs ``mmf_run`` itself."""
+        script = str(SCRIPTS / "mmf_run") if instrument is None else str(INSTRUMENTED)
         command = [str(SCRIPTS / "python"), script]
         if processes > 1:
             command = [str(SCRIPTS / "torchrun"), "--standalone", f"--nproc_per_node={processes}", script]
             options = (*options, "training.sharding=ddp")
         environment = {**os.environ, "MMF_CACHE_DIR": str(self.root.parent / "cache"), "OMP_NUM_THREADS": "1"}
-        if watch is not None:
-            environment["WATCH"] = json.dumps({"records": str(self.records), **watch})
+        if instrument is not None:
+            environment["INSTRUMENT"] = json.dumps({"records": str(self.records), **instrument})
         with open(self.log, "w") as log:
             return subprocess.Popen(
                 [*command, *self.options, *options], env=environment, stdout=log, stderr=subprocess.STDOUT
             )
 
-    def finish(self, *options: str, processes: int = 1, watch: dict[str, Any] | None = None) -> None:
-        """A life that nothing befalls, to the end."""
-        if self.start(*options, processes=processes, watch=watch).wait() != 0:
-            raise SystemExit(f"the run in {self.folder} failed:\n{self.log.read_text()[-3000:]}")
+    def finish(self, *options: str, processes: int = 1, instrument: dict[str, Any] | None = None) -> None:
+        """Run an attempt to the end."""
+        if self.start(*options, processes=processes, instrument=instrument).wait() != 0:
+            raise SystemExit(f"The run in {self.folder} failed:\n{self.log.read_text()[-3000:]}")
 
-    def final(self) -> Path:
-        """The last checkpoint."""
+    def last_checkpoint(self) -> Path:
+        """Return the last checkpoint."""
         return max((self.folder / "checkpoints").glob("update_*"))
 
     def state(self) -> dict[str, Any]:
-        """``state.json`` of the last checkpoint but for its times: counters, schedule, generators of all processes."""
-        state = json.loads((self.final() / "state.json").read_text())
+        """Return ``state.json`` of the last checkpoint without its times: counters, schedule, random generators."""
+        state = json.loads((self.last_checkpoint() / "state.json").read_text())
         del state["seconds"]
         return state
 
     def losses(self) -> dict[int, dict[str, float]]:
-        """Update -> losses, as the last life that did it found them."""
-        lines = map(json.loads, (self.folder / "metrics.jsonl").read_text().splitlines())
-        return {line["update"]: line["losses"] for line in lines if line["split"] == "train"}
+        """Return update -> losses; of repeated updates, those of the last attempt."""
+        records = map(json.loads, (self.folder / "metrics.jsonl").read_text().splitlines())
+        return {record["update"]: record["losses"] for record in records if record["split"] == "train"}
 
     def samples(self) -> list[tuple[int, list[str]]]:
-        """Update and names of its whole batch, for every update of every watched life."""
-        parts = [
-            [json.loads(line) for line in file.read_text().splitlines()]
-            for file in sorted(self.records.glob("*.jsonl"))
-        ]
-        lives: dict[tuple[int, int], dict[int, list[str]]] = {}
-        for line in (line for part in parts for line in part):
-            lives.setdefault((line["life"], line["update"]), {})[line["rank"]] = line["samples"]
-        # rank r of n has every n-th sample, from the r-th on
+        """Return the update and the sample IDs of its global batch for every update of every instrumented attempt."""
+        files = sorted(self.records.glob("*.jsonl"))
+        records = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        batches: dict[tuple[int, int], dict[int, list[str]]] = {}
+        for record in records:
+            batches.setdefault((record["attempt"], record["update"]), {})[record["rank"]] = record["samples"]
+        # rank r of n has every n-th sample, starting with the r-th
         return [
-            (update, [name for row in zip(*(shares[rank] for rank in sorted(shares)), strict=True) for name in row])
-            for (_, update), shares in sorted(lives.items())
+            (update, [name for names in zip(*(of_rank[r] for r in sorted(of_rank)), strict=True) for name in names])
+            for (_, update), of_rank in sorted(batches.items())
         ]
 
 
-def difference(quiet: Run, other: Run) -> int:
-    """How many tensors, of weights and optimizer, of two final checkpoints differ in any bit."""
+def count_differences(a: Run, b: Run) -> int:
+    """Return how many tensors of weights and optimizer are not bit-identical in the last checkpoints of two runs."""
     count = 0
     for file in ("model.safetensors", "optimizer.safetensors"):
-        ours, theirs = (load_file(run.final() / file) for run in (quiet, other))
-        count += len(ours.keys() ^ theirs.keys())
-        count += sum(not ours[key].equal(theirs[key]) for key in ours.keys() & theirs.keys())
+        x, y = (load_file(run.last_checkpoint() / file) for run in (a, b))
+        count += len(x.keys() ^ y.keys())
+        count += sum(not x[key].equal(y[key]) for key in x.keys() & y.keys())
     return count

@@ -1,7 +1,7 @@
-"""Stops in every situation: ``python -m tests.faults.stops`` sends SIGTERM to the real command, and counts.
+"""Stops in given situations: ``python -m tests.faults.stops`` sends SIGTERM to ``mmf_run`` and resumes it.
 
-The signal falls in a step, in an evaluation, while waiting for data and while saving, by turns; on the only process of
-a run and, by turns, on one of two; on runs that save in the background too. Each life goes on from the last.
+The signal arrives during a step, during an evaluation, while waiting for data and while saving; in runs of one process
+and of two, to each of them; with and without background saves. Each attempt resumes from the last one.
 """
 
 import argparse
@@ -17,108 +17,116 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmf_flava.files.checksums import Damaged, verify
+from mmf_flava.files.checksums import CorruptFileError, verify_folder
 from mmf_flava.training.signals import STOPPED
-from tests.faults.runs import DROPOUT, Run, difference
+from tests.faults.runs import DROPOUT, Run, count_differences
 
 SITUATIONS = {
-    "step": "in a step",
-    "evaluation": "in an evaluation",
+    "step": "during a step",
+    "evaluation": "during an evaluation",
     "data": "while waiting for data",
     "save": "while saving",
 }
-PATIENCE = 120  # seconds from a signal to the end of a run
-UPDATES = 8  # more than a life does before it is stopped
+TIMEOUT = 120  # seconds from a signal to the exit of a run
+UPDATES = 8  # per attempt; more than are done before the stop
 OPTIONS = [*DROPOUT, "training.evaluation_interval=4", "training.checkpoint_interval=3", "checkpoint.max_to_keep=2"]
 
 
-def stop(run: Run, life: int, situation: str, victim: int, processes: int, *options: str) -> dict[str, Any]:
-    """One life: SIGTERM to the process of rank ``victim`` as soon as any process is in ``situation``."""
+def stop_once(run: Run, attempt: int, situation: str, victim: int, processes: int, *options: str) -> dict[str, Any]:
+    """Do an attempt, and send SIGTERM to the process of rank ``victim`` when any process enters ``situation``."""
     for file in (file for suffix in ("entered", "left", "pid") for file in run.records.glob(f"*.{suffix}")):
         file.unlink()
-    launcher = run.start(*options, processes=processes, watch={"life": life, "situation": situation})
+    launcher = run.start(*options, processes=processes, instrument={"attempt": attempt, "situation": situation})
     while not list(run.records.glob("*.entered")):
         if launcher.poll() is not None:
-            raise SystemExit(f"no {situation} came in {run.folder}:\n{run.log.read_text()[-3000:]}")
+            raise SystemExit(
+                f"The run in {run.folder} exited before the situation {situation!r}:\n{run.log.read_text()[-3000:]}"
+            )
         time.sleep(0.005)
-    # a process that starts later than another is there before the other can do a step
+    # all processes have written their ID before any process can do a step
     pid = int((run.records / f"{victim}.pid").read_text())
     sent = time.monotonic()
     os.kill(pid, signal.SIGTERM)
     try:
-        code = launcher.wait(timeout=PATIENCE)
+        code = launcher.wait(timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
         launcher.kill()
         for file in run.records.glob("*.pid"):
             os.kill(int(file.read_text()), signal.SIGKILL)
         return {"hung": 1}
-    took = time.monotonic() - sent
+    seconds = time.monotonic() - sent
     within = any(
-        began <= sent <= left for began, left in (json.loads(f.read_text()) for f in run.records.glob("*.left"))
+        entered <= sent <= left for entered, left in (json.loads(f.read_text()) for f in run.records.glob("*.left"))
     )
-    # torchrun's own code is 1; it names those of its workers
+    # torchrun exits with 1 and prints the exit codes of its workers
     codes = (
         [code] if processes == 1 else [int(found) for found in re.findall(r"exitcode *: (-?\d+)", run.log.read_text())]
     )
     return {
         "within": int(within),
-        "saved": int(whole(run)),
+        "saved": int(is_saved(run)),
         "code": int(bool(codes) and set(codes) == {STOPPED}),
-        "seconds": took,
+        "seconds": seconds,
     }
 
 
-def whole(run: Run) -> bool:
-    """Whether ``latest`` names a whole checkpoint of the last update that was done, and the run has said so."""
+def is_saved(run: Run) -> bool:
+    """Return whether ``latest`` names a valid checkpoint of the last update, and the run has logged that update."""
     path = run.folder / "checkpoints" / (run.folder / "checkpoints" / "latest").read_text().partition(" ")[0]
     try:
-        verify(path)
-    except Damaged:
+        verify_folder(path)
+    except CorruptFileError:
         return False
     update = int(path.name.removeprefix("update_"))
-    said = f"after update {update}; checkpoint.resume=true goes on there" in run.log.read_text()
-    return said and update == run.samples()[-1][0]
+    logged = f"after update {update}. Resume with checkpoint.resume=true" in run.log.read_text()
+    return logged and update == run.samples()[-1][0]
 
 
-def stops(root: Path, count: int, processes: int) -> list[dict[str, Any]]:
-    """``count`` lives of a run that each end by a signal, beside a run without: a result for each situation."""
+def stop_repeatedly(root: Path, count: int, processes: int) -> list[dict[str, Any]]:
+    """Stop and resume a run ``count`` times, compare it with an uninterrupted run; return a result per situation."""
     options = [*OPTIONS, f"training.max_updates={UPDATES * count}"]
-    quiet, run = Run(root, "quiet", *options), Run(root, "stopped", *options)
+    uninterrupted, run = Run(root, "uninterrupted", *options), Run(root, "stopped", *options)
     results = {name: {"sent": 0, "within": 0, "saved": 0, "code": 0, "hung": 0, "seconds": 0.0} for name in SITUATIONS}
-    for life in range(count):
-        situation, others = list(SITUATIONS)[life % len(SITUATIONS)], life // len(SITUATIONS)
-        more = [f"checkpoint.background={'true' if others % 2 else 'false'}"]
+    for attempt in range(count):
+        situation, round_ = list(SITUATIONS)[attempt % len(SITUATIONS)], attempt // len(SITUATIONS)
+        more = [f"checkpoint.background={'true' if round_ % 2 else 'false'}"]
         if processes == 1:
-            more.append(f"training.num_workers={1 - others % 2}")
-        found = stop(run, life, situation, others % processes, processes, *more)
+            more.append(f"training.num_workers={1 - round_ % 2}")
+        outcome = stop_once(run, attempt, situation, round_ % processes, processes, *more)
         result = results[situation]
         result["sent"] += 1
         for name in ("within", "saved", "code", "hung"):
-            result[name] += found.get(name, 0)
-        result["seconds"] = max(result["seconds"], round(found.get("seconds", PATIENCE), 1))
-    run.finish(processes=processes, watch={"life": count})
-    quiet.finish(processes=processes, watch={})
-    differing = difference(quiet, run)
+            result[name] += outcome.get(name, 0)
+        result["seconds"] = max(result["seconds"], round(outcome.get("seconds", TIMEOUT), 1))
+    run.finish(processes=processes, instrument={"attempt": count})
+    uninterrupted.finish(processes=processes, instrument={})
+    differing = count_differences(uninterrupted, run)
     return [
-        {"proof": f"SIGTERM {SITUATIONS[situation]}",
-         "processes": processes, "sent": result["sent"], "sent in it": result["within"], "saved": result["saved"],
-         "exit codes 75": result["code"], "hung": result["hung"], "longest seconds": result["seconds"],
+        {"test": f"SIGTERM {SITUATIONS[situation]}",
+         "processes": processes, "sent": result["sent"], "sent in the situation": result["within"],
+         "saved": result["saved"], "exit codes 75": result["code"],
+         "hung": result["hung"], "longest seconds": result["seconds"],
          "tensors that differ": differing,
-         "holds": result["within"] == result["saved"] == result["code"] == result["sent"] and not differing}
+         "passed": result["within"] == result["saved"] == result["code"] == result["sent"] and not differing}
         for situation, result in results.items() if result["sent"]
     ]  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stops", type=int, default=30, help="half of one process, half of two (%(default)s)")
-    wishes = parser.parse_args(arguments)
+    parser.add_argument(
+        "--stops",
+        type=int,
+        default=30,
+        help="number of stops, half with one process, half with two (default: %(default)s)",
+    )
+    options = parser.parse_args(arguments)
     failed = False
     with tempfile.TemporaryDirectory() as folder:
-        for processes, count in ((1, (wishes.stops + 1) // 2), (2, wishes.stops // 2)):
-            for found in stops(Path(folder, f"of_{processes}"), count, processes) if count else ():
-                print(json.dumps(found), flush=True)
-                failed |= not found["holds"]
+        for processes, count in ((1, (options.stops + 1) // 2), (2, options.stops // 2)):
+            for result in stop_repeatedly(Path(folder, str(processes)), count, processes) if count else ():
+                print(json.dumps(result), flush=True)
+                failed |= not result["passed"]
     return int(failed)
 
 

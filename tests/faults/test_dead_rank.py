@@ -1,4 +1,4 @@
-"""The real command on two processes, of which one is killed: the other says which one, and ends."""
+"""``mmf_run`` on two processes, one of which is killed: the other one names it and exits."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mmf_flava.training.roll_call import PEER_DIED
+from mmf_flava.training.peer_watchdog import PEER_DIED
 from tests.conftest import DEMO, SCRIPTS, SHORT
 
 OPTIONS = [*SHORT, "training.max_updates=100000", "training.log_interval=1", "training.evaluation_interval=100000"]
@@ -23,7 +23,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def start(tmp_path, cache):
-    """Starts a command in the background, its output in ``tmp_path / log``; a run's first update is awaited."""
+    """``start(log, *launcher, **environment)`` starts a run in the background with its output in ``tmp_path / log``."""
     started = []
 
     def start(log: str, *launcher: str, **environment: str) -> subprocess.Popen:
@@ -39,39 +39,39 @@ def start(tmp_path, cache):
         one.wait()
 
 
-def await_update(folder: Path, process: subprocess.Popen) -> None:
+def wait_for_first_update(folder: Path, process: subprocess.Popen) -> None:
     deadline = time.monotonic() + 240
     while not (folder / "run" / "metrics.jsonl").is_file() and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def by_hand(start) -> list[subprocess.Popen]:
-    """As Slurm starts them: nobody watches over all."""
+def start_without_torchrun(start) -> list[subprocess.Popen]:
+    """Start two processes as Slurm does, without a launcher that monitors them."""
     port = str(free_port())
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     return [start(f"{rank}.log", RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(2)]
 
 
 @pytest.mark.parametrize("dead", [0, 1])
-def test_processes_started_by_hand(start, tmp_path, dead):
-    processes = by_hand(start)
-    await_update(tmp_path, processes[1 - dead])
+def test_survivor_exits_without_torchrun(start, tmp_path, dead):
+    processes = start_without_torchrun(start)
+    wait_for_first_update(tmp_path, processes[1 - dead])
     processes[dead].send_signal(signal.SIGKILL)
-    began = time.monotonic()
+    killed = time.monotonic()
     assert processes[1 - dead].wait(timeout=30) == PEER_DIED, (tmp_path / f"{1 - dead}.log").read_text()[-3000:]
-    print(f"{time.monotonic() - began:.2f} s")
+    print(f"{time.monotonic() - killed:.2f} s")
     output = (tmp_path / f"{1 - dead}.log").read_text()
-    assert f"mmf_flava: rank {dead} on {socket.gethostname()} (process {processes[dead].pid}) ended" in output
+    assert f"mmf_flava: rank {dead} on {socket.gethostname()} (process {processes[dead].pid}) exited" in output
     assert "Traceback" not in output
 
 
-def test_torchrun(start, tmp_path):
+def test_survivor_exits_with_torchrun(start, tmp_path):
     agent = start("run.log", str(SCRIPTS / "torchrun"), "--standalone", "--nproc_per_node=2")
-    await_update(tmp_path, agent)
-    ranks = [int(pid) for pid in Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()]
-    os.kill(ranks[1], signal.SIGKILL)
+    wait_for_first_update(tmp_path, agent)
+    pids = [int(pid) for pid in Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()]
+    os.kill(pids[1], signal.SIGKILL)
     assert agent.wait(timeout=30) == 1
     output = (tmp_path / "run.log").read_text()
-    assert f"mmf_flava: rank 1 on {socket.gethostname()} (process {ranks[1]}) ended" in output, output[-3000:]
-    assert not Path(f"/proc/{ranks[0]}").exists()
+    assert f"mmf_flava: rank 1 on {socket.gethostname()} (process {pids[1]}) exited" in output, output[-3000:]
+    assert not Path(f"/proc/{pids[0]}").exists()

@@ -1,14 +1,14 @@
-"""SIGKILLs after an exact update, and a change of processes: once here, at every place with ``make chaos``."""
+"""Kills after given updates and changes of the number of processes: one of each here, all with ``make chaos``."""
 
-from tests.faults.exact_kills import exact, regrouped
-
-
-def test_killed_with_a_checkpoint_just_written_and_with_updates_since(root):
-    found = exact(root, [(3, "saved"), (5, "updated")], updates=6, interval=3)
-    assert found["updates done"] == 8, "updates 4 and 5 are done again"
-    assert found["holds"], found
+from tests.faults.exact_kills import change_processes, exact
 
 
-def test_two_processes_in_the_midst_of_a_run_change_nothing(root):
-    found = regrouped(root, (2, 4), updates=6)
-    assert found["holds"], found
+def test_killed_directly_after_a_save_and_between_saves(root):
+    result = exact(root, [(3, "saved"), (5, "updated")], updates=6, interval=3)
+    assert result["updates done"] == 8, "updates 4 and 5 are repeated"
+    assert result["passed"], result
+
+
+def test_changing_the_number_of_processes_keeps_batches_and_losses(root):
+    result = change_processes(root, (2, 4), updates=6)
+    assert result["passed"], result

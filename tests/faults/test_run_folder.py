@@ -1,4 +1,4 @@
-"""Full disks, read-only folders, two jobs in one folder: the old checkpoint stays, a sentence says what to do."""
+"""Full disks, read-only folders and two jobs in one folder: checkpoints are kept, and an error names the fix."""
 
 import errno
 import os
@@ -14,10 +14,10 @@ from safetensors import SafetensorError
 from mmf_flava.errors import UserError
 from mmf_flava.training import checkpoint, checkpoint_folder
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
-from mmf_flava.training.disk import told
+from mmf_flava.training.disk import explain_disk_errors
 from mmf_flava.training.lock import LOCK, RunLock
 from tests.conftest import DEMO, SCRIPTS, SHORT
-from tests.faults.chaos import loaded, save
+from tests.faults.chaos import load_update, save
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 FULL_INSIDE = SafetensorError('I/O error: Os { code: 28, kind: StorageFull, message: "No space left on device" }')
@@ -28,15 +28,15 @@ FULL_INSIDE = SafetensorError('I/O error: Os { code: 28, kind: StorageFull, mess
     [
         (checkpoint, "save_file", 1, FULL_INSIDE),
         (checkpoint, "save_file", 2, FULL_INSIDE),
-        (checkpoint_folder, "seal", 1, FULL),
+        (checkpoint_folder, "write_checksums", 1, FULL),
         *((checkpoint_folder, "_fsync", call, FULL) for call in (1, 2, 6, 7)),
-        (checkpoint_folder, "_announcement", 1, FULL),
+        (checkpoint_folder, "_pointer_text", 1, FULL),
         (checkpoint_folder.os, "replace", 1, FULL),
         (checkpoint_folder.os, "replace", 2, FULL),
     ],
 )
-def test_wherever_the_disk_is_full_the_old_checkpoint_stays(tmp_path, monkeypatch, module, name, call, error):
-    """The ``call``-th use of a function fails once; then there is space again."""
+def test_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch, module, name, call, error):
+    """The ``call``-th call of a function fails once; then there is space again."""
     folder = CheckpointFolder(tmp_path, max_to_keep=1)
     save(folder, 1)
     calls, real = [], getattr(module, name)
@@ -56,19 +56,19 @@ def test_wherever_the_disk_is_full_the_old_checkpoint_stays(tmp_path, monkeypatc
         "update 2",
         str(folder.folder),
         "no space left",
-        "free some space",
-        "update_00000001, which is whole",
+        "Free some space",
+        "update_00000001, which is valid",
     ):
         assert words in message
     assert not list(folder.folder.glob(".update_*"))
-    assert loaded(CheckpointFolder(tmp_path).latest()) >= 1
+    assert load_update(CheckpointFolder(tmp_path).latest()) >= 1
     save(folder, 3)
-    assert loaded(folder.latest()) == 3
+    assert load_update(folder.latest()) == 3
     assert sorted(path.name for path in folder.folder.iterdir()) == ["latest", "update_00000003"]
 
 
-def test_a_limit_of_the_system_is_met_in_the_background(tmp_path):
-    """safetensors' own writing fails, in the thread; the next look at it raises."""
+def test_file_size_limit_in_a_background_save(tmp_path):
+    """The write of safetensors fails in the thread, and ``check`` raises the error."""
     folder = CheckpointFolder(tmp_path, background=True)
     save(folder, 1)
     folder.wait()
@@ -77,24 +77,24 @@ def test_a_limit_of_the_system_is_met_in_the_background(tmp_path):
     try:
         save(folder, 2)
         deadline = time.monotonic() + 30
-        with pytest.raises(UserError, match=r"update 2 .*file too large.*update_00000001, which is whole"):
+        with pytest.raises(UserError, match=r"update 2 .*file too large.*update_00000001, which is valid"):
             while time.monotonic() < deadline:
                 folder.check()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     save(folder, 3)
     folder.wait()
-    assert loaded(folder.latest()) == 3
+    assert load_update(folder.latest()) == 3
 
 
-def test_a_read_only_folder(unprivileged):
-    folder = CheckpointFolder(unprivileged, say=lambda _: None)
+def test_read_only_folder(unprivileged):
+    folder = CheckpointFolder(unprivileged, log=lambda _: None)
     save(folder, 1)
     folder.folder.chmod(0o555)
-    with pytest.raises(UserError, match=r"update 2 .*permission denied\): make it writable.*update_00000001"):
+    with pytest.raises(UserError, match=r"update 2 .*permission denied\)\. Make the folder writable.*update_00000001"):
         save(folder, 2)
     folder.folder.chmod(0o755)
-    assert loaded(folder.latest()) == 1
+    assert load_update(folder.latest()) == 1
 
     unprivileged.chmod(0o555)
     with pytest.raises(
@@ -104,11 +104,11 @@ def test_a_read_only_folder(unprivileged):
     unprivileged.chmod(0o755)
 
 
-def test_a_full_disk_elsewhere_in_the_folder(tmp_path):
-    sentence = r"metrics\.jsonl cannot be written \(no space left on device\): free some"
-    with pytest.raises(UserError, match=sentence), told(tmp_path):
+def test_full_disk_for_another_file_of_the_run(tmp_path):
+    message = r"metrics\.jsonl cannot be written \(no space left on device\)\. Free some"
+    with pytest.raises(UserError, match=message), explain_disk_errors(tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl")
-    with pytest.raises(FileNotFoundError), told(tmp_path):
+    with pytest.raises(FileNotFoundError), explain_disk_errors(tmp_path):
         (tmp_path / "nothing").read_text()
 
 
@@ -117,18 +117,20 @@ import os, sys, time
 from pathlib import Path
 from mmf_flava.training.lock import RunLock
 lock = RunLock(Path(sys.argv[1]))
-worker = os.fork()  # as a data loader's, which lives on for a while when its parent is killed
+worker = os.fork()  # like a data loader worker, which outlives a killed parent for a while
 if worker:
     print(worker, flush=True)
 time.sleep(60)
 """
 
 
-def test_two_jobs_in_one_folder_and_one_that_died(tmp_path):
+def test_lock_is_exclusive_and_released_when_the_process_dies(tmp_path):
     job = subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path], stdout=subprocess.PIPE, text=True)
     worker = int(job.stdout.readline())
     try:
-        with pytest.raises(UserError, match=rf"process {job.pid} on .* trains in {tmp_path}; wait for its end, or"):
+        with pytest.raises(
+            UserError, match=rf"{tmp_path} is in use by process {job.pid} on .*\. Wait until it exits, or"
+        ):
             RunLock(tmp_path)
         job.send_signal(signal.SIGKILL)
         job.wait()
@@ -139,18 +141,18 @@ def test_two_jobs_in_one_folder_and_one_that_died(tmp_path):
         job.kill()
 
 
-def test_a_file_system_without_locks_is_told_of(tmp_path, monkeypatch):
+def test_file_system_without_locks_logs_a_warning(tmp_path, monkeypatch):
     def no_locks(*_):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
     monkeypatch.setattr("mmf_flava.training.lock.fcntl.lockf", no_locks)
-    said = []
-    RunLock(tmp_path, said.append)
-    assert len(said) == 1 and "without locks" in said[0]
+    messages = []
+    RunLock(tmp_path, messages.append)
+    assert len(messages) == 1 and "does not support locks" in messages[0]
 
 
-def test_the_real_command_says_so_too(mmf, cache, tmp_path):
-    """A whole run; then its folder is held; then its disk is full: exit code 2, one sentence, the old checkpoint."""
+def test_mmf_run_reports_a_locked_folder_and_a_full_disk(mmf, cache, tmp_path):
+    """After a run, its folder is locked, then its disk is full: exit code 2, a one-line error, the old checkpoint."""
     assert mmf("mmf_run", "evaluation.examples=null").returncode == 0
     more = ["checkpoint.resume=true", "training.max_updates=6"]
     lock = RunLock(tmp_path / "run")
@@ -170,5 +172,5 @@ def test_the_real_command_says_so_too(mmf, cache, tmp_path):
     )
     assert full.returncode == 2 and "Traceback" not in full.stderr
     last = full.stderr.strip().splitlines()[-1]
-    assert "update 6 could not be written" in last and "update_00000004, which is whole" in last
+    assert "update 6 could not be written" in last and "update_00000004, which is valid" in last
     assert CheckpointFolder(tmp_path / "run").latest().name == "update_00000004"

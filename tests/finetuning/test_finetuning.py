@@ -1,4 +1,4 @@
-"""Finetuning on MMF's own datasets by MMF's own trainer, from the recipe to the figures and the submission file."""
+"""Finetuning on MMF's datasets with ``flava_finetune``: recipes, scores, checkpoints and submission files."""
 
 import csv
 import json
@@ -10,13 +10,13 @@ from mmf.common.registry import registry
 from mmf_cli.run import run as mmf_run
 
 from mmf_flava.compat.mmf_api.trainer import MMF_TRAINER
-from mmf_flava.config.recipes import recipe
-from mmf_flava.data.prepare.demo import build_demo
+from mmf_flava.config.recipes import recipe_path
+from mmf_flava.data.prepare.demo import prepare_demo
 from mmf_flava.errors import UserError
 from mmf_flava.models.pretrained import load_pretrained
 from mmf_flava.report import write_report
 
-# the twin shows pictures larger than the pretrained ones; learning takes twice as long on them
+# the small variant's larger images double the training time
 SMALL = "model_config.flava_classification.image_encoder.image_size=24"
 
 
@@ -39,36 +39,36 @@ def vqa(finetune, tmp_path_factory):
     return finetune("demo_vqa2", tmp_path_factory.mktemp("vqa"), "training.max_updates=40", SMALL)
 
 
-def test_memes_are_learnt_from_picture_and_words_together(memes):
+def test_memes_are_learnt_from_image_and_text(memes):
     assert [line["update"] for line in lines(memes, "train")] == [10, 20, 30, 40]
     assert [line["update"] for line in lines(memes, "val")] == [20, 40]
     final = evaluation(memes)
     assert (final["task"], final["split"]) == ("hateful_memes", "val")
     assert final["metrics"].keys() == {"roc_auc", "accuracy"}
     assert final["losses"].keys() == {"cross_entropy"}
-    assert final["metrics"]["accuracy"] > 0.8  # by picture or words alone 0.5
+    assert final["metrics"]["accuracy"] > 0.8  # 0.5 with only the image or only the text
     assert final["updates"] == max(lines(memes, "val"), key=lambda line: line["metrics"]["roc_auc"])["update"]
 
 
 def test_vqa_answers_are_learnt(vqa):
     final = evaluation(vqa)
     assert final["task"] == "vqav2"
-    assert final["metrics"]["vqa_accuracy"] > 0.6  # without the picture 0.42
+    assert final["metrics"]["vqa_accuracy"] > 0.6  # 0.42 without the image
 
 
-def test_the_trainer_stops_at_max_updates(memes):
+def test_trainer_stops_at_max_updates(memes):
     summary = json.loads((memes / "summary.json").read_text())
     assert (summary["updates"], summary["samples"]) == (40, 40 * 32)
     assert torch.load(memes / "current.ckpt", weights_only=True)["num_updates"] == 40
 
 
-def test_the_report_can_be_read(memes):
+def test_report_shows_losses_and_scores(memes):
     page = Path(write_report([memes])).read_text()
     assert "flava_classification" in page and "cross_entropy" in page
     assert "AUROC over the updates" in page and "No scores yet" not in page
 
 
-def test_the_submission_of_hateful_memes(memes, finetune, monkeypatch, tmp_path):
+def test_hateful_memes_submission(memes, finetune, monkeypatch, tmp_path):
     monkeypatch.setenv("MMF_REPORT_DIR", str(tmp_path))
     options = ("run_type=test", "checkpoint.resume=true", "checkpoint.resume_best=true")
     finetune("demo_hateful_memes", memes, *options, predict=True)
@@ -79,7 +79,7 @@ def test_the_submission_of_hateful_memes(memes, finetune, monkeypatch, tmp_path)
     assert all((float(row["proba"]) > 0.5) == (row["label"] == "1") for row in rows)
 
 
-def test_the_submission_of_vqa(vqa, finetune, monkeypatch, tmp_path):
+def test_vqa_submission(vqa, finetune, monkeypatch, tmp_path):
     monkeypatch.setenv("MMF_REPORT_DIR", str(tmp_path))
     finetune("demo_vqa2", vqa, "run_type=test", "checkpoint.resume=true", SMALL, predict=True)
     (file,) = tmp_path.glob("vqa2_*.json")
@@ -89,7 +89,7 @@ def test_the_submission_of_vqa(vqa, finetune, monkeypatch, tmp_path):
     assert all(row["answer"] in (places if n % 2 else colours) for n, row in enumerate(answers))
 
 
-def test_a_split_without_answers_is_left_to_mmf_predict(vqa, finetune):
+def test_unlabelled_test_split_is_not_evaluated(vqa, finetune):
     before = evaluation(vqa)
     finetune("demo_vqa2", vqa, "run_type=test", "checkpoint.resume=true", SMALL)
     assert evaluation(vqa) == before
@@ -111,20 +111,20 @@ def test_labelled_images(finetune, demo_data, tmp_path):
     assert final["metrics"].keys() == {"accuracy"} and final["losses"]["cross_entropy"] > 0
 
 
-def test_a_resumed_run_goes_on(finetune, tmp_path):
+def test_resumed_run_continues(finetune, tmp_path):
     short = ("training.evaluation_interval=2", "training.checkpoint_interval=2", "training.log_interval=1")
     finetune("demo_hateful_memes", tmp_path, *short, "training.max_updates=4", "scheduler.params.num_training_steps=6")
     finetune("demo_hateful_memes", tmp_path, *short, "training.max_updates=6", "checkpoint.resume=true")
     train = lines(tmp_path, "train")
     assert [line["update"] for line in train] == [1, 2, 3, 4, 5, 6]
     assert [line["time"] for line in train] == sorted(line["time"] for line in train)
-    whole = finetune("demo_hateful_memes", tmp_path / "whole", *short, "training.max_updates=6")
-    assert [line["lr"] for line in train] == pytest.approx([line["lr"] for line in lines(whole, "train")])
+    uninterrupted = finetune("demo_hateful_memes", tmp_path / "uninterrupted", *short, "training.max_updates=6")
+    assert [line["lr"] for line in train] == pytest.approx([line["lr"] for line in lines(uninterrupted, "train")])
     state = torch.load(tmp_path / "current.ckpt", weights_only=True)["optimizer"]["state"]
     assert {int(entry["step"]) for entry in state.values()} == {6}
 
 
-def test_a_run_that_starts_anew_sets_the_old_figures_aside(finetune, tmp_path):
+def test_new_run_moves_old_scores_to_previous(finetune, tmp_path):
     for _ in range(2):
         finetune("demo_hateful_memes", tmp_path, "training.max_updates=1")
     assert (tmp_path / "previous" / "1" / "evaluation.json").is_file()
@@ -141,19 +141,19 @@ def test_early_stopping(finetune, tmp_path):
 @pytest.fixture(scope="module")
 def demo_data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
-    build_demo(folder / "flava_demo", progress=False)
+    prepare_demo(folder / "flava_demo", progress=False)
     return folder
 
 
 @pytest.fixture(scope="module")
 def pretrained(demo_data, tmp_path_factory):
-    """The folder of a pretraining run of one update, with the demo's model and data."""
+    """Run folder of pretraining for one update with the demo's model and data."""
     folder = tmp_path_factory.mktemp("pretrained")
     for processor in ("pmd_image_processor", "pmd_text_processor"):
         registry.unregister(processor)
     mmf_run(
         [
-            f"config={recipe('pretrain/demo_clip')}",
+            f"config={recipe_path('pretrain/demo_clip')}",
             f"env.data_dir={demo_data}",
             f"env.save_dir={folder}",
             "training.max_updates=1",
@@ -164,12 +164,12 @@ def pretrained(demo_data, tmp_path_factory):
     return folder
 
 
-STILL = ("training.max_updates=1", "optimizer.params.lr=0.0")
+UNCHANGED = ("training.max_updates=1", "optimizer.params.lr=0.0")
 
 
-def test_from_a_pretraining_run(finetune, pretrained, tmp_path):
-    """At a learning rate of 0 the core stays as it was pretrained, its positions interpolated to larger pictures."""
-    finetune("demo_vqa2", tmp_path, *STILL, f"model_config.flava_classification.pretrained={pretrained}")
+def test_initialisation_from_a_pretraining_run(finetune, pretrained, tmp_path):
+    """With a learning rate of 0, all pretrained weights are kept; positions are interpolated for larger images."""
+    finetune("demo_vqa2", tmp_path, *UNCHANGED, f"model_config.flava_classification.pretrained={pretrained}")
     before = load_pretrained(pretrained).state_dict()
     after = torch.load(tmp_path / "best.ckpt", weights_only=True)["model"]
     positions = "image_encoder.pos_embed"
@@ -177,10 +177,10 @@ def test_from_a_pretraining_run(finetune, pretrained, tmp_path):
     assert [name for name in before if name != positions and not before[name].equal(after[f"flava.{name}"])] == []
 
 
-def test_from_a_finetuning_run(finetune, memes, tmp_path):
-    """The core is taken, the head of the other task is not."""
-    start = f"model_config.flava_classification.pretrained={memes / 'best.ckpt'}"
-    finetune("demo_snli_ve", tmp_path, *STILL, start)
+def test_initialisation_from_a_finetuning_run(finetune, memes, tmp_path):
+    """The weights of the core are loaded; those of the other task's head are not."""
+    pretrained = f"model_config.flava_classification.pretrained={memes / 'best.ckpt'}"
+    finetune("demo_snli_ve", tmp_path, *UNCHANGED, pretrained)
     before, after = (torch.load(folder / "best.ckpt", weights_only=True)["model"] for folder in (memes, tmp_path))
     core = [name for name in before if name.startswith("flava.")]
     assert [name for name in core if not before[name].equal(after[name])] == []
@@ -191,35 +191,35 @@ def test_from_a_finetuning_run(finetune, memes, tmp_path):
     ("options", "message"),
     [
         (["training.precision=fp16"], "training.precision: 'fp16' is not one of fp32, bf16"),
-        (["dataset=hateful_memes,visual_entailment"], "takes one dataset, not hateful_memes,visual_entailment"),
-        (["model_config.flava_classification.pretrained=/nowhere"], "There is no /nowhere"),
+        (["dataset=hateful_memes,visual_entailment"], "supports one dataset, got hateful_memes,visual_entailment"),
+        (["model_config.flava_classification.pretrained=/nowhere"], "/nowhere was not found"),
         (["model_config.flava_classification.num_labels=0"], "num_labels is 0"),
-        (["training.max_updates=null", "training.max_epochs=1"], "training.max_updates is null, and the learning rate"),
+        (["training.max_updates=null", "training.max_epochs=1"], "training.max_updates is null, but the learning rate"),
     ],
 )
-def test_what_cannot_be_had_is_refused(finetune, tmp_path, options, message):
+def test_unsupported_options_raise_an_error(finetune, tmp_path, options, message):
     with pytest.raises(UserError, match=message):
         finetune("demo_hateful_memes", tmp_path, *options)
 
 
-def test_by_the_commands_of_the_recipe(mmf, finetune, toy_data, tmp_path):
-    """Training on two processes, which evaluate 63 memes together as one process does; then the submission file."""
+def test_recipe_commands(mmf, finetune, toy_data, tmp_path):
+    """Train on two processes, which score 63 memes like one process, and write the submission file."""
     config = "projects/flava/configs/finetune/demo_hateful_memes.yaml"
     options = (f"env.data_dir={toy_data}", f"env.report_dir={tmp_path / 'reports'}", "training.max_updates=2")
     trained = mmf("mmf_run", *options, config=config, processes=2)
     assert trained.returncode == 0, trained.stderr[-2000:]
     run = tmp_path / "run"
-    together = evaluation(run)
-    assert together["task"] == "hateful_memes" and 0 < together["metrics"]["roc_auc"] < 1
+    two_processes = evaluation(run)
+    assert two_processes["task"] == "hateful_memes" and 0 < two_processes["metrics"]["roc_auc"] < 1
     resume = ("checkpoint.resume=true", "checkpoint.resume_best=true")
-    alone = evaluation(finetune("demo_hateful_memes", run, "run_type=val", *resume))
-    assert alone["metrics"] == pytest.approx(together["metrics"], abs=1e-6)
+    one_process = evaluation(finetune("demo_hateful_memes", run, "run_type=val", *resume))
+    assert one_process["metrics"] == pytest.approx(two_processes["metrics"], abs=1e-6)
     predicted = mmf("mmf_predict", *options, "run_type=test", *resume, config=config)
     assert predicted.returncode == 0, predicted.stderr[-2000:]
     assert len(list((tmp_path / "reports").glob("hateful_memes_*.csv"))) == 1
 
 
-def test_the_recipe_on_mmfs_trainer_alone(finetune, tmp_path):
+def test_recipe_runs_with_mmfs_trainer(finetune, tmp_path):
     short = ("training.max_updates=2", "training.evaluation_interval=2")
     finetune("demo_hateful_memes", tmp_path, f"training.trainer={MMF_TRAINER}", *short)
     assert torch.load(tmp_path / "best.ckpt", weights_only=True)["best_metric_value"] > 0

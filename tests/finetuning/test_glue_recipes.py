@@ -1,4 +1,4 @@
-"""GLUE's recipes: fairseq's settings as they are, twins that train, and the way from mmf_run to the table."""
+"""GLUE recipes: fairseq's settings, training of the small variants, and the path from mmf_run to the table."""
 
 import argparse
 import csv
@@ -16,13 +16,13 @@ from mmf_cli.run import run
 from mmf_flava.data.from_recipe import read_recipe
 from mmf_flava.data.glue_tasks import TASKS
 from mmf_flava.evaluation.table.__main__ import main
-from mmf_flava.evaluation.table.paper import paper_table, rows
+from mmf_flava.evaluation.table.paper import paper_table, table_rows
 from tests.data.glue_toys import write_tsv, write_vocabulary
 
 RECIPES = Path(__file__).parents[2] / "projects/flava/configs/finetune/glue"
 
-# task: batch size, warm-up, updates, learning rate, what chooses the best epoch, metrics
-SAID = {
+# task: batch size, warm-up updates, updates, learning rate, criterion of the best epoch, metrics
+EXPECTED = {
     "cola": (16, 320, 5336, 1e-5, "matthews", ["matthews", "accuracy"]),
     "mnli": (32, 7432, 123873, 1e-5, "accuracy", ["accuracy"]),
     "mrpc": (16, 137, 2296, 1e-5, "accuracy_f1", ["accuracy", "f1", "accuracy_f1"]),
@@ -32,15 +32,15 @@ SAID = {
     "sst2": (32, 1256, 20935, 1e-5, "accuracy", ["accuracy"]),
     "stsb": (16, 214, 3598, 2e-5, "pearson", ["pearson", "spearman"]),
 }
-# these twins are trained by the real command
-COMMANDED = ("cola", "mrpc", "stsb")
+# small variants that test_commands_write_scores_table_and_submission trains with mmf_run
+TRAINED_BY_COMMAND = ("cola", "mrpc", "stsb")
 
 
-@pytest.mark.parametrize("name", SAID)
-def test_what_a_recipe_says(name):
+@pytest.mark.parametrize("name", EXPECTED)
+def test_recipe_settings(name):
     config = read_recipe(str(RECIPES / f"{name}.yaml"))
     training, model = config.training, config.model_config.flava_classification
-    batch_size, warm_up, updates, rate, criterion, metrics = SAID[name]
+    batch_size, warm_up, updates, rate, criterion, metrics = EXPECTED[name]
     assert (training.batch_size, training.max_updates) == (batch_size, updates)
     assert (config.optimizer.params.lr, config.scheduler.params.num_warmup_steps) == (rate, warm_up)
     assert (config.optimizer.params.betas, config.optimizer.params.eps) == ([0.9, 0.98], 1e-6)
@@ -56,20 +56,20 @@ def test_what_a_recipe_says(name):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SAID)
-def test_a_recipe_opens_with_its_command_and_the_papers_score(name):
-    opening, twin = (
+@pytest.mark.parametrize("name", EXPECTED)
+def test_recipe_header_has_its_command_and_the_papers_score(name):
+    header, small_header = (
         (RECIPES / f"{stem}.yaml").read_text().partition("\nincludes:")[0] for stem in (name, f"demo_{name}")
     )
-    (row,) = (row.name for row in rows() if (name,) in row.tasks and row.section == "metrics")
-    assert f"\n# Paper: {paper_table('table_c1').cells[row]['FLAVA']:.2f}, " in opening
-    assert f"mmf_run config=projects/flava/configs/finetune/glue/{name}.yaml" in opening
-    assert "estimated at 0.05 s an update; measured: not run" in opening
-    assert f"mmf_run config=projects/flava/configs/finetune/glue/demo_{name}.yaml" in twin
+    (row,) = (row.name for row in table_rows() if (name,) in row.tasks and row.section == "metrics")
+    assert f"\n# Paper: {paper_table('table_c1').cells[row]['FLAVA']:.2f}, " in header
+    assert f"mmf_run config=projects/flava/configs/finetune/glue/{name}.yaml" in header
+    assert "estimated at 0.05 s an update; measured: not run" in header
+    assert f"mmf_run config=projects/flava/configs/finetune/glue/demo_{name}.yaml" in small_header
 
 
 class Rate(FairseqOptimizer):
-    """What fairseq's schedule sets."""
+    """An optimizer with only a learning rate, for fairseq's schedule."""
 
     def __init__(self):
         self.rate = 0.0
@@ -81,8 +81,8 @@ class Rate(FairseqOptimizer):
         self.rate = rate
 
 
-def test_the_learning_rate_is_fairseqs():
-    """From the second update on: MMF's schedule begins at 0, fairseq's at its second value."""
+def test_learning_rate_equals_fairseqs():
+    """From the second update on: MMF's schedule starts at 0, fairseq's at its second value."""
     config = read_recipe(str(RECIPES / "rte.yaml"))
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=config.optimizer.params.lr)
     schedule, rate = build_scheduler(optimizer, config), config.optimizer.params.lr
@@ -96,34 +96,34 @@ def test_the_learning_rate_is_fairseqs():
         assert schedule.get_last_lr()[0] == pytest.approx(fairseq.step_update(update), rel=1e-9, abs=1e-15)
 
 
-# ---------------------------------------------------------------------- twins
+# ---------------------------------------------------------------------- training of small variants
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A data_dir with the files of all tasks and the tokenizer that the twins look for."""
+    """``env.data_dir`` with the files of all tasks and the small variants' tokenizer."""
     folder = tmp_path_factory.mktemp("data")
     write_vocabulary(folder / "flava_demo" / "tokenizer")
-    for name in SAID:
+    for name in EXPECTED:
         write_tsv(folder / "glue", name, train=64, dev=24, test=7)
     return folder
 
 
-@pytest.mark.parametrize("name", [name for name in SAID if name not in COMMANDED])
-def test_a_twin_trains(data, tmp_path, name, monkeypatch):
-    """Two updates in this process, as ``mmf_run`` would."""
+@pytest.mark.parametrize("name", [name for name in EXPECTED if name not in TRAINED_BY_COMMAND])
+def test_small_variant_trains(data, tmp_path, name, monkeypatch):
+    """Two updates in this process."""
     monkeypatch.setenv("MMF_SAVE_DIR", str(tmp_path))
-    registry.unregister("glue_text_processor")  # MMF keeps the first one that a process ever built
+    registry.unregister("glue_text_processor")  # MMF keeps the first processor built in a process
     run([f"config={RECIPES / f'demo_{name}.yaml'}", "training.max_updates=2", f"env.data_dir={data}"])
     evaluation = json.loads((tmp_path / f"demo_glue_{name}" / "evaluation.json").read_text())
     assert (evaluation["task"], evaluation["split"], evaluation["updates"]) == (name, "val", 2)
-    assert sorted(evaluation["metrics"]) == sorted(SAID[name][-1])
+    assert sorted(evaluation["metrics"]) == sorted(EXPECTED[name][-1])
 
 
-def test_from_the_command_to_the_table_and_the_benchmark(mmf, data, tmp_path, capsys):
-    """The real commands: a sentence, a pair with F1, and a score; what they learn stands in the table."""
+def test_commands_write_scores_table_and_submission(mmf, data, tmp_path, capsys):
+    """mmf_run, the table and mmf_predict for single sentences (CoLA), pairs with F1 (MRPC) and regression (STS-B)."""
     folders = {}
-    for name in COMMANDED:
+    for name in TRAINED_BY_COMMAND:
         folders[name] = tmp_path / name
         recipe = {"config": str(RECIPES / f"demo_{name}.yaml")}
         options = [f"env.data_dir={data}", f"env.save_dir={folders[name]}", "training.max_updates=60"]
@@ -131,9 +131,9 @@ def test_from_the_command_to_the_table_and_the_benchmark(mmf, data, tmp_path, ca
         assert result.returncode == 0, result.stderr[-2000:]
     assert main([*map(str, folders.values()), "--format", "csv"]) == 0
     table = {line["task"]: line["ours"] for line in csv.DictReader(capsys.readouterr().out.splitlines())}
-    run = {row: figure for row, figure in table.items() if figure != "not run"}
-    assert run.keys() == {"CoLA", "MRPC", "STS-B"}
-    assert min(map(float, run.values())) > 70
+    scores = {row: score for row, score in table.items() if score != "not run"}
+    assert scores.keys() == {"CoLA", "MRPC", "STS-B"}
+    assert min(map(float, scores.values())) > 70
 
     options = [f"env.data_dir={data}", f"env.save_dir={folders['mrpc']}", "run_type=test", "checkpoint.resume=true"]
     result = mmf("mmf_predict", *options, "checkpoint.resume_best=true", config=str(RECIPES / "demo_mrpc.yaml"))

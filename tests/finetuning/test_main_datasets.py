@@ -1,4 +1,4 @@
-"""Datasets of MMF's main branch with our model, processors and trainer: its own GLUE, and raw images by its configs."""
+"""MMF's main branch: its ``glue_*`` and raw-image datasets with our model, processors and trainer."""
 
 import json
 import sys
@@ -8,12 +8,12 @@ import pytest
 from mmf.common.registry import registry
 from mmf_cli.run import run as mmf_run
 
-from mmf_flava.config.recipes import recipe
-from tests.lines import needs_main
+from mmf_flava.config.recipes import recipe_path
+from tests.mmf_versions import needs_main
 
 pytestmark = needs_main
 
-SIZES = recipe("finetune/parts/demo")
+SIZES = recipe_path("finetune/parts/demo")
 
 TEXTS = {
     "sst2": ("sentence",),
@@ -77,11 +77,11 @@ evaluation:
 
 @pytest.fixture
 def hub(monkeypatch):
-    """Stands for the package ``datasets``: a few rows of GLUE, and what was asked for."""
-    asked = []
+    """Replace the package ``datasets`` by a few rows of GLUE; return the list of requests."""
+    requests = []
 
     def load_dataset(path, name, split):
-        asked.append((path, name, split))
+        requests.append((path, name, split))
         fields = TEXTS["mnli_mismatched" if name == "mnli" else name]
         labels = LABELS["mnli_mismatched" if name == "mnli" else name]
         words = ("red", "blue", "green")
@@ -93,12 +93,12 @@ def hub(monkeypatch):
     module = ModuleType("datasets")
     module.load_dataset = load_dataset
     monkeypatch.setitem(sys.modules, "datasets", module)
-    return asked
+    return requests
 
 
 @pytest.fixture
 def run(toy_data, tmp_path):
-    """``run(recipe, "key=value", ...)`` runs a recipe's text and returns the folder that it leaves."""
+    """Return ``run(recipe_text, "key=value", ...)``, which runs a recipe and returns its run folder."""
 
     def run(text, *options):
         registry.unregister("config")
@@ -115,8 +115,8 @@ def evaluation(folder):
 
 
 @pytest.mark.parametrize("task", TEXTS)
-def test_its_glue_is_learnt(run, hub, task):
-    registry.unregister(f"glue_{task}_text_processor")  # MMF keeps the first one that a process ever built
+def test_mmfs_glue_is_learnt(run, hub, task):
+    registry.unregister(f"glue_{task}_text_processor")  # MMF keeps the first processor built in a process
     folder = run(GLUE.format(sizes=SIZES, dataset=f"glue_{task}", labels=LABELS[task]), "training.max_updates=40")
     found = evaluation(folder)
     assert (found["task"], found["split"]) == (f"glue_{task}", "val")
@@ -125,7 +125,7 @@ def test_its_glue_is_learnt(run, hub, task):
     assert set(hub) == {("glue", trained, "train"), ("glue", task, "validation"), ("glue", task, "test")}
 
 
-def test_a_split_of_its_glue_without_labels_is_left_alone(run, hub):
+def test_unlabelled_split_of_mmfs_glue_is_not_evaluated(run, hub):
     registry.unregister("glue_sst2_text_processor")
     folder = run(
         GLUE.format(sizes=SIZES, dataset="glue_sst2", labels=2), "training.max_updates=1", "run_type=train_val_test"
@@ -142,7 +142,7 @@ def test_a_split_of_its_glue_without_labels_is_left_alone(run, hub):
     ],
 )
 @pytest.mark.parametrize("trainer", ["flava_finetune", "mmf"])
-def test_raw_images_by_its_own_configs(run, dataset, config, labels, loss, metric, trainer):
+def test_raw_images_with_mmfs_configs(run, dataset, config, labels, loss, metric, trainer):
     for processor in ("image_processor", "text_processor", "answer_processor"):
         registry.unregister(f"{dataset}_{processor}")
     text = RAW_IMAGES.format(

@@ -1,4 +1,4 @@
-"""Small data sets in the formats that MMF's builders read, with pictures that show what is asked."""
+"""Toy datasets in the formats of MMF's builders, with images that determine the labels."""
 
 import json
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ ANSWERS = ["<unk>", *COLOURS, *PLACES, "yes", "no"]
 
 
 def write_tokenizer(folder: Path) -> None:
-    """A WordPiece vocabulary of the toys' words where the demo's recipes look for theirs."""
+    """Write a WordPiece vocabulary of the words of the toy datasets."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]) + "\n")
 
 
 def draw(rng: np.random.Generator, path: Path, colour: str, place: str) -> None:
-    """A coloured square in one half of a noisy dark picture."""
+    """Write an image of a coloured square in one half of a noisy dark background."""
     pixels = rng.integers(0, 60, (36, 48, 3), dtype=np.uint8)
     left = 4 if place == "left" else 28
     pixels[10:26, left : left + 16] = COLOURS[colour]
@@ -43,7 +43,7 @@ def write_lines(path: Path, rows: list[dict]) -> None:
 
 
 def mark_downloaded(folder: Path, name: str, *attributes: str) -> None:
-    """What MMF leaves where it has downloaded a resource, so that it does not ask the network for it."""
+    """Mark resources of a dataset as downloaded, so that MMF does not download them."""
     version = yaml.safe_load(ZOO.read_text())[name]["defaults"]["version"]
     root = folder / "datasets" / name / "defaults"
     for place in (root, *(root / attribute for attribute in attributes)):
@@ -52,7 +52,7 @@ def mark_downloaded(folder: Path, name: str, *attributes: str) -> None:
 
 
 def write_hateful_memes(folder: Path, sizes: dict[str, int]) -> None:
-    """Every second meme is hateful: its words name another colour than its picture shows. Tests have no labels."""
+    """Write memes; every second one is hateful: its text and image have different colours. test has no labels."""
     rng = np.random.default_rng(0)
     root = folder / "datasets" / "hateful_memes" / "defaults"
     number = 1000
@@ -61,19 +61,19 @@ def write_hateful_memes(folder: Path, sizes: dict[str, int]) -> None:
         for n in range(size):
             number += 1
             shown, label = choose(rng, ("red", "blue")), n % 2
-            said = shown if label == 0 else {"red": "blue", "blue": "red"}[shown]
-            row = {"id": number, "img": f"img/{number:05}.png", "label": label, "text": f"a {said} square"}
+            named = shown if label == 0 else {"red": "blue", "blue": "red"}[shown]
+            row = {"id": number, "img": f"img/{number:05}.png", "label": label, "text": f"a {named} square"}
             draw(rng, root / "images" / row["img"], shown, choose(rng, PLACES))
             if split == "test":
                 del row["label"]
             rows.append(row)
-        for name in (split, f"{split}_unseen"):  # the second is what MMF's main branch asks for
+        for name in (split, f"{split}_unseen"):  # the second is for MMF's main branch
             write_lines(root / "annotations" / f"{name}.jsonl", rows)
     mark_downloaded(folder, "hateful_memes", "images", "annotations")
 
 
 def write_visual_entailment(folder: Path, sizes: dict[str, int]) -> None:
-    """A sentence names the square's colour (entailment), another one (contradiction), or none (neutral)."""
+    """Write sentences with the square's colour (entailment), another one (contradiction) or none (neutral)."""
     rng = np.random.default_rng(1)
     root = folder / "datasets" / "visual_entailment" / "defaults"
     images = folder / "datasets" / "flickr30k" / "defaults" / "images" / "flickr30k_images"
@@ -108,7 +108,7 @@ def write_visual_entailment(folder: Path, sizes: dict[str, int]) -> None:
 
 
 def write_vqa2(folder: Path, sizes: dict[str, int]) -> None:
-    """Asks for the square's colour, or where it is: the answer needs the question and the picture."""
+    """Write questions about the square's colour or place, whose answers require the question and the image."""
     rng = np.random.default_rng(2)
     root = folder / "datasets" / "vqa2" / "defaults"
     images = folder / "datasets" / "coco" / "defaults" / "images"
@@ -116,7 +116,7 @@ def write_vqa2(folder: Path, sizes: dict[str, int]) -> None:
     for split, size in sizes.items():
         rows = [
             {"dataset_name": "vqa", "version": 1, "has_answer": split != "test2015"}
-        ]  # an imdb opens with its header
+        ]  # an imdb starts with a header
         for n in range(size):
             number += 1
             colour, place = choose(rng, list(COLOURS)), choose(rng, PLACES)

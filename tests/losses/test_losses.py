@@ -1,4 +1,4 @@
-"""The formulas against numbers worked out by hand."""
+"""The losses on small inputs, against results computed by hand."""
 
 import math
 
@@ -14,51 +14,51 @@ from mmf_flava.losses.matching import ImageTextMatching
 from mmf_flava.models.outputs import Contrast, Matching
 
 
-def test_all_six_are_registered_with_mmf():
+def test_all_losses_are_registered_with_mmf():
     assert all(registry.get_loss_class(name) is not None for name in LOSSES)
 
 
 def contrast(positive, temperature=1.0):
-    """Two images along the axes, two texts: the first matches its image, the second lies between both."""
+    """Return two images along the axes and two texts: the first equals its image, the second is between both."""
     text = torch.tensor([[1.0, 0.0], [math.sqrt(0.5), math.sqrt(0.5)]], requires_grad=True)
     return Contrast(torch.eye(2), text, torch.tensor(temperature), torch.tensor(positive))
 
 
-def test_contrastive_by_hand():
+def test_contrastive_loss_of_two_pairs():
     r = math.sqrt(0.5)
     image_rows = -math.log(math.e / (math.e + math.exp(r))) - math.log(math.exp(r) / (1 + math.exp(r)))
     text_rows = -math.log(math.e / (math.e + 1)) - math.log(0.5)
     assert contrastive_loss(contrast([True, True])).item() == pytest.approx((image_rows + text_rows) / 4)
 
 
-def test_mismatched_pairs_lose_their_row_but_stay_as_negatives():
+def test_mismatched_pairs_are_negatives_only():
     r = math.sqrt(0.5)
     image_row = -math.log(math.e / (math.e + math.exp(r)))
     text_row = -math.log(math.e / (math.e + 1))
     assert contrastive_loss(contrast([True, False])).item() == pytest.approx((image_row + text_row) / 2)
 
 
-def test_no_matching_pair_is_zero_with_zero_gradient():
+def test_batch_without_matching_pairs_has_zero_loss_and_gradient():
     pair = contrast([False, False])
     loss = contrastive_loss(pair)
     loss.backward()
     assert loss.item() == 0 and pair.text.grad.abs().sum() == 0
 
 
-def test_masked_cross_entropy_by_hand():
+def test_masked_cross_entropy_of_two_positions():
     logits = torch.tensor([[0.0, 0.0], [math.log(3), 0.0]])
     loss = masked_cross_entropy(logits, torch.tensor([0, 0]))
     assert loss.item() == pytest.approx((math.log(2) + math.log(4 / 3)) / 2)
 
 
-def test_masked_cross_entropy_of_nothing_is_zero():
+def test_masked_cross_entropy_without_positions_is_zero():
     logits = torch.zeros(0, 5, requires_grad=True)
     loss = masked_cross_entropy(logits, torch.zeros(0, dtype=torch.long))
     loss.backward()
     assert loss.item() == 0
 
 
-def test_matching_by_hand():
+def test_matching_loss_of_two_pairs():
     logits = torch.tensor([[0.0, math.log(3)], [0.0, math.log(3)]])
     output = {"itm": Matching(logits, torch.tensor([1, 0]))}
     assert ImageTextMatching()({}, output).item() == pytest.approx((-math.log(0.75) - math.log(0.25)) / 2)

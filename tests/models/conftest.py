@@ -1,4 +1,4 @@
-"""A FLAVA of two dimensions' size and hand-made batches; shared by the models' tests."""
+"""A FLAVA with 8 dimensions and hand-made batches, for the tests of models, losses and training."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def tiny() -> FlavaConfig:
 
 @pytest.fixture
 def pairs() -> SampleList:
-    """Three pairs; the second caption has two words of padding, the third pair does not match."""
+    """Three pairs; the second caption has two padding tokens, the third pair does not match."""
     return sample_list(
         "pmd",
         image=torch.randn(3, 3, 4, 4, generator=torch.Generator().manual_seed(1)),
@@ -45,7 +45,7 @@ def pairs() -> SampleList:
 
 
 def sample_list(dataset: str, **fields: torch.Tensor) -> SampleList:
-    """A batch as the datasets' collate makes it."""
+    """Return a batch as the datasets' collate function makes it."""
     batch = SampleList()
     for name, value in fields.items():
         batch.add_field(name, value)

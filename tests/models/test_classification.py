@@ -1,4 +1,4 @@
-"""Which encoder a batch is read by, what a head of the recipe is, and what is trained how fast."""
+"""Finetuning: the encoder for each kind of batch, the classifier, the losses and the parameter groups."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from tests.models.conftest import sample_list
 
 @pytest.fixture
 def build(tiny):
-    """``build(num_labels=3, ...)``: a classifier of the tiny FLAVA's sizes, in eval mode."""
+    """Return ``build(num_labels=3, ...)``, which builds a classifier with the tiny FLAVA's sizes in eval mode."""
 
     def build(**settings):
         registry.register("config", OmegaConf.create({"evaluation": {"predict": False}}))
@@ -31,17 +31,17 @@ def build(tiny):
     return build
 
 
-def elsewhere(tiny):
-    """A core with other weights than those that ``build`` begins with."""
+def other_core(tiny):
+    """Return a core with other weights than those of ``build``."""
     torch.manual_seed(7)
     return Flava(tiny)
 
 
-def only(pairs, *fields, **more):
-    return sample_list("toy", **{name: pairs[name] for name in fields}, **more)
+def select(pairs, *fields, **others):
+    return sample_list("toy", **{name: pairs[name] for name in fields}, **others)
 
 
-def test_the_fields_of_a_batch_decide_which_cls_is_read(build, pairs):
+def test_fields_of_a_batch_select_the_encoder(build, pairs):
     model = build(classifier=ClassifierConfig(hidden_size=None))
     image, ids, mask = pairs["image"], pairs["input_ids"], pairs["input_mask"]
     head = model.classifier.layers[-1]
@@ -52,26 +52,26 @@ def test_the_fields_of_a_batch_decide_which_cls_is_read(build, pairs):
         ("image", "input_ids", "input_mask"): core.encode_multimodal(image, ids, mask)[:, 0],
     }
     for fields, states in expected.items():
-        scores = model(only(pairs, *fields, targets=torch.tensor([0, 1, 2])))["scores"]
+        scores = model(select(pairs, *fields, targets=torch.tensor([0, 1, 2])))["scores"]
         assert scores.shape == (3, 3)
         torch.testing.assert_close(scores, head(states))
 
 
-def test_other_encoders_are_not_run(build, pairs):
+def test_unused_encoders_do_not_run(build, pairs):
     model = build()
     model.flava.multimodal_encoder.forward = model.flava.text_encoder.forward = None  # calling them would raise
-    assert model(only(pairs, "image", targets=torch.tensor([0, 1, 2])))["scores"].shape == (3, 3)
+    assert model(select(pairs, "image", targets=torch.tensor([0, 1, 2])))["scores"].shape == (3, 3)
 
 
-def test_the_padding_that_mmf_adds_changes_nothing(build, pairs):
+def test_padding_to_max_length_does_not_change_scores(build, pairs):
     model = build()
     targets = torch.tensor([0, 1, 2])
-    short = only(pairs, "image", "input_ids", "input_mask", targets=targets)
-    long = only(
+    short = select(pairs, "image", "input_ids", "input_mask", targets=targets)
+    long = select(
         pairs,
         "image",
         input_ids=torch.nn.functional.pad(pairs["input_ids"], (0, 90)),  # more than the encoder has positions for
-        input_mask=torch.nn.functional.pad(pairs["input_mask"], (0, 90)).long(),  # as MMF's bert_tokenizer gives it
+        input_mask=torch.nn.functional.pad(pairs["input_mask"], (0, 90)).long(),  # the dtype of MMF's bert_tokenizer
         targets=targets,
     )
     torch.testing.assert_close(model(long)["scores"], model(short)["scores"])
@@ -80,7 +80,7 @@ def test_the_padding_that_mmf_adds_changes_nothing(build, pairs):
 @pytest.mark.parametrize(
     ("head", "sizes"), [((None, 2), [(3, 8)]), ((12, 2), [(12, 8), (3, 12)]), ((12, 3), [(12, 8), (12, 12), (3, 12)])]
 )
-def test_the_head(build, head, sizes):
+def test_layers_of_the_classifier(build, head, sizes):
     model = build(classifier=ClassifierConfig(*head))
     layers = [layer for layer in model.classifier.layers if isinstance(layer, torch.nn.Linear)]
     assert [tuple(layer.weight.shape) for layer in layers] == sizes
@@ -95,9 +95,9 @@ def test_the_head(build, head, sizes):
         ("mse", 1, torch.tensor([[0.5], [2.0], [5.0]])),
     ],
 )
-def test_mmf_computes_the_losses_of_the_recipe(build, pairs, loss, labels, targets):
+def test_mmf_computes_the_listed_losses(build, pairs, loss, labels, targets):
     model = build(num_labels=labels, losses=[{"type": loss}])
-    output = model(only(pairs, "input_ids", "input_mask", targets=targets))
+    output = model(select(pairs, "input_ids", "input_mask", targets=targets))
     scores = output["scores"]
     expected = {
         "cross_entropy": lambda: torch.nn.functional.cross_entropy(scores, targets),
@@ -108,8 +108,8 @@ def test_mmf_computes_the_losses_of_the_recipe(build, pairs, loss, labels, targe
     torch.testing.assert_close(output["losses"][f"train/toy/{loss}"][0], expected)
 
 
-def test_weights_of_another_image_size_are_interpolated(build, tiny, tmp_path):
-    core = elsewhere(tiny)
+def test_positions_of_another_image_size_are_interpolated(build, tiny, tmp_path):
+    core = other_core(tiny)
     torch.nn.init.normal_(core.image_encoder.pos_embed)
     save_file({f"flava.{name}": value for name, value in core.state_dict().items()}, tmp_path / "flava.safetensors")
     source = str(tmp_path / "flava.safetensors")
@@ -123,8 +123,8 @@ def test_weights_of_another_image_size_are_interpolated(build, tiny, tmp_path):
     assert larger(batch)["scores"].shape == (2, 3)
 
 
-def test_one_encoder_may_start_from_elsewhere(build, tiny, tmp_path):
-    core = elsewhere(tiny)
+def test_single_encoder_is_loaded(build, tiny, tmp_path):
+    core = other_core(tiny)
     save_file({f"flava.{name}": value for name, value in core.state_dict().items()}, tmp_path / "flava.safetensors")
     tiny.image_encoder.pretrained = str(tmp_path / "flava.safetensors")
     model = build()
@@ -132,16 +132,16 @@ def test_one_encoder_may_start_from_elsewhere(build, tiny, tmp_path):
     assert not model.flava.text_encoder.blocks[0].attn.qkv.weight.equal(core.text_encoder.blocks[0].attn.qkv.weight)
 
 
-def test_frozen_parts_stay_as_they_are_and_without_dropout(build, tiny, pairs):
+def test_frozen_components_get_no_gradient_and_no_dropout(build, tiny, pairs):
     tiny.text_encoder.dropout = tiny.image_encoder.dropout = 0.5
     model = build(freeze=["text_encoder"]).train()
     assert not model.flava.text_encoder.training and model.flava.image_encoder.training
-    model(only(pairs, "image", "input_ids", "input_mask", targets=torch.tensor([0, 1, 2])))["scores"].sum().backward()
+    model(select(pairs, "image", "input_ids", "input_mask", targets=torch.tensor([0, 1, 2])))["scores"].sum().backward()
     assert all(parameter.grad is None for parameter in model.flava.text_encoder.parameters())
     assert model.flava.image_encoder.patch_embed.proj.weight.grad is not None
 
 
-def test_groups_of_the_optimizer(build):
+def test_parameter_groups_have_learning_rate_and_weight_decay(build):
     model = build(lr_multiplier={"classifier": 10.0, "image_encoder": 0.5}, freeze=["text_encoder"])
     groups = model.get_optimizer_parameters(OmegaConf.create({"optimizer": {"params": {"lr": 0.1}}}))
     rates = {}
@@ -164,27 +164,27 @@ def test_groups_of_the_optimizer(build):
         ({"losses": [{"type": "cross_entrpy"}]}, "Did you mean 'cross_entropy'"),
         ({"losses": []}, "losses is empty"),
         ({"classifier": ClassifierConfig(num_layers=0)}, "num_layers is 0"),
-        ({"text_encoder": TextEncoderConfig(hidden_size=16)}, "one hidden_size for all three encoders, not 8, 16, 8"),
+        ({"text_encoder": TextEncoderConfig(hidden_size=16)}, "one hidden_size for all three encoders, got 8, 16, 8"),
     ],
 )
-def test_what_cannot_be_is_refused(build, wrong, message):
+def test_invalid_configuration_raises(build, wrong, message):
     with pytest.raises(UserError, match=message):
         build(**wrong)
 
 
-def test_an_unknown_key_and_a_missing_one_are_named():
+def test_unknown_and_missing_keys_raise():
     with pytest.raises(UserError, match=r"'num_label' is not a key .* Did you mean 'num_labels'"):
         FlavaClassification({"num_label": 2})
     with pytest.raises(UserError, match=r"flava_classification\.num_labels must be given"):
         FlavaClassification({})
 
 
-def test_a_batch_without_inputs_is_refused(build):
+def test_batch_without_inputs_raises(build):
     with pytest.raises(UserError, match="neither image nor input_ids, only targets"):
         build()(sample_list("toy", targets=torch.tensor([0, 1])))
 
 
-def test_another_number_of_answers_is_refused(build, pairs):
-    batch = only(pairs, "image", targets=torch.zeros(3, 8))
-    with pytest.raises(UserError, match=r"'toy' scores 8 answers, the model 3: set .*num_labels to 8"):
+def test_different_number_of_answers_raises(build, pairs):
+    batch = select(pairs, "image", targets=torch.zeros(3, 8))
+    with pytest.raises(UserError, match=r"num_labels is 3, but dataset 'toy' has 8 answers\. Set it to 8"):
         build(losses=[{"type": "logit_bce"}])(batch)

@@ -1,4 +1,4 @@
-"""Compiled blocks: one graph each, no graph break, nothing compiled anew when lengths change."""
+"""Compiled blocks: one graph each, without graph breaks or recompilation for other lengths."""
 
 import torch
 from torch._dynamo.utils import counters
@@ -8,12 +8,12 @@ from tests.models.conftest import sample_list
 from tests.models.test_pretraining import build
 
 
-def test_compiled_blocks_equal_plain_ones_and_are_compiled_once(tiny):
+def test_compiled_blocks_equal_eager_ones_and_are_compiled_once(tiny):
     tiny.text_encoder.max_length = 32
-    plain = Flava(tiny)
+    eager = Flava(tiny)
     tiny.compile = True
     compiled = Flava(tiny)
-    compiled.load_state_dict(plain.state_dict())
+    compiled.load_state_dict(eager.state_dict())
     torch._dynamo.reset()
     counters.clear()
 
@@ -27,8 +27,8 @@ def test_compiled_blocks_equal_plain_ones_and_are_compiled_once(tiny):
         return embedded, model.text_encoder.blocks[0].attn.qkv.weight.grad
 
     for length in (8, 16):
-        for ours, theirs in zip(step(compiled, length), step(plain, length), strict=True):
-            assert torch.allclose(ours, theirs, atol=1e-5)
+        for actual, expected in zip(step(compiled, length), step(eager, length), strict=True):
+            assert torch.allclose(actual, expected, atol=1e-5)
     graphs = counters["stats"]["unique_graphs"]
     for number in range(100):
         step(compiled, 8 * (1 + number % 4))
@@ -36,8 +36,8 @@ def test_compiled_blocks_equal_plain_ones_and_are_compiled_once(tiny):
     assert not counters["graph_break"]
 
 
-def test_a_step_of_every_kind_is_compiled_once(tiny):
-    """100 steps on pairs, images and texts of three lengths, with other masks every time."""
+def test_all_kinds_of_batches_are_compiled_once(tiny):
+    """100 steps on pairs, images and texts of three lengths, with different masks."""
     tiny.text_encoder.max_length, tiny.compile = 32, True
     model = build(tiny)
     torch._dynamo.reset()
@@ -48,7 +48,7 @@ def test_a_step_of_every_kind_is_compiled_once(tiny):
         length = 8 * (2 + number % 3)
         ids = torch.randint(3, 11, (3, length), generator=generator)
         masked = torch.rand(3, length, generator=generator) < 0.4
-        masked[0, :2] = True  # a single masked word would be a size of its own to the compiler, and is not met in use
+        masked[0, :2] = True  # torch.compile specialises on size 1, which does not occur in training
         image = {
             "image": torch.randn(3, 3, 4, 4, generator=generator),
             "image_codes": torch.randint(0, 5, (3, 4), generator=generator),

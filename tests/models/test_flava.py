@@ -1,4 +1,4 @@
-"""The core: sizes, wiring, masks."""
+"""The core: parameter count, connections between encoders, masks."""
 
 import math
 
@@ -14,12 +14,12 @@ from mmf_flava.models.heads import MaskedPredictionHead, MatchingHead
 @pytest.fixture
 def flava(tiny):
     model = Flava(tiny).eval()
-    for parameter in model.parameters():  # zeros at the start (mask vector, positions) would hide wrong wiring
+    for parameter in model.parameters():  # zero-initialised ones (mask token, positions) would hide errors
         torch.nn.init.normal_(parameter, std=0.3)
     return model
 
 
-def test_base_model_has_the_papers_size():
+def test_base_model_has_the_papers_number_of_parameters():
     with torch.device("meta"):
         config = FlavaConfig()
         core = Flava(config)
@@ -47,8 +47,8 @@ def test_contrastive_projection_takes_cls_after_the_final_norm(flava, pairs):
     assert torch.allclose(flava.encode_image(pairs["image"]), expected, atol=1e-6)
 
 
-def test_padding_changes_nothing(flava, pairs):
-    """The second caption with and without its two padding tokens, in the text and the multimodal encoder."""
+def test_padding_does_not_change_states(flava, pairs):
+    """Compare the second caption with and without padding, in the text and the multimodal encoder."""
     ids, mask, image = pairs["input_ids"][1:2], pairs["input_mask"][1:2], pairs["image"][1:2]
     assert torch.allclose(flava.encode_text(ids, mask), flava.encode_text(ids[:, :3]), atol=1e-6)
     padded = flava.encode_multimodal(image, ids, mask)
@@ -56,7 +56,7 @@ def test_padding_changes_nothing(flava, pairs):
     assert torch.allclose(padded[:, :9], short, atol=1e-6)
 
 
-def test_padding_can_be_attended_to_as_torchmultimodal_does(tiny, pairs):
+def test_padding_is_attended_to_without_mask_padding(tiny, pairs):
     tiny.multimodal_encoder.mask_padding = False
     flava = Flava(tiny).eval()
     image, ids, mask = pairs["image"][1:2], pairs["input_ids"][1:2], pairs["input_mask"][1:2]
@@ -64,18 +64,18 @@ def test_padding_can_be_attended_to_as_torchmultimodal_does(tiny, pairs):
     assert not torch.allclose(padded, flava.encode_multimodal(image, ids[:, :3], mask[:, :3]), atol=1e-6)
 
 
-def test_masked_patches_are_invisible(flava, pairs):
+def test_masked_patches_do_not_change_states(flava, pairs):
     mask = pairs["image_patch_mask"][:1]
     changed = pairs["image"][:1].clone()
-    changed[:, :, :2, :2] += 1  # patch 0, which the mask hides
+    changed[:, :, :2, :2] += 1  # patch 0, which is masked
     assert torch.equal(flava.image_encoder(changed, mask).normed, flava.image_encoder(pairs["image"][:1], mask).normed)
-    changed[:, :, :2, 2:] += 1  # patch 1, which it does not
+    changed[:, :, :2, 2:] += 1  # patch 1, which is not masked
     assert not torch.equal(
         flava.image_encoder(changed, mask).normed, flava.image_encoder(pairs["image"][:1], mask).normed
     )
 
 
-def test_joint_pass_equals_separate_passes(flava, pairs):
+def test_joint_forward_pass_equals_separate_ones(flava, pairs):
     arguments = [pairs[name] for name in ("image", "image_patch_mask", "input_ids", "input_ids_masked", "input_mask")]
     both = flava.encode_pair(*arguments)
     clean = flava.encode_pair(*arguments, masked=False)
@@ -87,12 +87,12 @@ def test_joint_pass_equals_separate_passes(flava, pairs):
     assert both.multimodal.normed.shape == (3, 1 + 1 + 4 + 5, 8)
 
 
-def test_larger_images_interpolate_positions(flava):
+def test_positions_of_larger_images_are_interpolated(flava):
     assert flava.image_encoder(torch.zeros(1, 3, 6, 8)).normed.shape == (1, 1 + 3 * 4, 8)
 
 
 def test_larger_images_train_end_to_end(flava, pairs):
-    """480 x 480 instead of 224 x 224 for VQAv2 (B.2), which neither public implementation can do."""
+    """VQAv2 uses 480 x 480 instead of 224 x 224 (B.2), which neither public implementation supports."""
     image = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(2))
     states = flava.encode_multimodal(image, pairs["input_ids"], pairs["input_mask"])
     assert states.shape == (3, 1 + 1 + 16 + 5, 8)
@@ -101,7 +101,7 @@ def test_larger_images_train_end_to_end(flava, pairs):
     assert gradient.shape == (1, 1 + 4, 8) and gradient.abs().amin() > 0
 
 
-def test_logit_scale_stays_within_its_bounds(flava):
+def test_logit_scale_is_clamped(flava):
     flava.logit_scale.data.fill_(9.0)
     assert flava.temperature().item() == pytest.approx(100)
     assert flava.logit_scale.item() == pytest.approx(math.log(100))

@@ -1,4 +1,4 @@
-"""What a batch costs and yields, loss by loss."""
+"""The losses of each kind of batch, and the computation that they need."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def texts(pairs):
     return sample_list("ccnews_bookcorpus", **{k: pairs[k] for k in fields})
 
 
-def test_each_kind_of_batch_yields_its_own_losses(tiny, pairs, images, texts):
+def test_each_kind_of_batch_has_its_own_losses(tiny, pairs, images, texts):
     model = build(tiny)
     assert set(losses_of(model, pairs)) == PAIR
     assert set(losses_of(model, images)) == {"flava_mim"}
@@ -47,7 +47,7 @@ def test_each_kind_of_batch_yields_its_own_losses(tiny, pairs, images, texts):
     assert "train/pmd/flava_itm" in model(pairs)["losses"]
 
 
-def test_unimodal_batches_run_one_pass_of_one_encoder(tiny, images, texts):
+def test_unimodal_batch_runs_one_encoder_once(tiny, images, texts):
     model = build(tiny)
     calls = []
     for name in ("image_encoder", "text_encoder", "multimodal_encoder"):
@@ -59,14 +59,14 @@ def test_unimodal_batches_run_one_pass_of_one_encoder(tiny, images, texts):
     assert calls == [("text_encoder", 3)]
 
 
-def test_a_loss_that_is_not_listed_costs_nothing(tiny, pairs):
+def test_unlisted_loss_is_not_computed(tiny, pairs):
     model = build(tiny, ["flava_global_contrastive"])
     assert not model.heads
     model.flava.multimodal_encoder.forward = None  # calling it would raise
     sizes = []
     model.flava.image_encoder.norm.register_forward_hook(lambda m, i, o: sizes.append(len(o)))
     assert set(losses_of(model, pairs)) == {"flava_global_contrastive"}
-    assert sizes == [3]  # the clean pass alone
+    assert sizes == [3]  # the clean forward pass only
 
 
 def test_heads_run_on_masked_positions_of_matching_pairs_only(tiny, pairs):
@@ -84,7 +84,7 @@ def test_weights_scale_the_losses(tiny, pairs):
 
 
 @pytest.mark.parametrize("case", ["no masked token", "no matching pair"])
-def test_a_batch_with_nothing_to_do_yields_zero_and_zero_gradient(tiny, pairs, case):
+def test_batch_without_targets_has_zero_loss_and_gradient(tiny, pairs, case):
     model = build(tiny, ["flava_global_contrastive", "flava_mmm_image", "flava_mmm_text"])
     pairs["image_patch_mask"] = torch.zeros_like(pairs["image_patch_mask"])
     pairs["lm_label_ids"] = torch.full_like(pairs["lm_label_ids"], -1)
@@ -99,7 +99,7 @@ def test_a_batch_with_nothing_to_do_yields_zero_and_zero_gradient(tiny, pairs, c
     assert gradients and all(g.abs().sum() == 0 for g in gradients)
 
 
-def test_the_batch_is_left_as_it_was(tiny, pairs):
+def test_batch_is_not_modified(tiny, pairs):
     before = {key: value.clone() for key, value in pairs.items() if torch.is_tensor(value)}
     keys = list(pairs.keys())
     build(tiny)(pairs)
@@ -107,27 +107,27 @@ def test_the_batch_is_left_as_it_was(tiny, pairs):
     assert all(torch.equal(pairs[key], value) for key, value in before.items())
 
 
-def test_missing_codes_are_refused_with_the_remedy(tiny, pairs):
+def test_missing_codes_raise(tiny, pairs):
     del pairs["image_codes"]
     with pytest.raises(UserError, match="codebook"):
         build(tiny)(pairs)
 
 
-def test_an_unknown_loss_names_its_near_miss(tiny):
+def test_unknown_loss_suggests_a_close_match(tiny):
     with pytest.raises(UserError, match="'flava_mim'"):
         build(tiny, ["flava_mimm"])
 
 
-def test_weight_decay_spares_biases_norms_and_the_scale(tiny):
+def test_biases_norms_and_logit_scale_have_no_weight_decay(tiny):
     model = build(tiny)
-    decayed, free = model.get_optimizer_parameters(None)
-    assert free["weight_decay"] == 0 and "weight_decay" not in decayed
-    assert any(p is model.flava.logit_scale for p in free["params"])
+    decayed, not_decayed = model.get_optimizer_parameters(None)
+    assert not_decayed["weight_decay"] == 0 and "weight_decay" not in decayed
+    assert any(p is model.flava.logit_scale for p in not_decayed["params"])
     assert all(p.ndim > 1 for p in decayed["params"])
-    assert len(decayed["params"]) + len(free["params"]) == len(list(model.parameters()))
+    assert len(decayed["params"]) + len(not_decayed["params"]) == len(list(model.parameters()))
 
 
-def test_a_match_is_the_heads_answer_to_the_clean_pair(tiny, pairs):
+def test_match_is_the_probability_of_the_matching_head(tiny, pairs):
     model = build(tiny).eval()
     images, ids, mask = pairs["image"], pairs["input_ids"], pairs["input_mask"]
     states = model.flava.encode_multimodal(images, ids, mask)
@@ -139,7 +139,7 @@ def test_a_match_is_the_heads_answer_to_the_clean_pair(tiny, pairs):
     )
 
 
-def test_mmfs_metrics_of_retrieval_find_the_vectors_of_pairs(tiny, pairs, images, texts):
+def test_output_has_embeddings_for_mmfs_retrieval_metrics(tiny, pairs, images, texts):
     model = build(tiny)
     output = model(pairs)
     assert torch.equal(output["scores"], output["contrast"].image) and not output["scores"].requires_grad
@@ -148,10 +148,3 @@ def test_mmfs_metrics_of_retrieval_find_the_vectors_of_pairs(tiny, pairs, images
         output = model(batch)
         assert output["scores"].shape == output["targets"].shape == (0, 4)
     assert "scores" not in build(tiny, ["flava_itm"])(pairs)
-
-
-def test_the_trainer_of_rc10_itself_is_refused(tiny, monkeypatch):
-    recipe = OmegaConf.create({"model": "flava", "training": {"trainer": "base_trainer"}})
-    monkeypatch.setitem(registry.mapping["state"], "config", recipe)
-    with pytest.raises(UserError, match=r"training\.trainer: base_trainer, .*: choose flava"):
-        FlavaPretraining(OmegaConf.structured(tiny)).build()

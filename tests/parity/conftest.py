@@ -1,4 +1,4 @@
-"""The tiny FLAVA of the models' tests."""
+"""The tiny FLAVA of tests/models."""
 
 from tests.models.conftest import tiny
 

@@ -1,4 +1,4 @@
-"""Zero-shot classification of the same weights by ours and by Hugging Face's model: equal logits."""
+"""Zero-shot classification with the same weights here and in Hugging Face's model: equal logits."""
 
 import numpy as np
 import pytest
@@ -8,9 +8,9 @@ from transformers import FlavaForPreTraining
 
 from mmf_flava.config.run import ZeroShotConfig
 from mmf_flava.evaluation.embedder import Embedder
-from mmf_flava.evaluation.zero_shot import classify, text_classifier
+from mmf_flava.evaluation.zero_shot import build_classifier, classify
 from tests.evaluation.test_embedder import weights  # noqa: F401
-from tests.evaluation.toys import CPU, Vectors, extraction
+from tests.evaluation.toys import CPU, ToyDataset, extractor
 
 CONFIG = ZeroShotConfig("toy", ["word1", "word2 word3", "word4"], ["word7 {}", "{} word8 word9", "word10 {} word11"])
 IMAGES = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -18,7 +18,7 @@ IMAGES = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 @pytest.fixture
 def logits(weights):  # noqa: F811
-    """(images, classes) by Hugging Face: prompts normalised, their mean normalised, times 100."""
+    """Return Hugging Face's logits, (images, classes), with normalised means of the normalised prompts."""
     core = FlavaForPreTraining.from_pretrained(weights).eval().flava
     processor = Embedder(weights).text_processor
     classes = []
@@ -34,10 +34,10 @@ def logits(weights):  # noqa: F811
 
 def test_logits_and_predictions_equal(weights, logits):  # noqa: F811
     embedder = Embedder(weights)
-    data = Vectors(IMAGES.tolist(), [0, 1, 2, 0, 1], text_processor=embedder.text_processor)
-    classifier = text_classifier(embedder.model, embedder.text_processor, CONFIG, CPU)
-    vectors = torch.from_numpy(extraction().whole(embedder.model, data, "contrastive").vectors)
-    ours = 100 * vectors @ classifier.T
-    assert (ours - logits).abs().max() < 1e-5 * logits.abs().max()
-    result = classify(embedder.model, data, CONFIG, extraction())
+    data = ToyDataset(IMAGES.tolist(), [0, 1, 2, 0, 1], text_processor=embedder.text_processor)
+    classifier = build_classifier(embedder.model, embedder.text_processor, CONFIG, CPU)
+    embeddings = torch.from_numpy(extractor().extract(embedder.model, data, "contrastive").embeddings)
+    actual = 100 * embeddings @ classifier.T
+    assert (actual - logits).abs().max() < 1e-5 * logits.abs().max()
+    result = classify(embedder.model, data, CONFIG, extractor())
     assert np.array_equal(result.predictions, logits.argmax(1))

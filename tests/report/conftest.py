@@ -1,4 +1,4 @@
-"""A toy run folder that looks like a real one: scanned digits of scikit-learn, curves that fall, a model that errs."""
+"""Fixtures for toy run folders with realistic curves, examples and mistakes, based on scikit-learn's digits."""
 
 import json
 from collections.abc import Callable
@@ -26,45 +26,54 @@ SENTENCES = [
 ]
 
 
-def write_lines(folder: Path, lines: list[dict[str, Any]]) -> None:
+def write_metrics(folder: Path, records: list[dict[str, Any]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
 
 
 def curves(updates: int, seed: int = 0, speed: float = 1.0) -> list[dict[str, Any]]:
-    """Lines of metrics.jsonl: training every 10 updates, validation every 100."""
-    random = np.random.default_rng(seed)
-    lines: list[dict[str, Any]] = []
+    """Return records of metrics.jsonl: training every 10 updates, validation every 100."""
+    rng = np.random.default_rng(seed)
+    records: list[dict[str, Any]] = []
     for update in range(10, updates + 1, 10):
-        part = update / updates
-        far = np.exp(-5 * speed * part)
+        progress = update / updates
+        decay = np.exp(-5 * speed * progress)
         losses = {
-            name: round(float(last + (first - last) * far + random.normal(0, 0.05) * (last + 0.4)), 4)
+            name: round(float(last + (first - last) * decay + rng.normal(0, 0.05) * (last + 0.4)), 4)
             for name, (first, last) in LOSSES.items()
-            if random.random() > 0.05
+            if rng.random() > 0.05
         }
-        lr = 0.001 * min(part / 0.1, 0.5 * (1 + np.cos(np.pi * part)))
-        lines.append(
+        lr = 0.001 * min(progress / 0.1, 0.5 * (1 + np.cos(np.pi * progress)))
+        records.append(
             {"update": update, "split": "train", "time": update * 0.357, "lr": float(lr), "losses": losses,
-             "samples_per_second": float(random.normal(360, 9)), "data_wait": float(random.uniform(0.01, 0.05))}
+             "samples_per_second": float(rng.normal(360, 9)), "data_wait": float(rng.uniform(0.01, 0.05))}
         )  # fmt: skip
         if update % 100 == 0 or update == updates:
-            skill = 1 - np.exp(-6 * speed * part)
-            retrieval = {f"{way}_r{rank}": round(float(min(1, top * skill)), 4)
-                         for way in ("image_to_text", "text_to_image")
-                         for rank, top in ((1, 0.52), (5, 0.83), (10, 0.93))}  # fmt: skip
-            lines.append(
-                {"update": update, "split": "val", "losses": {name: last * 1.1 + (first - last) * float(far) for
+            skill = 1 - np.exp(-6 * speed * progress)
+            retrieval = {f"{direction}_r{depth}": round(float(min(1, top * skill)), 4)
+                         for direction in ("image_to_text", "text_to_image")
+                         for depth, top in ((1, 0.52), (5, 0.83), (10, 0.93))}  # fmt: skip
+            records.append(
+                {"update": update, "split": "val", "losses": {name: last * 1.1 + (first - last) * float(decay) for
                  name, (first, last) in LOSSES.items()}, "retrieval": retrieval,
                  "zero_shot": {"accuracy": round(float(0.1 + 0.86 * skill), 4), "count": 137}}
             )  # fmt: skip
-    return lines
+    return records
 
 
 def evaluation(updates: int) -> dict[str, Any]:
     confusion = np.diag([36, 34, 35, 33, 36, 36, 36, 35, 31, 35])
-    for true, read, times in ((1, 8, 2), (3, 8, 1), (3, 5, 2), (8, 1, 4), (8, 9, 1), (9, 3, 1), (7, 9, 1), (2, 3, 1)):
-        confusion[true, read] = times
+    for true, predicted, count in (
+        (1, 8, 2),
+        (3, 8, 1),
+        (3, 5, 2),
+        (8, 1, 4),
+        (8, 9, 1),
+        (9, 3, 1),
+        (7, 9, 1),
+        (2, 3, 1),
+    ):
+        confusion[true, predicted] = count
     return {
         "split": "test",
         "update": updates,
@@ -89,18 +98,18 @@ def summary(updates: int) -> dict[str, Any]:
 
 
 def write_examples(folder: Path, caption: str, count: int) -> None:
-    """Digits of 24 x 24 with hidden patches of 4 x 4, and sentences in the notation of SENTENCES: [truth:guess]."""
+    """Write 24 x 24 digits with masked 4 x 4 patches, and SENTENCES, whose notation is [truth] or [truth:guess]."""
     from sklearn.datasets import load_digits
 
     folder.mkdir(parents=True, exist_ok=True)
     digits = load_digits()
-    random = np.random.default_rng(3)
+    rng = np.random.default_rng(3)
     images = []
     for index in range(count):
         original = np.kron(digits.images[index * 7 + 3] * 255 / 16, np.ones((3, 3)))
-        hidden = np.kron(random.random((6, 6)) < 0.4, np.ones((4, 4))).astype(bool)
-        filled = np.where(hidden, np.clip(original * 0.8 + random.normal(20, 25, original.shape), 0, 255), original)
-        for suffix, pixels in (("", original), ("_masked", np.where(hidden, 128, original)), ("_filled", filled)):
+        masked = np.kron(rng.random((6, 6)) < 0.4, np.ones((4, 4))).astype(bool)
+        filled = np.where(masked, np.clip(original * 0.8 + rng.normal(20, 25, original.shape), 0, 255), original)
+        for suffix, pixels in (("", original), ("_masked", np.where(masked, 128, original)), ("_filled", filled)):
             Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index}{suffix}.png")
         paired = index % 2 == 1
         images.append(
@@ -128,14 +137,14 @@ def build_run(
     updates: int = 600,
     seed: int = 0,
     speed: float = 1.0,
-    pictures: int = 8,
+    images: int = 8,
     caption: str = "a bold three, leaning to the right",
 ) -> Path:
-    """A finished run with all of its files; ``speed`` is how fast it learned."""
-    write_lines(folder, curves(updates, seed, speed))
+    """Create a finished run with all of its files; a higher ``speed`` gives faster convergence."""
+    write_metrics(folder, curves(updates, seed, speed))
     (folder / "evaluation.json").write_text(json.dumps(evaluation(updates)), encoding="utf-8")
     (folder / "summary.json").write_text(json.dumps(summary(updates)), encoding="utf-8")
-    write_examples(folder / "examples", caption, pictures)
+    write_examples(folder / "examples", caption, images)
     return folder
 
 

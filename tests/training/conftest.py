@@ -1,4 +1,4 @@
-"""The models' toys, for what trains them."""
+"""Fixtures of the model tests for the training tests."""
 
 from tests.models.conftest import pairs, tiny
 

@@ -1,4 +1,4 @@
-"""A user's callbacks are told by ``training.trainer: flava`` what MMF's own trainer would tell them."""
+"""``training.trainer: flava`` calls user callbacks with the events and arguments of MMF's trainer."""
 
 import importlib
 import json
@@ -12,7 +12,7 @@ from mmf_flava.compat import mmf_api
 from mmf_flava.errors import UserError
 from mmf_flava.training.signals import STOPPED
 from tests.conftest import DEMO
-from tests.lines import needs_main, needs_rc10
+from tests.mmf_versions import needs_main, needs_rc10
 
 UPDATE = ["on_update_start", *["on_batch_start", "on_batch_end"] * 2, "on_update_end"]
 SKIPPED = UPDATE[:-1]
@@ -21,7 +21,7 @@ OPTIONS = ["training.update_frequency=2", "training.log_interval=1", "evaluation
 
 
 def recipe(folder: Path, **params: object) -> str:
-    """The demo's with the callback ``recorder``."""
+    """Write the demo recipe with the callback ``recorder``."""
     callbacks = [{"type": "recorder", "params": {"file": str(folder / "events"), **params}}]
     OmegaConf.save({"includes": [DEMO], "training": {"callbacks": callbacks}}, folder / "mine.yaml")
     return str(folder / "mine.yaml")
@@ -29,7 +29,7 @@ def recipe(folder: Path, **params: object) -> str:
 
 @pytest.fixture
 def recorded(mmf, tmp_path):
-    """``recorded(*options, spoil=2)``: the result of the demo with ``recorder``, and each process's lines."""
+    """``recorded(*options, nan_attempt=2)`` runs the demo; returns the result and the events per process."""
 
     def run(*options: str, processes: int = 1, script: str = "mmf_run", **params: int):
         mine = shutil.copytree(Path(__file__).with_name("user_dir"), tmp_path / "mine")
@@ -41,12 +41,12 @@ def recorded(mmf, tmp_path):
     return run
 
 
-def named(lines: list[dict], event: str) -> list[dict]:
-    return [line for line in lines if line["event"] == event]
+def with_event(records: list[dict], event: str) -> list[dict]:
+    return [record for record in records if record["event"] == event]
 
 
 @needs_main
-def test_callbacks_of_a_run_see_its_events_in_order_and_its_figures(recorded, tmp_path):
+def test_events_have_the_documented_order_losses_and_metrics(recorded, tmp_path):
     result, (lines,) = recorded(*OPTIONS, "training.max_updates=3")
     assert result.returncode == 0, result.stderr[-3000:]
     assert [line["event"] for line in lines] == [
@@ -60,7 +60,7 @@ def test_callbacks_of_a_run_see_its_events_in_order_and_its_figures(recorded, tm
         "on_test_end",
         "teardown",
     ]
-    batches, updates = named(lines, "on_batch_end"), named(lines, "on_update_end")
+    batches, updates = with_event(lines, "on_batch_end"), with_event(lines, "on_update_end")
     assert [line["iteration"] for line in batches] == [1, 2, 3, 4, 5, 6]
     assert [line["update"] for line in updates] == [1, 2, 3]
     assert {line["report"]["size"] for line in batches} == {16} and updates[0]["report"]["size"] == 32
@@ -74,7 +74,7 @@ def test_callbacks_of_a_run_see_its_events_in_order_and_its_figures(recorded, tm
         latest = {key: line["meter"][key] for key in [*seen, "train/total_loss"]}
         assert latest == pytest.approx({**seen, "train/total_loss": sum(seen.values())})
         assert line["should_log"] and line["lr"] == written["lr"]
-    ended = [*named(lines, "on_validation_end"), *named(lines, "on_test_end")]
+    ended = [*with_event(lines, "on_validation_end"), *with_event(lines, "on_test_end")]
     final = json.loads((run / "evaluation.json").read_text())
     for line, written, split in zip(ended, (metrics[3], final), ("val", "test"), strict=True):
         assert line["report"]["of"] == ["pmd,imagenet,ccnews_bookcorpus", split]
@@ -87,27 +87,27 @@ def test_callbacks_of_a_run_see_its_events_in_order_and_its_figures(recorded, tm
 
 
 @needs_main
-def test_a_skipped_update_has_no_end_and_a_stopped_run_is_torn_down(recorded, tmp_path):
-    result, (lines,) = recorded(*OPTIONS, "training.log_interval=3", "training.max_updates=9", spoil=2, stop=2)
+def test_skipped_update_has_no_end_event_and_stopped_run_calls_teardown(recorded, tmp_path):
+    result, (lines,) = recorded(*OPTIONS, "training.log_interval=3", "training.max_updates=9", nan_attempt=2, stop=2)
     assert result.returncode == STOPPED, result.stderr[-3000:]
     assert [line["event"] for line in lines] == [*INIT, "on_train_start", *UPDATE, *SKIPPED, *UPDATE, "teardown"]
     assert (tmp_path / "run" / "skipped.jsonl").is_file()
-    assert [line["update"] for line in named(lines, "on_update_end")] == [1, 2]
-    assert [line["should_log"] for line in named(lines, "on_update_end")] == [False, False]
-    assert [line["report"]["size"] for line in named(lines, "on_update_end")] == [32, 32]
+    assert [line["update"] for line in with_event(lines, "on_update_end")] == [1, 2]
+    assert [line["should_log"] for line in with_event(lines, "on_update_end")] == [False, False]
+    assert [line["report"]["size"] for line in with_event(lines, "on_update_end")] == [32, 32]
 
 
 @needs_main
-def test_every_process_is_told_of_the_first_ones_evaluation(recorded):
+def test_all_processes_receive_the_first_process_evaluation(recorded):
     result, (first, second) = recorded("training.sharding=ddp", "training.max_updates=1", processes=2)
     assert result.returncode == 0, result.stderr[-3000:]
     assert [line["event"] for line in first] == [line["event"] for line in second]
     for event in ("on_validation_end", "on_test_end"):
-        assert named(first, event) == named(second, event) and len(named(first, event)) == 1
+        assert with_event(first, event) == with_event(second, event) and len(with_event(first, event)) == 1
 
 
 @needs_main
-def test_a_prediction_is_told_of(recorded):
+def test_prediction_events(recorded):
     result, (lines,) = recorded("run_type=test", script="mmf_predict")
     assert result.returncode == 0, result.stderr[-3000:]
     assert [line["event"] for line in lines] == [*INIT, "on_prediction_start", "on_prediction_end"]
@@ -123,20 +123,20 @@ def test_a_prediction_is_told_of(recorded):
             r"'parms' is not a key of training\.callbacks\[0\]\. Did you mean 'params'",
         ),
         ({"params": {}}, r"training\.callbacks\[0\]\.type must be given"),
-        ("recorder", r"training\.callbacks\[0\] is 'recorder'; write \{type"),
+        ("recorder", r"training\.callbacks\[0\]: expected \{type.*got 'recorder'"),
         ({"type": "recorder", "params": {"fil": "x"}}, r"'fil' is not a key of .*\.params .* Did you mean 'file'\?"),
         ({"type": "recorder"}, r"training\.callbacks\[0\]\.params: recorder is missing a required argument: 'file'"),
     ],
 )
-def test_a_callback_that_cannot_be_is_refused(callback, words):
+def test_invalid_callback_raises_user_error(callback, words):
     importlib.import_module("tests.training.user_dir")  # registers "recorder"
     with pytest.raises(UserError, match=words):
         mmf_api.check_callbacks(OmegaConf.create({"training": {"callbacks": [callback]}}))
 
 
 @needs_rc10
-def test_rc10_has_no_callbacks_and_says_so(mmf, tmp_path):
+def test_rc10_raises_user_error_for_callbacks(mmf, tmp_path):
     result = mmf("mmf_run", config=recipe(tmp_path))
     assert result.returncode == 2
     last = result.stderr.strip().splitlines()[-1]
-    assert last.startswith("mmf_flava: training.callbacks: MMF 1.0.0rc10 has no callbacks")
+    assert last.startswith("mmf_flava: training.callbacks: not supported by MMF 1.0.0rc10")

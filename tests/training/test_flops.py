@@ -1,4 +1,4 @@
-"""The count from sizes is torch's own count of what the model runs."""
+"""The analytical FLOP count equals torch's count of the executed operations."""
 
 from dataclasses import asdict
 
@@ -23,7 +23,7 @@ def build(config: FlavaConfig) -> FlavaPretraining:
 
 
 def torch_counts(model: FlavaPretraining, batch) -> int:
-    """Of forward and backward; the plain attention is the one whose backward computes nothing twice."""
+    """Return torch's count of the forward and backward pass; the math backend recomputes nothing."""
     counter = FlopCounterMode(display=False)
     with counter, sdpa_kernel(SDPBackend.MATH):
         sum(loss.mean() for loss in model(batch)["losses"].values()).backward()
@@ -33,19 +33,19 @@ def torch_counts(model: FlavaPretraining, batch) -> int:
 @pytest.mark.parametrize(
     "losses", [ALL, ["flava_global_contrastive"], ["flava_mmm_text"], ["flava_itm"], ["flava_mmm_image", "flava_itm"]]
 )
-def test_pairs(tiny, pairs, losses) -> None:
+def test_flops_of_pairs_equal_torch_count(tiny, pairs, losses) -> None:
     tiny.losses = [LossConfig(name) for name in losses]
     model = build(tiny)
     assert batch_flops(tiny, model.needs, pairs) == torch_counts(model, pairs)
 
 
-def test_images_and_texts_alone(tiny, pairs) -> None:
+def test_flops_of_images_and_texts_equal_torch_count(tiny, pairs) -> None:
     model = build(tiny)
     for names in (("image", "image_codes", "image_patch_mask"), ("input_ids_masked", "lm_label_ids", "input_mask")):
         batch = sample_list("one", **{name: pairs[name] for name in names})
         assert batch_flops(tiny, model.needs, batch) == torch_counts(model, batch) > 0
 
 
-def test_a_batch_that_no_loss_takes_costs_nothing(tiny, pairs) -> None:
+def test_batch_without_a_loss_has_no_flops(tiny, pairs) -> None:
     tiny.losses = [LossConfig("flava_mim")]
     assert batch_flops(tiny, build(tiny).needs, pairs) == 0

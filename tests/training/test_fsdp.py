@@ -1,4 +1,4 @@
-"""Shards of two gloo processes against one process that has the whole model; six samples are dealt out in threes."""
+"""FSDP on two gloo processes compared with one process; each process gets three of the six samples of a batch."""
 
 import copy
 import gc
@@ -14,12 +14,12 @@ KINDS = ("pmd", "imagenet", "ccnews_bookcorpus")
 
 
 def train(trained, first, last, rows=slice(None), frequency=1):
-    """The losses of these updates, of which each is on another kind of batch."""
+    """Train these updates, alternating between the kinds of batches, and return the losses."""
     losses = []
     for number in range(first, last):
-        for part in range(frequency):
-            found = trained.accumulate(batch(KINDS[number % 3], 10 * number + part, rows), part == frequency - 1)
-            losses.append(torch.stack(list(found.values())))
+        for step in range(frequency):
+            step_losses = trained.accumulate(batch(KINDS[number % 3], 10 * number + step, rows), step == frequency - 1)
+            losses.append(torch.stack(list(step_losses.values())))
         assert trained.step()
     return losses
 
@@ -31,24 +31,29 @@ def mean_over_ranks(losses):
     return losses
 
 
-def equals_one_process(rows):
-    """SGD, for Adam divides gradients, rounding noise among them, by their own size."""
+def train_sgd(rows):
+    """Train with SGD, because Adam amplifies rounding errors of small gradients."""
     trained = updater(toy(), optimizer="SGD", lr=0.1, clip=0.5, sharding="fsdp")
     losses = mean_over_ranks(train(trained, 0, 9, rows))
-    encoded = trained.engine.evaluated.eval().encode_image(batch("pmd")["image"])
-    kept = sum(weight.numel() for weight in trained.engine.weights)
-    return {"losses": losses, "weights": trained.model_state(), "encoded": encoded.detach(), "kept": kept}
+    embeddings = trained.engine.evaluated.eval().encode_image(batch("pmd")["image"])
+    num_local = sum(weight.numel() for weight in trained.engine.weights)
+    return {
+        "losses": losses,
+        "weights": trained.model_state(),
+        "embeddings": embeddings.detach(),
+        "num_local": num_local,
+    }
 
 
-def checkpointed(rows):
-    """With activations recomputed: the same to the bit."""
+def train_with_activation_checkpointing(rows):
+    """Train with activation checkpointing; the result is bit-identical."""
     trained = updater(toy(), optimizer="SGD", lr=0.1, clip=0.5, sharding="fsdp", activation_checkpointing=True)
     train(trained, 0, 9, rows)
     return {"weights": trained.model_state()}
 
 
-def accumulated(rows):
-    """Three batches an update, and how often the processes reduced gradients."""
+def train_with_gradient_accumulation(rows):
+    """Train with three batches per update, and count the reductions of gradients."""
     from fairscale.internal import reduce_scatter_bucketer as bucketer
 
     calls, reduce = [], bucketer.dist._reduce_scatter_base
@@ -68,31 +73,33 @@ def accumulated(rows):
     return {"weights": trained.model_state(), "calls": counts}
 
 
-def resumed(rows, precision):
-    """AdamW, 4 updates and 4 more: in one go, and with everything saved and loaded between."""
-    wishes = {"clip": 1.0, "sharding": "fsdp", "precision": precision}
-    whole = updater(toy(), **wishes)
+def train_and_resume(rows, precision):
+    """Train 4 + 4 updates with AdamW, uninterrupted and resumed from the saved state."""
+    options = {"clip": 1.0, "sharding": "fsdp", "precision": precision}
+    uninterrupted = updater(toy(), **options)
     if precision == "fp16":
-        whole.precision.load_state_dict({"loss_scale": 128.0})
-    train(whole, 0, 4, rows)
-    weights, moments, schedule = whole.model_state(), whole.state_dict(), whole.schedule_state()
-    train(whole, 4, 8, rows)
-    box = copy.deepcopy([weights, moments])  # the first process has them, as it has what it reads from a file
-    dist.broadcast_object_list(box)
-    other = updater(toy(box[0]), **wishes)
-    other.load_state_dict(box[1])
-    other.restore_schedule(schedule)
-    train(other, 4, 8, rows)
-    return {"saved": weights, "moments": moments, "whole": whole.model_state(), "resumed": other.model_state()}
+        uninterrupted.precision.load_state_dict({"loss_scale": 128.0})
+    train(uninterrupted, 0, 4, rows)
+    weights, moments = uninterrupted.model_state(), uninterrupted.state_dict()
+    schedule = uninterrupted.schedule_state()
+    train(uninterrupted, 4, 8, rows)
+    saved = copy.deepcopy([weights, moments])  # the state is on the first process, as it is when read from a file
+    dist.broadcast_object_list(saved)
+    resumed = updater(toy(saved[0]), **options)
+    resumed.load_state_dict(saved[1])
+    resumed.load_schedule_state(schedule)
+    train(resumed, 4, 8, rows)
+    states = {"uninterrupted": uninterrupted.model_state(), "resumed": resumed.model_state()}
+    return {"saved": weights, "moments": moments, **states}
 
 
-def learning(rows, precision):
+def train_one_batch(rows, precision):
     trained = updater(toy(), clip=1.0, sharding="fsdp", precision=precision)
     losses = []
     while len(losses) < 30:
-        found = trained.accumulate(batch("pmd", 0, rows))
+        step_losses = trained.accumulate(batch("pmd", 0, rows))
         if trained.step():
-            losses.append(sum(found.values()))
+            losses.append(sum(step_losses.values()))
     return mean_over_ranks(losses)
 
 
@@ -101,16 +108,16 @@ def process(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     rows = slice(3 * rank, 3 * rank + 3)
     results = {
-        "equals": equals_one_process(rows),
-        "checkpointed": checkpointed(rows),
-        "accumulated": accumulated(rows),
-        "fp32": resumed(rows, "fp32"),
-        "fp16": resumed(rows, "fp16"),
-        "learning": {precision: learning(rows, precision) for precision in ("fp16", "bf16")},
+        "sgd": train_sgd(rows),
+        "checkpointing": train_with_activation_checkpointing(rows),
+        "accumulation": train_with_gradient_accumulation(rows),
+        "fp32": train_and_resume(rows, "fp32"),
+        "fp16": train_and_resume(rows, "fp16"),
+        "one batch": {precision: train_one_batch(rows, precision) for precision in ("fp16", "bf16")},
     }
     if rank == 0:
         torch.save(results, f"{folder}/results")
-    gc.collect()  # FSDP holds process groups in cycles
+    gc.collect()  # FSDP keeps process groups in reference cycles
     dist.barrier()
     dist.destroy_process_group()
 
@@ -122,47 +129,48 @@ def sharded(tmp_path_factory):
     return torch.load(f"{folder}/results")
 
 
-def far(ours, theirs, limit=0.0):
-    assert ours.keys() == theirs.keys()
-    return {key: d for key in ours if (d := (ours[key].float() - theirs[key].float()).abs().max().item()) > limit}
+def differences(a, b, limit=0.0):
+    """Return the maximum absolute differences of two state dicts that exceed ``limit``."""
+    assert a.keys() == b.keys()
+    return {key: d for key in a if (d := (a[key].float() - b[key].float()).abs().max().item()) > limit}
 
 
-def test_two_processes_equal_one(sharded):
+def test_two_processes_equal_one_process(sharded):
     model = toy()
-    alone = updater(model, optimizer="SGD", lr=0.1, clip=0.5)
-    losses = train(alone, 0, 9)
-    found = sharded["equals"]
-    for ours, theirs in zip(found["losses"], losses, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
-    assert not far(found["weights"], alone.model_state(), 1e-6)
-    assert far(found["weights"], toy().state_dict(), 1e-2)
-    torch.testing.assert_close(found["encoded"], model.eval().encode_image(batch("pmd")["image"]), rtol=0, atol=1e-5)
-    assert found["kept"] < 0.6 * sum(parameter.numel() for parameter in model.parameters())
+    single = updater(model, optimizer="SGD", lr=0.1, clip=0.5)
+    losses = train(single, 0, 9)
+    found = sharded["sgd"]
+    for actual, expected in zip(found["losses"], losses, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-7)
+    assert not differences(found["weights"], single.model_state(), 1e-6)
+    assert differences(found["weights"], toy().state_dict(), 1e-2)
+    torch.testing.assert_close(found["embeddings"], model.eval().encode_image(batch("pmd")["image"]), rtol=0, atol=1e-5)
+    assert found["num_local"] < 0.6 * sum(parameter.numel() for parameter in model.parameters())
 
 
-def test_recomputed_activations_change_nothing(sharded):
-    assert not far(sharded["checkpointed"]["weights"], sharded["equals"]["weights"])
+def test_activation_checkpointing_changes_nothing(sharded):
+    assert not differences(sharded["checkpointing"]["weights"], sharded["sgd"]["weights"])
 
 
-def test_accumulation_reduces_gradients_once_an_update(sharded):
-    alone = updater(toy(), optimizer="SGD", update_frequency=3)
-    train(alone, 0, 3, frequency=3)
-    assert not far(sharded["accumulated"]["weights"], alone.model_state(), 1e-6)
-    assert sharded["accumulated"]["calls"] == {1: 3, 3: 3}
+def test_gradients_are_reduced_once_per_update(sharded):
+    single = updater(toy(), optimizer="SGD", update_frequency=3)
+    train(single, 0, 3, frequency=3)
+    assert not differences(sharded["accumulation"]["weights"], single.model_state(), 1e-6)
+    assert sharded["accumulation"]["calls"] == {1: 3, 3: 3}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_going_on_equals_not_having_stopped(sharded, precision):
+def test_resumed_training_equals_uninterrupted_training(sharded, precision):
     found = sharded[precision]
-    assert not far(found["resumed"], found["whole"])
+    assert not differences(found["resumed"], found["uninterrupted"])
     assert {value.dtype for value in found["saved"].values()} == {torch.float32}
 
 
-def test_one_process_goes_on_from_two(sharded):
-    """What shards save is what one process would have saved, its optimizer's state included."""
-    alone = updater(toy(), clip=1.0)
-    train(alone, 0, 4)
-    moments, expected = sharded["fp32"]["moments"], alone.state_dict()
+def test_one_process_resumes_from_two(sharded):
+    """The saved weights and optimizer state equal those of a single process."""
+    single = updater(toy(), clip=1.0)
+    train(single, 0, 4)
+    moments, expected = sharded["fp32"]["moments"], single.state_dict()
     assert [group["params"] for group in moments["param_groups"]] == [g["params"] for g in expected["param_groups"]]
     assert moments["state"].keys() == expected["state"].keys()
     for number, state in expected["state"].items():
@@ -170,12 +178,12 @@ def test_one_process_goes_on_from_two(sharded):
             torch.testing.assert_close(moments["state"][number][key], value, rtol=1e-3, atol=1e-6)
     other = updater(toy(sharded["fp32"]["saved"]), clip=1.0)
     other.load_state_dict(moments)
-    train(alone, 4, 8)
+    train(single, 4, 8)
     train(other, 4, 8)
-    assert not {key for key in far(other.model_state(), alone.model_state(), 1e-4) if "qkv.bias" not in key}
+    assert not {key for key in differences(other.model_state(), single.model_state(), 1e-4) if "qkv.bias" not in key}
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_half_precisions_learn(sharded, precision):
-    losses = sharded["learning"][precision]
+def test_half_precision_learns(sharded, precision):
+    losses = sharded["one batch"][precision]
     assert losses[-1] < 0.6 * losses[0]

@@ -1,4 +1,4 @@
-"""``torchrun`` with the unmodified ``mmf_run``: two processes do what one does."""
+"""``torchrun`` with ``mmf_run``: training on two processes equals training on one."""
 
 import json
 import os
@@ -15,13 +15,13 @@ OPTIONS = [*SHORT, *QUIET, "training.log_interval=1", "training.checkpoint_inter
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, cache):
-    """``run(name, processes, *options, sharding=...)`` trains in a folder of that name and returns the folder."""
+    """``run(name, processes, *options, sharding=...)`` trains in the run folder ``name`` and returns its path."""
     root = tmp_path_factory.mktemp("runs")
 
     def run(name: str, processes: int, *options: str, sharding: str = "ddp"):
-        start = [SCRIPTS / "torchrun", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
+        launcher = [SCRIPTS / "torchrun", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
         sharding = sharding if processes > 1 else "none"
-        command = [*start, SCRIPTS / "mmf_run", f"config={DEMO}", *OPTIONS, f"training.sharding={sharding}"]
+        command = [*launcher, SCRIPTS / "mmf_run", f"config={DEMO}", *OPTIONS, f"training.sharding={sharding}"]
         result = subprocess.run(
             [*map(str, command), f"env.save_dir={root / name}", *options],
             env={**os.environ, "MMF_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"},
@@ -36,8 +36,8 @@ def run(tmp_path_factory, cache):
 
 
 @pytest.fixture(scope="module")
-def alone(run):
-    return run("alone", 1)
+def single(run):
+    return run("single", 1)
 
 
 def losses(folder):
@@ -51,34 +51,36 @@ def losses(folder):
 
 
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
-def test_two_processes_train_as_one(run, alone, sharding):
-    """The same global batches: losses within 2e-6 or, where they are small, 5e-7; so are weights, with two exceptions.
+def test_two_processes_train_like_one(run, single, sharding):
+    """With the same global batches, losses differ by at most 2e-6 relative or 5e-7 absolute, and weights by 1e-6.
 
-    The bias of a key adds the same number to all of a query's scores, so its gradient is rounding noise, which Adam
-    divides by its own size. So it does with the small gradients of words that came once.
+    There are two exceptions. The key bias adds a constant to all attention scores of a query, so its gradient is
+    rounding noise, which Adam normalises. The same holds for the small gradients of rare words.
     """
-    both = run(sharding, 2, sharding=sharding)
-    assert losses(both) == pytest.approx(losses(alone), rel=2e-6, abs=5e-7)
-    assert len(losses(both)) > 40
-    ours, theirs = (
-        load_file(folder / "checkpoints" / "update_00000020" / "model.safetensors") for folder in (both, alone)
+    sharded = run(sharding, 2, sharding=sharding)
+    assert losses(sharded) == pytest.approx(losses(single), rel=2e-6, abs=5e-7)
+    assert len(losses(sharded)) > 40
+    actual, expected = (
+        load_file(folder / "checkpoints" / "update_00000020" / "model.safetensors") for folder in (sharded, single)
     )
-    assert ours.keys() == theirs.keys()
-    far = {key: (ours[key] - theirs[key]).abs().max().item() for key in ours if not key.endswith("qkv.bias")}
-    words = far.pop("flava.text_encoder.word_embeddings.weight")
+    assert actual.keys() == expected.keys()
+    differences = {
+        key: (actual[key] - expected[key]).abs().max().item() for key in actual if not key.endswith("qkv.bias")
+    }
+    words = differences.pop("flava.text_encoder.word_embeddings.weight")
     assert words < 3e-5
-    assert max(far.values()) < 1e-6, {key: value for key, value in far.items() if value > 1e-6}
+    assert max(differences.values()) < 1e-6, {key: value for key, value in differences.items() if value > 1e-6}
 
 
-def test_another_number_of_processes_goes_on(run, alone):
-    """1 -> 2 -> 1 processes in one folder, the two with shards: the same curve as 1 alone."""
+def test_run_resumes_with_another_number_of_processes(run, single):
+    """1 -> 2 -> 1 processes in one run folder, with fsdp on 2: the losses equal those of a single process."""
     for processes, updates in ((1, 5), (2, 10), (1, 20)):
         options = [f"training.max_updates={updates}", "scheduler.params.num_training_steps=20"]
         folder = run("elastic", processes, *options, "checkpoint.resume=true", sharding="fsdp")
-    assert losses(folder) == pytest.approx(losses(alone), rel=2e-6, abs=5e-7)
+    assert losses(folder) == pytest.approx(losses(single), rel=2e-6, abs=5e-7)
 
 
-def test_separate_models_are_refused(cache, tmp_path):
+def test_several_processes_without_sharding_raise_user_error(cache, tmp_path):
     command = [SCRIPTS / "torchrun", "--standalone", "--nproc_per_node=2", SCRIPTS / "mmf_run", f"config={DEMO}"]
     result = subprocess.run(
         [*map(str, command), *SHORT, f"env.save_dir={tmp_path}"],

@@ -1,3 +1,5 @@
+"""Graceful stops on signals."""
+
 import os
 import signal
 import threading
@@ -6,13 +8,13 @@ import time
 import pytest
 import torch
 
-from mmf_flava.training.signals import SIGNALS, Signals
+from mmf_flava.training.signals import SIGNALS, StopSignals
 
 CPU = torch.device("cpu")
 
 
 def send(number, after=0.0):
-    """A signal to this process, now or from another thread."""
+    """Send a signal to this process, now or after some seconds from another thread."""
     if not after:
         os.kill(os.getpid(), number)
         return
@@ -20,53 +22,53 @@ def send(number, after=0.0):
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_is_noted_and_ends_nothing(number):
-    with Signals() as signals:
-        assert not signals.came_to_any(CPU)
+def test_signal_is_recorded_and_does_not_kill(number):
+    with StopSignals() as signals:
+        assert not signals.received_by_any(CPU)
         send(number)
         assert signals.name == signal.Signals(number).name
-        assert signals.came_to_any(CPU)
+        assert signals.received_by_any(CPU)
 
 
-def test_handlers_are_put_back():
+def test_handlers_are_restored():
     before = [signal.getsignal(number) for number in SIGNALS]
-    with Signals():
+    with StopSignals():
         assert [signal.getsignal(number) for number in SIGNALS] != before
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
-def test_an_end_that_was_asked_for_keeps_its_exit_code():
-    """torchrun sends SIGTERM to all processes as soon as the first has ended; one of them may still be about to."""
+def test_sigterm_is_ignored_while_exiting():
+    """torchrun sends SIGTERM to all processes as soon as the first one exits, while others are still exiting."""
     before = [signal.getsignal(number) for number in SIGNALS]
     try:
-        with Signals() as signals:
-            signals.ending()
+        with StopSignals() as signals:
+            signals.ignore_sigterm()
         send(signal.SIGTERM)
-        assert signal.getsignal(signal.SIGINT) == before[SIGNALS.index(signal.SIGINT)], "Ctrl-C still ends it at once"
+        assert signal.getsignal(signal.SIGINT) == before[SIGNALS.index(signal.SIGINT)], "Ctrl-C still kills the process"
     finally:
         for number, handler in zip(SIGNALS, before, strict=True):
             signal.signal(number, handler)
 
 
-def test_a_second_interrupt_ends_it_at_once():
-    with pytest.raises(KeyboardInterrupt), Signals() as signals:
+def test_second_ctrl_c_raises_keyboard_interrupt():
+    with pytest.raises(KeyboardInterrupt), StopSignals() as signals:
         send(signal.SIGTERM)
         assert signals.name == "SIGTERM"
         send(signal.SIGINT)
 
 
-def test_waiting_is_cut_short():
-    with Signals() as signals:
-        assert signals.unless_stopped(lambda: "done") == "done"
+def test_signal_interrupts_work():
+    with StopSignals() as signals:
+        assert signals.run_unless_stopped(lambda: "done") == "done"
         send(signal.SIGTERM, after=0.1)
-        began = time.monotonic()
-        assert signals.unless_stopped(lambda: time.sleep(60)) is None
-        assert time.monotonic() - began < 30
-        assert signals.unless_stopped(lambda: "begun after the signal") is None
+        started = time.monotonic()
+        assert signals.run_unless_stopped(lambda: time.sleep(60)) is None
+        assert time.monotonic() - started < 30
+        assert signals.run_unless_stopped(lambda: "started after the signal") is None
 
 
-def test_work_that_survives_any_exception_is_cut_short_too():
-    """As the decoding of a picture is, which would take the signal for a damaged picture."""
+def test_signal_interrupts_work_that_catches_exceptions():
+    """Image decoding catches every Exception and would report a bad record."""
 
     def work():
         try:
@@ -74,12 +76,12 @@ def test_work_that_survives_any_exception_is_cut_short_too():
         except Exception:
             return "a bad record"
 
-    with Signals() as signals:
-        assert signals.unless_stopped(work) is None
+    with StopSignals() as signals:
+        assert signals.run_unless_stopped(work) is None
 
 
-def test_outside_of_waiting_nothing_is_raised():
-    with Signals() as signals:
+def test_signal_outside_of_interruptible_work_raises_nothing():
+    with StopSignals() as signals:
         send(signal.SIGTERM, after=0.05)
-        time.sleep(0.2)  # a sleep that goes on after the handler has returned
+        time.sleep(0.2)  # time.sleep continues after the handler returns
         assert signals.name == "SIGTERM"

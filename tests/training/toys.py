@@ -1,4 +1,4 @@
-"""A FLAVA of eight dimensions, its three kinds of batches, and updates of it."""
+"""A small FLAVA with 8 hidden dimensions, its three kinds of batches, and an updater."""
 
 import torch
 from mmf.common.registry import registry
@@ -29,7 +29,7 @@ FIELDS = {
 
 
 def toy(weights=None, losses=LOSSES) -> FlavaPretraining:
-    """The same model each time; its [CLS] and positions are not zero, which would be hard on fp16."""
+    """Build the model, always with the same weights; [CLS] and position embeddings are not zero because of fp16."""
     registry.register("config", OmegaConf.create({"evaluation": {"predict": False}}))
     torch.manual_seed(0)
     config = FlavaConfig(
@@ -52,18 +52,18 @@ def toy(weights=None, losses=LOSSES) -> FlavaPretraining:
 
 
 def batch(kind: str, number: int = 0, rows: slice = slice(None)):
-    """The ``number``-th batch of a dataset's kind, or some of its six samples; the last pair does not match."""
-    draw = torch.Generator().manual_seed(number)
-    ids = torch.randint(5, 11, (SAMPLES, 5), generator=draw)
-    masked = torch.rand(SAMPLES, 5, generator=draw) < 0.4
+    """Return batch ``number`` of a kind, or some of its six samples; the last pair does not match."""
+    generator = torch.Generator().manual_seed(number)
+    ids = torch.randint(5, 11, (SAMPLES, 5), generator=generator)
+    masked = torch.rand(SAMPLES, 5, generator=generator) < 0.4
     fields = {
-        "image": torch.randn(SAMPLES, 3, 4, 4, generator=draw),
-        "image_codes": torch.randint(0, 5, (SAMPLES, 4), generator=draw),
-        "image_patch_mask": torch.rand(SAMPLES, 4, generator=draw) < 0.5,
+        "image": torch.randn(SAMPLES, 3, 4, 4, generator=generator),
+        "image_codes": torch.randint(0, 5, (SAMPLES, 4), generator=generator),
+        "image_patch_mask": torch.rand(SAMPLES, 4, generator=generator) < 0.5,
         "input_ids": ids,
         "input_ids_masked": ids.masked_fill(masked, 3),
         "lm_label_ids": ids.masked_fill(~masked, -1),
-        "input_mask": torch.arange(5) < torch.randint(3, 6, (SAMPLES, 1), generator=draw),
+        "input_mask": torch.arange(5) < torch.randint(3, 6, (SAMPLES, 1), generator=generator),
     }
     fields = {name: value[rows] for name, value in fields.items() if name in FIELDS[kind]}
     if kind == "pmd":
@@ -72,7 +72,7 @@ def batch(kind: str, number: int = 0, rows: slice = slice(None)):
 
 
 def updater(model, optimizer="AdamW", clip=None, scheduler=None, lr=0.01, **training) -> Updater:
-    """An Updater of ``model`` by a recipe of these wishes."""
+    """Build an Updater of ``model`` with these options."""
     config = {
         "training": {"clip_gradients": clip is not None, "lr_scheduler": scheduler is not None},
         "optimizer": {"type": optimizer, "params": {"lr": lr} | ({"momentum": 0.9} if optimizer == "SGD" else {})},

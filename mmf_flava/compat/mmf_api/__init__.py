@@ -1,7 +1,7 @@
-"""The one bridge to MMF's own builders: what differs between MMF's lines is spelt here and nowhere else.
+"""The interface to MMF, the same for MMF 1.0.0rc10 and MMF's main branch.
 
-``rc10`` speaks to 1.0.0rc10 of the package index, ``main`` to the main branch of MMF's repository, ``builders`` to
-either; the first two have the same names, so that nobody else asks which MMF is there.
+``rc10`` and ``main`` implement the same names, each for one version; ``builders`` serves both. No other package of
+mmf_flava tests which version is installed.
 """
 
 import importlib
@@ -15,44 +15,44 @@ from mmf_flava.compat.mmf_api.builders import (
     build_model,
     build_optimizer,
     build_scheduler,
-    quiet_console,
+    redirect_logging_to_tqdm,
     save_dir,
 )
 
-LINE = "main" if find_spec("mmf.trainers.mmf_trainer") else "rc10"
-_line = importlib.import_module(f"mmf_flava.compat.mmf_api.{LINE}")
+MMF_VERSION = "main" if find_spec("mmf.trainers.mmf_trainer") else "rc10"
+_version = importlib.import_module(f"mmf_flava.compat.mmf_api.{MMF_VERSION}")
 
-OTHER_STRATEGIES = _line.OTHER_STRATEGIES
-build_dataset = _line.build_dataset
-iteration_strategy = _line.iteration_strategy
-log = _line.log
-register_loss_of_main = _line.register_loss_of_main
-strategy_schemas = _line.strategy_schemas
-check_callbacks = _line.check_callbacks
-user_callbacks = _line.user_callbacks
+STRATEGIES_HINT = _version.STRATEGIES_HINT
+build_callbacks = _version.build_callbacks
+build_dataset = _version.build_dataset
+build_iteration_strategy = _version.build_iteration_strategy
+check_callbacks = _version.check_callbacks
+log = _version.log
+register_loss_if_missing = _version.register_loss_if_missing
+strategy_schemas = _version.strategy_schemas
 
 
 def default_keys(section: str) -> set[str]:
-    """The keys of a section (``training``, ``checkpoint``, ...) in MMF's own defaults, and those it once had."""
+    """Return the keys of a section (``training``, ``checkpoint``, ...) in MMF's defaults, and those it has removed."""
     defaults = OmegaConf.select(load_yaml(get_default_config_path()), section) or {}
-    return {*defaults, *_line.FORMER_KEYS.get(section, ())}
+    return {*defaults, *_version.REMOVED_KEYS.get(section, ())}
 
 
 __all__ = [
-    "LINE",
-    "OTHER_STRATEGIES",
+    "MMF_VERSION",
+    "STRATEGIES_HINT",
     "TensorboardLogger",
+    "build_callbacks",
     "build_dataset",
+    "build_iteration_strategy",
     "build_model",
     "build_optimizer",
     "build_scheduler",
     "check_callbacks",
     "default_keys",
-    "iteration_strategy",
     "log",
-    "quiet_console",
-    "register_loss_of_main",
+    "redirect_logging_to_tqdm",
+    "register_loss_if_missing",
     "save_dir",
     "strategy_schemas",
-    "user_callbacks",
 ]

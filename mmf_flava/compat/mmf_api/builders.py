@@ -1,4 +1,4 @@
-"""What is built alike on both of MMF's lines."""
+"""Functions that are the same for both versions of MMF."""
 
 import logging
 import sys
@@ -21,21 +21,21 @@ __all__ = [
     "build_model",
     "build_optimizer",
     "build_scheduler",
-    "quiet_console",
+    "redirect_logging_to_tqdm",
     "save_dir",
 ]
 
 
 def build_model(config: Any) -> nn.Module:
-    """The model of the recipe (``model: name`` with ``model_config.name``), its losses included."""
+    """Build the recipe's model (``model: name`` with ``model_config.name``) and its losses."""
     attributes = config.model_config[config.model]
     with omegaconf.open_dict(attributes):
         attributes.model = config.model
     return mmf_build_model(attributes)
 
 
-class _Groups(nn.Module):
-    """What MMF asks for its optimizer's parameters."""
+class _ParameterGroups(nn.Module):
+    """Parameter groups with the method that MMF's optimizer builder calls."""
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:
         super().__init__()
@@ -46,24 +46,24 @@ class _Groups(nn.Module):
 
 
 def build_optimizer(groups: list[dict[str, Any]], config: Any) -> torch.optim.Optimizer:
-    """The optimizer of the recipe (``optimizer.type`` and ``params``) over these parameter groups."""
-    return mmf_build_optimizer(_Groups(groups), config)
+    """Build the recipe's optimizer (``optimizer.type`` and ``params``) for these parameter groups."""
+    return mmf_build_optimizer(_ParameterGroups(groups), config)
 
 
 @contextmanager
-def quiet_console() -> Iterator[None]:
-    """Lets log lines pass above a progress bar instead of through it."""
-    named = [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
-    # of a logger without a handler for the terminal tqdm would make one that has
-    with logging_redirect_tqdm([logger for logger in (logging.root, *named) if _speaks(logger)]):
+def redirect_logging_to_tqdm() -> Iterator[None]:
+    """Print log records above a progress bar instead of through it."""
+    loggers = [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+    # tqdm would add a terminal handler to a logger without one
+    with logging_redirect_tqdm([logger for logger in (logging.root, *loggers) if _logs_to_terminal(logger)]):
         yield
 
 
-def _speaks(logger: logging.Logger) -> bool:
+def _logs_to_terminal(logger: logging.Logger) -> bool:
     terminal = (sys.stdout, sys.stderr)
     return any(isinstance(handler, logging.StreamHandler) and handler.stream in terminal for handler in logger.handlers)
 
 
 def save_dir() -> str:
-    """The folder of this run, ``env.save_dir``."""
+    """Return the run folder, ``env.save_dir``."""
     return str(get_mmf_env(key="save_dir"))

@@ -1,59 +1,66 @@
-"""A user's own callbacks, ``training.callbacks`` of MMF's main branch; 1.0.0rc10 has none."""
+"""The user's callbacks, ``training.callbacks``, which MMF's main branch has and 1.0.0rc10 lacks."""
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from mmf.common.registry import registry
-from omegaconf import MISSING
 
-from mmf_flava.config.schema import near_miss, parse
+from mmf_flava.config.close_matches import close_matches
+from mmf_flava.config.schema import suggestion
 from mmf_flava.errors import UserError
 
-
-@dataclass
-class CallbackConfig:
-    """One entry of ``training.callbacks``."""
-
-    # as it was registered: @registry.register_callback("my_callback")
-    type: str = MISSING
-    params: dict[str, Any] = field(default_factory=dict)
+# of an entry; MMF ignores all other keys
+KEYS = ("type", "params")
 
 
 def check_callbacks(config: Any) -> None:
-    """Looks at ``training.callbacks`` before anything is built.
+    """Check ``training.callbacks`` before anything is built.
 
     Raises:
-        UserError: an entry without a type, a type that is not registered, or params that its class does not take.
+        UserError: an entry without a type, a misspelt key, a type that is not registered, or params that its class
+            does not accept.
     """
-    for number, given in enumerate(config.training.get("callbacks") or []):
+    for number, entry in enumerate(config.training.get("callbacks") or []):
         where = f"training.callbacks[{number}]"
-        if not isinstance(given, Mapping):
-            raise UserError(f"{where} is {given!r}; write {{type: my_callback, params: {{...}}}}.")
-        _check(parse(CallbackConfig, given, where), where)
+        if not isinstance(entry, Mapping):
+            raise UserError(f"{where}: expected {{type: my_callback, params: {{...}}}}, got {entry!r}.")
+        for key in entry:
+            if key not in KEYS and close_matches(str(key), KEYS, 0.8):
+                raise UserError(f"'{key}' is not a key of {where}.{suggestion(str(key), KEYS)}")
+        if not entry.get("type"):
+            raise UserError(f"{where}.type must be given.")
+        _check_entry(entry.get("type"), entry.get("params") or {}, where)
 
 
-def _check(wish: CallbackConfig, where: str) -> None:
-    callback = registry.get_callback_class(wish.type)
+def _check_entry(name: str, params: Mapping[str, Any], where: str) -> None:
+    callback = registry.get_callback_class(name)
     if callback is None:
-        hint = near_miss(wish.type, registry.mapping["callback_name_mapping"])
+        hint = suggestion(name, registry.mapping["callback_name_mapping"])
         raise UserError(
-            f"{where}.type: no callback named '{wish.type}' is registered; env.user_dir names code that is.{hint}"
+            f"{where}.type: no callback named '{name}' is registered. Set env.user_dir to the code that does.{hint}"
         )
+    if not isinstance(params, Mapping):
+        raise UserError(f"{where}.params: expected keys and values, got {params!r}.")
     signature = inspect.signature(callback)
-    kinds = {parameter.kind for parameter in signature.parameters.values()}
-    known = list(signature.parameters)[2:]  # the first two are config and trainer
-    for name in wish.params:
-        if name not in known and inspect.Parameter.VAR_KEYWORD not in kinds:
-            raise UserError(f"'{name}' is not a key of {where}.params ({wish.type}).{near_miss(str(name), known)}")
+    parameters = signature.parameters.values()
+    # config and trainer are passed by position
+    positional = signature.bind_partial(None, None).arguments
+    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    known = [parameter for parameter in named if parameter not in positional]
+    if all(parameter.kind != parameter.VAR_KEYWORD for parameter in parameters):
+        for key in params:
+            if key not in known:
+                raise UserError(f"'{key}' is not a key of {where}.params ({name}).{suggestion(str(key), known)}")
     try:
-        signature.bind(None, None, **wish.params)
+        signature.bind(None, None, **params)
     except TypeError as error:
-        raise UserError(f"{where}.params: {wish.type} is {error}.") from None
+        raise UserError(f"{where}.params: {name} is {error}.") from None
 
 
-def user_callbacks(config: Any, trainer: Any) -> list[Any]:
-    """The callbacks of a recipe that was checked, in its order, built as MMF's own trainer builds them."""
-    wishes = config.training.get("callbacks") or []
-    return [registry.get_callback_class(wish.type)(config, trainer, **(wish.get("params") or {})) for wish in wishes]
+def build_callbacks(config: Any, trainer: Any) -> list[Any]:
+    """Build the callbacks of a checked recipe in its order, as MMF's own trainer does."""
+    entries = config.training.get("callbacks") or []
+    return [
+        registry.get_callback_class(entry.type)(config, trainer, **(entry.get("params") or {})) for entry in entries
+    ]

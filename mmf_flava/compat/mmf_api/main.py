@@ -1,4 +1,4 @@
-"""The main branch of MMF's repository."""
+"""The interface for MMF's main branch."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -6,35 +6,36 @@ from types import SimpleNamespace
 from typing import Any
 
 from mmf.common.registry import registry
-from mmf.utils.build import build_datamodule, build_iteration_strategy
+from mmf.utils.build import build_datamodule
+from mmf.utils.build import build_iteration_strategy as mmf_build_iteration_strategy
 from mmf.utils.distributed import is_main, synchronize
 from omegaconf import OmegaConf
 from torch.utils.data import Dataset
 
-from mmf_flava.compat.mmf_api.callbacks import check_callbacks, user_callbacks
+from mmf_flava.compat.mmf_api.callbacks import build_callbacks, check_callbacks
 from mmf_flava.config.run import MultitaskingConfig
 
 __all__ = [
-    "FORMER_KEYS",
-    "OTHER_STRATEGIES",
+    "REMOVED_KEYS",
+    "STRATEGIES_HINT",
+    "build_callbacks",
     "build_dataset",
+    "build_iteration_strategy",
     "check_callbacks",
-    "iteration_strategy",
     "log",
-    "register_loss_of_main",
+    "register_loss_if_missing",
     "strategy_schemas",
-    "user_callbacks",
 ]
 
-# what recipes for 1.0.0rc10 may say, and here has no meaning
-FORMER_KEYS = {"training": {"stdout_capture"}}
-OTHER_STRATEGIES = "your own comes by registry.register_iteration_strategy in env.user_dir"
+# keys of recipes for 1.0.0rc10 that have no effect here
+REMOVED_KEYS = {"training": {"stdout_capture"}}
+STRATEGIES_HINT = "register your own with registry.register_iteration_strategy in env.user_dir"
 
 logger = logging.getLogger("mmf.flava")
 
 
 def build_dataset(name: str, config: Any, split: str) -> Dataset | None:
-    """One split of a dataset by its registered builder; the first process builds what is not there."""
+    """Build a split of a dataset with its registered builder. The first process creates missing files."""
     module: Any = build_datamodule(name)
     if is_main():
         module.build_dataset(config)
@@ -45,26 +46,26 @@ def build_dataset(name: str, config: Any, split: str) -> Dataset | None:
 
 
 def strategy_schemas() -> dict[str, type]:
-    """``multitasking.type`` -> the dataclass of its ``params``, of all that are registered."""
+    """Return the dataclass of ``multitasking.params`` for each registered ``multitasking.type``."""
     strategies: Mapping[str, Any] = registry.mapping["iteration_strategy_name_mapping"]
     return {name: strategy.Config for name, strategy in strategies.items()}
 
 
-def iteration_strategy(multitasking: MultitaskingConfig, datasets: Mapping[str, Any]) -> Callable[[], int]:
-    """What returns, called for each update, the number of its dataset: MMF's own, or any that is registered."""
+def build_iteration_strategy(multitasking: MultitaskingConfig, datasets: Mapping[str, Any]) -> Callable[[], int]:
+    """Build a registered strategy: a function that returns the index of the dataset for the next update."""
     loaders: Any = {name: SimpleNamespace(dataset=dataset) for name, dataset in datasets.items()}
     enabled = multitasking.enabled and len(datasets) > 1
     section = {"enabled": enabled, "type": multitasking.type, "params": multitasking.params}
-    strategy: Callable[[], int] = build_iteration_strategy(OmegaConf.create(section), loaders)
+    strategy: Callable[[], int] = mmf_build_iteration_strategy(OmegaConf.create(section), loaders)
     return strategy
 
 
-def register_loss_of_main(name: str) -> Callable[[type], type]:
-    """Decorator: leaves a loss alone that 1.0.0rc10 lacks, for here MMF has its own."""
+def register_loss_if_missing(name: str) -> Callable[[type], type]:
+    """Decorator: register a loss that MMF 1.0.0rc10 lacks. MMF's main branch has its own."""
     return lambda loss: loss
 
 
 def log(message: str) -> None:
-    """One line to MMF's log, on the terminal and in ``train.log``; the master process only."""
+    """Write a record to MMF's log, on the terminal and in ``train.log``, on the first process only."""
     if is_main():
         logger.info(message)

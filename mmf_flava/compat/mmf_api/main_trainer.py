@@ -1,4 +1,4 @@
-"""The trainer of MMF's main branch, of mixins and callbacks; see ``trainer`` for what is offered."""
+"""The trainer of MMF's main branch, made of mixins and callbacks. ``trainer`` documents the interface."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ MMF_TRAINER = "mmf"
 
 class FinetuningBase(MMFTrainer):
     def load(self) -> None:
-        self.meter = Meter()  # MMF's is the class's: it would go on with the figures of a process's earlier runs
-        self.closing = False
+        self.meter = Meter()  # MMF's belongs to the class and would keep the values of earlier runs of this process
+        self.training_ended = False
         super().load()
         self.trained = self.num_updates
 
@@ -40,11 +40,11 @@ class FinetuningBase(MMFTrainer):
             self.on_logged(kwargs["meter"], self.num_updates)
 
     def after_training_loop(self) -> None:
-        self.closing = True
+        self.training_ended = True
         super().after_training_loop()
 
     def on_validation_end(self, **kwargs: Any) -> None:
-        if self.closing:  # MMF's loop calls it, but nobody after the loop: the last weights would never be the best
+        if self.training_ended:  # MMF calls it only within its loop: the last weights would never be the best
             self.early_stop_callback.on_validation_end(**kwargs)
         super().on_validation_end(**kwargs)
         self.on_logged(kwargs["meter"], self.num_updates)

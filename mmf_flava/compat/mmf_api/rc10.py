@@ -1,4 +1,4 @@
-"""MMF 1.0.0rc10."""
+"""The interface for MMF 1.0.0rc10."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -10,45 +10,45 @@ from mmf.utils.build import build_dataset
 from omegaconf import MISSING
 
 from mmf_flava.config.run import MultitaskingConfig
-from mmf_flava.config.schema import parse
+from mmf_flava.config.schema import parse_section
 from mmf_flava.errors import UserError
 
 __all__ = [
-    "FORMER_KEYS",
-    "OTHER_STRATEGIES",
+    "REMOVED_KEYS",
+    "STRATEGIES_HINT",
+    "build_callbacks",
     "build_dataset",
+    "build_iteration_strategy",
     "check_callbacks",
-    "iteration_strategy",
     "log",
-    "register_loss_of_main",
+    "register_loss_if_missing",
     "strategy_schemas",
-    "user_callbacks",
 ]
 
-# none: rc10 is the first line that recipes were written for
-FORMER_KEYS: dict[str, set[str]] = {}
-OTHER_STRATEGIES = "others need MMF's main branch"
+# none: rc10 is the oldest version that recipes are written for
+REMOVED_KEYS: dict[str, set[str]] = {}
+STRATEGIES_HINT = "other strategies require MMF's main branch"
 
 
 class RoundRobin:
-    """The datasets in turn (paper section 3.4)."""
+    """Selects the datasets in order, one per update (paper section 3.4)."""
 
     @dataclass
     class Config:
         name: str = "round_robin"
-        # number of the dataset that comes first
+        # index of the first dataset
         start_idx: int = 0
 
     def __init__(self, config: Config, datasets: Collection[str]) -> None:
         self.count, self.next = len(datasets), config.start_idx
 
     def __call__(self) -> int:
-        number, self.next = self.next, (self.next + 1) % self.count
-        return number
+        index, self.next = self.next, (self.next + 1) % self.count
+        return index
 
 
 class Ratios:
-    """Datasets drawn with these weights from numpy's global generator (the paper's are 0.70, 0.15, 0.15; A.2)."""
+    """Samples datasets with these weights from numpy's global generator (paper: 0.70, 0.15, 0.15; A.2)."""
 
     @dataclass
     class Config:
@@ -57,48 +57,47 @@ class Ratios:
 
     def __init__(self, config: Config, datasets: Collection[str]) -> None:
         weights = np.array([config.sampling_ratios[name] for name in datasets], dtype=np.float64)
-        self.shares = weights / weights.sum()
+        self.probabilities = weights / weights.sum()
 
     def __call__(self) -> int:
-        return int(np.random.choice(len(self.shares), p=self.shares))
+        return int(np.random.choice(len(self.probabilities), p=self.probabilities))
 
 
 STRATEGIES: dict[str, Any] = {"round_robin": RoundRobin, "ratios": Ratios}
 
 
 def strategy_schemas() -> dict[str, type]:
-    """``multitasking.type`` -> the dataclass of its ``params``."""
+    """Return the dataclass of ``multitasking.params`` for each ``multitasking.type``."""
     return {name: strategy.Config for name, strategy in STRATEGIES.items()}
 
 
-def iteration_strategy(multitasking: MultitaskingConfig, datasets: Collection[str]) -> Callable[[], int]:
-    """What returns, called for each update, the number of its dataset; main has them, rc10 has none."""
+def build_iteration_strategy(multitasking: MultitaskingConfig, datasets: Collection[str]) -> Callable[[], int]:
+    """Build a strategy, which rc10 lacks: a function that returns the index of the dataset for the next update."""
     if not multitasking.enabled or len(datasets) == 1:
         return lambda: 0
     strategy = STRATEGIES[multitasking.type]
-    made: Callable[[], int] = strategy(parse(strategy.Config, multitasking.params, "multitasking.params"), datasets)
-    return made
+    params = parse_section(strategy.Config, multitasking.params, "multitasking.params")
+    built: Callable[[], int] = strategy(params, datasets)
+    return built
 
 
-def register_loss_of_main(name: str) -> Callable[[type], type]:
-    """Decorator: registers a loss that the main branch has and 1.0.0rc10 lacks."""
+def register_loss_if_missing(name: str) -> Callable[[type], type]:
+    """Decorator: register a loss that MMF's main branch has and 1.0.0rc10 lacks."""
     register: Callable[[type], type] = registry.register_loss(name)
     return register
 
 
 def log(message: str) -> None:
-    """One line to MMF's log, on the terminal and in ``train.log``; the master process only."""
+    """Write a record to MMF's log, on the terminal and in ``train.log``, on the first process only."""
     registry.get("writer").write(message)
 
 
 def check_callbacks(config: Any) -> None:
-    """Raises UserError where the recipe has callbacks: this line calls none."""
+    """Raise UserError if the recipe has callbacks, which rc10 does not support."""
     if "callbacks" in config.training:
-        raise UserError(
-            "training.callbacks: MMF 1.0.0rc10 has no callbacks; leave the key out, or use MMF's main branch."
-        )
+        raise UserError("training.callbacks: not supported by MMF 1.0.0rc10. Remove the key, or use MMF's main branch.")
 
 
-def user_callbacks(config: Any, trainer: Any) -> list[Any]:
-    """None: see ``check_callbacks``."""
+def build_callbacks(config: Any, trainer: Any) -> list[Any]:
+    """Return no callbacks: see ``check_callbacks``."""
     return []

@@ -1,4 +1,4 @@
-"""The trainer of MMF 1.0.0rc10, which is one class with a loop of its own; see ``trainer`` for what is offered."""
+"""The trainer of MMF 1.0.0rc10, a single class with its own loop. ``trainer`` documents the interface."""
 
 from typing import Any
 
@@ -28,11 +28,11 @@ class FinetuningBase(BaseTrainer):
         self.predict(split)
 
     def _logistics(self, report: Any) -> bool:
-        # MMF's loop would do one update more than max_updates
+        # MMF's loop runs one update more than max_updates
         self.trained = self.num_updates
         return super()._logistics(report) or self.num_updates >= self.max_updates
 
     def _summarize_report(self, meter: Any, should_print: bool = True, extra: dict[str, Any] | None = None) -> None:
         super()._summarize_report(meter, should_print, extra)
-        if should_print and extra is not None:  # there is none where a split is evaluated at the end
+        if should_print and extra is not None:  # None if a split is evaluated at the end
             self.on_logged(meter, extra["num_updates"])

@@ -1,1 +1,1 @@
-"""Published sets of labelled images as records: what torchvision reads, and what it does not read as CLIP used it."""
+"""Published image classification datasets as records: torchvision's datasets, and CLIP's versions where they differ."""

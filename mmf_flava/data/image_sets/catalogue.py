@@ -1,4 +1,4 @@
-"""The sets by torchvision's names: their splits, where they lie, where they come from, and how each is opened."""
+"""Catalogue of published image classification datasets by torchvision's names: splits, files, source and reader."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from typing import Any
 
 from torchvision import datasets
 
-from mmf_flava.config.schema import near_miss
+from mmf_flava.config.schema import suggestion
 from mmf_flava.data.image_sets.kitti import open_kitti
-from mmf_flava.data.image_sets.labelled import LabelledFiles, TorchvisionRecords, drawn_split
+from mmf_flava.data.image_sets.labelled import LabelledFiles, TorchvisionRecords, sample_split
 from mmf_flava.data.image_sets.ucf101 import open_ucf101
 from mmf_flava.data.record import Records
 from mmf_flava.errors import UserError
@@ -19,175 +19,208 @@ VGG = "https://www.robots.ox.ac.uk/~vgg/data"
 
 @dataclass(frozen=True)
 class ImageSet:
-    """One published set.
+    """One published dataset.
 
-    ``files``: what lies below the dataset's folder. ``home``: where it can be had. ``downloads``: torchvision fetches
-    it. ``open``: (root, split) -> records; None: torchvision's class. ``path``: that class takes a loader of paths.
+    Attributes:
+        splits: names of the splits.
+        files: files expected in the data folder.
+        homepage: URL of the source.
+        downloadable: whether torchvision can download it.
+        has_loader: whether torchvision's class has a ``loader`` argument.
+        open: (root, split) -> records; None: torchvision's class.
+        relabel: torchvision's label -> label; None: unchanged.
     """
 
     splits: tuple[str, ...]
     files: str
-    home: str
-    downloads: bool = True
-    path: bool = True
+    homepage: str
+    downloadable: bool = True
+    has_loader: bool = True
     open: Callable[[Path, str], Records] | None = None
     relabel: Callable[[int], int] | None = None
 
 
-def _sun397(root: Path, split: str) -> LabelledFiles:
-    """SUN397's first partition, 50 images a class each for training and testing."""
+def _open_sun397(root: Path, split: str) -> LabelledFiles:
+    """Open the first partition of SUN397: 50 images per class for training and 50 for testing."""
     folder = root / "SUN397"
     name = {"train": "Training_01.txt", "test": "Testing_01.txt"}[split]
     lists = [path for path in (folder / "Partitions" / name, folder / name) if path.is_file()]
     if not lists:
-        raise FileNotFoundError(f"there is no {folder / 'Partitions' / name}")
+        raise FileNotFoundError(f"{folder / 'Partitions' / name} does not exist")
     classes = [line[3:].strip() for line in (folder / "ClassName.txt").read_text().splitlines() if line.strip()]
-    numbers = {name: number for number, name in enumerate(classes)}
+    labels = {name: label for label, name in enumerate(classes)}
     keys = [line.strip().lstrip("/") for line in lists[0].read_text().splitlines() if line.strip()]
-    return LabelledFiles(folder, keys, (numbers[key[2:].rpartition("/")[0]] for key in keys), classes)
+    return LabelledFiles(folder, keys, (labels[key[2:].rpartition("/")[0]] for key in keys), classes)
 
 
-def _caltech101(root: Path, split: str) -> LabelledFiles:
-    """30 images a class for training and the rest for testing, in 102 classes with the background, as CLIP has it."""
-    return drawn_split(root / "caltech101" / "101_ObjectCategories", split, train=30, test=None)
+def _open_caltech101(root: Path, split: str) -> LabelledFiles:
+    """Open Caltech101 as in CLIP: 102 classes with background, 30 training images per class, the rest for testing."""
+    return sample_split(root / "caltech101" / "101_ObjectCategories", split, train=30, test=None)
 
 
-def _eurosat(root: Path, split: str) -> LabelledFiles:
-    """1,000 and 500 images a class, CLIP's numbers; which images it drew is not published."""
-    return drawn_split(root / "eurosat" / "2750", split, train=1000, test=500)
+def _open_eurosat(root: Path, split: str) -> LabelledFiles:
+    """Open EuroSAT with CLIP's sizes: 1,000 training and 500 test images per class. CLIP's sample is not published."""
+    return sample_split(root / "eurosat" / "2750", split, train=1000, test=500)
 
 
-def _by_the_alphabet(emotion: int) -> int:
-    """FER2013's numbers (angry, disgust, fear, happy, sad, surprise, neutral) as numbers of the sorted names."""
+def _alphabetical_label(emotion: int) -> int:
+    """Map FER2013's labels (angry, disgust, fear, happy, sad, surprise, neutral) to the order of the sorted names."""
     return (0, 1, 2, 3, 5, 6, 4)[emotion]
 
 
-def _from_three(objects: int) -> int:
-    """CLEVR's scenes have 3 to 10 objects."""
+def _object_count_label(objects: int) -> int:
+    """Map the number of objects in a CLEVR scene, 3 to 10, to labels 0 to 7."""
     return objects - 3
 
 
-HALVES, THIRDS = ("train", "test"), ("train", "val", "test")
-SETS = {
-    "CIFAR10": ImageSet(HALVES, "cifar-10-batches-py", "https://www.cs.toronto.edu/~kriz/cifar.html", path=False),
-    "CIFAR100": ImageSet(HALVES, "cifar-100-python", "https://www.cs.toronto.edu/~kriz/cifar.html", path=False),
+TRAIN_TEST, TRAIN_VAL_TEST = ("train", "test"), ("train", "val", "test")
+IMAGE_SETS = {
+    "CIFAR10": ImageSet(
+        TRAIN_TEST, "cifar-10-batches-py", "https://www.cs.toronto.edu/~kriz/cifar.html", has_loader=False
+    ),
+    "CIFAR100": ImageSet(
+        TRAIN_TEST, "cifar-100-python", "https://www.cs.toronto.edu/~kriz/cifar.html", has_loader=False
+    ),
     "CLEVRClassification": ImageSet(
-        ("train", "val"), "clevr/CLEVR_v1.0", "https://cs.stanford.edu/people/jcjohns/clevr", relabel=_from_three
+        ("train", "val"),
+        "clevr/CLEVR_v1.0",
+        "https://cs.stanford.edu/people/jcjohns/clevr",
+        relabel=_object_count_label,
     ),
     "Caltech101": ImageSet(
-        HALVES, "caltech101/101_ObjectCategories", "https://data.caltech.edu/records/mzrjq-6wc02", open=_caltech101
+        TRAIN_TEST,
+        "caltech101/101_ObjectCategories",
+        "https://data.caltech.edu/records/mzrjq-6wc02",
+        open=_open_caltech101,
     ),
     "Country211": ImageSet(
         ("train", "valid", "test"),
         "country211/{train,valid,test}",
         "https://openaipublic.azureedge.net/clip/data/country211.tgz",
     ),
-    "DTD": ImageSet(THIRDS, "dtd/dtd/{images,labels}", f"{VGG}/dtd"),
-    "EuroSAT": ImageSet(HALVES, "eurosat/2750", "https://github.com/phelber/EuroSAT", open=_eurosat),
+    "DTD": ImageSet(TRAIN_VAL_TEST, "dtd/dtd/{images,labels}", f"{VGG}/dtd"),
+    "EuroSAT": ImageSet(TRAIN_TEST, "eurosat/2750", "https://github.com/phelber/EuroSAT", open=_open_eurosat),
     "FER2013": ImageSet(
-        HALVES,
+        TRAIN_TEST,
         "fer2013/fer2013.csv or icml_face_data.csv",
         "https://www.kaggle.com/c/challenges-in-representation-learning-facial-expression-recognition-challenge",
-        downloads=False,
-        path=False,
-        relabel=_by_the_alphabet,
+        downloadable=False,
+        has_loader=False,
+        relabel=_alphabetical_label,
     ),
     "FGVCAircraft": ImageSet(("train", "val", "trainval", "test"), "fgvc-aircraft-2013b/data", f"{VGG}/fgvc-aircraft"),
-    "Flowers102": ImageSet(THIRDS, "flowers-102/{jpg,imagelabels.mat,setid.mat}", f"{VGG}/flowers/102"),
-    "Food101": ImageSet(HALVES, "food-101/{images,meta}", "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101"),
-    "GTSRB": ImageSet(HALVES, "gtsrb/GTSRB and gtsrb/GT-final_test.csv", "https://benchmark.ini.rub.de", path=False),
+    "Flowers102": ImageSet(TRAIN_VAL_TEST, "flowers-102/{jpg,imagelabels.mat,setid.mat}", f"{VGG}/flowers/102"),
+    "Food101": ImageSet(
+        TRAIN_TEST, "food-101/{images,meta}", "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101"
+    ),
+    "GTSRB": ImageSet(
+        TRAIN_TEST, "gtsrb/GTSRB and gtsrb/GT-final_test.csv", "https://benchmark.ini.rub.de", has_loader=False
+    ),
     "ImageNet": ImageSet(
         ("train", "val"),
         "meta.bin and {train,val}, or ILSVRC2012's archives",
         "https://image-net.org/download",
-        downloads=False,
+        downloadable=False,
     ),
     "Kitti": ImageSet(
-        THIRDS,
+        TRAIN_VAL_TEST,
         "Kitti/raw/training/{image_2,label_2} and the devkit's Kitti/raw/mapping",
         "https://www.cvlibs.net/datasets/kitti/eval_object.php",
-        downloads=False,
+        downloadable=False,
         open=open_kitti,
     ),
-    "MNIST": ImageSet(HALVES, "MNIST/raw", "https://ossci-datasets.s3.amazonaws.com/mnist", path=False),
-    "OxfordIIITPet": ImageSet(("trainval", "test"), "oxford-iiit-pet/{images,annotations}", f"{VGG}/pets", path=False),
-    "PCAM": ImageSet(THIRDS, "pcam/*.h5", "https://github.com/basveeling/pcam", path=False),
-    "RenderedSST2": ImageSet(THIRDS, "rendered-sst2", "https://openaipublic.azureedge.net/clip/data/rendered-sst2.tgz"),
-    "STL10": ImageSet(HALVES, "stl10_binary", "https://cs.stanford.edu/~acoates/stl10", path=False),
+    "MNIST": ImageSet(TRAIN_TEST, "MNIST/raw", "https://ossci-datasets.s3.amazonaws.com/mnist", has_loader=False),
+    "OxfordIIITPet": ImageSet(
+        ("trainval", "test"), "oxford-iiit-pet/{images,annotations}", f"{VGG}/pets", has_loader=False
+    ),
+    "PCAM": ImageSet(TRAIN_VAL_TEST, "pcam/*.h5", "https://github.com/basveeling/pcam", has_loader=False),
+    "RenderedSST2": ImageSet(
+        TRAIN_VAL_TEST, "rendered-sst2", "https://openaipublic.azureedge.net/clip/data/rendered-sst2.tgz"
+    ),
+    "STL10": ImageSet(TRAIN_TEST, "stl10_binary", "https://cs.stanford.edu/~acoates/stl10", has_loader=False),
     "SUN397": ImageSet(
-        HALVES,
+        TRAIN_TEST,
         "SUN397/{ClassName.txt,Partitions/*_01.txt} and its folders",
-        "https://vision.princeton.edu/projects/2010/SUN (Partitions.zip as well, which torchvision does not fetch)",
-        open=_sun397,
+        "https://vision.princeton.edu/projects/2010/SUN (also Partitions.zip, which torchvision does not download)",
+        open=_open_sun397,
     ),
     "StanfordCars": ImageSet(
-        HALVES,
+        TRAIN_TEST,
         "stanford_cars/{cars_train,cars_test,devkit,cars_test_annos_withlabels.mat}",
-        "https://www.kaggle.com/datasets/eduardo4jesus/stanford-cars-dataset (its first home is gone)",
-        downloads=False,
+        "https://www.kaggle.com/datasets/eduardo4jesus/stanford-cars-dataset (the original site is offline)",
+        downloadable=False,
     ),
     "UCF101": ImageSet(
-        tuple(f"{half}0{fold}" for half in HALVES for fold in (1, 2, 3)),
+        tuple(f"{split}0{fold}" for split in TRAIN_TEST for fold in (1, 2, 3)),
         "UCF-101/<class>/*.avi and ucfTrainTestlist/*.txt",
         "https://www.crcv.ucf.edu/data/UCF101.php",
-        downloads=False,
+        downloadable=False,
         open=open_ucf101,
     ),
 }
-BY_FLAG = ("CIFAR10", "CIFAR100", "MNIST")  # train=True or False instead of split="train"
+TRAIN_FLAG_SETS = ("CIFAR10", "CIFAR100", "MNIST")  # train=True or False instead of split="train"
 
 
-def find_set(name: str) -> ImageSet:
-    """The set of this name; UserError with the near miss where there is none."""
-    if name not in SETS:
-        raise UserError(f"source: there is no set called '{name}'.{near_miss(name, SETS)}")
-    return SETS[name]
-
-
-def open_set(name: str, root: Path, split: str) -> Records:
-    """A split of a published set; its ``classes`` are names in the labels' order, or None.
+def get_image_set(name: str) -> ImageSet:
+    """Return the dataset called ``name``.
 
     Raises:
-        UserError: no such set or split, or data that are not below ``root``.
+        UserError: the name is unknown; the message suggests a close match.
     """
-    published = find_set(name)
-    if split not in published.splits:
-        raise UserError(f"splits: {name} has no split '{split}'; it has {', '.join(published.splits)}.")
+    if name not in IMAGE_SETS:
+        raise UserError(f"source: unknown dataset '{name}'.{suggestion(name, IMAGE_SETS)}")
+    return IMAGE_SETS[name]
+
+
+def open_image_set(name: str, root: Path, split: str) -> Records:
+    """Open a split of a published dataset. Its ``classes`` are the class names in label order, or None.
+
+    Raises:
+        UserError: the dataset or split is unknown, or its files are not in ``root``.
+    """
+    image_set = get_image_set(name)
+    if split not in image_set.splits:
+        raise UserError(f"splits: {name} has no split '{split}'. Its splits are {', '.join(image_set.splits)}.")
     try:
-        if published.open is not None:
-            return published.open(root, split)
-        return TorchvisionRecords(_torchvision(name, root, split), root, split, published.relabel)
+        if image_set.open is not None:
+            return image_set.open(root, split)
+        return TorchvisionRecords(_open_torchvision(name, root, split), root, split, image_set.relabel)
     except (OSError, RuntimeError) as error:
-        # torchvision's first sentence says whether it is missing or damaged, its second what we say below
+        # keep torchvision's first sentence (missing or corrupt); the second one is the download hint given below
         detail = str(error).split(". You ")[0].rstrip(".")
-        remedy = ", or set download: true" if published.downloads else ""
+        hint = ", or set download: true" if image_set.downloadable else ""
         raise UserError(
-            f"data_dir: {name} ({split}) is not in {root}: looked for {published.files} ({detail}); get it from "
-            f"{published.home}{remedy}."
+            f"data_dir: {name} ({split}) was not found in {root}: expected {image_set.files} ({detail}). Download it "
+            f"from {image_set.homepage}{hint}."
         ) from error
 
 
-def download_set(name: str, root: Path, split: str) -> None:
-    """Lets torchvision fetch what is not there; UserError where it cannot."""
-    published = find_set(name)
-    if not published.downloads:
+def download_image_set(name: str, root: Path, split: str) -> None:
+    """Download missing files of a split with torchvision.
+
+    Raises:
+        UserError: torchvision cannot download the dataset, or the download fails.
+    """
+    image_set = get_image_set(name)
+    if not image_set.downloadable:
         raise UserError(
-            f"download: {name} has to be fetched by hand, from {published.home}; looked for are {published.files}."
+            f"download: {name} must be downloaded manually from {image_set.homepage}. Expected files: "
+            f"{image_set.files}."
         )
     try:
         root.mkdir(parents=True, exist_ok=True)
-        if published.open is None:
-            _torchvision(name, root, split, download=True)
+        if image_set.open is None:
+            _open_torchvision(name, root, split, download=True)
         else:
             getattr(datasets, name)(root, download=True)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"download: {name} could not be fetched into {root} ({error}); get it from {published.home}."
+            f"download: {name} could not be downloaded to {root} ({error}). Download it from {image_set.homepage}."
         ) from error
 
 
-def _torchvision(name: str, root: Path, split: str, **keywords: Any) -> Any:
-    keywords |= {"train": split == "train"} if name in BY_FLAG else {"split": split}
-    if SETS[name].path:
+def _open_torchvision(name: str, root: Path, split: str, **keywords: Any) -> Any:
+    keywords |= {"train": split == "train"} if name in TRAIN_FLAG_SETS else {"split": split}
+    if IMAGE_SETS[name].has_loader:
         keywords["loader"] = Path
     return getattr(datasets, name)(root, **keywords)

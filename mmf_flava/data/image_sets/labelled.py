@@ -1,4 +1,4 @@
-"""Labelled images as records: files with labels, or a dataset of torchvision's. Parts are the image and ``cls``."""
+"""Labelled images as records: files with labels, or torchvision datasets. Fields are the image and ``cls``."""
 
 import io
 from collections.abc import Callable, Iterable, Sequence
@@ -15,20 +15,21 @@ from mmf_flava.data.records import ImageFolder
 
 def _record(key: str, data: bytes, label: int | None, only: Sequence[str] | None) -> Record:
     extension = key.rpartition(".")[2].lower()
-    # Pillow goes by the content: an extension that we do not know is as good as any
-    parts = {extension if extension in IMAGE_EXTENSIONS else IMAGE_EXTENSIONS[0]: data}
+    # Pillow detects the format from the content, so any known extension works.
+    fields = {extension if extension in IMAGE_EXTENSIONS else IMAGE_EXTENSIONS[0]: data}
     if label is not None:
-        parts["cls"] = str(label).encode()
-    return Record(key, {name: part for name, part in parts.items() if only is None or name in only})
+        fields["cls"] = str(label).encode()
+    return Record(key, {name: value for name, value in fields.items() if only is None or name in only})
 
 
 class LabelledFiles:
-    """Files below ``root`` with their labels.
+    """Image files with labels.
 
     Args:
-        keys: paths below ``root``.
-        labels: one a key.
-        classes: names in the labels' order, where there are any.
+        root: the folder of the files.
+        keys: paths relative to ``root``.
+        labels: one label per key.
+        classes: class names in label order, if known.
     """
 
     sequential = False
@@ -42,7 +43,11 @@ class LabelledFiles:
         return len(self.keys)
 
     def read(self, index: int, only: Sequence[str] | None = None) -> Record:
-        """Record ``index``; with ``only``, just the parts of these extensions. Raises BadRecord."""
+        """Return record ``index``, restricted to the extensions in ``only`` if given.
+
+        Raises:
+            BadRecord: the image cannot be read.
+        """
         key = self.keys[index]
         try:
             data = self._content(self.root / key)
@@ -55,15 +60,16 @@ class LabelledFiles:
 
 
 class TorchvisionRecords:
-    """A dataset of torchvision's whose samples are (image, label).
+    """A torchvision dataset whose samples are (image, label).
 
-    An image that torchvision decodes, or has as pixels, becomes an uncompressed BMP, which costs little beside resizing
-    it; datasets that take a ``loader`` are given ``Path``, so that their files are decoded by ``pictures`` instead.
+    Images that torchvision decodes are stored as uncompressed BMP, which is cheap compared with resizing. Datasets with
+    a ``loader`` argument get ``Path`` as loader, so that ``image_decoding`` decodes their files.
 
     Args:
-        dataset: without transforms.
-        root: the folder below which its files lie; keys are the paths below it, or ``name`` and the index.
-        relabel: the label of torchvision's label.
+        dataset: the torchvision dataset, without transforms.
+        root: the folder of its files. Keys are paths relative to it, or ``name`` and the index.
+        name: the split, used in keys.
+        relabel: torchvision's label -> label.
     """
 
     sequential = False
@@ -71,21 +77,25 @@ class TorchvisionRecords:
     def __init__(self, dataset: Any, root: Path, name: str, relabel: Callable[[int], int] | None = None):
         self.dataset, self.root, self.name, self.relabel = dataset, root, name, relabel
         names = getattr(dataset, "classes", None)
-        # ImageNet's are tuples of synonyms
+        # ImageNet's class names are tuples of synonyms
         self.classes = None if names is None else [name if isinstance(name, str) else name[0] for name in names]
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def read(self, index: int, only: Sequence[str] | None = None) -> Record:
-        """Record ``index``; with ``only``, just the parts of these extensions. Raises BadRecord."""
+        """Return record ``index``, restricted to the extensions in ``only`` if given.
+
+        Raises:
+            BadRecord: the image cannot be read.
+        """
         key = f"{self.name}/{index}"
         try:
             image, label = self.dataset[index]
             if isinstance(image, Path):
                 key, data = str(image.relative_to(self.root)), image.read_bytes()
             else:
-                data = bmp(image)
+                data = encode_bmp(image)
         except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, ...
             reason = Reason.VANISHED if isinstance(error, FileNotFoundError) else Reason.DAMAGED_IMAGE
             raise BadRecord(reason, f"{key} cannot be read: {error}", key) from error
@@ -94,33 +104,35 @@ class TorchvisionRecords:
         return _record(key, data, label, only)
 
 
-def bmp(image: Image.Image) -> bytes:
-    """An image as an uncompressed BMP."""
+def encode_bmp(image: Image.Image) -> bytes:
+    """Encode an image as uncompressed BMP."""
     file = io.BytesIO()
     image.save(file, "BMP")
     return file.getvalue()
 
 
-def drawn_split(root: Path, split: str, train: int, test: int | None) -> LabelledFiles:
-    """A part of class folders that were published without splits, drawn by a fixed seed.
+def sample_split(root: Path, split: str, train: int, test: int | None) -> LabelledFiles:
+    """Sample a split of class folders that were published without splits, with a fixed seed.
 
-    Of each class ``train`` images are for training, and of the others ``test``, or all of them, for testing.
+    Args:
+        train: training images per class.
+        test: test images per class, from the remaining images; None: all of them.
 
     Raises:
-        FileNotFoundError: there are no images.
+        FileNotFoundError: ``root`` has no images.
     """
     folder = ImageFolder(root)
     if not len(folder):
-        raise FileNotFoundError(f"there are no class folders of images in {root}")
-    members: list[list[str]] = [[] for _ in folder.classes]
-    numbers = {name: number for number, name in enumerate(folder.classes)}
+        raise FileNotFoundError(f"{root} has no class folders with images")
+    keys_by_class: list[list[str]] = [[] for _ in folder.classes]
+    class_labels = {name: label for label, name in enumerate(folder.classes)}
     for key in folder.keys:
-        members[numbers[Path(key).parts[0]]].append(key)
+        keys_by_class[class_labels[Path(key).parts[0]]].append(key)
     keys, labels = [], []
-    for number, (name, found) in enumerate(zip(folder.classes, members, strict=True)):
-        order = np.random.default_rng(crc32(name.encode())).permutation(len(found)).tolist()
+    for label, (name, class_keys) in enumerate(zip(folder.classes, keys_by_class, strict=True)):
+        order = np.random.default_rng(crc32(name.encode())).permutation(len(class_keys)).tolist()
         end = None if test is None else train + test
         chosen = order[:train] if split == "train" else order[train:end]
-        keys += [found[place] for place in sorted(chosen)]
-        labels += [number] * len(chosen)
+        keys += [class_keys[position] for position in sorted(chosen)]
+        labels += [label] * len(chosen)
     return LabelledFiles(root, keys, labels, folder.classes)

@@ -1,20 +1,20 @@
-"""UCF101's videos as pictures: the middle frame of each, as CLIP took it."""
+"""UCF101 as images: the middle frame of each video, as in CLIP."""
 
 import re
 from collections import deque
 from itertools import islice
 from pathlib import Path
 
-from mmf_flava.data.image_sets.labelled import LabelledFiles, bmp
+from mmf_flava.data.image_sets.labelled import LabelledFiles, encode_bmp
 from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.errors import UserError
 
 
 class MiddleFrames(LabelledFiles):
-    """Video files with labels; the image of a record is its middle frame."""
+    """Labelled video files. The image of a record is the middle frame of its video."""
 
     def _content(self, path: Path) -> bytes:
-        import av  # not at the top: UCF101 alone needs it
+        import av  # optional dependency, only needed for UCF101
 
         try:
             with av.open(str(path)) as video:
@@ -23,26 +23,31 @@ class MiddleFrames(LabelledFiles):
                 image = last[0].to_image()
         except FileNotFoundError:
             raise
-        except (av.FFmpegError, IndexError) as error:  # IndexError: no video or no frame in it
+        except (av.FFmpegError, IndexError) as error:  # IndexError: no video stream or no frame
             key = str(path.relative_to(self.root))
             raise BadRecord(
-                Reason.DAMAGED_IMAGE, f"{path} is no video ({type(error).__name__}: {error})", key
+                Reason.DAMAGED_IMAGE, f"{path} cannot be decoded as video ({type(error).__name__}: {error})", key
             ) from error
-        return bmp(image)
+        return encode_bmp(image)
 
 
 def open_ucf101(root: Path, split: str) -> MiddleFrames:
-    """The videos of a list such as ``test01``; OSError where it is not there."""
+    """Open the videos of a split list such as ``test01``.
+
+    Raises:
+        OSError: a file is missing.
+        UserError: PyAV is not installed.
+    """
     try:
         import av  # noqa: F401
     except ImportError:
-        raise UserError("UCF101 are videos, and PyAV reads them: `pip install av`.") from None
+        raise UserError("UCF101: reading videos requires PyAV. Install it with `pip install av`.") from None
     text = (root / "ucfTrainTestlist" / f"{split[:-2]}list{split[-2:]}.txt").read_text()
     keys = [line.split(" ")[0] for line in text.splitlines() if line.strip()]
     folders = sorted({key.split("/")[0] for key in keys})
     if not (root / "UCF-101").is_dir():
-        raise FileNotFoundError(f"there is no {root / 'UCF-101'}")
-    numbers = {name: number for number, name in enumerate(folders)}
-    labels = [numbers[key.split("/")[0]] for key in keys]
+        raise FileNotFoundError(f"{root / 'UCF-101'} does not exist")
+    class_labels = {name: label for label, name in enumerate(folders)}
+    labels = [class_labels[key.split("/")[0]] for key in keys]
     classes = [re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name) for name in folders]
     return MiddleFrames(root / "UCF-101", keys, labels, classes)

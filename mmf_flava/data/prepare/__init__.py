@@ -1,1 +1,1 @@
-"""Command-line makers of data: ``python -m mmf_flava.data.prepare --help``."""
+"""Command-line tools that prepare datasets: ``python -m mmf_flava.data.prepare --help``."""

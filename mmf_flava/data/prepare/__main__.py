@@ -1,4 +1,4 @@
-"""``python -m mmf_flava.data.prepare demo --out DIR``: makes data sets that the registered datasets read."""
+"""``python -m mmf_flava.data.prepare demo --out DIR``: prepares data for the registered datasets."""
 
 import argparse
 import sys
@@ -6,23 +6,24 @@ import time
 from collections.abc import Sequence
 
 from mmf_flava.data.prepare import imagenet, index, pmd, text
-from mmf_flava.data.prepare.demo import DemoOptions, build_demo
+from mmf_flava.data.prepare.demo import DemoOptions, prepare_demo
 from mmf_flava.errors import UserError
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="python -m mmf_flava.data.prepare", description="Builds data for FLAVA.")
-    commands = top.add_subparsers(dest="command", required=True, metavar="WHAT")
+    top = argparse.ArgumentParser(prog="python -m mmf_flava.data.prepare", description="Prepares data for FLAVA.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = commands.add_parser(
         "demo",
-        help="the demo's data: scanned digits with captions, documentation as text; no download",
-        description="Builds the demo's data from what scikit-learn and Python bring along. A second call does nothing.",
+        help="demo data: scanned digits with captions, Python documentation as text; no download",
+        description="Prepares the demo data from scikit-learn's digits and Python's documentation. "
+        "Does nothing if the data are already prepared.",
     )
     default = DemoOptions()
-    demo.add_argument("--out", required=True, metavar="DIR", help="folder to build; it must be new, empty or demo data")
-    demo.add_argument("--image-size", type=int, default=default.image_size, help="side of the images (%(default)s)")
-    demo.add_argument("--patch-size", type=int, default=default.patch_size, help="side of a patch (%(default)s)")
-    demo.add_argument("--codes", type=int, default=default.codes, help="entries of the codebook (%(default)s)")
+    demo.add_argument("--out", required=True, metavar="DIR", help="output folder: new, empty or with demo data")
+    demo.add_argument("--image-size", type=int, default=default.image_size, help="image side in pixels (%(default)s)")
+    demo.add_argument("--patch-size", type=int, default=default.patch_size, help="patch side in pixels (%(default)s)")
+    demo.add_argument("--codes", type=int, default=default.codes, help="number of codebook entries (%(default)s)")
     demo.add_argument("--quiet", action="store_true", help="no progress bar")
     demo.set_defaults(run=run_demo)
     pmd.add_parser(commands)
@@ -35,15 +36,15 @@ def parser() -> argparse.ArgumentParser:
 def run_demo(arguments: argparse.Namespace) -> None:
     started = time.perf_counter()
     options = DemoOptions(arguments.image_size, arguments.patch_size, arguments.codes)
-    manifest = build_demo(arguments.out, options, progress=not arguments.quiet)
-    if not manifest["built"]:
-        print(f"The demo's data are already in {arguments.out}; nothing to do.")
+    manifest = prepare_demo(arguments.out, options, progress=not arguments.quiet)
+    if not manifest["created"]:
+        print(f"The demo data are already in {arguments.out}; nothing to do.")
         return
     counts = manifest["counts"]
     pairs = ", ".join(f"{count} {split}" for split, count in counts["pairs"].items())
     images = ", ".join(f"{count} {split}" for split, count in counts["images"].items())
     text = ", ".join(f"{count['tokens']} {split}" for split, count in counts["text"].items())
-    print(f"Built the demo's data in {arguments.out} in {time.perf_counter() - started:.1f} s:")
+    print(f"Prepared the demo data in {arguments.out} in {time.perf_counter() - started:.1f} s:")
     print(f"  pairs  {pairs}\n  images {images}\n  tokens {text}")
 
 

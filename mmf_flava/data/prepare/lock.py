@@ -1,4 +1,4 @@
-"""One build at a time in a folder."""
+"""A lock that allows one process at a time to prepare data in a folder."""
 
 import fcntl
 import os
@@ -8,8 +8,8 @@ from pathlib import Path
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Waits for another build in ``folder``; the lock is on the folder itself, and is released if the build dies."""
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Wait for other processes that hold the lock of ``folder``. The lock is released if its process dies."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

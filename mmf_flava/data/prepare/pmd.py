@@ -1,7 +1,8 @@
-"""``python -m mmf_flava.data.prepare pmd``: one part of PMD, from published annotations and images to tar shards.
+"""``python -m mmf_flava.data.prepare pmd``: convert published annotations and images of one part of PMD to tar shards.
 
-A record is the image's bytes as they are, and ``json`` {"captions", "source", "url"}; the manifest has the mean words
-of a caption too. While it is being built, the index of the images lies in ``.build``. See ``shard_build`` for the rest.
+A record contains the original bytes of the image and ``json`` {"captions", "source", "url"}. The manifest also has the
+mean number of words per caption. See ``shard_preparation`` for the output folder; while it is being prepared, ``.work``
+also contains the index of the images.
 """
 
 import argparse
@@ -13,22 +14,29 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from mmf_flava.data.prepare.annotations import READ_ERRORS, Annotation, AnnotationReader, read_pmd_records
 from mmf_flava.data.prepare.caption_rules import count_words
 from mmf_flava.data.prepare.image_source import ImageSource, fingerprint
 from mmf_flava.data.prepare.pmd_parts import PARTS
-from mmf_flava.data.prepare.published import UNREADABLE, Reader, Row, read_pmd_records
-from mmf_flava.data.prepare.shard_build import Made, ShardBuild, State, add_options, lost
+from mmf_flava.data.prepare.shard_preparation import RowResult, ShardPreparation, State, add_options, describe_dropped
 from mmf_flava.data.record import Reason
-from mmf_flava.data.shards import shard_paths
+from mmf_flava.data.shards import find_shards
 from mmf_flava.errors import UserError
 
-COUNTED = ("images", "pairs", "words")
+COUNT_NAMES = ("images", "pairs", "words")
 
 
 @dataclass(frozen=True)
 class PmdOptions:
-    """``src``: annotations, a file or a folder; ``images``: img2dataset's output or a folder of image files;
-    ``format``: published, or pmd for records as facebook/pmd has them; ``shard``: records a shard."""
+    """Options of ``prepare_pmd``.
+
+    Args:
+        part: one of ``PARTS``.
+        src: annotations, a file or a folder.
+        images: img2dataset's output or a folder of image files.
+        format: ``published``, or ``pmd`` for records in the format of facebook/pmd.
+        shard: records per shard.
+    """
 
     part: str
     src: Path
@@ -37,72 +45,78 @@ class PmdOptions:
     shard: int = 10_000
 
 
-def build_pmd(out: str | Path, options: PmdOptions, progress: bool = True) -> dict[str, Any]:
-    """Builds one part in ``out`` and returns its manifest.
+def prepare_pmd(out: str | Path, options: PmdOptions, progress: bool = True) -> dict[str, Any]:
+    """Write the shards of one part to ``out`` and return their manifest.
 
     Raises:
-        UserError: no annotations or images, annotations in another format, or an ``out`` that another build owns.
+        UserError: annotations or images were not found, the annotation format is wrong, or ``out`` contains data of
+            different input.
     """
     files = annotation_files(options)
-    began_with = {
+    inputs = {
         "part": options.part,
         "format": options.format,
         "records_per_shard": options.shard,
         "annotations": fingerprint(files),
-        "images": fingerprint(shard_paths(options.images)),
+        "images": fingerprint(find_shards(options.images)),
     }
 
-    def make(work: Path, first: int) -> Iterator[Made]:
+    def convert(work: Path, first: int) -> Iterator[RowResult]:
         source = ImageSource(options.images, work / "images.sqlite")
-        for row in islice(_rows(files, options), first, None):
-            yield _record(row, source, options.part)
+        for annotation in islice(_annotations(files, options), first, None):
+            yield _record(annotation, source, options.part)
 
-    build = ShardBuild(options.part, began_with, make, partial(_manifest, options.part), COUNTED, options.shard)
-    return build.run(Path(out), progress)
+    manifest = partial(_manifest, options.part)
+    preparation = ShardPreparation(options.part, inputs, convert, manifest, COUNT_NAMES, options.shard)
+    return preparation.run(Path(out), progress)
 
 
-def _record(row: Row, source: ImageSource, part: str) -> Made:
-    image = None if row.dropped else source.read(row)
+def _record(annotation: Annotation, source: ImageSource, part: str) -> RowResult:
+    image = None if annotation.dropped else source.read(annotation)
     if image is None:
-        return Made(dropped=row.dropped or Reason.NO_IMAGE)
-    about = {"captions": row.captions, "source": part, "url": row.url}
-    counts = {"images": 1, "pairs": len(row.captions), "words": sum(map(count_words, row.captions))}
-    return Made({image[0]: image[1], "json": json.dumps(about).encode()}, counts)
+        return RowResult(dropped=annotation.dropped or Reason.NO_IMAGE)
+    captions = annotation.captions
+    metadata = {"captions": captions, "source": part, "url": annotation.url}
+    counts = {"images": 1, "pairs": len(captions), "words": sum(map(count_words, captions))}
+    return RowResult({image[0]: image[1], "json": json.dumps(metadata).encode()}, counts)
 
 
 def annotation_files(options: PmdOptions) -> list[Path]:
-    """The files at ``src``; UserError when there are none."""
+    """Return the annotation files at ``src``. Raise UserError if there are none."""
     src = Path(options.src)
     if src.is_file():
         return [src]
     patterns = [PARTS[options.part].files] if options.format == "published" else ["*.jsonl", "*.parquet"]
     files = sorted(path for pattern in patterns for path in src.glob(pattern) if path.is_file())
     if not files:
-        raise UserError(f"There are no annotations of {options.part} at {src}: looked for {', '.join(patterns)}.")
+        raise UserError(f"{src}: no annotations of {options.part} found. Expected files: {', '.join(patterns)}.")
     return files
 
 
-def _rows(files: list[Path], options: PmdOptions) -> Iterator[Row]:
-    reader: Reader = read_pmd_records if options.format == "pmd" else PARTS[options.part].reader
+def _annotations(files: list[Path], options: PmdOptions) -> Iterator[Annotation]:
+    reader: AnnotationReader = read_pmd_records if options.format == "pmd" else PARTS[options.part].reader
     for path in files:
         try:
             yield from reader(path)
         except UserError:
             raise
-        except UNREADABLE as error:
-            kind = "facebook/pmd's records" if options.format == "pmd" else f"the published format of {options.part}"
-            raise UserError(f"{path} is not in {kind}, or is cut short ({type(error).__name__}: {error}).") from error
+        except READ_ERRORS as error:
+            publisher = "facebook/pmd" if options.format == "pmd" else options.part
+            raise UserError(
+                f"{path} is not in the format of {publisher} or is truncated ({type(error).__name__}: {error}). "
+                "Check --part and --format, or download it again."
+            ) from error
 
 
 def _manifest(part: str, state: State) -> dict[str, Any]:
     counts = dict(state["counts"])
     mean = counts.pop("words") / max(1, counts["pairs"])
-    expected = {"pairs_millions": PARTS[part].pairs, "mean_caption_words": PARTS[part].words}
+    paper = {"pairs_millions": PARTS[part].pairs, "mean_caption_words": PARTS[part].words}
     return {
         "kind": "pmd",
         "input": state["input"],
         "licence": PARTS[part].licence,
-        "paper": expected,
+        "paper": paper,
         "counts": counts,
         "mean_caption_words": round(mean, 3),
         "dropped": state["dropped"],
@@ -111,14 +125,14 @@ def _manifest(part: str, state: State) -> dict[str, Any]:
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser("pmd", help="one part of PMD, from published annotations and images to tar shards")
-    parser.add_argument("--part", required=True, choices=sorted(PARTS), help="which of the nine")
-    parser.add_argument("--src", required=True, type=Path, metavar="PATH", help="annotations: a file, or their folder")
+    parser = commands.add_parser("pmd", help="tar shards from published annotations and images of one part of PMD")
+    parser.add_argument("--part", required=True, choices=sorted(PARTS), help="part of PMD")
+    parser.add_argument("--src", required=True, type=Path, metavar="PATH", help="annotation file or folder")
     parser.add_argument(
-        "--images", type=Path, metavar="DIR", help="img2dataset's output or image files (default: --src)"
+        "--images", type=Path, metavar="DIR", help="img2dataset's output or a folder of image files (default: --src)"
     )
     parser.add_argument(
-        "--format", choices=("published", "pmd"), default="published", help="pmd: facebook/pmd's records"
+        "--format", choices=("published", "pmd"), default="published", help="pmd: the format of facebook/pmd"
     )
     add_options(parser, PmdOptions.shard)
     parser.set_defaults(run=run_pmd)
@@ -127,10 +141,10 @@ def add_parser(commands: Any) -> None:
 def run_pmd(arguments: argparse.Namespace) -> None:
     images = arguments.images or (arguments.src if arguments.src.is_dir() else arguments.src.parent)
     options = PmdOptions(arguments.part, arguments.src, images, arguments.format, arguments.shard)
-    manifest = build_pmd(arguments.out, options, progress=not arguments.quiet)
+    manifest = prepare_pmd(arguments.out, options, progress=not arguments.quiet)
     counts = manifest["counts"]
     print(
         f"{arguments.part}: {counts['pairs']} pairs of {counts['images']} images, "
-        f"{manifest['mean_caption_words']} words a caption (paper: {manifest['paper']['pairs_millions']} M pairs, "
-        f"{manifest['paper']['mean_caption_words']} words). Dropped: {lost(manifest)}."
+        f"{manifest['mean_caption_words']} words per caption (paper: {manifest['paper']['pairs_millions']} M pairs, "
+        f"{manifest['paper']['mean_caption_words']} words). Dropped: {describe_dropped(manifest)}."
     )

@@ -1,44 +1,60 @@
-"""The nine parts of PMD: how each is read, its licence, and what the paper's table 2 says it holds."""
+"""The nine parts of PMD: annotation reader, licence and the statistics of the paper's table 2."""
 
 from dataclasses import dataclass
 
-from mmf_flava.data.prepare import published
-from mmf_flava.data.prepare.published import Reader
+from mmf_flava.data.prepare import annotations
+from mmf_flava.data.prepare.annotations import AnnotationReader
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of PMD. ``pairs`` (millions) and ``words`` (mean a caption) are the paper's (table 2)."""
+class PmdPart:
+    """A part of PMD. ``pairs`` (millions) and ``words`` (mean per caption) are from table 2 of the paper."""
 
-    reader: Reader
-    files: str  # the annotation files that are looked for where --src is a folder
+    reader: AnnotationReader
+    files: str  # glob of the annotation files if --src is a folder
     pairs: float
     words: float
     licence: str
 
 
 PARTS = {
-    "coco": Part(published.read_coco, "*.json", 0.9, 12.4, "annotations CC BY 4.0; images under Flickr's terms of use"),
-    "sbu": Part(published.read_sbu, "*.json", 1.0, 12.1, "captions and images by Flickr users; see the project page"),
-    "localized_narratives": Part(
-        published.read_localized_narratives, "*.jsonl", 1.9, 13.8, "annotations CC BY 4.0; images as their sources say"
+    "coco": PmdPart(
+        annotations.read_coco, "*.json", 0.9, 12.4, "annotations CC BY 4.0; images under Flickr's terms of use"
     ),
-    "conceptual_captions": Part(
-        published.read_cc3m, "*.tsv", 3.1, 10.3, "free for any purpose with credit to Google; images are their owners'"
+    "sbu": PmdPart(
+        annotations.read_sbu, "*.json", 1.0, 12.1, "captions and images by Flickr users; see the project page"
     ),
-    "visual_genome": Part(published.read_visual_genome, "*.json", 5.4, 5.1, "annotations CC BY 4.0"),
-    "wit": Part(published.read_wit, "*.tsv.gz", 4.8, 12.8, "CC BY-SA 3.0; images as Wikimedia Commons says of each"),
-    "cc12m": Part(
-        published.read_cc12m,
+    "localized_narratives": PmdPart(
+        annotations.read_localized_narratives,
+        "*.jsonl",
+        1.9,
+        13.8,
+        "annotations CC BY 4.0; images: see their sources",
+    ),
+    "conceptual_captions": PmdPart(
+        annotations.read_cc3m,
+        "*.tsv",
+        3.1,
+        10.3,
+        "free for any purpose with credit to Google; images belong to their owners",
+    ),
+    "visual_genome": PmdPart(annotations.read_visual_genome, "*.json", 5.4, 5.1, "annotations CC BY 4.0"),
+    "wit": PmdPart(annotations.read_wit, "*.tsv.gz", 4.8, 12.8, "CC BY-SA 3.0; images: see Wikimedia Commons"),
+    "cc12m": PmdPart(
+        annotations.read_cc12m,
         "*.tsv",
         11.0,
         17.3,
-        "free for any purpose with credit to Google; images are their owners'",
+        "free for any purpose with credit to Google; images belong to their owners",
     ),
-    "redcaps": Part(
-        published.read_redcaps, "*.json", 11.6, 9.5, "annotations CC BY 4.0, non-commercial by Reddit's terms of use"
+    "redcaps": PmdPart(
+        annotations.read_redcaps, "*.json", 11.6, 9.5, "annotations CC BY 4.0, non-commercial by Reddit's terms of use"
     ),
-    "yfcc100m": Part(
-        published.read_yfcc100m, "yfcc100m_dataset*", 30.3, 12.7, "Creative Commons, each photo's own: see the dataset"
+    "yfcc100m": PmdPart(
+        annotations.read_yfcc100m,
+        "yfcc100m_dataset*",
+        30.3,
+        12.7,
+        "Creative Commons, a licence per photo: see the dataset",
     ),
 }

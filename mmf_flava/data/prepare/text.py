@@ -1,4 +1,4 @@
-"""``python -m mmf_flava.data.prepare text``: text files, JSONL or parquet to a token folder (CCNews, BookCorpus, any)."""
+"""``python -m mmf_flava.data.prepare text``: convert text, JSONL or parquet files to a token folder."""
 
 import argparse
 from collections.abc import Iterator
@@ -7,29 +7,29 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mmf_flava.data.prepare.annotations import READ_ERRORS, open_text, read_json_lines, read_parquet
 from mmf_flava.data.prepare.image_source import fingerprint
-from mmf_flava.data.prepare.lock import locked
-from mmf_flava.data.prepare.published import UNREADABLE, open_text, read_json_lines, read_parquet
+from mmf_flava.data.prepare.lock import folder_lock
 from mmf_flava.data.token_files import TokenFile, remove_progress, write_tokens
-from mmf_flava.data.tokenizer import load_tokenizer, vocabulary_hash
+from mmf_flava.data.tokenizer import compute_vocabulary_hash, load_tokenizer
 from mmf_flava.errors import UserError
 
 SUFFIXES = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".parquet")
 
 
 def text_files(src: Path) -> list[Path]:
-    """The file ``src``, or the text files in any depth below it, sorted; UserError when there are none."""
+    """Return the file ``src`` or the text files at any depth below it, sorted. Raise UserError if there are none."""
     files = [src] if src.is_file() else sorted(path for path in src.rglob("*") if path.name.endswith(SUFFIXES))
     if not files or not files[0].name.endswith(SUFFIXES):
-        raise UserError(f"There is no text at {src}: looked for {', '.join(SUFFIXES)} files.")
+        raise UserError(f"{src}: no text files found. Expected {', '.join(SUFFIXES)} files.")
     return files
 
 
 def documents(files: list[Path], column: str = "text") -> Iterator[str]:
-    """The documents: of a text file the paragraphs between empty lines, else ``column`` of each record.
+    """Yield the documents: paragraphs separated by empty lines for text files, else ``column`` of each record.
 
     Raises:
-        UserError: a record without the column, or a file that cannot be read.
+        UserError: a record has no such column, or a file cannot be read.
     """
     for path in files:
         try:
@@ -38,14 +38,14 @@ def documents(files: list[Path], column: str = "text") -> Iterator[str]:
                 continue
             records = read_parquet(path) if path.suffix == ".parquet" else read_json_lines(path)
             for record in records:
-                # lone surrogates cannot be tokenized; a record without text is an empty document, which is left out
+                # lone surrogates cannot be tokenized; a record without text becomes an empty document, which is skipped
                 yield (record[column] or "").encode("utf-8", "replace").decode()
         except UserError:
             raise
-        except UNREADABLE as error:
+        except READ_ERRORS as error:
             raise UserError(
-                f"{path} cannot be read as records with the column {column!r} ({type(error).__name__}: {error}): "
-                "name the column with --column, or leave the file out."
+                f"{path} cannot be read as records with the column {column!r} ({type(error).__name__}: {error}). "
+                "Set --column, or remove the file from --src."
             ) from error
 
 
@@ -62,38 +62,41 @@ def _paragraphs(path: Path) -> Iterator[str]:
         yield "".join(lines)
 
 
-def build_text(src: Path, tokenizer: str, out: Path, column: str = "text", progress: bool = True) -> dict[str, Any]:
-    """Writes the token folder ``out`` and returns its meta data; one that is finished is left as it is.
+def prepare_text(src: Path, tokenizer: str, out: Path, column: str = "text", progress: bool = True) -> dict[str, Any]:
+    """Write the token folder ``out`` and return its metadata. A complete folder is not changed.
 
-    Another build in ``out`` is waited for.
+    If another process writes to ``out``, wait until it has finished.
+
+    Raises:
+        UserError: no text was found, a file cannot be read, or ``out`` contains tokens of different input.
     """
-    files, words = text_files(src), load_tokenizer(tokenizer)
+    files, loaded_tokenizer = text_files(src), load_tokenizer(tokenizer)
     source = f"{fingerprint(files)} {column}"
     out.mkdir(parents=True, exist_ok=True)
-    with locked(out):
+    with folder_lock(out):
         if (out / "meta.json").is_file():
             meta = TokenFile(out).meta
-            if (meta.get("source"), meta["vocabulary_sha256"]) != (source, vocabulary_hash(words)):
-                raise UserError(f"{out} holds tokens of other text or of another vocabulary: choose another --out.")
+            if (meta.get("source"), meta["vocabulary_sha256"]) != (source, compute_vocabulary_hash(loaded_tokenizer)):
+                raise UserError(f"{out} contains tokens of other text or another vocabulary. Choose another --out.")
             remove_progress(out)
             return meta
         with tqdm(documents(files, column), desc="tokenizing", unit="document", disable=not progress) as bar:
-            return write_tokens(out, bar, words, source)
+            return write_tokens(out, bar, loaded_tokenizer, source)
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser("text", help="text files, JSONL or parquet to a token folder")
+    parser = commands.add_parser("text", help="a token folder from text, JSONL or parquet files")
     parser.add_argument(
-        "--src", required=True, type=Path, metavar="PATH", help=f"a folder or file: {' '.join(SUFFIXES)}"
+        "--src", required=True, type=Path, metavar="PATH", help=f"file or folder of files: {' '.join(SUFFIXES)}"
     )
-    parser.add_argument("--tokenizer", required=True, metavar="NAME", help="a folder, or a name on the hub")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="token folder; a second call goes on")
-    parser.add_argument("--column", default="text", help="of JSONL and parquet (%(default)s)")
+    parser.add_argument("--tokenizer", required=True, metavar="NAME", help="a folder or a hub name")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="token folder; a second call resumes")
+    parser.add_argument("--column", default="text", help="text column of JSONL and parquet files (%(default)s)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=run_text)
 
 
 def run_text(arguments: argparse.Namespace) -> None:
     progress = not arguments.quiet
-    meta = build_text(arguments.src, arguments.tokenizer, arguments.out, arguments.column, progress)
-    print(f"{arguments.out}: {meta['tokens']} tokens of {meta['documents']} documents.")
+    meta = prepare_text(arguments.src, arguments.tokenizer, arguments.out, arguments.column, progress)
+    print(f"{arguments.out}: {meta['tokens']} tokens in {meta['documents']} documents.")

@@ -1,1 +1,1 @@
-"""One HTML page about the data of a recipe, as training sees them: ``python -m mmf_flava.data.show RECIPE``."""
+"""An HTML page with the training samples and statistics of a recipe: ``python -m mmf_flava.data.show RECIPE``."""

@@ -1,4 +1,4 @@
-"""Sections in, one HTML page out; template.html and show.css decide how it looks."""
+"""Rendering of the HTML page with template.html and show.css."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +12,11 @@ from mmf_flava.data.show.section import Section
 HERE = Path(__file__).parent
 
 
-def render(recipe: str, split: str, sections: Sequence[Section], left_out: Sequence[str]) -> str:
-    """The whole page as HTML; everything that came out of the data is escaped.
+def render_page(recipe: str, split: str, sections: Sequence[Section], missing: Sequence[str]) -> str:
+    """Return the page as HTML. All text from the data is escaped.
 
     Args:
-        left_out: datasets of the recipe that have nothing for this split.
+        missing: datasets of the recipe without data for this split.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
@@ -28,6 +28,6 @@ def render(recipe: str, split: str, sections: Sequence[Section], left_out: Seque
         recipe=recipe,
         split=split,
         sections=sections,
-        left_out=left_out,
+        missing=missing,
         version=__version__,
     )

@@ -1,4 +1,4 @@
-"""Samples of the stream as cards of the page: what the model sees of each, and what is hidden from it.
+"""Cards of the page: samples of the stream with the inputs and the targets of the model.
 
 Shapes: H, W pixels of a view · P patches · T tokens.
 """
@@ -14,17 +14,17 @@ from PIL import Image
 from mmf_flava.data.masking import IGNORED
 from mmf_flava.data.processors import FlavaTextProcessor
 from mmf_flava.data.records import ImageFolder
-from mmf_flava.data.show.statistics import Bad
+from mmf_flava.data.show.statistics import InvalidRecord
 from mmf_flava.data.stream import StreamDataset
 
-SMALL = 96  # pixels a side: smaller views are shown with hard edges, as enlarging would blur them
+SMALL = 96  # pixels: images with a smaller side are scaled without interpolation
 
 
 @dataclass(frozen=True)
-class View:
-    """An image of the page."""
+class EmbeddedImage:
+    """An image embedded in the page."""
 
-    source: str  # a data: address
+    source: str  # a data: URL
     side: int
 
     @property
@@ -33,44 +33,44 @@ class View:
 
 
 @dataclass(frozen=True)
-class Token:
-    """One token of a text."""
+class DisplayToken:
+    """A token of a text."""
 
-    seen: str  # what the masked input holds
-    truth: str
-    fate: str  # "mask", "random" or "kept" for tokens that the model has to name, else ""
+    input_token: str  # from the masked input
+    target_token: str
+    masking: str  # "mask", "random" or "kept" for tokens that the model has to predict, else ""
     special: bool
-    joined: bool  # goes on with the word before it
+    is_continuation: bool  # continues the word before it
 
 
 @dataclass(frozen=True)
-class Code:
-    """The codebook's entry of one patch."""
+class PatchCode:
+    """The image code of a patch."""
 
     number: int
-    colour: str  # the same number has the same colour everywhere
+    colour: str  # depends on the number only
 
 
 @dataclass(frozen=True)
-class Card:
-    """One sample; what its dataset does not have is None or empty."""
+class SampleCard:
+    """A sample. Fields that its dataset does not have are None or empty."""
 
     number: int  # position in the stream
     key: str
-    passed_over: list[Bad]  # in whose place it stands
-    view: View | None
+    replaced_records: list[InvalidRecord]  # invalid records that this sample replaces
+    view: EmbeddedImage | None
     grid: tuple[int, int]
-    masked: list[int]  # patches, row by row
-    codebook_view: View | None
-    codes: list[Code]
-    tokens: list[Token]
+    masked: list[int]  # masked patches, row-major
+    codebook_view: EmbeddedImage | None
+    codes: list[PatchCode]
+    tokens: list[DisplayToken]
     matches: bool | None
-    captions: list[str]  # all of the image's own
+    captions: list[str]  # all captions of the image
     label: str | None
 
 
-def make_card(dataset: StreamDataset, number: int) -> Card:
-    """The card of ``dataset[number]``; UserError where no usable record is found."""
+def make_card(dataset: StreamDataset, number: int) -> SampleCard:
+    """Return the card of ``dataset[number]``. Raise UserError if no valid record is found."""
     sample = dataset[number]
     view, codebook_view, grid = None, None, (0, 0)
     if "image" in sample:
@@ -81,15 +81,17 @@ def make_card(dataset: StreamDataset, number: int) -> Card:
     mask = sample.get("image_patch_mask")
     codes = sample.get("image_codes")
     label = sample.get("targets", -1)
-    return Card(
+    return SampleCard(
         number=number,
         key=sample["sample_id"],
-        passed_over=[Bad(entry["record"], entry["reason"], entry["message"]) for entry in sample["replaced"]],
+        replaced_records=[
+            InvalidRecord(entry["record"], entry["reason"], entry["message"]) for entry in sample["replaced"]
+        ],
         view=view,
         grid=grid,
         masked=[] if mask is None else np.flatnonzero(mask.numpy()).tolist(),
         codebook_view=codebook_view,
-        codes=[] if codes is None else [Code(code, colour(code)) for code in codes.tolist()],
+        codes=[] if codes is None else [PatchCode(code, colour(code)) for code in codes.tolist()],
         tokens=_tokens(sample, dataset.text_processor) if "input_ids" in sample else [],
         matches=bool(sample["is_correct"]) if "is_correct" in sample else None,
         captions=sample.get("captions") or [],
@@ -98,36 +100,36 @@ def make_card(dataset: StreamDataset, number: int) -> Card:
 
 
 def colour(code: int) -> str:
-    """A colour for a codebook entry; neighbouring numbers get hues far apart."""
+    """Return a CSS colour for a code. Adjacent codes have distant hues."""
     return f"hsl({code * 137.508 % 360:.0f} {45 + code * 7 % 40}% {38 + code * 11 % 36}%)"
 
 
 def label_name(dataset: StreamDataset, label: int) -> str:
-    """A label with the name of its class, where the records come from class folders."""
+    """Return a label, with its class name if the records are from class folders."""
     records = getattr(dataset, "records", None)
     return f"{label} {records.classes[label]}" if isinstance(records, ImageFolder) else str(label)
 
 
-def _view(pixels_HW3: np.ndarray) -> View:
-    """The smaller of PNG, which suits scans and drawings, and JPEG, which suits photographs."""
-    found = {}
+def _view(pixels_HW3: np.ndarray) -> EmbeddedImage:
+    """Encode an image as PNG or JPEG, whichever is smaller."""
+    encoded = {}
     for kind, options in (("png", {}), ("jpeg", {"quality": 90})):
         buffer = io.BytesIO()
         Image.fromarray(pixels_HW3).save(buffer, kind, **options)
-        found[kind] = buffer.getvalue()
-    kind = min(found, key=lambda kind: len(found[kind]))
-    return View(f"data:image/{kind};base64,{base64.b64encode(found[kind]).decode()}", len(pixels_HW3))
+        encoded[kind] = buffer.getvalue()
+    kind = min(encoded, key=lambda kind: len(encoded[kind]))
+    return EmbeddedImage(f"data:image/{kind};base64,{base64.b64encode(encoded[kind]).decode()}", len(pixels_HW3))
 
 
-def _tokens(sample: Sample, processor: FlavaTextProcessor) -> list[Token]:
+def _tokens(sample: Sample, processor: FlavaTextProcessor) -> list[DisplayToken]:
     special = {processor.special.cls, processor.special.sep, processor.special.pad}
     tokens = []
     columns = (sample[name].tolist() for name in ("input_ids", "input_ids_masked", "lm_label_ids"))
-    for true_id, seen_id, label in zip(*columns, strict=True):
-        fate = ""
+    for target_id, input_id, label in zip(*columns, strict=True):
+        masking = ""
         if label != IGNORED:
-            fate = "mask" if seen_id == processor.special.mask else "random" if seen_id != true_id else "kept"
-        # a vocabulary may leave out an id
-        seen, truth = (processor.tokenizer.id_to_token(token) or "?" for token in (seen_id, true_id))
-        tokens.append(Token(seen, truth, fate, true_id in special, truth.startswith("##")))
+            masking = "mask" if input_id == processor.special.mask else "random" if input_id != target_id else "kept"
+        # a vocabulary may have unused ids
+        shown, target = (processor.tokenizer.id_to_token(token) or "?" for token in (input_id, target_id))
+        tokens.append(DisplayToken(shown, target, masking, target_id in special, target.startswith("##")))
     return tokens

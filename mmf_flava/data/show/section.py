@@ -1,4 +1,4 @@
-"""One dataset of the page: its figures, its charts and its cards, in words."""
+"""The section of a dataset on the page: counts, settings, charts and sample cards."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,193 +13,202 @@ from mmf_flava.data.mixture import Mixture
 from mmf_flava.data.pmd import PMDDataset
 from mmf_flava.data.shards import ShardReader
 from mmf_flava.data.show import charts
-from mmf_flava.data.show.built import Built, read_built
-from mmf_flava.data.show.charts import Bars, Histogram, Scatter
-from mmf_flava.data.show.samples import Card, label_name
-from mmf_flava.data.show.statistics import Bad, Statistics
+from mmf_flava.data.show.charts import BarChart, Histogram, Scatter
+from mmf_flava.data.show.pmd_manifest import PmdManifest, read_manifests
+from mmf_flava.data.show.samples import SampleCard, label_name
+from mmf_flava.data.show.statistics import InvalidRecord, Statistics
 from mmf_flava.data.stream import StreamDataset
 from mmf_flava.data.text_corpus import TextCorpusDataset
 
-MOST_NAMED = 30  # labels with a bar and a name each
-MOST_BAD = 20
-Fact = tuple[str, str]
+MAX_NAMED_LABELS = 30  # more labels are shown as a histogram without names
+MAX_INVALID = 20
+Setting = tuple[str, str]  # name, value
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A chart, and a sentence on it."""
+class Plot:
+    """A chart with a title and a one-sentence summary."""
 
     title: str
-    says: str
-    chart: Histogram | Bars | Scatter
+    summary: str
+    chart: Histogram | BarChart | Scatter
 
 
 @dataclass(frozen=True)
 class Section:
-    """One dataset as template.html shows it."""
+    """One dataset, as rendered by template.html."""
 
     name: str
-    unit: str  # what there are
+    unit: str  # "records" or "blocks of text"
     size: int
-    looked_at: int
+    examined: int
     bad_records: int
-    tiles: list[tuple[str, str, str]]  # label, figure, note
-    facts: list[Fact]
-    cards: list[Card]
-    trouble: str | None  # why there are fewer cards than asked for
-    figures: list[Figure]
-    bad: list[Bad]  # the first MOST_BAD
-    reasons: Bars | None
-    built: list[tuple[Built, Bars | None]]
+    tiles: list[tuple[str, str, str]]  # label, value, note
+    settings: list[Setting]
+    cards: list[SampleCard]
+    error: str | None  # why there are fewer cards than requested
+    plots: list[Plot]
+    bad: list[InvalidRecord]  # the first MAX_INVALID
+    reasons: BarChart | None
+    manifests: list[tuple[PmdManifest, BarChart | None]]
 
 
-def count(value: float) -> str:
-    """1234.0 -> "1,234"."""
+def format_count(value: float) -> str:
+    """Format a number with thousands separators: 1234.0 -> "1,234"."""
     return f"{value:,.0f}"
 
 
 def make_section(
-    dataset: StreamDataset, paths: Sequence[str | Path], cards: list[Card], trouble: str | None, found: Statistics
+    dataset: StreamDataset,
+    paths: Sequence[str | Path],
+    cards: list[SampleCard],
+    error: str | None,
+    statistics: Statistics,
 ) -> Section:
-    """Puts together what is known of one split of a dataset, whose YAML lists ``paths``."""
-    reasons = Counter(bad.reason for bad in found.bad)
+    """Return the section of one split of a dataset; ``paths`` are the paths in its YAML."""
+    reasons = Counter(bad.reason for bad in statistics.bad)
     return Section(
         name=dataset.name,
         unit="blocks of text" if isinstance(dataset, TextCorpusDataset) else "records",
         size=len(dataset),
-        looked_at=found.looked_at,
-        bad_records=len(found.bad),
-        tiles=_tiles(dataset, found),
-        facts=_facts(dataset, paths, found),
+        examined=statistics.examined,
+        bad_records=len(statistics.bad),
+        tiles=_tiles(dataset, statistics),
+        settings=_settings(dataset, paths, statistics),
         cards=cards,
-        trouble=trouble,
-        figures=_figures(dataset, found),
-        bad=found.bad[:MOST_BAD],
-        reasons=charts.bars(dict(reasons.most_common())) if reasons else None,
-        built=[(built, charts.bars(built.dropped) if built.dropped else None) for built in read_built(paths)],
+        error=error,
+        plots=_plots(dataset, statistics),
+        bad=statistics.bad[:MAX_INVALID],
+        reasons=charts.build_bar_chart(dict(reasons.most_common())) if reasons else None,
+        manifests=[
+            (manifest, charts.build_bar_chart(manifest.dropped) if manifest.dropped else None)
+            for manifest in read_manifests(paths)
+        ],
     )
 
 
-def _tiles(dataset: StreamDataset, found: Statistics) -> list[tuple[str, str, str]]:
+def _tiles(dataset: StreamDataset, statistics: Statistics) -> list[tuple[str, str, str]]:
     unit = "Blocks of text" if isinstance(dataset, TextCorpusDataset) else "Records"
-    tiles = [(unit, f"{len(dataset):,}", f"{found.looked_at:,} looked at")]
+    tiles = [(unit, f"{len(dataset):,}", f"{statistics.examined:,} examined")]
     if isinstance(dataset, ImageStreamDataset):
-        note = "cannot be used; the next record stands in" if found.bad else "all that were looked at can be used"
-        tiles.append(("Bad records", f"{len(found.bad):,}", note))
-    for label, share, note in (
-        ("Masked patches", found.masked_patches, "{:.1f} of {:.0f} a sample"),
-        ("Masked tokens", found.masked_tokens, "{:.1f} of {:.1f} a sample"),
+        note = "replaced by the next valid record" if statistics.bad else "all examined records are valid"
+        tiles.append(("Bad records", f"{len(statistics.bad):,}", note))
+    for label, ratio, note in (
+        ("Masked patches", statistics.masked_patches, "{:.1f} of {:.0f} per sample"),
+        ("Masked tokens", statistics.masked_tokens, "{:.1f} of {:.1f} per sample"),
     ):
-        if share.value is not None:
-            each = (share.part / found.samples, share.whole / found.samples)
-            tiles.append((label, percent(share.value), note.format(*each)))
-    if isinstance(dataset, PMDDataset) and dataset.mismatch_probability and found.samples:
-        asked = f"asked for: {percent(dataset.mismatch_probability, 0)}"
-        tiles.append(("Mismatched pairs", percent(found.mismatched.value), asked))
+        if ratio.value is not None:
+            means = (ratio.numerator / statistics.samples, ratio.denominator / statistics.samples)
+            tiles.append((label, format_percent(ratio.value), note.format(*means)))
+    if isinstance(dataset, PMDDataset) and dataset.mismatch_probability and statistics.samples:
+        configured = f"configured: {format_percent(dataset.mismatch_probability, 0)}"
+        tiles.append(("Mismatched pairs", format_percent(statistics.mismatched.value), configured))
     return tiles
 
 
 def _order(dataset: StreamDataset) -> str:
     if not dataset.training:
-        return "as in the files"
+        return "file order"
     if isinstance(dataset.order, Mixture):
-        return f"parts mixed by weight, {dataset.order.size:,} samples in the first epoch"
+        return f"weighted mixture, {dataset.order.size:,} samples in the first epoch"
     return f"shuffled in blocks of {dataset.order.block_size:,}"
 
 
-def _facts(dataset: StreamDataset, paths: Sequence[str | Path], found: Statistics) -> list[Fact]:
-    facts = [("Paths", "\n".join(map(str, paths))), ("Seed", str(dataset.seed)), ("Order", _order(dataset))]
+def _settings(dataset: StreamDataset, paths: Sequence[str | Path], statistics: Statistics) -> list[Setting]:
+    settings = [("Paths", "\n".join(map(str, paths))), ("Seed", str(dataset.seed)), ("Order", _order(dataset))]
     if isinstance(dataset, ImageStreamDataset):
-        facts += _image_facts(dataset)
+        settings += _image_settings(dataset)
     if isinstance(dataset, TextCorpusDataset):
         tokens, documents = sum(map(len, dataset.files)), sum(file.meta["documents"] for file in dataset.files)
-        facts.append(("Text", f"{tokens:,} tokens of {documents:,} documents"))
+        settings.append(("Text", f"{tokens:,} tokens in {documents:,} documents"))
     if hasattr(dataset, "text_processor"):
         processor = dataset.text_processor
-        how = f"{'whole words' if processor.whole_word else 'single tokens'}, {processor.replace}"
-        facts += [
+        method = f"{'whole words' if processor.whole_word else 'single tokens'}, {processor.replace}"
+        settings += [
             ("Vocabulary", f"{processor.vocab_size:,} tokens"),
-            ("Longest text", f"{processor.max_length} tokens with [CLS] and [SEP]"),
-            ("Masking of text", f"{percent(processor.mask_probability, 0)} of the tokens, {how}"),
-            ("Unknown tokens", percent(found.unknown.value, 2)),
+            ("Maximum text length", f"{processor.max_length} tokens with [CLS] and [SEP]"),
+            ("Text masking", f"{format_percent(processor.mask_probability, 0)} of the tokens, {method}"),
+            ("Unknown tokens", format_percent(statistics.unknown.value, 2)),
         ]
-    return [(label, value) for label, value in facts if value]
+    return [(label, value) for label, value in settings if value]
 
 
-def _image_facts(dataset: ImageStreamDataset) -> list[Fact]:
+def _image_settings(dataset: ImageStreamDataset) -> list[Setting]:
     processor = dataset.image_processor
     side, (rows, columns) = processor.image_size, processor.grid
     low, high = processor.crop_scale
     readers = getattr(dataset.records, "readers", [dataset.records])
     sizes = [size for reader in readers if isinstance(reader, ShardReader) for _, size in reader.shard_sizes()]
-    crops = f"{100 * low:.0f} to {percent(high, 0)} of the area" if dataset.training else "the whole picture, squashed"
+    area = f"{100 * low:.0f} to {format_percent(high, 0)} of the area"
     codebook = processor.codebook_size
-    facts = [
-        ("Shards", f"{len(sizes):,}, {charts.size_in_bytes(sum(sizes))}" if sizes else ""),
-        ("Encoder's view", f"{side} x {side} pixels, {rows} x {columns} patches"),
-        ("Codebook's view", f"{codebook} x {codebook} pixels" if codebook else ""),
-        ("Crops", crops),
+    settings = [
+        ("Shards", f"{len(sizes):,}, {charts.format_bytes(sum(sizes))}" if sizes else ""),
+        ("Encoder input", f"{side} x {side} pixels, {rows} x {columns} patches"),
+        ("Codebook input", f"{codebook} x {codebook} pixels" if codebook else ""),
+        ("Crops", area if dataset.training else "none: the whole image is resized"),
         ("Fixed views", str(dataset.views) if dataset.training and dataset.views else ""),
-        ("Masking of patches", f"up to {processor.target}, in blocks of {processor.min_block} or more"),
+        ("Patch masking", f"up to {processor.target}, in blocks of at least {processor.min_block}"),
     ]
     if dataset.codes is not None:
-        book = dataset.codes.header["codebook"]
-        facts.append(("Cached codes", f"{dataset.codes.path}, {book['type']}, {dataset.codes.vocab_size:,} entries"))
-    return facts
+        kind = dataset.codes.header["codebook"]["type"]
+        settings.append(("Cached codes", f"{dataset.codes.path}, {kind}, {dataset.codes.vocab_size:,} entries"))
+    return settings
 
 
-def _figures(dataset: StreamDataset, found: Statistics) -> list[Figure]:
-    figures = []
-    if found.sizes:
-        side, total = dataset.image_processor.image_size, sum(found.sizes.values())
-        below = percent(sum(number for size, number in found.sizes.items() if min(size) < side) / total)
-        figures += [
-            Figure(
+def _plots(dataset: StreamDataset, statistics: Statistics) -> list[Plot]:
+    plots = []
+    if statistics.sizes:
+        side, total = dataset.image_processor.image_size, sum(statistics.sizes.values())
+        smaller = sum(number for size, number in statistics.sizes.items() if min(size) < side)
+        plots += [
+            Plot(
                 "Image sizes",
-                f"{below} have a side below the encoder's {side} pixels (dotted; the diagonal is square).",
-                charts.scatter(found.sizes, side),
+                f"{format_percent(smaller / total)} are smaller than the encoder's {side} pixels (dotted lines; the "
+                "diagonal marks square images).",
+                charts.build_scatter(statistics.sizes, side),
             ),
-            Figure("Width to height", "", charts.aspects(found.sizes)),
-            Figure("Formats and modes", "", charts.bars(dict(found.formats.most_common()))),
-            Figure(
-                "Bytes a record",
-                _middle(found.record_bytes, charts.size_in_bytes),
-                charts.octaves(found.record_bytes, charts.size_in_bytes),
+            Plot("Aspect ratio (width to height)", "", charts.build_aspect_chart(statistics.sizes)),
+            Plot("Formats and modes", "", charts.build_bar_chart(dict(statistics.formats.most_common()))),
+            Plot(
+                "Bytes per record",
+                _summarise(statistics.record_bytes, charts.format_bytes),
+                charts.build_log2_histogram(statistics.record_bytes, charts.format_bytes),
             ),
         ]
-    if found.words:
+    if statistics.words:
         longest = dataset.text_processor.max_length
-        cut = sum(length > longest for length in found.tokens) / len(found.tokens)
-        figures += [
-            Figure("Words a caption", _middle(found.words), charts.histogram(found.words)),
-            Figure(
-                "Tokens a caption",
-                f"{_middle(found.tokens)} {percent(cut)} are cut at {longest}.",
-                charts.histogram(found.tokens, longest, f"cut at {longest}"),
+        truncated = sum(length > longest for length in statistics.tokens) / len(statistics.tokens)
+        plots += [
+            Plot("Words per caption", _summarise(statistics.words), charts.build_histogram(statistics.words)),
+            Plot(
+                "Tokens per caption",
+                f"{_summarise(statistics.tokens)} {format_percent(truncated)} are truncated at {longest}.",
+                charts.build_histogram(statistics.tokens, longest, f"truncated at {longest}"),
             ),
-            Figure("Captions an image", _middle(found.captions), charts.histogram(found.captions)),
+            Plot("Captions per image", _summarise(statistics.captions), charts.build_histogram(statistics.captions)),
         ]
-    if found.labels:
-        figures.append(_labels(dataset, found.labels))
-    if found.documents:
-        words = f"{_middle(found.documents)} Blocks cross from one document into the next."
-        figures.append(Figure("Tokens a document", words, charts.octaves(found.documents, count)))
-    return figures
+    if statistics.labels:
+        plots.append(_label_plot(dataset, statistics.labels))
+    if statistics.documents:
+        summary = f"{_summarise(statistics.documents)} Blocks cross document boundaries."
+        histogram = charts.build_log2_histogram(statistics.documents, format_count)
+        plots.append(Plot("Tokens per document", summary, histogram))
+    return plots
 
 
-def _labels(dataset: StreamDataset, labels: Counter[int]) -> Figure:
-    says = f"{len(labels):,} different ones."
-    if len(labels) > MOST_NAMED:
-        return Figure("Labels", says, charts.histogram(list(labels.elements())))
+def _label_plot(dataset: StreamDataset, labels: Counter[int]) -> Plot:
+    summary = f"{len(labels):,} distinct labels."
+    if len(labels) > MAX_NAMED_LABELS:
+        return Plot("Labels", summary, charts.build_histogram(list(labels.elements())))
     names = {label_name(dataset, label): labels[label] for label in sorted(labels)}
-    return Figure("Labels", says, charts.bars(names))
+    return Plot("Labels", summary, charts.build_bar_chart(names))
 
 
-def _middle(values: list[int], wording: Callable[[Any], str] = count) -> str:
-    low, middle, high = (wording(value) for value in (min(values), np.median(values), max(values)))
-    return f"All {low}." if low == high else f"Half have {middle} or less; {low} to {high}."
+def _summarise(values: list[int], format_value: Callable[[Any], str] = format_count) -> str:
+    low, median, high = (format_value(value) for value in (min(values), np.median(values), max(values)))
+    return f"All {low}." if low == high else f"Median {median}, range {low} to {high}."
 
 
-def percent(share: float | None, digits: int = 1) -> str:
-    """0.5 -> "50.0 %"; nothing where there is no share."""
-    return "" if share is None else f"{100 * share:.{digits}f} %"
+def format_percent(fraction: float | None, digits: int = 1) -> str:
+    """Format a fraction as a percentage: 0.5 -> "50.0 %", None -> ""."""
+    return "" if fraction is None else f"{100 * fraction:.{digits}f} %"

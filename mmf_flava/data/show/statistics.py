@@ -1,4 +1,4 @@
-"""What a dataset's records are like, measured on a sample that is spread evenly over them."""
+"""Statistics of a dataset's records, from an evenly spaced sample."""
 
 import io
 from collections import Counter
@@ -7,144 +7,146 @@ from dataclasses import dataclass, field
 from PIL import ExifTags, Image
 from tqdm import tqdm
 
-from mmf_flava.data import pictures
-from mmf_flava.data.prepare.caption_rules import count_words
+from mmf_flava.data.image_decoding import decode_image
 from mmf_flava.data.image_stream import ImageStreamDataset
-from mmf_flava.data.imagenet import class_number
+from mmf_flava.data.imagenet import parse_label
 from mmf_flava.data.masking import IGNORED
-from mmf_flava.data.pmd import PMDDataset, describe
+from mmf_flava.data.pmd import PMDDataset, parse_annotation
+from mmf_flava.data.prepare.caption_rules import count_words
 from mmf_flava.data.processors import FlavaTextProcessor
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Record
 from mmf_flava.data.stream import StreamDataset
 from mmf_flava.data.text_corpus import TextCorpusDataset
 from mmf_flava.errors import UserError
 
-SIDEWAYS = (5, 6, 7, 8)  # Exif orientations under which width and height change places
+SIDEWAYS = (5, 6, 7, 8)  # Exif orientations that swap width and height
 
 
 @dataclass(frozen=True)
-class Bad:
-    """A record that cannot be used."""
+class InvalidRecord:
+    """A record that cannot be read, see ``BadRecord``."""
 
-    number: int  # among the dataset's records
+    number: int  # index in the dataset's records
     reason: str
     message: str
 
 
 @dataclass
-class Share:
-    """A share that is counted piece by piece."""
+class Ratio:
+    """A ratio with an accumulated numerator and denominator."""
 
-    part: int = 0
-    whole: int = 0
+    numerator: int = 0
+    denominator: int = 0
 
-    def add(self, part: int, whole: int) -> None:
-        self.part += part
-        self.whole += whole
+    def add(self, numerator: int, denominator: int) -> None:
+        self.numerator += numerator
+        self.denominator += denominator
 
     @property
     def value(self) -> float | None:
-        return self.part / self.whole if self.whole else None
+        return self.numerator / self.denominator if self.denominator else None
 
 
 @dataclass
 class Statistics:
-    """Of ``looked_at`` records; lists hold one entry a record or a caption, in no order that matters."""
+    """Statistics of ``examined`` records. Lists have one entry per record, caption or document."""
 
-    looked_at: int = 0
-    samples: int = 0  # of the stream, over which the shares of what is masked or mismatched are taken
-    bad: list[Bad] = field(default_factory=list)
-    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # (width, height) as stored, upright
+    examined: int = 0
+    samples: int = 0  # samples of the stream, for the ratios of masked and mismatched inputs
+    bad: list[InvalidRecord] = field(default_factory=list)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # stored (width, height), after Exif rotation
     formats: Counter[str] = field(default_factory=Counter)
     record_bytes: list[int] = field(default_factory=list)
     labels: Counter[int] = field(default_factory=Counter)
-    captions: list[int] = field(default_factory=list)  # of an image
-    words: list[int] = field(default_factory=list)  # of a caption
-    tokens: list[int] = field(default_factory=list)  # of a caption with [CLS] and [SEP], before any cut
-    documents: list[int] = field(default_factory=list)  # tokens of a document of a text corpus
-    unknown: Share = field(default_factory=Share)  # tokens that are [UNK]
-    masked_patches: Share = field(default_factory=Share)
-    masked_tokens: Share = field(default_factory=Share)
-    mismatched: Share = field(default_factory=Share)
+    captions: list[int] = field(default_factory=list)  # captions per image
+    words: list[int] = field(default_factory=list)  # words per caption
+    tokens: list[int] = field(default_factory=list)  # tokens per caption with [CLS] and [SEP], before truncation
+    documents: list[int] = field(default_factory=list)  # tokens per document of a text corpus
+    unknown: Ratio = field(default_factory=Ratio)  # [UNK] tokens
+    masked_patches: Ratio = field(default_factory=Ratio)
+    masked_tokens: Ratio = field(default_factory=Ratio)
+    mismatched: Ratio = field(default_factory=Ratio)
 
 
-def spread(size: int, limit: int) -> list[int]:
-    """At most ``limit`` numbers of 0..size-1, evenly spread, the same at every call."""
+def evenly_spaced(size: int, limit: int) -> list[int]:
+    """Return at most ``limit`` evenly spaced integers from 0 to size - 1."""
     count = min(size, limit)
     return [step * size // count for step in range(count)]
 
 
-def measure(dataset: StreamDataset, limit: int, progress: bool = True) -> Statistics:
-    """Statistics of at most ``limit`` records, and of as many samples of the first epoch of the stream."""
-    found = Statistics()
-    stuck = False  # among nothing but bad records
-    for number in tqdm(spread(dataset.size, limit), desc=dataset.name, unit="record", disable=not progress):
-        found.looked_at += 1
-        if isinstance(dataset, ImageStreamDataset) and (bad := examine(dataset, number, found)):
-            found.bad.append(bad)
-        if not stuck:
+def compute_statistics(dataset: StreamDataset, limit: int, progress: bool = True) -> Statistics:
+    """Compute statistics of at most ``limit`` records and of the same number of samples of the stream's first epoch."""
+    statistics = Statistics()
+    samples_failed = False  # no valid record was found
+    for number in tqdm(evenly_spaced(dataset.size, limit), desc=dataset.name, unit="record", disable=not progress):
+        statistics.examined += 1
+        if isinstance(dataset, ImageStreamDataset) and (bad := add_record(dataset, number, statistics)):
+            statistics.bad.append(bad)
+        if not samples_failed:
             try:
-                _add_sample(found, dataset, number * len(dataset) // dataset.size)
+                _add_sample(statistics, dataset, number * len(dataset) // dataset.size)
             except UserError:
-                stuck = True
+                samples_failed = True
     if isinstance(dataset, TextCorpusDataset):
         for file in dataset.files:
-            starts = spread(len(file.documents) - 1, limit)
-            found.documents += [int(file.documents[start + 1] - file.documents[start]) for start in starts]
-    return found
+            starts = evenly_spaced(len(file.documents) - 1, limit)
+            statistics.documents += [int(file.documents[start + 1] - file.documents[start]) for start in starts]
+    return statistics
 
 
-def examine(dataset: ImageStreamDataset, number: int, found: Statistics) -> Bad | None:
-    """Adds what one record holds to ``found``, or returns why it cannot be used."""
+def add_record(dataset: ImageStreamDataset, number: int, statistics: Statistics) -> InvalidRecord | None:
+    """Add a record to ``statistics``. If it cannot be read, return the reason instead."""
     try:
-        _add_record(found, dataset, number)
+        _add_valid_record(statistics, dataset, number)
     except BadRecord as error:
-        return Bad(number, error.reason, error.message)
+        return InvalidRecord(number, error.reason, error.message)
     return None
 
 
-def _add_record(found: Statistics, dataset: ImageStreamDataset, number: int) -> None:
+def _add_valid_record(statistics: Statistics, dataset: ImageStreamDataset, number: int) -> None:
     record = dataset.records.read(number)
-    pictures.decode(record, dataset.image_processor.decode_size)
-    captions, label = describe(record) if isinstance(dataset, PMDDataset) else ([], class_number(record))
+    decode_image(record, dataset.image_processor.decode_size)
+    captions, label = parse_annotation(record) if isinstance(dataset, PMDDataset) else ([], parse_label(record))
     if dataset.codes is not None:
         dataset.codes.read(number, 0)
-    _add_header(found, record)
-    found.record_bytes.append(sum(map(len, record.parts.values())))
+    _add_header(statistics, record)
+    statistics.record_bytes.append(sum(map(len, record.fields.values())))
     if label >= 0:
-        found.labels[label] += 1
+        statistics.labels[label] += 1
     if captions:
-        found.captions.append(len(captions))
-        _add_captions(found, captions, dataset.text_processor)
+        statistics.captions.append(len(captions))
+        _add_captions(statistics, captions, dataset.text_processor)
 
 
-def _add_header(found: Statistics, record: Record) -> None:
-    data = next(record.parts[extension] for extension in IMAGE_EXTENSIONS if extension in record.parts)
-    with Image.open(io.BytesIO(data)) as picture:
-        sideways = picture.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS
-        found.sizes[picture.size[::-1] if sideways else picture.size] += 1
-        found.formats[f"{picture.format} {picture.mode}"] += 1
+def _add_header(statistics: Statistics, record: Record) -> None:
+    data = next(record.fields[extension] for extension in IMAGE_EXTENSIONS if extension in record.fields)
+    with Image.open(io.BytesIO(data)) as image:
+        sideways = image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS
+        statistics.sizes[image.size[::-1] if sideways else image.size] += 1
+        statistics.formats[f"{image.format} {image.mode}"] += 1
 
 
-def _add_captions(found: Statistics, captions: list[str], processor: FlavaTextProcessor) -> None:
-    found.words += map(count_words, captions)
+def _add_captions(statistics: Statistics, captions: list[str], processor: FlavaTextProcessor) -> None:
+    statistics.words += map(count_words, captions)
     for encoding in processor.tokenizer.encode_batch(captions, add_special_tokens=False):
-        found.tokens.append(len(encoding.ids) + 2)
-        found.unknown.add(encoding.ids.count(processor.special.unk), len(encoding.ids))
+        statistics.tokens.append(len(encoding.ids) + 2)
+        statistics.unknown.add(encoding.ids.count(processor.special.unk), len(encoding.ids))
 
 
-def _add_sample(found: Statistics, dataset: StreamDataset, number: int) -> None:
-    """Adds what the stream's sample ``number`` hides; UserError where no usable record is found."""
+def _add_sample(statistics: Statistics, dataset: StreamDataset, number: int) -> None:
+    """Add the masking of sample ``number`` of the stream. Raise UserError if no valid record is found."""
     sample = dataset[number]
-    found.samples += 1
+    statistics.samples += 1
     if "image_patch_mask" in sample:
         mask = sample["image_patch_mask"]
-        found.masked_patches.add(int(mask.sum()), len(mask))
+        statistics.masked_patches.add(int(mask.sum()), len(mask))
     if "lm_label_ids" in sample:
         labels = sample["lm_label_ids"]
-        found.masked_tokens.add(int((labels != IGNORED).sum()), len(labels) - 2)  # [CLS] and [SEP] are never masked
+        statistics.masked_tokens.add(
+            int((labels != IGNORED).sum()), len(labels) - 2
+        )  # [CLS] and [SEP] are never masked
     if "is_correct" in sample:
-        found.mismatched.add(1 - sample["is_correct"], 1)
+        statistics.mismatched.add(1 - sample["is_correct"], 1)
     if isinstance(dataset, TextCorpusDataset):
         ids = sample["input_ids"]
-        found.unknown.add(int((ids == dataset.text_processor.special.unk).sum()), len(ids) - 2)
+        statistics.unknown.add(int((ids == dataset.text_processor.special.unk).sum()), len(ids) - 2)

@@ -1,5 +1,5 @@
-"""``python -m mmf_flava.evaluation.table``: the results of any runs in the layout of the paper's Table 4.
+"""``python -m mmf_flava.evaluation.table``: results of runs in the layout of the paper's Table 4.
 
-The data files here are ``rows.csv`` (every row: its part, the tasks and figures it is made of), the printed figures of
-``table4.csv`` and ``table_c1.csv`` (arXiv 2112.04482v3, percentages), and ``misprints.csv``.
+Data files: ``rows.csv`` defines each row by its group, tasks and metrics; ``table4.csv`` and ``table_c1.csv`` have the
+paper's values in per cent (arXiv 2112.04482v3); ``misprints.csv`` has corrections and notes.
 """

@@ -6,31 +6,33 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmf_flava.errors import UserError
-from mmf_flava.evaluation.table.layout import FORMATS, render, table
+from mmf_flava.evaluation.table.layout import FORMATS, build_table, render
 from mmf_flava.evaluation.table.paper import TABLES
-from mmf_flava.evaluation.table.results import columns
+from mmf_flava.evaluation.table.results import parse_columns
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints or writes the table; returns the exit code: 0, or 2 for a mistake that the user can mend."""
+    """Print or write the table and return the exit code: 0, or 2 after a UserError."""
     parser = argparse.ArgumentParser(
         prog="python -m mmf_flava.evaluation.table",
-        description="Puts the results of any runs into the layout of the paper's Table 4, beside the paper's figures.",
+        description="Shows the results of runs in the layout of the paper's Table 4, next to the paper's results.",
     )
     parser.add_argument(
         "runs",
         metavar="[NAME=]RUN_DIR",
         nargs="+",
-        help="folder of a run (its env.save_dir); runs of one NAME share a column (default: ours)",
+        help="run folder (env.save_dir); runs with the same NAME share a column (default: ours)",
     )
-    parser.add_argument("--paper", choices=TABLES, default="table4", help="the columns beside ours (%(default)s)")
-    parser.add_argument("--format", choices=FORMATS, help="default: by the suffix of --out, else markdown")
-    parser.add_argument("--out", metavar="FILE", type=Path, help="where the table goes (default: standard output)")
+    parser.add_argument(
+        "--paper", choices=TABLES, default="table4", help="table of the paper to compare with (%(default)s)"
+    )
+    parser.add_argument("--format", choices=FORMATS, help="default: from the suffix of --out, else markdown")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="output file (default: standard output)")
     options = parser.parse_args(arguments)
     suffix = "" if options.out is None else options.out.suffix.removeprefix(".")
-    form = options.format or (suffix if suffix in FORMATS else "markdown")
+    format_ = options.format or (suffix if suffix in FORMATS else "markdown")
     try:
-        text = render(table(columns(options.runs), options.paper), form)
+        text = render(build_table(parse_columns(options.runs), options.paper), format_)
         if options.out is None:
             print(text, end="")
         else:
@@ -45,7 +47,7 @@ def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}): choose another --out.") from error
+        raise UserError(f"Failed to write {path} ({error.strerror}). Set another --out.") from error
     print(path)
 
 

@@ -1,4 +1,4 @@
-"""The table, our columns before the paper's, as Markdown, CSV or JSON."""
+"""Builds the table with the columns of runs before those of the paper, and renders it as Markdown, CSV or JSON."""
 
 import csv
 import io
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmf_flava.errors import UserError
-from mmf_flava.evaluation.table.paper import PaperTable, paper_table, rows
-from mmf_flava.evaluation.table.results import Cell, Column, Run
+from mmf_flava.evaluation.table.paper import PaperTable, paper_table, table_rows
+from mmf_flava.evaluation.table.results import Column, RunResult, TableCell
 
 NOT_RUN = "not run"
 FORMATS = ("markdown", "csv", "json")
@@ -17,52 +17,63 @@ FORMATS = ("markdown", "csv", "json")
 
 @dataclass(frozen=True)
 class Table:
-    """ours: column -> row -> cell; a row that a column lacks was not run."""
+    """The results of runs and of the paper.
+
+    Attributes:
+        names: row names.
+        results: column -> row -> cell; a missing row was not run.
+        paper: the paper's table.
+        skipped: messages about results that are not in the table.
+    """
 
     names: tuple[str, ...]
-    ours: dict[str, dict[str, Cell]]
+    results: dict[str, dict[str, TableCell]]
     paper: PaperTable
-    left_out: tuple[str, ...]
+    skipped: tuple[str, ...]
 
     @property
     def notes(self) -> list[str]:
-        """What a reader should know of the paper's figures and of runs that are not in the table."""
-        return [misprint.note for misprint in self.paper.misprints] + list(self.left_out)
+        """Notes on the paper's values and on results that are not in the table."""
+        return [misprint.note for misprint in self.paper.misprints] + list(self.skipped)
 
-    def sources(self) -> list[tuple[str, Run]]:
-        """(column, run) of every run in the table, each once."""
-        found = {(name, run.folder): run for name, cells in self.ours.items() for c in cells.values() for run in c.runs}
-        return [(name, run) for (name, _), run in found.items()]
+    def sources(self) -> list[tuple[str, RunResult]]:
+        """Return (column, run) for each run in the table."""
+        cells = [(name, cell) for name, column in self.results.items() for cell in column.values()]
+        runs = {(name, run.folder): run for name, cell in cells for run in cell.runs}
+        return [(name, run) for (name, _), run in runs.items()]
 
 
-def table(columns: Sequence[Column], paper: str = "table4") -> Table:
-    """The table of our columns beside one of the paper's; rows that this one lacks are there where they were run.
+def build_table(columns: Sequence[Column], paper: str = "table4") -> Table:
+    """Build the table of ``columns`` and one of the paper's tables.
+
+    Rows that the paper does not have are included if they were run.
 
     Raises:
-        UserError: two runs give the same row of one column, a run lacks one of a row's figures, or a column has the
-            name of one of the paper's.
+        UserError: two runs have results for the same row of a column, a run has no value for a metric of a row, or a
+            column has the name of one of the paper's columns.
     """
     printed = paper_table(paper)
     for column in columns:
         if column.name in printed.columns:
-            raise UserError(f"'{column.name}' is a column of the paper's: choose another NAME for ours.")
-    ours = {column.name: column.cells() for column in columns}
-    run = {name for cells in ours.values() for name in cells}
-    names = tuple(row.name for row in rows() if row.name in (run if row.part == "extra" else printed.cells))
-    return Table(names, ours, printed, tuple(note for column in columns for note in column.left_out))
+            raise UserError(f"Column '{column.name}' is already a column of the paper. Choose another NAME.")
+    results = {column.name: column.cells() for column in columns}
+    run = {name for cells in results.values() for name in cells}
+    names = tuple(row.name for row in table_rows() if row.name in (run if row.group == "extra" else printed.cells))
+    return Table(names, results, printed, tuple(message for column in columns for message in column.skipped))
 
 
-def markdown(table: Table) -> str:
-    """A Markdown table in per cent; below it the runs, and notes."""
-    averages = {row.name for row in rows() if row.part == "average"}
-    header = ["task", *table.ours, *table.paper.columns]
-    lines = [_line(header), _line(["---", *["---:"] * (len(header) - 1)])]
+def render_markdown(table: Table) -> str:
+    """Return a Markdown table in per cent, followed by a list of the runs and notes."""
+    averages = {row.name for row in table_rows() if row.group == "average"}
+    header = ["task", *table.results, *table.paper.columns]
+    lines = [_markdown_row(header), _markdown_row(["---", *["---:"] * (len(header) - 1)])]
     for name in table.names:
-        cells = [name, *(_ours(cells.get(name)) for cells in table.ours.values()), *_paper(table, name)]
-        lines.append(_line([f"**{cell}**" if name in averages and cell != "-" else cell for cell in cells]))
-    lines += ["", "In per cent. Runs:" if table.sources() else "In per cent. No run is in the table.", ""]
+        results = [_format_cell(cells.get(name)) for cells in table.results.values()]
+        cells = [name, *results, *_format_paper_cells(table, name)]
+        lines.append(_markdown_row([f"**{cell}**" if name in averages and cell != "-" else cell for cell in cells]))
+    lines += ["", "In per cent. Runs:" if table.sources() else "In per cent. The table has no runs.", ""]
     for column, run in table.sources():
-        details = [f"{word} {run.evaluation[key]}" for key, word in _DETAILS.items() if run.evaluation.get(key)]
+        details = [f"{label} {run.evaluation[key]}" for key, label in _DETAILS.items() if run.evaluation.get(key)]
         lines.append(f"- {column}, {run.task}: `{run.folder}`" + "".join(f", {detail}" for detail in details))
     lines += ["", "Notes:", "", *(f"- {note}" for note in table.notes)]
     return "\n".join(lines) + "\n"
@@ -71,25 +82,28 @@ def markdown(table: Table) -> str:
 _DETAILS = {"split": "split", "updates": "update", "update": "update"}
 
 
-def csv_text(table: Table) -> str:
-    """CSV in per cent; ``not run`` where nothing was run, empty where the paper has no figure."""
+def render_csv(table: Table) -> str:
+    """Return CSV in per cent; results of runs may be ``not run``, and missing values of the paper are empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["task", *table.ours, *table.paper.columns])
+    writer.writerow(["task", *table.results, *table.paper.columns])
     for name in table.names:
-        ours = [_ours(cells.get(name)) for cells in table.ours.values()]
-        writer.writerow([name, *ours, *("" if cell == "-" else cell for cell in _paper(table, name))])
+        results = [_format_cell(cells.get(name)) for cells in table.results.values()]
+        writer.writerow([name, *results, *("" if cell == "-" else cell for cell in _format_paper_cells(table, name))])
     return text.getvalue()
 
 
-def json_text(table: Table) -> str:
-    """JSON: rows with our figures unrounded (null: not run) and the paper's, in per cent; runs; notes."""
+def render_json(table: Table) -> str:
+    """Return JSON with rows, runs and notes.
+
+    Values are in per cent. Results of runs ("ours") are not rounded and null if not run.
+    """
     content = {
         "unit": "percent",
         "rows": [
             {
                 "task": name,
-                "ours": {column: _json_cell(cells.get(name)) for column, cells in table.ours.items()},
+                "ours": {column: _json_cell(cells.get(name)) for column, cells in table.results.items()},
                 "paper": table.paper.cells.get(name, {}),
             }
             for name in table.names
@@ -103,23 +117,23 @@ def json_text(table: Table) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
-def render(table: Table, form: str) -> str:
-    """The table in one of ``FORMATS``."""
-    return {"markdown": markdown, "csv": csv_text, "json": json_text}[form](table)
+def render(table: Table, format_: str) -> str:
+    """Return the table in one of ``FORMATS``."""
+    return {"markdown": render_markdown, "csv": render_csv, "json": render_json}[format_](table)
 
 
-def _ours(cell: Cell | None) -> str:
+def _format_cell(cell: TableCell | None) -> str:
     return NOT_RUN if cell is None else f"{cell.value:.2f}"
 
 
-def _paper(table: Table, name: str) -> list[str]:
+def _format_paper_cells(table: Table, name: str) -> list[str]:
     cells = table.paper.cells.get(name, {})
     return ["-" if (value := cells.get(column)) is None else f"{value:.2f}" for column in table.paper.columns]
 
 
-def _json_cell(cell: Cell | None) -> Any:
+def _json_cell(cell: TableCell | None) -> Any:
     return None if cell is None else {"value": cell.value, "runs": [str(run.folder) for run in cell.runs]}
 
 
-def _line(cells: list[str]) -> str:
+def _markdown_row(cells: list[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

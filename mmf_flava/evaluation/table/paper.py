@@ -1,4 +1,4 @@
-"""The rows of the paper's tables and what they print, read from the data files beside this module."""
+"""Rows and values of the paper's tables, read from the CSV files in this folder."""
 
 import csv
 from dataclasses import dataclass
@@ -9,27 +9,28 @@ TABLES = ("table4", "table_c1")
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row of the table.
+class TableRow:
+    """A row of the table.
 
     Attributes:
-        name: as it is printed.
-        part: NLP, vision or multimodal; average; or extra, which the paper does not have and no average counts.
-        tasks: alternatives, each the tasks that it takes the mean of.
-        section: of ``evaluation.json``.
-        figures: of that section, whose mean the row is; for an average the parts, whose averages' mean it is.
+        name: name in the paper.
+        group: NLP, vision or multimodal; average; or extra, for rows that are not in the paper and not in any average.
+        tasks: alternatives; each is a tuple of tasks whose results are averaged.
+        section: section of ``evaluation.json``.
+        metrics: metrics of the section whose mean is the row's value; for an average, the groups whose averages are
+            averaged.
     """
 
     name: str
-    part: str
+    group: str
     tasks: tuple[tuple[str, ...], ...]
     section: str
-    figures: tuple[str, ...]
+    metrics: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Misprint:
-    """A note on a printed table; where row and column are named, ``instead`` is the cell's right figure."""
+    """A note on a table of the paper; if it has a row and a column, ``instead`` is the correct value of the cell."""
 
     row: str
     column: str
@@ -40,7 +41,13 @@ class Misprint:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """cells: row -> column -> percentage, misprints mended; None where the paper has none."""
+    """A table of the paper.
+
+    Attributes:
+        columns: column names.
+        cells: row -> column -> value in per cent with misprints corrected; None for an empty cell.
+        misprints: corrections and notes.
+    """
 
     columns: tuple[str, ...]
     cells: dict[str, dict[str, float | None]]
@@ -48,38 +55,39 @@ class PaperTable:
 
 
 @cache
-def rows() -> tuple[Row, ...]:
-    """All rows, in the paper's order."""
+def table_rows() -> tuple[TableRow, ...]:
+    """Return all rows in the paper's order."""
     return tuple(
-        Row(
-            line["row"],
-            line["part"],
-            tuple(tuple(tasks.split("+")) for tasks in line["tasks"].split()),
-            line["section"],
-            tuple(line["figures"].split()),
+        TableRow(
+            record["row"],
+            record["group"],
+            tuple(tuple(tasks.split("+")) for tasks in record["tasks"].split()),
+            record["section"],
+            tuple(record["metrics"].split()),
         )
-        for line in _read("rows")
+        for record in _read_csv("rows")
     )
 
 
 @cache
 def paper_table(name: str) -> PaperTable:
-    """``table4`` (8 columns) or ``table_c1`` (14)."""
+    """Return the table ``table4`` (8 columns) or ``table_c1`` (14 columns)."""
     misprints = tuple(
-        Misprint(*(line[field] for field in ("row", "column", "printed", "instead", "note")))
-        for line in _read("misprints")
-        if line["table"] == name
+        Misprint(*(record[field] for field in ("row", "column", "printed", "instead", "note")))
+        for record in _read_csv("misprints")
+        if record["table"] == name
     )
-    lines = _read(name)
+    records = _read_csv(name)
     cells: dict[str, dict[str, float | None]] = {
-        line.pop("row"): {column: float(cell) if cell else None for column, cell in line.items()} for line in lines
+        record.pop("row"): {column: float(cell) if cell else None for column, cell in record.items()}
+        for record in records
     }
     for misprint in misprints:
         if misprint.row:
             cells[misprint.row][misprint.column] = float(misprint.instead)
-    return PaperTable(tuple(lines[0]), cells, misprints)
+    return PaperTable(tuple(records[0]), cells, misprints)
 
 
-def _read(name: str) -> list[dict[str, str]]:
+def _read_csv(name: str) -> list[dict[str, str]]:
     text = files(__package__).joinpath(f"{name}.csv").read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines()))

@@ -1,8 +1,8 @@
 """The DALL-E dVAE's encoder, FLAVA's image codebook (§3.2): 112 x 112 pixels -> 14 x 14 codes out of 8,192.
 
-Layer for layer OpenAI's ``dall_e.Encoder``; parameters are named as in Hugging Face's ``FlavaImageCodebook``.
+The layers are those of OpenAI's ``dall_e.Encoder``; parameters have the names of Hugging Face's ``FlavaImageCodebook``.
 
-Shapes: B batch, h and w pixels of the codebook's view, P codes of an image (row by row), N masked ones, C channels,
+Shapes: B batch, h x w pixels of the codebook's view, P codes of an image (row-major), N masked patches, C channels,
 V vocabulary.
 """
 
@@ -15,17 +15,17 @@ from torch.nn.functional import linear
 
 from mmf_flava.models.codebook.frozen import Frozen
 
-LOGIT_LAPLACE_EPS = 0.1  # keeps pixels off 0 and 1, as the dVAE was trained
+LOGIT_LAPLACE_EPS = 0.1  # the dVAE was trained on pixels in [0.1, 0.9]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class DalleEncoder(Frozen):
-    """Frozen: no gradient, no training mode, and its dtype stays what it was built with.
+    """The frozen encoder: no gradients, always in eval mode, and in the dtype that it was built with.
 
     Args:
-        vocab_size, hidden_size, num_groups, num_blocks_per_group: 8192, 256, 4 and 2 in the released weights. Every
-            group but the first doubles the channels, every group but the last halves the resolution.
-        dtype: of all convolutions but the last, which stays in fp32 as in OpenAI's code: a code is the largest of
+        vocab_size, hidden_size, num_groups, num_blocks_per_group: 8192, 256, 4 and 2 in the released weights. All
+            groups but the first double the channels, all groups but the last halve the resolution.
+        dtype: of all convolutions except the last, which stays in fp32 as in OpenAI's code: a code is the largest of
             8,192 close logits, and many of them would round to the same half-precision number.
         channels_last: memory format of weights and activations.
     """
@@ -63,7 +63,7 @@ class DalleEncoder(Frozen):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the convolutions, all but the last, compute in."""
+        """The dtype of all convolutions except the last."""
         return self.blocks.input.weight.dtype  # type: ignore[union-attr,return-value]
 
     @property
@@ -72,7 +72,7 @@ class DalleEncoder(Frozen):
 
     @torch.no_grad()
     def _hidden(self, image_B3hw: Tensor) -> Tensor:
-        """(B, C, h / stride, w / stride) fp32: what the last convolution, of one pixel's size, turns into logits."""
+        """Return (B, C, h / stride, w / stride) fp32: the input of the last, 1 x 1 convolution."""
         with torch.autocast(image_B3hw.device.type, enabled=False):
             pixels = (1 - 2 * LOGIT_LAPLACE_EPS) * image_B3hw.float() + LOGIT_LAPLACE_EPS
             states = pixels.to(self.dtype).contiguous(memory_format=self.memory_format)
@@ -83,18 +83,18 @@ class DalleEncoder(Frozen):
 
     @torch.no_grad()
     def logits(self, image_B3hw: Tensor) -> Tensor:
-        """(B, V, h / stride, w / stride) fp32, of images with values in [0, 1]."""
+        """Return (B, V, h / stride, w / stride) fp32 logits of images with values in [0, 1]."""
         states = self._hidden(image_B3hw)
         with torch.autocast(image_B3hw.device.type, enabled=False):
             return self._output(states)
 
     def forward(self, image_B3hw: Tensor) -> Tensor:
-        """(B, P) codes of images with values in [0, 1]."""
+        """Return (B, P) codes of images with values in [0, 1]."""
         return self.logits(image_B3hw).argmax(dim=1).flatten(1)
 
     @torch.no_grad()
     def codes_at(self, image_B3hw: Tensor, mask_BP: Tensor) -> Tensor:
-        """(N,) codes where the mask is True: the last convolution, an eighth of the work, runs there only."""
+        """Return (N,) codes where the mask is True; the last convolution, an eighth of the FLOPs, runs only there."""
         conv = self._output
         states = self._hidden(image_B3hw).flatten(2).transpose(1, 2)[mask_BP]
         with torch.autocast(image_B3hw.device.type, enabled=False):
@@ -102,7 +102,7 @@ class DalleEncoder(Frozen):
 
 
 class Group(nn.Module):
-    """Blocks of one resolution, and the pooling that halves it."""
+    """Blocks of one resolution, followed by pooling that halves it."""
 
     def __init__(self, num_blocks: int, num_layers: int, width: int, out: int, pool: bool) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class Group(nn.Module):
 
 
 class Block(nn.Module):
-    """A bottleneck beside the identity; its share shrinks with the square of the depth of the whole encoder."""
+    """A residual bottleneck block; the residual is divided by the square of the encoder's number of layers."""
 
     def __init__(self, width: int, out: int, num_layers: int) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class ResidualPath(nn.Module):
         hidden = out // 4
         sizes = [(width, hidden, 3), (hidden, hidden, 3), (hidden, hidden, 3), (hidden, out, 1)]
         for number, (before, after, kernel) in enumerate(sizes, 1):
-            path[f"relu_{number}"] = nn.ReLU(inplace=number > 1)  # the first reads what the identity needs as well
+            path[f"relu_{number}"] = nn.ReLU(inplace=number > 1)  # the input is shared with the identity path
             path[f"conv_{number}"] = nn.Conv2d(before, after, kernel, padding=kernel // 2)
         self.path = nn.Sequential(path)
 

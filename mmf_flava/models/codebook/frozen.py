@@ -1,4 +1,4 @@
-"""What a codebook is besides a module: a measuring instrument, which training must not touch."""
+"""Base class of codebooks: a module that training does not change."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -8,15 +8,15 @@ from torch import Tensor, nn
 
 
 class Frozen(nn.Module):
-    """A module without gradients that stays in evaluation mode and keeps its dtype when the model around it changes.
+    """A module without gradients that stays in eval mode and keeps its dtype when its parent model is converted.
 
-    ``sha256`` names its weights (see ``weights_sha256``); None until weights were loaded.
+    sha256: hash of the weights (see ``weights_sha256``), or None before they are loaded.
     """
 
     sha256: str | None = None
 
     def freeze(self) -> None:
-        """To be called when all parameters are there."""
+        """Disable gradients and training mode; to be called when all parameters exist."""
         self.requires_grad_(False)
         super().train(False)
 
@@ -24,7 +24,7 @@ class Frozen(nn.Module):
         return super().train(False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Frozen":
-        # model.half() must not change what a code is: devices and memory formats are followed, dtypes are not
+        # model.half() must not change the codes: device and memory format may change, dtypes may not
         def moved(tensor: Tensor) -> Tensor:
             new = fn(tensor)
             return new if new.dtype == tensor.dtype else tensor.to(new.device)
@@ -33,7 +33,7 @@ class Frozen(nn.Module):
 
 
 def weights_sha256(weights: Mapping[str, Tensor]) -> str:
-    """A hash of names, shapes and values (as fp32): the same weights in any file format have the same hash."""
+    """Return the SHA-256 of names, shapes and fp32 values, which does not depend on the file format."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         values = weights[name].detach().to("cpu", torch.float32).contiguous()

@@ -1,4 +1,4 @@
-"""The dVAE's weights, wherever they lie: Hugging Face's codebook, a full FLAVA checkpoint, OpenAI's ``encoder.pkl``."""
+"""Reading of the dVAE's weights: Hugging Face's codebook, a FLAVA checkpoint, or OpenAI's ``encoder.pkl``."""
 
 import re
 from collections.abc import Mapping
@@ -8,55 +8,57 @@ from torch import Tensor
 
 from mmf_flava.errors import UserError
 from mmf_flava.weights.pickled_tensors import read_pickled_tensors
-from mmf_flava.weights.sources import find
+from mmf_flava.weights.sources import find_weights
 from mmf_flava.weights.weight_files import read_tensors
 
-FIRST = "blocks.input.weight"
-PICKLED = ".pkl"
+FIRST_KEY = "blocks.input.weight"
+PICKLE_SUFFIX = ".pkl"
 
 
 def read_codebook_weights(source: str) -> dict[str, Tensor]:
-    """The encoder's tensors by Hugging Face's names (``blocks.input.weight``, ...).
+    """Read the encoder's tensors under Hugging Face's keys (``blocks.input.weight``, ...).
 
     Args:
-        source: a file, a folder, an address, or a hub name such as ``facebook/flava-image-codebook`` or
-            ``facebook/flava-full``; ``encoder.pkl`` is read without being executed.
+        source: a file, a folder, a URL, or a hub name such as ``facebook/flava-image-codebook`` or
+            ``facebook/flava-full``; nothing in ``encoder.pkl`` is executed.
 
     Raises:
-        UserError: nothing is there, or what is there holds no codebook.
+        UserError: the source was not found, or has no codebook.
     """
-    file = local_file(source)
-    tensors = read_pickled_tensors(file) if file.suffix == PICKLED else read_tensors(file)[0]
-    weights = codebook_weights(tensors)
+    file = find_codebook_file(source)
+    tensors = read_pickled_tensors(file) if file.suffix == PICKLE_SUFFIX else read_tensors(file)[0]
+    weights = extract_codebook(tensors)
     if not weights:
         raise UserError(
-            f"{file} holds no image codebook: looked for {FIRST}, also below image_codebook., among its "
-            f"{len(tensors)} tensors."
+            f"{file} has no image codebook: none of its {len(tensors)} keys is {FIRST_KEY} or ends with it."
         )
     return weights
 
 
-def local_file(source: str) -> Path:
-    """The file of weights that a path, an address or a hub name means, downloaded where it has to be."""
-    pickled = Path(source).expanduser() / f"encoder{PICKLED}"
-    return pickled if pickled.is_file() else find(source)
+def find_codebook_file(source: str) -> Path:
+    """Return the local file of a path, URL or hub name; download it if it is remote."""
+    pickled = Path(source).expanduser() / f"encoder{PICKLE_SUFFIX}"
+    return pickled if pickled.is_file() else find_weights(source)
 
 
-def codebook_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The codebook's part of a checkpoint, by Hugging Face's names; empty where it has none.
+def extract_codebook(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the codebook's tensors of a checkpoint under Hugging Face's keys; empty if there are none.
 
-    OpenAI and torchmultimodal write ``.w`` and ``.b`` and leave out two levels of names.
+    OpenAI's and torchmultimodal's keys end with ``.w`` and ``.b`` and have two levels less.
     """
-    renamed = {hugging_face_name(key): value for key, value in tensors.items()}
-    prefixes = sorted((key.removesuffix(FIRST) for key in renamed if f".{key}".endswith(f".{FIRST}")), key=len)
+    renamed = {hugging_face_key(key): value for key, value in tensors.items()}
+    prefixes = sorted((key.removesuffix(FIRST_KEY) for key in renamed if f".{key}".endswith(f".{FIRST_KEY}")), key=len)
     if not prefixes:
         return {}
     start = f"{prefixes[0]}blocks."
     return {key.removeprefix(prefixes[0]): value for key, value in renamed.items() if key.startswith(start)}
 
 
-def hugging_face_name(key: str) -> str:
-    """``blocks.group_1.block_1.res_path.conv_1.w`` -> ``blocks.group_1.group.block_1.res_path.path.conv_1.weight``."""
+def hugging_face_key(key: str) -> str:
+    """Translate OpenAI's key of a parameter.
+
+    ``blocks.group_1.block_1.res_path.conv_1.w`` -> ``blocks.group_1.group.block_1.res_path.path.conv_1.weight``.
+    """
     key = re.sub(r"\b(group_\d+)\.(?!group\.)", r"\1.group.", key)
     key = re.sub(r"\bres_path\.(?!path\.)", "res_path.path.", key)
     return re.sub(r"\.w$", ".weight", re.sub(r"\.b$", ".bias", key))

@@ -1,4 +1,4 @@
-"""The published sets in small, as they lie on disk: images of one grey each, which tells the label."""
+"""Small copies of the published datasets in their original layout. The grey value of an image encodes its label."""
 
 import json
 import pickle
@@ -15,18 +15,18 @@ from scipy.io import savemat
 STEP = 20  # grey of label n: n * STEP + 10
 
 
-def picture(label: int, side: int = 8) -> Image.Image:
+def grey_image(label: int, side: int = 8) -> Image.Image:
     return Image.new("RGB", (side, side), (label * STEP + 10,) * 3)
 
 
 def pixels(labels: list[int], side: int) -> np.ndarray:
     """(N, side, side, 3)."""
-    return np.stack([np.asarray(picture(label, side)) for label in labels])
+    return np.stack([np.asarray(grey_image(label, side)) for label in labels])
 
 
 def save(path: Path, label: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture(label).save(path, quality=100) if path.suffix == ".jpg" else picture(label).save(path)
+    grey_image(label).save(path, quality=100) if path.suffix == ".jpg" else grey_image(label).save(path)
 
 
 def write(path: Path, text: str) -> None:
@@ -35,24 +35,24 @@ def write(path: Path, text: str) -> None:
 
 
 def cifar(folder: str, meta: str, names: str, labels: str, test: str) -> Callable[[Path], None]:
-    def make(root: Path) -> None:
+    def write_files(root: Path) -> None:
         (root / folder).mkdir()
         batch = {"data": pixels([2, 0], 32).transpose(0, 3, 1, 2).reshape(2, -1), labels: [2, 0]}
         for name in (*(f"data_batch_{n}" for n in range(1, 6)), "train", test):
             (root / folder / name).write_bytes(pickle.dumps(batch))
         (root / folder / meta).write_bytes(pickle.dumps({names: ["airplane", "automobile", "bird"]}))
 
-    return make
+    return write_files
 
 
 def mnist(root: Path) -> None:
     raw = root / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    for half in ("train", "t10k"):
+    for split_name in ("train", "t10k"):
         images, labels = pixels([3, 7], 28)[..., 0], np.array([3, 7], np.uint8)
         header = b"".join(n.to_bytes(4, "big") for n in (2051, 2, 28, 28))
-        (raw / f"{half}-images-idx3-ubyte").write_bytes(header + images.tobytes())
-        (raw / f"{half}-labels-idx1-ubyte").write_bytes(
+        (raw / f"{split_name}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+        (raw / f"{split_name}-labels-idx1-ubyte").write_bytes(
             (2049).to_bytes(4, "big") + (2).to_bytes(4, "big") + labels.tobytes()
         )
 
@@ -60,9 +60,9 @@ def mnist(root: Path) -> None:
 def stl10(root: Path) -> None:
     folder = root / "stl10_binary"
     write(folder / "class_names.txt", "airplane\nbird\ncar\n")
-    for half in ("train", "test"):
-        (folder / f"{half}_X.bin").write_bytes(pixels([1, 2], 96).transpose(0, 3, 2, 1).tobytes())
-        (folder / f"{half}_y.bin").write_bytes(bytes([2, 3]))
+    for split_name in ("train", "test"):
+        (folder / f"{split_name}_X.bin").write_bytes(pixels([1, 2], 96).transpose(0, 3, 2, 1).tobytes())
+        (folder / f"{split_name}_y.bin").write_bytes(bytes([2, 3]))
     (folder / "unlabeled_X.bin").write_bytes(b"")
 
 
@@ -112,13 +112,13 @@ def cars(root: Path) -> None:
     (folder / "devkit").mkdir(parents=True)
     kind = [("fname", object), ("class", object)]
     rows = np.array([("2.jpg", 2), ("1.jpg", 1)], dtype=kind)
-    for half, path in (
+    for split_name, path in (
         ("train", folder / "devkit" / "cars_train_annos.mat"),
         ("test", folder / "cars_test_annos_withlabels.mat"),
     ):
         savemat(path, {"annotations": rows})
         for label in (0, 1):
-            save(folder / f"cars_{half}" / f"{label + 1}.jpg", label)
+            save(folder / f"cars_{split_name}" / f"{label + 1}.jpg", label)
     savemat(folder / "devkit" / "cars_meta.mat", {"class_names": np.array(["Acura RL", "BMW M3"], dtype=object)})
 
 
@@ -160,7 +160,7 @@ def eurosat(root: Path) -> None:
 
 
 def kitti(root: Path) -> None:
-    """20 videos of one picture each, whose nearest vehicle tells the label."""
+    """Write 20 videos of one image each; the distance of the nearest vehicle encodes the label."""
     raw = root / "Kitti" / "raw"
     write(raw / "mapping" / "train_mapping.txt", "".join(f"2011_09_26 drive_{n:04d} 0000000000\n" for n in range(20)))
     write(raw / "mapping" / "train_rand.txt", ",".join(str(n + 1) for n in reversed(range(20))))
@@ -187,8 +187,8 @@ def video(path: Path, greys: list[int]) -> None:
 
 def ucf101(root: Path) -> None:
     for label, name in enumerate(("ApplyEyeMakeup", "YoYo")):
-        own = label * STEP + 10
-        video(root / "UCF-101" / name / f"v_{name}_g01_c01.avi", [200, 200, own, 200, 200])
+        middle = label * STEP + 10
+        video(root / "UCF-101" / name / f"v_{name}_g01_c01.avi", [200, 200, middle, 200, 200])
     lines = ["YoYo/v_YoYo_g01_c01.avi", "ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi"]
     for fold in (1, 2, 3):
         write(root / "ucfTrainTestlist" / f"testlist0{fold}.txt", "\r\n".join(lines) + "\r\n")
@@ -207,19 +207,22 @@ def clevr(root: Path) -> None:
 def sun397(root: Path) -> None:
     folder = root / "SUN397"
     write(folder / "ClassName.txt", "/a/abbey\n/a/apse/indoor\n")
-    for number, half in enumerate(("Training", "Testing")):
-        write(folder / "Partitions" / f"{half}_01.txt", f"/a/apse/indoor/sun_{number}.jpg\n/a/abbey/sun_{number}.jpg\n")
+    for number, split_name in enumerate(("Training", "Testing")):
+        write(
+            folder / "Partitions" / f"{split_name}_01.txt",
+            f"/a/apse/indoor/sun_{number}.jpg\n/a/abbey/sun_{number}.jpg\n",
+        )
         for name, label in (("abbey", 0), ("apse/indoor", 1)):
             save(folder / "a" / name / f"sun_{number}.jpg", label)
 
 
 def folders(stem: str, splits: tuple[str, ...], names: tuple[str, ...]) -> Callable[[Path], None]:
-    def make(root: Path) -> None:
+    def write_files(root: Path) -> None:
         for split in splits:
             for label, name in enumerate(names):
                 save(root / stem / split / name / "1.png", label)
 
-    return make
+    return write_files
 
 
 def imagenet(root: Path) -> None:
@@ -227,7 +230,7 @@ def imagenet(root: Path) -> None:
     torch.save(({"n01440764": ("tench", "Tinca tinca"), "n01443537": ("goldfish",)}, []), root / "meta.bin")
 
 
-MAKERS: dict[str, Callable[[Path], None]] = {
+WRITERS: dict[str, Callable[[Path], None]] = {
     "CIFAR10": cifar("cifar-10-batches-py", "batches.meta", "label_names", "labels", "test_batch"),
     "CIFAR100": cifar("cifar-100-python", "meta", "fine_label_names", "fine_labels", "test"),
     "CLEVRClassification": clevr,

@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from mmf_flava.data.prepare.caption_rules import clean, count_words, english_detector, yfcc_caption
+from mmf_flava.data.prepare.caption_rules import clean, count_words, load_english_detector, yfcc_caption
 from mmf_flava.errors import UserError
 
 GOOD, TITLE = "Old+wooden+church+in+the+mountains", "Birthday+party+for+Anna"
@@ -23,24 +23,24 @@ GERMAN = "Die+alte+Kirche+steht+auf+dem+Berg"
         (GERMAN, "IMG_2041", (None, "not English")),
         ("", "", (None, "no text")),
         ("%F0%9F%98%80+%F0%9F%98%80+%F0%9F%98%80+%F0%9F%98%80", "", (None, "too few words")),  # emoji only
-        ("-+the+-+church+-+.", "", (None, "too few words")),  # signs are no words
+        ("-+the+-+church+-+.", "", (None, "too few words")),  # punctuation marks are not words
         ("Cats+%26amp%3B+dogs+in+the+garden", "", ("Cats & dogs in the garden", "")),  # %26amp; = &amp; = &
         ("The+old%0Achurch%0D%0Aby+the++lake", "", ("The old church by the lake", "")),
         ("%E5%A4%95%E7%84%BC%E3%81%91+%E3%81%A8+%E6%B5%B7", TITLE, ("Birthday party for Anna", "")),
-        ("%00%FF+%ED%A0%80+%zz", TITLE, ("Birthday party for Anna", "")),  # bytes that are no text
+        ("%00%FF+%ED%A0%80+%zz", TITLE, ("Birthday party for Anna", "")),  # invalid UTF-8
     ],
 )
-def test_the_rule_of_yfcc(description, title, expected):
-    assert yfcc_caption(description, title, english_detector()) == expected
+def test_yfcc_caption(description, title, expected):
+    assert yfcc_caption(description, title, load_english_detector()) == expected
 
 
-def test_cleaning_and_words():
+def test_clean_and_count_words():
     assert clean(" a\x00b\ud800 &lt;c&gt;\n d ") == "a b <c> d"
     assert clean(None) == clean(float("nan")) == ""
     assert count_words("— don't stop, 2 cats 😀 _") == 4
 
 
-def test_a_missing_detector_says_how_to_get_it(monkeypatch):
+def test_missing_pycld2_error_names_the_install_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "pycld2", None)
     with pytest.raises(UserError, match=r"mmf_flava\[data\]"):
-        english_detector.__wrapped__()
+        load_english_detector.__wrapped__()

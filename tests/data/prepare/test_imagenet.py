@@ -5,14 +5,14 @@ import sys
 import pytest
 from PIL import Image
 
-from mmf_flava.data.prepare import imagenet, published
+from mmf_flava.data.imagenet import parse_label
+from mmf_flava.data.prepare import annotations, imagenet
 from mmf_flava.data.prepare.__main__ import main
-from mmf_flava.data.prepare.imagenet import build_imagenet, parquet_files
-from mmf_flava.data.imagenet import class_number
+from mmf_flava.data.prepare.imagenet import parquet_files, prepare_imagenet
 from mmf_flava.data.records import open_records
 from mmf_flava.errors import UserError
 
-from .killing import contents, survives_kills, twice_at_once
+from .process_kills import assert_survives_kills, read_files, run_two_concurrently
 
 arrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -27,7 +27,7 @@ def image(kind, grey):
 
 
 def write(path, rows, names=NAMES, columns=("image", "label"), group=4):
-    """A file as `datasets` publishes it: the image's struct, int64 labels, the features in the schema's metadata."""
+    """Write a file in the format of `datasets`: image struct, int64 labels, features in the schema's metadata."""
     path.parent.mkdir(parents=True, exist_ok=True)
     images = arrow.array([row[0] for row in rows], arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())]))
     table = arrow.table([images, arrow.array([row[1] for row in rows], arrow.int64())], list(columns))
@@ -40,7 +40,7 @@ def write(path, rows, names=NAMES, columns=("image", "label"), group=4):
 
 @pytest.fixture
 def hub(tmp_path):
-    """Two train files of 13 and 10 rows, of which row 2 has a PNG, 3 to 7 cannot be used; one validation file."""
+    """Two train files of 13 and 10 rows and a validation file. Row 2 is a PNG, rows 3 to 7 are invalid."""
     rows = [({"bytes": image("JPEG", 10 * n), "path": f"n{n}.JPEG"}, n % 3) for n in range(23)]
     rows[2] = ({"bytes": image("PNG", 20), "path": "n2.JPEG"}, 2)
     rows[3] = (None, 0)
@@ -62,7 +62,7 @@ def command(src, *more):
 def test_shards_classes_and_manifest(hub, tmp_path, capsys):
     src, rows = hub
     assert main([*command([src], "--split", "train"), "--out", str(tmp_path / "out")]) == 0
-    assert "18 images, 16 with a label, 3 classes. Dropped: 1 empty image, 2 no image, 1 not an image, 1 unknown" in (
+    assert "18 images, 16 with labels, 3 classes. Dropped: 1 empty image, 2 no image, 1 not an image, 1 unknown" in (
         capsys.readouterr().out
     )
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
@@ -74,98 +74,98 @@ def test_shards_classes_and_manifest(hub, tmp_path, capsys):
     records = open_records(tmp_path / "out")
     kept = [n for n in range(23) if not 3 <= n <= 7]
     assert [records[n].key for n in range(18)] == [f"{n:09d}" for n in kept]
-    assert [class_number(records[n]) for n in range(18)] == [-1 if n in (9, 10) else n % 3 for n in kept]
-    assert records[2].parts == {"png": rows[2][0]["bytes"], "cls": b"2"}
-    assert all(records[n].parts["jpg"] == rows[kept[n]][0]["bytes"] for n in range(18) if n != 2)
-    assert build_imagenet(tmp_path / "out", [src], "train", 4, progress=False) == manifest
+    assert [parse_label(records[n]) for n in range(18)] == [-1 if n in (9, 10) else n % 3 for n in kept]
+    assert records[2].fields == {"png": rows[2][0]["bytes"], "cls": b"2"}
+    assert all(records[n].fields["jpg"] == rows[kept[n]][0]["bytes"] for n in range(18) if n != 2)
+    assert prepare_imagenet(tmp_path / "out", [src], "train", 4, progress=False) == manifest
 
 
 @pytest.mark.parametrize("first", [0, 1, 4, 6, 12, 13, 14, 22, 23])
-def test_going_on_reads_no_row_twice(hub, first, monkeypatch):
+def test_reading_can_start_at_any_row(hub, first, monkeypatch):
     src, rows = hub
     monkeypatch.setattr(imagenet, "BATCH", 3)
     tables = [imagenet._open(path) for path in parquet_files([src], "train")]
-    found = list(imagenet._rows(tables, first))
-    assert [row["label"] for row in found] == [label for _, label in rows[first:]]
-    assert len(list(published.read_parquet(tables[0].path, first=first))) == max(0, 13 - first)
+    read = list(imagenet._rows(tables, first))
+    assert [row["label"] for row in read] == [label for _, label in rows[first:]]
+    assert len(list(annotations.read_parquet(tables[0].path, first=first))) == max(0, 13 - first)
 
 
-def test_images_are_known_by_their_content(tmp_path):
+def test_image_format_is_detected_from_the_content(tmp_path):
     kinds = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
     rows = [({"bytes": image(kind, 0), "path": "x.JPEG"}, 0) for kind in kinds]
     path = write(tmp_path / "images/0000.parquet", rows, names=None)
-    manifest = build_imagenet(tmp_path / "out", [path], progress=False)
+    manifest = prepare_imagenet(tmp_path / "out", [path], progress=False)
     assert (manifest["classes"], manifest["counts"]["labels"]) == (0, 6)
     assert not (tmp_path / "out/classes.txt").exists()
     records = open_records(tmp_path / "out")
-    assert [next(iter(records[n].parts.keys() - {"cls"})) for n in range(6)] == list(kinds.values())
+    assert [next(iter(records[n].fields.keys() - {"cls"})) for n in range(6)] == list(kinds.values())
 
 
-def test_the_dataset_reads_what_was_built(hub, tmp_path, config, load):
-    build_imagenet(tmp_path / "out", [hub[0]], "train", 4, progress=False)
+def test_dataset_reads_prepared_shards(hub, tmp_path, config, load):
+    prepare_imagenet(tmp_path / "out", [hub[0]], "train", 4, progress=False)
     config.dataset_config.imagenet.splits.train = [str(tmp_path / "out")]
     dataset = load("imagenet")
     assert sorted(dataset[n].targets for n in range(18)) == [-1] * 2 + [0] * 5 + [1] * 5 + [2] * 6
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_killed_build_goes_on_to_the_same_bytes(hub, tmp_path, seed):
-    survives_kills(command([hub[0]], "--split", "train"), tmp_path / "out", seed)
+def test_killed_process_is_resumed_with_the_same_result(hub, tmp_path, seed):
+    assert_survives_kills(command([hub[0]], "--split", "train"), tmp_path / "out", seed)
 
 
-def test_it_goes_on_after_the_last_whole_shard(hub, tmp_path, monkeypatch):
-    begun, real = [], imagenet._rows
+def test_interrupted_process_is_resumed_after_the_last_complete_shard(hub, tmp_path, monkeypatch):
+    starts, original = [], imagenet._rows
 
     def rows(tables, first):
-        begun.append(first)
-        for number, row in enumerate(real(tables, first), start=first):
-            if number == 16 and len(begun) == 1:
+        starts.append(first)
+        for number, row in enumerate(original(tables, first), start=first):
+            if number == 16 and len(starts) == 1:
                 raise KeyboardInterrupt
             yield row
 
     monkeypatch.setattr(imagenet, "_rows", rows)
     with pytest.raises(KeyboardInterrupt):
-        build_imagenet(tmp_path / "out", [hub[0]], "train", 4, progress=False)
-    build_imagenet(tmp_path / "out", [hub[0]], "train", 4, progress=False)
-    assert begun == [0, 13], "two shards were whole, with rows 0, 1, 2, 8 and 9 to 12"
+        prepare_imagenet(tmp_path / "out", [hub[0]], "train", 4, progress=False)
+    prepare_imagenet(tmp_path / "out", [hub[0]], "train", 4, progress=False)
+    assert starts == [0, 13], "two shards were complete, with rows 0, 1, 2, 8 and 9 to 12"
 
 
-def test_two_builds_at_once_are_one(hub, tmp_path):
-    twice_at_once(command([hub[0]], "--split", "train"), tmp_path / "out")
-    build_imagenet(tmp_path / "alone", [hub[0]], "train", 4, progress=False)
-    assert contents(tmp_path / "out") == contents(tmp_path / "alone")
+def test_concurrent_processes_write_the_same_files_as_one(hub, tmp_path):
+    run_two_concurrently(command([hub[0]], "--split", "train"), tmp_path / "out")
+    prepare_imagenet(tmp_path / "alone", [hub[0]], "train", 4, progress=False)
+    assert read_files(tmp_path / "out") == read_files(tmp_path / "alone")
 
 
-def test_the_bar_knows_its_end(hub, tmp_path, capfd):
-    build_imagenet(tmp_path / "out", [hub[0]], "train", 4)
+def test_progress_bar_has_a_total(hub, tmp_path, capfd):
+    prepare_imagenet(tmp_path / "out", [hub[0]], "train", 4)
     assert "23/23" in capfd.readouterr().err
 
 
-def test_mistakes_are_named(hub, tmp_path, monkeypatch):
+def test_error_messages(hub, tmp_path, monkeypatch):
     src, rows = hub
     out = tmp_path / "out"
     with pytest.raises(UserError, match=r"several splits.*train, validation with --split"):
-        build_imagenet(out, [src])
-    with pytest.raises(UserError, match=r"no split 'tset'.*train, validation"):
-        build_imagenet(out, [src], "tset")
-    with pytest.raises(UserError, match="no parquet at"):
-        build_imagenet(out, [tmp_path / "nowhere"])
+        prepare_imagenet(out, [src])
+    with pytest.raises(UserError, match=r"no split 'tset' found.*train, validation"):
+        prepare_imagenet(out, [src], "tset")
+    with pytest.raises(UserError, match="nowhere: no parquet files found"):
+        prepare_imagenet(out, [tmp_path / "nowhere"])
     other = write(tmp_path / "odd/a.parquet", rows, columns=("img", "label"))
-    with pytest.raises(UserError, match=r"a\.parquet does not have the columns image.*but img \(struct"):
-        build_imagenet(out, [other])
+    with pytest.raises(UserError, match=r"a\.parquet: expected the columns image.*got img \(struct"):
+        prepare_imagenet(out, [other])
     train = src / "data/train-00000-of-00002.parquet"
     other = write(tmp_path / "odd/train-0-of-1.parquet", rows, names=["other"])
-    with pytest.raises(UserError, match=r"odd/train-0-of-1\.parquet names other classes than .*train-00000-of-00002"):
-        build_imagenet(out, [train, other], "train")
+    with pytest.raises(UserError, match=r"odd/train-0-of-1\.parquet has other class names than .*train-00000-of-00002"):
+        prepare_imagenet(out, [train, other], "train")
     with pytest.raises(UserError, match="--shard is 0"):
-        build_imagenet(out, [train], shard=0)
+        prepare_imagenet(out, [train], shard=0)
     assert not out.exists()
-    build_imagenet(out, [train], progress=False)
+    prepare_imagenet(out, [train], progress=False)
     with pytest.raises(UserError, match="other input"):
-        build_imagenet(out, [src], "train", progress=False)
+        prepare_imagenet(out, [src], "train", progress=False)
     train.write_bytes(train.read_bytes()[:-9])
-    with pytest.raises(UserError, match="cut short"):
-        build_imagenet(tmp_path / "new", [train], progress=False)
+    with pytest.raises(UserError, match="truncated"):
+        prepare_imagenet(tmp_path / "new", [train], progress=False)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(UserError, match=r"mmf_flava\[data\]"):
-        build_imagenet(tmp_path / "new", [train], progress=False)
+        prepare_imagenet(tmp_path / "new", [train], progress=False)

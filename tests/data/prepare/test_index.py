@@ -9,7 +9,7 @@ from mmf_flava.data.shards import ShardWriter
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three shards of two records: the first has an index, the last is cut inside its second record."""
+    """Three shards of two records: the first has an index, the last is truncated within its second record."""
     for name in "abc":
         with ShardWriter(tmp_path / f"{name}.tar") as shard:
             for key in "12":
@@ -20,20 +20,20 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_the_command(folder, capsys):
-    paths = [str(folder), str(folder / "[ab].tar")]  # a shard that is named twice counts once
+def test_index_command(folder, capsys):
+    paths = [str(folder), str(folder / "[ab].tar")]  # duplicates count once
     assert main(["index", *paths, "--quiet"]) == 0
-    said = capsys.readouterr().out
-    assert said == f"3 shards, 6 records: 2 indexes made, 1 were there already; 1 cut short ({folder / 'c.tar'}).\n"
+    counts = "3 shards, 6 records: 2 indexes written, 1 existed already"
+    assert capsys.readouterr().out == f"{counts}; 1 shards truncated ({folder / 'c.tar'}).\n"
     assert read_index(folder / "b.tar").count == 2
     assert main(["index", str(folder / "a.tar"), str(folder / "b.tar"), "--quiet"]) == 0
-    said = capsys.readouterr().out
-    assert said == "2 shards, 4 records: 0 indexes made, 2 were there already; none cut short.\n"
+    counts = "2 shards, 4 records: 0 indexes written, 2 existed already"
+    assert capsys.readouterr().out == f"{counts}; 0 shards truncated.\n"
 
 
-def test_errors_name_the_place(folder, capsys):
+def test_errors_name_the_path(folder, capsys):
     assert main(["index", str(folder / "nowhere")]) == 2
-    assert "There are no shards at" in capsys.readouterr().err
+    assert "nowhere: no *.tar files found" in capsys.readouterr().err
     index_path(folder / "b.tar").mkdir()
     assert main(["index", str(folder / "b.tar"), "--quiet"]) == 2
     assert "b.tar cannot be written" in capsys.readouterr().err

@@ -8,12 +8,12 @@ from mmf_flava.data import token_files
 from mmf_flava.data.prepare.__main__ import main
 from mmf_flava.data.prepare.text import documents, text_files
 from mmf_flava.data.token_files import TokenFile, write_tokens
-from mmf_flava.data.tokenizer import SPECIAL_TOKENS, wordpiece
+from mmf_flava.data.tokenizer import SPECIAL_TOKENS, build_wordpiece
 from mmf_flava.errors import UserError
 
-from .killing import contents, survives_kills, twice_at_once
+from .process_kills import assert_survives_kills, read_files, run_two_concurrently
 
-TOKENIZER = wordpiece([*SPECIAL_TOKENS, "a", "b", "c"])
+TOKENIZER = build_wordpiece([*SPECIAL_TOKENS, "a", "b", "c"])
 FILES = ("tokens.bin", "documents.npy", "meta.json")
 
 
@@ -37,17 +37,17 @@ def command(corpus, *more):
     return main([*arguments(corpus), "--out", str(corpus / "out"), *more])
 
 
-def test_the_command(corpus, capsys):
+def test_text_command(corpus, capsys):
     assert command(corpus) == 0
     file = TokenFile(corpus / "out")
     assert file.tokens.tolist() == [5, 6, 7, 3, 7, 7, 3, 6, 3, 5, 1, 3]
     assert file.documents.tolist() == [0, 4, 7, 9, 12]
-    for left in (token_files.PROGRESS, token_files.BOUNDARIES):  # as by a kill after meta.json was written
-        assert not (corpus / "out" / left).exists()
-        (corpus / "out" / left).touch()
-    assert command(corpus) == 0  # a second call finds it done
+    for name in (token_files.PROGRESS, token_files.BOUNDARIES):  # like a kill after meta.json was written
+        assert not (corpus / "out" / name).exists()
+        (corpus / "out" / name).touch()
+    assert command(corpus) == 0  # complete already
     assert sorted(path.name for path in (corpus / "out").iterdir()) == sorted(FILES)
-    assert "12 tokens of 4 documents" in capsys.readouterr().out
+    assert "12 tokens in 4 documents" in capsys.readouterr().out
     (corpus / "text/3.txt").write_text("a")
     assert command(corpus) == 2
     assert "other text" in capsys.readouterr().err
@@ -63,30 +63,28 @@ def test_parquet(corpus):
         list(documents([corpus / "a.parquet"]))
 
 
-def test_no_text(tmp_path):
-    with pytest.raises(UserError, match="no text"):
+def test_folder_without_text_raises_an_error(tmp_path):
+    with pytest.raises(UserError, match="no text files found"):
         text_files(tmp_path)
 
 
 @pytest.mark.parametrize("cut", range(12))
-def test_a_cut_off_write_goes_on_to_the_same_files(tmp_path, monkeypatch, cut):
+def test_interrupted_write_is_resumed_with_the_same_result(tmp_path, monkeypatch, cut):
     texts = ["a b", "", "c", "a a a", "b", "", "", "c b a", "a", "b b"]
-    monkeypatch.setattr(token_files, "BATCH", 3)
-    write_tokens(tmp_path / "whole", texts, TOKENIZER, "source")
+    monkeypatch.setattr(token_files, "BATCH_SIZE", 3)
+    write_tokens(tmp_path / "uninterrupted", texts, TOKENIZER, "source")
     read = []
 
-    def cut_off():
+    def interrupted():
         for number, text in enumerate([*texts, None]):
             if number == cut or text is None:
-                with open(
-                    tmp_path / "out" / "tokens.bin", "ab"
-                ) as file:  # what a kill may leave after its last portion
+                with open(tmp_path / "out" / "tokens.bin", "ab") as file:  # a partial batch, as after a kill
                     file.write(b"half")
                 raise KeyboardInterrupt
             yield text
 
     with pytest.raises(KeyboardInterrupt):
-        write_tokens(tmp_path / "out", cut_off(), TOKENIZER, "source")
+        write_tokens(tmp_path / "out", interrupted(), TOKENIZER, "source")
     encode = TOKENIZER.encode_batch
 
     class Counting:
@@ -100,32 +98,32 @@ def test_a_cut_off_write_goes_on_to_the_same_files(tmp_path, monkeypatch, cut):
     write_tokens(tmp_path / "out", texts, Counting(), "source")
     assert read == texts[min(cut, 10) // 3 * 3 :]
     for name in FILES:
-        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "uninterrupted" / name).read_bytes()
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_killed_build_goes_on_to_the_same_bytes(corpus, seed):
+def test_killed_process_is_resumed_with_the_same_result(corpus, seed):
     (corpus / "text/3.txt").write_text("\n\n".join(random.Random(seed).choices(["a", "b b", "c a", "x"], k=40)))
-    survives_kills(
-        arguments(corpus), corpus / "out", seed, "from mmf_flava.data import token_files; token_files.BATCH = 3"
+    assert_survives_kills(
+        arguments(corpus), corpus / "out", seed, "from mmf_flava.data import token_files; token_files.BATCH_SIZE = 3"
     )
 
 
-def test_two_builds_at_once_are_one(corpus):
-    twice_at_once(arguments(corpus), corpus / "out")
+def test_concurrent_processes_write_the_same_files_as_one(corpus):
+    run_two_concurrently(arguments(corpus), corpus / "out")
     assert main([*arguments(corpus), "--out", str(corpus / "alone")]) == 0
-    assert contents(corpus / "out") == contents(corpus / "alone")
+    assert read_files(corpus / "out") == read_files(corpus / "alone")
 
 
-def test_another_source_begins_anew(tmp_path, monkeypatch):
-    monkeypatch.setattr(token_files, "BATCH", 1)
+def test_interrupted_write_of_another_source_restarts(tmp_path, monkeypatch):
+    monkeypatch.setattr(token_files, "BATCH_SIZE", 1)
 
-    def broken():
+    def interrupted():
         yield "a"
         yield "b"
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_tokens(tmp_path, broken(), TOKENIZER, "one")
+        write_tokens(tmp_path, interrupted(), TOKENIZER, "one")
     write_tokens(tmp_path, ["c"], TOKENIZER, "two")
     assert TokenFile(tmp_path).tokens.tolist() == [7, 3]

@@ -1,4 +1,4 @@
-"""Run folders that hold nothing but ``evaluation.json``."""
+"""Fixture for run folders with an ``evaluation.json`` only."""
 
 import json
 
@@ -6,13 +6,13 @@ import pytest
 
 
 @pytest.fixture
-def run(tmp_path):
-    """``run("mrpc", metrics={...})`` makes a run folder of that task and returns it; ``name`` is the folder's."""
+def make_run(tmp_path):
+    """``make_run("mrpc", metrics={...})`` creates a run folder of that task and returns its path."""
 
-    def run(task, name=None, **evaluation):
+    def make_run(task, name=None, **evaluation):
         folder = tmp_path / (name or task)
         folder.mkdir()
         (folder / "evaluation.json").write_text(json.dumps({"task": task, "split": "val", **evaluation}))
         return folder
 
-    return run
+    return make_run

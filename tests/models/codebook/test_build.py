@@ -1,4 +1,4 @@
-"""The k-means codebook on pictures one can check by hand."""
+"""The k-means codebook on images whose codes are known."""
 
 import pytest
 import torch
@@ -11,31 +11,31 @@ from mmf_flava.models.codebook.build import KMeansCodebook, build_codebook
 BLACK_GREY_WHITE = torch.tensor([0.0, 0.5, 1.0])[:, None].expand(3, 12)  # three flat patches of 3 x 2 x 2
 
 
-def test_codes_are_the_nearest_patches_row_by_row():
+def test_codes_are_the_nearest_centroids_in_row_major_order():
     image = torch.zeros(1, 3, 2, 4)
     image[..., 2:] = 0.9  # left patch black, right patch nearly white
     assert KMeansCodebook(BLACK_GREY_WHITE)(image).tolist() == [[0, 2]]
 
 
-def test_decode_draws_the_patches_where_they_were():
-    picture = KMeansCodebook(BLACK_GREY_WHITE).decode(torch.tensor([[0, 2, 1, 1]]), (2, 2))
-    assert picture.shape == (1, 3, 4, 4)
-    assert picture[0, 0].tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [0.5] * 4, [0.5] * 4]
+def test_decode_places_the_centroids():
+    image = KMeansCodebook(BLACK_GREY_WHITE).decode(torch.tensor([[0, 2, 1, 1]]), (2, 2))
+    assert image.shape == (1, 3, 4, 4)
+    assert image[0, 0].tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [0.5] * 4, [0.5] * 4]
 
 
-def test_codes_of_a_decoded_picture_are_the_codes():
+def test_decoded_image_has_the_same_codes():
     codebook = KMeansCodebook(torch.rand(7, 12, generator=torch.Generator().manual_seed(0)))
     codes = torch.tensor([[0, 1, 2, 3, 4, 5]])
     assert torch.equal(codebook(codebook.decode(codes, (2, 3))), codes)
 
 
-def test_cached_codes_need_no_codebook():
+def test_cached_type_builds_no_codebook():
     assert build_codebook(CodebookConfig()) is None
 
 
-def test_wrong_files_are_refused(tmp_path):
+def test_invalid_files_raise(tmp_path):
     path = str(tmp_path / "codes.safetensors")
-    with pytest.raises(UserError, match="holds no centroids"):
+    with pytest.raises(UserError, match="is not a file of centroids"):
         build_codebook(CodebookConfig("kmeans", path, 3))
     save_file({"centroids": BLACK_GREY_WHITE.contiguous()}, path)
     assert build_codebook(CodebookConfig("kmeans", path, 3)).patch_size == 2

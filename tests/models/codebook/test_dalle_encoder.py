@@ -1,4 +1,4 @@
-"""The dVAE's encoder against Hugging Face's, its files in every dress, and what freezes it."""
+"""The dVAE's encoder: equal to Hugging Face's, loaded from all formats, and frozen."""
 
 import pickle
 
@@ -8,10 +8,9 @@ from safetensors.torch import save_file
 
 from mmf_flava.config.model import CodebookConfig
 from mmf_flava.errors import UserError
-from mmf_flava.models.codebook import weights
-from mmf_flava.models.codebook.build import build_codebook, changed_share, load_codebook
+from mmf_flava.models.codebook.build import build_codebook, changed_fraction, load_codebook
 from mmf_flava.models.codebook.dalle_encoder import DalleEncoder
-from mmf_flava.models.codebook.weights import codebook_weights as weights_of
+from mmf_flava.models.codebook.weights import extract_codebook, find_codebook_file
 
 SIZES = {"vocab_size": 64, "hidden_size": 8}
 
@@ -31,34 +30,34 @@ def config(path, **changes):
     return CodebookConfig(**{"type": "dvae", "path": None if path is None else str(path), **SIZES, **changes})
 
 
-def dall_e_name(key):
-    """The name that OpenAI and torchmultimodal give to a parameter."""
+def dall_e_key(key):
+    """Return the key of a parameter in OpenAI's and torchmultimodal's files."""
     key = key.replace(".group.", ".").replace("res_path.path.", "res_path.")
     return key.replace(".weight", ".w").replace(".bias", ".b")
 
 
-def test_codes_equal_hugging_faces(encoder, images):
+def test_codes_equal_those_of_hugging_face(encoder, images):
     from transformers import FlavaImageCodebook, FlavaImageCodebookConfig
 
     peer = FlavaImageCodebook(FlavaImageCodebookConfig(hidden_size=8, vocab_size=64))
     with torch.no_grad():
         for parameter in peer.parameters():
             parameter.normal_(std=0.2)
-    encoder.load_state_dict(peer.state_dict())  # the names are the same, all of them
+    encoder.load_state_dict(peer.state_dict())  # all names are equal
     codes = encoder(images)
     assert codes.shape == (2, 16) and len(codes.unique()) > 4
     mask = torch.arange(32).view(2, 16) % 3 == 1
     assert torch.equal(encoder.codes_at(images, mask), codes[mask])
-    # over there the image processor maps the pixels
+    # Hugging Face's image processor maps the pixels
     assert torch.equal(codes, peer.get_codebook_indices(0.8 * images + 0.1).flatten(1))
 
 
-def test_the_released_size():
+def test_number_of_parameters_equals_the_released_model():
     with torch.device("meta"):
         assert sum(parameter.numel() for parameter in DalleEncoder().parameters()) == 53_786_240
 
 
-def test_it_is_frozen_and_keeps_its_dtype(encoder, images):
+def test_encoder_is_frozen_and_keeps_its_dtype(encoder, images):
     codes = encoder(images)
     model = torch.nn.ModuleDict({"codebook": encoder}).train()
     assert not any(parameter.requires_grad for parameter in model.parameters())
@@ -76,66 +75,67 @@ def test_half_precision_keeps_the_last_layer_in_fp32(encoder, images, dtype, tmp
     assert other.blocks.input.weight.is_contiguous(memory_format=torch.channels_last)
     assert other.blocks.output.conv.weight.dtype == torch.float32
     assert other.logits(images).dtype == torch.float32
-    share = changed_share(other, encoder, images)
-    assert share == 0 if dtype == "fp32" else share < 0.3
+    fraction = changed_fraction(other, encoder, images)
+    assert fraction == 0 if dtype == "fp32" else fraction < 0.3
     with pytest.raises(UserError, match="fp8"):
         load_codebook(config(tmp_path, dtype="fp8"))
 
 
-DRESSES = {
+FORMATS = {
     "Hugging Face's codebook": lambda key: key,
-    "OpenAI": dall_e_name,
+    "OpenAI": dall_e_key,
     "a full checkpoint": lambda key: f"image_codebook.{key}",
-    "torchmultimodal": lambda key: f"image_codebook.encoder.{dall_e_name(key)}",
-    "ours": lambda key: f"codebook.{key}",
+    "torchmultimodal": lambda key: f"image_codebook.encoder.{dall_e_key(key)}",
+    "mmf_flava": lambda key: f"codebook.{key}",
 }
 
 
 @pytest.mark.parametrize(
-    ("dress", "suffix"),
-    [*((dress, ".safetensors") for dress in DRESSES), ("OpenAI", ".pkl"), ("torchmultimodal", ".pt")],
+    ("source", "suffix"),
+    [*((source, ".safetensors") for source in FORMATS), ("OpenAI", ".pkl"), ("torchmultimodal", ".pt")],
 )
-def test_every_source_gives_the_same_codebook(encoder, images, tmp_path, dress, suffix):
-    tensors = {DRESSES[dress](key): value for key, value in encoder.state_dict().items()}
+def test_all_formats_give_the_same_codebook(encoder, images, tmp_path, source, suffix):
+    tensors = {FORMATS[source](key): value for key, value in encoder.state_dict().items()}
     tensors["flava.image_model.embeddings.cls_token"] = torch.zeros(1)
     path = tmp_path / f"weights{suffix}"
     save_file(tensors, path) if suffix == ".safetensors" else torch.save(tensors, path)
-    found = build_codebook(config(path))
-    assert torch.equal(found(images), encoder(images))
+    codebook = build_codebook(config(path))
+    assert torch.equal(codebook(images), encoder(images))
     save_file(encoder.state_dict(), tmp_path / "plain.safetensors")
-    assert found.sha256 == build_codebook(config(tmp_path / "plain.safetensors")).sha256
+    assert codebook.sha256 == build_codebook(config(tmp_path / "plain.safetensors")).sha256
 
 
-def test_folders_and_hub_names(encoder, tmp_path, monkeypatch):
+def test_folder_and_hub_name_are_found(encoder, tmp_path, monkeypatch):
     torch.save(encoder.state_dict(), tmp_path / "encoder.pkl")
-    assert weights.local_file(str(tmp_path)) == tmp_path / "encoder.pkl"
-    asked = []
+    assert find_codebook_file(str(tmp_path)) == tmp_path / "encoder.pkl"
+    sources = []
     monkeypatch.setattr(
-        "mmf_flava.models.codebook.weights.find", lambda source: asked.append(source) or tmp_path / "x.bin"
+        "mmf_flava.models.codebook.weights.find_weights",
+        lambda source: sources.append(source) or tmp_path / "x.bin",
     )
     torch.save(encoder.state_dict(), tmp_path / "x.bin")
     assert build_codebook(config("facebook/flava-image-codebook")) is not None
-    assert asked == ["facebook/flava-image-codebook"]
+    assert sources == ["facebook/flava-image-codebook"]
 
 
-def test_mistakes_name_the_remedy(encoder, tmp_path):
+def test_invalid_configuration_raises(encoder, tmp_path):
     with pytest.raises(UserError, match=r"codebook.path.*facebook/flava-image-codebook.*encoder\.pkl"):
         build_codebook(config(None))
     with pytest.raises(UserError, match=r"codebook\.path.*nowhere"):
         build_codebook(config(tmp_path / "nowhere.safetensors"))
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
-    with pytest.raises(UserError, match="holds no image codebook"):
+    with pytest.raises(UserError, match="has no image codebook"):
         build_codebook(config(tmp_path / "x.safetensors"))
     save_file(encoder.state_dict(), tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match=r"blocks\.output\.conv\.bias \(64,\), not \(32,\)"):
+    with pytest.raises(UserError, match=r"blocks\.output\.conv\.bias: \(64,\), expected \(32,\)"):
         build_codebook(config(tmp_path, vocab_size=32))
     with pytest.raises(UserError, match="num_groups is 0"):
         build_codebook(config(tmp_path, num_groups=0))
-    with pytest.raises(UserError, match="sha256 says 00"):
+    with pytest.raises(UserError, match="sha256 is 00"):
         build_codebook(config(tmp_path, sha256="00"))
 
 
-def test_pickled_code_in_a_torch_file_is_refused(tmp_path):
+def test_pickled_code_in_a_torch_file_raises(tmp_path):
     class Payload:
         def __reduce__(self):
             return (tmp_path / "executed").mkdir, ()
@@ -150,8 +150,8 @@ def test_pickled_code_in_a_torch_file_is_refused(tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_two_levels_of_names_more_or_less():
+def test_keys_are_translated_to_hugging_faces():
     short = {"blocks.input.w": torch.zeros(1), "blocks.group_2.block_1.res_path.conv_3.b": torch.ones(1)}
     long = {"blocks.input.weight", "blocks.group_2.group.block_1.res_path.path.conv_3.bias"}
-    assert weights_of(short).keys() == weights_of(weights_of(short)).keys() == long
-    assert weights_of({"flava.logit_scale": torch.zeros(1)}) == {}
+    assert extract_codebook(short).keys() == extract_codebook(extract_codebook(short)).keys() == long
+    assert extract_codebook({"flava.logit_scale": torch.zeros(1)}) == {}

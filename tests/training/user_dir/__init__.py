@@ -1,4 +1,4 @@
-"""A user's own code, ``env.user_dir``: the callback ``recorder`` writes down all that it is told."""
+"""Code of a user (``env.user_dir``): the callback ``recorder`` records all events."""
 
 import json
 import os
@@ -16,46 +16,47 @@ class Recorder(Callback):
     """Appends a JSON line for each event to ``<file>.<rank>``.
 
     Args:
-        file: where to.
-        spoil: the update's attempt, from 1, in which the weights are NaN.
-        stop: the update after which the process sends itself SIGTERM.
+        file: prefix of the output files.
+        nan_attempt: attempt of an update, counted from 1, in which the weights are NaN; 0: none.
+        stop: the update after which the process sends itself SIGTERM; 0: none.
     """
 
-    def __init__(self, config: Any, trainer: Any, file: str, spoil: int = 0, stop: int = 0) -> None:
+    def __init__(self, config: Any, trainer: Any, file: str, nan_attempt: int = 0, stop: int = 0) -> None:
         super().__init__(config, trainer)
-        self.file, self.spoil, self.stop, self.attempts = f"{file}.{os.environ.get('RANK', 0)}", spoil, stop, 0
+        self.file = f"{file}.{os.environ.get('RANK', 0)}"
+        self.nan_attempt, self.stop, self.attempts = nan_attempt, stop, 0
         self.weights = [weight for weight in trainer.model.parameters() if weight.requires_grad]
-        self.good = [weight.detach().clone() for weight in self.weights] if spoil else []
+        self.initial = [weight.detach().clone() for weight in self.weights] if nan_attempt else []
         for event in EVENTS:
             setattr(self, event, self._listener(event))
 
     def _listener(self, event: str) -> Any:
-        def listen(**what: Any) -> None:
-            self._write(event, **what)
+        def listen(**arguments: Any) -> None:
+            self._write(event, **arguments)
             if event == "on_update_start":
-                self._spoil()
+                self._set_weights()
             if event == "on_update_end" and self.trainer.num_updates == self.stop:
                 os.kill(os.getpid(), signal.SIGTERM)
 
         return listen
 
-    def _spoil(self) -> None:
+    def _set_weights(self) -> None:
         self.attempts += 1
-        for weight, good in zip(self.weights, self.good, strict=False):
-            if self.attempts == self.spoil:
+        for weight, initial in zip(self.weights, self.initial, strict=False):
+            if self.attempts == self.nan_attempt:
                 weight.data.fill_(float("nan"))
-            elif self.attempts == self.spoil + 1:
-                weight.data.copy_(good)
+            elif self.attempts == self.nan_attempt + 1:
+                weight.data.copy_(initial)
 
     def _write(self, event: str, report: Any = None, meter: Any = None, should_log: bool | None = None) -> None:
         trainer = self.trainer
-        line = {"event": event, "update": trainer.num_updates, "iteration": trainer.current_iteration}
+        record = {"event": event, "update": trainer.num_updates, "iteration": trainer.current_iteration}
         if report is not None:
-            line["report"] = {"losses": {name: loss.mean().item() for name, loss in report.losses.items()}}
-            line["report"] |= {"size": report.batch_size, "of": [report.dataset_name, report.dataset_type]}
+            record["report"] = {"losses": {name: loss.mean().item() for name, loss in report.losses.items()}}
+            record["report"] |= {"size": report.batch_size, "of": [report.dataset_name, report.dataset_type]}
         if meter is not None:
-            line["meter"] = {name: float(value.get_latest()) for name, value in meter.meters.items()}
+            record["meter"] = {name: float(value.get_latest()) for name, value in meter.meters.items()}
         if should_log is not None:
-            line |= {"should_log": should_log, "lr": trainer.optimizer.param_groups[0]["lr"]}
+            record |= {"should_log": should_log, "lr": trainer.optimizer.param_groups[0]["lr"]}
         with open(self.file, "a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(record) + "\n")

@@ -1,0 +1,1 @@
+"""The device check: correctness and speed on one GPU. ``python benchmarks/device --help`` lists the options."""

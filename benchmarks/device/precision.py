@@ -1,0 +1,106 @@
+"""Part ``precision``: the demo in every precision, compared with fp32 on the CPU; SIGKILL and resume.
+
+The first updates are compared with a limit. Later updates are reported without one, because training amplifies rounding
+errors. On the CPU a resumed run must equal an uninterrupted one; on a GPU, where some gradients are summed in a
+different order in each run, the difference of two equal runs is reported as well.
+"""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from device.context import Context
+from device.runs import DEMO, MmfRun, build_demo_run, loss_difference, prepare_demo, weight_difference
+
+FIRST_UPDATES = 10
+# largest relative difference of a loss in the first updates
+LIMITS = {"fp32": 0.005, "bf16": 0.1, "fp16": 0.05}
+RESUME_LIMIT = 0.1  # relative difference of any loss of a resumed run, on a GPU
+FUSED = "includes: [{recipe}]\noptimizer: {{params: {{fused: true}}}}\n"
+
+
+def run(context: Context) -> None:
+    """Do all runs, on a GPU at the same time, and report them."""
+    prepare_demo(context)
+    reference = build_demo_run(context, "cpu_fp32", "training.device=cpu", "training.num_threads=4")
+    runs = {name: build_demo_run(context, name, f"training.precision={name}") for name in LIMITS}
+    repeated = build_demo_run(context, "repeated")
+    fused = build_demo_run(context, "fused", recipe=write_fused_recipe(context))
+    killed = build_demo_run(context, "killed")
+    resumed = build_demo_run(context, "resumed", "checkpoint.resume=true", folder=killed.folder.name)
+    tasks: dict[str, Callable[[], object]] = {"fp32 on the CPU": reference.run}
+    tasks |= {name: one.run for name, one in runs.items()}
+    tasks |= {"repeated": repeated.run, "fused AdamW": fused.run}
+    tasks["SIGKILL and resume"] = partial(kill_and_resume, context, killed, resumed)
+    reports: dict[str, Callable[[object], None]] = {
+        "fp32 on the CPU": lambda _: context.report("fp32 on the CPU", **describe(reference)),
+        **{name: partial(report_precision, context, name, one, reference) for name, one in runs.items()},
+        "repeated": lambda _: report_difference(context, "fp32, two equal runs", repeated, runs["fp32"]),
+        "fused AdamW": lambda _: report_difference(context, "fused and foreach AdamW", fused, runs["fp32"]),
+        "SIGKILL and resume": partial(report_resume, context, resumed, runs["fp32"]),
+    }
+    with ThreadPoolExecutor(len(tasks) if context.cuda else 2) as pool:
+        futures = {name: pool.submit(task) for name, task in tasks.items()}
+        for name, report in reports.items():
+            with context.attempt(name):
+                report(futures[name].result())
+
+
+def write_fused_recipe(context: Context) -> Path:
+    """Write a recipe with fused AdamW, whose key the command line does not accept, and return its path."""
+    path = context.work / "fused.yaml"
+    path.write_text(FUSED.format(recipe=DEMO))
+    return path
+
+
+def describe(run: MmfRun) -> dict[str, object]:
+    """Return the last losses, the rate and the zero-shot accuracy of a run."""
+    last, zero_shot = run.records()[-1], run.evaluation().get("zero_shot", {})
+    losses = {name.removeprefix("flava_"): loss for name, loss in last["losses"].items()}
+    return {"losses": losses, "samples_per_s": last["samples_per_second"], "zero_shot_accuracy": zero_shot["accuracy"]}
+
+
+def report_precision(context: Context, precision: str, run: MmfRun, reference: MmfRun, _: object) -> None:
+    """Report the difference between a run and the reference on the CPU."""
+    first, compared = loss_difference(run, reference, FIRST_UPDATES)
+    later, _ = loss_difference(run, reference)
+    values = {"difference_of_first_losses": first, "compared": compared, "difference_of_all_losses": later}
+    context.report_limited(precision, "difference_of_first_losses", LIMITS[precision], **values, **describe(run))
+
+
+def report_difference(context: Context, name: str, run: MmfRun, other: MmfRun) -> None:
+    """Report the differences between two runs that only rounding distinguishes."""
+    losses, compared = loss_difference(run, other)
+    weights = weight_difference(run, other)
+    context.report(name, difference_of_losses=losses, compared=compared, difference_of_weights=weights)
+
+
+def kill_and_resume(context: Context, killed: MmfRun, resumed: MmfRun) -> int:
+    """Kill a run with SIGKILL after some updates, and resume it. Return the last update before the kill.
+
+    Raises:
+        RuntimeError: the first run ended before it was killed, or the resumed run failed.
+    """
+    update, limit = context.pick(90, 7), time.monotonic() + context.run_seconds
+    killed.start()
+    reached = 0
+    while killed.is_running and reached < update and time.monotonic() < limit:
+        time.sleep(0.02)
+        reached = max((record["update"] for record in killed.records()), default=0)
+    if not killed.is_running:
+        raise RuntimeError(f"the run ended at update {reached}, before it could be killed. See {killed.logs[0].name}")
+    killed.kill()
+    resumed.run()
+    return reached
+
+
+def report_resume(context: Context, resumed: MmfRun, reference: MmfRun, killed_at: object) -> None:
+    """Report the differences between a resumed run and one that was not interrupted."""
+    losses, compared = loss_difference(resumed, reference)
+    weights = weight_difference(resumed, reference)
+    values = {"killed_at": killed_at, "difference_of_losses": losses, "compared": compared}
+    values |= {"difference_of_weights": weights, "bit_equal": weights == 0}
+    limit = RESUME_LIMIT if context.cuda else 0
+    context.report_limited("SIGKILL and resume", "difference_of_losses", limit, **values)

@@ -1,0 +1,74 @@
+"""One-line error messages of ``mmf_run`` and ``mmf_predict``."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from mmf_flava.compat import command_line, flava_run
+from mmf_flava.compat.patch import patch, wrap
+from mmf_flava.config.close_matches import close_matches, did_you_mean
+from mmf_flava.errors import UserError
+
+
+@patch(
+    "mmf_cli.run",
+    when="after",
+    what="a UserError ends the run with one line and exit code 2, and Ctrl-C with exit code 130",
+    why="MMF prints fifty lines of traceback for a misspelt word",
+    since="MMF 1.0.0rc1",
+    until="MMF distinguishes invalid input from its own errors",
+)
+def run(module: ModuleType) -> None:
+    @wrap(module, "run")
+    def run(original: Any, opts: list[str] | None = None, predict: bool = False) -> None:
+        # with opts, the caller is a program, which handles exceptions itself
+        if opts is not None or not flava_run.options_are_flava(command_line.options()):
+            original(opts, predict)
+            return
+        with command_line.report_user_errors():
+            original(None, predict)
+
+
+@patch(
+    "mmf_cli.run",
+    when="before",
+    what="a misspelt section on the command line is reported before MMF is imported",
+    why="importing MMF takes seconds, and half a minute from a cold disk",
+    since="MMF 1.0.0rc1",
+    until="MMF imports its models only when they are used",
+    needed=lambda _: (
+        command_line.in_script() and flava_run.process_is_flava() and importlib.util.find_spec("mmf") is not None
+    ),
+)
+def early_check(_: None) -> None:
+    with command_line.report_user_errors():
+        check_sections(command_line.options(), _default_sections())
+
+
+def check_sections(opts: Sequence[str], known: set[str]) -> None:
+    """Raise UserError if the first word of an option closely resembles, but does not equal, one of MMF's sections.
+
+    Other unknown words are left to the complete check, which also has the keys of models, datasets and the recipe.
+    """
+    if not opts or "=" not in opts[0]:
+        return
+    for key, value in command_line.split_options(opts):
+        section, dot, rest = key.partition(".")
+        section = section.partition("[")[0]
+        if section not in known and (matches := close_matches(section, known, 0.8)):
+            hint = did_you_mean([f"{match}{dot}{rest}" for match in matches])
+            raise UserError(f"Unknown option {key}={value}: the configuration has no section {section!r}; {hint}")
+
+
+def _default_sections() -> set[str]:
+    import yaml
+
+    spec = importlib.util.find_spec("mmf")
+    assert spec is not None and spec.origin is not None
+    with open(os.path.join(os.path.dirname(spec.origin), "configs", "defaults.yaml"), encoding="utf-8") as file:
+        defaults: dict[str, Any] = yaml.safe_load(file)
+    return {*defaults, "dataset", "learning_rate"}

@@ -1,0 +1,189 @@
+"""MMF's configuration: the recipe alone is sufficient, ours are found anywhere, and unknown names are errors."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from mmf_flava.compat import flava_run
+from mmf_flava.compat.patch import patch, source_contains, wrap
+from mmf_flava.config.close_matches import close_matches, did_you_mean
+from mmf_flava.config.recipes import locate_recipe
+from mmf_flava.errors import UserError
+
+SINCE = "MMF 1.0.0rc1"
+
+
+@patch(
+    "mmf.utils.configuration",
+    when="after",
+    what="each configuration is marked as a run of FLAVA or not, before anything is merged",
+    why="the other patches of behaviour act in runs of FLAVA only",
+    since=SINCE,
+    until="there are no such patches",
+)
+def run_kind(module: ModuleType) -> None:
+    @wrap(module.Configuration, "__init__")
+    def __init__(original: Any, self: Any, args: Any = None, default_only: bool = False) -> None:
+        if args:  # without, MMF wants its default values, and there is no run
+            self._is_flava_run = flava_run.options_are_flava(args.opts or [])
+            flava_run.set_current(self._is_flava_run)
+        original(self, args, default_only)
+
+    @wrap(module.Configuration, "get_config")
+    def get_config(original: Any, self: Any) -> Any:
+        # called first in the processes that MMF spawns, to which it passes the configuration
+        if hasattr(self, "_is_flava_run"):
+            flava_run.set_current(self._is_flava_run)
+        return original(self)
+
+
+@patch(
+    "mmf.utils.configuration",
+    when="after",
+    what="mmf_flava's recipes are found from any working directory; a missing or invalid file is a one-line error",
+    why="the same command must work from a checkout and from an installed wheel",
+    since=SINCE,
+    until="MMF lets plugins add config folders",
+)
+def load_yaml(module: ModuleType) -> None:
+    import yaml
+
+    @wrap(module, "load_yaml", only_if=flava_run.is_current)
+    def load_yaml(original: Any, f: str) -> Any:
+        try:
+            return original(f)
+        except yaml.YAMLError as error:
+            raise UserError(f"{f} is not valid YAML: {' '.join(str(error).split())}") from None
+        except IsADirectoryError:
+            raise UserError(f"{f} is a folder. Set config to a YAML file.") from None
+        except FileNotFoundError:
+            recipe = locate_recipe(f)
+            if recipe is None:
+                places = f"the working directory, {module.get_mmf_root()} and the recipes of mmf_flava"
+                searched = "" if str(f).startswith("/") else f" in {places}"
+                raise UserError(f"Config file {f} was not found{searched}.") from None
+        return original(recipe)
+
+
+@patch(
+    "mmf.utils.configuration",
+    when="after",
+    what="training.device is cpu unless CUDA is available or the user sets it",
+    why="the default is cuda, so that every run on a CPU starts with a warning about an option that nobody has set",
+    since=SINCE,
+    until="MMF's default depends on the machine",
+    needed=source_contains("Device specified is 'cuda'", "Configuration._update_specific"),
+)
+def default_device(module: ModuleType) -> None:
+    import torch
+
+    @wrap(module.Configuration, "_build_default_config", only_if=flava_run.is_current)
+    def _build_default_config(original: Any, self: Any) -> Any:
+        config = original(self)
+        if not torch.cuda.is_available():
+            config.training.device = "cpu"
+        return config
+
+
+@patch(
+    "mmf.utils.configuration",
+    when="after",
+    what="training.max_grad_l2_norm can be set on the command line",
+    why="MMF reads this key, but its defaults do not contain it",
+    since=SINCE,
+    until="MMF's defaults.yaml contains training.max_grad_l2_norm",
+)
+def gradient_norm(module: ModuleType) -> None:
+    @wrap(module.Configuration, "_build_default_config", only_if=flava_run.is_current)
+    def _build_default_config(original: Any, self: Any) -> Any:
+        config = original(self)
+        config.training.setdefault("max_grad_l2_norm", None)
+        return config
+
+
+@patch(
+    "mmf.utils.configuration",
+    when="after",
+    what="model and dataset are read from the recipe if the command line does not set them",
+    why="MMF reads them from the command line alone, so that config=x.yaml does not determine the run",
+    since=SINCE,
+    until="MMF reads them from the merged configuration",
+)
+def model_and_dataset(module: ModuleType) -> None:
+    @wrap(module.Configuration, "_build_user_config", only_if=flava_run.is_current)
+    def _build_user_config(original: Any, self: Any, opts: Any) -> Any:
+        user = original(self, opts)
+        if datasets := user.get("datasets") or user.get("dataset"):
+            # MMF's models split this string; `dataset` would be outdated if the command line sets another one
+            user.datasets = _join(datasets)
+            user.pop("dataset", None)
+        if opts.model is None:
+            opts.model = user.get("model")
+        if opts.dataset is None and opts.datasets is None:
+            opts.datasets = user.get("datasets")
+        return user
+
+
+def _join(datasets: Any) -> str:
+    names = datasets.split(",") if isinstance(datasets, str) else datasets
+    return ",".join(str(name).strip() for name in names)
+
+
+@patch(
+    "mmf.utils.configuration",
+    when="after",
+    what="a missing or unknown model or dataset is an error with close matches",
+    why="MMF warns, continues, and ends with a KeyError far from the cause",
+    since=SINCE,
+    until="MMF rejects unknown names itself",
+)
+def unknown_names(module: ModuleType) -> None:
+    def check_name(self: Any, kind: str, name: str | None, mapping: str) -> None:
+        if module.registry.get("imports_setup", no_warning=True):  # otherwise nothing is registered, and MMF warns
+            _check_name(kind, name, module.registry.mapping[mapping], self.config_path)
+
+    @wrap(module.Configuration, "_build_model_config", only_if=flava_run.is_current)
+    def _build_model_config(original: Any, self: Any, config: Any) -> Any:
+        check_name(self, "model", config.model, "model_name_mapping")
+        return original(self, config)
+
+    @wrap(module.Configuration, "_build_dataset_config", only_if=flava_run.is_current)
+    def _build_dataset_config(original: Any, self: Any, config: Any) -> Any:
+        names = config.datasets if config.datasets is not None else config.dataset
+        for name in _join(names or "").split(","):
+            check_name(self, "dataset", name, "builder_name_mapping")
+        if names:
+            config.datasets = _join(names)
+        return original(self, config)
+
+
+def _check_name(kind: str, name: str | None, known: dict[str, Any], config_path: str | None) -> None:
+    if not name:
+        place = f"in {config_path}" if config_path else "in the recipe (config=PATH)"
+        raise UserError(f"{kind}: not set. Add `{kind}: NAME` {place}, or {kind}=NAME to the command line.")
+    if name not in known:
+        matches = close_matches(str(name), known)
+        hint = did_you_mean(matches) if matches else f"known: {', '.join(sorted(known))}"
+        raise UserError(f"{kind}: unknown name {name!r}; {hint}")
+
+
+@patch(
+    "mmf.utils.configuration",
+    when="after",
+    what="a misspelt top-level section of the recipe is an error",
+    why="MMF merges `traning:` next to `training:` and trains with the defaults",
+    since=SINCE,
+    until="MMF checks the keys of a config",
+)
+def misspelt_section(module: ModuleType) -> None:
+    @wrap(module.Configuration, "_build_user_config", only_if=flava_run.is_current)
+    def _build_user_config(original: Any, self: Any, opts: Any) -> Any:
+        user = original(self, opts)
+        known = {*self._default_config, "dataset", "includes"}
+        text = module.OmegaConf.to_yaml(user) if user else ""
+        for key in user:
+            # users may add sections: only close matches that no interpolation uses are errors
+            if key not in known and f"${{{key}" not in text and (matches := close_matches(str(key), known, 0.8)):
+                raise UserError(f"{self.config_path}: unknown section {key!r}; {did_you_mean(matches)}")
+        return user

@@ -1,0 +1,69 @@
+"""One-line errors for missing files of MMF's datasets and models."""
+
+from __future__ import annotations
+
+import os
+from types import ModuleType
+from typing import Any
+
+from mmf_flava.compat import flava_run
+from mmf_flava.compat.patch import patch, wrap
+from mmf_flava.errors import UserError
+
+MISSING: dict[str, Any] = {
+    "when": "after",
+    "what": "the error for a missing file contains its folder and its source",
+    "why": "MMF prints the traceback of the failed download",
+    "since": "MMF 1.0.0rc1",
+    "until": "MMF distinguishes invalid input from its own errors",
+}
+
+
+@patch("mmf.utils.download", **MISSING)
+def missing_file(module: ModuleType) -> None:
+    @wrap(module.DownloadableFile, "download_file", only_if=flava_run.is_current)
+    def download_file(original: Any, self: Any, download_path: str) -> None:
+        try:
+            original(self, download_path)
+        except (OSError, AssertionError) as error:
+            folder = os.path.join(download_path, self._dest_folder or "")
+            raise UserError(
+                f"{self._file_name} was not found in {folder} and could not be downloaded from {self._url} "
+                f"({type(error).__name__}). Put it there, or set the path of an existing copy: dataset_config.NAME for "
+                "a dataset, checkpoint.resume_file for a checkpoint."
+            ) from error
+
+
+@patch("mmf.datasets.builders.hateful_memes.builder", **MISSING)
+def hateful_memes_by_hand(module: ModuleType) -> None:
+    @wrap(module.HatefulMemesBuilder, "build", only_if=flava_run.is_current)
+    def build(original: Any, self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            original(self, config, *args, **kwargs)
+        except AssertionError as error:
+            folder = os.path.join(
+                module.get_mmf_env(key="data_dir"), "datasets", self.dataset_name, "defaults", "annotations"
+            )
+            raise UserError(
+                f"Hateful Memes: {folder} does not contain train.jsonl. The dataset is not downloaded, because its "
+                "license must be accepted: see https://fb.me/hm_prerequisites. Then install the files with "
+                "mmf_convert_hm."
+            ) from error
+
+
+@patch("mmf.datasets.builders.glue.builder", **MISSING)
+def glue_of_the_hub(module: ModuleType) -> None:
+    @wrap(module.GLUEDataset, "__init__", only_if=flava_run.is_current)
+    def __init__(original: Any, self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
+        remedy = "use dataset: glue, which reads GLUE's public files."
+        try:
+            original(self, config, *args, **kwargs)
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"glue_{config.task} requires the package {error.name}. Run pip install {error.name}, or {remedy}"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"glue_{config.task} could not be downloaded from the hub ({type(error).__name__}: {error}). Check the "
+                f"network connection, or {remedy}"
+            ) from error

@@ -1,0 +1,127 @@
+"""The names in ``training.trainer`` and ``training.callbacks``, and options that MMF's trainers do not support."""
+
+from __future__ import annotations
+
+import inspect
+from types import ModuleType
+from typing import Any
+
+from mmf_flava.compat import flava_run
+from mmf_flava.compat.patch import patch, source_contains, wrap
+from mmf_flava.config.close_matches import close_matches, did_you_mean
+from mmf_flava.errors import UserError
+
+
+@patch(
+    "mmf.utils.build",
+    when="after",
+    what="options that MMF's own trainer ignores, such as training.precision: bf16, are errors",
+    why="the run would train in fp32 on one process without a warning",
+    since="MMF 1.0.0rc1",
+    until="MMF's trainer rejects unknown keys",
+)
+def unsupported_options(module: ModuleType) -> None:
+    @wrap(module, "build_trainer", only_if=flava_run.is_current)
+    def build_trainer(original: Any, config: Any) -> Any:
+        _check_mmf_trainer(config)
+        return original(config)
+
+
+def _check_mmf_trainer(config: Any) -> None:
+    import torch
+
+    from mmf_flava.compat import mmf_api
+    from mmf_flava.config import mmf_trainer
+    from mmf_flava.processes import world_size
+
+    if config.training.trainer not in mmf_trainer.NAMES:
+        return
+    devices = torch.cuda.device_count() if "cuda" in str(config.training.device) else 0
+    mmf_trainer.check_mmf_trainer(config, world_size(), devices)
+    if config.model == "flava" and (unread := mmf_trainer.unread_keys(config)):
+        mmf_api.log(f"training.trainer: {config.training.trainer} ignores {', '.join(unread)}.")
+
+
+@patch(
+    "mmf.utils.build",
+    when="after",
+    what="an unknown training.trainer is an error with close matches",
+    why="MMF calls None, and its traceback does not contain the unknown name",
+    since="MMF 1.0.0rc1",
+    until="MMF rejects unknown names itself",
+)
+def unknown_trainer(module: ModuleType) -> None:
+    @wrap(module, "build_trainer", only_if=flava_run.is_current)
+    def build_trainer(original: Any, config: Any) -> Any:
+        from mmf_flava.config import mmf_trainer
+
+        name, known = config.training.trainer, module.registry.mapping["trainer_name_mapping"]
+        if name not in known:
+            # the trainer of one version of MMF has another name in the other
+            is_mmf = name in mmf_trainer.NAMES
+            matches = sorted({*mmf_trainer.NAMES} & {*known}) if is_mmf else close_matches(str(name), known)
+            hint = did_you_mean(matches) if matches else f"known: {', '.join(sorted(known))}"
+            raise UserError(f"training.trainer: unknown name {name!r} in this version of MMF; {hint}")
+        return original(config)
+
+
+@patch(
+    "mmf.trainers.mmf_trainer",
+    when="after",
+    what="an unknown callback, or invalid params, are one-line errors; params is optional",
+    why="MMF calls None, and requires params, which most callbacks do not have",
+    since="MMF's main branch of 2021",
+    until="MMF rejects unknown names itself",
+    needed=source_contains("get_callback_class", "MMFTrainer.configure_callbacks"),
+)
+def unknown_callback(module: ModuleType) -> None:
+    @wrap(module.MMFTrainer, "configure_callbacks", only_if=flava_run.is_current)
+    def configure_callbacks(original: Any, self: Any) -> None:
+        from mmf_flava.compat.mmf_api.callbacks import check_callbacks
+
+        check_callbacks(self.config)
+        for callback in self.config.training.get("callbacks") or []:
+            with module.omegaconf.open_dict(callback):
+                callback.setdefault("params", {})
+        original(self)
+
+
+def _requires_lightning_1(module: ModuleType) -> bool:
+    return "resume_from_checkpoint" not in inspect.signature(module.Trainer).parameters and source_contains(
+        "resume_from_checkpoint=", "LightningTrainer._load_trainer"
+    )(module)
+
+
+@patch(
+    "mmf.trainers.lightning_trainer",
+    when="after",
+    what="training.trainer: lightning is a one-line error if its library is too recent",
+    why="MMF passes an argument that Trainer has removed, after it has built data and model",
+    since="pytorch-lightning 2.0",
+    until="MMF passes the checkpoint to Trainer.fit",
+    needed=_requires_lightning_1,
+)
+def outgrown_lightning(module: ModuleType) -> None:
+    @wrap(module.LightningTrainer, "load", only_if=flava_run.is_current)
+    def load(original: Any, self: Any) -> None:
+        raise UserError(
+            "training.trainer: lightning requires pytorch-lightning 1, and a later version is installed. Use mmf, "
+            "which trains the same models, or flava for FLAVA."
+        )
+
+
+@patch(
+    "mmf.trainers.mmf_trainer",
+    when="after",
+    what="training.fp16 without CUDA is a one-line error",
+    why="MMF ends with the traceback of an assertion",
+    since="MMF's main branch of 2021",
+    until="MMF distinguishes invalid input from its own errors",
+    needed=source_contains("fp16 cannot be used on cpu", "MMFTrainer.load_fp16_scaler"),
+)
+def fp16_without_cuda(module: ModuleType) -> None:
+    @wrap(module.MMFTrainer, "load_fp16_scaler", only_if=flava_run.is_current)
+    def load_fp16_scaler(original: Any, self: Any) -> None:
+        if self.training_config.fp16 and self.device == module.torch.device("cpu"):
+            raise UserError("training.fp16 requires CUDA, and this run uses the CPU. Remove training.fp16.")
+        original(self)

@@ -1,0 +1,53 @@
+"""MMF's datasets that ignore ``use_images``."""
+
+from __future__ import annotations
+
+import inspect
+from types import ModuleType
+from typing import Any
+
+from mmf_flava.compat.patch import patch, wrap
+
+IMAGES: dict[str, Any] = {
+    "when": "after",
+    "what": "use_images: true adds images to the samples, through the recipe's image_processor",
+    "why": "these datasets open the image folder but never read from it, so that only features are available",
+    "since": "MMF 1.0.0rc1",
+    "until": "MMF's load_item reads image_db",
+}
+
+
+@patch(
+    "mmf.datasets.builders.vqa2.dataset",
+    needed=lambda module: "image_db" not in inspect.getsource(module.VQA2Dataset),
+    **IMAGES,
+)
+def vqa2_images(module: ModuleType) -> None:
+    @wrap(module.VQA2Dataset, "init_processors")
+    def init_processors(original: Any, self: Any) -> None:
+        original(self)
+        if _uses_images(self):
+            self.image_db.transform = self.image_processor
+
+    wrap(module.VQA2Dataset, "load_item")(_load_item_with_image)
+
+
+@patch(
+    "mmf.datasets.builders.visual_entailment.dataset",
+    needed=lambda module: "image_db" not in inspect.getsource(module.VisualEntailmentDataset),
+    **IMAGES,
+)
+def visual_entailment_images(module: ModuleType) -> None:
+    # its load_item does not call that of VQA2Dataset
+    wrap(module.VisualEntailmentDataset, "load_item")(_load_item_with_image)
+
+
+def _load_item_with_image(original: Any, self: Any, idx: int) -> Any:
+    sample = original(self, idx)
+    if _uses_images(self):
+        sample.image = self.image_db[idx]["images"][0]
+    return sample
+
+
+def _uses_images(dataset: Any) -> bool:
+    return dataset._use_images and getattr(dataset, "image_processor", None) is not None

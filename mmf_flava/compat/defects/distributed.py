@@ -1,0 +1,197 @@
+"""MMF's processes: the gloo backend, and one device for each process."""
+
+from __future__ import annotations
+
+import os
+from types import ModuleType
+from typing import Any
+
+from mmf_flava.compat.patch import overlay, patch, source_contains, wrap
+
+SINCE, NCCL_ONLY = "MMF 1.0.0rc1", "without NCCL, MMF assumes rank 0 of 1 and still calls .cuda()"
+
+
+@patch(
+    "mmf.utils.distributed",
+    when="after",
+    what="rank, world size and barrier are those of the process group, whatever its backend",
+    why=NCCL_ONLY,
+    since=SINCE,
+    until="MMF relies on torch.distributed alone",
+    needed=source_contains("is_nccl_available", "get_rank"),
+)
+def process_group(module: ModuleType) -> None:
+    from torch import distributed as dist
+
+    vars(module)["dist"] = overlay(dist, is_nccl_available=dist.is_available)
+
+
+@patch(
+    "mmf.utils.distributed",
+    when="after",
+    what="without CUDA, distributed_init creates a gloo group",
+    why=NCCL_ONLY,
+    since=SINCE,
+    until="MMF chooses the backend by the device",
+    needed=source_contains(".cuda()", "distributed_init"),
+)
+def gloo(module: ModuleType) -> None:
+    import torch
+    from torch import distributed as dist
+
+    @wrap(module, "distributed_init")
+    def distributed_init(original: Any, config: Any) -> int:
+        has_accelerator = torch.cuda.is_available() or (hasattr(module, "is_xla") and module.is_xla())
+        if has_accelerator or dist.is_initialized() or config.distributed.world_size == 1:
+            return original(config)
+        dist.init_process_group(
+            backend="gloo",
+            init_method=config.distributed.init_method,
+            world_size=config.distributed.world_size,
+            rank=config.distributed.rank,
+        )
+        module.suppress_output(module.is_master())
+        config.distributed.rank = dist.get_rank()
+        return config.distributed.rank
+
+
+@patch(
+    "mmf.utils.distributed",
+    when="after",
+    what="torchrun with one process starts a run without a process group",
+    why="MMF takes torchrun's environment for a distributed run, and then rejects world size 1",
+    since=SINCE,
+    until="MMF accepts WORLD_SIZE=1",
+    needed=source_contains("WORLD_SIZE", "infer_init_method"),
+)
+def world_of_one(module: ModuleType) -> None:
+    @wrap(module, "infer_init_method")
+    def infer_init_method(original: Any, config: Any) -> None:
+        if config.distributed.init_method is None and "RANK" in os.environ and os.environ.get("WORLD_SIZE") == "1":
+            config.distributed.world_size = 1
+        else:
+            original(config)
+
+
+@patch(
+    "mmf_cli.run",
+    when="after",
+    what="each process started by torchrun or Slurm uses the device of its local rank",
+    why="MMF assigns device 0 to every process that it has not spawned itself",
+    since=SINCE,
+    until="MMF reads LOCAL_RANK",
+    needed=source_contains("device_id", "distributed_main"),
+)
+def local_rank(module: ModuleType) -> None:
+    @wrap(module, "distributed_main")
+    def distributed_main(original: Any, device_id: int, configuration: Any, predict: bool = False) -> None:
+        local = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID"))
+        if configuration.get_config().distributed.no_spawn and local is not None:
+            device_id = int(local)
+        original(device_id, configuration, predict)
+
+
+@patch(
+    "mmf.trainers.base_trainer",
+    when="after",
+    what="without CUDA the trainer's device is the CPU, and its model is wrapped in DistributedDataParallel as well",
+    why="MMF assumes CUDA for every distributed run; on gloo each process would train by itself",
+    since=SINCE,
+    until="MMF chooses the device by availability",
+    needed=source_contains('torch.device("cuda", self.local_rank)', "BaseTrainer._set_device"),
+)
+def cpu_device(module: ModuleType) -> None:
+    import torch
+
+    @wrap(module.BaseTrainer, "_set_device")
+    def _set_device(original: Any, self: Any) -> None:
+        original(self)
+        if not torch.cuda.is_available():
+            self.device = torch.device("cpu")
+            module.registry.register("current_device", self.device)
+
+    _parallelize_on_cpu(module, module.BaseTrainer)
+
+
+@patch(
+    "mmf.trainers.core.device",
+    when="after",
+    what="without CUDA the trainer's device is the CPU, and its model is wrapped in DistributedDataParallel as well",
+    why="MMF assumes CUDA for every distributed run, and fails without it",
+    since="MMF's main branch",
+    until="MMF chooses the device by availability",
+    needed=source_contains('torch.device("cuda", self.local_rank)', "TrainerDeviceMixin.configure_device"),
+)
+def cpu_mixin(module: ModuleType) -> None:
+    import torch
+
+    @wrap(module.TrainerDeviceMixin, "configure_device")
+    def configure_device(original: Any, self: Any) -> None:
+        distributed = self.config.distributed
+        method = distributed.get("init_method")
+        if method is None or torch.cuda.is_available() or self.config.training.get("device") == "xla":
+            original(self)
+            return
+        distributed.init_method = None  # with a method, MMF selects a CUDA device
+        try:
+            original(self)
+        finally:
+            distributed.init_method = method
+        self.distributed = True
+
+    _parallelize_on_cpu(module, module.TrainerDeviceMixin)
+
+
+def _parallelize_on_cpu(module: ModuleType, trainer: type) -> None:
+    import torch
+
+    @wrap(trainer, "parallelize_model")
+    def parallelize_model(original: Any, self: Any) -> None:
+        original(self)
+        if self.distributed and getattr(self.device, "type", None) == "cpu":
+            module.registry.register("distributed", True)
+            unused = self.config.training.find_unused_parameters
+            self.model = torch.nn.parallel.DistributedDataParallel(self.model, find_unused_parameters=unused)
+
+
+@patch(
+    "mmf_cli.run",
+    when="after",
+    what="training.seed is the first process's on all processes, whatever their generators are seeded with",
+    why="with seed -1 MMF samples a different seed on each process, and its main branch adds the rank to any seed; the "
+    "order of the data is derived from it and must be the same on all",
+    since=SINCE,
+    until="MMF separates the seed of a run from that of a process",
+    needed=lambda module: hasattr(module, "set_seed"),
+)
+def set_seed(module: ModuleType) -> None:
+    from torch import distributed as dist
+
+    @wrap(module, "set_seed")
+    def set_seed(original: Any, seed: int | None) -> int | None:
+        seeds = [original(seed)]
+        if dist.is_available() and dist.is_initialized():
+            dist.broadcast_object_list(seeds, src=0)
+        return seeds[0]
+
+
+class _Rank(int):
+    """A rank that can be added to a seed of None, which stays None."""
+
+    def __radd__(self, seed: int | None) -> int | None:  # type: ignore[override]
+        return None if seed is None else seed + int(self)
+
+
+@patch(
+    "mmf_cli.run",
+    when="after",
+    what="training.seed: null leaves the generators unseeded, as MMF's defaults document",
+    why="MMF adds the rank to the seed, which fails for None",
+    since="MMF's main branch",
+    until="MMF tests for None",
+    needed=source_contains("seed + get_rank()", "main"),
+)
+def null_seed(module: ModuleType) -> None:
+    @wrap(module, "get_rank")
+    def get_rank(original: Any) -> int:
+        return _Rank(original())

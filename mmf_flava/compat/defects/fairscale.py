@@ -1,0 +1,176 @@
+"""fairscale 0.4.13's FullyShardedDataParallel on the CPU, and in bfloat16."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+from mmf_flava.compat.patch import overlay, patch, source_contains, wrap
+
+FSDP = "fairscale.nn.data_parallel.fully_sharded_data_parallel"
+SINCE, UNTIL = "fairscale 0.4", "fairscale, which is archived, is replaced by torch's own FSDP"
+
+
+def _has_no_cuda(_: object) -> bool:
+    import torch
+
+    return not torch.cuda.is_available()
+
+
+class Stream:
+    """A stand-in for CUDA streams on the CPU, where operations run in order. All are equal."""
+
+    def wait_stream(self, other: Stream) -> None: ...
+
+    def synchronize(self) -> None: ...
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stream)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@patch(
+    FSDP,
+    when="after",
+    what="CUDA streams do nothing, and the default device is the CPU",
+    why="FSDP always uses CUDA streams: without CUDA it ends with KeyError 'all_gather'",
+    since=SINCE,
+    until=UNTIL,
+    needed=_has_no_cuda,
+)
+def streams(module: ModuleType) -> None:
+    torch = module.torch
+    cuda = overlay(
+        torch.cuda,
+        Stream=Stream,
+        current_stream=lambda *device: Stream(),
+        stream=lambda stream: contextlib.nullcontext(),
+        synchronize=lambda *device: None,
+        # FSDP creates its streams only if this is true
+        is_available=lambda: True,
+    )
+    vars(module)["torch"] = overlay(torch, cuda=cuda)
+    vars(module)["_get_default_cuda_device"] = lambda module: torch.device("cpu")
+
+
+@patch(
+    FSDP,
+    when="after",
+    what="Tensor.record_stream does nothing for tensors on the CPU",
+    why="FSDP calls it on every gradient, and torch implements it for CUDA only",
+    since=SINCE,
+    until=UNTIL,
+    needed=_has_no_cuda,
+)
+def record_stream(module: ModuleType) -> None:
+    @wrap(module.torch.Tensor, "record_stream")
+    def record_stream(original: Any, self: Any, stream: Any) -> None:
+        if not self.is_cpu:
+            original(self, stream)
+
+
+@patch(
+    FSDP,
+    when="after",
+    what="clip_grad_norm_ keeps the norm on its device",
+    why="it calls .cuda() on the norm before it adds the norms of all ranks",
+    since=SINCE,
+    until=UNTIL,
+    needed=_has_no_cuda,
+)
+def norm_on_cpu(module: ModuleType) -> None:
+    @wrap(module, "calc_grad_norm")
+    def calc_grad_norm(original: Any, params: Any, p: float) -> Any:
+        # clip_grad_norm_ uses no other attribute of the result
+        return SimpleNamespace(cuda=lambda: original(params, p))
+
+
+@patch(
+    "fairscale.internal.reduce_scatter_bucketer",
+    when="after",
+    what="buckets are flattened before they are reduced",
+    why="a bucket has shape (world, n), which NCCL accepts and gloo does not",
+    since=SINCE,
+    until=UNTIL,
+    needed=_has_no_cuda,
+)
+def flat_buckets(module: ModuleType) -> None:
+    real = module.dist
+
+    def _reduce_scatter_base(output: Any, input: Any, group: Any = None) -> Any:
+        return real.reduce_scatter_tensor(output.view(-1), input.reshape(-1), group=group)
+
+    vars(module)["dist"] = overlay(real, _reduce_scatter_base=_reduce_scatter_base)
+
+
+@patch(
+    FSDP,
+    when="after",
+    what="mixed precision casts the inputs to compute_dtype",
+    why="FSDP calls .half() on them whatever compute_dtype is, so that bfloat16 weights get float16 inputs",
+    since=SINCE,
+    until=UNTIL,
+    needed=source_contains("x.half()", "cast_floats_to_right_precision"),
+)
+def cast_to_compute_dtype(module: ModuleType) -> None:
+    import torch
+
+    @wrap(module.FullyShardedDataParallel, "forward")
+    def forward(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
+        self._lazy_init()  # determines the root, which alone casts
+        if self._is_root and self.mixed_precision and self.compute_dtype is not torch.float16:
+
+            def cast(tensor: Any) -> Any:
+                return tensor.to(self.compute_dtype) if tensor.dtype is torch.float32 else tensor
+
+            args, kwargs = module.apply_to_tensors(cast, args), module.apply_to_tensors(cast, kwargs)
+        return original(self, *args, **kwargs)
+
+
+@patch(
+    FSDP,
+    when="after",
+    what="a backward pass may leave out units, either unused by the batch or frozen",
+    why="FSDP asserts that every unit has received a gradient; a batch of images does not train the text encoder",
+    since=SINCE,
+    until=UNTIL,
+    needed=source_contains(
+        "assert_state(TrainingState.BACKWARD_POST)", "FullyShardedDataParallel._wait_for_post_backward"
+    ),
+)
+def unused_units(module: ModuleType) -> None:
+    done = module.TrainingState.BACKWARD_POST
+
+    @wrap(module.FullyShardedDataParallel, "_wait_for_post_backward")
+    def _wait_for_post_backward(original: Any, self: Any) -> None:
+        for unit in module.get_fsdp_instances(self, skip_empty=True):
+            if unit.training_state != done:
+                unit._lazy_init()
+                unit._free_full_params()
+                unit._use_fp32_param_shard()
+                unit.training_state = done
+        original(self)
+
+
+@patch(
+    FSDP,
+    when="after",
+    what="outputs of units are identified by a number that no other tensor has",
+    why="FSDP stores id(tensor), which a later tensor may reuse: its hook is not registered, possibly on one process "
+    "only, and the processes gather different weights",
+    since=SINCE,
+    until=UNTIL,
+    needed=source_contains("append(id(t))", "FullyShardedDataParallel._register_pre_backward_hooks"),
+)
+def lasting_ids(module: ModuleType) -> None:
+    numbers = itertools.count()
+
+    def lasting_id(tensor: Any) -> int:
+        if not hasattr(tensor, "_fsdp_number"):
+            tensor._fsdp_number = next(numbers)
+        return tensor._fsdp_number
+
+    vars(module)["id"] = lasting_id

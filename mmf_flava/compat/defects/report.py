@@ -1,0 +1,34 @@
+"""The log record of the defects that are fixed in a run."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from mmf_flava.compat.patch import APPLIED_PATCHES, patch, wrap
+
+
+@patch(
+    "mmf.utils.build",
+    when="after",
+    what="each run logs the defects that are fixed in it",
+    why="these patches change the results of MMF's own models",
+    since="mmf_flava 0.1",
+    until="there are no such patches",
+)
+def fixed_defects(module: ModuleType) -> None:
+    @wrap(module, "build_trainer")
+    def build_trainer(original: Any, config: Any) -> Any:
+        fixed = [one.name for one in APPLIED_PATCHES if one.kind == "defects" and one.change is not fixed_defects]
+        _log(module, ", ".join(sorted(fixed)))
+        return original(config)
+
+
+def _log(module: ModuleType, names: str) -> None:
+    """Log the names once, on the first process. A program that has not set up MMF 1.0.0rc10's writer logs nothing."""
+    message = f"mmf_flava fixes these defects (python -m mmf_flava.compat explains them): {names}"
+    if hasattr(module, "logger"):  # MMF's main branch
+        if module.is_main():
+            module.logger.info(message)
+    elif writer := module.registry.get("writer", no_warning=True):
+        writer.write(message)

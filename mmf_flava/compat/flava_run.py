@@ -1,0 +1,113 @@
+"""Whether a run is FLAVA's own: the condition for every patch in ``behaviour``.
+
+``is_flava_run`` decides from the names of model, trainer and datasets, once for each of MMF's configurations, before it
+is merged. Until there is a configuration, ``process_is_flava`` applies the same function to the command line.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mmf_flava.compat import command_line
+from mmf_flava.config.recipes import locate_recipe
+from mmf_flava.errors import UserError
+
+# the names that mmf_flava registers with MMF
+MODELS = frozenset({"flava", "flava_classification"})
+TRAINERS = frozenset({"flava", "flava_finetune"})
+DATASETS = frozenset({"ccnews_bookcorpus", "glue", "image_classification", "imagenet", "karpathy", "pmd"})
+
+_current: bool | None = None
+
+
+def is_flava_run(model: str | None, trainer: str | None, datasets: Iterable[str]) -> bool:
+    """Return whether the model, the trainer or any of the datasets is one of mmf_flava's."""
+    return model in MODELS or trainer in TRAINERS or not DATASETS.isdisjoint(datasets)
+
+
+def is_current() -> bool:
+    """Return whether the latest configuration, or without one this process, is of a run of FLAVA."""
+    return process_is_flava() if _current is None else _current
+
+
+def set_current(decision: bool) -> None:
+    global _current
+    _current = decision
+
+
+@functools.cache
+def process_is_flava() -> bool:
+    """Return whether this process was started for FLAVA: by its options, as its module, or by its own imports."""
+    if command_line.in_script():
+        return options_are_flava(command_line.options())
+    main = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if main is not None and main.name.startswith("mmf_flava."):
+        return True
+    # a program that imports mmf_flava before MMF; compat itself needs compat, config and errors
+    packages = {name.split(".")[1] for name in list(sys.modules) if name.startswith("mmf_flava.")}
+    return not packages <= {"compat", "config", "errors"} and "mmf_flava.plugin" not in sys.modules
+
+
+def options_are_flava(options: Sequence[str]) -> bool:
+    """Return whether the options of MMF's command line and the recipe that they name are of a run of FLAVA."""
+    try:
+        given = dict(command_line.split_options(options))
+    except UserError:
+        given = dict(word.partition("=")[::2] for word in options)
+    recipe: dict[str, Any] | None = {}
+    if "config" in given:
+        recipe = _read_names(given["config"])
+        # MMF itself requires model= on the command line: without it, only mmf_flava can run the file
+        if recipe is None and "model" not in given:
+            return True
+    names = {**(recipe or {}), **_names(given)}
+    trainer = given.get("training.trainer", names.get("trainer"))
+    return is_flava_run(names.get("model"), trainer, names.get("datasets", ()))
+
+
+def _names(section: dict[str, Any]) -> dict[str, Any]:
+    """Return the model and the datasets of a recipe or of the command line, as far as it names them."""
+    names: dict[str, Any] = {"model": str(section["model"])} if section.get("model") else {}
+    if datasets := section.get("datasets") or section.get("dataset"):
+        words = datasets.split(",") if isinstance(datasets, str) else datasets
+        names["datasets"] = [str(word).strip() for word in words]
+    return names
+
+
+def _read_names(path: str, parent: str = "") -> dict[str, Any] | None:
+    """Return the keys of a recipe and its includes that name what it runs. None if the file cannot be read."""
+    import yaml
+
+    file = _find_file(path, parent)
+    try:
+        with open(file, encoding="utf-8") as stream:
+            content = yaml.safe_load(stream) or {}
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return None
+    if not isinstance(content, dict):
+        return None
+    names: dict[str, Any] = {}
+    for include in content.get("includes") or ():
+        names.update(_read_names(str(include), os.path.dirname(file)) or {})
+    names.update(_names(content))
+    if isinstance(training := content.get("training"), dict) and "trainer" in training:
+        names["trainer"] = str(training["trainer"])
+    return names
+
+
+def _find_file(path: str, parent: str) -> str:
+    """Return the file that MMF's ``load_yaml`` opens for a config or, with a ``parent`` folder, for an include."""
+    root = _mmf_root()
+    places = [os.path.join(root, path), os.path.join(parent, path)] if parent else [path, os.path.join(root, path)]
+    return next(filter(os.path.isfile, places), None) or locate_recipe(path) or path
+
+
+@functools.cache
+def _mmf_root() -> str:
+    spec = importlib.util.find_spec("mmf")
+    return "" if spec is None or spec.origin is None else os.path.dirname(spec.origin)

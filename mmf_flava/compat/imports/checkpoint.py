@@ -1,0 +1,75 @@
+"""MMF's own checkpoints, which current versions of torch do not load."""
+
+from __future__ import annotations
+
+import collections
+import inspect
+import pickle
+import re
+import typing
+from types import ModuleType
+from typing import Any
+
+from mmf_flava.compat import flava_run
+from mmf_flava.compat.patch import overlay, patch
+from mmf_flava.errors import UserError
+
+
+def _safe_globals() -> list[Any]:
+    """Return the classes in MMF's checkpoints other than tensors and plain Python.
+
+    The state of the schedulers pythia and multi_step contains a function of MMF and the whole configuration; the best
+    value of a metric may be a numpy number.
+    """
+    import numpy as np
+    from mmf.utils.general import lr_lambda_update
+    from omegaconf import DictConfig, ListConfig, nodes
+    from omegaconf.base import ContainerMetadata, Metadata
+
+    # numpy 2 has renamed the function that creates its numbers, and a checkpoint may be older
+    scalar = np.float64().__reduce__()[0]
+    numbers = [np.dtype, *((scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core"))]
+    kinds = [type(np.dtype(kind)) for kind in (np.bool_, np.int32, np.int64, np.float32, np.float64)]
+    plain = [typing.Any, dict, list, int, collections.defaultdict]
+    configuration = [DictConfig, ListConfig, ContainerMetadata, Metadata, nodes.AnyNode]
+    return [lr_lambda_update, *configuration, *plain, *numbers, *kinds]
+
+
+@patch(
+    "mmf.utils.checkpoint",
+    when="after",
+    what="MMF loads its own checkpoints; in FLAVA's runs the error for any other names the file and its class",
+    why="torch.load accepts known classes only, without those of MMF's schedulers: no run with training.lr_scheduler "
+    "can be resumed",
+    since="torch 2.6",
+    until="the state of MMF's schedulers contains numbers only",
+    needed=lambda module: "safe_globals" not in inspect.getsource(module),
+)
+def own_checkpoints(module: ModuleType) -> None:
+    import torch
+
+    def load(file: Any, *args: Any, **kwargs: Any) -> Any:
+        with torch.serialization.safe_globals(_safe_globals()):
+            try:
+                return torch.load(file, *args, **kwargs)
+            except (pickle.UnpicklingError, EOFError, IndexError, RuntimeError) as error:
+                unreadable = not isinstance(error, RuntimeError) or "PytorchStreamReader" in str(error)
+                if unreadable and flava_run.is_current():
+                    raise UserError(_explain(file, error)) from error
+                raise
+
+    vars(module)["torch"] = overlay(torch, load=load)
+
+
+def _explain(file: Any, error: Exception) -> str:
+    name = getattr(file, "name", file)
+    unsafe = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if unsafe is None:
+        return (
+            f"{name} is not a complete checkpoint ({type(error).__name__}); the run may have been killed while writing "
+            "it. Set checkpoint.resume_file to another one, such as a file in models/."
+        )
+    return (
+        f"{name} contains {unsafe[1]}, which torch does not unpickle because it could execute arbitrary code. If you "
+        "trust the file, load it with weights_only=False, save its weights alone, and use those instead."
+    )

@@ -1,0 +1,22 @@
+"""demjson, with which MMF parses ``--config_override``."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from mmf_flava.compat.patch import patch
+
+
+@patch(
+    "demjson",
+    when="virtual",
+    what="demjson.decode uses the YAML parser",
+    why="MMF 1.0.0rc10 imports it, and it cannot be built any more (it needs setuptools' use_2to3)",
+    since="setuptools 58",
+    until="MMF parses --config_override with OmegaConf",
+)
+def decode(module: ModuleType) -> None:
+    import yaml
+
+    # YAML includes JSON and the unquoted keys that demjson accepts
+    vars(module)["decode"] = yaml.safe_load

@@ -1,0 +1,54 @@
+"""fairseq 0.12.2 with current versions of Python and torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+from types import ModuleType
+from typing import Any
+
+from mmf_flava.compat.patch import patch
+
+
+@patch(
+    "fairseq",
+    when="before",
+    what="fairseq's dataclasses are hashable",
+    why="dataclasses rejects unhashable defaults, and fairseq's configs are defaults of one another",
+    since="Python 3.11",
+    until="fairseq uses field(default_factory=...)",
+    needed=lambda _: sys.version_info >= (3, 11) and not hasattr(dataclasses.dataclass, "fairseq_is_hashable"),
+)
+def hashable_dataclasses(_: None) -> None:
+    real = dataclasses.dataclass
+
+    @functools.wraps(real)
+    def dataclass(cls: type | None = None, /, **options: Any) -> Any:
+        def decorate(cls: type) -> type:
+            # dataclasses looks for an explicit __hash__; mutable configs are compared by identity
+            if cls.__module__.partition(".")[0] == "fairseq" and "__hash__" not in vars(cls):
+                cls.__hash__ = object.__hash__  # type: ignore[assignment, method-assign]
+            return real(cls, **options)
+
+        return decorate if cls is None else decorate(cls)
+
+    vars(dataclass)["fairseq_is_hashable"] = True
+    # fairseq's modules read the name from here when they are imported, which may be much later
+    vars(dataclasses)["dataclass"] = dataclass
+
+
+@patch(
+    "fairseq.distributed.utils",
+    when="after",
+    what="torch.load accepts fairseq's _TensorPlaceholder",
+    why="broadcast_object loads objects that it has sent itself; weights_only rejects the class on one rank and the "
+    "other ranks hang",
+    since="torch 2.6",
+    until="fairseq declares its safe globals",
+    needed=lambda module: hasattr(module, "_TensorPlaceholder"),
+)
+def safe_placeholder(module: ModuleType) -> None:
+    import torch
+
+    torch.serialization.add_safe_globals([module._TensorPlaceholder])

@@ -1,0 +1,20 @@
+"""Names that MMF imports from pytorch-lightning."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from mmf_flava.compat.patch import patch
+
+
+@patch(
+    "pytorch_lightning.callbacks.base",
+    when="virtual",
+    what="a module pytorch_lightning.callbacks.base with Callback",
+    why="MMF's Lightning trainer imports its base class from this module, which was removed",
+    since="pytorch-lightning 2.0",
+    until="MMF imports it from pytorch_lightning.callbacks",
+)
+def callbacks(module: ModuleType) -> None:
+    vars(module)["Callback"] = importlib.import_module("pytorch_lightning.callbacks").Callback

@@ -1,0 +1,70 @@
+"""The schedule of datasets over steps: an MMF iteration strategy as a pure function of the seed and the step."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from numpy.random.mtrand import get_bit_generator, set_bit_generator
+
+from mmf_flava.compat import mmf_api
+from mmf_flava.config.run import MultitaskingConfig
+from mmf_flava.data.order import sample_generator
+from mmf_flava.errors import UserError
+
+_STREAM = crc32(b"sampling")
+
+
+class DatasetSchedule:
+    """The dataset of each step, identical on all ranks without communication and in resumed runs.
+
+    The MMF strategy may use numpy's global generator. During each call that generator is replaced by one seeded with
+    the run's seed and the step, so no other thread may use it at the same time.
+    The strategy may also count its calls: it is called for every earlier step, and rebuilt to go back to an earlier
+    step.
+
+    Args:
+        datasets: name -> dataset to sample from; a strategy may use the lengths of the datasets.
+        multitasking: the recipe's ``multitasking`` section; if disabled, every step uses the first dataset.
+        seed: seed of the run, >= 0.
+    """
+
+    def __init__(self, datasets: Mapping[str, Any], multitasking: MultitaskingConfig | None = None, seed: int = 0):
+        self.multitasking, self.seed = multitasking or MultitaskingConfig(), seed
+        self.names = list(datasets) if self.multitasking.enabled else list(datasets)[:1]
+        self.datasets = {name: datasets[name] for name in self.names}
+        self._num_calls, self._choice = 0, -1
+        self._strategy: Callable[[], int] | None = None
+
+    def dataset_at(self, step: int) -> str:
+        """Return the name of the dataset of ``step``, >= 0. Repeated and consecutive steps are fastest.
+
+        Raises:
+            UserError: the strategy returned an invalid dataset index.
+        """
+        if self._strategy is None or step < self._num_calls - 1:
+            self._strategy, self._num_calls = mmf_api.build_iteration_strategy(self.multitasking, self.datasets), 0
+        if step >= self._num_calls:
+            with _preserve_numpy_generator():
+                for number in range(self._num_calls, step + 1):
+                    set_bit_generator(sample_generator(self.seed, number, _STREAM).bit_generator)
+                    self._choice = int(self._strategy())
+            self._num_calls = step + 1
+        if not 0 <= self._choice < len(self.names):
+            raise UserError(
+                f"multitasking.type: {self.multitasking.type} returned dataset index {self._choice}, expected 0 to "
+                f"{len(self.names) - 1} ({', '.join(self.names)}). Check multitasking.params."
+            )
+        return self.names[self._choice]
+
+
+@contextmanager
+def _preserve_numpy_generator() -> Iterator[None]:
+    """Restore numpy's global generator and its state on exit."""
+    generator, state = get_bit_generator(), np.random.get_state(legacy=False)
+    try:
+        yield
+    finally:
+        set_bit_generator(generator)
+        np.random.set_state(state)  # includes the cached normal number, which set_bit_generator drops

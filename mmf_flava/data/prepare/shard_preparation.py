@@ -1,0 +1,155 @@
+"""Resumable writing of tar shards, for labelled images and image-text pairs.
+
+The output folder contains
+    00000.tar, ...   the records, in the order of the input rows
+    manifest.json    counts, reasons for dropped rows, checksums; written last
+    .work/           progress and temporary files; deleted at the end
+
+A process that was killed is resumed after its last complete shard. The content of a shard depends only on the input.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from mmf_flava.data.prepare.lock import folder_lock
+from mmf_flava.data.shards import ShardWriter
+from mmf_flava.errors import UserError
+
+State = dict[str, Any]
+
+
+class RowResult(NamedTuple):
+    """Result of one input row: the fields of a record and counts to add, or the reason why the row is dropped."""
+
+    fields: dict[str, bytes] | None = None
+    counts: Mapping[str, int] = {}
+    dropped: str = ""
+
+
+@dataclass(frozen=True)
+class ShardPreparation:
+    """Preparation of one output folder.
+
+    Args:
+        name: label of the progress bar.
+        input: identifies the input and options; resuming with a different ``input`` raises an error.
+        convert: (folder for temporary files, number of the first row) -> results of the rows from that number on.
+        manifest: returns the manifest for the final state: ``input``, ``counts``, ``dropped`` and ``shards``.
+        count_names: names of the counts, in addition to ``rows``.
+        shard: records per shard.
+        rows: total number of rows, if known.
+        text_files: additional files, name -> content.
+    """
+
+    name: str
+    input: Mapping[str, Any]
+    convert: Callable[[Path, int], Iterator[RowResult]]
+    manifest: Callable[[State], dict[str, Any]]
+    count_names: tuple[str, ...]
+    shard: int
+    rows: int | None = None
+    text_files: Mapping[str, str] = field(default_factory=dict)
+
+    def run(self, out: Path, progress: bool = True) -> dict[str, Any]:
+        """Write the shards to ``out``, or resume, and return the manifest.
+
+        If another process prepares data in ``out``, wait until it has finished.
+
+        Raises:
+            UserError: ``out`` contains data of a different ``input``, or ``shard`` is less than 1.
+        """
+        if self.shard < 1:
+            raise UserError(f"--shard is {self.shard}; it must be at least 1.")
+        out.mkdir(parents=True, exist_ok=True)
+        with folder_lock(out):
+            finished = _load(out / "manifest.json")
+            state = finished or _load(out / ".work" / "progress.json") or self._initial_state()
+            if state["input"] != self.input:
+                raise UserError(f"{out} contains data of other input or options. Choose another --out or delete it.")
+            if not finished:
+                for partial in out.glob(".*.partial"):  # left by a killed process
+                    partial.unlink()
+                (out / ".work").mkdir(exist_ok=True)
+                self._write_shards(out, state, progress)
+                for name, text in self.text_files.items():
+                    _save(out / name, text)
+                _save(out / "manifest.json", _json(self.manifest(state)))
+            shutil.rmtree(out / ".work", ignore_errors=True)
+            return json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+
+    def _initial_state(self) -> State:
+        counts = dict.fromkeys(("rows", *self.count_names), 0)
+        return {"input": self.input, "counts": counts, "dropped": {}, "shards": []}
+
+    def _write_shards(self, out: Path, state: State, progress: bool) -> None:
+        _save_state(out, state)
+        with tqdm(
+            desc=self.name, unit="row", total=self.rows, initial=state["counts"]["rows"], disable=not progress
+        ) as bar:
+            records = self._records(out / ".work", state, bar)
+            while (first := next(records, None)) is not None:
+                path = out / f"{len(state['shards']):05d}.tar"
+                with ShardWriter(path) as shard:
+                    for key, fields in chain([first], islice(records, self.shard - 1)):
+                        shard.write(key, fields)
+                with open(path, "rb") as file:
+                    checksum = hashlib.file_digest(file, "sha256").hexdigest()
+                state["shards"].append({"name": path.name, "records": shard.count, "sha256": checksum})
+                _save_state(out, state)
+        _save_state(out, state)
+
+    def _records(self, work: Path, state: State, bar: tqdm) -> Iterator[tuple[str, dict[str, bytes]]]:
+        """Yield (key, fields) of the remaining rows. ``state`` counts a row before its record is yielded."""
+        first = state["counts"]["rows"]
+        for number, result in enumerate(self.convert(work, first), start=first):
+            bar.update()
+            for name, count in {"rows": 1, **result.counts}.items():
+                state["counts"][name] += count
+            if result.fields is None:
+                state["dropped"][result.dropped] = state["dropped"].get(result.dropped, 0) + 1
+            else:
+                yield f"{number:09d}", result.fields
+
+
+def add_options(parser: ArgumentParser, shard: int) -> None:
+    """Add the common command-line options; ``shard`` is the default number of records per shard."""
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="output folder; a second call resumes")
+    parser.add_argument("--shard", type=int, default=shard, help="records per shard (%(default)s)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def describe_dropped(manifest: Mapping[str, Any]) -> str:
+    """Format the counts of dropped rows by reason."""
+    return ", ".join(f"{count} {reason}" for reason, count in manifest["dropped"].items()) or "nothing"
+
+
+def _save_state(out: Path, state: State) -> None:
+    state["dropped"] = dict(sorted(state["dropped"].items()))
+    _save(out / ".work" / "progress.json", _json(state))
+
+
+def _load(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _json(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, indent=2) + "\n"
+
+
+def _save(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.partial")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

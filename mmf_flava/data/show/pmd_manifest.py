@@ -1,0 +1,62 @@
+"""The manifests that ``data.prepare pmd`` writes next to its shards."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmf_flava.errors import UserError
+
+
+@dataclass(frozen=True)
+class PmdManifest:
+    """One manifest. ``dropped``: number of rows by reason. ``paper_*``: statistics of this part in the paper."""
+
+    folder: Path
+    part: str
+    rows: int
+    images: int
+    pairs: int
+    words: float  # mean per caption
+    paper_millions: float
+    paper_words: float
+    dropped: dict[str, int]
+    licence: str
+
+
+def read_manifests(paths: Sequence[str | Path]) -> list[PmdManifest]:
+    """Return the manifests of the folders of ``paths`` (folders, shards or globs), in order and without duplicates.
+
+    Raises:
+        UserError: a manifest is invalid.
+    """
+    folders = dict.fromkeys(path if path.is_dir() else path.parent for path in paths if isinstance(path, Path))
+    return [manifest for folder in folders if (manifest := _read(folder)) is not None]
+
+
+def _read(folder: Path) -> PmdManifest | None:
+    path = folder / "manifest.json"
+    if not path.is_file():
+        return None
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if content.get("kind") != "pmd":
+            return None
+        counts, paper = content["counts"], content["paper"]
+        return PmdManifest(
+            folder=folder,
+            part=str(content["input"]["part"]),
+            rows=int(counts["rows"]),
+            images=int(counts["images"]),
+            pairs=int(counts["pairs"]),
+            words=float(content["mean_caption_words"]),
+            paper_millions=float(paper["pairs_millions"]),
+            paper_words=float(paper["mean_caption_words"]),
+            dropped={str(reason): int(count) for reason, count in content["dropped"].items()},
+            licence=str(content["licence"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is not a valid manifest ({type(error).__name__}: {error}). Move or delete it."
+        ) from None

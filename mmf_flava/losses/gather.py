@@ -1,0 +1,67 @@
+"""Losses over the samples of all ranks: N-process training is equivalent to one process with the same global batch.
+
+Each rank computes its own term, scaled so that the average of all ranks' terms is the loss of the global batch.
+DistributedDataParallel and FullyShardedDataParallel average gradients over ranks, so the gradients are also those of
+the global loss.
+
+Shapes: B batch of this rank, G = B x ranks, E width of an embedding.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from mmf_flava.processes import world_size
+
+
+def global_mean(total: Tensor, count: int | Tensor, single_process: bool) -> Tensor:
+    """Return this rank's term of a mean over the values of all ranks; the average of all ranks' terms is that mean.
+
+    Args:
+        total: () sum of this rank's values, with gradient.
+        count: number of this rank's values, which may differ between ranks. The result is 0 if no rank has a value.
+        single_process: compute the mean of this process only, as evaluations do.
+    """
+    ranks = 1 if single_process else world_size()
+    global_count = torch.as_tensor(count, dtype=torch.float32, device=total.device).clone()
+    if ranks > 1:
+        distributed.all_reduce(global_count)
+    return total * ranks / global_count.clamp(min=1)
+
+
+def gather_embeddings(embeddings_BE: Tensor, single_process: bool, gradient: str = "global") -> Tensor:
+    """Return (G, E): the embeddings of all ranks, in rank order; B must be the same on all ranks.
+
+    Args:
+        single_process: return this process's embeddings only, as evaluations do.
+        gradient: with ``"global"`` gradients flow back to the rank of each embedding; with ``"local"``, as in CLIP,
+            only to this rank's own embeddings (the paper's ablation, Table D.1).
+    """
+    if single_process or world_size() == 1:
+        return embeddings_BE
+    if gradient == "global":
+        return _Gather.apply(embeddings_BE)
+    gathered = _all_gather(embeddings_BE.detach())
+    gathered[distributed.get_rank()] = embeddings_BE
+    return torch.cat(gathered)
+
+
+def _all_gather(embeddings_BE: Tensor) -> list[Tensor]:
+    gathered = [torch.empty_like(embeddings_BE) for _ in range(world_size())]
+    distributed.all_gather(gathered, embeddings_BE.contiguous())
+    return gathered
+
+
+class _Gather(torch.autograd.Function):
+    """All-gather whose backward pass sums the gradients of all ranks' losses for each embedding."""
+
+    @staticmethod
+    def forward(ctx: Any, embeddings_BE: Tensor) -> Tensor:
+        return torch.cat(_all_gather(embeddings_BE))
+
+    @staticmethod
+    def backward(ctx: Any, gradient_GE: Tensor) -> Tensor:
+        summed = gradient_GE.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(summed)
+        return summed.chunk(world_size())[distributed.get_rank()]

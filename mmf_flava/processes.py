@@ -1,0 +1,38 @@
+"""Rank, world size and small collectives; all of them also work without a process group."""
+
+import torch
+from torch import distributed
+
+
+def world_size() -> int:
+    """Return the number of processes; 1 without a process group."""
+    running = distributed.is_available() and distributed.is_initialized()
+    return distributed.get_world_size() if running else 1
+
+
+def rank() -> int:
+    """Return the rank of this process; 0 without a process group."""
+    return distributed.get_rank() if world_size() > 1 else 0
+
+
+def wait_for_all() -> None:
+    """Block until every process has called this function."""
+    if world_size() > 1:
+        distributed.barrier()
+
+
+def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """Return the mean of ``values`` over all processes; ``values`` is overwritten."""
+    if world_size() > 1:
+        distributed.all_reduce(values)
+        values /= world_size()
+    return values
+
+
+def gather_objects(value: object) -> list:
+    """Return the values of all processes in rank order, on every process; for small picklable objects."""
+    if world_size() == 1:
+        return [value]
+    values: list = [None] * world_size()
+    distributed.all_gather_object(values, value)
+    return values

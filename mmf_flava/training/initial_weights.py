@@ -1,0 +1,111 @@
+"""Initial weights of a run: its own checkpoint, ``checkpoint.resume_file``, or pretrained weights."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from mmf_flava.compat import mmf_api
+from mmf_flava.config.run import CheckpointConfig
+from mmf_flava.errors import UserError
+from mmf_flava.files.checksums import CorruptFileError, verify_file, verify_folder
+from mmf_flava.processes import gather_objects, rank
+from mmf_flava.training.checkpoint_folder import CheckpointFolder
+from mmf_flava.weights.encoders import load_image_encoder, load_text_encoder
+from mmf_flava.weights.loading import load_checkpoint_weights, load_weights
+
+
+def load_initial_weights(
+    model: nn.Module, config: Any, checkpoints: CheckpointFolder, checkpoint_config: CheckpointConfig
+) -> Path | None:
+    """Load the weights that the recipe selects into ``model``; all processes must call it.
+
+    Args:
+        config: the complete recipe.
+        checkpoints: the checkpoints in this run's folder.
+        checkpoint_config: the keys that mmf_flava adds to the section ``checkpoint``.
+
+    Returns:
+        The checkpoint to resume training from, or None if training starts at update 0.
+
+    Raises:
+        UserError: the weights were not found, are corrupt, or do not fit the model.
+    """
+    section = config.checkpoint
+    path = _find_checkpoint(checkpoints, section.resume_best) if section.resume else None
+    from_this_run = path is not None
+    weights_only = section.resume_file and section.resume_pretrained
+    if path is None and section.resume_file and not weights_only:
+        path = Path(section.resume_file).absolute()
+        if not path.exists():
+            raise UserError(
+                f"checkpoint.resume_file: {path} does not exist. To load weights from the hub, from a URL or with "
+                "the key names of another library, set checkpoint.resume_pretrained: true."
+            )
+        verify_named_checkpoint(path)
+    if path is None:
+        if section.resume:
+            mmf_api.log(f"checkpoint.resume: no checkpoint in {checkpoints.folder}; training starts at update 0.")
+        model_source = section.resume_file if weights_only else None
+        for message in load_pretrained_weights(model, model_source, checkpoint_config, config.env.cache_dir):
+            mmf_api.log(message)
+        return None
+    load_checkpoint_weights(model, path)
+    mmf_api.log(f"Loaded the model from {path}")
+    resumes = path.is_dir() and not section.reset.all and (from_this_run or not section.resume_pretrained)
+    return path if resumes else None
+
+
+def _find_checkpoint(checkpoints: CheckpointFolder, best: bool) -> Path | None:
+    """Return the checkpoint that the first process finds, on all processes."""
+    path = None
+    if rank() == 0:
+        path = checkpoints.best() if best else checkpoints.latest()
+    return gather_objects(path)[0]
+
+
+def verify_named_checkpoint(path: Path) -> None:
+    """Verify the checksums of the checkpoint folder or file that ``checkpoint.resume_file`` names.
+
+    Raises:
+        UserError: it is missing or corrupt.
+    """
+    try:
+        (verify_folder if path.is_dir() else verify_file)(path)
+    except CorruptFileError as error:
+        raise UserError(
+            f"checkpoint.resume_file: {error} Choose another checkpoint, or set checkpoint.resume_pretrained: true to "
+            "load weights that are not a checkpoint of mmf_flava."
+        ) from None
+
+
+def load_pretrained_weights(
+    model: nn.Module, model_source: str | None, config: CheckpointConfig, cache_dir: str | None
+) -> list[str]:
+    """Load pretrained weights of the complete model, or else of the encoders that have ``pretrained`` in the recipe.
+
+    Args:
+        model_source: file, folder, URL or hub name of a complete FLAVA.
+        config: the patterns ``allow_missing`` and ``allow_extra``.
+
+    Returns:
+        A log message for each source.
+
+    Raises:
+        UserError: the source was not found, its file is unsafe or corrupt, or the weights do not match.
+    """
+    patterns: dict[str, Any] = {"allow_missing": config.allow_missing, "allow_extra": config.allow_extra}
+    loaded = []
+    if model_source is not None:
+        loaded.append(("model", model_source, load_weights(model, model_source, cache_dir=cache_dir, **patterns)))
+    else:
+        for name, load in (("image_encoder", load_image_encoder), ("text_encoder", load_text_encoder)):
+            source = getattr(getattr(model.settings, name), "pretrained", None)  # type: ignore[arg-type]
+            if source is not None:
+                keys = load(getattr(model.flava, name), source, cache_dir=cache_dir, **patterns)  # type: ignore[union-attr]
+                loaded.append((name.replace("_", " "), source, keys))
+    return [
+        f"Loaded the {name} from {source}"
+        + (f"; allowed mismatches: {len(keys.allowed)}, such as {keys.allowed[0]}" if keys.allowed else "")
+        for name, source, keys in loaded
+    ]

@@ -1,0 +1,227 @@
+"""A model's configuration from metadata, Hugging Face's config.json or tensor shapes, and back to config.json."""
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from mmf_flava.config.model import (
+    CodebookConfig,
+    FlavaConfig,
+    ImageEncoderConfig,
+    MultimodalEncoderConfig,
+    TextEncoderConfig,
+    TransformerConfig,
+)
+from mmf_flava.config.schema import parse_section
+from mmf_flava.errors import UserError
+
+ENCODERS = ("image_encoder", "text_encoder", "multimodal_encoder")
+HEAD_SIZE = 64  # dimensions of an attention head in every released model; no tensor shape determines it
+CONFIG_KEY = "flava_config"  # key of the configuration in the metadata of the safetensors files written here
+EncoderConfig = TypeVar("EncoderConfig", bound=TransformerConfig)
+
+# native key: Hugging Face's key
+SIZES = {
+    "hidden_size": "hidden_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "mlp_size": "intermediate_size",
+    "dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
+    "layer_norm_eps": "layer_norm_eps",
+}
+IMAGE_SIZES = SIZES | {"image_size": "image_size", "patch_size": "patch_size"}
+TEXT_SIZES = SIZES | {
+    "vocab_size": "vocab_size",
+    "max_length": "max_position_embeddings",
+    "type_vocab_size": "type_vocab_size",
+    "pad_token_id": "pad_token_id",
+}
+
+
+def read_config(file: Path, metadata: dict[str, Any]) -> FlavaConfig | None:
+    """Return the configuration stored with a weights file, or None if there is none.
+
+    It is read from the metadata of a native file, from the recipe in an MMF checkpoint, or from Hugging Face's
+    ``config.json`` in the same folder.
+
+    Args:
+        metadata: the second result of ``read_tensors``.
+
+    Raises:
+        UserError: the configuration is invalid.
+    """
+    if isinstance(text := metadata.get(CONFIG_KEY), str):
+        return config_from_dict(_parse_json(text, file), f"{file}, metadata")
+    stored = metadata.get("config")
+    for key in ("model_config", "flava"):
+        stored = stored.get(key) if isinstance(stored, dict) else None
+    if isinstance(stored, dict):
+        return config_from_dict(stored, f"{file}, config.model_config.flava")
+    json_file = file.parent / "config.json"
+    if json_file.is_file():
+        values = _parse_json(json_file.read_text(encoding="utf-8"), json_file)
+        return config_from_hugging_face(values, str(json_file)) if values.get("model_type") == "flava" else None
+    return None
+
+
+def _parse_json(text: str, file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file} is not valid JSON: {error}.") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{file} is not a JSON object.")
+    return values
+
+
+def config_from_dict(values: dict[str, Any], where: str) -> FlavaConfig:
+    """Return the configuration of a dictionary, without paths of pretrained weights and without losses.
+
+    Args:
+        where: the dictionary's location, for error messages.
+
+    Raises:
+        UserError: a key is unknown or a value has the wrong type.
+    """
+    kept = {
+        key: {k: v for k, v in value.items() if k != "pretrained"} if isinstance(value, dict) else value
+        for key, value in values.items()
+        if key in (*ENCODERS, "projection_size", "logit_scale_init", "logit_scale_max")
+    }
+    config = parse_section(FlavaConfig, kept, where)
+    codebook = values.get("codebook")
+    if isinstance(codebook, dict) and isinstance(codebook.get("vocab_size"), int):
+        config.codebook = CodebookConfig(vocab_size=codebook["vocab_size"])
+    return config
+
+
+def config_to_dict(config: FlavaConfig) -> dict[str, Any]:
+    """Return a configuration as a dictionary; the inverse of ``config_from_dict``."""
+    values = asdict(config)
+    for encoder in ENCODERS:
+        values[encoder].pop("pretrained", None)  # a local path
+    kept = (*ENCODERS, "projection_size", "logit_scale_init", "logit_scale_max")
+    return {key: values[key] for key in kept} | {"codebook": {"vocab_size": config.codebook.vocab_size}}
+
+
+def config_from_hugging_face(values: dict[str, Any], where: str = "config.json") -> FlavaConfig:
+    """Return the configuration of a Hugging Face ``FlavaConfig``; the defaults of missing keys are the same.
+
+    Raises:
+        UserError: the activation is not GELU, biases are missing, or the multimodal encoder has no [CLS_M].
+    """
+    image, text, pair = (values.get(f"{name}_config") or {} for name in ("image", "text", "multimodal"))
+    for section in (image, text, pair):
+        if section.get("hidden_act", "gelu") != "gelu" or not section.get("qkv_bias", True):
+            raise UserError(f"{where}: hidden_act must be gelu and qkv_bias true; other values are not supported.")
+    if not pair.get("use_cls_token", True):
+        raise UserError(f"{where}: multimodal_config.use_cls_token must be true; false is not supported.")
+    return FlavaConfig(
+        image_encoder=_read(ImageEncoderConfig, image, IMAGE_SIZES, where),
+        text_encoder=_read(TextEncoderConfig, text, TEXT_SIZES, where),
+        multimodal_encoder=_read(MultimodalEncoderConfig, pair, SIZES, where),
+        projection_size=values.get("projection_dim", 768),
+        logit_scale_init=values.get("logit_scale_init_value", math.log(1 / 0.07)),
+        codebook=CodebookConfig(vocab_size=image.get("vocab_size", 8192)),
+    )
+
+
+def _read(schema: type[EncoderConfig], section: dict[str, Any], names: dict[str, str], where: str) -> EncoderConfig:
+    values = {native: section[foreign] for native, foreign in names.items() if section.get(foreign) is not None}
+    return parse_section(schema, values, where)
+
+
+def config_to_hugging_face(config: FlavaConfig, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Return the content of Hugging Face's ``config.json``.
+
+    Args:
+        tensors: the weights under native keys; they determine whether there is a codebook and its size.
+
+    Raises:
+        UserError: the encoders have different widths, which Hugging Face's FLAVA does not support.
+    """
+    image, text, pair = config.image_encoder, config.text_encoder, config.multimodal_encoder
+    if not image.hidden_size == text.hidden_size == pair.hidden_size:
+        raise UserError(
+            "Hugging Face's FLAVA supports only one hidden_size for all encoders; this model has "
+            f"{image.hidden_size}, {text.hidden_size} and {pair.hidden_size}."
+        )
+    stem = tensors.get("codebook.blocks.input.weight")
+    values: dict[str, Any] = {
+        "architectures": ["FlavaForPreTraining"],
+        "model_type": "flava",
+        "hidden_size": pair.hidden_size,
+        "layer_norm_eps": pair.layer_norm_eps,
+        "projection_dim": config.projection_size,
+        "logit_scale_init_value": config.logit_scale_init,
+        "init_codebook": stem is not None,
+        "image_config": {**_write(image, IMAGE_SIZES), "vocab_size": config.codebook.vocab_size},
+        "text_config": _write(text, TEXT_SIZES),
+        "multimodal_config": _write(pair, SIZES),
+    }
+    if stem is not None:
+        blocks = {key.split(".")[4] for key in tensors if key.startswith("codebook.blocks.group_1.group.")}
+        values["image_codebook_config"] = {
+            "input_channels": stem.shape[1],
+            "hidden_size": stem.shape[0],
+            "num_blocks_per_group": len(blocks),
+            "vocab_size": tensors["codebook.blocks.output.conv.weight"].shape[0],
+        }
+    return values
+
+
+def _write(config: TransformerConfig, names: dict[str, str]) -> dict[str, Any]:
+    return {foreign: getattr(config, native) for native, foreign in names.items()}
+
+
+def config_from_tensors(tensors: dict[str, Tensor], num_heads: int | None = None) -> FlavaConfig:
+    """Infer the configuration from the tensor shapes of a complete model.
+
+    Args:
+        tensors: weights under native keys.
+        num_heads: attention heads of all encoders; None means 64 dimensions per head, as in every released model.
+
+    Raises:
+        UserError: a tensor that determines a size is missing.
+    """
+    try:
+        return _from_shapes({key: tensor.shape for key, tensor in tensors.items()}, num_heads)
+    except (KeyError, IndexError) as error:
+        raise UserError(f"The model's sizes cannot be inferred: the weights have no {error.args[0]}.") from None
+
+
+def _from_shapes(shapes: dict[str, Any], num_heads: int | None) -> FlavaConfig:
+    image, text = "flava.image_encoder", "flava.text_encoder"
+    patch = shapes[f"{image}.patch_embed.proj.weight"][-1]
+    config = FlavaConfig(
+        image_encoder=ImageEncoderConfig(**_transformer(shapes, "image_encoder", num_heads)),
+        text_encoder=TextEncoderConfig(**_transformer(shapes, "text_encoder", num_heads)),
+        multimodal_encoder=MultimodalEncoderConfig(**_transformer(shapes, "multimodal_encoder", num_heads)),
+        projection_size=shapes["flava.image_projection.weight"][0],
+    )
+    config.image_encoder.patch_size = patch
+    config.image_encoder.image_size = patch * math.isqrt(shapes[f"{image}.pos_embed"][1] - 1)
+    config.text_encoder.vocab_size = shapes[f"{text}.word_embeddings.weight"][0]
+    config.text_encoder.max_length = shapes[f"{text}.position_embeddings.weight"][0]
+    config.text_encoder.type_vocab_size = shapes[f"{text}.token_type_embeddings.weight"][0]
+    for key in ("heads.mim.decoder.weight", "heads.mmm_image.decoder.weight", "codebook.blocks.output.conv.weight"):
+        if key in shapes:
+            config.codebook.vocab_size = shapes[key][0]
+            break
+    return config
+
+
+def _transformer(shapes: dict[str, Any], encoder: str, num_heads: int | None) -> dict[str, Any]:
+    start = f"flava.{encoder}.blocks."
+    mlp, width = shapes[f"{start}0.mlp.fc1.weight"]
+    return {
+        "hidden_size": width,
+        "num_layers": len({key.split(".")[3] for key in shapes if key.startswith(start)}),
+        "num_heads": num_heads or max(1, width // HEAD_SIZE),
+        "mlp_size": mlp,
+    }

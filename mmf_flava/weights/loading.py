@@ -1,0 +1,235 @@
+"""Loading of weights into a model: the check that all keys and shapes match, and the copy.
+
+Every load goes through ``load_tensors`` or, where the model has no memory yet, through ``compare_keys`` alone.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from math import isqrt
+from pathlib import Path
+
+from safetensors.torch import load_file
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor, nn
+
+from mmf_flava.config.model import CoreConfig, FlavaConfig
+from mmf_flava.errors import UserError
+from mmf_flava.weights.sources import Weights, read_weights
+
+MAX_LINES = 8  # lines of keys in a message, for each kind of mismatch
+
+
+@dataclass
+class IncompatibleKeys:
+    """The differences between a model's keys and the loaded ones.
+
+    missing: keys of the model that were not loaded.
+    unexpected: loaded keys that the model does not have.
+    mismatched: keys of both with different shapes, and the two shapes as text.
+    allowed: keys that ``allow_missing`` or ``allow_extra`` covers.
+    """
+
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    mismatched: dict[str, str] = field(default_factory=dict)
+    allowed: list[str] = field(default_factory=list)
+
+    def check(self, source: str, model: str = "the model", remedy: str | None = None) -> None:
+        """Raise UserError with all differences in one message, unless there are none.
+
+        Args:
+            remedy: the last sentence of the message; by default it explains ``allow_missing`` and ``allow_extra``.
+        """
+        keys = [*self.missing, *self.mismatched, *self.unexpected]
+        if keys:
+            remedy = remedy or self._suggest_patterns(keys[0])
+            raise UserError(f"{source} does not match {model}: {len(keys)} keys differ.\n{self._report()}\n{remedy}")
+
+    def _report(self) -> str:
+        lines: list[str] = []
+        for title, keys in (
+            ("missing", self.missing),
+            ("unexpected", self.unexpected),
+            ("different shape", self.mismatched),
+        ):
+            if keys:
+                lines += [f"  {title}: {len(keys)}", *(f"    {line}" for line in _group_layers(keys, self.mismatched))]
+        return "\n".join(lines)
+
+    def _suggest_patterns(self, key: str) -> str:
+        options = [
+            name
+            for name, keys in (("allow_missing", self.missing or self.mismatched), ("allow_extra", self.unexpected))
+            if keys
+        ]
+        pattern = f"{key.rpartition('.')[0] or '*'}.*"
+        return f"If these differences are intended, add the keys to {' and '.join(options)}, e.g. ['{pattern}']."
+
+
+def compare_keys(
+    expected: Mapping[str, Tensor],
+    loaded: Mapping[str, Tensor],
+    unknown: Iterable[str] = (),
+    allow_missing: Iterable[str] = (),
+    allow_extra: Iterable[str] = (),
+) -> IncompatibleKeys:
+    """Compare a model's tensors with loaded ones.
+
+    Args:
+        expected: the model's state dict.
+        unknown: further keys of the file, which could not be translated.
+        allow_missing: patterns (``heads.*``) of keys that may be missing or have another shape; the model keeps its
+            initial values there.
+        allow_extra: patterns of keys that may be in the file without being used.
+    """
+    allow_missing, allow_extra = list(allow_missing), list(allow_extra)
+    report = IncompatibleKeys()
+    for key, tensor in expected.items():
+        same_shape = key in loaded and loaded[key].shape == tensor.shape
+        if not same_shape and matches_any(key, allow_missing):
+            report.allowed.append(key)
+        elif key not in loaded:
+            report.missing.append(key)
+        elif not same_shape:
+            report.mismatched[key] = f"{tuple(loaded[key].shape)}, expected {tuple(tensor.shape)}"
+    for key in [*(key for key in loaded if key not in expected), *unknown]:
+        (report.allowed if matches_any(key, allow_extra) else report.unexpected).append(key)
+    return report
+
+
+def matches_any(key: str, patterns: Iterable[str]) -> bool:
+    """Return whether a key matches one of the patterns (``*``, ``?`` and ``[...]`` as in file names)."""
+    return any(fnmatchcase(key, pattern) for pattern in patterns)
+
+
+def _group_layers(keys: Iterable[str], shapes: Mapping[str, str]) -> list[str]:
+    """Return one line for each key; keys that differ only in the layer's number share a line."""
+    groups: dict[str, list[str]] = {}
+    for key in keys:
+        groups.setdefault(re.sub(r"\.\d+\.", ".#.", key), []).append(key)
+    lines = []
+    for name, members in groups.items():
+        text = members[0] if len(members) == 1 else f"{name} ({len(members)} layers)"
+        lines.append(f"{text}: {shapes[members[0]]}" if members[0] in shapes else text)
+    if len(lines) > MAX_LINES:
+        lines = [*lines[:MAX_LINES], f"... and {len(lines) - MAX_LINES} more lines"]
+    return lines
+
+
+def load_tensors(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    source: str,
+    model: str = "the model",
+    unknown: Iterable[str] = (),
+    allow_missing: Iterable[str] = (),
+    allow_extra: Iterable[str] = (),
+    remedy: str | None = None,
+) -> IncompatibleKeys:
+    """Copy tensors into a module's parameters and buffers of the same names.
+
+    Args:
+        source, model, remedy: words of the error message, see ``IncompatibleKeys.check``.
+        unknown, allow_missing, allow_extra: see ``compare_keys``.
+
+    Raises:
+        UserError: keys are missing or unexpected, or have another shape, and no pattern allows it.
+    """
+    expected = module.state_dict()
+    report = compare_keys(expected, tensors, unknown, allow_missing, allow_extra)
+    report.check(source, model, remedy)
+    matching = {key: value for key, value in tensors.items() if key in expected and expected[key].shape == value.shape}
+    module.load_state_dict(matching, strict=False)
+    return report
+
+
+def load_checkpoint_weights(model: nn.Module, path: Path) -> None:
+    """Load the weights of a checkpoint folder or of a ``.safetensors`` file; all keys and shapes must match.
+
+    Raises:
+        UserError: the file does not exist, or keys or shapes do not match.
+    """
+    file = path / "model.safetensors" if path.is_dir() else path
+    if not file.is_file() or file.suffix != ".safetensors":
+        raise UserError(f"{path} is neither a checkpoint folder of mmf_flava nor a .safetensors file.")
+    remedy = (
+        "Resume with the recipe that wrote this checkpoint, or start a new run from its weights with "
+        "checkpoint.resume_file and checkpoint.resume_pretrained: true."
+    )
+    load_tensors(model, load_file(file), str(file), "the recipe's model", remedy=remedy)
+
+
+def load_weights(
+    model: nn.Module,
+    source: str | Path,
+    allow_missing: Iterable[str] = (),
+    allow_extra: Iterable[str] = (),
+    cache_dir: str | Path | None = None,
+) -> IncompatibleKeys:
+    """Load weights of any style into a model that a recipe describes, in place. See ``copy_weights``.
+
+    Raises:
+        UserError: the source was not found, its file is unsafe or corrupt, or the weights do not match.
+    """
+    weights = read_weights(source, cache_dir)
+    settings = getattr(model, "settings", None)
+    if weights.config is not None and isinstance(settings, CoreConfig):
+        _check_num_heads(weights.config, settings, weights.source)
+    return copy_weights(model, weights, allow_missing, allow_extra)
+
+
+def copy_weights(
+    model: nn.Module, weights: Weights, allow_missing: Iterable[str] = (), allow_extra: Iterable[str] = ()
+) -> IncompatibleKeys:
+    """Copy weights into a model with native keys.
+
+    Components that the model does not have (a head, the codebook) are skipped, and so are tensors that no code uses.
+    Position embeddings of another image size are interpolated.
+
+    Raises:
+        UserError: keys are missing or unknown or have another shape, and no pattern allows it.
+    """
+    expected = model.state_dict()
+    components = {_component(key) for key in expected}
+    tensors = {key: value for key, value in weights.tensors.items() if _component(key) in components}
+    resample_positions(tensors, expected, "flava.image_encoder.pos_embed")
+    allow_missing = list(allow_missing)
+    if weights.style == "torchmultimodal" and not weights.has_heads:
+        allow_missing.append("flava.logit_scale")  # in torchmultimodal a parameter of the loss
+    return load_tensors(
+        model,
+        tensors,
+        weights.source,
+        unknown=weights.unknown,
+        allow_missing=allow_missing,
+        allow_extra=allow_extra,
+    )
+
+
+def _component(key: str) -> str:
+    words = key.split(".")
+    return ".".join(words[:2]) if words[0] == "heads" else words[0]
+
+
+def resample_positions(tensors: dict[str, Tensor], expected: Mapping[str, Tensor], key: str) -> None:
+    """Interpolate the position embeddings ``key``, in place, if they are of another square grid than expected."""
+    if key not in tensors or key not in expected or tensors[key].shape == expected[key].shape:
+        return
+    old, new = (positions[key].shape[1] - 1 for positions in (tensors, expected))
+    square = isqrt(old) ** 2 == old and isqrt(new) ** 2 == new
+    if tensors[key].ndim == 3 and square and tensors[key].shape[2] == expected[key].shape[2]:
+        tensors[key] = resample_abs_pos_embed(tensors[key].float(), [isqrt(new)] * 2, [isqrt(old)] * 2)
+
+
+def _check_num_heads(stated: CoreConfig, settings: CoreConfig, source: str) -> None:
+    """Compare the numbers of attention heads, the only size that no tensor's shape determines."""
+    section = f"model_config.{'flava' if isinstance(settings, FlavaConfig) else 'flava_classification'}"
+    for name in ("image_encoder", "text_encoder", "multimodal_encoder"):
+        trained, expected = (getattr(config, name).num_heads for config in (stated, settings))
+        if trained != expected:
+            raise UserError(
+                f"{section}.{name}.num_heads is {expected}, but {source} was trained with {trained} attention heads in "
+                f"its {name.replace('_', ' ')}. Set it to {trained}."
+            )

@@ -1,0 +1,171 @@
+"""A restricted unpickler that builds tensors and plain data only; ``pickled_tensors`` uses it."""
+
+import io
+import pickle
+import pickletools
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, BinaryIO, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mmf_flava.errors import UserError
+
+MAX_PICKLE = 16 * 2**20  # bytes of opcodes; encoder.pkl has about 30 kB
+INERT_MODULES = ("dall_e.", "torch.nn.modules.")
+DTYPES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+}
+# allowed opcodes; torch never writes EXT, INST and OBJ
+OPCODES = frozenset(
+    """PROTO FRAME STOP MARK POP POP_MARK DUP MEMOIZE PUT BINPUT LONG_BINPUT GET BINGET LONG_BINGET
+    NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT
+    UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES
+    EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS LIST EMPTY_DICT SETITEM SETITEMS DICT
+    EMPTY_SET ADDITEMS GLOBAL STACK_GLOBAL REDUCE NEWOBJ BUILD BINPERSID""".split()  # noqa: SIM905
+)
+
+
+class InertObject:
+    """A replacement for any class of the pickled module: accepts all arguments and keeps the state."""
+
+    def __new__(cls, *_: Any) -> "InertObject":
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any) -> None:
+        self.state: dict[str, Any] = {}
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state if isinstance(state, dict) else {}
+
+    def get_dict(self, name: str) -> dict[str, Any]:
+        """Return ``_parameters``, ``_buffers`` or ``_modules`` of the pickled module; empty if it has none."""
+        value = getattr(self, "state", {}).get(name)
+        return value if isinstance(value, dict) else {}
+
+
+@dataclass(slots=True)
+class Storage:
+    """A one-dimensional storage; ``data`` is filled after unpickling."""
+
+    dtype: torch.dtype
+    numel: int
+    data: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def nbytes(self) -> int:
+        return self.numel * self.dtype.itemsize
+
+
+class TensorSpec(NamedTuple):
+    """The description of a tensor whose storage is not loaded yet."""
+
+    storage: Storage
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    def build(self) -> Tensor:
+        """Return the tensor as a view of its storage.
+
+        Raises:
+            UserError: it extends beyond its storage, or a stride of 0 makes it larger than that.
+        """
+        numbers = (self.offset, *self.size, *self.stride)
+        last = self.offset + sum((n - 1) * step for n, step in zip(self.size, self.stride, strict=True))
+        if min(numbers) < 0 or max(last + 1, prod(self.size)) > self.storage.numel:
+            raise UserError("a tensor extends beyond its storage")
+        assert self.storage.data is not None
+        return torch.as_strided(self.storage.data, self.size, self.stride, self.offset)
+
+
+class AllowedFunction(NamedTuple):
+    """A function that the file may call; a tuple, so that the file cannot modify it."""
+
+    function: Callable[..., Any]
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.function(*arguments)
+
+
+class StorageType(NamedTuple):
+    dtype: torch.dtype
+
+
+def _tensor_spec(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> TensorSpec:
+    numbers = (offset, *size, *stride)
+    if not isinstance(storage, Storage) or len(size) != len(stride) or {type(number) for number in numbers} != {int}:
+        raise UserError("the description of a tensor is invalid")
+    return TensorSpec(storage, offset, tuple(size), tuple(stride))
+
+
+def _parameter(data: Any, *_: Any) -> Any:
+    return data
+
+
+ALLOWED: dict[tuple[str, str], Any] = {
+    ("torch._utils", "_rebuild_tensor_v2"): AllowedFunction(_tensor_spec),
+    ("torch._utils", "_rebuild_parameter"): AllowedFunction(_parameter),
+    ("torch", "device"): AllowedFunction(lambda *_: None),
+    ("collections", "OrderedDict"): AllowedFunction(OrderedDict),
+    ("builtins", "set"): AllowedFunction(set),
+    ("__builtin__", "set"): AllowedFunction(set),
+    **{("torch", name): StorageType(dtype) for name, dtype in DTYPES.items()},
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    """An unpickler that resolves names in ``ALLOWED`` and ``INERT_MODULES`` only, and imports nothing."""
+
+    def __init__(self, file: BinaryIO, storages: dict[str, Storage]) -> None:
+        super().__init__(file)
+        self.storages = storages
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in ALLOWED:
+            return ALLOWED[module, name]
+        if f"{module}.".startswith(INERT_MODULES):
+            return type("InertObject", (InertObject,), {})  # a new subclass, so that the file cannot modify the class
+        raise UserError(f"it references {module}.{name}, which is not allowed")
+
+    def persistent_load(self, pid: Any) -> Any:
+        kind, *rest = pid if isinstance(pid, tuple) and pid else (None,)
+        if kind == "module" and rest:  # the legacy format adds the source of each class, which is skipped
+            return rest[0]
+        if kind != "storage" or len(rest) < 4 or not isinstance(rest[0], StorageType) or type(rest[3]) is not int:
+            raise UserError("a persistent id does not describe a storage")
+        if len(rest) > 4 and rest[4] is not None:
+            raise UserError("views of storages are not supported")
+        storage = Storage(rest[0].dtype, rest[3])
+        if storage.numel < 0 or self.storages.setdefault(str(rest[1]), storage).nbytes != storage.nbytes:
+            raise UserError("a storage has an invalid size, or two different sizes")
+        return self.storages[str(rest[1])]
+
+
+def unpickle(file: BinaryIO, storages: dict[str, Storage]) -> Any:
+    """Return the object of one pickle at the current position of ``file``; all opcodes are checked before.
+
+    Args:
+        storages: filled with the storages that the pickle references, by key.
+
+    Raises:
+        UserError: an opcode or a name is not allowed, or a tensor's description is invalid.
+    """
+    start = file.tell()
+    code = file.read(MAX_PICKLE)
+    end = 0
+    for count, (opcode, argument, place) in enumerate(pickletools.genops(code)):
+        if opcode.name not in OPCODES:
+            raise UserError(f"its opcode {opcode.name} is not allowed")
+        if opcode.name.endswith("PUT") and int(argument or 0) > count:
+            raise UserError("its memo index is out of range")  # would allocate a memo of any size
+        end = (place or 0) + 1
+    result = _Unpickler(io.BytesIO(code[:end]), storages).load()
+    file.seek(start + end)
+    return result

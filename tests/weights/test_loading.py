@@ -1,0 +1,51 @@
+"""The check of keys and shapes, and loading into a recipe's model."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mmf_flava.errors import UserError
+from mmf_flava.weights.loading import compare_keys, load_weights
+from mmf_flava.weights.sources import read_weights
+from tests.models.test_pretraining import build
+from tests.parity.batches import randomise
+
+
+def test_all_differences_are_in_one_short_message():
+    expected = {f"flava.blocks.{n}.{k}": torch.zeros(2, 3) for n in range(12) for k in "abcdefghijklmnopqrst"}
+    expected |= {"wide": torch.zeros(4), "same": torch.zeros(1)}
+    loaded = {"wide": torch.zeros(5), "same": torch.zeros(1), "extra": torch.zeros(1)}
+    with pytest.raises(UserError) as error:
+        compare_keys(expected, loaded, ["untranslated"]).check("weights.pt")
+    text = str(error.value)
+    assert "243 keys differ." in text and len(text.splitlines()) <= 20
+    assert "missing: 240" in text and "flava.blocks.#.a (12 layers)" in text
+    assert "wide: (5,), expected (4,)" in text
+    assert "unexpected: 2" in text and "untranslated" in text
+    assert "allow_missing and allow_extra" in text
+
+
+def test_keys_that_match_a_pattern_are_allowed():
+    expected = {"heads.mim.bias": torch.zeros(3), "heads.itm.bias": torch.zeros(2)}
+    loaded = {"heads.itm.bias": torch.zeros(9), "x.1": torch.zeros(1)}
+    report = compare_keys(expected, loaded, (), ["heads.*"], ["x.?"])
+    report.check("weights.pt")
+    assert sorted(report.allowed) == ["heads.itm.bias", "heads.mim.bias", "x.1"]
+
+
+def test_positions_of_larger_images_are_interpolated(tiny, tmp_path):
+    trained = build(tiny)
+    randomise(trained)
+    save_file(dict(trained.state_dict()), tmp_path / "model.safetensors")
+    tiny.image_encoder.image_size = 6
+    model = build(tiny)
+    load_weights(model, tmp_path / "model.safetensors")
+    assert model.flava.image_encoder.pos_embed.shape == (1, 10, 8)
+    assert torch.equal(model.flava.image_encoder.pos_embed[:, 0], trained.flava.image_encoder.pos_embed[:, 0])
+
+
+def test_different_number_of_attention_heads_raises(hf_folder):
+    config = read_weights(hf_folder).infer_config()
+    config.image_encoder.num_heads = 2
+    with pytest.raises(UserError, match=r"image_encoder\.num_heads is 2.*trained with 4 attention heads.*Set it to 4"):
+        load_weights(build(config), hf_folder)

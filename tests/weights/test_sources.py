@@ -1,0 +1,63 @@
+"""Weights from folders, URLs and the Hugging Face hub."""
+
+import pytest
+import torch
+
+from mmf_flava.errors import UserError
+from mmf_flava.weights.sources import find_weights, read_weights
+
+
+def assert_same(weights, hf_weights):
+    assert torch.equal(weights.tensors["flava.text_projection.weight"], hf_weights["flava.text_projection.weight"])
+    assert not weights.unknown
+
+
+def test_missing_and_ambiguous_sources_raise(tmp_path):
+    with pytest.raises(UserError, match="was not found"):
+        find_weights(tmp_path / "nothing")
+    with pytest.raises(UserError, match="has no weights"):
+        find_weights(tmp_path)
+    for name in ("a.pt", "b.pt"):
+        torch.save({"x": torch.zeros(1)}, tmp_path / name)
+    with pytest.raises(UserError, match="2 weights files"):
+        find_weights(tmp_path)
+
+
+def test_config_json_is_read_for_a_folder_and_for_its_file(hf_folder):
+    for source in (hf_folder, hf_folder / "model.safetensors"):
+        weights = read_weights(source)
+        assert weights.style == "hf" and weights.has_heads and weights.config.image_encoder.num_heads == 4
+
+
+def upload(server, folder, repository, revision="main"):
+    for file in folder.iterdir():
+        server.files[f"/{repository}/resolve/{revision}/{file.name}"] = file.read_bytes()
+
+
+def test_hub_name_is_downloaded_once(server, downloads, hf_folder, hf_weights, capfd):
+    upload(server, hf_folder, "facebook/flava-full")
+    assert_same(read_weights("facebook/flava-full"), hf_weights)
+    assert "model.safetensors: 100%" in capfd.readouterr().err  # the progress bar
+    server.shutdown()  # no network any more
+    server.server_close()
+    weights = read_weights("facebook/flava-full")
+    assert_same(weights, hf_weights)
+    assert weights.config.image_encoder.num_heads == 4
+    assert {file.name for file in downloads.rglob("*") if file.is_file()} >= {"model.safetensors", "config.json"}
+    assert not list(downloads.rglob("*.part"))
+
+
+def test_hub_name_with_shards_and_a_revision_is_downloaded(server, downloads, hf_model, hf_weights, tmp_path):
+    hf_model.save_pretrained(tmp_path / "sharded", max_shard_size="50KB")
+    upload(server, tmp_path / "sharded", "me/flava", "v2")
+    assert_same(read_weights("me/flava@v2"), hf_weights)
+    with pytest.raises(UserError, match=r"neither model\.safetensors nor pytorch_model\.bin"):
+        read_weights("me/nothing")
+
+
+def test_url_is_downloaded(server, downloads, hf_weights, tmp_path):
+    torch.save(hf_weights, tmp_path / "x.pt")
+    server.files["/some/x.pt"] = (tmp_path / "x.pt").read_bytes()
+    assert_same(read_weights(f"{server.url}/some/x.pt"), hf_weights)
+    with pytest.raises(UserError, match="404"):
+        read_weights(f"{server.url}/some/y.pt?token=secret")
