@@ -45,7 +45,7 @@ def _contrastive(rank: int, world_size: int) -> dict[str, Any]:
         leaves = [embeddings[local].clone().requires_grad_() for embeddings in both]
         leaves.append(torch.tensor(14.3, requires_grad=True))
         del both
-        positive = torch.ones(len(leaves[0]), dtype=torch.bool)
+        positive = torch.arange(len(leaves[0]))
         before.append(reset_peak_memory())
         contrastive_loss(Contrast(*leaves, positive), single_process=False).backward()
         return [leaf.grad for leaf in leaves if leaf.grad is not None]

@@ -40,8 +40,7 @@ def shrink(peer: str) -> AbstractContextManager[Any]:
 
 
 def shrink_hugging_face() -> AbstractContextManager[Any]:
-    import transformers
-    from transformers import FlavaConfig, FlavaForPreTraining  # both, because a lazy import would undo the patch
+    from transformers import FlavaConfig, FlavaForPreTraining
 
     width = TINY["hidden_size"]
     sizes = {"num_hidden_layers": 1, "hidden_size": width, "intermediate_size": TINY["mlp_size"]}
@@ -49,7 +48,9 @@ def shrink_hugging_face() -> AbstractContextManager[Any]:
     sections: dict[str, Any] = {f"{name}_config": dict(sizes) for name in ("image", "text", "multimodal")}
     sections["image_codebook_config"] = {"hidden_size": 8}
     config = FlavaConfig(hidden_size=width, projection_dim=width, **sections)
-    return mock.patch.object(transformers, "FlavaForPreTraining", lambda _: FlavaForPreTraining(config))
+    build = FlavaForPreTraining.__init__
+    # the class, because transformers replaces its own names when it imports lazily
+    return mock.patch.object(FlavaForPreTraining, "__init__", lambda self, _: build(self, config))
 
 
 def shrink_torchmultimodal() -> AbstractContextManager[Any]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
+from mmf_flava.data.mask_counts import FIELD, MaskCounts
 from mmf_flava.data.masking import IGNORED
 
 
@@ -30,7 +31,8 @@ def collate(
     (``sample_id``, ``captions``) become lists.
 
     Returns:
-        A SampleList with ``dataset_name`` and ``dataset_type``; the first dimension of all tensors is B.
+        A SampleList with ``dataset_name``, ``dataset_type`` and, if the samples are masked, their ``mask_counts``; the
+        first dimension of all tensors is B.
     """
     padding = {"input_ids": pad_id, "input_ids_masked": pad_id, "input_mask": False, "lm_label_ids": IGNORED}
     batch = SampleList()
@@ -45,6 +47,8 @@ def collate(
             batch.add_field(field, torch.tensor(values))
         else:
             batch.add_field(field, values)
+    if "image_patch_mask" in batch or "lm_label_ids" in batch:
+        batch.add_field(FIELD, MaskCounts.count(batch))
     batch.dataset_name = dataset_name
     batch.dataset_type = dataset_type
     return batch

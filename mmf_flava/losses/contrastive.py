@@ -35,7 +35,7 @@ def contrastive_loss(contrast: Contrast, single_process: bool = True, gradient: 
     image_to_text = contrast.temperature * contrast.image[positive] @ texts_GE.T
     text_to_image = contrast.temperature * contrast.text[positive] @ images_GE.T
     losses = [cross_entropy(logits, targets[positive], reduction="sum") for logits in (image_to_text, text_to_image)]
-    return global_mean((losses[0] + losses[1]) / 2, positive.sum(), single_process)
+    return global_mean((losses[0] + losses[1]) / 2, len(image_to_text), single_process)
 
 
 @registry.register_loss("flava_global_contrastive")

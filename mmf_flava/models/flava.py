@@ -24,7 +24,7 @@ class PairStates:
 
     image, text: clean pass, (B, 1 + P, D) and (B, T, D), or [CLS] only; input of the contrastive loss.
     image_masked, text_masked: masked pass, (B, 1 + P, D) and (B, T, D).
-    multimodal: masked pass, (B, L, D): [CLS_M], [CLS_I], P patches, T tokens, or the positions in ``query_mask_BL``.
+    multimodal: masked pass, (B, L, D): [CLS_M], [CLS_I], P patches, T tokens, or the positions in ``queries``.
     """
 
     image: Encoded | None = None
@@ -94,29 +94,28 @@ class Flava(nn.Module):
         input_mask_BT: Tensor,
         clean: bool = True,
         masked: bool = True,
-        query_mask_BL: Tensor | None = None,
+        queries: Positions | None = None,
     ) -> PairStates:
         """Encode a batch of pairs; clean and masked inputs go through all blocks but the last as one batch of 2B.
 
         Args:
             clean, masked: forward passes to run.
-            query_mask_BL: True at the positions of the multimodal states that are needed, including [CLS_M]. The last
-                block of the multimodal encoder then runs only there, and the last blocks of the clean pass only at
-                [CLS]. By default all states are computed.
+            queries: positions of the multimodal states that are needed, including [CLS_M]. The last block of the
+                multimodal encoder then runs only there, and the last blocks of the clean pass only at [CLS]. By default
+                all states are computed.
         """
-        cls_only = None if query_mask_BL is None else _cls(input_ids_BT)
+        cls_only = None if queries is None else _cls(input_ids_BT)
         # for each forward pass: masked patches, token ids and the positions of the last block
         views = [(None, input_ids_BT, cls_only)] * clean + [(patch_mask_BP, input_ids_masked_BT, None)] * masked
-        patch_masks, ids, queries = zip(*views, strict=True)
-        images = self.image_encoder(image_BCHW, patch_masks, queries)
-        texts = self.text_encoder(ids, input_mask_BT, queries)
+        patch_masks, ids, last_positions = zip(*views, strict=True)
+        images = self.image_encoder(image_BCHW, patch_masks, last_positions)
+        texts = self.text_encoder(ids, input_mask_BT, last_positions)
         states = PairStates()
         if clean:
             states.image, states.text = images[0], texts[0]
         if masked:
             states.image_masked, states.text_masked = images[-1], texts[-1]
-            needed = None if query_mask_BL is None else Positions.from_mask(query_mask_BL)
-            states.multimodal = self.multimodal_encoder(images[-1].hidden, texts[-1].hidden, input_mask_BT, needed)
+            states.multimodal = self.multimodal_encoder(images[-1].hidden, texts[-1].hidden, input_mask_BT, queries)
         return states
 
 

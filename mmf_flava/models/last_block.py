@@ -6,6 +6,7 @@ positions; queries, the output projection and the MLP (ten twelfths of a block's
 Shapes: B batch, L sequence, Q needed positions, H heads, D width, N masked positions of the batch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -14,6 +15,11 @@ from timm.layers import Attention
 from timm.models.vision_transformer import Block
 from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
+
+
+def select(values: Tensor, mask: Tensor, count: int) -> Tensor:
+    """Return ``values[mask]`` for a mask with ``count`` True entries, without waiting for the device."""
+    return values[torch.nonzero_static(mask, size=count).unbind(1)]
 
 
 @dataclass
@@ -28,12 +34,15 @@ class Positions:
     valid: Tensor
 
     @classmethod
-    def from_mask(cls, mask_BL: Tensor) -> "Positions":
-        """Return the True positions of a mask; Q is their maximum number in a sequence, at least 1."""
-        counts = mask_BL.sum(dim=1)
-        most = max(int(counts.max()), 1)
+    def from_mask(cls, mask_BL: Tensor, counts: Sequence[int]) -> "Positions":
+        """Return the True positions of a mask; Q is their maximum number in a sequence, at least 1.
+
+        Args:
+            counts: the B numbers of True positions, known on the host, so that it does not wait for the device.
+        """
+        most = max(*counts, 1)
         index = mask_BL.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
-        return cls(index, torch.arange(most, device=mask_BL.device) < counts[:, None])
+        return cls(index, torch.arange(most, device=mask_BL.device) < mask_BL.sum(dim=1)[:, None])
 
     @classmethod
     def first(cls, batch: int, device: torch.device) -> "Positions":
@@ -47,9 +56,9 @@ class Positions:
         flat_index = self.index + length * torch.arange(batch, device=self.index.device)[:, None]
         return states_BLD.reshape(-1, width).index_select(0, flat_index.flatten()).view(batch, -1, width)
 
-    def select(self, states_BQD: Tensor, mask_BL: Tensor) -> Tensor:
+    def select(self, states_BQD: Tensor, mask_BL: Tensor, count: int) -> Tensor:
         """Return (N, D): the taken states where the mask is True, in the order of ``states_BLD[mask_BL]``."""
-        return states_BQD[self.valid & mask_BL.gather(1, self.index)]
+        return select(states_BQD, self.valid & mask_BL.gather(1, self.index), count)
 
 
 class LastBlock(Block):

@@ -1,6 +1,6 @@
 """Inputs of the losses in the model's output; a loss selects its entry with ``needs``.
 
-Shapes: B batch, N masked positions, V vocabulary, E projection.
+Shapes: B batch, M matching pairs, N masked positions, V vocabulary, E projection.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class Contrast:
 
     image, text: (B, E) embeddings with unit length.
     temperature: () factor of the logits.
-    positive: (B,) bool, True for matching pairs.
+    positive: (M,) int, indices of the matching pairs.
     """
 
     image: Tensor

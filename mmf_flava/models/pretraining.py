@@ -16,15 +16,15 @@ from torch.nn.functional import pad
 from mmf_flava.config.model import FlavaConfig
 from mmf_flava.config.recipes import recipe_path
 from mmf_flava.config.schema import parse_section, suggestion, to_dict
+from mmf_flava.data.mask_counts import MaskCounts
+from mmf_flava.data.masking import IGNORED
 from mmf_flava.errors import UserError
 from mmf_flava.models.codebook.build import build_codebook
 from mmf_flava.models.flava import Flava
 from mmf_flava.models.heads import MaskedPredictionHead, MatchingHead
-from mmf_flava.models.last_block import Positions
+from mmf_flava.models.last_block import Positions, select
 from mmf_flava.models.outputs import Contrast, MaskedPrediction, Matching
 from mmf_flava.models.transformer import Encoded, initialise
-
-IGNORED_LABEL = -1
 
 
 @registry.register_model("flava")
@@ -86,12 +86,13 @@ class FlavaPretraining(BaseModel):
         ``scores`` and ``targets`` are the contrastive embeddings of images and of texts, (B, E) each, for MMF's
         retrieval metrics; (0, E) in a batch without pairs.
         """
+        counts = MaskCounts.of(sample_list)
         if "image" in sample_list and "input_ids" in sample_list:
-            output = self._forward_pair(sample_list)
+            output = self._forward_pair(sample_list, counts)
         elif "image" in sample_list:
-            output = self._forward_image(sample_list)
+            output = self._forward_image(sample_list, counts)
         else:
-            output = self._forward_text(sample_list)
+            output = self._forward_text(sample_list, counts)
         losses = {}
         for need, loss, settings in zip(self.needs, self.losses, self.settings.losses, strict=True):
             if need in output:
@@ -107,13 +108,13 @@ class FlavaPretraining(BaseModel):
         empty = self.flava.logit_scale.detach().new_empty(0, self.settings.projection_size)
         return {"scores": empty, "targets": empty}
 
-    def _forward_pair(self, batch: Any) -> dict[str, Any]:
+    def _forward_pair(self, batch: Any, counts: MaskCounts) -> dict[str, Any]:
         clean = "contrast" in self.needs
         masked = any(name in self.heads for name in ("mmm_image", "mmm_text", "itm"))
         if not (clean or masked):
             return {}
         positive = batch["is_correct"].view(-1).bool()
-        masks = self._multimodal_masks(batch, positive)
+        masks, counts = self._multimodal_masks(batch, positive), counts.of_matching()
         states = self.flava.encode_pair(
             batch["image"],
             batch["image_patch_mask"],
@@ -122,7 +123,7 @@ class FlavaPretraining(BaseModel):
             batch["input_mask"],
             clean=clean,
             masked=masked,
-            query_mask_BL=torch.stack(list(masks.values())).any(dim=0),
+            queries=Positions.from_mask(torch.stack(list(masks.values())).any(dim=0), self._num_queries(counts)),
         )
         output: dict[str, Any] = {}
         if states.image is not None and states.text is not None:
@@ -130,11 +131,17 @@ class FlavaPretraining(BaseModel):
                 self.flava.project_image(states.image),
                 self.flava.project_text(states.text),
                 self.flava.temperature(),
-                positive,
+                torch.nonzero_static(positive, size=sum(counts.matching)).squeeze(1),
             )
         if states.multimodal is not None:
-            output |= self._multimodal_outputs(batch, states.multimodal, masks)
+            output |= self._multimodal_outputs(batch, states.multimodal, masks, counts)
         return output
+
+    def _num_queries(self, counts: MaskCounts) -> list[int]:
+        """Return the number of positions of each sample that a head reads, [CLS_M] included."""
+        patches = counts.patches if "mmm_image" in self.heads else [0] * len(counts.patches)
+        tokens = counts.tokens if "mmm_text" in self.heads else [0] * len(counts.tokens)
+        return [1 + image + text for image, text in zip(patches, tokens, strict=True)]
 
     def _multimodal_masks(self, batch: Any, positive_B: Tensor) -> dict[str, Tensor]:
         """Return (B, L) by head: its input positions in [CLS_M], [CLS_I], P patches, T tokens.
@@ -142,52 +149,58 @@ class FlavaPretraining(BaseModel):
         MMM uses matching pairs only.
         """
         image = batch["image_patch_mask"] & positive_B[:, None]
-        text = (batch["lm_label_ids"] != IGNORED_LABEL) & positive_B[:, None]
+        text = (batch["lm_label_ids"] != IGNORED) & positive_B[:, None]
         masks = {"mmm_image": pad(image, (2, text.shape[1])), "mmm_text": pad(text, (2 + image.shape[1], 0))}
         cls = torch.zeros_like(masks["mmm_image"])
         cls[:, 0] = True
         return {"itm": cls} | {name: mask for name, mask in masks.items() if name in self.heads}
 
-    def _multimodal_outputs(self, batch: Any, states: Encoded, masks: dict[str, Tensor]) -> dict[str, Any]:
+    def _multimodal_outputs(
+        self, batch: Any, states: Encoded, masks: dict[str, Tensor], counts: MaskCounts
+    ) -> dict[str, Any]:
         output: dict[str, Any] = {}
         patches = batch["image_patch_mask"].shape[1]
         if "mmm_image" in self.heads:
-            logits = self.heads["mmm_image"](states.at(masks["mmm_image"]))
-            codes = self._codes(batch, masks["mmm_image"][:, 2 : 2 + patches])
+            logits = self.heads["mmm_image"](states.at(masks["mmm_image"], sum(counts.patches)))
+            codes = self._codes(batch, masks["mmm_image"][:, 2 : 2 + patches], counts.patches)
             output["mmm_image"] = MaskedPrediction(logits, codes)
         if "mmm_text" in self.heads:
-            logits = self.heads["mmm_text"](states.at(masks["mmm_text"]))
-            output["mmm_text"] = MaskedPrediction(logits, batch["lm_label_ids"][masks["mmm_text"][:, 2 + patches :]])
+            count = sum(counts.tokens)
+            logits = self.heads["mmm_text"](states.at(masks["mmm_text"], count))
+            labels = select(batch["lm_label_ids"], masks["mmm_text"][:, 2 + patches :], count)
+            output["mmm_text"] = MaskedPrediction(logits, labels)
         if "itm" in self.heads:
             output["itm"] = Matching(self.heads["itm"](states.cls), batch["is_correct"].view(-1).long())
         return output
 
-    def _forward_image(self, batch: Any) -> dict[str, Any]:
+    def _forward_image(self, batch: Any, counts: MaskCounts) -> dict[str, Any]:
         if "mim" not in self.heads:
             return {}
         mask = batch["image_patch_mask"]
         in_sequence = pad(mask, (1, 0))  # [CLS_I], P patches
-        states = self.flava.image_encoder(batch["image"], mask, Positions.from_mask(in_sequence))
-        logits = self.heads["mim"](states.at(in_sequence))
-        return {"mim": MaskedPrediction(logits, self._codes(batch, mask))}
+        states = self.flava.image_encoder(batch["image"], mask, Positions.from_mask(in_sequence, counts.patches))
+        logits = self.heads["mim"](states.at(in_sequence, sum(counts.patches)))
+        return {"mim": MaskedPrediction(logits, self._codes(batch, mask, counts.patches))}
 
-    def _forward_text(self, batch: Any) -> dict[str, Any]:
+    def _forward_text(self, batch: Any, counts: MaskCounts) -> dict[str, Any]:
         if "mlm" not in self.heads:
             return {}
-        mask = batch["lm_label_ids"] != IGNORED_LABEL
-        states = self.flava.text_encoder(batch["input_ids_masked"], batch["input_mask"], Positions.from_mask(mask))
-        return {"mlm": MaskedPrediction(self.heads["mlm"](states.at(mask)), batch["lm_label_ids"][mask])}
+        labels, count = batch["lm_label_ids"], sum(counts.tokens)
+        mask = labels != IGNORED
+        queries = Positions.from_mask(mask, counts.tokens)
+        states = self.flava.text_encoder(batch["input_ids_masked"], batch["input_mask"], queries)
+        return {"mlm": MaskedPrediction(self.heads["mlm"](states.at(mask, count)), select(labels, mask, count))}
 
-    def _codes(self, batch: Any, mask_BP: Tensor) -> Tensor:
+    def _codes(self, batch: Any, mask_BP: Tensor, counts: list[int]) -> Tensor:
         """Return (N,) codes where the mask is True: the cached codes of the batch, or those of the codebook."""
         if "image_codes" in batch:
-            return batch["image_codes"][mask_BP]
+            return select(batch["image_codes"], mask_BP, sum(counts))
         if self.codebook is None:
             raise UserError(
                 f"Batches of dataset '{batch.dataset_name}' have no image_codes, but model_config.flava.codebook.type "
                 "is 'cached'. Cache them with `python -m mmf_flava.cache_codes`, or set type and path of a codebook."
             )
-        return self.codebook.codes_at(batch["image_for_codebook"], mask_BP)
+        return self.codebook.codes_at(batch["image_for_codebook"], mask_BP, counts)
 
     def get_optimizer_parameters(self, config: Any) -> list[dict[str, Any]]:
         """Return two groups: biases, LayerNorms and the logit scale have no weight decay, as in MMF's BERT models."""

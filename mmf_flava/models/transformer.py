@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmf_flava.config.model import TransformerConfig
-from mmf_flava.models.last_block import LastBlock, Positions
+from mmf_flava.models.last_block import LastBlock, Positions, select
 
 
 class Encoded(NamedTuple):
@@ -32,9 +32,11 @@ class Encoded(NamedTuple):
         """(B, D): the first position after the final LayerNorm; ``queries`` must include position 0."""
         return self.normed[:, 0]
 
-    def at(self, mask_BL: Tensor) -> Tensor:
-        """Return (N, D) after the final LayerNorm where ``mask_BL`` is True; ``queries`` must include them."""
-        return self.normed[mask_BL] if self.queries is None else self.queries.select(self.normed, mask_BL)
+    def at(self, mask_BL: Tensor, count: int) -> Tensor:
+        """Return (N, D) after the final LayerNorm where ``mask_BL`` is True, N = ``count``; ``queries`` must include them."""
+        if self.queries is None:
+            return select(self.normed, mask_BL, count)
+        return self.queries.select(self.normed, mask_BL, count)
 
 
 EncodedViews = Encoded | tuple[Encoded, ...]

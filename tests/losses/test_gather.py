@@ -23,7 +23,9 @@ def embeddings():
 
 
 def contrast(image, text, temperature, rows=slice(None)):
-    return Contrast(normalize(image[rows], dim=-1), normalize(text[rows], dim=-1), temperature, POSITIVE[rows])
+    return Contrast(
+        normalize(image[rows], dim=-1), normalize(text[rows], dim=-1), temperature, POSITIVE[rows].nonzero()[:, 0]
+    )
 
 
 def logits():

@@ -21,7 +21,7 @@ def test_all_losses_are_registered_with_mmf():
 def contrast(positive, temperature=1.0):
     """Return two images along the axes and two texts: the first equals its image, the second is between both."""
     text = torch.tensor([[1.0, 0.0], [math.sqrt(0.5), math.sqrt(0.5)]], requires_grad=True)
-    return Contrast(torch.eye(2), text, torch.tensor(temperature), torch.tensor(positive))
+    return Contrast(torch.eye(2), text, torch.tensor(temperature), torch.tensor(positive).nonzero()[:, 0])
 
 
 def test_contrastive_loss_of_two_pairs():

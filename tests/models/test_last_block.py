@@ -8,22 +8,23 @@ from mmf_flava.models.last_block import LastBlock, Positions
 from tests.models.test_pretraining import build
 
 MASK = torch.tensor([[True, False, True, True], [False, False, False, False], [False, True, False, False]])
+COUNTS = [3, 0, 1]
 
 
 def test_positions_of_a_mask_are_in_order():
-    queries = Positions.from_mask(MASK)
+    queries = Positions.from_mask(MASK, COUNTS)
     assert queries.index[0].tolist() == [0, 2, 3] and queries.index[2, 0] == 1
     assert queries.valid.tolist() == [[True, True, True], [False, False, False], [True, False, False]]
     states = torch.arange(24.0).view(3, 4, 2)
-    assert torch.equal(queries.select(queries.take(states), MASK), states[MASK])
+    assert torch.equal(queries.select(queries.take(states), MASK, 4), states[MASK])
     some = MASK & torch.tensor([False, True, True, False])
-    assert torch.equal(queries.select(queries.take(states), some), states[some])
+    assert torch.equal(queries.select(queries.take(states), some, 2), states[some])
 
 
 def test_empty_mask_gives_one_invalid_position():
-    queries = Positions.from_mask(torch.zeros(2, 3, dtype=torch.bool))
+    queries = Positions.from_mask(torch.zeros(2, 3, dtype=torch.bool), [0, 0])
     assert queries.index.shape == (2, 1) and not queries.valid.any()
-    assert queries.select(queries.take(torch.ones(2, 3, 5)), torch.zeros(2, 3, dtype=torch.bool)).shape == (0, 5)
+    assert queries.select(queries.take(torch.ones(2, 3, 5)), torch.zeros(2, 3, dtype=torch.bool), 0).shape == (0, 5)
 
 
 @pytest.mark.parametrize("padded", [False, True], ids=["unpadded", "padded"])
@@ -35,12 +36,12 @@ def test_outputs_and_gradients_equal_the_complete_block(padded):
     last.load_state_dict(complete.state_dict())
     attended = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]]).bool()[:, None, None, :] if padded else None
     results = []
-    for block, queries in ((complete, None), (last, Positions.from_mask(MASK))):
+    for block, queries in ((complete, None), (last, Positions.from_mask(MASK, COUNTS))):
         states = torch.arange(96.0, dtype=torch.double).view(3, 4, 8).sin().requires_grad_()
         if queries is None:
             selected = block(states, attn_mask=attended)[MASK]
         else:
-            selected = queries.select(block(states, attn_mask=attended, queries=queries), MASK)
+            selected = queries.select(block(states, attn_mask=attended, queries=queries), MASK, 4)
         selected.square().sum().backward()
         results.append([selected, states.grad, *(p.grad for p in block.parameters())])
     for expected, value in zip(*results, strict=True):
@@ -50,7 +51,7 @@ def test_outputs_and_gradients_equal_the_complete_block(padded):
 
 def test_dropout_is_active_in_training_mode_only():
     block = LastBlock(8, 2, qkv_bias=True, attn_drop=0.5, proj_drop=0.5)
-    states, queries = torch.randn(3, 4, 8), Positions.from_mask(MASK)
+    states, queries = torch.randn(3, 4, 8), Positions.from_mask(MASK, COUNTS)
     assert not torch.equal(block(states, queries=queries), block(states, queries=queries))
     block.eval()
     assert torch.equal(block(states, queries=queries), block(states, queries=queries))

@@ -94,7 +94,9 @@ def test_ratios_of_other_datasets_are_ignored_with_one_dataset():
 
 @needs_rc10
 def test_strategies_of_the_main_branch_are_unknown_on_rc10():
-    with pytest.raises(UserError, match="is not one of ratios, round_robin; other strategies require MMF's main branch"):
+    with pytest.raises(
+        UserError, match="is not one of ratios, round_robin; other strategies require MMF's main branch"
+    ):
         multitask(type="size_proportional")
 
 

@@ -21,6 +21,7 @@ from mmf_flava.errors import UserError
 from mmf_flava.models.codebook.dalle_encoder import DTYPES, DalleEncoder
 from mmf_flava.models.codebook.frozen import Frozen, weights_sha256
 from mmf_flava.models.codebook.weights import read_codebook_weights
+from mmf_flava.models.last_block import select
 from mmf_flava.weights.loading import compare_keys
 
 SECTION = "model_config.flava.codebook"
@@ -48,9 +49,8 @@ class KMeansCodebook(Frozen):
             patches = unfold(image_B3hw.float(), self.patch_size, stride=self.patch_size).transpose(1, 2)
             return torch.cdist(patches, self.centroids.expand(len(patches), -1, -1)).argmin(dim=-1)
 
-    def codes_at(self, image_B3hw: Tensor, mask_BP: Tensor) -> Tensor:
-        """Return (N,) codes where the mask is True."""
-        return self(image_B3hw)[mask_BP]
+    def chunk_codes_at(self, image_B3hw: Tensor, mask_BP: Tensor, count: int) -> Tensor:
+        return select(self(image_B3hw), mask_BP, count)
 
     def decode(self, codes_BP: Tensor, grid: tuple[int, int]) -> Tensor:
         """Return (B, 3, h, w): the image of the codes' centroids, for visualisation."""

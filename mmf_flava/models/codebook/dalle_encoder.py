@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from mmf_flava.models.codebook.frozen import Frozen
+from mmf_flava.models.last_block import select
 
 LOGIT_LAPLACE_EPS = 0.1  # the dVAE was trained on pixels in [0.1, 0.9]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -93,10 +94,10 @@ class DalleEncoder(Frozen):
         return self.logits(image_B3hw).argmax(dim=1).flatten(1)
 
     @torch.no_grad()
-    def codes_at(self, image_B3hw: Tensor, mask_BP: Tensor) -> Tensor:
+    def chunk_codes_at(self, image_B3hw: Tensor, mask_BP: Tensor, count: int) -> Tensor:
         """Return (N,) codes where the mask is True; the last convolution, an eighth of the FLOPs, runs only there."""
         conv = self._output
-        states = self._hidden(image_B3hw).flatten(2).transpose(1, 2)[mask_BP]
+        states = select(self._hidden(image_B3hw).flatten(2).transpose(1, 2), mask_BP, count)
         with torch.autocast(image_B3hw.device.type, enabled=False):
             return linear(states, conv.weight.flatten(1), conv.bias).argmax(dim=1)
 

@@ -1,10 +1,13 @@
 """Base class of codebooks: a module that training does not change."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+
+
+CHUNK_SIZE = 64  # images that a codebook encodes at a time
 
 
 class Frozen(nn.Module):
@@ -14,6 +17,25 @@ class Frozen(nn.Module):
     """
 
     sha256: str | None = None
+
+    @torch.no_grad()
+    def codes_at(self, image_B3hw: Tensor, mask_BP: Tensor, counts: Sequence[int]) -> Tensor:
+        """Return (N,) codes where the mask is True.
+
+        Images are encoded ``CHUNK_SIZE`` at a time: at full resolution the dVAE's activations need 38 MB an image.
+
+        Args:
+            counts: number of True entries of each image.
+        """
+        codes = []
+        for start in range(0, len(image_B3hw), CHUNK_SIZE):
+            chunk = slice(start, start + CHUNK_SIZE)
+            codes.append(self.chunk_codes_at(image_B3hw[chunk], mask_BP[chunk], sum(counts[chunk])))
+        return torch.cat(codes)
+
+    def chunk_codes_at(self, image_B3hw: Tensor, mask_BP: Tensor, count: int) -> Tensor:
+        """Return (N,) codes of a few images where the mask is True, N = ``count``."""
+        raise NotImplementedError
 
     def freeze(self) -> None:
         """Disable gradients and training mode; to be called when all parameters exist."""
