@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -30,6 +30,7 @@ from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.errors import UserError
 from mmf_flava.models.codebook.build import Codebook, changed_fraction, load_codebook
 from mmf_flava.models.codebook.dalle_encoder import DTYPES
+from mmf_flava.training.device import set_tf32
 
 SAVE_INTERVAL = 30.0  # seconds between saves of the progress
 
@@ -211,6 +212,8 @@ def run(arguments: argparse.Namespace) -> None:
     with open_dict(config):
         if dataset_config is not None:
             dataset_config.codes, dataset_config.views = None, arguments.views or dataset_config.get("views") or 1
+    if torch.device(arguments.device).type == "cuda":
+        set_tf32(bool(OmegaConf.select(config, "training.tf32")))  # the same codes as in training
     dataset = open_dataset(config, arguments.dataset, arguments.split)
     if not isinstance(dataset, ImageStreamDataset):
         raise UserError(f"Dataset '{arguments.dataset}' has no images.")

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from mmf_flava.data.annotations import parse_annotation
 from mmf_flava.data.image_decoding import decode_image
-from mmf_flava.data.pmd import TEXT_EXTENSIONS, parse_annotation
+from mmf_flava.data.pmd import TEXT_EXTENSIONS
 from mmf_flava.data.record import BadRecord, Record, Records
 from mmf_flava.data.records import open_records
 from mmf_flava.errors import UserError

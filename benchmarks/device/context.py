@@ -58,7 +58,7 @@ class Context:
         value = values[key]
         if value is None or not value <= limit:
             values["error"] = f"{key} is {_to_json(value)}, expected at most {limit:g}"
-        self.report(name, limit=limit, **values)
+        self.report(name, **values, limit=limit)
 
     def skip(self, name: str, reason: str) -> None:
         """Report a result that was not measured."""

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from device.context import ERROR_LENGTH, Context
 from device.models import flava_settings
 from device.shards import count_records, find_or_write_shards
-from device.timing import measure_square_gemm, rates, seconds_per_call
+from device.timing import compute_rates, measure_square_gemm, seconds_per_call
 from mmf_flava.models.flava import Flava
 from mmf_flava.models.pretrained import load_pretrained
 from mmf_flava.weights.configs import CONFIG_KEY, config_to_dict
@@ -62,8 +62,8 @@ def report_encoder(context: Context, weights: Path) -> None:
 
     def report(name: str, encode: Callable[[], Tensor]) -> None:
         with context.attempt(name), torch.no_grad():
-            values = rates(seconds_per_call(context, encode), size, flop, gemm)
-            context.report(name, batch=size, images_per_s=values.pop("samples_per_s"), **values)
+            values = compute_rates(context, seconds_per_call(context, encode), size, flop, gemm, "images")
+            context.report(name, batch=size, **values)
 
     for precision, name in (("high", "TF32"), ("highest", "fp32")):
         torch.set_float32_matmul_precision(precision)

@@ -19,8 +19,8 @@ def synchronize(context: Context) -> None:
 
 
 def seconds_per_call(context: Context, call: Callable[[], Any], warmup: int = 3, repeats: int = 10) -> float:
-    """Return the mean seconds of ``repeats`` consecutive calls. With ``--tiny`` one call is measured."""
-    for _ in range(context.pick(warmup, 0)):
+    """Return the mean seconds of ``repeats`` consecutive calls. With ``--tiny`` the second call is measured."""
+    for _ in range(context.pick(warmup, min(warmup, 1))):
         call()
     synchronize(context)
     repeats = context.pick(repeats, 1)
@@ -44,18 +44,23 @@ def measure_square_gemm(context: Context) -> float:
     return measure_gemm(context, side, side, side)
 
 
-def rates(seconds: float, samples: int, flop: float, gemm_tflops: float) -> dict[str, float]:
-    """Return the rates of a step: ms, samples/s, TFLOP/s, and MFU of the data sheet's and of the measured GEMM rate.
+def compute_utilisation(context: Context, tflops: float, gemm_tflops: float) -> dict[str, float]:
+    """Return TFLOP/s and MFU: on a GPU of the data sheet's rate, and of the measured GEMM rate.
+
+    Args:
+        gemm_tflops: the result of ``measure_square_gemm``.
+    """
+    values = {"tflops": tflops, "mfu_of_gemm": tflops / gemm_tflops}
+    return {**values, "mfu": tflops / PEAK_TFLOPS} if context.cuda else values
+
+
+def compute_rates(
+    context: Context, seconds: float, samples: int, flop: float, gemm_tflops: float, unit: str = "samples"
+) -> dict[str, float]:
+    """Return the rates of a step: ms, samples per second, TFLOP/s and MFU.
 
     Args:
         flop: floating point operations of the step.
-        gemm_tflops: the result of ``measure_square_gemm``.
     """
-    tflops = flop / seconds / 1e12
-    return {
-        "ms": 1e3 * seconds,
-        "samples_per_s": samples / seconds,
-        "tflops": tflops,
-        "mfu": tflops / PEAK_TFLOPS,
-        "mfu_of_gemm": tflops / gemm_tflops,
-    }
+    utilisation = compute_utilisation(context, flop / seconds / 1e12, gemm_tflops)
+    return {"ms": 1e3 * seconds, f"{unit}_per_s": samples / seconds, **utilisation}

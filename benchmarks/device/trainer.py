@@ -13,7 +13,7 @@ from device.context import Context
 from device.models import TINY, TINY_LAYERS
 from device.runs import MmfRun
 from device.shards import find_or_write_shards
-from device.timing import PEAK_TFLOPS, measure_square_gemm
+from device.timing import compute_utilisation, measure_square_gemm
 
 CODES = 8192
 CENTROID_SIZE = 192  # values of a patch of the codebook's view: 8 x 8 pixels, 3 channels
@@ -52,16 +52,14 @@ def run(context: Context) -> None:
             one.run()
             records = one.records()
             first, last = records[0], records[-1]
-            tflops = last["flops_per_second"] / 1e12
+            utilisation = compute_utilisation(context, last["flops_per_second"] / 1e12, gemm)
             rates = [record["samples_per_second"] for record in records[1:] or records]
             context.report(
                 case.name,
                 samples_per_s=statistics.median(rates),
-                samples_per_s_first_record=first["samples_per_second"],
-                samples_per_s_last_record=last["samples_per_second"],
-                tflops=tflops,
-                mfu=tflops / PEAK_TFLOPS,
-                mfu_of_gemm=tflops / gemm,
+                first_samples_per_s=first["samples_per_second"],
+                last_samples_per_s=last["samples_per_second"],
+                **utilisation,
                 data_wait=last["data_wait"],
             )
 

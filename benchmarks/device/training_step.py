@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from device.context import Context
 from device.models import Build
-from device.timing import measure_square_gemm, rates, seconds_per_call, synchronize
+from device.timing import compute_rates, measure_square_gemm, seconds_per_call, synchronize
 
 KERNELS = 25  # rows of a profile
 WAITS = 15  # places in the code
@@ -78,7 +78,7 @@ class StepBenchmark:
             peak = torch.cuda.max_memory_allocated() / 1e9 if context.cuda else None
             if work not in self.flop:
                 self.flop[work] = count_flop(step)
-            values = rates(seconds, samples, self.flop[work], self.gemm_tflops)
+            values = compute_rates(context, seconds, samples, self.flop[work], self.gemm_tflops)
             context.report(name, batch=samples, **values, peak_gb=peak, first_step_s=first)
             if profile_file is not None:
                 report_host_waits(context, f"{name}: host waits", step)

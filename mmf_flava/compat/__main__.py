@@ -1,7 +1,5 @@
 """``python -m mmf_flava.compat``: a table of all patches, with kind, state and reason."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import os

@@ -1,7 +1,5 @@
 """MMF's scripts: their options, and one-line error messages."""
 
-from __future__ import annotations
-
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence

@@ -4,8 +4,6 @@
 is merged. Until there is a configuration, ``process_is_flava`` applies the same function to the command line.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib.util
 import os

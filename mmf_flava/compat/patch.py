@@ -1,7 +1,5 @@
 """A patch: one change to a module of another package, with its reason and the condition for removing it."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import inspect
@@ -77,11 +75,12 @@ APPLIED_PATCHES: list[Patch] = []  # of this process, in order
 
 def patch(
     module: str,
-    when: When,
+    *,
     what: str,
     why: str,
     since: str,
     until: str,
+    when: When = "after",
     needed: Callable[[Any], bool] = lambda module: True,
 ) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
     """Decorator: register the function as a patch of ``module``. Its kind is the package that defines it."""

@@ -1,7 +1,5 @@
 """``MMF_FLAVA_COMPAT``: which patches are applied."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from mmf_flava.errors import UserError

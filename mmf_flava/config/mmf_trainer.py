@@ -10,8 +10,11 @@ from mmf_flava.errors import UserError
 
 # of MMF 1.0.0rc10 and of its main branch
 NAMES = ("base_trainer", "mmf")
-# our keys that MMF's trainer reads as well
-READ = {"training": {"update_frequency", "max_grad_l2_norm", "wandb"}, "checkpoint": {"max_to_keep"}}
+# our keys that have an effect with MMF's trainer as well
+READ = {
+    "training": {"update_frequency", "max_grad_l2_norm", "wandb", "process_group_timeout"},
+    "checkpoint": {"max_to_keep"},
+}
 SECTIONS = {"training": TrainingConfig, "checkpoint": CheckpointConfig, "evaluation": EvaluationConfig}
 # dataset options without effect: bad records are replaced, but not counted; batches are not sorted by length
 DATA = {"max_bad_share": None, "length_buckets": 1}

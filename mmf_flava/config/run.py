@@ -7,6 +7,8 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 SHARDINGS = ("none", "ddp", "fsdp")
 PROBE_SOLVERS = ("torch", "sklearn")
 PROBE_METRICS = ("accuracy", "mean_per_class")
+# upper limit of the default of evaluation.batch_size
+MAX_EVALUATION_BATCH = 256
 
 # removed keys -> the keys that replace them
 REPLACED_KEYS = {"training.sampling": "multitasking.type and multitasking.params.sampling_ratios"}
@@ -62,6 +64,12 @@ class TrainingConfig:
     spike_sigma: float | None = None
     # intra-op threads of torch; null: torch's default
     num_threads: int | None = None
+    # CUDA: fp32 matrix products and convolutions, also the codebook's, use TF32, which has 10 bits of mantissa
+    tf32: bool = False
+    # use deterministic algorithms only, so that a resumed run on CUDA is bit-identical; slower
+    deterministic: bool = False
+    # minutes that a process waits for the others, e.g. while rank 0 evaluates with ddp, before the run ends
+    process_group_timeout: int = 360
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
 
@@ -134,6 +142,8 @@ class EvaluationConfig:
 
     # row of the paper's table to compare with, e.g. cifar10: see mmf_flava.evaluation.table
     task: str | None = None
+    # samples per forward pass, for any number of processes; null: training.batch_size, at most 256
+    batch_size: int | None = None
     # cache of image embeddings for later evaluations of the same weights; null: no cache
     features_dir: str | None = None
     # compute the mean of each loss over the split

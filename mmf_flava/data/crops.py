@@ -12,6 +12,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from mmf_flava.data.image_decoding import to_pixels
+
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
 CROP_ASPECT = (3 / 4, 4 / 3)
@@ -42,12 +44,20 @@ class Crops:
     """A decoded image from which several views are cropped; ``size`` is (w, h).
 
     Args:
-        image: (h, w, 3) uint8, or a PIL image of any mode.
+        image: (h, w, 3) uint8, or another input of ``to_pixels``.
     """
 
     def __init__(self, image: np.ndarray | Image.Image):
-        self._pixels = np.array(to_rgb(image)) if isinstance(image, Image.Image) else image
+        decoded = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,)
+        self._pixels: np.ndarray = image if decoded else to_pixels(image)  # type: ignore[assignment]
         self.size = (self._pixels.shape[1], self._pixels.shape[0])
+
+    def resize(self, side: int, resampling: Image.Resampling) -> Tensor:
+        """Resize the entire image to a square, (3, s, s) uint8, with exactly the pixels of Pillow's ``resize``.
+
+        Hugging Face's processor with Pillow as backend gives the same pixels.
+        """
+        return _channels_first(np.array(Image.fromarray(self._pixels).resize((side, side), resampling)))
 
     def view(self, box: Box, side: int, resampling: Image.Resampling) -> Tensor:
         """Crop ``box`` and resize it to a square, (3, s, s) uint8.
@@ -67,14 +77,3 @@ class Crops:
 
 def _channels_first(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image of any mode to RGB; transparent images are composited on white."""
-    if image.mode == "RGB":
-        return image
-    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from mmf.common.registry import registry
 
+from mmf_flava.data.annotations import parse_label
 from mmf_flava.data.image_decoding import decode_image
 from mmf_flava.data.image_list import ImageList
 from mmf_flava.data.image_sets.catalogue import download_image_set, open_image_set
 from mmf_flava.data.image_stream import build_shard_cache
-from mmf_flava.data.imagenet import parse_label
 from mmf_flava.data.mixture import read_path_weights
 from mmf_flava.data.order import Order
 from mmf_flava.data.record import IMAGE_EXTENSIONS, Records
@@ -51,7 +51,7 @@ class ImageClassificationDataset(StreamDataset):
 
     def _sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self.records.read(index)
-        image = decode_image(record, self.image_processor.decode_size)
+        image = decode_image(record, self.image_processor.decode_size if self.training else None)
         view = self.image_processor({"image": image, "rng": rng, "train": self.training})
         # a tensor, so that MMF's own trainer can batch it
         return {"image": view["image"], "targets": torch.tensor(parse_label(record)), "sample_id": record.key}

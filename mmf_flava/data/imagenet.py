@@ -1,6 +1,5 @@
 """The ``imagenet`` dataset: images without text, such as ImageNet-1k (paper section 3.5)."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,8 @@ from typing import Any
 import numpy as np
 from mmf.common.registry import registry
 
+from mmf_flava.data.annotations import parse_label
 from mmf_flava.data.image_stream import ImageStreamDataset
-from mmf_flava.data.record import Record
 from mmf_flava.data.stream import StreamBuilder
 
 
@@ -31,16 +30,6 @@ class ImageNetDataset(ImageStreamDataset):
             "targets": parse_label(record),
             "sample_id": record.key,
         }
-
-
-def parse_label(record: Record) -> int:
-    """Return the label from ``cls`` (an ASCII number) or from ``json`` {"label": n}; -1 if the record has none."""
-    try:
-        if "cls" in record.fields:
-            return int(record.fields["cls"])
-        return int(json.loads(record.fields["json"])["label"]) if "json" in record.fields else -1
-    except (ValueError, TypeError, KeyError):
-        return -1
 
 
 @registry.register_builder("imagenet")

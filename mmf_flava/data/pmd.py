@@ -1,10 +1,10 @@
 """The ``pmd`` dataset: image-text pairs (the paper's Public Multimodal Datasets, section 3.5, or any such shards).
 
 A record has an image and its captions: in ``json`` as {"captions": [...]} or {"caption": "..."}, otherwise in ``txt``
-(the formats of img2dataset). ``json`` may also have {"label": 3}, for zero-shot classification.
+(the formats of img2dataset). ``json`` may also have {"label": 3}, for zero-shot classification. ``annotations`` lists
+all forms.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ import numpy as np
 from mmf.common.registry import registry
 
 from mmf_flava.config.schema import check_positive
+from mmf_flava.data.annotations import parse_annotation
 from mmf_flava.data.image_stream import ImageStreamDataset
-from mmf_flava.data.record import BadRecord, Reason, Record
+from mmf_flava.data.record import BadRecord
 from mmf_flava.data.records import estimate_text_bytes
 from mmf_flava.data.stream import StreamBuilder
 from mmf_flava.errors import UserError
@@ -81,29 +82,6 @@ class PMDDataset(ImageStreamDataset):
             if other not in captions:
                 return other
         return None
-
-
-def parse_annotation(record: Record) -> tuple[list[str], int]:
-    """Return (captions, label or -1) of a record. Raises BadRecord if it has no caption."""
-    captions, label = [], -1
-    try:
-        if "json" in record.fields:
-            data = json.loads(record.fields["json"])
-            found = data.get("captions") or [data.get("caption")]
-            captions = [clean for caption in found if isinstance(caption, str) and (clean := _clean(caption))]
-            label = int(data.get("label", -1))
-        if not captions and "txt" in record.fields:
-            captions = [_clean(record.fields["txt"].decode())]
-    except (ValueError, TypeError, AttributeError) as error:
-        raise BadRecord(Reason.UNREADABLE_CAPTION, f"{record.key}: unreadable caption ({error})", record.key) from error
-    if not captions or not captions[0]:
-        raise BadRecord(Reason.NO_CAPTION, f"{record.key}: no caption", record.key)
-    return captions, label
-
-
-def _clean(caption: str) -> str:
-    """Remove NULs, lone surrogates (neither can be tokenized or written to files) and surrounding white space."""
-    return caption.replace("\0", " ").encode("utf-8", "ignore").decode().strip()
 
 
 @registry.register_builder("pmd")

@@ -83,7 +83,7 @@ class FlavaImageProcessor(BaseProcessor):
         """Return the views and the patch mask of an image.
 
         Args:
-            item: {"image": (h, w, 3) uint8 or a PIL image, "rng": numpy Generator, "train": bool}, and optionally
+            item: {"image": (h, w, 3) uint8 or another input of ``to_pixels``, "rng": numpy Generator, "train": bool}, and optionally
                 "crop_rng", a separate generator for the crop, and "codebook_view": False, which omits the codebook's
                 view (for cached codes).
 
@@ -92,8 +92,8 @@ class FlavaImageProcessor(BaseProcessor):
             image_patch_mask (P,) bool, True = masked, unless disabled.
         """
         rng, crops = item["rng"], Crops(item["image"])
-        box = self._box(crops, item.get("crop_rng", rng), item["train"])
-        pixels = crops.view(box, self.image_size, Image.Resampling.BICUBIC)
+        box = self._box(crops, item.get("crop_rng", rng)) if item["train"] else None
+        pixels = _view(crops, box, self.image_size, Image.Resampling.BICUBIC)
         sample = {"image": _floats(pixels).mul_(self._scale).add_(self._shift)}
         if self.codebook_size is not None and item.get("codebook_view", True):
             sample["image_for_codebook"] = self._codebook_view(crops, self.codebook_size, box)
@@ -110,7 +110,7 @@ class FlavaImageProcessor(BaseProcessor):
             raise UserError("flava_image: codebook_size is null. Set it to compute image codes.")
         crops = Crops(image)
         return [
-            self._codebook_view(crops, self.codebook_size, self._box(crops, generator, train))
+            self._codebook_view(crops, self.codebook_size, self._box(crops, generator) if train else None)
             for generator in generators
         ]
 
@@ -123,18 +123,23 @@ class FlavaImageProcessor(BaseProcessor):
         """Return the parameters that determine the pixels of the codebook's views, except the crop's generator."""
         return {
             "codebook_size": self.codebook_size,
-            "decode_size": self.decode_size,
+            "decode_size": self.decode_size if train else None,
             "boxes": "of whole pixels where an image is shrunk",
             "crop_scale": list(self.crop_scale) if train else None,
         }
 
-    def _box(self, crops: Crops, rng: np.random.Generator, train: bool) -> Box:
+    def _box(self, crops: Crops, rng: np.random.Generator) -> Box:
         width, height = crops.size
-        return sample_crop_box(rng, width, height, self.crop_scale) if train else (0, 0, width, height)
+        return sample_crop_box(rng, width, height, self.crop_scale)
 
     @staticmethod
-    def _codebook_view(crops: Crops, side: int, box: Box) -> Tensor:
-        return _floats(crops.view(box, side, Image.Resampling.LANCZOS)).mul_(1 / 255)
+    def _codebook_view(crops: Crops, side: int, box: Box | None) -> Tensor:
+        return _floats(_view(crops, box, side, Image.Resampling.LANCZOS)).mul_(1 / 255)
+
+
+def _view(crops: Crops, box: Box | None, side: int, resampling: Image.Resampling) -> Tensor:
+    """Return the view of a training crop or, if ``box`` is None, of the entire image."""
+    return crops.resize(side, resampling) if box is None else crops.view(box, side, resampling)
 
 
 def _floats(pixels: Tensor) -> Tensor:

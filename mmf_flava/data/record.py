@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "jfif", "avif", "jp2")
 
 
 class Reason(StrEnum):
@@ -22,6 +22,9 @@ class Reason(StrEnum):
     PIXEL_FORMAT = "unknown pixel format"
     NO_CAPTION = "no caption"
     UNREADABLE_CAPTION = "unreadable caption"
+    NO_LABEL = "no label"
+    UNREADABLE_LABEL = "unreadable label"
+    UNKNOWN_LABEL = "unknown label"
     NO_CODES = "no codes"
 
 

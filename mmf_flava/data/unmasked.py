@@ -38,7 +38,7 @@ class FlavaImageTransform(BaseProcessor):
         if isinstance(item, dict):
             return {"image": self(item["image"])}
         crops = Crops(item)
-        pixels = crops.view((0, 0, *crops.size), self.image_size, Image.Resampling.BICUBIC)
+        pixels = crops.resize(self.image_size, Image.Resampling.BICUBIC)
         pixels = pixels.to(torch.float32, memory_format=torch.contiguous_format)
         return pixels.div_(255).sub_(self._mean).div_(self._std)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from mmf.common.registry import registry
 from mmf.modules.metrics import BaseMetric
 from scipy.stats import pearsonr, spearmanr
@@ -29,10 +30,10 @@ class Matthews(BaseMetric):
 
     def calculate(
         self, sample_list: Mapping[str, Any], model_output: Mapping[str, Any], *args: Any, **kwargs: Any
-    ) -> float:
+    ) -> Tensor:
         """Compute from ``scores`` (N, C) and ``targets`` (N,); 0 with a warning if either has one class only."""
         predicted, true = _extract_classes(self.name, sample_list, model_output)
-        return _compute_correlation(self.name, predicted, true, matthews_corrcoef)
+        return _on_device(_compute_correlation(self.name, predicted, true, matthews_corrcoef), model_output)
 
 
 @registry.register_metric("pearson")
@@ -44,10 +45,11 @@ class Pearson(BaseMetric):
 
     def calculate(
         self, sample_list: Mapping[str, Any], model_output: Mapping[str, Any], *args: Any, **kwargs: Any
-    ) -> float:
+    ) -> Tensor:
         """Compute from ``scores`` (N, 1) or (N,) and ``targets`` (N,); 0 with a warning if either is constant."""
         predicted, true = _extract_values(self.name, sample_list, model_output)
-        return _compute_correlation(self.name, predicted, true, lambda a, b: pearsonr(a, b).statistic)
+        value = _compute_correlation(self.name, predicted, true, lambda a, b: pearsonr(a, b).statistic)
+        return _on_device(value, model_output)
 
 
 @registry.register_metric("spearman")
@@ -59,10 +61,11 @@ class Spearman(BaseMetric):
 
     def calculate(
         self, sample_list: Mapping[str, Any], model_output: Mapping[str, Any], *args: Any, **kwargs: Any
-    ) -> float:
+    ) -> Tensor:
         """Compute from ``scores`` (N, 1) or (N,) and ``targets`` (N,); 0 with a warning if either is constant."""
         predicted, true = _extract_values(self.name, sample_list, model_output)
-        return _compute_correlation(self.name, predicted, true, lambda a, b: spearmanr(a, b).statistic)
+        value = _compute_correlation(self.name, predicted, true, lambda a, b: spearmanr(a, b).statistic)
+        return _on_device(value, model_output)
 
 
 @registry.register_metric("accuracy_f1")
@@ -74,10 +77,16 @@ class AccuracyF1(BaseMetric):
 
     def calculate(
         self, sample_list: Mapping[str, Any], model_output: Mapping[str, Any], *args: Any, **kwargs: Any
-    ) -> float:
+    ) -> Tensor:
         """Compute from ``scores`` (N, 2) and ``targets`` (N,); F1 is 0 if class 1 is neither predicted nor true."""
         predicted, true = _extract_classes(self.name, sample_list, model_output)
-        return float((predicted == true).mean() + f1_score(true, predicted, zero_division=0.0)) / 2
+        value = float((predicted == true).mean() + f1_score(true, predicted, zero_division=0.0)) / 2
+        return _on_device(value, model_output)
+
+
+def _on_device(value: float, output: Mapping[str, Any]) -> Tensor:
+    """Return a () tensor on the device of the scores: MMF stacks the values of all metrics to reduce them."""
+    return torch.tensor(value, dtype=torch.float64, device=output["scores"].device)
 
 
 def _extract_classes(

@@ -61,16 +61,16 @@ class EvaluationSuite:
         self,
         config: EvaluationConfig,
         datasets: dict[str, dict[str, Any]],
-        batch_size: int,
         num_workers: int,
         device: torch.device,
         distributed: bool = False,
         on_batch: Callable[[Any], None] = lambda batch: None,
     ) -> None:
+        assert config.batch_size is not None  # read_settings sets it
         self.datasets, self.device, self.on_batch = datasets, device, on_batch
         # embeddings of a model that is being trained cannot be reused
         folder = Path(config.features_dir).expanduser() if distributed and config.features_dir else None
-        self.extractor = FeatureExtractor(batch_size, num_workers, device, distributed, folder, on_batch)
+        self.extractor = FeatureExtractor(config.batch_size, num_workers, device, distributed, folder, on_batch)
         names = sorted({name for split in datasets.values() for name in split})
         if config.zero_shot is not None:
             section = prompts.resolve_prompts(config.zero_shot, datasets)

@@ -98,7 +98,7 @@ def restore_rng(rng: dict[str, Any]) -> None:
     random.setstate((version, tuple(internal), gauss))
     np.random.set_state(rng["numpy"])
     torch.set_rng_state(torch.frombuffer(bytearray(base64.b64decode(rng["torch"])), dtype=torch.uint8))
-    if rng["cuda"] is not None and torch.cuda.is_available():
+    if rng["cuda"] is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.set_rng_state(torch.frombuffer(bytearray(base64.b64decode(rng["cuda"])), dtype=torch.uint8))
 
 

@@ -1,13 +1,21 @@
-"""The device that a process trains and evaluates on."""
+"""The device that a process trains and evaluates on, and torch's options for it."""
+
+import os
 
 import torch
 from mmf.common.registry import registry
 
+from mmf_flava.compat import mmf_api
+from mmf_flava.config.device import parse_device
 from mmf_flava.config.run import TrainingConfig
+from mmf_flava.processes import world_size
+
+# the keys of training.* that set_numerics reads
+NUMERICS = frozenset({"tf32", "deterministic"})
 
 
 def prepare_device(requested: str, training: TrainingConfig) -> torch.device:
-    """Return this process's device and register it with MMF; set torch's thread count and anomaly detection.
+    """Return this process's device and register it with MMF; set torch's options.
 
     Args:
         requested: MMF's ``training.device``; the CPU is used if CUDA is not available.
@@ -15,8 +23,43 @@ def prepare_device(requested: str, training: TrainingConfig) -> torch.device:
     if training.num_threads is not None:
         torch.set_num_threads(training.num_threads)
     torch.autograd.set_detect_anomaly(training.detect_anomaly)
-    cuda = torch.cuda.is_available() and "cuda" in requested
-    # MMF or compat has already set the current device to the one of the local rank
+    cuda = parse_device(requested)[0] == "cuda" and torch.cuda.is_available()
+    # MMF or compat has already set the current device: that of the local rank, or N of cuda:N
     device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+    set_numerics(training, device)
     registry.register("current_device", device)
     return device
+
+
+def set_numerics(training: TrainingConfig, device: torch.device) -> None:
+    """Set TF32, deterministic algorithms and the implementations of attention; on CUDA, log the choice.
+
+    torch's own default is TF32 in convolutions, and none in matrix products.
+    """
+    torch.use_deterministic_algorithms(training.deterministic)
+    if training.deterministic:
+        # read when the first cuBLAS handle is created
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    if device.type == "cuda":
+        set_tf32(training.tf32)
+        # it plans each new shape anew, and lengths and masks vary
+        torch.backends.cuda.enable_cudnn_sdp(False)
+        mmf_api.log(
+            f"fp32 matrix products and convolutions on {device} {'use' if training.tf32 else 'do not use'} TF32 "
+            f"(training.tf32); algorithms are {'' if training.deterministic else 'not '}deterministic."
+        )
+
+
+def set_tf32(enabled: bool) -> None:
+    """Let fp32 matrix products and convolutions on CUDA use TF32, or not."""
+    # not torch.backends.*.fp32_precision: torch raises errors if code that reads the older flags runs after it
+    torch.set_float32_matmul_precision("high" if enabled else "highest")
+    torch.backends.cudnn.allow_tf32 = enabled
+
+
+def log_unused_gpus(requested: str, device: torch.device) -> None:
+    """Log how to train on all GPUs if a run with ``training.device: cuda`` uses one of several."""
+    count = torch.cuda.device_count() if requested == "cuda" and device.type == "cuda" and world_size() == 1 else 1
+    if count > 1:
+        mmf_api.log(f"Training on 1 of {count} GPUs. To use all of them, set training.sharding=ddp or fsdp.")

@@ -11,11 +11,13 @@ from mmf.utils.distributed import is_master
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.compat.mmf_api.trainer import MMF_TRAINER, FinetuningBase
-from mmf_flava.config.schema import check_choice, check_keys, to_dict
+from mmf_flava.config.run import TrainingConfig
+from mmf_flava.config.schema import check_choice, check_keys, parse_section, to_dict
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.split_metrics import SplitMetrics
 from mmf_flava.report import write_report
 from mmf_flava.report.values import read_json_lines
+from mmf_flava.training.device import NUMERICS, set_numerics
 from mmf_flava.training.results import Results
 
 
@@ -35,7 +37,9 @@ class FlavaFinetune(FinetuningBase):
             UserError: a key that neither MMF's trainer nor this one has, or several datasets.
         """
         self.precision = _check(self.config)
+        numerics = _numerics(self.config)
         super().load()
+        set_numerics(numerics, self.device)
         if self.precision == "bf16":
             # wraps forward, to be inside MMF's autocast context: without fp16, that one disables outer contexts on CUDA
             self.model.forward = torch.autocast(self.device.type, torch.bfloat16)(self.model.forward)
@@ -123,6 +127,11 @@ class FlavaFinetune(FinetuningBase):
             mmf_api.log(f"Report: {write_report([self.results.folder])}")
 
 
+def _numerics(config: Any) -> TrainingConfig:
+    """Validate the keys that ``set_numerics`` reads."""
+    return parse_section(TrainingConfig, {key: config.training[key] for key in NUMERICS & {*config.training}}, "training")
+
+
 def _has_labels(dataset: Any) -> bool:
     """Return whether a split has labels; class -1 marks a missing label."""
     targets = dataset[0].get("targets")
@@ -136,7 +145,8 @@ def _check(config: Any) -> str:
         UserError: an unknown key, several datasets, or an unsupported combination of keys.
     """
     # MMF reads max_grad_l2_norm, but its defaults do not have the key
-    added = {"training": {"precision", "max_grad_l2_norm"}, "checkpoint": set(), "evaluation": {"task"}}
+    training = {"precision", "max_grad_l2_norm", "process_group_timeout", *NUMERICS}
+    added = {"training": training, "checkpoint": set(), "evaluation": {"task"}}
     for section, keys in added.items():
         check_keys(config[section], mmf_api.default_keys(section) | keys, section)
     if "," in config.datasets:

@@ -100,9 +100,13 @@ class FsdpEngine(Engine):
         return squares.sqrt()
 
     def after_step(self) -> None:
-        """Clamp the logit scale, the root's only parameter; the model's own ``temperature`` clamps a gathered copy."""
+        """Clamp the logit scale, the root's only parameter; the model's own ``temperature`` clamps a gathered copy.
+
+        Then make FSDP's streams wait: the root itself does so in ``forward`` only, which ``encode_image`` skips.
+        """
         for parameter in self.module.params:  # type: ignore[union-attr]
             parameter.data.clamp_(0, self.model.flava.logit_scale_max)  # type: ignore[union-attr]
+        self.module._wait_for_previous_optim_step()  # type: ignore[operator]
 
     def model_state(self, masters: Masters) -> dict[str, Tensor]:
         """See ``Engine``; the result is on the CPU of the first process and empty on others."""

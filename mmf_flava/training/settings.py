@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.run import (
+    MAX_EVALUATION_BATCH,
     PRECISIONS,
     REPLACED_KEYS,
     SHARDINGS,
@@ -39,7 +40,8 @@ class Settings:
 def read_settings(config: Any) -> Settings:
     """Validate ``training``, ``checkpoint``, ``evaluation`` and ``multitasking`` against the keys of MMF and mmf_flava.
 
-    ``training.batch_size_per_device`` is converted to the global ``config.training.batch_size``, as in MMF.
+    ``training.batch_size_per_device`` is converted to the global ``config.training.batch_size``, as in MMF. The default
+    of ``evaluation.batch_size`` is set.
 
     Raises:
         UserError: an unknown key, a wrong type, an invalid value or an invalid callback.
@@ -57,6 +59,9 @@ def read_settings(config: Any) -> Settings:
         per_device = check_positive(training.batch_size_per_device, "training.batch_size_per_device")
         config.training.batch_size = per_device * world_size()
     _check_training(config.training, training)
+    if evaluation.batch_size is None:
+        evaluation.batch_size = min(config.training.batch_size, MAX_EVALUATION_BATCH)
+    check_positive(evaluation.batch_size, "evaluation.batch_size")
     if training.sharding == "fsdp" and "train" in config.run_type:
         _check_fsdp(config)
     return Settings(training, checkpoint, evaluation, multitasking, names)
@@ -92,6 +97,7 @@ def _check_training(section: Any, training: TrainingConfig) -> None:
     for key in ("batch_size", "max_updates", "log_interval", "evaluation_interval", "checkpoint_interval"):
         check_positive(section[key], f"training.{key}")
     check_positive(training.update_frequency, "training.update_frequency")
+    check_positive(training.process_group_timeout, "training.process_group_timeout")
     if training.wandb.enabled:
         import_wandb()  # raises before data and model are built
     if section.early_stop.enabled:

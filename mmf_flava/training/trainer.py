@@ -19,7 +19,7 @@ from mmf_flava.evaluation.suite import EvaluationSuite, SplitResult
 from mmf_flava.processes import gather_objects, rank, wait_for_all, world_size
 from mmf_flava.training.callbacks import Callbacks, TrainerAttributes
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
-from mmf_flava.training.device import prepare_device
+from mmf_flava.training.device import log_unused_gpus, prepare_device
 from mmf_flava.training.disk import explain_disk_errors
 from mmf_flava.training.final_evaluation import FinalEvaluation
 from mmf_flava.training.guard import LossGuard
@@ -65,6 +65,8 @@ class FlavaTrainer(TrainerAttributes):
             self.lock = RunLock(self.folder, mmf_api.log)
         training = self.settings.training
         self.device = prepare_device(str(self.config.training.device), training)
+        if self.trains:
+            log_unused_gpus(str(self.config.training.device), self.device)
         self.data = RunData(self.config, self.settings, self.trains)
         # MMF may have seeded the processes differently, but they must initialise the same weights
         torch.set_rng_state(gather_objects(torch.get_rng_state())[0])
@@ -83,7 +85,6 @@ class FlavaTrainer(TrainerAttributes):
         self.suite = EvaluationSuite(
             self.settings.evaluation,
             self.data.datasets,
-            self.config.training.batch_size,
             self.config.training.num_workers,
             self.device,
             distributed=not self.trains,

@@ -268,7 +268,7 @@ print(config.model, config.datasets)
 )
 def test_invalid_recipe_is_an_error(text, message):
     with pytest.raises(UserError, match=message):
-        configuration(f"config={write(text)}")
+        configuration(f"config={write(OWN + text)}")
 
 
 def test_recipe_is_found_from_any_folder(own_run):

@@ -10,9 +10,8 @@ import pytest
 from PIL import Image
 
 from mmf_flava.data import image_list
+from mmf_flava.data.annotations import parse_annotation, parse_label
 from mmf_flava.data.image_list import ImageList
-from mmf_flava.data.imagenet import parse_label
-from mmf_flava.data.pmd import parse_annotation
 from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.data.records import ConcatRecords, open_records
 from mmf_flava.data.records_hash import records_sha256

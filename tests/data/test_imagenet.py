@@ -1,6 +1,6 @@
 import pytest
 
-from mmf_flava.data.imagenet import parse_label
+from mmf_flava.data.annotations import parse_label
 from mmf_flava.data.record import Record
 from mmf_flava.data.shards import ShardWriter
 from mmf_flava.errors import UserError

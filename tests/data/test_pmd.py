@@ -3,8 +3,8 @@ import json
 import pytest
 import torch
 
+from mmf_flava.data.annotations import parse_annotation
 from mmf_flava.data.dataset_schedule import DatasetSchedule
-from mmf_flava.data.pmd import parse_annotation
 from mmf_flava.data.record import BadRecord, Record
 from mmf_flava.data.sampling import MultitaskLoader
 from mmf_flava.errors import UserError

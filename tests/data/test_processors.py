@@ -4,7 +4,7 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from mmf_flava.data.crops import to_rgb
+from mmf_flava.data.image_decoding import to_rgb
 from mmf_flava.data.processors import (
     CLIP_MEAN,
     CLIP_STD,

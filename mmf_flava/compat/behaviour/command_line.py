@@ -1,11 +1,8 @@
 """One-line error messages of ``mmf_run`` and ``mmf_predict``."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 from mmf_flava.compat import command_line, flava_run
@@ -16,13 +13,12 @@ from mmf_flava.errors import UserError
 
 @patch(
     "mmf_cli.run",
-    when="after",
     what="a UserError ends the run with one line and exit code 2, and Ctrl-C with exit code 130",
-    why="MMF prints fifty lines of traceback for a misspelt word",
+    why="MMF prints a long traceback for a misspelt word",
     since="MMF 1.0.0rc1",
     until="MMF distinguishes invalid input from its own errors",
 )
-def run(module: ModuleType) -> None:
+def run(module: Any) -> None:
     @wrap(module, "run")
     def run(original: Any, opts: list[str] | None = None, predict: bool = False) -> None:
         # with opts, the caller is a program, which handles exceptions itself

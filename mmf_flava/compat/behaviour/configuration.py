@@ -1,8 +1,5 @@
-"""MMF's configuration: the recipe alone is sufficient, ours are found anywhere, and unknown names are errors."""
+"""MMF's configuration: recipes name model and dataset, ours are found from any folder, and unknown names are errors."""
 
-from __future__ import annotations
-
-from types import ModuleType
 from typing import Any
 
 from mmf_flava.compat import flava_run
@@ -16,16 +13,15 @@ SINCE = "MMF 1.0.0rc1"
 
 @patch(
     "mmf.utils.configuration",
-    when="after",
     what="each configuration is marked as a run of FLAVA or not, before anything is merged",
     why="the other patches of behaviour act in runs of FLAVA only",
     since=SINCE,
     until="there are no such patches",
 )
-def run_kind(module: ModuleType) -> None:
+def run_kind(module: Any) -> None:
     @wrap(module.Configuration, "__init__")
     def __init__(original: Any, self: Any, args: Any = None, default_only: bool = False) -> None:
-        if args:  # without, MMF wants its default values, and there is no run
+        if args:  # without them MMF builds its default configuration, which belongs to no run
             self._is_flava_run = flava_run.options_are_flava(args.opts or [])
             flava_run.set_current(self._is_flava_run)
         original(self, args, default_only)
@@ -40,13 +36,12 @@ def run_kind(module: ModuleType) -> None:
 
 @patch(
     "mmf.utils.configuration",
-    when="after",
     what="mmf_flava's recipes are found from any working directory; a missing or invalid file is a one-line error",
     why="the same command must work from a checkout and from an installed wheel",
     since=SINCE,
     until="MMF lets plugins add config folders",
 )
-def load_yaml(module: ModuleType) -> None:
+def load_yaml(module: Any) -> None:
     import yaml
 
     @wrap(module, "load_yaml", only_if=flava_run.is_current)
@@ -68,14 +63,13 @@ def load_yaml(module: ModuleType) -> None:
 
 @patch(
     "mmf.utils.configuration",
-    when="after",
     what="training.device is cpu unless CUDA is available or the user sets it",
-    why="the default is cuda, so that every run on a CPU starts with a warning about an option that nobody has set",
+    why="the default is cuda, so that every run on a CPU warns about an option that the user has not set",
     since=SINCE,
     until="MMF's default depends on the machine",
     needed=source_contains("Device specified is 'cuda'", "Configuration._update_specific"),
 )
-def default_device(module: ModuleType) -> None:
+def default_device(module: Any) -> None:
     import torch
 
     @wrap(module.Configuration, "_build_default_config", only_if=flava_run.is_current)
@@ -88,29 +82,37 @@ def default_device(module: ModuleType) -> None:
 
 @patch(
     "mmf.utils.configuration",
-    when="after",
-    what="training.max_grad_l2_norm can be set on the command line",
-    why="MMF reads this key, but its defaults do not contain it",
+    what="learning_rate and training.max_grad_l2_norm can be set on the command line",
+    why="MMF reads these keys, but its defaults do not contain them",
     since=SINCE,
-    until="MMF's defaults.yaml contains training.max_grad_l2_norm",
+    until="MMF's defaults.yaml contains both keys",
 )
-def gradient_norm(module: ModuleType) -> None:
+def optional_keys(module: Any) -> None:
     @wrap(module.Configuration, "_build_default_config", only_if=flava_run.is_current)
     def _build_default_config(original: Any, self: Any) -> Any:
         config = original(self)
+        config.setdefault("learning_rate", None)
         config.training.setdefault("max_grad_l2_norm", None)
         return config
+
+    # MMF's main branch would take null for the learning rate
+    if source_contains('"learning_rate" in config', "Configuration._update_specific")(module):
+
+        @wrap(module.Configuration, "_update_specific", only_if=flava_run.is_current)
+        def _update_specific(original: Any, self: Any, config: Any) -> Any:
+            if config.get("learning_rate") is None:
+                config.pop("learning_rate", None)
+            return original(self, config)
 
 
 @patch(
     "mmf.utils.configuration",
-    when="after",
     what="model and dataset are read from the recipe if the command line does not set them",
     why="MMF reads them from the command line alone, so that config=x.yaml does not determine the run",
     since=SINCE,
     until="MMF reads them from the merged configuration",
 )
-def model_and_dataset(module: ModuleType) -> None:
+def model_and_dataset(module: Any) -> None:
     @wrap(module.Configuration, "_build_user_config", only_if=flava_run.is_current)
     def _build_user_config(original: Any, self: Any, opts: Any) -> Any:
         user = original(self, opts)
@@ -132,13 +134,12 @@ def _join(datasets: Any) -> str:
 
 @patch(
     "mmf.utils.configuration",
-    when="after",
     what="a missing or unknown model or dataset is an error with close matches",
     why="MMF warns, continues, and ends with a KeyError far from the cause",
     since=SINCE,
     until="MMF rejects unknown names itself",
 )
-def unknown_names(module: ModuleType) -> None:
+def unknown_names(module: Any) -> None:
     def check_name(self: Any, kind: str, name: str | None, mapping: str) -> None:
         if module.registry.get("imports_setup", no_warning=True):  # otherwise nothing is registered, and MMF warns
             _check_name(kind, name, module.registry.mapping[mapping], self.config_path)
@@ -170,13 +171,12 @@ def _check_name(kind: str, name: str | None, known: dict[str, Any], config_path:
 
 @patch(
     "mmf.utils.configuration",
-    when="after",
     what="a misspelt top-level section of the recipe is an error",
     why="MMF merges `traning:` next to `training:` and trains with the defaults",
     since=SINCE,
     until="MMF checks the keys of a config",
 )
-def misspelt_section(module: ModuleType) -> None:
+def misspelt_section(module: Any) -> None:
     @wrap(module.Configuration, "_build_user_config", only_if=flava_run.is_current)
     def _build_user_config(original: Any, self: Any, opts: Any) -> Any:
         user = original(self, opts)

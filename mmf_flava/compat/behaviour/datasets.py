@@ -1,9 +1,6 @@
 """One-line errors for missing files of MMF's datasets and models."""
 
-from __future__ import annotations
-
 import os
-from types import ModuleType
 from typing import Any
 
 from mmf_flava.compat import flava_run
@@ -11,7 +8,6 @@ from mmf_flava.compat.patch import patch, wrap
 from mmf_flava.errors import UserError
 
 MISSING: dict[str, Any] = {
-    "when": "after",
     "what": "the error for a missing file contains its folder and its source",
     "why": "MMF prints the traceback of the failed download",
     "since": "MMF 1.0.0rc1",
@@ -20,7 +16,7 @@ MISSING: dict[str, Any] = {
 
 
 @patch("mmf.utils.download", **MISSING)
-def missing_file(module: ModuleType) -> None:
+def missing_file(module: Any) -> None:
     @wrap(module.DownloadableFile, "download_file", only_if=flava_run.is_current)
     def download_file(original: Any, self: Any, download_path: str) -> None:
         try:
@@ -35,7 +31,7 @@ def missing_file(module: ModuleType) -> None:
 
 
 @patch("mmf.datasets.builders.hateful_memes.builder", **MISSING)
-def hateful_memes_by_hand(module: ModuleType) -> None:
+def hateful_memes_by_hand(module: Any) -> None:
     @wrap(module.HatefulMemesBuilder, "build", only_if=flava_run.is_current)
     def build(original: Any, self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
         try:
@@ -52,7 +48,7 @@ def hateful_memes_by_hand(module: ModuleType) -> None:
 
 
 @patch("mmf.datasets.builders.glue.builder", **MISSING)
-def glue_of_the_hub(module: ModuleType) -> None:
+def glue_of_the_hub(module: Any) -> None:
     @wrap(module.GLUEDataset, "__init__", only_if=flava_run.is_current)
     def __init__(original: Any, self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
         remedy = "use dataset: glue, which reads GLUE's public files."

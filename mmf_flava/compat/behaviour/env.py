@@ -1,10 +1,7 @@
 """The registration of FLAVA with MMF."""
 
-from __future__ import annotations
-
 import importlib.util
 import sys
-from types import ModuleType
 from typing import Any
 
 from mmf_flava.compat import flava_run
@@ -15,13 +12,12 @@ PLUGIN = "mmf_flava.plugin"
 
 @patch(
     "mmf.utils.env",
-    when="after",
     what="setup_imports() imports mmf_flava.plugin too, in every run",
     why="MMF has no entry points: FLAVA must be registered however MMF is started, without env.user_dir",
     since="MMF 1.0.0rc1",
     until="MMF finds plugins by entry points",
 )
-def plugin(module: ModuleType) -> None:
+def plugin(module: Any) -> None:
     @wrap(module, "setup_imports")
     def setup_imports(original: Any) -> None:
         original()

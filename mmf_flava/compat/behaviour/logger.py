@@ -1,10 +1,7 @@
 """MMF's log: an unwritable folder, repeated warnings, and records of several processes."""
 
-from __future__ import annotations
-
 import logging
 import os
-from types import ModuleType
 from typing import Any
 
 from mmf_flava.compat import flava_run
@@ -14,13 +11,12 @@ from mmf_flava.errors import UserError
 
 @patch(
     "mmf.utils.logger",
-    when="after",
     what="an env.save_dir that cannot be written is a one-line error",
     why="the logger is the first to write to env.save_dir, and MMF prints a traceback",
     since="MMF 1.0.0rc1",
     until="MMF distinguishes invalid input from its own errors",
 )
-def writable_folder(module: ModuleType) -> None:
+def writable_folder(module: Any) -> None:
     # MMF's main branch logs through functions
     owner, name = (module.Logger, "__init__") if hasattr(module, "Logger") else (module, "setup_logger")
 
@@ -39,14 +35,13 @@ def writable_folder(module: ModuleType) -> None:
 
 @patch(
     "mmf.utils.logger",
-    when="after",
     what="a Python warning is logged once",
     why="MMF attaches its handlers both to the logger of warnings and to the root logger, to which warnings propagate",
     since="MMF's main branch",
     until="MMF attaches them to one of the two",
     needed=source_contains("warnings_logger", "setup_logger"),
 )
-def warnings_once(module: ModuleType) -> None:
+def warnings_once(module: Any) -> None:
     @wrap(module, "setup_logger", only_if=flava_run.is_current)
     def setup_logger(original: Any, *args: Any, **options: Any) -> Any:
         logger = original(*args, **options)
@@ -58,14 +53,13 @@ def warnings_once(module: ModuleType) -> None:
 
 @patch(
     "mmf.utils.logger",
-    when="after",
     what="before the process group exists, only the first process logs below the level of warnings",
     why="every process started by torchrun or Slurm prints the options, all at the same time",
     since="MMF's main branch",
     until="MMF reads RANK",
     needed=lambda module: hasattr(module, "setup_very_basic_config"),
 )
-def first_lines(module: ModuleType) -> None:
+def first_lines(module: Any) -> None:
     @wrap(module, "setup_very_basic_config", only_if=flava_run.is_current)
     def setup_very_basic_config(original: Any, *args: Any, **options: Any) -> None:
         original(*args, **options)

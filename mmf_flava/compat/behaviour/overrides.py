@@ -1,11 +1,8 @@
 """``key=value`` options: values may contain '=', and an unknown key is an error with close matches."""
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import ModuleType
 from typing import Any
 
 from mmf_flava.compat import flava_run
@@ -22,7 +19,6 @@ FIELD = re.compile(r"([^\[\]]+)(?:\[(-?\d+)\])?")
 
 @patch(
     "mmf.utils.configuration",
-    when="after",
     what="a value may contain '=', true is True, a section can be null, and an unknown key is an error with close "
     "matches",
     why="MMF splits at every '=', takes true for a string, ignores the value of a section, and reports an unknown key "
@@ -30,7 +26,7 @@ FIELD = re.compile(r"([^\[\]]+)(?:\[(-?\d+)\])?")
     since="MMF 1.0.0rc1",
     until="MMF splits at the first '=', sets sections and suggests keys",
 )
-def merge(module: ModuleType) -> None:
+def merge(module: Any) -> None:
     @wrap(module.Configuration, "_convert_to_dot_list", only_if=flava_run.is_current)
     def _convert_to_dot_list(original: Any, self: Any, opts: list[str] | None) -> list[str]:
         return [f"{key}={value}" for key, value in split_options(opts or [])]

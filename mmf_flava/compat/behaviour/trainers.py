@@ -1,9 +1,6 @@
 """The names in ``training.trainer`` and ``training.callbacks``, and options that MMF's trainers do not support."""
 
-from __future__ import annotations
-
 import inspect
-from types import ModuleType
 from typing import Any
 
 from mmf_flava.compat import flava_run
@@ -14,13 +11,12 @@ from mmf_flava.errors import UserError
 
 @patch(
     "mmf.utils.build",
-    when="after",
     what="options that MMF's own trainer ignores, such as training.precision: bf16, are errors",
     why="the run would train in fp32 on one process without a warning",
     since="MMF 1.0.0rc1",
     until="MMF's trainer rejects unknown keys",
 )
-def unsupported_options(module: ModuleType) -> None:
+def unsupported_options(module: Any) -> None:
     @wrap(module, "build_trainer", only_if=flava_run.is_current)
     def build_trainer(original: Any, config: Any) -> Any:
         _check_mmf_trainer(config)
@@ -44,13 +40,12 @@ def _check_mmf_trainer(config: Any) -> None:
 
 @patch(
     "mmf.utils.build",
-    when="after",
     what="an unknown training.trainer is an error with close matches",
     why="MMF calls None, and its traceback does not contain the unknown name",
     since="MMF 1.0.0rc1",
     until="MMF rejects unknown names itself",
 )
-def unknown_trainer(module: ModuleType) -> None:
+def unknown_trainer(module: Any) -> None:
     @wrap(module, "build_trainer", only_if=flava_run.is_current)
     def build_trainer(original: Any, config: Any) -> Any:
         from mmf_flava.config import mmf_trainer
@@ -67,14 +62,13 @@ def unknown_trainer(module: ModuleType) -> None:
 
 @patch(
     "mmf.trainers.mmf_trainer",
-    when="after",
     what="an unknown callback, or invalid params, are one-line errors; params is optional",
     why="MMF calls None, and requires params, which most callbacks do not have",
     since="MMF's main branch of 2021",
     until="MMF rejects unknown names itself",
     needed=source_contains("get_callback_class", "MMFTrainer.configure_callbacks"),
 )
-def unknown_callback(module: ModuleType) -> None:
+def unknown_callback(module: Any) -> None:
     @wrap(module.MMFTrainer, "configure_callbacks", only_if=flava_run.is_current)
     def configure_callbacks(original: Any, self: Any) -> None:
         from mmf_flava.compat.mmf_api.callbacks import check_callbacks
@@ -86,7 +80,7 @@ def unknown_callback(module: ModuleType) -> None:
         original(self)
 
 
-def _requires_lightning_1(module: ModuleType) -> bool:
+def _requires_lightning_1(module: Any) -> bool:
     return "resume_from_checkpoint" not in inspect.signature(module.Trainer).parameters and source_contains(
         "resume_from_checkpoint=", "LightningTrainer._load_trainer"
     )(module)
@@ -94,14 +88,13 @@ def _requires_lightning_1(module: ModuleType) -> bool:
 
 @patch(
     "mmf.trainers.lightning_trainer",
-    when="after",
     what="training.trainer: lightning is a one-line error if its library is too recent",
-    why="MMF passes an argument that Trainer has removed, after it has built data and model",
+    why="MMF passes an argument that Trainer has removed, after it has built the data and the model",
     since="pytorch-lightning 2.0",
     until="MMF passes the checkpoint to Trainer.fit",
     needed=_requires_lightning_1,
 )
-def outgrown_lightning(module: ModuleType) -> None:
+def outgrown_lightning(module: Any) -> None:
     @wrap(module.LightningTrainer, "load", only_if=flava_run.is_current)
     def load(original: Any, self: Any) -> None:
         raise UserError(
@@ -112,14 +105,13 @@ def outgrown_lightning(module: ModuleType) -> None:
 
 @patch(
     "mmf.trainers.mmf_trainer",
-    when="after",
     what="training.fp16 without CUDA is a one-line error",
     why="MMF ends with the traceback of an assertion",
     since="MMF's main branch of 2021",
     until="MMF distinguishes invalid input from its own errors",
     needed=source_contains("fp16 cannot be used on cpu", "MMFTrainer.load_fp16_scaler"),
 )
-def fp16_without_cuda(module: ModuleType) -> None:
+def fp16_without_cuda(module: Any) -> None:
     @wrap(module.MMFTrainer, "load_fp16_scaler", only_if=flava_run.is_current)
     def load_fp16_scaler(original: Any, self: Any) -> None:
         if self.training_config.fp16 and self.device == module.torch.device("cpu"):

@@ -1,7 +1,5 @@
 """The flat module names of transformers 3, resolved on demand."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import importlib.machinery
@@ -45,7 +43,6 @@ def _packages() -> dict[str, str]:
 
 @patch(
     "mmf.utils.patch",
-    when="after",
     what="transformers' former flat names are resolved on demand",
     why="MMF imports all 4,000 files of transformers' models to give each its former name: 7 of the 12 seconds of "
     "importing MMF",
@@ -53,7 +50,7 @@ def _packages() -> dict[str, str]:
     until="MMF imports from transformers.models",
     needed=lambda module: hasattr(module, "patch_transformers"),
 )
-def flat_names(module: ModuleType) -> None:
+def flat_names(module: Any) -> None:
     @wrap(module, "patch_transformers", only_if=flava_run.is_current)
     def patch_transformers(original: Any, log_incompatible: bool = False) -> None:
         # last, so that it does not replace an existing module

@@ -1,9 +1,7 @@
 """Filters for warnings about the code of MMF and fairscale, which users cannot act on."""
 
-from __future__ import annotations
-
 import warnings
-from types import ModuleType
+from typing import Any
 
 from mmf_flava.compat import flava_run
 from mmf_flava.compat.patch import patch, source_contains
@@ -28,7 +26,6 @@ def mmf(_: None) -> None:
 
 @patch(
     "mmf.trainers.core.training_loop",
-    when="after",
     what="warnings about torch.cuda.amp in MMF's trainer are ignored",
     why="users cannot act on them, and there are two at every start",
     since="torch 2.4",
@@ -37,7 +34,7 @@ def mmf(_: None) -> None:
         flava_run.is_current() and source_contains("torch.cuda.amp", "TrainerTrainingLoopMixin._forward")(module)
     ),
 )
-def amp(_: ModuleType) -> None:
+def amp(_: Any) -> None:
     outdated = r"`torch\.cuda\.amp\.(autocast|GradScaler)"
     warnings.filterwarnings("ignore", message=outdated, category=FutureWarning, module=r"mmf\.trainers")
 

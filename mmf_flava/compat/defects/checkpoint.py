@@ -1,8 +1,6 @@
 """The git details in MMF's checkpoints."""
 
-from __future__ import annotations
-
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 from mmf_flava.compat.patch import patch, source_contains, wrap
@@ -10,7 +8,6 @@ from mmf_flava.compat.patch import patch, source_contains, wrap
 
 @patch(
     "mmf.utils.checkpoint",
-    when="after",
     what="checkpoint.save_git_details (on by default) supports a detached HEAD, and is skipped if git fails",
     why="the first checkpoint ends with a traceback if MMF's checkout has a detached HEAD, has no commit, or belongs "
     "to another user (git: dubious ownership)",
@@ -18,7 +15,7 @@ from mmf_flava.compat.patch import patch, source_contains, wrap
     until="MMF handles a detached HEAD and git's errors",
     needed=source_contains("active_branch", "Checkpoint._get_vcs_fields"),
 )
-def git_details(module: ModuleType) -> None:
+def git_details(module: Any) -> None:
     @wrap(module.Checkpoint, "__init__")
     def __init__(original: Any, self: Any, trainer: Any) -> None:
         original(self, trainer)

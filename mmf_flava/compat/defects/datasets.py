@@ -1,15 +1,11 @@
 """MMF's datasets that ignore ``use_images``."""
 
-from __future__ import annotations
-
 import inspect
-from types import ModuleType
 from typing import Any
 
 from mmf_flava.compat.patch import patch, wrap
 
 IMAGES: dict[str, Any] = {
-    "when": "after",
     "what": "use_images: true adds images to the samples, through the recipe's image_processor",
     "why": "these datasets open the image folder but never read from it, so that only features are available",
     "since": "MMF 1.0.0rc1",
@@ -22,7 +18,7 @@ IMAGES: dict[str, Any] = {
     needed=lambda module: "image_db" not in inspect.getsource(module.VQA2Dataset),
     **IMAGES,
 )
-def vqa2_images(module: ModuleType) -> None:
+def vqa2_images(module: Any) -> None:
     @wrap(module.VQA2Dataset, "init_processors")
     def init_processors(original: Any, self: Any) -> None:
         original(self)
@@ -37,7 +33,7 @@ def vqa2_images(module: ModuleType) -> None:
     needed=lambda module: "image_db" not in inspect.getsource(module.VisualEntailmentDataset),
     **IMAGES,
 )
-def visual_entailment_images(module: ModuleType) -> None:
+def visual_entailment_images(module: Any) -> None:
     # its load_item does not call that of VQA2Dataset
     wrap(module.VisualEntailmentDataset, "load_item")(_load_item_with_image)
 

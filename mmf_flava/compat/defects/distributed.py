@@ -1,47 +1,42 @@
 """MMF's processes: the gloo backend, and one device for each process."""
 
-from __future__ import annotations
-
+import contextlib
 import os
-from types import ModuleType
 from typing import Any
 
 from mmf_flava.compat.patch import overlay, patch, source_contains, wrap
+from mmf_flava.compat.run_device import hide_cuda, uses_cuda
 
 SINCE, NCCL_ONLY = "MMF 1.0.0rc1", "without NCCL, MMF assumes rank 0 of 1 and still calls .cuda()"
 
 
 @patch(
     "mmf.utils.distributed",
-    when="after",
-    what="rank, world size and barrier are those of the process group, whatever its backend",
+    what="rank, world size and barrier are those of the process group, for every backend",
     why=NCCL_ONLY,
     since=SINCE,
     until="MMF relies on torch.distributed alone",
     needed=source_contains("is_nccl_available", "get_rank"),
 )
-def process_group(module: ModuleType) -> None:
+def process_group(module: Any) -> None:
     from torch import distributed as dist
 
-    vars(module)["dist"] = overlay(dist, is_nccl_available=dist.is_available)
+    module.dist = overlay(dist, is_nccl_available=dist.is_available)
 
 
 @patch(
     "mmf.utils.distributed",
-    when="after",
-    what="without CUDA, distributed_init creates a gloo group",
+    what="without CUDA, or with training.device: cpu, distributed_init creates a gloo group",
     why=NCCL_ONLY,
     since=SINCE,
     until="MMF chooses the backend by the device",
     needed=source_contains(".cuda()", "distributed_init"),
 )
-def gloo(module: ModuleType) -> None:
-    import torch
-    from torch import distributed as dist
-
+def gloo(module: Any) -> None:
     @wrap(module, "distributed_init")
     def distributed_init(original: Any, config: Any) -> int:
-        has_accelerator = torch.cuda.is_available() or (hasattr(module, "is_xla") and module.is_xla())
+        dist = module.dist
+        has_accelerator = uses_cuda(config) or (hasattr(module, "is_xla") and module.is_xla())
         if has_accelerator or dist.is_initialized() or config.distributed.world_size == 1:
             return original(config)
         dist.init_process_group(
@@ -57,14 +52,13 @@ def gloo(module: ModuleType) -> None:
 
 @patch(
     "mmf.utils.distributed",
-    when="after",
     what="torchrun with one process starts a run without a process group",
     why="MMF takes torchrun's environment for a distributed run, and then rejects world size 1",
     since=SINCE,
     until="MMF accepts WORLD_SIZE=1",
     needed=source_contains("WORLD_SIZE", "infer_init_method"),
 )
-def world_of_one(module: ModuleType) -> None:
+def world_of_one(module: Any) -> None:
     @wrap(module, "infer_init_method")
     def infer_init_method(original: Any, config: Any) -> None:
         if config.distributed.init_method is None and "RANK" in os.environ and os.environ.get("WORLD_SIZE") == "1":
@@ -75,38 +69,73 @@ def world_of_one(module: ModuleType) -> None:
 
 @patch(
     "mmf_cli.run",
-    when="after",
-    what="each process started by torchrun or Slurm uses the device of its local rank",
+    what="each process started by torchrun or Slurm uses the device of its local rank, or the only one that it sees",
     why="MMF assigns device 0 to every process that it has not spawned itself",
     since=SINCE,
     until="MMF reads LOCAL_RANK",
     needed=source_contains("device_id", "distributed_main"),
 )
-def local_rank(module: ModuleType) -> None:
+def local_rank(module: Any) -> None:
+    import torch
+
     @wrap(module, "distributed_main")
     def distributed_main(original: Any, device_id: int, configuration: Any, predict: bool = False) -> None:
         local = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID"))
         if configuration.get_config().distributed.no_spawn and local is not None:
-            device_id = int(local)
+            # with srun --gpus-per-task=1 each process sees one GPU, number 0
+            device_id = 0 if torch.cuda.device_count() == 1 else int(local)
         original(device_id, configuration, predict)
 
 
 @patch(
+    "mmf_cli.run",
+    what="with training.device: cpu, MMF selects and names no GPU",
+    why="MMF selects the GPU of the process's number on every machine with CUDA, which fails if there are fewer",
+    since=SINCE,
+    until="MMF reads training.device before it calls CUDA",
+    needed=source_contains("torch.cuda.set_device", "main"),
+)
+def no_gpu(module: Any) -> None:
+    from mmf.utils import general
+
+    @wrap(module, "main")
+    def main(original: Any, configuration: Any, *args: Any, **kwargs: Any) -> None:
+        with contextlib.nullcontext() if uses_cuda(configuration.get_config()) else hide_cuda(module, general):
+            original(configuration, *args, **kwargs)
+
+
+@patch(
+    "mmf.trainers.core.evaluation_loop",
+    what="with training.device: cpu, the batch sizes of all processes are compared on the CPU",
+    why="MMF moves them to the GPU on every machine with CUDA",
+    since="MMF's main branch",
+    until="MMF uses the trainer's device",
+    needed=source_contains(".cuda()", "validate_batch_sizes"),
+)
+def batch_sizes_on_cpu(module: Any) -> None:
+    @wrap(module, "validate_batch_sizes")
+    def validate_batch_sizes(original: Any, size: int) -> bool:
+        with contextlib.nullcontext() if uses_cuda() else hide_cuda(module):
+            return original(size)
+
+
+@patch(
     "mmf.trainers.base_trainer",
-    when="after",
-    what="without CUDA the trainer's device is the CPU, and its model is wrapped in DistributedDataParallel as well",
-    why="MMF assumes CUDA for every distributed run; on gloo each process would train by itself",
+    what="without CUDA, or with training.device: cpu, the trainer's device is the CPU, and its model is wrapped in "
+    "DistributedDataParallel as well",
+    why="MMF assumes CUDA for every distributed run, so that on gloo each process would train by itself, and ignores "
+    "training.device",
     since=SINCE,
     until="MMF chooses the device by availability",
     needed=source_contains('torch.device("cuda", self.local_rank)', "BaseTrainer._set_device"),
 )
-def cpu_device(module: ModuleType) -> None:
+def cpu_device(module: Any) -> None:
     import torch
 
     @wrap(module.BaseTrainer, "_set_device")
     def _set_device(original: Any, self: Any) -> None:
         original(self)
-        if not torch.cuda.is_available():
+        if not uses_cuda(self.config):
             self.device = torch.device("cpu")
             module.registry.register("current_device", self.device)
 
@@ -115,34 +144,33 @@ def cpu_device(module: ModuleType) -> None:
 
 @patch(
     "mmf.trainers.core.device",
-    when="after",
-    what="without CUDA the trainer's device is the CPU, and its model is wrapped in DistributedDataParallel as well",
-    why="MMF assumes CUDA for every distributed run, and fails without it",
+    what="without CUDA, or with training.device: cpu, the trainer's device is the CPU, and its model is wrapped in "
+    "DistributedDataParallel as well",
+    why="MMF assumes CUDA for every distributed run, fails without it, and ignores training.device",
     since="MMF's main branch",
     until="MMF chooses the device by availability",
     needed=source_contains('torch.device("cuda", self.local_rank)', "TrainerDeviceMixin.configure_device"),
 )
-def cpu_mixin(module: ModuleType) -> None:
-    import torch
-
+def cpu_mixin(module: Any) -> None:
     @wrap(module.TrainerDeviceMixin, "configure_device")
     def configure_device(original: Any, self: Any) -> None:
         distributed = self.config.distributed
         method = distributed.get("init_method")
-        if method is None or torch.cuda.is_available() or self.config.training.get("device") == "xla":
+        if uses_cuda(self.config) or self.config.training.get("device") == "xla":
             original(self)
             return
         distributed.init_method = None  # with a method, MMF selects a CUDA device
         try:
-            original(self)
+            with hide_cuda(module):
+                original(self)
         finally:
             distributed.init_method = method
-        self.distributed = True
+        self.distributed = method is not None
 
     _parallelize_on_cpu(module, module.TrainerDeviceMixin)
 
 
-def _parallelize_on_cpu(module: ModuleType, trainer: type) -> None:
+def _parallelize_on_cpu(module: Any, trainer: type) -> None:
     import torch
 
     @wrap(trainer, "parallelize_model")
@@ -156,15 +184,14 @@ def _parallelize_on_cpu(module: ModuleType, trainer: type) -> None:
 
 @patch(
     "mmf_cli.run",
-    when="after",
-    what="training.seed is the first process's on all processes, whatever their generators are seeded with",
+    what="training.seed has the same value on all processes; the seeds of their generators still differ",
     why="with seed -1 MMF samples a different seed on each process, and its main branch adds the rank to any seed; the "
     "order of the data is derived from it and must be the same on all",
     since=SINCE,
     until="MMF separates the seed of a run from that of a process",
     needed=lambda module: hasattr(module, "set_seed"),
 )
-def set_seed(module: ModuleType) -> None:
+def set_seed(module: Any) -> None:
     from torch import distributed as dist
 
     @wrap(module, "set_seed")
@@ -184,14 +211,13 @@ class _Rank(int):
 
 @patch(
     "mmf_cli.run",
-    when="after",
     what="training.seed: null leaves the generators unseeded, as MMF's defaults document",
     why="MMF adds the rank to the seed, which fails for None",
     since="MMF's main branch",
     until="MMF tests for None",
     needed=source_contains("seed + get_rank()", "main"),
 )
-def null_seed(module: ModuleType) -> None:
+def null_seed(module: Any) -> None:
     @wrap(module, "get_rank")
     def get_rank(original: Any) -> int:
         return _Rank(original())

@@ -1,10 +1,7 @@
 """The package of the user's own code, ``env.user_dir``."""
 
-from __future__ import annotations
-
 import os
 import sys
-from types import ModuleType
 from typing import Any
 
 from mmf_flava.compat.patch import patch, source_contains, wrap
@@ -12,7 +9,6 @@ from mmf_flava.compat.patch import patch, source_contains, wrap
 
 @patch(
     "mmf.utils.env",
-    when="after",
     what="env.user_dir=name is found in the working directory",
     why="MMF adds the parent folder to sys.path only if the name contains a folder, and mmf_run's sys.path does not "
     "contain the working directory",
@@ -20,7 +16,7 @@ from mmf_flava.compat.patch import patch, source_contains, wrap
     until="MMF always adds it",
     needed=source_contains("module_name != dot_path", "import_user_module"),
 )
-def user_dir(module: ModuleType) -> None:
+def user_dir(module: Any) -> None:
     @wrap(module, "import_user_module")
     def import_user_module(original: Any, user_dir: str) -> None:
         if user_dir and os.sep not in user_dir and os.path.exists(user_dir) and os.getcwd() not in sys.path:

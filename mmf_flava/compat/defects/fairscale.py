@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 from mmf_flava.compat.patch import overlay, patch, source_contains, wrap
+from mmf_flava.compat.run_device import uses_cuda
 
 FSDP = "fairscale.nn.data_parallel.fully_sharded_data_parallel"
 SINCE, UNTIL = "fairscale 0.4", "fairscale, which is archived, is replaced by torch's own FSDP"
 
 
-def _has_no_cuda(_: object) -> bool:
-    import torch
-
-    return not torch.cuda.is_available()
+def _on_cpu(_: object) -> bool:
+    return not uses_cuda()
 
 
 class Stream:
@@ -34,14 +33,13 @@ class Stream:
 
 @patch(
     FSDP,
-    when="after",
     what="CUDA streams do nothing, and the default device is the CPU",
     why="FSDP always uses CUDA streams: without CUDA it ends with KeyError 'all_gather'",
     since=SINCE,
     until=UNTIL,
-    needed=_has_no_cuda,
+    needed=_on_cpu,
 )
-def streams(module: ModuleType) -> None:
+def streams(module: Any) -> None:
     torch = module.torch
     cuda = overlay(
         torch.cuda,
@@ -52,20 +50,19 @@ def streams(module: ModuleType) -> None:
         # FSDP creates its streams only if this is true
         is_available=lambda: True,
     )
-    vars(module)["torch"] = overlay(torch, cuda=cuda)
-    vars(module)["_get_default_cuda_device"] = lambda module: torch.device("cpu")
+    module.torch = overlay(torch, cuda=cuda)
+    module._get_default_cuda_device = lambda module: torch.device("cpu")
 
 
 @patch(
     FSDP,
-    when="after",
     what="Tensor.record_stream does nothing for tensors on the CPU",
     why="FSDP calls it on every gradient, and torch implements it for CUDA only",
     since=SINCE,
     until=UNTIL,
-    needed=_has_no_cuda,
+    needed=_on_cpu,
 )
-def record_stream(module: ModuleType) -> None:
+def record_stream(module: Any) -> None:
     @wrap(module.torch.Tensor, "record_stream")
     def record_stream(original: Any, self: Any, stream: Any) -> None:
         if not self.is_cpu:
@@ -74,14 +71,13 @@ def record_stream(module: ModuleType) -> None:
 
 @patch(
     FSDP,
-    when="after",
     what="clip_grad_norm_ keeps the norm on its device",
     why="it calls .cuda() on the norm before it adds the norms of all ranks",
     since=SINCE,
     until=UNTIL,
-    needed=_has_no_cuda,
+    needed=_on_cpu,
 )
-def norm_on_cpu(module: ModuleType) -> None:
+def norm_on_cpu(module: Any) -> None:
     @wrap(module, "calc_grad_norm")
     def calc_grad_norm(original: Any, params: Any, p: float) -> Any:
         # clip_grad_norm_ uses no other attribute of the result
@@ -90,32 +86,48 @@ def norm_on_cpu(module: ModuleType) -> None:
 
 @patch(
     "fairscale.internal.reduce_scatter_bucketer",
-    when="after",
     what="buckets are flattened before they are reduced",
-    why="a bucket has shape (world, n), which NCCL accepts and gloo does not",
+    why="a bucket has shape (world, n), which NCCL accepts and gloo, also for CUDA tensors, does not",
     since=SINCE,
     until=UNTIL,
-    needed=_has_no_cuda,
 )
-def flat_buckets(module: ModuleType) -> None:
+def flat_buckets(module: Any) -> None:
     real = module.dist
 
     def _reduce_scatter_base(output: Any, input: Any, group: Any = None) -> Any:
         return real.reduce_scatter_tensor(output.view(-1), input.reshape(-1), group=group)
 
-    vars(module)["dist"] = overlay(real, _reduce_scatter_base=_reduce_scatter_base)
+    module.dist = overlay(real, _reduce_scatter_base=_reduce_scatter_base)
 
 
 @patch(
     FSDP,
-    when="after",
+    what="the cast of inner units to the compute precision waits for the optimizer's step",
+    why="it runs on a stream that waits only if the root unit has mixed precision: with a root in fp32 it may read "
+    "weights that the step is still writing",
+    since=SINCE,
+    until=UNTIL,
+    needed=source_contains(
+        "if self.mixed_precision or self.move_params_to_cpu", "FullyShardedDataParallel._wait_for_previous_optim_step"
+    ),
+)
+def cast_waits(module: Any) -> None:
+    @wrap(module.FullyShardedDataParallel, "_cast_fp32_param_shards_to_fp16")
+    def _cast_fp32_param_shards_to_fp16(original: Any, self: Any, params: Any = None) -> None:
+        # the current stream is "all_gather", which the root has made wait for the step
+        self._streams["fp32_to_fp16"].wait_stream(module.torch.cuda.current_stream())
+        original(self, params)
+
+
+@patch(
+    FSDP,
     what="mixed precision casts the inputs to compute_dtype",
-    why="FSDP calls .half() on them whatever compute_dtype is, so that bfloat16 weights get float16 inputs",
+    why="FSDP always calls .half() on them, so that bfloat16 weights get float16 inputs",
     since=SINCE,
     until=UNTIL,
     needed=source_contains("x.half()", "cast_floats_to_right_precision"),
 )
-def cast_to_compute_dtype(module: ModuleType) -> None:
+def cast_to_compute_dtype(module: Any) -> None:
     import torch
 
     @wrap(module.FullyShardedDataParallel, "forward")
@@ -132,8 +144,7 @@ def cast_to_compute_dtype(module: ModuleType) -> None:
 
 @patch(
     FSDP,
-    when="after",
-    what="a backward pass may leave out units, either unused by the batch or frozen",
+    what="a backward pass may skip units that the batch does not use or that are frozen",
     why="FSDP asserts that every unit has received a gradient; a batch of images does not train the text encoder",
     since=SINCE,
     until=UNTIL,
@@ -141,7 +152,7 @@ def cast_to_compute_dtype(module: ModuleType) -> None:
         "assert_state(TrainingState.BACKWARD_POST)", "FullyShardedDataParallel._wait_for_post_backward"
     ),
 )
-def unused_units(module: ModuleType) -> None:
+def unused_units(module: Any) -> None:
     done = module.TrainingState.BACKWARD_POST
 
     @wrap(module.FullyShardedDataParallel, "_wait_for_post_backward")
@@ -157,7 +168,6 @@ def unused_units(module: ModuleType) -> None:
 
 @patch(
     FSDP,
-    when="after",
     what="outputs of units are identified by a number that no other tensor has",
     why="FSDP stores id(tensor), which a later tensor may reuse: its hook is not registered, possibly on one process "
     "only, and the processes gather different weights",
@@ -165,7 +175,7 @@ def unused_units(module: ModuleType) -> None:
     until=UNTIL,
     needed=source_contains("append(id(t))", "FullyShardedDataParallel._register_pre_backward_hooks"),
 )
-def lasting_ids(module: ModuleType) -> None:
+def lasting_ids(module: Any) -> None:
     numbers = itertools.count()
 
     def lasting_id(tensor: Any) -> int:
@@ -173,4 +183,4 @@ def lasting_ids(module: ModuleType) -> None:
             tensor._fsdp_number = next(numbers)
         return tensor._fsdp_number
 
-    vars(module)["id"] = lasting_id
+    module.id = lasting_id

@@ -1,9 +1,6 @@
 """Several datasets on MMF's main branch: sampling ratios, epochs, and their length."""
 
-from __future__ import annotations
-
 import inspect
-from types import ModuleType
 from typing import Any
 
 from mmf_flava.compat.patch import patch, source_contains, wrap
@@ -11,7 +8,6 @@ from mmf_flava.compat.patch import patch, source_contains, wrap
 
 @patch(
     "mmf.datasets.iteration_strategies",
-    when="after",
     what="the ratios strategy assigns each ratio to the dataset of that name",
     why="MMF reads the recipe's datasets only if there are none, and else uses the ratios in the order in which they "
     "are written: the wrong datasets are sampled without a warning",
@@ -19,29 +15,28 @@ from mmf_flava.compat.patch import patch, source_contains, wrap
     until="RatiosIterationStrategy uses the order of its dataloaders",
     needed=source_contains('"datasets" not in config', "RatiosIterationStrategy._get_given_datasets"),
 )
-def ratios(module: ModuleType) -> None:
+def ratios(module: Any) -> None:
     # the strategy returns an index into this list
     module.RatiosIterationStrategy._get_given_datasets = lambda self: list(self.dataloaders)
 
 
-def _has_loader(module: ModuleType) -> bool:
+def _has_loader(module: Any) -> bool:
     return hasattr(module, "MultiDataLoader")
 
 
-def _is_constant(module: ModuleType, loader: Any) -> bool:
+def _is_constant(module: Any, loader: Any) -> bool:
     return isinstance(loader.iteration_strategy, module.iteration_strategies.ConstantIterationStrategy)
 
 
 @patch(
     "mmf.datasets.multi_dataset_loader",
-    when="after",
     what="an epoch of one of several datasets (multitasking.enabled=false) ends when that dataset is exhausted",
     why="the constant strategy is asked for another dataset and has none: training hangs",
     since="MMF's main branch of 2021",
     until="MultiDataLoader.change_dataloader handles the constant strategy",
     needed=_has_loader,
 )
-def constant_pass(module: ModuleType) -> None:
+def constant_pass(module: Any) -> None:
     @wrap(module.MultiDataLoader, "change_dataloader")
     def change_dataloader(original: Any, self: Any) -> None:
         if self._finished_iterators and _is_constant(module, self):
@@ -51,7 +46,6 @@ def constant_pass(module: ModuleType) -> None:
 
 @patch(
     "mmf.datasets.multi_dataset_loader",
-    when="after",
     what="an epoch of three or more datasets ends when all of them are exhausted",
     why="if the dataset chosen in place of an exhausted one is exhausted too, MMF ends the epoch and drops the "
     "remaining samples of the others",
@@ -59,7 +53,7 @@ def constant_pass(module: ModuleType) -> None:
     until="MultiDataLoader.__next__ continues until it finds a batch",
     needed=_has_loader,
 )
-def whole_pass(module: ModuleType) -> None:
+def whole_pass(module: Any) -> None:
     @wrap(module.MultiDataLoader, "__next__")
     def __next__(original: Any, self: Any) -> Any:
         while True:
@@ -74,7 +68,6 @@ def whole_pass(module: ModuleType) -> None:
 
 @patch(
     "mmf.datasets.multi_dataset_loader",
-    when="after",
     what="the length of several datasets is the number of batches that they yield",
     why="MMF divides the sum of their samples by training.batch_size, which ignores the smaller last batch of each "
     "dataset and a dataset's own batch_size: max_epochs ends within an epoch",
@@ -82,7 +75,7 @@ def whole_pass(module: ModuleType) -> None:
     until="MultiDataLoader.__len__ adds the lengths of its loaders",
     needed=lambda module: _has_loader(module) and "_total_length" in inspect.getsource(module.MultiDataLoader.__len__),
 )
-def whole_length(module: ModuleType) -> None:
+def whole_length(module: Any) -> None:
     @wrap(module.MultiDataLoader, "__len__")
     def __len__(original: Any, self: Any) -> int:
         loaders = list(self.loaders.values())

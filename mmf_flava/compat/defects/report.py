@@ -1,8 +1,5 @@
 """The log record of the defects that are fixed in a run."""
 
-from __future__ import annotations
-
-from types import ModuleType
 from typing import Any
 
 from mmf_flava.compat.patch import APPLIED_PATCHES, patch, wrap
@@ -10,13 +7,12 @@ from mmf_flava.compat.patch import APPLIED_PATCHES, patch, wrap
 
 @patch(
     "mmf.utils.build",
-    when="after",
     what="each run logs the defects that are fixed in it",
     why="these patches change the results of MMF's own models",
     since="mmf_flava 0.1",
     until="there are no such patches",
 )
-def fixed_defects(module: ModuleType) -> None:
+def fixed_defects(module: Any) -> None:
     @wrap(module, "build_trainer")
     def build_trainer(original: Any, config: Any) -> Any:
         fixed = [one.name for one in APPLIED_PATCHES if one.kind == "defects" and one.change is not fixed_defects]
@@ -24,7 +20,7 @@ def fixed_defects(module: ModuleType) -> None:
         return original(config)
 
 
-def _log(module: ModuleType, names: str) -> None:
+def _log(module: Any, names: str) -> None:
     """Log the names once, on the first process. A program that has not set up MMF 1.0.0rc10's writer logs nothing."""
     message = f"mmf_flava fixes these defects (python -m mmf_flava.compat explains them): {names}"
     if hasattr(module, "logger"):  # MMF's main branch

@@ -1,16 +1,12 @@
 """Datasets without samples for one of the splits, on MMF's main branch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from types import ModuleType
 from typing import Any
 
 from mmf_flava.compat.patch import patch, source_contains, wrap
 from mmf_flava.errors import UserError
 
 NO_SPLIT: dict[str, Any] = {
-    "when": "after",
     "what": "a dataset without a val or test split is skipped where that split is read",
     "why": "MMF ends with a TypeError, although its builders may return None for a split and its older loaders skip "
     "it: pretraining on pairs, images and text validates on pairs alone",
@@ -20,7 +16,7 @@ NO_SPLIT: dict[str, Any] = {
 
 
 @patch("mmf.datasets.multi_datamodule", **NO_SPLIT)
-def loaders(module: ModuleType) -> None:
+def loaders(module: Any) -> None:
     @wrap(module.MultiDataModule, "_build_multi_dataloader")
     def _build_multi_dataloader(original: Any, self: Any, dataset_type: str = "train") -> Any:
         present = _with_split(self.datamodules, dataset_type)
@@ -40,7 +36,7 @@ def loaders(module: ModuleType) -> None:
 
 
 @patch("mmf.common.test_reporter", needed=source_contains("datamodules", "TestReporter.__init__"), **NO_SPLIT)
-def reporter(module: ModuleType) -> None:
+def reporter(module: Any) -> None:
     @wrap(module.TestReporter, "__init__")
     def __init__(
         original: Any,

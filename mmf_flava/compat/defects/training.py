@@ -1,9 +1,7 @@
 """MMF's training loops: data loading, anomaly detection, early stopping and checkpoints."""
 
-from __future__ import annotations
-
 import inspect
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 from mmf_flava.compat.patch import overlay, patch, source_contains, wrap
@@ -11,14 +9,13 @@ from mmf_flava.compat.patch import overlay, patch, source_contains, wrap
 
 @patch(
     "mmf.datasets.multi_dataset_loader",
-    when="after",
     what="each epoch of several datasets starts with new iterators",
     why="MultiDatasetLoader keeps its finished iterators: the second epoch yields nothing and training hangs",
     since="MMF 1.0.0rc1",
     until="MultiDatasetLoader.__iter__ clears its state",
     needed=lambda module: "_finished_iterators" not in inspect.getsource(module.MultiDatasetLoader.__iter__),
 )
-def fresh_iterators(module: ModuleType) -> None:
+def fresh_iterators(module: Any) -> None:
     @wrap(module.MultiDatasetLoader, "__iter__")
     def __iter__(original: Any, self: Any) -> Any:
         self._iterators, self._finished_iterators, self._used_once = [], {}, {}
@@ -27,31 +24,29 @@ def fresh_iterators(module: ModuleType) -> None:
 
 @patch(
     "mmf.trainers.base_trainer",
-    when="after",
     what="anomaly detection is off unless the user turns it on",
-    why="train() calls torch.autograd.set_detect_anomaly(True), a debugging aid that slows down every backward pass",
+    why="train() calls torch.autograd.set_detect_anomaly(True), a debugging tool that slows down every backward pass",
     since="MMF 1.0.0rc1",
     until="MMF makes it an option",
     needed=source_contains("set_detect_anomaly(True)", "BaseTrainer.train"),
 )
-def no_anomaly_detection(module: ModuleType) -> None:
+def no_anomaly_detection(module: Any) -> None:
     import torch
 
     # only this module's view of torch changes: a user's own torch.autograd.detect_anomaly() still works
     autograd = overlay(torch.autograd, set_detect_anomaly=lambda mode, check_nan=True: None)
-    vars(module)["torch"] = overlay(torch, autograd=autograd)
+    module.torch = overlay(torch, autograd=autograd)
 
 
 @patch(
     "mmf.utils.early_stopping",
-    when="after",
     what="a resumed run restores the update of its best value",
     why="MMF restores the best value only: patience is counted from update 0, and a resumed run stops at once",
     since="MMF 1.0.0rc1",
     until="EarlyStopping.init_from_checkpoint reads best_update",
     needed=lambda module: "best_update" not in inspect.getsource(module.EarlyStopping.init_from_checkpoint),
 )
-def patience(module: ModuleType) -> None:
+def patience(module: Any) -> None:
     @wrap(module.EarlyStopping, "init_from_checkpoint")
     def init_from_checkpoint(original: Any, self: Any, load: Any) -> None:
         original(self, load)
@@ -60,14 +55,13 @@ def patience(module: ModuleType) -> None:
 
 @patch(
     "mmf.utils.checkpoint",
-    when="after",
     what="checkpoint.max_to_keep counts a checkpoint once if it is saved twice at the same update",
     why="where evaluation_interval and checkpoint_interval coincide, MMF deletes the file that it has just written",
     since="MMF's main branch of 2020",
     until="Checkpoint.save looks for the update in saved_iterations",
     needed=source_contains("self.saved_iterations.append", "Checkpoint.save"),
 )
-def kept_once(module: ModuleType) -> None:
+def kept_once(module: Any) -> None:
     @wrap(module.Checkpoint, "save")
     def save(original: Any, self: Any, update: int, *args: Any, **kwargs: Any) -> None:
         if update in self.saved_iterations:
@@ -77,14 +71,13 @@ def kept_once(module: ModuleType) -> None:
 
 @patch(
     "mmf.utils.early_stopping",
-    when="after",
     what="early stopping does not restore the best weights, which the trainer restores at the end",
     why="only the first process calls restore and waits for the others, which are still evaluating",
     since="MMF 1.0.0rc1",
     until="EarlyStopping.__call__ does not call restore",
     needed=source_contains("self.checkpoint.restore()", "EarlyStopping.__call__"),
 )
-def no_early_restore(module: ModuleType) -> None:
+def no_early_restore(module: Any) -> None:
     @wrap(module.EarlyStopping, "__call__")
     def __call__(original: Any, self: Any, update: int, iteration: int, meter: Any) -> bool:
         checkpoint = self.checkpoint

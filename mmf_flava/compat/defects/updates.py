@@ -1,12 +1,9 @@
 """Updates of several batches in the training loop of MMF's main branch, and their losses."""
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from math import inf
-from types import ModuleType
 from typing import Any
 
 from mmf_flava.compat.patch import patch, source_contains, wrap
@@ -14,7 +11,6 @@ from mmf_flava.compat.patch import patch, source_contains, wrap
 
 @patch(
     "mmf.trainers.core.training_loop",
-    when="after",
     what="the losses of an update are divided by its number of batches, which is update_frequency",
     why="MMF counts down from a length that an endless strategy (round_robin, random, ratios) exceeds, and ends the "
     "last update of an epoch at its first batch: later losses are divided by 0, then by -1, -2, ...",
@@ -22,7 +18,7 @@ from mmf_flava.compat.patch import patch, source_contains, wrap
     until="run_training_epoch counts down only for strategies that exhaust their datasets",
     needed=source_contains("num_remaining_batches", "TrainerTrainingLoopMixin.run_training_epoch"),
 )
-def whole_updates(module: ModuleType) -> None:
+def whole_updates(module: Any) -> None:
     @wrap(module.TrainerTrainingLoopMixin, "run_training_epoch")
     def run_training_epoch(original: Any, self: Any) -> None:
         frequency = self.training_config.update_frequency
@@ -108,7 +104,6 @@ def _should_stop(trainer: Any, logger: Any) -> bool:
 
 @patch(
     "mmf.common.report",
-    when="after",
     what="a loss that first occurs in a later batch of an update is counted once",
     why="with update_frequency over several datasets MMF inserts such a loss and then adds it to itself, in the later "
     "report too, and warns at every update",
@@ -116,7 +111,7 @@ def _should_stop(trainer: Any, logger: Any) -> bool:
     until="Report._accumulate_loss inserts a new loss unchanged",
     needed=source_contains("self.losses[key] += value", "Report._accumulate_loss"),
 )
-def new_losses(module: ModuleType) -> None:
+def new_losses(module: Any) -> None:
     from torch import Tensor
 
     def _accumulate_loss(self: Any, report: Any) -> None:

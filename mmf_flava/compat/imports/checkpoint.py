@@ -1,13 +1,10 @@
 """MMF's own checkpoints, which current versions of torch do not load."""
 
-from __future__ import annotations
-
 import collections
 import inspect
 import pickle
 import re
 import typing
-from types import ModuleType
 from typing import Any
 
 from mmf_flava.compat import flava_run
@@ -18,8 +15,8 @@ from mmf_flava.errors import UserError
 def _safe_globals() -> list[Any]:
     """Return the classes in MMF's checkpoints other than tensors and plain Python.
 
-    The state of the schedulers pythia and multi_step contains a function of MMF and the whole configuration; the best
-    value of a metric may be a numpy number.
+    The state of the schedulers pythia and multi_step contains a function of MMF and the complete configuration; the
+    best value of a metric may be a numpy number.
     """
     import numpy as np
     from mmf.utils.general import lr_lambda_update
@@ -37,7 +34,6 @@ def _safe_globals() -> list[Any]:
 
 @patch(
     "mmf.utils.checkpoint",
-    when="after",
     what="MMF loads its own checkpoints; in FLAVA's runs the error for any other names the file and its class",
     why="torch.load accepts known classes only, without those of MMF's schedulers: no run with training.lr_scheduler "
     "can be resumed",
@@ -45,7 +41,7 @@ def _safe_globals() -> list[Any]:
     until="the state of MMF's schedulers contains numbers only",
     needed=lambda module: "safe_globals" not in inspect.getsource(module),
 )
-def own_checkpoints(module: ModuleType) -> None:
+def own_checkpoints(module: Any) -> None:
     import torch
 
     def load(file: Any, *args: Any, **kwargs: Any) -> Any:
@@ -58,7 +54,7 @@ def own_checkpoints(module: ModuleType) -> None:
                     raise UserError(_explain(file, error)) from error
                 raise
 
-    vars(module)["torch"] = overlay(torch, load=load)
+    module.torch = overlay(torch, load=load)
 
 
 def _explain(file: Any, error: Exception) -> str:

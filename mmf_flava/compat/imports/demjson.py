@@ -1,8 +1,6 @@
 """demjson, with which MMF parses ``--config_override``."""
 
-from __future__ import annotations
-
-from types import ModuleType
+from typing import Any
 
 from mmf_flava.compat.patch import patch
 
@@ -15,8 +13,8 @@ from mmf_flava.compat.patch import patch
     since="setuptools 58",
     until="MMF parses --config_override with OmegaConf",
 )
-def decode(module: ModuleType) -> None:
+def decode(module: Any) -> None:
     import yaml
 
     # YAML includes JSON and the unquoted keys that demjson accepts
-    vars(module)["decode"] = yaml.safe_load
+    module.decode = yaml.safe_load

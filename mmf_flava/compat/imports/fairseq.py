@@ -1,11 +1,8 @@
 """fairseq 0.12.2 with current versions of Python and torch."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import sys
-from types import ModuleType
 from typing import Any
 
 from mmf_flava.compat.patch import patch
@@ -40,7 +37,6 @@ def hashable_dataclasses(_: None) -> None:
 
 @patch(
     "fairseq.distributed.utils",
-    when="after",
     what="torch.load accepts fairseq's _TensorPlaceholder",
     why="broadcast_object loads objects that it has sent itself; weights_only rejects the class on one rank and the "
     "other ranks hang",
@@ -48,7 +44,7 @@ def hashable_dataclasses(_: None) -> None:
     until="fairseq declares its safe globals",
     needed=lambda module: hasattr(module, "_TensorPlaceholder"),
 )
-def safe_placeholder(module: ModuleType) -> None:
+def safe_placeholder(module: Any) -> None:
     import torch
 
     torch.serialization.add_safe_globals([module._TensorPlaceholder])

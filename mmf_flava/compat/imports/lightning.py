@@ -1,9 +1,7 @@
 """Names that MMF imports from pytorch-lightning."""
 
-from __future__ import annotations
-
 import importlib
-from types import ModuleType
+from typing import Any
 
 from mmf_flava.compat.patch import patch
 
@@ -16,5 +14,5 @@ from mmf_flava.compat.patch import patch
     since="pytorch-lightning 2.0",
     until="MMF imports it from pytorch_lightning.callbacks",
 )
-def callbacks(module: ModuleType) -> None:
-    vars(module)["Callback"] = importlib.import_module("pytorch_lightning.callbacks").Callback
+def callbacks(module: Any) -> None:
+    module.Callback = importlib.import_module("pytorch_lightning.callbacks").Callback

@@ -1,9 +1,6 @@
 """MMF's configuration with current versions of OmegaConf."""
 
-from __future__ import annotations
-
 import os
-from types import ModuleType
 from typing import Any
 
 from mmf_flava.compat.patch import patch, source_contains, wrap
@@ -28,7 +25,6 @@ def _env(key: str, default: Any = None) -> Any:
 
 @patch(
     "mmf.utils.configuration",
-    when="after",
     what="MMF's resolvers are registered with register_new_resolver, and ${env:...} is supported",
     why="OmegaConf deprecates register_resolver and has no env resolver (MMF's main branch uses oc.env); both versions "
     "of MMF remove the resolvers of other packages",
@@ -36,7 +32,7 @@ def _env(key: str, default: Any = None) -> Any:
     until="MMF uses register_new_resolver, keeps other resolvers, and no recipe uses env",
     needed=source_contains("OmegaConf.clear_resolvers", "Configuration._register_resolvers"),
 )
-def resolvers(module: ModuleType) -> None:
+def resolvers(module: Any) -> None:
     import torch
     from omegaconf import OmegaConf
 
@@ -64,17 +60,13 @@ def resolvers(module: ModuleType) -> None:
 
 @patch(
     "mmf.utils.configuration",
-    when="after",
     what="keys that MMF reads without having set them are null",
     why="OmegaConf raises an error for a missing key. It used to return None, and MMF relies on that",
     since="OmegaConf 2.1",
     until="MMF's defaults.yaml contains learning_rate and training.max_grad_l2_norm, and it reads opts with .get()",
     needed=source_contains("opts.config", "Configuration._build_user_config"),
 )
-def missing_keys(module: ModuleType) -> None:
-    # MMF's main branch tests whether the key exists, and would take null for the learning rate
-    tests_for_learning_rate = source_contains('"learning_rate" in config', "Configuration._update_specific")(module)
-
+def missing_keys(module: Any) -> None:
     @wrap(module.Configuration, "_build_opt_list")
     def _build_opt_list(original: Any, self: Any, opts: list[str] | None) -> Any:
         config = original(self, opts or [])
@@ -82,7 +74,7 @@ def missing_keys(module: ModuleType) -> None:
             config.setdefault(key, None)
         return config
 
-    if not tests_for_learning_rate:
+    if not source_contains('"learning_rate" in config', "Configuration._update_specific")(module):
 
         @wrap(module.Configuration, "_build_default_config")
         def _build_default_config(original: Any, self: Any) -> Any:
@@ -99,14 +91,13 @@ def missing_keys(module: ModuleType) -> None:
 
 @patch(
     "mmf.utils.checkpoint",
-    when="after",
     what="config.yaml is written with OmegaConf.to_yaml",
     why="DictConfig.pretty was removed",
     since="OmegaConf 2.1",
     until="MMF uses OmegaConf.to_yaml",
     needed=source_contains(".pretty(", "Checkpoint.save_config"),
 )
-def save_config(module: ModuleType) -> None:
+def save_config(module: Any) -> None:
     from omegaconf import OmegaConf
 
     def save_config(self: Any) -> None:

@@ -1,29 +1,25 @@
 """torchaudio, in which MMF looks up image transforms."""
 
-from __future__ import annotations
-
 from importlib.util import find_spec
-from types import ModuleType
 from typing import Any
 
 from mmf_flava.compat.patch import overlay, patch, source_contains
 
 
-def _requires_torchaudio(module: ModuleType) -> bool:
+def _requires_torchaudio(module: Any) -> bool:
     uses_it = source_contains("import transforms", "TorchvisionTransforms.__init__")
     return find_spec("torchaudio") is None and uses_it(module)
 
 
 @patch(
     "mmf.datasets.processors.image_processors",
-    when="after",
     what="MMF's own transforms, such as GrayScaleTo3Channels, are found without torchaudio",
     why="MMF looks them up in torchaudio first, although its image datasets use them and nothing else needs torchaudio",
     since="MMF's main branch of 2022",
     until="MMF looks in its registry first",
     needed=_requires_torchaudio,
 )
-def own_transforms(module: ModuleType) -> None:
+def own_transforms(module: Any) -> None:
     transforms = module.transforms
 
     def find(name: str) -> Any:
@@ -34,4 +30,4 @@ def own_transforms(module: ModuleType) -> None:
 
     view = overlay(transforms)
     view.__getattr__ = find  # type: ignore[method-assign]
-    vars(module)["transforms"] = view
+    module.transforms = view

@@ -1,9 +1,7 @@
 """torchtext, which MMF imports for its vocabularies, and which is no longer maintained."""
 
-from __future__ import annotations
-
 import importlib
-from types import ModuleType
+from typing import Any
 
 from mmf_flava.compat.patch import patch
 
@@ -16,8 +14,8 @@ from mmf_flava.compat.patch import patch
     since="torch 2.4",
     until="MMF imports torchtext only to load vectors",
 )
-def package(module: ModuleType) -> None:
-    vars(module)["vocab"] = importlib.import_module("torchtext.vocab")
+def package(module: Any) -> None:
+    module.vocab = importlib.import_module("torchtext.vocab")
 
 
 @patch(
@@ -28,5 +26,5 @@ def package(module: ModuleType) -> None:
     since="torch 2.4",
     until="MMF imports torchtext only to load vectors",
 )
-def vocab(module: ModuleType) -> None:
-    vars(module)["pretrained_aliases"] = {}
+def vocab(module: Any) -> None:
+    module.pretrained_aliases = {}

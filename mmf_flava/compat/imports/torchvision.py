@@ -1,9 +1,6 @@
 """torchvision with a torch that its C++ library was not built for, and a function that it has removed."""
 
-from __future__ import annotations
-
 import importlib
-from types import ModuleType
 from typing import Any
 
 from mmf_flava.compat.patch import patch
@@ -14,7 +11,6 @@ _libraries: list[object] = []  # torch drops the definitions of a library that i
 
 @patch(
     "torchvision.extension",
-    when="after",
     what="the schemas of nms and qnms are defined, without kernels",
     why="the package index has torchvision for CUDA only. With a CPU build of torch its C++ library cannot be loaded, "
     "and importing it fails with 'operator torchvision::nms does not exist'. Calling nms still fails",
@@ -22,7 +18,7 @@ _libraries: list[object] = []  # torch drops the definitions of a library that i
     until="torchvision registers its meta kernels only for existing operators",
     needed=lambda module: not module._has_ops(),
 )
-def schemas(_: ModuleType) -> None:
+def schemas(_: Any) -> None:
     import torch
 
     library = torch.library.Library("torchvision", "FRAGMENT")

@@ -1,7 +1,5 @@
 """Names that MMF imports from transformers and that transformers has moved or removed."""
 
-from __future__ import annotations
-
 import importlib
 from types import ModuleType
 from typing import Any

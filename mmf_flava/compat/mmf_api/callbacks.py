@@ -30,7 +30,7 @@ def check_callbacks(config: Any) -> None:
                 raise UserError(f"'{key}' is not a key of {where}.{suggestion(str(key), KEYS)}")
         if not entry.get("type"):
             raise UserError(f"{where}.type must be given.")
-        _check_entry(entry.get("type"), entry.get("params") or {}, where)
+        _check_entry(entry["type"], entry.get("params") or {}, where)
 
 
 def _check_entry(name: str, params: Mapping[str, Any], where: str) -> None:

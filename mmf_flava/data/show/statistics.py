@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from PIL import ExifTags, Image
 from tqdm import tqdm
 
+from mmf_flava.data.annotations import parse_annotation, parse_label
 from mmf_flava.data.image_decoding import decode_image
 from mmf_flava.data.image_stream import ImageStreamDataset
-from mmf_flava.data.imagenet import parse_label
 from mmf_flava.data.masking import IGNORED
-from mmf_flava.data.pmd import PMDDataset, parse_annotation
+from mmf_flava.data.pmd import PMDDataset
 from mmf_flava.data.prepare.caption_rules import count_words
 from mmf_flava.data.processors import FlavaTextProcessor
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Record

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from torchvision import datasets
 
+from mmf_flava.data.annotations import parse_label
 from mmf_flava.data.image_decoding import decode_image
 from mmf_flava.data.image_sets.catalogue import IMAGE_SETS, download_image_set, open_image_set
-from mmf_flava.data.imagenet import parse_label
 from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.errors import UserError

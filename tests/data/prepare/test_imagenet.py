@@ -5,7 +5,7 @@ import sys
 import pytest
 from PIL import Image
 
-from mmf_flava.data.imagenet import parse_label
+from mmf_flava.data.annotations import parse_label
 from mmf_flava.data.prepare import annotations, imagenet
 from mmf_flava.data.prepare.__main__ import main
 from mmf_flava.data.prepare.imagenet import parquet_files, prepare_imagenet

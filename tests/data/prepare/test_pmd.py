@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from mmf_flava.data.pmd import parse_annotation
+from mmf_flava.data.annotations import parse_annotation
 from mmf_flava.data.prepare import pmd as pmd_module
 from mmf_flava.data.prepare.__main__ import main
 from mmf_flava.data.prepare.pmd import PmdOptions, prepare_pmd

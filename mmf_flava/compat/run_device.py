@@ -1,0 +1,37 @@
+"""Whether a run uses CUDA: the run's ``training.device`` decides, not only the machine."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from mmf_flava.compat.patch import overlay
+
+
+def uses_cuda(config: Any = None) -> bool:
+    """Return whether CUDA is available and ``training.device`` is not ``cpu``.
+
+    Args:
+        config: the configuration of a run; None is the one that MMF has registered, if any.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return False
+    if config is None and (module := sys.modules.get("mmf.common.registry")):
+        config = module.registry.get("config", no_warning=True)
+    training = (config or {}).get("training") or {}
+    return str(training.get("device")) != "cpu"
+
+
+@contextlib.contextmanager
+def hide_cuda(*modules: Any) -> Iterator[None]:
+    """Make ``torch.cuda.is_available()`` false for the code of these modules."""
+    real = [module.torch for module in modules]
+    for module, torch in zip(modules, real, strict=True):
+        module.torch = overlay(torch, cuda=overlay(torch.cuda, is_available=lambda: False))
+    try:
+        yield
+    finally:
+        for module, torch in zip(modules, real, strict=True):
+            module.torch = torch

@@ -1,0 +1,21 @@
+"""Lines of text files. Only ``\\n`` and ``\\r\\n`` end a line; ``str.splitlines`` also splits at U+2028 and form feeds."""
+
+from pathlib import Path
+
+
+def split_lines(text: str) -> list[str]:
+    """Split a text into lines without their line ends. The last line may lack one."""
+    lines = text.split("\n")
+    if not lines[-1]:
+        del lines[-1]
+    return [line.removesuffix("\r") for line in lines]
+
+
+def read_lines(path: Path) -> list[str]:
+    """Read the lines of a UTF-8 file, with or without a byte order mark.
+
+    Raises:
+        OSError: the file cannot be read.
+        UnicodeDecodeError: the file is not UTF-8.
+    """
+    return split_lines(path.read_bytes().decode("utf-8-sig"))

@@ -1,0 +1,104 @@
+"""The pretraining model, its codebook and its batches as fake tensors, which have shapes and dtypes but no values.
+
+All functions are to be called under ``FakeTensorMode`` and ``torch.device("cuda")``; a machine without CUDA suffices.
+"""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from mmf.common.sample import SampleList
+from omegaconf import OmegaConf
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+from mmf_flava.config.model import CodebookConfig, FlavaConfig
+from mmf_flava.data.mask_counts import FIELD, MaskCounts
+from mmf_flava.models.codebook.build import Codebook, KMeansCodebook
+from mmf_flava.models.codebook.dalle_encoder import DalleEncoder
+from mmf_flava.models.flava import Flava
+from mmf_flava.models.pretraining import FlavaPretraining
+
+COMPUTE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DEVIATIONS = 4  # above the mean: the largest number of masked tokens in a batch of random masks
+
+
+def build_fake_model(flava: FlavaConfig, training: Any) -> FlavaPretraining:
+    """Build the model in the precision in which it computes, without a codebook.
+
+    Args:
+        training: the recipe's section with ``precision`` and ``sharding``.
+    """
+    flava = replace(flava, compile=False, codebook=replace(flava.codebook, type="cached"))
+    model = FlavaPretraining(OmegaConf.structured(flava))
+    model.flava, model.codebook = Flava(flava), None
+    model.init_losses()
+    if training.precision == "fp16":
+        from mmf_flava.training import fp16  # imports fairseq, which takes a second
+
+        fp16.use_fp32_layer_norms(model)
+        if training.sharding != "fsdp":
+            fp16.cast_to_fp16(model)
+    if training.sharding == "fsdp":
+        for parameter in model.parameters():
+            if parameter.ndim:  # the logit scale, in the root unit, stays in fp32
+                parameter.data = parameter.data.to(COMPUTE[training.precision])
+    return model.train()
+
+
+def build_fake_codebook(config: CodebookConfig, pixels: int, num_patches: int) -> Codebook:
+    """Build the codebook of type ``dvae`` or ``kmeans`` without its weights.
+
+    Args:
+        pixels: side of the codebook's view.
+        num_patches: number of codes of an image.
+    """
+    if config.type == "dvae":
+        sizes = (config.vocab_size, config.hidden_size, config.num_groups, config.num_blocks_per_group)
+        return DalleEncoder(*sizes, dtype=config.dtype, channels_last=config.channels_last)
+    shape = (config.vocab_size, 3 * (pixels // math.isqrt(num_patches)) ** 2)
+    with unset_fake_temporarily(), torch.device("cpu"):
+        codebook = KMeansCodebook(torch.zeros(shape))  # hashes its values
+    codebook.centroids = torch.empty(shape)
+    return codebook
+
+
+def build_fake_batch(dataset: Any, size: int) -> SampleList:
+    """Return the largest batch of a dataset: all texts have ``max_length`` tokens, and all pairs match.
+
+    Images have both the codebook's view, unless the dataset has cached codes, and codes, so that the model does not run
+    the codebook.
+
+    Args:
+        dataset: ``dataset_config.NAME``; its processors determine the fields.
+        size: number of samples.
+    """
+    batch, patches, tokens = SampleList(), [0] * size, [0] * size
+    image, text = (dataset.processors.get(f"{name}_processor") for name in ("image", "text"))
+    if image is not None:
+        side, patches = image.params.image_size, [image.params.mask.target] * size
+        num_patches = (side // image.params.patch_size) ** 2
+        batch.add_field("image", torch.empty(size, 3, side, side))
+        batch.add_field("image_patch_mask", torch.empty(size, num_patches, dtype=torch.bool))
+        batch.add_field("image_codes", torch.empty(size, num_patches, dtype=torch.long))
+        if (pixels := image.params.codebook_size) is not None and not dataset.get("codes"):
+            batch.add_field("image_for_codebook", torch.empty(size, 3, pixels, pixels))
+    if text is not None:
+        multiple, tokens = text.params.pad_to_multiple, _masked_tokens(text.params, size)
+        length = math.ceil(text.params.max_length / multiple) * multiple
+        for name in ("input_ids", "input_ids_masked", "lm_label_ids"):
+            batch.add_field(name, torch.empty(size, length, dtype=torch.long))
+        batch.add_field("input_mask", torch.empty(size, length, dtype=torch.bool))
+    if image is not None and text is not None:
+        batch.add_field("is_correct", torch.empty(size, dtype=torch.long))
+    batch.add_field(FIELD, MaskCounts(patches, tokens, [True] * size))
+    batch.dataset_name, batch.dataset_type = "fake", "train"
+    return batch
+
+
+def _masked_tokens(text: Any, size: int) -> list[int]:
+    """Return the number of masked tokens of each of the longest texts: once the maximum, otherwise the mean."""
+    maskable = text.max_length - 2
+    mean = maskable * text.mask_probability
+    deviation = 0.0 if text.whole_word else math.sqrt(mean * (1 - text.mask_probability))
+    return [min(round(mean + DEVIATIONS * deviation), maskable)] + [round(mean)] * (size - 1)
