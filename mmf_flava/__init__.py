@@ -1,6 +1,6 @@
 """FLAVA as a plugin for MMF. Public names are imported lazily: importing this package imports neither torch nor MMF."""
 
-TYPE_CHECKING = False  # true for type checkers; not imported from typing to keep Python's start fast
+TYPE_CHECKING = False  # type checkers assume True; ``typing`` is not imported, because that takes time
 if TYPE_CHECKING:
     from typing import Any
 

@@ -1,8 +1,8 @@
 """``python -m mmf_flava.cache_codes RECIPE --dataset pmd --split train --views 4``: precompute image codes.
 
 With ``dataset_config.pmd.codes: NAME``, training reads the cached codes instead of running the codebook. The DALL-E
-codebook takes about half of the computation of an image step. An interrupted call is resumed. See ``data.codes`` for
-the file format.
+codebook takes about half of the computation of a training step on images. Run the command again to resume an
+interrupted computation. See ``data.codes`` for the file format.
 """
 
 import argparse
@@ -32,11 +32,11 @@ from mmf_flava.models.codebook.build import Codebook, changed_fraction, load_cod
 from mmf_flava.models.codebook.dalle_encoder import DTYPES
 from mmf_flava.training.device import set_tf32
 
-SAVE_INTERVAL = 30.0  # seconds between saves of the progress
+SAVE_INTERVAL = 30.0  # seconds after which the progress is saved
 
 
 class CodebookViews(Dataset):
-    """The codebook's input for each record: (V, 3, h, w), or None if the record has no readable image."""
+    """Dataset of the codebook inputs of each record: (V, 3, h, w), or None if the record has no readable image."""
 
     def __init__(self, dataset: ImageStreamDataset, first: int):
         self.dataset, self.first = dataset, first
@@ -58,8 +58,8 @@ class CacheResult:
     path: Path
     records: int
     views: int
-    unreadable: int  # records without a readable image, among the computed ones
-    computed: int  # records that were computed by this call
+    unreadable: int  # number of computed records without a readable image
+    computed: int  # number of records computed by this call
 
 
 def cache_dataset_codes(
@@ -109,7 +109,7 @@ def _header(dataset: ImageStreamDataset, config: CodebookConfig, codebook: Codeb
         key = f"dataset_config.{dataset.name}.processors.image_processor.params.codebook_size"
         raise UserError(
             f"{key} is {side}: the codebook returns {codes_per_view} codes per view, but the image encoder has "
-            f"{patches} patches. Change it so that the numbers are equal."
+            f"{patches} patches. Change codebook_size so that both numbers are equal."
         )
     codebook_header = {
         "type": config.type,
@@ -131,7 +131,7 @@ def _device(codebook: Codebook) -> torch.device:
 
 
 def _codes(codebook: Codebook, images: list[Tensor | None], views: int, patches: int) -> np.ndarray:
-    """Return codes (R, V, P) uint16. The codes of unreadable images are NO_CODE."""
+    """Return the codes of a batch, (R, V, P) uint16. The codes of unreadable images are NO_CODE."""
     codes = np.full((len(images), views, patches), NO_CODE, dtype=np.uint16)
     readable = [index for index, image in enumerate(images) if image is not None]
     if readable:
@@ -142,54 +142,58 @@ def _codes(codebook: Codebook, images: list[Tensor | None], views: int, patches:
 
 @dataclass(frozen=True)
 class DtypeResult:
-    """Speed and accuracy of the dVAE in a dtype and memory format."""
+    """Speed and accuracy of the dVAE encoder for one dtype and memory format."""
 
     dtype: str
     channels_last: bool
-    seconds: float  # per image
+    seconds: float  # seconds per image
     changed: float  # fraction of the codes that differ from fp32
 
 
 def compare_dtypes(config: CodebookConfig, images_N3hw: Tensor) -> Iterator[DtypeResult]:
-    """Run the dVAE on the same images in every dtype and memory format, fp32 first."""
+    """Run the dVAE encoder on the same images in every dtype and memory format, fp32 first."""
     reference = load_codebook(replace(config, dtype="fp32", channels_last=False)).to(images_N3hw.device)
     for dtype in DTYPES:
         for channels_last in (False, True):
             codebook = load_codebook(replace(config, dtype=dtype, channels_last=channels_last)).to(images_N3hw.device)
-            changed = changed_fraction(codebook, reference, images_N3hw)  # also warms up
+            changed = changed_fraction(codebook, reference, images_N3hw)  # also the warm-up
             start = time.perf_counter()
-            codebook(images_N3hw).sum().item()  # synchronises with the device
+            codebook(images_N3hw).sum().item()  # .item() synchronises host and device
             yield DtypeResult(dtype, channels_last, (time.perf_counter() - start) / len(images_N3hw), changed)
 
 
 def load_first_views(dataset: ImageStreamDataset, count: int) -> Tensor:
-    """Return (N, 3, h, w): one view of each of the first ``count`` readable records, or of all if there are fewer."""
+    """Return one codebook input of each of the first ``count`` readable records, (N, 3, h, w) with N <= ``count``."""
     views = CodebookViews(dataset, 0)
     images = (image for image in (views[number] for number in range(dataset.size)) if image is not None)
     first = [image[0] for image, _ in zip(images, range(count), strict=False)]
     if not first:
-        raise UserError(f"No record of dataset '{dataset.name}' has a readable image.")
+        raise UserError(f"dataset_config.{dataset.name}: no record has a readable image. Correct the paths.")
     return torch.stack(first)
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m mmf_flava.cache_codes",
-        description="Precomputes the image codes of a dataset, so that training does not run the codebook.",
-        epilog="Then set dataset_config.NAME.codes to the value of --name.",
+        description="Precomputes the image codes of a dataset. Training then does not run the codebook.",
+        epilog="To train with the codes, set dataset_config.NAME.codes to the value of --name.",
     )
-    top.add_argument("recipe", help="a YAML file for config= of mmf_run")
-    top.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, as for mmf_run")
-    top.add_argument("--dataset", required=True, help="an image dataset of the recipe, e.g. pmd")
-    top.add_argument("--split", default="train", choices=("train", "val", "test"), help="%(default)s")
-    top.add_argument("--views", type=int, help="fixed crops per training image (the recipe's views, or 1)")
-    top.add_argument("--name", help="name below data_dir/codes, or a path (the recipe's codes, or the codebook type)")
-    top.add_argument("--dtype", choices=DTYPES, help="dtype of the dVAE (the recipe's)")
-    top.add_argument("--batch-size", type=int, default=32, help="views per batch (%(default)s)")
-    top.add_argument("--workers", type=int, default=2, help="worker processes that decode images (%(default)s)")
-    top.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="%(default)s")
-    top.add_argument("--compare", type=int, default=16, metavar="N", help="images to compare with fp32 (%(default)s)")
-    top.add_argument("--measure", action="store_true", help="time every dtype on N images without writing codes")
+    top.add_argument("recipe", help="YAML file for config= of mmf_run")
+    top.add_argument("overrides", nargs="*", metavar="key=value", help="config overrides, as for mmf_run")
+    top.add_argument("--dataset", required=True, help="image dataset of the recipe, e.g. pmd")
+    top.add_argument("--split", default="train", choices=("train", "val", "test"), help="(default: %(default)s)")
+    top.add_argument("--views", type=int, help="fixed crops per training image (default: the recipe's views, or 1)")
+    top.add_argument(
+        "--name", help="folder name in data_dir/codes, or a path (default: the recipe's codes, or the codebook type)"
+    )
+    top.add_argument("--dtype", choices=DTYPES, help="dtype of the dVAE encoder (default: the recipe's)")
+    top.add_argument("--batch-size", type=int, default=32, help="views per batch (default: %(default)s)")
+    top.add_argument("--workers", type=int, default=2, help="data loader workers (default: %(default)s)")
+    top.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)")
+    top.add_argument(
+        "--compare", type=int, default=16, metavar="N", help="images to compare with fp32 codes (default: %(default)s)"
+    )
+    top.add_argument("--measure", action="store_true", help="only compare the speed and codes of all dtypes")
     return top
 
 
@@ -202,7 +206,7 @@ def run(arguments: argparse.Namespace) -> None:
     codebook_config = replace(codebook_config, dtype=arguments.dtype or codebook_config.dtype)
     if codebook_config.type == "cached":
         raise UserError(
-            "model_config.flava.codebook.type is 'cached'. Set the codebook that computes the codes, for example "
+            "model_config.flava.codebook.type is 'cached'. Set it to the codebook that computes the codes, e.g. "
             "model_config.flava.codebook.type=dvae model_config.flava.codebook.path=facebook/flava-image-codebook."
         )
     dataset_config = config.dataset_config.get(arguments.dataset)
@@ -213,10 +217,10 @@ def run(arguments: argparse.Namespace) -> None:
         if dataset_config is not None:
             dataset_config.codes, dataset_config.views = None, arguments.views or dataset_config.get("views") or 1
     if torch.device(arguments.device).type == "cuda":
-        set_tf32(bool(OmegaConf.select(config, "training.tf32")))  # the same codes as in training
+        set_tf32(bool(OmegaConf.select(config, "training.tf32")))  # as in training, so that the codes are equal
     dataset = open_dataset(config, arguments.dataset, arguments.split)
     if not isinstance(dataset, ImageStreamDataset):
-        raise UserError(f"Dataset '{arguments.dataset}' has no images.")
+        raise UserError(f"--dataset {arguments.dataset}: the dataset has no images. Choose an image dataset.")
     if arguments.measure or (codebook_config.type == "dvae" and codebook_config.dtype != "fp32"):
         images = load_first_views(dataset, arguments.compare).to(arguments.device)
         _print_comparison(codebook_config, images, arguments.measure)
@@ -234,7 +238,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _print_comparison(config: CodebookConfig, images_N3hw: Tensor, all_dtypes: bool) -> None:
     if config.type != "dvae":
-        raise UserError("--measure needs a dVAE codebook; the codebook of this recipe has a single dtype.")
+        raise UserError(
+            f"--measure requires model_config.flava.codebook.type=dvae, got {config.type}, which has a single dtype."
+        )
     print(f"{len(images_N3hw)} images, {images_N3hw.device}, compared with fp32:")
     for result in compare_dtypes(config, images_N3hw):
         if all_dtypes or (result.dtype, result.channels_last) == (config.dtype, config.channels_last):

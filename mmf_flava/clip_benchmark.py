@@ -2,13 +2,15 @@
 
 This is CLIP_benchmark's command line with the additional ``--model_type flava``, which is the default. ``--model`` is
 only a label in the results.
+
+Shapes: B = batch size, H = image height, W = image width, T = number of tokens, E = projection size, N = number of
+samples, C = number of classes.
 """
 
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 from PIL import Image
 from torch import Tensor, nn
 
@@ -27,31 +29,33 @@ class ClipModel(nn.Module):
         self.pad = embedder.text_processor.special.pad
 
     def encode_image(self, image_B3HW: Tensor) -> Tensor:
-        """Return (B, E) unit embeddings."""
+        """Return the (B, E) contrastive embeddings of images, normalised to unit length."""
         return self.flava.encode_image(image_B3HW)
 
     def encode_text(self, input_ids_BT: Tensor) -> Tensor:
-        """Return (B, E) unit embeddings of padded token ids."""
+        """Return the (B, E) contrastive embeddings of padded token ids, normalised to unit length."""
         return self.flava.encode_text(input_ids_BT, input_ids_BT != self.pad)
 
 
 def load_flava(
     model_name: str = NAME, pretrained: str = "facebook/flava-full", cache_dir: str | None = None, device: Any = "cpu"
 ) -> tuple[nn.Module, Callable[[Image.Image], Tensor], Callable[[Sequence[str]], Tensor]]:
-    """Return (model, image transform, tokenizer), the interface of CLIP_benchmark's model types.
+    """Return (model, image transform, tokenizer), as CLIP_benchmark requires of a model type.
 
     Args:
-        pretrained: any source that ``load_pretrained`` accepts.
+        model_name: ignored.
+        pretrained: any source that ``load_pretrained`` supports.
+        cache_dir: ignored.
 
     Raises:
-        UserError: weights or tokenizer not found.
+        UserError: the weights or the tokenizer were not found.
     """
     embedder = Embedder(pretrained, device=device)
 
     def tokenize(texts: Sequence[str]) -> Tensor:
         return embedder.text_processor.encode([texts] if isinstance(texts, str) else texts)[0]
 
-    return ClipModel(embedder).eval(), lambda image: embedder.preprocess(np.array(image.convert("RGB"))), tokenize
+    return ClipModel(embedder).eval(), embedder.preprocess, tokenize
 
 
 def register() -> Any:
@@ -72,7 +76,7 @@ def register() -> Any:
 def accuracy(output: Tensor, target: Tensor, topk: Sequence[int] = (1,)) -> list[float]:
     """Return the top-k accuracies of (N, C) logits.
 
-    It replaces the function of CLIP_benchmark 1.6.2, which fails with recent NumPy versions.
+    This function replaces that of CLIP_benchmark 1.6.2, which fails with recent NumPy versions.
     """
     correct = output.topk(max(topk)).indices == target[:, None]
     return [correct[:, :k].any(1).float().mean().item() for k in topk]

@@ -1,4 +1,4 @@
-"""``python -m mmf_flava.convert SRC DST --to hf|torchmultimodal|mmf|mmf_flava``: weights in another format."""
+"""Conversion of weights between formats: ``python -m mmf_flava.convert SRC DST --to FORMAT``."""
 
 import argparse
 import json
@@ -27,8 +27,8 @@ SUFFIXES = {"torchmultimodal": (".pt", ".pth", ".bin"), "mmf": (".pth", ".pt", "
 
 DESCRIPTION = """\
 Converts FLAVA's weights between formats. SRC is any source that load_pretrained supports: a run folder or a checkpoint,
-a Hugging Face folder or hub name, a file of torchmultimodal or the original MMF code, or an http(s) URL. Dtypes do not
-change, and a round trip restores every tensor that the target format has, bit for bit."""
+a Hugging Face folder or model ID, a file of torchmultimodal or the original MMF code, or an http(s) URL. Dtypes do not
+change, and converting a file back and forth restores every tensor that both formats have, bit for bit."""
 EPILOG = """\
   --to hf               a folder with model.safetensors, config.json, preprocessor_config.json and the tokenizer,
                         for transformers.FlavaForPreTraining.from_pretrained(DST)
@@ -45,16 +45,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("source", metavar="SRC", help="file, folder, URL or hub name")
+    parser.add_argument("source", metavar="SRC", help="file, folder, URL or Hugging Face model ID")
     parser.add_argument(
         "target", metavar="DST", type=Path, help="output folder for hf, else an output file or its folder"
     )
     parser.add_argument("--to", required=True, choices=["hf", *FILE_NAMES], help="output format, see below")
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="with --to hf: folder of the tokenizer to copy")
     parser.add_argument(
-        "--num-heads", type=int, metavar="N", help="attention heads, if not stored in SRC (default: width / 64)"
+        "--num-heads", type=int, metavar="N", help="attention heads, if not stored in SRC (default: hidden size / 64)"
     )
-    parser.add_argument("--allow-extra", action="append", default=[], metavar="PATTERN", help="unknown keys to skip")
+    parser.add_argument(
+        "--allow-extra",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="pattern of unknown keys to skip; may be repeated",
+    )
     parser.add_argument("--force", action="store_true", help="replace existing files in DST")
     options = parser.parse_args(arguments)
     try:
@@ -86,10 +92,10 @@ def convert(
 ) -> list[str]:
     """Write the weights of ``source`` to ``target`` in the format ``to``.
 
-    Args: see ``--help``.
+    Args: see the help of the command-line options.
 
     Returns:
-        Messages about the written files, the skipped keys and the missing heads.
+        Messages about written files, skipped keys and missing heads.
 
     Raises:
         UserError: the source was not found, its file is unsafe or corrupt, it has unknown keys, or the target exists.
@@ -98,7 +104,9 @@ def convert(
     file = target if to == "hf" or target.suffix in SUFFIXES[to] else target / FILE_NAMES[to]
     _check_target(file, to, force)
     if tokenizer is not None and to != "hf":
-        raise UserError("--tokenizer is supported for --to hf only; the other formats are single files.")
+        raise UserError(
+            "--tokenizer is supported only with --to hf, because other formats are single files. Remove it."
+        )
     weights = read_weights(source)
     compare_keys({}, {}, weights.unknown, allow_extra=allow_extra).check(weights.source, "FLAVA's keys")
     config = weights.infer_config(num_heads)
@@ -114,16 +122,16 @@ def convert(
             _write_file(temporary_file, written, config, to)
             os.replace(temporary_file, file)
     numbers = sum(tensor.numel() for tensor in written.values())
-    return [f"Wrote {file}: {len(written)} tensors, {numbers:,} numbers, keys of {to}.", *notes]
+    return [f"Wrote {file}: {len(written)} tensors with {numbers:,} values, format {to}.", *notes]
 
 
 def add_poolers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors with the three encoders' poolers: N(0, 0.02) weights and zero biases if they are missing.
+    """Add the poolers of the three encoders, with N(0, 0.02) weights and zero biases, if they are missing.
 
     The other implementations have these parameters, but never use them.
     """
     complete = dict(tensors)
-    generator = torch.Generator().manual_seed(0)  # the same weights always give the same file
+    generator = torch.Generator().manual_seed(0)  # fixed seed, so that the same weights always give the same file
     for encoder in ("image_encoder", "text_encoder", "multimodal_encoder"):
         norm = tensors.get(f"flava.{encoder}.norm.weight")
         name = f"unused.flava.{encoder}.pooler"
@@ -144,14 +152,14 @@ def _check_target(file: Path, to: str, force: bool) -> None:
 def _notes(weights: Weights, tensors: dict[str, Tensor], untranslated: list[str], to: str) -> list[str]:
     notes = []
     if untranslated:
-        notes.append(f"Skipped, because {to} has no keys for them: {', '.join(untranslated)}.")
+        notes.append(f"Skipped tensors that the format {to} does not have: {', '.join(untranslated)}.")
     if to != "mmf_flava":
         if added := len(tensors) - len(weights.tensors):
-            notes.append(f"Added {added} tensors of the encoders' poolers, which FLAVA never uses.")
+            notes.append(f"Added {added} pooler tensors, which {to} requires but FLAVA does not use.")
         names = {".".join(key.split(".")[:2]) for key in tensors}
         heads = [name for name in ("mim", "mlm", "mmm_image", "mmm_text", "itm") if f"heads.{name}" not in names]
         if heads:
-            notes.append(f"{weights.source} has no {', '.join(heads)} head; {to} initialises it at random.")
+            notes.append(f"{weights.source} has no {', '.join(heads)} head; {to} initialises it randomly.")
     return notes
 
 
@@ -169,7 +177,7 @@ def _write_file(file: Path, tensors: dict[str, Tensor], config: FlavaConfig, to:
 def _write_folder(
     folder: Path, tensors: dict[str, Tensor], config: FlavaConfig, weights: Weights, tokenizer: Path | None
 ) -> list[str]:
-    """Write Hugging Face's folder atomically, or replace files of an existing folder and keep its others."""
+    """Write a Hugging Face model folder atomically; in an existing folder, replace only the files with these names."""
     files = _tokenizer_files(weights, tokenizer)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as temporary:
@@ -188,8 +196,8 @@ def _write_folder(
         else:
             os.replace(output, folder)
     if files:
-        return [f"Copied the tokenizer of {files[0].parent}."]
-    return ["No tokenizer was found, but FlavaProcessor needs one. Copy one with --tokenizer DIR."]
+        return [f"Copied the tokenizer from {files[0].parent}."]
+    return ["No tokenizer was found, but FlavaProcessor requires one. Set its folder with --tokenizer DIR."]
 
 
 def _tokenizer_files(weights: Weights, tokenizer: Path | None) -> list[Path]:
@@ -197,7 +205,7 @@ def _tokenizer_files(weights: Weights, tokenizer: Path | None) -> list[Path]:
     files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
     complete = any(file.name in ("tokenizer.json", "vocab.txt") for file in files)
     if tokenizer is not None and not complete:
-        raise UserError(f"--tokenizer: {folder} has neither tokenizer.json nor vocab.txt.")
+        raise UserError(f"--tokenizer: {folder} has neither tokenizer.json nor vocab.txt. Set a folder with one.")
     return files if complete else []
 
 
@@ -210,7 +218,7 @@ def _tokenizer_config(folder: Path, config: FlavaConfig) -> dict[str, Any]:
 
 
 def _image_processor_config(config: FlavaConfig) -> dict[str, Any]:
-    """Return the configuration of Hugging Face's FlavaImageProcessor where it differs from the defaults."""
+    """Return the configuration of Hugging Face's FlavaImageProcessor for the image size and patch size."""
     image = config.image_encoder
     grid = image.image_size // image.patch_size
     side = {"height": image.image_size, "width": image.image_size}
@@ -224,7 +232,7 @@ def _image_processor_config(config: FlavaConfig) -> dict[str, Any]:
         "codebook_size": code,
         "codebook_crop_size": code,
         "input_size_patches": grid,
-        # 75 of 196 as released, the same fraction of other grids
+        # the released model masks 75 of 196 patches; use the same fraction for other grids
         "total_mask_patches": round(patches * 75 / 196),
         "mask_group_min_patches": min(16, max(1, round(patches * 16 / 196))),
     }

@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from mmf_flava.data.annotations import parse_annotation
+from mmf_flava.data.annotations import clean_text, parse_annotation
 from mmf_flava.data.image_decoding import decode_image
 from mmf_flava.data.pmd import TEXT_EXTENSIONS
 from mmf_flava.data.record import BadRecord, Record, Records
 from mmf_flava.data.records import open_records
+from mmf_flava.data.text_lines import read_lines
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.embedder import TOKENIZER, Embedder
 from mmf_flava.evaluation.embedding_files import write_embeddings
@@ -52,7 +53,7 @@ class RecordDataset(Dataset):
             return error.key or f"record {index}", error.message
 
     def _preprocess(self, record: Record) -> Tensor:
-        image = decode_image(record, self.processor.decode_size)
+        image = decode_image(record)
         return self.processor({"image": image, "rng": np.random.default_rng(0), "train": False})["image"]
 
 
@@ -61,10 +62,11 @@ class LineDataset(Dataset):
 
     def __init__(self, path: Path) -> None:
         try:
-            content = path.read_text(encoding="utf-8")
+            lines = read_lines(path)
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: failed to read the file as UTF-8 text ({error}). Check the path.") from error
-        self.lines = [(number, line.strip()) for number, line in enumerate(content.splitlines(), 1) if line.strip()]
+        texts = [(number, clean_text(line)) for number, line in enumerate(lines, 1)]
+        self.lines = [(number, text) for number, text in texts if text]
         if not self.lines:
             raise UserError(f"{path} has no text. Write one text per line.")
 
@@ -110,7 +112,7 @@ def _open_source(
 ) -> tuple[RecordDataset | LineDataset, list[str]]:
     """Return the dataset and its kinds of embeddings."""
     path = Path(source).expanduser()
-    if path.suffix == ".txt":
+    if path.suffix.lower() == ".txt":
         if any(kind != "text" for kind in kinds):
             raise UserError(f"--what: {source} has texts only. Set --what text.")
         return LineDataset(path), ["text"]

@@ -1,8 +1,8 @@
-"""The exception for mistakes of the user, and a helper for its messages."""
+"""The exception for user errors, and a helper for its messages."""
 
 
 class UserError(ValueError):
-    """A mistake that the user can fix; the message names the key or file, the problem and the fix.
+    """An error that the user can fix; the message contains the key or file, the problem and the fix.
 
     ``mmf_run`` and the commands of mmf_flava print the message without a traceback and exit with code 2.
     """

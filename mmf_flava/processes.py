@@ -1,4 +1,4 @@
-"""Rank, world size and small collectives; all of them also work without a process group."""
+"""Rank, world size and small collectives; without a process group, all functions assume a single process."""
 
 import torch
 from torch import distributed
@@ -22,7 +22,7 @@ def wait_for_all() -> None:
 
 
 def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
-    """Return the mean of ``values`` over all processes; ``values`` is overwritten."""
+    """Return the mean of ``values`` over all processes; ``values`` is modified in place."""
     if world_size() > 1:
         distributed.all_reduce(values)
         values /= world_size()
@@ -30,7 +30,7 @@ def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
 
 
 def gather_objects(value: object) -> list:
-    """Return the values of all processes in rank order, on every process; for small picklable objects."""
+    """Return the values of all processes in rank order on every process; values must be picklable."""
     if world_size() == 1:
         return [value]
     values: list = [None] * world_size()

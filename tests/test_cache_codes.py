@@ -147,13 +147,13 @@ def test_codes_of_another_codebook_raise_an_error(recipe, tmp_path):
     cache(recipe, tmp_path)
     dataset_of(recipe, codes=str(tmp_path))
     assert build_codebook(codebook_config(recipe)) is not None
-    with pytest.raises(UserError, match="made by another codebook"):
+    with pytest.raises(UserError, match="created with another codebook"):
         build_codebook(codebook_config(recipe, type="cached", sha256="00"))
     with pytest.raises(UserError, match=r"vocab_size is 8192.*64 entries"):
         build_codebook(codebook_config(recipe, type="cached", vocab_size=8192))
     other = load_file(codebook_config(recipe).path)["centroids"].flip(0).contiguous()
     save_file({"centroids": other}, tmp_path / "other.safetensors")
-    with pytest.raises(UserError, match="pmd train were made by another codebook"):
+    with pytest.raises(UserError, match="pmd train were created with another codebook"):
         build_codebook(codebook_config(recipe, path=str(tmp_path / "other.safetensors")))
 
 

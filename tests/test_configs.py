@@ -41,7 +41,7 @@ ALL = MULTIMODAL | {"mim", "mlm"}
 TWO_STEPS = ["training.max_updates=2", "training.log_interval=1", "training.num_threads=1"]
 FEW = ["dataset_config.pmd.splits.test=['pairs/val']"]  # 137 images instead of 360
 
-# recipe: datasets, losses, updates, batch size, initial weights of the image encoder
+# recipe: datasets, losses, updates, samples per update, initial weights of the image encoder
 EXPECTED = {
     "text_encoder": (TEXT, {"mlm"}, 125_000, 2048, None),
     "image_encoder": (IMAGES, {"mim"}, 62_500, 2048, "dino"),
@@ -104,11 +104,11 @@ def test_every_recipe_of_the_paper_has_a_small_variant():
 @pytest.mark.parametrize("name", EXPECTED)
 def test_recipe_settings(name):
     config = read_recipe(str(PRETRAIN / f"{name}.yaml"))
-    datasets, losses, updates, batch_size, initial = EXPECTED[name]
+    datasets, losses, updates, samples, initial = EXPECTED[name]
     model, training = config.model_config.flava, config.training
     assert config.datasets == datasets
     assert {loss.type.removeprefix("flava_") for loss in model.losses} == losses
-    assert (training.max_updates, training.batch_size) == (updates, batch_size)
+    assert (training.max_updates, training.batch_size * training.update_frequency) == (updates, samples)
     assert (training.precision, training.sharding, training.evaluation_interval) == ("fp16", "fsdp", 8000)
     assert config.optimizer.params.lr == (5e-4 if name == "text_encoder" else 1e-3)
     assert (initial or "None") in str(model.image_encoder.pretrained)

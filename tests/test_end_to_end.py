@@ -134,7 +134,7 @@ def test_checkpoint_of_another_vocabulary_raises_an_error(mmf, tmp_path):
     write_checksums(path.parent)
     result = mmf("mmf_run", "checkpoint.resume=true", "training.max_updates=5")
     assert result.returncode == 2
-    assert "another vocabulary than that of dataset_config.pmd" in result.stderr
+    assert "dataset_config.pmd: the tokenizer's vocabulary differs" in result.stderr
 
 
 def test_bad_records_are_reported_and_too_many_stop_the_run(mmf, cache, tmp_path):
@@ -156,7 +156,7 @@ def test_bad_records_are_reported_and_too_many_stop_the_run(mmf, cache, tmp_path
     assert "not an image" in message and "quarantine.jsonl" in message
     assert len((tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()) > 50
     allowed = mmf("mmf_run", *options, "dataset_config.pmd.max_bad_share=null")
-    assert "Bad records of pmd, replaced by others: " in last_lines(allowed)
+    assert "Bad records of pmd, replaced by other samples: " in last_lines(allowed)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     lines = (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()
     assert sum(summary["bad_records"]["pmd"].values()) == len(lines) == len(set(lines)) > 50

@@ -1,8 +1,8 @@
-"""Part ``precision``: the demo in every precision, compared with fp32 on the CPU; SIGKILL and resume.
+"""Part ``precision``: the demo in every precision, compared with the CPU; SIGKILL and resume.
 
-The first updates are compared with a limit. Later updates are reported without one, because training amplifies rounding
-errors. On the CPU a resumed run must equal an uninterrupted one; on a GPU, where some gradients are summed in a
-different order in each run, the difference of two equal runs is reported as well.
+fp16 is compared with fp16, other precisions with fp32. The first updates have a limit. Later ones have none, because
+training amplifies rounding errors. On the CPU a resumed run must equal an uninterrupted one; on a GPU, where some
+gradients are summed in a different order in each run, the difference of two equal runs is reported as well.
 """
 
 import time
@@ -12,11 +12,20 @@ from functools import partial
 from pathlib import Path
 
 from device.context import Context
-from device.runs import DEMO, MmfRun, build_demo_run, loss_difference, prepare_demo, weight_difference
+from device.runs import (
+    DEMO,
+    MmfRun,
+    build_demo_run,
+    loss_difference,
+    prepare_demo,
+    report_comparison,
+    weight_difference,
+)
 
 FIRST_UPDATES = 10
 # largest relative difference of a loss in the first updates
 LIMITS = {"fp32": 0.005, "bf16": 0.1, "fp16": 0.05}
+NO_EVALUATION = ("evaluation.zero_shot=null", "evaluation.retrieval=null", "evaluation.examples=null")
 RESUME_LIMIT = 0.1  # relative difference of any loss of a resumed run, on a GPU
 FUSED = "includes: [{recipe}]\noptimizer: {{params: {{fused: true}}}}\n"
 
@@ -24,19 +33,27 @@ FUSED = "includes: [{recipe}]\noptimizer: {{params: {{fused: true}}}}\n"
 def run(context: Context) -> None:
     """Do all runs, on a GPU at the same time, and report them."""
     prepare_demo(context)
-    reference = build_demo_run(context, "cpu_fp32", "training.device=cpu", "training.num_threads=4")
+    cpu = ["training.device=cpu", f"training.num_threads={context.pick(4, 1)}"]
+    reference = build_demo_run(context, "cpu_fp32", *cpu)
+    # with fp16's own skipped updates; slow on a CPU
+    short = [f"training.max_updates={FIRST_UPDATES}", *NO_EVALUATION]
+    reference_fp16 = build_demo_run(context, "cpu_fp16", *cpu, "training.precision=fp16", *short)
     runs = {name: build_demo_run(context, name, f"training.precision={name}") for name in LIMITS}
     repeated = build_demo_run(context, "repeated")
     fused = build_demo_run(context, "fused", recipe=write_fused_recipe(context))
     killed = build_demo_run(context, "killed")
     resumed = build_demo_run(context, "resumed", "checkpoint.resume=true", folder=killed.folder.name)
     tasks: dict[str, Callable[[], object]] = {"fp32 on the CPU": reference.run}
-    tasks |= {name: one.run for name, one in runs.items()}
+    tasks |= {"fp16 on the CPU": reference_fp16.run, **{name: one.run for name, one in runs.items()}}
     tasks |= {"repeated": repeated.run, "fused AdamW": fused.run}
     tasks["SIGKILL and resume"] = partial(kill_and_resume, context, killed, resumed)
     reports: dict[str, Callable[[object], None]] = {
         "fp32 on the CPU": lambda _: context.report("fp32 on the CPU", **describe(reference)),
-        **{name: partial(report_precision, context, name, one, reference) for name, one in runs.items()},
+        "fp16 on the CPU": lambda _: None,
+        **{
+            name: partial(report_precision, context, name, one, reference_fp16 if name == "fp16" else reference)
+            for name, one in runs.items()
+        },
         "repeated": lambda _: report_difference(context, "fp32, two equal runs", repeated, runs["fp32"]),
         "fused AdamW": lambda _: report_difference(context, "fused and foreach AdamW", fused, runs["fp32"]),
         "SIGKILL and resume": partial(report_resume, context, resumed, runs["fp32"]),
@@ -63,11 +80,9 @@ def describe(run: MmfRun) -> dict[str, object]:
 
 
 def report_precision(context: Context, precision: str, run: MmfRun, reference: MmfRun, _: object) -> None:
-    """Report the difference between a run and the reference on the CPU."""
-    first, compared = loss_difference(run, reference, FIRST_UPDATES)
-    later, _ = loss_difference(run, reference)
-    values = {"difference_of_first_losses": first, "compared": compared, "difference_of_all_losses": later}
-    context.report_limited(precision, "difference_of_first_losses", LIMITS[precision], **values, **describe(run))
+    """Report the difference between a run and the reference on the CPU, in the first updates and in all."""
+    values = {"difference_of_all_losses": loss_difference(run, reference)[0], **describe(run)}
+    report_comparison(context, precision, run, reference, LIMITS[precision], FIRST_UPDATES, **values)
 
 
 def report_difference(context: Context, name: str, run: MmfRun, other: MmfRun) -> None:

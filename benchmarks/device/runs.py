@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
+
 from device.context import Context
 
 DEMO = Path(__file__).parents[2] / "projects" / "flava" / "configs" / "demo.yaml"
 SHARED_GPU = Path(__file__).with_name("shared_gpu.py")
+LOG_INTERVAL = 2  # updates per log record
 SMALLEST = 1e-3  # losses below this are compared absolutely
 
 
@@ -115,18 +118,25 @@ class MmfRun:
         """Return the metrics of the final evaluation."""
         return json.loads((self.folder / "evaluation.json").read_text())
 
-    def weights(self) -> dict[str, Any]:
-        """Return the tensors of the newest checkpoint."""
-        from safetensors.torch import load_file
+    def newest_checkpoint(self) -> Path:
+        """Return the folder of the newest checkpoint."""
+        return max((self.folder / "checkpoints").glob("update_*"))
 
-        newest = max((self.folder / "checkpoints").glob("update_*"))
-        return load_file(newest / "model.safetensors")
+    def skipped_batches(self) -> tuple[int, int]:
+        """Return the number of batches whose fp16 gradients overflowed, and the number of updates before the last."""
+        state = json.loads((self.newest_checkpoint() / "state.json").read_text())
+        skipped = state["loader"]["step"] - state["update"]
+        return skipped, state["precision"]["last_overflow_iter"] + 1 - skipped if skipped else 0
 
 
 def build_demo_run(context: Context, name: str, *options: str, **arguments: Any) -> MmfRun:
     """Return a short run of the demo with ``options``; ``arguments`` as of ``MmfRun``."""
     updates, interval = context.pick(200, 12), context.pick(40, 4)
-    short = [f"training.max_updates={updates}", f"training.checkpoint_interval={interval}", "training.log_interval=2"]
+    short = [
+        f"training.max_updates={updates}",
+        f"training.checkpoint_interval={interval}",
+        f"training.log_interval={LOG_INTERVAL}",
+    ]
     short += ["training.num_workers=1", *context.pick([], ["training.batch_size=16", "training.num_threads=1"])]
     return MmfRun(context, name, [*short, *options], **arguments)
 
@@ -144,21 +154,41 @@ def prepare_demo(context: Context) -> None:
         raise RuntimeError(f"the demo's data were not prepared: {done.stderr[-300:]}")
 
 
-def loss_difference(run: MmfRun, reference: MmfRun, last: int | None = None) -> tuple[float | None, int]:
+def loss_difference(
+    run: MmfRun, reference: MmfRun, after: int = 0, last: int | None = None
+) -> tuple[float | None, int]:
     """Return the largest relative difference of a loss, and the number of losses compared; None if there are none.
 
     Args:
-        last: compare the updates up to this one only.
+        after, last: compare the log records of updates after the first number, and up to the second.
     """
     losses, expected = run.losses(), reference.losses()
-    common = [key for key in losses.keys() & expected.keys() if last is None or key[0] <= last]
+    common = [key for key in losses.keys() & expected.keys() if key[0] - LOG_INTERVAL >= after]
+    common = [key for key in common if last is None or key[0] <= last]
     differences = [abs(losses[key] - expected[key]) / max(abs(expected[key]), SMALLEST) for key in common]
     return max(differences, default=None), len(common)
 
 
+def report_comparison(
+    context: Context, name: str, run: MmfRun, reference: MmfRun, limit: float, last: int | None = None, **values: Any
+) -> None:
+    """Report the losses' difference between two runs, which must not exceed ``limit``; ``last`` as above.
+
+    fp16 skips batches at the start until its loss scale fits. Only later updates are compared; if the runs have skipped
+    different numbers of batches, all updates have different batches, and none are compared.
+    """
+    (skipped, after), (expected, expected_after) = run.skipped_batches(), reference.skipped_batches()
+    if skipped != expected:
+        context.report(name, skipped=f"{skipped} batches overflowed, {expected} in the reference", **values)
+        return
+    difference, compared = loss_difference(run, reference, max(after, expected_after), last)
+    values = {"difference_of_losses": difference, "compared": compared, **values}
+    context.report_limited(name, "difference_of_losses", limit, **values)
+
+
 def weight_difference(run: MmfRun, reference: MmfRun) -> float:
     """Return the largest absolute difference of a weight in the newest checkpoints."""
-    weights, expected = run.weights(), reference.weights()
+    weights, expected = (load_file(one.newest_checkpoint() / "model.safetensors") for one in (run, reference))
     return max((weights[name].float() - value.float()).abs().max().item() for name, value in expected.items())
 
 

@@ -30,6 +30,7 @@ FORMATS = {
     "device_busy": "device busy {:.0%} of the time",
     "kernels_per_step": "{:,.0f} kernels per step",
     "zero_shot_accuracy": "zero-shot accuracy {:.3f}",
+    "compared": "{:,} losses compared",
     "limit": "limit {:g}",
 }
 HIDDEN = ("part", "name", "status", "error", "skipped", "code")
@@ -91,6 +92,8 @@ def _format_value(key: str, value: Any) -> str:
         return FORMATS[key].format(value)
     if isinstance(value, list):
         value = ", ".join(_format_number(entry) for entry in value)
+    elif isinstance(value, dict):
+        value = ", ".join(f"{name} {_format_number(entry)}" for name, entry in value.items())
     elif isinstance(value, bool):
         value = "yes" if value else "no"
     return f"{key.replace('_', ' ')} {_format_number(value)}"

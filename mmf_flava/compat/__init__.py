@@ -1,12 +1,12 @@
 """Patches for MMF, fairseq, fairscale and torchvision, and ``mmf_api``, the interface to MMF's two versions.
 
-``hooks`` is installed at interpreter start by ``mmf_flava.pth``. When one of these packages is first imported, it loads
-the patches, which are sorted by the runs that they act in:
+``mmf_flava.pth`` installs the import hook of ``hooks`` at interpreter start. The hook loads the patches when one of the
+patched packages is first imported. Patches are grouped by kind:
 
 * ``imports``: required for these packages to import and work with current dependencies. Always applied.
-* ``defects``: fixes of errors that stop or falsify any MMF run. Always applied, and listed in the log of each run.
-* ``behaviour``: defaults, checks and messages of FLAVA. Act only in FLAVA's own runs, see ``flava_run``.
+* ``defects``: fixes of MMF errors that stop a run or make its results wrong. Always applied, listed in each run's log.
+* ``behaviour``: defaults, checks and messages of FLAVA. Active only in FLAVA's runs, see ``flava_run``.
 
-``python -m mmf_flava.compat`` prints a table of all patches and documents ``MMF_FLAVA_COMPAT``, which selects among
-them. This module imports nothing, because every Python start imports it.
+``python -m mmf_flava.compat`` prints a table of all patches and documents ``MMF_FLAVA_COMPAT``, which selects
+patches. This module imports nothing, because every Python start imports it.
 """

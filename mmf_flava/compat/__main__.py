@@ -1,4 +1,4 @@
-"""``python -m mmf_flava.compat``: a table of all patches, with kind, state and reason."""
+"""Command ``python -m mmf_flava.compat``: prints a table of all patches with kind, state and reason."""
 
 import importlib
 import importlib.util
@@ -9,18 +9,18 @@ import warnings
 
 from mmf_flava.compat import hooks
 from mmf_flava.compat.command_line import report_user_errors
-from mmf_flava.compat.patch import APPLIED, PATCHES, WAITING, Patch, load_patches
-from mmf_flava.compat.selection import HELP, KINDS, VARIABLE, parse_selection
+from mmf_flava.compat.patch import APPLIED, PATCHES, WAITING, Patch
+from mmf_flava.compat.selection import HELP, KINDS, VARIABLE, load_patches, parse_selection
 
 MEANINGS = {
     "imports": "always applied: required to import and run MMF",
-    "defects": "always applied, and listed in the log of each run: errors that stop or falsify any MMF run",
-    "behaviour": "act in FLAVA's own runs only: model, trainer or a dataset is registered by mmf_flava",
+    "defects": "always applied, listed in each run's log: fixes of errors that stop a run or make its results wrong",
+    "behaviour": "active in FLAVA's runs only, whose model, trainer or a dataset is registered by mmf_flava",
 }
 
 
 def import_patched_modules(package: str) -> str:
-    """Import the modules of a package that have patches, and return an empty string or the reason for a failure."""
+    """Import the patched modules of a package, and return the reason of a failure or an empty string."""
     if importlib.util.find_spec(package) is None:
         return "package not installed"
     for module in [package, *(name for name in PATCHES if name.partition(".")[0] == package)]:
@@ -28,13 +28,13 @@ def import_patched_modules(package: str) -> str:
             if _lacks(package, module):
                 continue
             importlib.import_module(module)
-        except Exception as error:  # the purpose of this command is to show what fails
+        except Exception as error:  # this command reports failures instead of stopping
             return f"{module} cannot be imported: {type(error).__name__}: {error}"
     return ""
 
 
 def _lacks(package: str, module: str) -> bool:
-    """Return whether an installed package lacks a module, as MMF's versions differ in their modules."""
+    """Return whether the installed version of a package has no module of this name."""
     if importlib.util.find_spec(module.rpartition(".")[0] or package) and importlib.util.find_spec(module):
         return False
     for patch in PATCHES.get(module, ()):
@@ -43,10 +43,10 @@ def _lacks(package: str, module: str) -> bool:
 
 
 def format_patch(patch: Patch, problem: str) -> list[str]:
-    """Return the lines for one patch: state and name, and below them what it does and why."""
+    """Return the table's lines for a patch: state and name, followed by what the patch changes and why."""
     state, remark = patch.state, patch.remark
     if state == WAITING:
-        state, remark = "not reached", problem or "no module imports it"
+        state, remark = "not reached", problem or "no module imports the patched module"
     heading = f"{state:<12} {patch.name}  ({patch.when} {patch.module})"
     text = f"What: {patch.what}. Why: {patch.why}. Since {patch.since}; until {patch.until}."
     if remark:

@@ -1,4 +1,4 @@
-"""MMF's scripts: their options, and one-line error messages."""
+"""Command line of MMF's scripts: ``key=value`` options and one-line error messages."""
 
 import contextlib
 import sys
@@ -16,15 +16,17 @@ def in_script() -> bool:
 
 
 def options() -> list[str]:
-    """Return the ``key=value`` words of the command line."""
+    """Return the ``key=value`` options of the command line."""
     return [word for word in sys.argv[1:] if not word.startswith("-")]
 
 
 def split_options(opts: Sequence[str]) -> list[tuple[str, str]]:
-    """Split ``["a.b=c=d"]`` into ``[("a.b", "c=d")]``; also MMF's older ``["a.b", "c=d"]``, as the first word decides.
+    """Split ``["a.b=c=d"]`` into ``[("a.b", "c=d")]``.
+
+    If the first word has no '=', the options have MMF's older form ``["a.b", "c=d"]``.
 
     Raises:
-        UserError: a word is not of the form key=value.
+        UserError: an option does not have the form key=value.
     """
     if opts and "=" not in opts[0]:
         if len(opts) % 2 or opts[0].endswith((".yaml", ".yml")):
@@ -44,8 +46,11 @@ def _config_hint(word: str) -> str:
 def report_user_errors(only_in_scripts: bool = False) -> Iterator[None]:
     """Print a UserError as one line on stderr and exit with code 2; exit with 130 on Ctrl-C.
 
-    The same holds for errors of processes that MMF spawns, one per GPU: their exit code becomes ours. Other exceptions
-    keep their traceback.
+    A UserError in a process that MMF spawned, one per GPU, is handled in the same way: this process exits with the exit
+    code of the spawned process. Other exceptions are re-raised with their traceback.
+
+    Args:
+        only_in_scripts: re-raise a UserError if this process is not ``mmf_run`` or ``mmf_predict``.
     """
     try:
         yield
@@ -58,7 +63,7 @@ def report_user_errors(only_in_scripts: bool = False) -> Iterator[None]:
         print("mmf_flava: interrupted", file=sys.stderr, flush=True)
         sys.exit(130)
     except Exception as error:
-        # torch.multiprocessing's exceptions, compared by name: torch may not be imported yet
+        # torch.multiprocessing's exceptions are compared by name, because torch may not be imported yet
         if type(error).__name__ == "ProcessExitedException" and (code := getattr(error, "exit_code", 0)) > 0:
             sys.exit(code)  # the process has printed its own error
         _, found, message = str(error).rpartition(f"\n{UserError.__module__}.UserError: ")
@@ -70,5 +75,5 @@ def report_user_errors(only_in_scripts: bool = False) -> Iterator[None]:
 
 def _message(error: UserError) -> str:
     text = str(error)
-    # an error of a DataLoader worker arrives with the worker's traceback as its message
+    # an error in a data loader worker is re-raised with the worker's traceback as its message
     return text.rpartition("UserError: ")[2].strip() if text.startswith("Caught ") else text

@@ -1,7 +1,8 @@
-"""Whether a run is FLAVA's own: the condition for every patch in ``behaviour``.
+"""Detection of FLAVA's runs. All patches in ``behaviour`` are active only in FLAVA's runs.
 
-``is_flava_run`` decides from the names of model, trainer and datasets, once for each of MMF's configurations, before it
-is merged. Until there is a configuration, ``process_is_flava`` applies the same function to the command line.
+``is_flava_run`` decides by the names of model, trainer and datasets. It is called once for each MMF configuration,
+before the configuration is merged. Before MMF builds a configuration, ``process_is_flava`` applies the same function to
+the command line.
 """
 
 import functools
@@ -24,35 +25,36 @@ _current: bool | None = None
 
 
 def is_flava_run(model: str | None, trainer: str | None, datasets: Iterable[str]) -> bool:
-    """Return whether the model, the trainer or any of the datasets is one of mmf_flava's."""
+    """Return whether the model, the trainer or any of the datasets is registered by mmf_flava."""
     return model in MODELS or trainer in TRAINERS or not DATASETS.isdisjoint(datasets)
 
 
 def is_current() -> bool:
-    """Return whether the latest configuration, or without one this process, is of a run of FLAVA."""
+    """Return whether the latest MMF configuration, or this process if there is none, belongs to a FLAVA run."""
     return process_is_flava() if _current is None else _current
 
 
 def set_current(decision: bool) -> None:
+    """Set the result of ``is_current``."""
     global _current
     _current = decision
 
 
 @functools.cache
 def process_is_flava() -> bool:
-    """Return whether this process was started for FLAVA: by its options, as its module, or by its own imports."""
+    """Return whether this process runs FLAVA, according to its options, its main module or its imports."""
     if command_line.in_script():
         return options_are_flava(command_line.options())
     main = getattr(sys.modules.get("__main__"), "__spec__", None)
     if main is not None and main.name.startswith("mmf_flava."):
         return True
-    # a program that imports mmf_flava before MMF; compat itself needs compat, config and errors
+    # a program that imports mmf_flava before MMF; compat itself imports only compat, config and errors
     packages = {name.split(".")[1] for name in list(sys.modules) if name.startswith("mmf_flava.")}
     return not packages <= {"compat", "config", "errors"} and "mmf_flava.plugin" not in sys.modules
 
 
 def options_are_flava(options: Sequence[str]) -> bool:
-    """Return whether the options of MMF's command line and the recipe that they name are of a run of FLAVA."""
+    """Return whether the options of MMF's command line, with the recipe of ``config=``, start a FLAVA run."""
     try:
         given = dict(command_line.split_options(options))
     except UserError:
@@ -60,7 +62,7 @@ def options_are_flava(options: Sequence[str]) -> bool:
     recipe: dict[str, Any] | None = {}
     if "config" in given:
         recipe = _read_names(given["config"])
-        # MMF itself requires model= on the command line: without it, only mmf_flava can run the file
+        # MMF requires model= on the command line; only mmf_flava runs a recipe without it
         if recipe is None and "model" not in given:
             return True
     names = {**(recipe or {}), **_names(given)}
@@ -69,7 +71,7 @@ def options_are_flava(options: Sequence[str]) -> bool:
 
 
 def _names(section: dict[str, Any]) -> dict[str, Any]:
-    """Return the model and the datasets of a recipe or of the command line, as far as it names them."""
+    """Return the keys ``model`` and ``datasets`` that a recipe or the command line sets."""
     names: dict[str, Any] = {"model": str(section["model"])} if section.get("model") else {}
     if datasets := section.get("datasets") or section.get("dataset"):
         words = datasets.split(",") if isinstance(datasets, str) else datasets
@@ -78,7 +80,7 @@ def _names(section: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_names(path: str, parent: str = "") -> dict[str, Any] | None:
-    """Return the keys of a recipe and its includes that name what it runs. None if the file cannot be read."""
+    """Return model, datasets and trainer of a recipe and its includes, or None if the file cannot be read."""
     import yaml
 
     file = _find_file(path, parent)

@@ -1,7 +1,7 @@
-"""A lazy import finder that applies patches to other packages when these are imported.
+"""Import hook that applies patches to other packages when they are imported.
 
-Every start of Python in this environment imports this file, so it uses only modules that are already loaded. The
-patches are imported together with the first of the watched packages. ``MMF_FLAVA_COMPAT=0`` disables the finder.
+Every start of Python in this environment imports this file, so it imports only modules that are already loaded.
+The patches are imported when one of ``PACKAGES`` is first imported. ``MMF_FLAVA_COMPAT=0`` disables the finder.
 """
 
 import os
@@ -11,14 +11,14 @@ PACKAGES = ("mmf", "mmf_cli", "fairseq", "fairscale", "torchvision")
 
 
 class Loader:
-    """Wraps a module's real loader while the module is executed, and then restores it."""
+    """Import loader that wraps a module's real loader and applies patches before and after the module is executed."""
 
     def __init__(self, real, patches):
         self.real = real
         self.patches = patches
 
     def __getattr__(self, name):
-        # tools that only look the module up (runpy, inspect) see the real loader's attributes
+        # runpy and inspect, which find the module without executing it, get the real loader's attributes
         return getattr(self.__dict__["real"], name)
 
     def create_module(self, spec):
@@ -26,19 +26,19 @@ class Loader:
 
     def exec_module(self, module):
         self.apply("before", None)
-        # restored before the execution, because a module may use its own loader; pickle and importlib.resources do
+        # restored before the module is executed, because its code may use its loader, e.g. with importlib.resources
         module.__loader__ = module.__spec__.loader = self.real
         self.real.exec_module(module)
         self.apply("after", module)
 
     def apply(self, when, module):
-        # a list, so that every patch inspects the original module and not one that another patch has changed
+        # a list, so that every patch inspects the original module before any patch changes it
         for patch in [patch for patch in self.patches if patch.when == when and patch.is_needed(module)]:
             patch.apply(module)
 
 
 class VirtualLoader:
-    """Creates a missing module from its patch."""
+    """Import loader for a module that is not installed. The patch function defines the contents of the module."""
 
     def __init__(self, patch):
         self.patch = patch
@@ -51,7 +51,7 @@ class VirtualLoader:
 
 
 class Finder:
-    """First on ``sys.meta_path``; returns None for every module without a patch."""
+    """Import finder, first in ``sys.meta_path``. Returns None for modules that have no patches."""
 
     def __init__(self):
         self.patches = None  # not loaded yet
@@ -89,17 +89,16 @@ class Finder:
 
 
 def load_selected_patches():
-    """Import the patches. In ``mmf_run``, an invalid ``MMF_FLAVA_COMPAT`` prints one line and exits with code 2."""
+    """Import the selected patches. In ``mmf_run``, an invalid ``MMF_FLAVA_COMPAT`` is a one-line error, exit code 2."""
     from importlib import import_module
 
-    command_line = import_module("mmf_flava.compat.command_line")
-    patch, selection = (import_module(f"mmf_flava.compat.{name}") for name in ("patch", "selection"))
+    command_line, selection = (import_module(f"mmf_flava.compat.{name}") for name in ("command_line", "selection"))
     with command_line.report_user_errors(only_in_scripts=True):
-        return patch.load_patches(selection.parse_selection(os.environ.get(selection.VARIABLE, "")))
+        return selection.load_patches(selection.parse_selection(os.environ.get(selection.VARIABLE, "")))
 
 
 def is_patch_finder(finder):
-    # by name, not by class: after a reload of this file an older Finder may still be on sys.meta_path
+    # compared by name, because after a reload of this file sys.meta_path may contain an instance of the old class
     return getattr(type(finder), "__module__", None) == __name__ and type(finder).__name__ == "Finder"
 
 

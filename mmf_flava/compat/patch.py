@@ -1,15 +1,11 @@
-"""A patch: one change to a module of another package, with its reason and the condition for removing it."""
+"""Patches: registered changes of modules of other packages, with their reasons and the conditions for removal."""
 
 import functools
-import importlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
-
-from mmf_flava.compat.selection import KINDS, Selection
-from mmf_flava.errors import UserError
 
 When = Literal["before", "after", "virtual"]
 WAITING, APPLIED, NOT_NEEDED, TURNED_OFF = "waiting", "applied", "not needed", "turned off"
@@ -17,11 +13,18 @@ WAITING, APPLIED, NOT_NEEDED, TURNED_OFF = "waiting", "applied", "not needed", "
 
 @dataclass
 class Patch:
-    """What is changed in ``module``, why, since which version it is necessary, and when it can be removed.
+    """A change of ``module`` by the function ``change``.
 
-    ``when`` states whether ``change`` runs before the module is executed (its argument is None), after it (its
-    argument is the module), or creates a missing module. ``needed`` inspects the installed module, never a version
-    number.
+    Attributes:
+        module: name of the patched module.
+        when: ``before``: call ``change(None)`` before the module is executed; ``after``: call ``change(module)`` after
+            it was executed; ``virtual``: call ``change(module)`` to define a module that is not installed.
+        what: what the patch changes.
+        why: the reason for the patch.
+        since: the first version of a dependency that needs the patch.
+        until: the condition for removing the patch.
+        needed: returns whether the installed module needs the patch. Inspects the module, never a version number.
+        remark: explanation of ``state``.
     """
 
     module: str
@@ -42,20 +45,20 @@ class Patch:
 
     @property
     def name(self) -> str:
-        """File and function, such as ``splits.loaders``."""
+        """Names of file and function, such as ``splits.loaders``."""
         return f"{self.change.__module__.rpartition('.')[2]}.{self.change.__name__}"
 
     def is_needed(self, module: ModuleType | None) -> bool:
-        """Return whether the patch is selected and its module needs it. If not, record it for the table."""
+        """Return whether the patch is selected and needed by its module. If not needed, set ``state`` accordingly."""
         if self.state == TURNED_OFF:
             return False
         if self.needed(module):
             return True
-        self.skip("the module does not need it")
+        self.skip("the installed module does not need this patch")
         return False
 
     def apply(self, module: ModuleType | None) -> None:
-        """Apply the patch. An exception that it raises carries a note with the name of the patch."""
+        """Apply the patch. A note with the name of the patch is added to an exception that the patch raises."""
         try:
             self.change(module)
         except Exception as error:
@@ -65,12 +68,13 @@ class Patch:
         APPLIED_PATCHES.append(self)
 
     def skip(self, remark: str, state: str = NOT_NEEDED) -> None:
+        """Set ``state`` and ``remark`` of a patch that is not applied."""
         if self.state != TURNED_OFF:
             self.state, self.remark = state, remark
 
 
 PATCHES: dict[str, list[Patch]] = {}
-APPLIED_PATCHES: list[Patch] = []  # of this process, in order
+APPLIED_PATCHES: list[Patch] = []  # in this process, in order of application
 
 
 def patch(
@@ -83,7 +87,7 @@ def patch(
     when: When = "after",
     needed: Callable[[Any], bool] = lambda module: True,
 ) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
-    """Decorator: register the function as a patch of ``module``. Its kind is the package that defines it."""
+    """Decorator: register the function as a patch of ``module``. Arguments: see ``Patch``."""
 
     def register(change: Callable[[Any], None]) -> Callable[[Any], None]:
         PATCHES.setdefault(module, []).append(Patch(module, when, what, why, since, until, change, needed))
@@ -92,33 +96,14 @@ def patch(
     return register
 
 
-def load_patches(selection: Selection) -> dict[str, list[Patch]]:
-    """Import the patches of all kinds and return them by module, the excluded ones marked as turned off.
-
-    Raises:
-        UserError: ``selection`` excludes a patch that does not exist.
-    """
-    for kind in KINDS:
-        importlib.import_module(f"mmf_flava.compat.{kind}")
-    everything = [one for patches in PATCHES.values() for one in patches]
-    if unknown := sorted(selection.excluded - {one.name for one in everything}):
-        raise UserError(
-            f"MMF_FLAVA_COMPAT: unknown patch {', '.join(unknown)}. `python -m mmf_flava.compat` lists all patches."
-        )
-    for one in everything:
-        if not selection.includes(one.kind, one.name):
-            one.skip("excluded by MMF_FLAVA_COMPAT", TURNED_OFF)
-    return PATCHES
-
-
 def wrap(
     owner: Any, name: str, only_if: Callable[[], bool] = lambda: True
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorator: replace ``owner.name`` by the function, which receives the original as its first argument.
+    """Decorator: replace ``owner.name`` by a function that receives the original function as its first argument.
 
     Args:
         owner: a module or class.
-        only_if: evaluated at each call; where it is false, the original runs.
+        only_if: called at each call of the function; if it returns False, the original function is called.
     """
     original = getattr(owner, name)
 
@@ -134,7 +119,7 @@ def wrap(
 
 
 def source_contains(text: str, path: str) -> Callable[[Any], bool]:
-    """Return a ``needed`` function: whether the source of ``module.<path>`` contains ``text``."""
+    """Return a function for ``needed`` that checks whether the source of ``module.<path>`` contains ``text``."""
 
     def probe(module: ModuleType) -> bool:
         node: Any = module
@@ -146,7 +131,7 @@ def source_contains(text: str, path: str) -> Callable[[Any], bool]:
 
 
 def overlay(real: Any, **names: Any) -> ModuleType:
-    """Return a module that equals ``real`` except for ``names``, to change what a single importer sees of it."""
+    """Return a copy of module ``real`` with other values for ``names``, to change the module for one importer only."""
     module = ModuleType(real.__name__)
     module.__dict__.update(names)
     module.__getattr__ = lambda name: getattr(real, name)  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""Whether a run uses CUDA: the run's ``training.device`` decides, not only the machine."""
+"""The device of a run: CUDA is used if it is available and ``training.device`` is not ``cpu``."""
 
 import contextlib
 import sys
@@ -12,7 +12,7 @@ def uses_cuda(config: Any = None) -> bool:
     """Return whether CUDA is available and ``training.device`` is not ``cpu``.
 
     Args:
-        config: the configuration of a run; None is the one that MMF has registered, if any.
+        config: the configuration of a run; None: the configuration that MMF has registered, if any.
     """
     import torch
 
@@ -26,7 +26,7 @@ def uses_cuda(config: Any = None) -> bool:
 
 @contextlib.contextmanager
 def hide_cuda(*modules: Any) -> Iterator[None]:
-    """Make ``torch.cuda.is_available()`` false for the code of these modules."""
+    """Context manager: ``torch.cuda.is_available()`` returns False in the code of these modules."""
     real = [module.torch for module in modules]
     for module, torch in zip(modules, real, strict=True):
         module.torch = overlay(torch, cuda=overlay(torch.cuda, is_available=lambda: False))

@@ -1,24 +1,28 @@
-"""``MMF_FLAVA_COMPAT``: which patches are applied."""
+"""Selection of the patches to apply, with the environment variable ``MMF_FLAVA_COMPAT``."""
 
+import importlib
 from dataclasses import dataclass
 
+from mmf_flava.compat.patch import PATCHES, TURNED_OFF, Patch
 from mmf_flava.errors import UserError
 
 VARIABLE = "MMF_FLAVA_COMPAT"
 KINDS = ("imports", "defects", "behaviour")
-# what a value of the variable applies
+# value of the variable -> kinds of patches that are applied
 LEVELS = {"0": (), "imports": KINDS[:1], "defects": KINDS[:2], "all": KINDS}
 HELP = f"""\
 {VARIABLE} selects the patches:
   0          none; the import hook is not installed
-  imports    what current versions of Python, torch, transformers and OmegaConf require
-  defects    imports, and fixes of errors that stop or falsify any MMF run
-  all        defects, and the behaviour of FLAVA's own runs (default)
+  imports    patches that current versions of Python, torch, transformers and OmegaConf require
+  defects    imports, and fixes of MMF errors that stop a run or make its results wrong
+  all        defects, and the behaviour of FLAVA's runs (default)
 Append -NAME to exclude a single patch: {VARIABLE}=all,-splits.loaders"""
 
 
 @dataclass(frozen=True)
 class Selection:
+    """The kinds of patches to apply, and the names of excluded patches."""
+
     kinds: tuple[str, ...]
     excluded: frozenset[str]
 
@@ -27,10 +31,10 @@ class Selection:
 
 
 def parse_selection(value: str) -> Selection:
-    """Parse a level and excluded patches, such as ``defects,-splits.loaders``; an empty value means ``all``.
+    """Parse a value such as ``defects,-splits.loaders``: a level and excluded patches. Empty: ``all``.
 
     Raises:
-        UserError: a word is neither a level nor an excluded patch, or there are two levels.
+        UserError: the level is unknown, or the value has two levels.
     """
     words = [word.strip() for word in value.split(",") if word.strip()]
     excluded = {word.removeprefix("-") for word in words if word.startswith("-")}
@@ -41,3 +45,21 @@ def parse_selection(value: str) -> Selection:
             "exclude a patch."
         )
     return Selection(LEVELS[levels[0]], frozenset(excluded))
+
+
+def load_patches(selection: Selection) -> dict[str, list[Patch]]:
+    """Import the patches of all kinds, mark excluded patches as turned off, and return all patches by module.
+
+    Raises:
+        UserError: ``selection`` excludes an unknown patch.
+    """
+    for kind in KINDS:
+        importlib.import_module(f"mmf_flava.compat.{kind}")
+    everything = [one for patches in PATCHES.values() for one in patches]
+    if unknown := sorted(selection.excluded - {one.name for one in everything}):
+        names = ", ".join(unknown)
+        raise UserError(f"{VARIABLE}: unknown patch {names}. `python -m mmf_flava.compat` lists all patches.")
+    for one in everything:
+        if not selection.includes(one.kind, one.name):
+            one.skip(f"excluded by {VARIABLE}", TURNED_OFF)
+    return PATCHES

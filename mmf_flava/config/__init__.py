@@ -1,4 +1,4 @@
 """Configuration: recipe files (``recipes``), their keys and types (``model``, ``run``), validation (``schema``).
 
-Imports neither torch nor MMF, so that unknown keys are reported before the slow imports.
+This package imports neither torch nor MMF, so that errors in a config are reported before the slow imports.
 """

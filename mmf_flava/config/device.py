@@ -1,4 +1,4 @@
-"""The values of ``training.device``: ``cpu``, ``cuda``, and ``cuda:N`` for one of several GPUs."""
+"""Validation of ``training.device``: ``cpu``, ``cuda``, or ``cuda:N`` for one of several GPUs."""
 
 import re
 
@@ -7,10 +7,10 @@ from mmf_flava.errors import UserError
 
 
 def parse_device(name: str) -> tuple[str, int | None]:
-    """Return ``cpu`` or ``cuda``, and the number of the GPU in ``cuda:N``.
+    """Return the device type, ``cpu`` or ``cuda``, and the index N of ``cuda:N`` or None.
 
     Raises:
-        UserError: another name; the message contains the closest valid one.
+        UserError: ``name`` is invalid. The message suggests the closest valid name.
     """
     if match := re.fullmatch(r"(cpu|cuda)|cuda:(\d+)", name):
         return match[1] or "cuda", None if match[2] is None else int(match[2])
@@ -22,12 +22,16 @@ def parse_device(name: str) -> tuple[str, int | None]:
 
 
 def check_device(name: str, gpus: int) -> None:
-    """Raise UserError if ``name`` is invalid or is not among the ``gpus`` GPUs that this process can use."""
+    """Raise UserError if ``name`` is invalid or is a GPU that is not visible to this process.
+
+    Args:
+        gpus: number of GPUs visible to this process.
+    """
     kind, index = parse_device(name)
     if kind == "cuda" and gpus == 0:
         raise UserError(
-            f"training.device: {name}, but torch found no GPU. Set it to cpu or remove it, or install a torch that "
-            "supports the driver of this machine."
+            f"training.device: {name}, but torch found no GPU. Set it to cpu or remove it, or install a torch "
+            "build that supports the installed driver."
         )
     if index is not None and index >= gpus:
-        raise UserError(f"training.device: {name} was not found. The GPUs of this process are cuda:0 to cuda:{gpus - 1}.")
+        raise UserError(f"training.device: {name} was not found. This process can use cuda:0 to cuda:{gpus - 1}.")

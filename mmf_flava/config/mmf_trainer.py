@@ -1,4 +1,4 @@
-"""Options of a recipe that MMF's own trainers (``training.trainer: mmf``, ``base_trainer``) do not support."""
+"""Detection of config keys that MMF's own trainers (``training.trainer: mmf``, ``base_trainer``) do not support."""
 
 from collections.abc import Iterator
 from dataclasses import fields
@@ -8,29 +8,31 @@ from mmf_flava.config.run import CheckpointConfig, EvaluationConfig, TrainingCon
 from mmf_flava.config.schema import to_dict
 from mmf_flava.errors import UserError
 
-# of MMF 1.0.0rc10 and of its main branch
+# MMF's trainers: in 1.0.0rc10 and on the main branch
 NAMES = ("base_trainer", "mmf")
-# our keys that have an effect with MMF's trainer as well
+# mmf_flava's keys that also have an effect with MMF's trainers
 READ = {
     "training": {"update_frequency", "max_grad_l2_norm", "wandb", "process_group_timeout"},
     "checkpoint": {"max_to_keep"},
 }
 SECTIONS = {"training": TrainingConfig, "checkpoint": CheckpointConfig, "evaluation": EvaluationConfig}
-# dataset options without effect: bad records are replaced, but not counted; batches are not sorted by length
+# dataset keys that MMF's trainers ignore, and values that do not require them: with MMF's trainers, bad records are
+# replaced but not counted, and batches are not sorted by length
 DATA = {"max_bad_share": None, "length_buckets": 1}
 
 
 def check_mmf_trainer(config: Any, processes: int, devices: int) -> None:
-    """Raise UserError if the recipe requires our trainer.
+    """Raise UserError if the config requires mmf_flava's trainer.
 
     Args:
-        config: the complete recipe.
+        config: the complete config.
         processes: number of processes of the run.
-        devices: number of GPUs that this process would split its batches across.
+        devices: number of GPUs among which this process would split each batch (DataParallel).
 
     Raises:
-        UserError: precision, sharding or activation checkpointing, which MMF's trainers ignore; for model ``flava``,
-            whose batches must stay complete, also several processes or GPUs, training.fp16 or MMF 1.0.0rc10.
+        UserError: the config sets training.precision, training.sharding or training.activation_checkpointing, which
+            MMF's trainers ignore. For model ``flava``, also if it sets training.fp16 or the trainer
+            ``base_trainer``, or if there are several processes or GPUs.
     """
     training = config.training
     if config.model == "flava" and training.trainer == "base_trainer":
@@ -51,12 +53,12 @@ def check_mmf_trainer(config: Any, processes: int, devices: int) -> None:
         if config.model != "flava":
             remedy = "Remove it, or use training.trainer: flava_finetune, which supports training.precision: bf16."
         raise UserError(
-            f"training.trainer: MMF's own trainer {training.trainer} does not support {', '.join(unsupported)}. {remedy}"
+            f"training.trainer: MMF's trainer {training.trainer} does not support {', '.join(unsupported)}. {remedy}"
         )
 
 
 def unread_keys(config: Any) -> list[str]:
-    """Return the keys of the recipe that our trainer reads and MMF's ignores, such as ``evaluation.zero_shot``."""
+    """Return the config keys that MMF's trainers ignore, such as ``evaluation.zero_shot``."""
     return [*_unread_sections(config), *_unread_data(config)]
 
 

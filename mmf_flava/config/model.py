@@ -1,6 +1,6 @@
-"""The models' configurations: ``model_config.flava``, for pretraining, and ``model_config.flava_classification``.
+"""Config classes of the models ``flava`` (pretraining) and ``flava_classification`` (finetuning).
 
-The defaults are the paper's (Table A.1) as released.
+The defaults are those of the released checkpoints and of Table A.1 of the FLAVA paper.
 """
 
 import math
@@ -12,7 +12,7 @@ from omegaconf import MISSING
 
 @dataclass
 class TransformerConfig:
-    """One stack of pre-norm transformer blocks with a final LayerNorm (§3.1)."""
+    """Config of an encoder: pre-norm transformer blocks with a final LayerNorm (§3.1)."""
 
     hidden_size: int = 768
     num_layers: int = 12
@@ -27,7 +27,7 @@ class TransformerConfig:
 class ImageEncoderConfig(TransformerConfig):
     image_size: int = 224
     patch_size: int = 16
-    # initial weights of a ViT (timm, DINO, BEiT or a FLAVA): file, folder, URL or hub name
+    # initial weights (ViT of timm, DINO, BEiT or FLAVA): file, folder, URL or Hugging Face model ID
     pretrained: str | None = None
 
 
@@ -37,14 +37,14 @@ class TextEncoderConfig(TransformerConfig):
     max_length: int = 512
     type_vocab_size: int = 2
     pad_token_id: int = 0
-    # initial weights of a pre-norm text encoder: file, folder, URL or hub name
+    # initial weights (pre-norm text encoder): file, folder, URL or Hugging Face model ID
     pretrained: str | None = None
 
 
 @dataclass
 class MultimodalEncoderConfig(TransformerConfig):
     num_layers: int = 6
-    # torchmultimodal attends to [PAD]; Hugging Face has masked it since 2024, and so does this model by default
+    # mask [PAD] in the attention, as Hugging Face since 2024; torchmultimodal does not mask it
     mask_padding: bool = True
 
 
@@ -53,27 +53,27 @@ class CodebookConfig:
     """The image codebook, which assigns one code to each patch: the target of MIM and MMM (§3.2).
 
     ``type``: ``cached`` reads the codes from the batch (``image_codes``), see ``dataset_config.<name>.codes``; ``dvae``
-    is DALL-E's encoder with the weights at ``path`` (file, folder or hub name); ``kmeans`` assigns the nearest of the
-    centroids at ``path`` (safetensors, key ``centroids``) and is meant for small runs.
+    is DALL-E's dVAE encoder with the weights at ``path`` (file, folder or Hugging Face model ID); ``kmeans`` assigns
+    the nearest of the centroids at ``path`` (safetensors, key ``centroids``) and is meant for small runs.
     """
 
     type: str = "cached"
     path: str | None = None
     vocab_size: int = 8192
-    # of the dVAE: channels of its first group, number of groups, blocks per group
+    # dVAE encoder: channels of the first group, number of groups, blocks per group
     hidden_size: int = 256
     num_groups: int = 4
     num_blocks_per_group: int = 2
-    # of the dVAE: fp32 | bf16 | fp16; half precision changes some codes: mmf_flava.cache_codes counts them
+    # dVAE encoder: fp32 | bf16 | fp16. Half precision changes some codes; mmf_flava.cache_codes prints their fraction
     dtype: str = "fp32"
     channels_last: bool = True
-    # hash of the codebook's weights; other weights, and codes cached with other weights, raise an error
+    # expected SHA-256 of the codebook's weights; a different hash, also of cached codes, raises an error
     sha256: str | None = None
 
 
 @dataclass
 class LossConfig:
-    """A registered MMF loss and its weight in the sum; losses that are not listed are not computed."""
+    """A registered MMF loss and its weight in the total loss."""
 
     type: str
     weight: float = 1.0
@@ -92,7 +92,7 @@ LOSSES = (
 
 @dataclass
 class CoreConfig:
-    """The keys that both models have in common: three encoders and the contrastive projections."""
+    """Keys of both models: the three encoders and the contrastive projections."""
 
     image_encoder: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
     text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
@@ -101,7 +101,7 @@ class CoreConfig:
     projection_size: int = 768
     # standard deviation of the initial weights
     initializer_range: float = 0.02
-    # torch.compile of every transformer block
+    # apply torch.compile to every transformer block
     compile: bool = False
     logit_scale_init: float = math.log(1 / 0.07)
     logit_scale_max: float = math.log(100)
@@ -115,28 +115,28 @@ class FlavaConfig(CoreConfig):
 
 @dataclass
 class ClassifierConfig:
-    """The head on [CLS]: an MLP of ``num_layers`` linear layers with ReLU between them (B.2)."""
+    """The classification head on [CLS]: an MLP with ``num_layers`` linear layers and ReLU activations (B.2)."""
 
-    # null: one linear layer
+    # size of the hidden layers; null: one linear layer
     hidden_size: int | None = 1536
     num_layers: int = 2
-    # after each hidden layer
+    # dropout probability after each hidden layer
     dropout: float = 0.0
 
 
-# modules that freeze and lr_multiplier accept
+# valid module names in freeze and lr_multiplier
 MODULES = ("image_encoder", "text_encoder", "multimodal_encoder", "classifier")
 
 
 @dataclass
 class ClassificationConfig(CoreConfig):
     num_labels: int = MISSING
-    # initial weights of a FLAVA: file, folder, URL or hub name; position embeddings are resized to image_size
+    # initial FLAVA weights: file, folder, URL or Hugging Face model ID; position embeddings are resized to image_size
     pretrained: str | None = None
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     # modules that are not trained
     freeze: list[str] = field(default_factory=list)
-    # module -> factor on optimizer.params.lr
+    # module -> factor by which optimizer.params.lr is multiplied
     lr_multiplier: dict[str, float] = field(default_factory=dict)
-    # as in every MMF model: names or {type, params}
+    # names, or {type, params}, of registered losses, as in every MMF model
     losses: list[Any] = field(default_factory=lambda: [{"type": "cross_entropy"}])

@@ -1,4 +1,4 @@
-"""Paths of the recipes in ``projects/flava/configs``: next to the package in a checkout, inside it in a wheel."""
+"""Paths of the recipes. ``projects/flava/configs`` is next to the package in a checkout, and inside it in a wheel."""
 
 from pathlib import Path
 
@@ -22,5 +22,5 @@ def recipe_path(name: str) -> str:
     """
     path = locate_recipe(f"projects/flava/configs/{name}.yaml")
     if path is None:
-        raise FileNotFoundError(f"The installed mmf_flava has no recipe projects/flava/configs/{name}.yaml.")
+        raise FileNotFoundError(f"mmf_flava has no recipe projects/flava/configs/{name}.yaml. Reinstall mmf_flava.")
     return path

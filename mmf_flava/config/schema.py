@@ -1,4 +1,4 @@
-"""Validation of recipes: unknown keys, wrong types and invalid values raise a one-line error."""
+"""Validation of configs: unknown keys, wrong types and invalid values raise an error with a one-line message."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """Return `` Did you mean 'x'?`` with the closest known word, or `` Known names: ...`` if none is close."""
+    """Return the hint `` Did you mean 'x'?`` with the closest known word, or `` Known names: ...`` if none is close."""
     known = sorted(known)
     if close := close_matches(word, known):
         return f" Did you mean '{close[0]}'?"
@@ -22,7 +22,7 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 
 def parse_section(schema: type[T], section: Any, where: str) -> T:
-    """Convert a section of the recipe to the dataclass ``schema``.
+    """Convert a section of the config to the dataclass ``schema``.
 
     Args:
         section: mapping (dict or OmegaConf) with any subset of the schema's keys.
@@ -45,7 +45,7 @@ def parse_section(schema: type[T], section: Any, where: str) -> T:
 
 
 def _add_list_name(values: dict[str, Any], full_key: str) -> str:
-    """Prepend the name of the list that holds ``full_key``: OmegaConf omits it for keys of list elements."""
+    """Prepend the name of the list that contains ``full_key``, which OmegaConf omits for keys of list elements."""
     for name, value in values.items():
         if isinstance(value, list) and any(isinstance(item, dict) and full_key in item for item in value):
             return f"{name}.{full_key}"
@@ -80,8 +80,8 @@ def check_positive(value: Any, where: str) -> int:
     """Return ``value`` if it is a positive integer; ``where`` is the key's full name.
 
     Raises:
-        UserError: it is not.
+        UserError: the value is not a positive integer.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(f"{where} is {value!r}; it must be an integer of at least 1.")
+        raise UserError(f"{where}: expected an integer of at least 1, got {value!r}.")
     return value

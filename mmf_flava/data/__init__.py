@@ -1,1 +1,1 @@
-"""The data pipeline: records on disk, sample order, masking, tokens, processors, datasets and batch sampling."""
+"""Data pipeline: tar shards and other record formats, sample order, masking, tokenization, datasets and loaders."""

@@ -1,4 +1,4 @@
-"""Captions and labels of records, with one meaning in shards, image lists, class folders and data preparation."""
+"""Parsing of captions and labels, shared by tar shards, image lists, class folders and data preparation."""
 
 import json
 import math
@@ -7,25 +7,29 @@ from typing import Any
 
 from mmf_flava.data.record import BadRecord, Reason, Record
 
-# The first of these keys that has a caption is used. caption_tokens has the words of one caption.
+# JSON keys of captions in order of precedence: the first key with a caption is used. The list under caption_tokens
+# contains the words of a single caption.
 CAPTION_KEYS = ("captions", "caption", "text", "caption_str", "caption_tokens")
-JSON_KEYS_BEFORE_TXT = CAPTION_KEYS[:2]  # img2dataset's keys; a txt field has precedence over the other keys
+JSON_KEYS_BEFORE_TXT = CAPTION_KEYS[:2]  # img2dataset's keys precede the field txt, which precedes the other keys
 NO_LABEL = -1
 MAX_LABEL = 2**31 - 1
 
 
 def clean_text(text: str) -> str:
-    """Remove NULs, lone surrogates (neither can be tokenized or written to files) and surrounding white space."""
+    """Replace NUL characters with spaces, and remove lone surrogates and surrounding white space.
+
+    NUL characters and lone surrogates cannot be tokenized or written to files.
+    """
     return text.replace("\0", " ").encode("utf-8", "ignore").decode().strip()
 
 
 def to_texts(value: object, name: str = "captions") -> list[str]:
-    """Return the texts of a JSON value: one for a string, the items of a list, none for null.
+    """Convert a JSON value to a list of texts: a string to one text, a list to its items, null to an empty list.
 
-    Empty strings, null and NaN are missing texts, in a list as well.
+    Empty strings, null and NaN are dropped, also inside a list.
 
     Raises:
-        ValueError: the value is neither a string nor a list of strings; the message is the reason.
+        ValueError: the value is neither a string nor a list of strings.
     """
     items = value if isinstance(value, list | tuple) else [value]
     texts = []
@@ -38,10 +42,10 @@ def to_texts(value: object, name: str = "captions") -> list[str]:
 
 
 def to_captions(data: Mapping[str, Any], keys: Sequence[str] = CAPTION_KEYS) -> list[str]:
-    """Return the captions of a JSON object: those of the first of ``keys`` that has any.
+    """Return the captions of a JSON object under the first of ``keys`` that has any, or an empty list.
 
     Raises:
-        ValueError: a value is neither a string nor a list of strings; the message is the reason.
+        ValueError: a value is neither a string nor a list of strings.
     """
     for key in keys:
         if texts := to_texts(data.get(key), key):
@@ -53,13 +57,13 @@ def to_label(value: object, class_numbers: Mapping[str, int] | None = None) -> i
     """Return the class number of a JSON value, or -1 for a missing label.
 
     A label is a number (3, 3.0 or "3") or, if ``class_numbers`` is given, a class name. A string that is a class name
-    is never read as a number. null, NaN, an empty string and -1 are missing labels.
+    is never parsed as a number. null, NaN, an empty string and -1 mean that the label is missing.
 
     Args:
         class_numbers: class name -> class number.
 
     Raises:
-        ValueError: the value is not a label; the message is the reason.
+        ValueError: the value is not a label.
     """
     if isinstance(value, str):
         name = value.strip()
@@ -67,13 +71,10 @@ def to_label(value: object, class_numbers: Mapping[str, int] | None = None) -> i
             return number
         if not name:
             return NO_LABEL
-        try:
-            value = int(name) if name.isascii() and "_" not in name else name
-        except ValueError:  # not a number, or one with thousands of digits
-            pass
-        if isinstance(value, str):
-            known = "no class names are known" if class_numbers is None else "it is not a class name"
-            raise ValueError(f"label {_shorten(value)} is not a class number, and {known}")
+        if not _is_number(name):
+            expected = "a class number" if class_numbers is None else "a class number or a class name"
+            raise ValueError(f"label must be {expected}, got {_shorten(value)}")
+        value = int(name)
     elif _is_missing(value):
         return NO_LABEL
     if isinstance(value, float) and value.is_integer():
@@ -86,10 +87,10 @@ def to_label(value: object, class_numbers: Mapping[str, int] | None = None) -> i
 
 
 def parse_annotation(record: Record) -> tuple[list[str], int]:
-    """Return (captions, label) of a record. The label is -1 if it is missing or not a number.
+    """Return the captions and the label of a record. The label is -1 if it is missing or not a class number.
 
     Raises:
-        BadRecord: the record has no caption, or an invalid one.
+        BadRecord: the record has no caption or an invalid caption.
     """
     captions, label = [], NO_LABEL
     try:
@@ -108,30 +109,34 @@ def parse_annotation(record: Record) -> tuple[list[str], int]:
     return captions, label
 
 
-def parse_label(record: Record) -> int:
-    """Return the label of a record as ``read_label`` does, or -1 if it is invalid. For data used without labels."""
+def parse_label(record: Record, class_numbers: Mapping[str, int] | None = None) -> int:
+    """Return the label of a record, or -1 if it is missing or invalid. Used for datasets whose labels are optional."""
     try:
-        return read_label(record)
+        return read_label(record, class_numbers)
     except BadRecord:
         return NO_LABEL
 
 
 def read_label(record: Record, class_numbers: Mapping[str, int] | None = None) -> int:
-    """Return the label from ``cls`` (a class number in ASCII) or from ``json`` {"label": ...}; -1 if there is none.
+    """Return the label of a record, or -1 if it is missing.
+
+    The label is read from the field ``cls`` (text) or, if the record has no such field, from ``json`` ({"label": ...}).
 
     Raises:
         BadRecord: the label is invalid, see ``to_label``.
     """
     try:
         if "cls" in record.fields:
-            return to_label(record.fields["cls"].decode(), None if _is_number(record.fields["cls"]) else class_numbers)
+            name = record.fields["cls"].decode()
+            return to_label(name, None if _is_number(name.strip()) else class_numbers)
         return to_label(_parse_object(record).get("label"), class_numbers) if "json" in record.fields else NO_LABEL
     except ValueError as error:
         raise BadRecord(Reason.UNREADABLE_LABEL, f"{record.key}: unreadable label ({error})", record.key) from error
 
 
-def _is_number(content: bytes) -> bool:
-    return content.strip().removeprefix(b"-").isdigit()
+def _is_number(text: str) -> bool:
+    digits = text.removeprefix("-")
+    return digits.isascii() and digits.isdigit() and len(digits) < 20  # int() raises an error for thousands of digits
 
 
 def _label_or_none(value: object) -> int:
@@ -158,6 +163,6 @@ def _is_missing(value: object) -> bool:
 def _shorten(value: object, limit: int = 40) -> str:
     try:
         text = repr(value)
-    except (ValueError, RecursionError):  # an integer with thousands of digits, a nested list
+    except (ValueError, RecursionError):  # repr() of thousands of digits or of deeply nested lists
         return f"a {type(value).__name__}"
     return text if len(text) <= limit else f"{text[:limit]}..."

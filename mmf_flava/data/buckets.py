@@ -1,4 +1,4 @@
-"""Length bucketing: batches of captions of similar length, to reduce padding; a pure function of the seed."""
+"""Length bucketing: batches of captions of similar length, to reduce padding."""
 
 from collections.abc import Callable, Sequence
 from zlib import crc32
@@ -11,13 +11,14 @@ _STREAM = crc32(b"buckets")
 
 
 class LengthBuckets:
-    """Global batches of a stream whose samples are sorted by length within windows of several batches.
+    """Sequence of global batches: ``buckets[k]`` is the list of stream positions of the samples of batch k.
 
-    The order of the batches is shuffled separately in each window. A window across the end of an epoch mixes the last
-    samples of one epoch with the first of the next; each sample of the stream still appears exactly once.
+    The samples of each window of several batches are sorted by length and divided into batches; then the batches of
+    the window are shuffled. The result depends on the seed only. A window may span two epochs; each sample of the
+    stream still appears exactly once.
 
     Args:
-        length: returns the length of sample n, in any unit.
+        length: function that returns the length of sample n of the stream, in any unit.
         batch_size: samples per global batch.
         window: global batches per window.
         seed: seed of the run.

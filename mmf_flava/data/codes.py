@@ -1,13 +1,16 @@
-"""Cached image codes: the codebook's output for every record, computed once, 2 bytes per code, memory-mapped.
+"""Cached image codes: memory-mapped files with the output of the image codebook for every record of a dataset split.
 
 A codes folder (``<data_dir>/codes/<name>``, or any path) contains for each dataset and split:
-    pmd-train.codes    (records, views, P) raw little-endian uint16; cannot contain executable code, unlike pickles
-    pmd-train.json     the header: counts, codebook, geometry of the views, hash of the records; written last
-An interrupted computation leaves ``pmd-train.codes.partial`` and ``pmd-train.partial.json`` and resumes from them.
+    pmd-train.codes    (records, views, P) raw little-endian uint16
+    pmd-train.json     header: counts, codebook, sizes and crop parameters of the views, hash of the records; written
+                       last
+An interrupted computation leaves ``pmd-train.codes.partial`` and ``pmd-train.partial.json``, from which the next call
+resumes.
 
-Codes depend on the crop box of a view, so cached views use fixed boxes, a pure function of (record, view).
+A view is a crop of an image. Codes depend on the crop, so cached views use fixed crop boxes, which are determined by
+the indices of the record and of the view.
 
-Shapes: R records · V views · P patches.
+Shapes: R = number of records, V = views per record, P = patches per view.
 """
 
 import contextlib
@@ -25,32 +28,34 @@ from mmf_flava.data.order import sample_generator
 from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.errors import UserError
 
-OPENED_CODES = "flava_codes"  # key in MMF's registry of {"pmd train": header of the opened codes, or None}
+OPENED_CODES = "flava_codes"  # key in MMF's registry; the value maps "pmd train" to the header of its codes, or None
 VERSION = 1
 DTYPE = np.dtype("<u2")
-NO_CODE = 0xFFFF  # marks records whose image could not be decoded
+COMMAND = "python -m mmf_flava.cache_codes"
+RECOMPUTE = f"Delete the codes and their header, and run {COMMAND} again."
+NO_CODE = 0xFFFF  # stored instead of codes if the image could not be decoded
 MAX_HEADER = 2**20  # bytes
 _VIEW_STREAM = crc32(b"views")
 
 
 def view_generator(record: int, view: int) -> np.random.Generator:
-    """Return the generator of the crop box of a view. It is independent of the seed, so that codes can be cached."""
+    """Return the random generator for the crop box of a cached view. It does not depend on the run's seed."""
     return sample_generator(0, record, _VIEW_STREAM + view)
 
 
 def resolve_codes_folder(codes: str, data_dir: str | Path) -> Path:
-    """Resolve ``dataset_config.<name>.codes``: a path, or a name in ``data_dir/codes``."""
+    """Return the folder of ``codes`` (in ``dataset_config.<name>``): a path, or a folder name in ``data_dir/codes``."""
     path = Path(codes).expanduser()
     return path if path.is_absolute() or len(path.parts) > 1 else Path(data_dir).expanduser() / "codes" / codes
 
 
 class CodeFile:
-    """Read access to the codes of one dataset split.
+    """Memory-mapped reader of the cached codes of one dataset split.
 
     Args:
         folder: the codes folder.
         stem: file stem, for example ``pmd-train``.
-        expected: expected header values by key; see ``build_header``.
+        expected: header key -> expected value, see ``build_header``.
 
     Raises:
         UserError: the codes are missing or incomplete, have the wrong size, or do not match ``expected``.
@@ -64,7 +69,7 @@ class CodeFile:
         self.shape = (self.header["records"], self.views, self.header["patches"])
         size = self.path.stat().st_size if self.path.is_file() else 0
         if size != (expected_size := self.shape[0] * self.shape[1] * self.shape[2] * DTYPE.itemsize):
-            raise UserError(f"{self.path}: expected {expected_size} bytes, got {size}. Cache these codes again.")
+            raise UserError(f"{self.path}: expected {expected_size} bytes, got {size}. {RECOMPUTE}")
         self._open()
 
     def _open(self) -> None:
@@ -78,7 +83,7 @@ class CodeFile:
         """
         codes = self._codes[record, view].astype(np.int64)
         if codes.max() >= self.vocab_size:
-            raise BadRecord(Reason.NO_CODES, f"record {record} has no codes in {self.path}")
+            raise BadRecord(Reason.NO_CODES, f"{self.path} has no codes for record {record}")
         return codes
 
     def __getstate__(self) -> dict[str, Any]:
@@ -92,11 +97,11 @@ class CodeFile:
 class CodeWriter:
     """Context manager that writes the codes of one dataset split and resumes an interrupted computation.
 
-    ``done`` is the number of records written so far, ``write`` appends the next ones and ``finish`` renames the
-    completed files.
+    Attributes:
+        done: number of records written so far.
 
     Raises:
-        UserError: the partial file has different settings, or another process is writing it.
+        UserError: the partial file was written with different settings, or another process is writing to it.
     """
 
     def __init__(self, folder: Path, stem: str, header: Mapping[str, Any]):
@@ -121,10 +126,13 @@ class CodeWriter:
         try:
             check_header(state, self.header, str(self.path))
         except UserError as error:
-            raise UserError(f"{error} Remove {self.path} to start again.") from None
+            raise UserError(f"{error} Or delete {self.path} to start from the first record.") from None
         done = state.get("done")
         if type(done) is not int or not 0 <= done * self.record_bytes <= self.path.stat().st_size:
-            raise UserError(f"{self.state_path} does not match {self.path.name}. Remove both to start again.")
+            raise UserError(
+                f"{self.state_path}: the number of completed records does not match the size of {self.path.name}. "
+                "Delete both files to start from the first record."
+            )
         self._file.truncate(done * self.record_bytes)
         return done
 
@@ -135,7 +143,7 @@ class CodeWriter:
         self.done += len(codes_RVP)
 
     def save_progress(self) -> None:
-        """Flush written codes to disk. An interrupted computation resumes from here."""
+        """Flush the written codes to disk and save their number, so that an interrupted computation can resume."""
         self._file.flush()
         os.fsync(self._file.fileno())
         _write_json(self.state_path, {**self.header, "done": self.done})
@@ -182,22 +190,25 @@ def build_header(
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """Read and validate the header of completed codes.
+    """Read and validate the header of a completed codes file.
 
     Raises:
         UserError: the header is missing or invalid.
     """
     if not path.is_file():
-        raise UserError(f"{path.with_suffix('.codes')}: no completed codes were found.")
+        raise UserError(f"{path.with_suffix('.codes')}: no completed codes were found. Compute them with {COMMAND}.")
     header = _read_json(path)
     codebook = header.get("codebook")
     codebook = codebook if isinstance(codebook, dict) else {}
     counts = [header.get("records"), header.get("views"), header.get("patches"), codebook.get("vocab_size")]
     limits = [2**40, 2**16, 2**16, NO_CODE]
     if not all(type(count) is int and 0 < count <= limit for count, limit in zip(counts, limits, strict=True)):
-        raise UserError(f"{path}: invalid codes header. Cache these codes again.")
+        raise UserError(
+            f"{path}: invalid codes header. records, views, patches and codebook.vocab_size must be positive integers, "
+            f"got {counts}. {RECOMPUTE}"
+        )
     if not isinstance(codebook.get("sha256"), str):
-        raise UserError(f"{path}: the header has no codebook hash. Cache these codes again.")
+        raise UserError(f"{path}: codebook.sha256 is missing. {RECOMPUTE}")
     return header
 
 
@@ -207,7 +218,7 @@ MISMATCHES = {
     "records_sha256": "different records (the data or their order have changed)",
     "views": "a different number of views",
     "patches": "a different number of patches",
-    "geometry": "a different geometry of the views",
+    "geometry": "a different geometry of the views (sizes or crop parameters)",
     "codebook": "a different codebook",
 }
 
@@ -222,20 +233,20 @@ def check_header(header: Mapping[str, Any], expected: Mapping[str, Any], path: s
             name = next(name for name in [*value, *cached] if cached.get(name) != value.get(name))
             key, cached, value = f"{key}.{name}", cached.get(name), value.get(name)
         raise UserError(
-            f"{path}: the codes were cached with {MISMATCHES[key.partition('.')[0]]}. Expected {key} {value}, got "
-            f"{cached}. Cache the codes again under another name, or restore the settings and data they were made with."
+            f"{path}: the codes were computed with {MISMATCHES[key.partition('.')[0]]}. Expected {key} {value}, got "
+            f"{cached}. Compute the codes under another name, or restore the previous settings and data."
         )
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_HEADER:
-            raise ValueError("the file is too large")
+            raise ValueError(f"the file has more than {MAX_HEADER} bytes")
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("not a JSON object")
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: invalid codes header ({error}). Cache these codes again.") from None
+        raise UserError(f"{path}: invalid codes header ({error}). {RECOMPUTE}") from None
     return content
 
 

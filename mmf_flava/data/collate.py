@@ -1,6 +1,6 @@
-"""Collation of samples into a batch: MMF's SampleList, with texts padded to the longest text of the batch.
+"""Collation of samples into a batch (MMF's SampleList). Texts are padded to the longest text of the batch.
 
-Shapes: B batch · T tokens of the longest text.
+Shapes: B = batch size, T = number of tokens of the longest text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,14 +25,14 @@ def collate(
 ) -> SampleList:
     """Collate samples of one dataset into a batch.
 
-    Text fields, (T,) each, are padded to (B, T): ids with ``pad_id``, ``input_mask`` with False, ``lm_label_ids`` with
-    -1. T is a multiple of ``pad_to_multiple``, which limits the number of different lengths for a compiled model.
-    Other tensors, which must have equal shapes, are stacked. Integers become (B,) long tensors. All other fields
-    (``sample_id``, ``captions``) become lists.
+    Text fields are padded to (B, T): token ids with ``pad_id``, ``input_mask`` with False, ``lm_label_ids`` with -1. T
+    is rounded up to a multiple of ``pad_to_multiple``, so that a compiled model sees few different lengths. Other
+    tensors must have equal shapes and are stacked. Integers become (B,) long tensors. All other fields (``sample_id``,
+    ``captions``) become lists.
 
     Returns:
-        A SampleList with ``dataset_name``, ``dataset_type`` and, if the samples are masked, their ``mask_counts``; the
-        first dimension of all tensors is B.
+        A SampleList with ``dataset_name``, ``dataset_type`` and, for masked samples, ``mask_counts``. The first
+        dimension of every tensor is B.
     """
     padding = {"input_ids": pad_id, "input_ids_masked": pad_id, "input_mask": False, "lm_label_ids": IGNORED}
     batch = SampleList()

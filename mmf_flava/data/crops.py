@@ -1,6 +1,6 @@
 """Random crop boxes and resized views of an image.
 
-Shapes: h, w pixels of an image · s pixels of a view's side.
+Shapes: h, w = height and width of an image, s = height and width of a resized view, in pixels.
 """
 
 import math
@@ -17,8 +17,8 @@ from mmf_flava.data.image_decoding import to_pixels
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
 CROP_ASPECT = (3 / 4, 4 / 3)
-# torch's filters for 8-bit pixels match Pillow's to within 1 of 255 and are several times faster. Older versions of
-# torch have no lanczos filter.
+# torch's filters for uint8 images are several times faster than Pillow's; pixel values differ by at most 1. Older
+# versions of torch have no lanczos filter.
 FILTERS = {
     resampling: mode
     for resampling, mode in ((Image.Resampling.BICUBIC, "bicubic"), (Image.Resampling.LANCZOS, "lanczos"))
@@ -27,7 +27,7 @@ FILTERS = {
 
 
 def sample_crop_box(rng: np.random.Generator, width: int, height: int, scale: Sequence[float]) -> Box:
-    """Sample the box of a ``RandomResizedCrop``: torchvision's distribution, with corners not rounded to pixels."""
+    """Sample a crop box as in torchvision's ``RandomResizedCrop``, but without rounding to integer pixels."""
     low, high = math.log(CROP_ASPECT[0]), math.log(CROP_ASPECT[1])
     for _ in range(10):
         area = width * height * (scale[0] + (scale[1] - scale[0]) * rng.random())
@@ -41,7 +41,7 @@ def sample_crop_box(rng: np.random.Generator, width: int, height: int, scale: Se
 
 
 class Crops:
-    """A decoded image from which several views are cropped; ``size`` is (w, h).
+    """A decoded image with methods to crop and resize it. ``size`` is (w, h).
 
     Args:
         image: (h, w, 3) uint8, or another input of ``to_pixels``.
@@ -53,9 +53,9 @@ class Crops:
         self.size = (self._pixels.shape[1], self._pixels.shape[0])
 
     def resize(self, side: int, resampling: Image.Resampling) -> Tensor:
-        """Resize the entire image to a square, (3, s, s) uint8, with exactly the pixels of Pillow's ``resize``.
+        """Resize the entire image to a square, (3, s, s) uint8, with Pillow.
 
-        Hugging Face's processor with Pillow as backend gives the same pixels.
+        The pixels equal those of Hugging Face's Pillow-based image processor.
         """
         return _channels_first(np.array(Image.fromarray(self._pixels).resize((side, side), resampling)))
 

@@ -1,4 +1,4 @@
-"""The schedule of datasets over steps: an MMF iteration strategy as a pure function of the seed and the step."""
+"""Selection of the dataset of each training step by MMF's iteration strategies, reproducible from seed and step."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,16 +17,16 @@ _STREAM = crc32(b"sampling")
 
 
 class DatasetSchedule:
-    """The dataset of each step, identical on all ranks without communication and in resumed runs.
+    """Maps each training step to a dataset with an MMF iteration strategy.
 
-    The MMF strategy may use numpy's global generator. During each call that generator is replaced by one seeded with
-    the run's seed and the step, so no other thread may use it at the same time.
-    The strategy may also count its calls: it is called for every earlier step, and rebuilt to go back to an earlier
-    step.
+    The result is the same on all ranks, without communication, and in resumed runs. A strategy may use numpy's global
+    generator: during each call, the global generator is replaced by one that is seeded with the run's seed and the
+    step, so no other thread may use the global generator at the same time. A strategy may also depend on the number of
+    its calls: it is called once for every step up to the requested one, and rebuilt if an earlier step is requested.
 
     Args:
         datasets: name -> dataset to sample from; a strategy may use the lengths of the datasets.
-        multitasking: the recipe's ``multitasking`` section; if disabled, every step uses the first dataset.
+        multitasking: the config's ``multitasking`` section; if disabled, every step uses the first dataset.
         seed: seed of the run, >= 0.
     """
 
@@ -38,7 +38,7 @@ class DatasetSchedule:
         self._strategy: Callable[[], int] | None = None
 
     def dataset_at(self, step: int) -> str:
-        """Return the name of the dataset of ``step``, >= 0. Repeated and consecutive steps are fastest.
+        """Return the name of the dataset of ``step``, >= 0. Calls in order of steps are fastest.
 
         Raises:
             UserError: the strategy returned an invalid dataset index.
@@ -67,4 +67,4 @@ def _preserve_numpy_generator() -> Iterator[None]:
         yield
     finally:
         set_bit_generator(generator)
-        np.random.set_state(state)  # includes the cached normal number, which set_bit_generator drops
+        np.random.set_state(state)  # restores the cached Gaussian, which set_bit_generator clears

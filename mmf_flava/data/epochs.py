@@ -1,4 +1,4 @@
-"""The batch sampler and data loader for MMF's own training loops, which iterate over a split epoch by epoch."""
+"""Batch sampler and data loader for MMF's own trainers, which iterate over a split one epoch at a time."""
 
 from collections.abc import Iterator
 from math import ceil
@@ -13,17 +13,18 @@ from mmf_flava.processes import rank, world_size
 
 
 class EpochSampler:
-    """A batch sampler of one process; every iteration is one epoch and continues where the last one ended.
+    """Batch sampler of one process. Each iterator yields the batches of the next epoch.
 
-    Epoch e is [e * size, (e + 1) * size), interleaved across processes. If ``size`` is not a multiple of
-    ``world_size``, the epoch is extended by a few positions, so that all processes get the same number. Outside
-    training all epochs are equal, so these are the split's first samples, as in torch's DistributedSampler.
+    Epoch e covers the stream positions [e * size, (e + 1) * size), interleaved across processes. If ``size`` is not a
+    multiple of ``world_size``, the epoch is extended by a few positions, so that all processes get the same number. In
+    evaluation all epochs are equal, so the added positions repeat the split's first samples, as in torch's
+    DistributedSampler.
 
-    A resumed run starts at the first epoch that the previous run cannot have reached, even if every batch came from
-    this dataset.
+    A resumed run starts with an epoch that the previous run has not started, even if all batches of the previous run
+    came from this dataset.
 
     Args:
-        size: positions per epoch.
+        size: number of samples per epoch.
         batch_size: batch size per process.
     """
 
@@ -46,10 +47,10 @@ class EpochSampler:
 
 
 def build_epoch_loader(dataset: Any) -> DataLoader:
-    """Build the loader of a split from the current ``training`` section, partitioned across processes."""
+    """Build this process's data loader of a split from the ``training`` section of MMF's current config."""
     training = registry.get("config").training
     if dataset.dataset_type == "train":
-        # Clear the value of an earlier run in this process; MMF sets it on resume, after building the loaders.
+        # Reset the iteration of an earlier run in this process. On resume, MMF sets it after the loaders are built.
         registry.register("current_iteration", 0)
     return build_batch_loader(
         dataset,

@@ -1,6 +1,6 @@
-"""``glue``: one of the paper's eight GLUE tasks (B.2) for finetuning, read from the public files.
+"""Dataset ``glue``: one of the eight GLUE tasks of the FLAVA paper (B.2), read from the published files.
 
-Shapes: T tokens (``max_length`` of the text processor).
+Shapes: T = ``max_length`` of the text processor, in tokens.
 """
 
 import csv
@@ -90,7 +90,7 @@ def write_submission(path: Path, predictions: dict[int, str]) -> None:
 
 @registry.register_builder("glue")
 class GlueBuilder(BaseDatasetBuilder):
-    """Builds ``glue``.
+    """Builder of the dataset ``glue``.
 
     Keys: ``task`` (cola, mnli, mnli_matched, mnli_mismatched, mrpc, qnli, qqp, rte, sst2, stsb), ``data_dir``,
     ``splits`` (GLUE's split, train, dev or test, for each of MMF's train, val and test; GLUE's test has no labels),
@@ -111,7 +111,8 @@ class GlueBuilder(BaseDatasetBuilder):
         """Load one split.
 
         Raises:
-            UserError: the task or split is unknown, the model does not match the task, or files are missing.
+            UserError: the task or split is unknown, files are missing, or the model's number of labels or of text
+                positions does not match the dataset.
         """
         check_keys(config, KEYS, "dataset_config.glue")
         task, split = _get_task(config.get("task")), config.splits.get(dataset_type)
@@ -126,7 +127,7 @@ class GlueBuilder(BaseDatasetBuilder):
         return GlueDataset(config, dataset_type, task, examples)
 
     def update_registry_for_model(self, config: Any) -> None:
-        """Do nothing: the recipe sets the number of labels."""
+        """Do nothing: the number of labels is set in the config."""
 
 
 def _get_task(name: Any) -> GlueTask:
@@ -136,22 +137,22 @@ def _get_task(name: Any) -> GlueTask:
 
 
 def _check_model(task: GlueTask, section: Any) -> None:
-    """Raise UserError if the model's number of outputs or text positions does not match the dataset."""
+    """Raise UserError if the model has a different number of labels than the task, or too few text positions."""
     config = registry.get("config", default=None, no_warning=True) or {}
     name = config.get("model")
     model = (config.get("model_config") or {}).get(name) or {}
     if (outputs := model.get("num_labels")) is not None and outputs != task.num_labels:
         raise UserError(
-            f"model_config.{name}.num_labels is {outputs}, but the targets of {task.folder} are "
-            f"{', '.join(task.labels) or 'a score'}. Set it to {task.num_labels}."
+            f"model_config.{name}.num_labels is {outputs}, but the labels of {task.folder} are "
+            f"{', '.join(task.labels) or 'scores'}. Set it to {task.num_labels}."
         )
     positions = (model.get("text_encoder") or {}).get("max_length")
     max_length = OmegaConf.select(section, "processors.text_processor.params.max_length")
     if positions is not None and max_length is not None and max_length > positions:
         raise UserError(
             f"dataset_config.glue.processors.text_processor.params.max_length is {max_length}, but "
-            f"model_config.{name}.text_encoder.max_length, its number of positions, is {positions}. Set the first to "
-            f"{positions}."
+            f"model_config.{name}.text_encoder.max_length, its number of positions, is {positions}. Set "
+            f"params.max_length to at most {positions}."
         )
 
 
@@ -159,7 +160,7 @@ def _check_unlabelled(task: GlueTask, dataset_type: str) -> None:
     if dataset_type != "test":
         raise UserError(
             f"dataset_config.glue.splits.{dataset_type}: this split of {task.folder} has no labels. It is only "
-            "supported as splits.test. Use dev."
+            "supported as splits.test. Set it to dev."
         )
     config = registry.get("config", default=None, no_warning=True) or {}
     if (config.get("evaluation") or {}).get("predict") and not task.submission:

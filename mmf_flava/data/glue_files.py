@@ -1,4 +1,4 @@
-"""Readers of GLUE's public files: TSV of the zips, Microsoft's MRPC files, and JSONL or parquet of the hub."""
+"""Readers of GLUE's published files: TSV (zip files), Microsoft's MRPC files, and JSONL or parquet (Hugging Face)."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ DEV_IDS = ("dev_ids.tsv", "mrpc_dev_ids.tsv")
 
 
 class Example(NamedTuple):
-    """One example: one or two texts, the label or score (None: the file has no labels) and its ``file:line``."""
+    """One example: one or two texts, the label or score (None if the file has no labels) and the file and line."""
 
     texts: tuple[str, ...]
     target: int | float | None
@@ -30,10 +30,10 @@ class Example(NamedTuple):
 
 
 class MalformedLine(Exception):
-    """Raised for a malformed line; the message is the reason."""
+    """Raised for a malformed line."""
 
 
-# line number and a function that builds the example or raises MalformedLine
+# (line number, function that returns the example or raises MalformedLine)
 ParsedLines = Iterator[tuple[int, Callable[[], Example]]]
 
 
@@ -43,9 +43,9 @@ def read_glue(data_dir: Path, task: GlueTask, split: str, max_bad_share: float |
     Malformed lines are skipped with a warning (QQP has some).
 
     Args:
-        data_dir: contains the files, or the task's folder (``MRPC`` or ``mrpc``).
+        data_dir: folder that contains the files or the task's folder (``MRPC`` or ``mrpc``).
         max_bad_share: maximum fraction of malformed lines; None: no limit. Files without labels must not have any,
-            because a prediction is needed for each line.
+            because GLUE expects a prediction for each line.
 
     Raises:
         UserError: files are missing, have unexpected columns, or have too many malformed lines.
@@ -58,7 +58,7 @@ def find_files(data_dir: Path, task: GlueTask, split: str) -> list[Path]:
     """Return the files of a split.
 
     Raises:
-        UserError: no files were found.
+        UserError: a file of the split was not found.
     """
     for folder in (data_dir / task.folder, data_dir / task.hub_folder, data_dir):
         files = [_find_files_of_stem(folder, split, stem) for stem in task.file_stems(split)]
@@ -79,7 +79,7 @@ def find_files(data_dir: Path, task: GlueTask, split: str) -> list[Path]:
 
 
 def _find_files_of_stem(folder: Path, split: str, stem: str) -> list[Path]:
-    """Return the files of a stem: TSV, else JSONL, else parquet (possibly several files)."""
+    """Return the files with the stem ``stem`` in ``folder``: TSV, else JSONL, else parquet (possibly several)."""
     if (path := folder / f"{stem}.tsv").is_file():
         return [path]
     names = [stem.replace(split, name, 1) for name in HUB_NAMES[split]]
@@ -104,7 +104,7 @@ def _read_examples(path: Path, task: GlueTask, split: str, max_bad_share: float 
         raise UserError(f"{path} has no examples of the {split} split. Download it again.")
     unlabelled = any(example.target is None for example in examples)
     if faults and (unlabelled or (max_bad_share is not None and len(faults) > max_bad_share * total)):
-        limit = "but a prediction is needed for each line" if unlabelled else f"more than a fraction of {max_bad_share}"
+        limit = "but a prediction is needed for each line" if unlabelled else f"more than max_bad_share {max_bad_share}"
         raise UserError(
             f"{path}: {len(faults)} of {total} lines are malformed, {limit}: {_join_faults(faults)}. Fix or delete them"
             + ("." if unlabelled else ", or increase dataset_config.glue.max_bad_share.")
@@ -158,7 +158,7 @@ def _find_column(path: Path, header: list[str], name: str) -> int:
 
 
 def _msr_split_filter(path: Path, header: list[str], split: str) -> Callable[[list[str]], bool]:
-    """Return a filter for the train or dev split in Microsoft's training file, by the list of dev ids."""
+    """Return a predicate for the rows of Microsoft's training file that belong to ``split``, by the list of dev ids."""
     ids = next((ids for name in DEV_IDS if (ids := path.with_name(name)).is_file()), None)
     if ids is None:
         raise UserError(
@@ -216,7 +216,7 @@ def _build_from_record(path: Path, task: GlueTask, split: str, number: int, reco
     label = record.get("label")
     unlabelled = label is None or label in (-1, "-1")
     if unlabelled and split != "test":
-        raise MalformedLine("no label")
+        raise MalformedLine("'label' is missing")
     return Example(
         tuple(record[name] for name in task.fields),
         None if unlabelled else _parse_target(task, label),
@@ -225,7 +225,7 @@ def _build_from_record(path: Path, task: GlueTask, split: str, number: int, reco
 
 
 def _parse_target(task: GlueTask, value: Any) -> int | float:
-    """Parse a label, given as class name or index, or a score."""
+    """Convert a class name, class index or score to the target of the task."""
     if task.labels:
         if str(value) in task.labels:
             return task.labels.index(str(value))

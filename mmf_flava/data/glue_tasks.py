@@ -1,4 +1,4 @@
-"""The eight GLUE tasks of the paper (B.2): files, columns and labels."""
+"""The eight GLUE tasks of the FLAVA paper (B.2): files, columns and labels."""
 
 from dataclasses import dataclass
 
@@ -12,13 +12,13 @@ class GlueTask:
     """One GLUE task.
 
     Attributes:
-        name: task name in recipes.
+        name: value of ``dataset_config.glue.task``.
         folder: folder in GLUE's zip.
         fields: field names of the texts in the Hugging Face hub's JSONL and parquet files.
         columns: column names of the texts in GLUE's TSV files.
         target: column name of the label in GLUE's TSV files.
-        labels: class names in label order (as on the hub); empty for a score in ``SCORE_RANGE``.
-        submission: stem of the file to submit to gluebenchmark.com; empty if the task cannot be submitted in one file.
+        labels: class names in the order of their indices (as on the Hugging Face hub); empty if the target is a score.
+        submission: stem of the file to submit to gluebenchmark.com; empty for ``mnli``, which requires two files.
         dev_test_suffixes: suffixes of the file stems of the dev and test splits.
     """
 
@@ -38,7 +38,7 @@ class GlueTask:
 
     @property
     def num_labels(self) -> int:
-        """Number of outputs of a classifier; 1 for a score."""
+        """Number of outputs of the classifier; 1 for a score."""
         return len(self.labels) or 1
 
     def file_stems(self, split: str) -> list[str]:
@@ -65,8 +65,8 @@ TASKS = {
     task.name: task
     for task in (
         GlueTask("cola", "CoLA", ("sentence",), ("sentence",), "label", ("0", "1"), "CoLA"),
-        # dev_matched and dev_mismatched are evaluated as one split: their sizes differ by 17 of 9,815, so the joint
-        # accuracy deviates from the mean of both by at most 0.0005 points per point of difference between them
+        # dev_matched and dev_mismatched are evaluated as one split of 19,647 examples. Their sizes differ by 17, so the
+        # joint accuracy is within 0.05 % of the difference between both accuracies from their mean
         _mnli("", MNLI_SUFFIXES),
         _mnli("_matched", MNLI_SUFFIXES[:1]),
         _mnli("_mismatched", MNLI_SUFFIXES[1:]),

@@ -6,6 +6,8 @@ lists, as for ``imagenet``.
 
 import hashlib
 import json
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,19 @@ import numpy as np
 import torch
 from mmf.common.registry import registry
 
-from mmf_flava.data.annotations import parse_label
+from mmf_flava.data.annotations import NO_LABEL, read_label
+from mmf_flava.data.class_labels import check_labels, configured_classes, find_classes, model_labels, number_classes
 from mmf_flava.data.image_decoding import decode_image
 from mmf_flava.data.image_list import ImageList
 from mmf_flava.data.image_sets.catalogue import download_image_set, open_image_set
 from mmf_flava.data.image_stream import build_shard_cache
 from mmf_flava.data.mixture import read_path_weights
 from mmf_flava.data.order import Order
-from mmf_flava.data.record import IMAGE_EXTENSIONS, Records
-from mmf_flava.data.records import ConcatRecords, open_records
+from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record, Records
+from mmf_flava.data.records import ConcatRecords, open_records, split_readers
 from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.data.stream import StreamBuilder, StreamDataset
-from mmf_flava.errors import UserError
+from mmf_flava.errors import UserError, join_first
 
 
 class ImageClassificationDataset(StreamDataset):
@@ -33,16 +36,30 @@ class ImageClassificationDataset(StreamDataset):
     By default the train split uses the evaluation transform and the order of the files, as linear probes need it. With
     ``augment: true`` it uses random crops and is reshuffled every epoch.
 
-    Attributes:
+    Args:
         classes: class names in label order; None if the dataset has none.
+        own_classes: whether these are the names of this split, because the train split has none.
+
+    Attributes:
+        classes: as the argument.
     """
 
     REQUIRED_PROCESSORS = ("image_processor",)
     HAS_LOSSES = False  # pretraining losses need masks
 
-    def __init__(self, config: Any, dataset_type: str, records: Records):
-        self.records = records
-        self.classes: list[str] | None = _class_names(records)
+    def __init__(
+        self,
+        config: Any,
+        dataset_type: str,
+        records: Records,
+        classes: Sequence[str] | None = None,
+        own_classes: bool = False,
+    ):
+        self.records, self._own_classes = records, own_classes
+        self.classes = None if classes is None else list(classes)
+        self._class_numbers = None if classes is None else {name: number for number, name in enumerate(classes)}
+        self._model_labels = model_labels()
+        self._num_classes = len(self.classes) if self.classes else self._model_labels
         block = config.get("shuffle_block", 1024) if records.sequential else len(records)
         super().__init__("image_classification", config, dataset_type, len(records), block)
         if self.training and not config.get("augment", False):
@@ -54,7 +71,47 @@ class ImageClassificationDataset(StreamDataset):
         image = decode_image(record, self.image_processor.decode_size if self.training else None)
         view = self.image_processor({"image": image, "rng": rng, "train": self.training})
         # a tensor, so that MMF's own trainer can batch it
-        return {"image": view["image"], "targets": torch.tensor(parse_label(record)), "sample_id": record.key}
+        return {"image": view["image"], "targets": torch.tensor(self._label(record)), "sample_id": record.key}
+
+    def _label(self, record: Record) -> int:
+        """Return the label or -1. Raises BadRecord if a required label is missing, or the label is invalid."""
+        label = read_label(record, self._class_numbers)
+        if label == NO_LABEL and self._labels_required:
+            raise BadRecord(Reason.NO_LABEL, f"{record.key}: no label", record.key)
+        if self._num_classes is not None and label >= self._num_classes:
+            message = f"{record.key}: label {label} is beyond the {self._num_classes} classes"
+            raise BadRecord(Reason.UNKNOWN_LABEL, message, record.key)
+        return label
+
+    @cached_property
+    def _labels_required(self) -> bool:
+        """Whether every record needs a label: for training, and to evaluate a classifier on a split with labels."""
+        if self.dataset_type == "train" or self._model_labels is None:
+            return self.dataset_type == "train"
+        try:
+            return read_label(self.records.read(0), self._class_numbers) != NO_LABEL
+        except BadRecord:
+            return True
+
+    def check_labels(self) -> None:
+        """Check the number of classes and the labels of class folders and lists.
+
+        Raises:
+            UserError: the model has fewer labels than the dataset has classes, or a label is missing or invalid.
+        """
+        expected = self._model_labels
+        if self.classes is not None and expected is not None and expected < len(self.classes):
+            raise UserError(
+                f"model_config.flava_classification.num_labels is {expected}, but there are {len(self.classes)} "
+                f"classes: {join_first(self.classes)}. Set it to {len(self.classes)}."
+            )
+        if self._own_classes and self.classes is not None and expected not in (None, len(self.classes)):
+            raise UserError(
+                f"{len(self.classes)} class folders are numbered from 0, but the train split has class numbers without "
+                f"names, and model_config.flava_classification.num_labels is {expected}. List all class names in label "
+                "order in the key classes."
+            )
+        check_labels(self.records, self.classes, self._num_classes, required=self.dataset_type == "train")
 
     def fingerprint(self) -> str:
         """Return a hash of the images and labels.
@@ -63,24 +120,22 @@ class ImageClassificationDataset(StreamDataset):
         """
         digest = hashlib.sha256(records_sha256(self.records, (*IMAGE_EXTENSIONS, "cls", "json")).encode())
         digest.update(json.dumps(self.classes).encode())
-        for reader in _readers(self.records):
+        for reader in split_readers(self.records):
             if isinstance(reader, ImageList):
                 digest.update(reader.path.read_bytes())
             digest.update(json.dumps(getattr(reader, "labels", None)).encode())
         return digest.hexdigest()
 
 
-def _readers(records: Records) -> list[Records]:
-    return records.readers if isinstance(records, ConcatRecords) else [records]
-
-
-def _class_names(records: Records) -> list[str] | None:
-    """Return the class names of the records; None if any reader has none."""
-    names_by_reader = [list(getattr(reader, "classes", None) or []) for reader in _readers(records)]
-    known = [names for names in names_by_reader if names]
+def _common_classes(names_by_path: Sequence[Sequence[str]]) -> list[str] | None:
+    """Return the class names that all paths of a split share; None if any path has none."""
+    known = [list(names) for names in names_by_path if names]
     if any(names != known[0] for names in known):
-        raise UserError("the paths of a split have different classes. Use paths with the same classes.")
-    return known[0] if len(known) == len(names_by_reader) else None
+        raise UserError(
+            "the paths of a split have different classes. Use paths with the same classes, or list them in the key "
+            "classes."
+        )
+    return known[0] if known and len(known) == len(names_by_path) else None
 
 
 def _split_location(path: str | Path) -> tuple[Path, str]:
@@ -93,7 +148,8 @@ class ImageClassificationBuilder(StreamBuilder):
     """Builds ``image_classification``.
 
     Additional keys: ``source`` (a dataset of ``image_sets.catalogue``; ``splits`` then lists its splits. null: paths);
-    ``download`` (download missing files with torchvision); ``augment``; ``image_dir``.
+    ``download`` (download missing files with torchvision); ``augment``; ``image_dir``; ``classes`` (class names in
+    label order, a list or a file with one name per line; null: those of the train split).
     """
 
     NAME = "image_classification"
@@ -110,7 +166,13 @@ class ImageClassificationBuilder(StreamBuilder):
         """Load a split as ``StreamBuilder.load`` does. Errors of published datasets name the config key to change."""
         paths = self.list_paths(config, dataset_type)
         if config.get("source") is None or not paths:
-            return super().load(config, dataset_type)
+            dataset = super().load(config, dataset_type)
+            if isinstance(dataset, ImageClassificationDataset):
+                try:
+                    dataset.check_labels()
+                except UserError as error:
+                    raise UserError(f"dataset_config.{self.NAME}.splits.{dataset_type}: {error}") from error
+            return dataset
         try:
             return self.open_split(config, dataset_type, paths)
         except UserError as error:
@@ -122,8 +184,20 @@ class ImageClassificationBuilder(StreamBuilder):
         if config.get("source") is not None:
             readers = [open_image_set(config.source, *_split_location(path)) for path in paths]
             records: Records = readers[0] if len(readers) == 1 else ConcatRecords(readers)
-        else:
-            images = config.get("image_dir")
-            folder = None if images is None else Path(config.data_dir).expanduser() / Path(images).expanduser()
-            records = open_records(paths, build_shard_cache(self.NAME, config), folder)
-        return ImageClassificationDataset(config, dataset_type, records)
+            classes = _common_classes([getattr(reader, "classes", None) or [] for reader in readers])
+            return ImageClassificationDataset(config, dataset_type, records, classes)
+        images = config.get("image_dir")
+        folder = None if images is None else Path(config.data_dir).expanduser() / Path(images).expanduser()
+        records = open_records(paths, build_shard_cache(self.NAME, config), folder)
+        classes = configured_classes(config, self.NAME) or self._training_classes(config, folder)
+        own_classes = classes is None and bool(self.list_paths(config, "train"))
+        if classes is None:
+            classes = _common_classes(find_classes(paths, folder))
+        if classes is not None:
+            number_classes(records, classes)
+        return ImageClassificationDataset(config, dataset_type, records, classes, own_classes)
+
+    def _training_classes(self, config: Any, images: Path | None) -> list[str] | None:
+        """Return the class names of the train split; None if it has none, or is not on this machine."""
+        paths = self.list_paths(config, "train")
+        return _common_classes(find_classes(paths, images)) if paths else None

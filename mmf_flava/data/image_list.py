@@ -6,27 +6,29 @@
 image is required. The key names of MMF's annotations are supported too; the first key present in each group is used:
     image      image, image_path, img, file_name; image_name and image_id, to which MMF adds ".jpg"
     captions   captions, caption, text, caption_str: a string or a list; caption_tokens: the words of one caption
+The label is a class number or a class name. ``annotations`` reads captions and labels.
 """
 
+import io
 import json
 import os
 import shlex
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from mmf_flava.data.annotations import to_captions
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record
 from mmf_flava.errors import UserError, join_first
 
 LIST_EXTENSIONS = (".jsonl", ".json", ".npy")  # .npy: only to explain how to convert it
 IMAGE_KEYS = ("image", "image_path", "img", "file_name", "image_name", "image_id")
 NAMES_WITHOUT_EXTENSION = ("image_name", "image_id")
-CAPTION_KEYS = ("captions", "caption", "text", "caption_str", "caption_tokens")
 MAX_SHOWN_ERRORS = 3  # invalid lines that an error message describes
 # MMF's rule for its older files: entry 0 is a header if it has no image_id.
 CONVERTER = (
@@ -36,11 +38,11 @@ CONVERTER = (
 
 
 class Entry(NamedTuple):
-    """One parsed entry: the image path as written in the file, captions (may be empty), label and id."""
+    """One parsed entry: the image path and label as in the file, captions (may be empty) and id."""
 
     image: str
     captions: tuple[str, ...]
-    label: int | None
+    label: Any
     entry_id: str | None
 
 
@@ -76,7 +78,7 @@ class ImageList:
         try:
             if self.path.suffix.lower() == ".json":
                 self._text = _to_json_lines(self.path)
-                self._scan(self._text.splitlines(keepends=True))
+                self._scan(io.BytesIO(self._text))
             else:
                 with open(self.path, "rb") as file:
                     self._scan(file)
@@ -133,7 +135,7 @@ class ImageList:
         """
         if not 0 <= index < len(self):
             raise IndexError(f"record index {index} is out of range for {len(self)} records")
-        number = index + 1 + bisect_right(self._blank_positions, index)
+        number = self._line_number(index)
         try:
             entry = parse_entry(self._line(index))
         except OSError as error:
@@ -155,6 +157,22 @@ class ImageList:
             annotation = {"captions": entry.captions, **({} if entry.label is None else {"label": entry.label})}
             fields["json"] = json.dumps(annotation).encode()
         return Record(key, fields)
+
+    def read_labels(self) -> Iterator[tuple[str, Any]]:
+        """Yield (location, label as in the file) of each record, for example ("line 3", 7). Reads the entire file.
+
+        Raises:
+            UserError: the file has changed or cannot be read.
+        """
+        for index in range(len(self)):
+            location = f"{self._unit} {self._line_number(index)}"
+            try:
+                yield location, parse_entry(self._line(index)).label
+            except (OSError, ValueError, RecursionError) as error:
+                raise UserError(f"{self.path}: {location} has changed ({error}). Start again.") from error
+
+    def _line_number(self, index: int) -> int:
+        return index + 1 + bisect_right(self._blank_positions, index)
 
     def line_bytes(self, index: int) -> int:
         """Return the length in bytes of the line of record ``index``."""
@@ -203,12 +221,10 @@ def parse_entry(line: bytes) -> Entry:
         raise ValueError(f"{key} must be a path")
     if key in NAMES_WITHOUT_EXTENSION and not image.lower().endswith(tuple(f".{name}" for name in IMAGE_EXTENSIONS)):
         image += ".jpg"
-    label, entry_id = data.get("label"), data.get("id")
-    if label is not None and type(label) is not int:
-        raise ValueError(f"label must be an integer, got {label!r}")
+    entry_id = data.get("id")
     if entry_id is not None and not isinstance(entry_id, str | int):
         raise ValueError("id must be a string or an integer")
-    return Entry(image, _captions(data), label, None if entry_id is None else str(entry_id))
+    return Entry(image, tuple(to_captions(data)), data.get("label"), None if entry_id is None else str(entry_id))
 
 
 def _first_key(data: dict[str, Any], keys: Sequence[str]) -> str | None:
@@ -216,17 +232,6 @@ def _first_key(data: dict[str, Any], keys: Sequence[str]) -> str | None:
         if data.get(key) is not None:
             return key
     return None
-
-
-def _captions(data: dict[str, Any]) -> tuple[str, ...]:
-    key = _first_key(data, CAPTION_KEYS)
-    if key is None:
-        return ()
-    values = [data[key]] if isinstance(data[key], str) else data[key]
-    if not isinstance(values, list) or not all(text is None or isinstance(text, str) for text in values):
-        raise ValueError(f"{key} must be a string or a list of strings")
-    texts = [text.encode("utf-8", "replace").decode() for text in values if text]
-    return (" ".join(texts),) if key == "caption_tokens" else tuple(texts)
 
 
 def _entry_key(entry: Entry) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from mmf.common.registry import registry
 
 from mmf_flava.data.annotations import parse_label
+from mmf_flava.data.class_labels import configured_classes, find_classes, number_classes
 from mmf_flava.data.image_stream import ImageStreamDataset
 from mmf_flava.data.stream import StreamBuilder
 
@@ -15,26 +16,39 @@ from mmf_flava.data.stream import StreamBuilder
 class ImageNetDataset(ImageStreamDataset):
     """Images with the fields image, image_for_codebook or image_codes, image_patch_mask, targets, sample_id.
 
-    ``targets`` is the label or -1. Pretraining uses no labels; linear probes do.
+    ``targets`` is the label or -1. Pretraining uses no labels; linear probes do. Class folders of all splits have the
+    numbers of ``classes`` or, if it is null, of the train split's folders.
     """
 
     REQUIRED_PROCESSORS = ("image_processor",)
 
     def __init__(self, config: Any, dataset_type: str, paths: Sequence[str | Path]):
         super().__init__("imagenet", config, dataset_type, paths)
+        classes = configured_classes(config, "imagenet") or self._training_classes(config)
+        if classes:
+            number_classes(self.records, classes)
+        self._class_numbers = {name: number for number, name in enumerate(classes)}
+
+    @staticmethod
+    def _training_classes(config: Any) -> list[str]:
+        """Return the names of the train split's class folders; of several different paths, all names, sorted."""
+        paths = [path for path in StreamBuilder.list_paths(config, "train") if Path(path).is_dir()]
+        names = [classes for classes in find_classes(paths) if classes]
+        same = all(classes == names[0] for classes in names)
+        return (names[0] if names else []) if same else sorted({name for classes in names for name in classes})
 
     def _sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self.records.read(index)
         return {
             **self._image_fields(record, index, rng),
-            "targets": parse_label(record),
+            "targets": parse_label(record, self._class_numbers),
             "sample_id": record.key,
         }
 
 
 @registry.register_builder("imagenet")
 class ImageNetBuilder(StreamBuilder):
-    """Builder of ``imagenet``. Additional keys: ``image_dir``, ``views`` and ``codes``."""
+    """Builder of ``imagenet``. Additional keys: ``classes``, ``image_dir``, ``views`` and ``codes``."""
 
     NAME = "imagenet"
 

@@ -1,4 +1,4 @@
-"""Opens the indexes of many shards and builds missing ones."""
+"""Loading of the indexes of many shards, and parallel building of missing indexes."""
 
 import multiprocessing
 import os
@@ -15,8 +15,8 @@ from mmf_flava.data.remote_shard import RemoteShard
 from mmf_flava.data.shard_index import ShardIndex, ensure_index, read_index
 from mmf_flava.errors import UserError
 
-PROBE_COUNT = 32  # indexes read sequentially to measure the latency of the disk
-SLOW_READ = 0.0005  # seconds per index above which threads are used; on a fast disk threads are slower
+PROBE_COUNT = 32  # number of indexes read sequentially to measure the latency of the disk
+SLOW_READ = 0.0005  # seconds per index; threads are used on slower disks only, because they slow down fast disks
 READER_THREADS = 32
 PROGRESS_DELAY = 2  # seconds until a progress bar is shown
 
@@ -24,7 +24,7 @@ Shard = Path | RemoteShard
 
 
 def read_indexes(shards: Sequence[Shard], progress: bool = True) -> list[ShardIndex | None]:
-    """Read the index of each shard: None if it is missing or stale. Takes about 0.05 ms per shard on a local disk.
+    """Return the index of each shard, or None if it is missing or stale. Takes 0.05 ms per shard on a local disk.
 
     Raises:
         UserError: a shard does not exist, or its server cannot be reached.
@@ -35,7 +35,7 @@ def read_indexes(shards: Sequence[Shard], progress: bool = True) -> list[ShardIn
         first.append(_read(shard))
         times.append(time.perf_counter() - start)
     rest = shards[PROBE_COUNT:]
-    fast = not rest or median(times) < SLOW_READ  # the mean would mistake a busy CPU for a slow disk
+    fast = not rest or median(times) < SLOW_READ  # unlike the mean, robust to a few slow reads
     if fast and all(shard.has_index for shard in rest if isinstance(shard, RemoteShard)):
         return first + [_read(shard) for shard in rest]
     with ThreadPoolExecutor(READER_THREADS) as threads:
@@ -58,7 +58,7 @@ def open_indexes(shards: Sequence[Shard], progress: bool = True) -> list[ShardIn
     """Return the index of each shard. Missing indexes are built in parallel, one process per CPU core.
 
     Args:
-        progress: show a progress bar for slow operations.
+        progress: show a progress bar if this takes more than two seconds.
 
     Raises:
         UserError: a shard does not exist or is not a tar file, or its server cannot be reached.
@@ -83,10 +83,10 @@ def _ensure_index(shard: Shard) -> ShardIndex:
 def _build_indexes(shards: list[Shard]) -> Iterator[Iterator[ShardIndex]]:
     """Yield an iterator over the indexes of ``shards``, built in a process pool."""
     processes = min(len(os.sched_getaffinity(0)), len(shards))
-    if processes == 1 or multiprocessing.current_process().daemon:  # daemons cannot have children
+    if processes == 1 or multiprocessing.current_process().daemon:  # daemonic processes cannot have children
         yield map(_ensure_index, shards)
         return
-    # fork: spawned processes would import the main program, which takes seconds; scanning does not use the GPU.
+    # spawn would import the main program in each process, which takes seconds; fork is safe, because no GPU is used.
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context("fork"))
     try:
         yield pool.map(_ensure_index, shards)

@@ -16,6 +16,7 @@ from mmf.common.registry import registry
 from mmf.common.sample import Sample
 
 from mmf_flava.config.schema import check_positive
+from mmf_flava.data.annotations import clean_text
 from mmf_flava.data.image_decoding import decode_image
 from mmf_flava.data.order import sample_generator
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record
@@ -52,7 +53,7 @@ class KarpathyRecords:
         self._check(entries)
         self.keys = [_image_path(entry) for entry in entries]
         self._check_files(split)
-        captions = [[sentence["raw"].strip() for sentence in entry["sentences"]] for entry in entries]
+        captions = [[clean_text(sentence["raw"]) for sentence in entry["sentences"]] for entry in entries]
         self.captions = [texts[:captions_per_image] for texts in captions]
         self.images_sha256 = hashlib.sha256(json.dumps(self.captions).encode()).hexdigest()
 
@@ -211,7 +212,7 @@ def _is_valid(entry: dict[str, Any]) -> bool:
         and isinstance(entry["filename"], str)
         and isinstance(sentences, list)
         and bool(sentences)
-        and all(isinstance(s, dict) and isinstance(s.get("raw"), str) and s["raw"].strip() for s in sentences)
+        and all(isinstance(s, dict) and isinstance(s.get("raw"), str) and clean_text(s["raw"]) for s in sentences)
     )
 
 

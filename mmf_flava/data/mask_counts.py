@@ -1,7 +1,7 @@
-"""Numbers of masked patches and tokens of a batch, counted on the CPU workers.
+"""Numbers of masked patches and tokens of a batch, computed in the data loader workers.
 
-The size of a boolean selection depends on the mask's values, so a forward pass without these numbers waits for the
-device at each selection.
+The output size of boolean mask indexing depends on the values of the mask. Without precomputed counts, each indexing
+operation in the forward pass causes a host-device synchronisation.
 """
 
 from dataclasses import dataclass
@@ -14,11 +14,12 @@ FIELD = "mask_counts"
 
 @dataclass(frozen=True)
 class MaskCounts:
-    """Counts of each sample of a batch; 0 for samples without the modality.
+    """Numbers of masked patches and tokens of each sample of a batch.
 
-    patches: masked patches.
-    tokens: masked tokens.
-    matching: whether image and text match; True in unimodal batches.
+    Attributes:
+        patches: number of masked patches; 0 in text-only batches.
+        tokens: number of masked tokens; 0 in image-only batches.
+        matching: whether image and text match; True in unimodal batches.
     """
 
     patches: list[int]
@@ -27,7 +28,7 @@ class MaskCounts:
 
     @classmethod
     def count(cls, batch: Any) -> "MaskCounts":
-        """Count the masks of a batch; if they are on another device, the host waits for it."""
+        """Count the masked patches and tokens of a batch. Tensors on a GPU cause a host-device synchronisation."""
         size = len(batch["image"] if "image" in batch else batch["input_ids"])
         patches = batch["image_patch_mask"].sum(dim=1).tolist() if "image_patch_mask" in batch else [0] * size
         tokens = (batch["lm_label_ids"] != IGNORED).sum(dim=1).tolist() if "lm_label_ids" in batch else [0] * size
@@ -36,13 +37,13 @@ class MaskCounts:
 
     @classmethod
     def of(cls, batch: Any) -> "MaskCounts":
-        """Return the counts that ``collate`` added to the batch, or count the masks of any other batch."""
+        """Return the counts that ``collate`` stored in the batch, or compute them if they are missing or outdated."""
         size = len(batch["image"] if "image" in batch else batch["input_ids"])
         counts = batch[FIELD] if FIELD in batch else None
         return counts if counts is not None and len(counts.matching) == size else cls.count(batch)
 
     def of_matching(self) -> "MaskCounts":
-        """Return the counts with 0 for pairs that do not match."""
+        """Return a copy with counts of 0 for pairs whose image and text do not match."""
         patches = [count * match for count, match in zip(self.patches, self.matching, strict=True)]
         tokens = [count * match for count, match in zip(self.tokens, self.matching, strict=True)]
         return MaskCounts(patches, tokens, self.matching)

@@ -1,6 +1,6 @@
-"""Masks of image patches and of text tokens, as pure functions of numpy generators.
+"""Random masks of image patches and text tokens.
 
-Shapes: H, W patch grid · T tokens.
+Shapes: H, W = height and width of the patch grid, T = number of tokens.
 """
 
 import math
@@ -21,30 +21,31 @@ def block_mask(
     attempts: int = 10,
     exact: bool = False,
 ) -> np.ndarray:
-    """Sample a block-wise patch mask (BEiT; FLAVA §3.2) with the distribution of the released processors.
+    """Sample a block-wise patch mask (BEiT; FLAVA §3.2) with the distribution of the released FLAVA code.
 
-    Rectangles are added until ``target`` patches are masked, or until ``attempts`` rectangles in a row mask no new
-    patch. A rectangle is smaller than the grid in both directions, so patches at the centre are masked more often. With
-    the defaults, 74.47 of 196 patches are masked on average, and exactly 75 in two thirds of the masks.
+    Rectangles are added until ``target`` patches are masked, or until ``attempts`` consecutive rectangles mask no
+    new patch. A rectangle is smaller than the grid in both directions, so patches at the centre are masked more often.
+    With the defaults, 74.47 of 196 patches are masked on average, and exactly 75 in two thirds of the masks.
 
     Args:
         rng: random generator.
         grid: (H, W) patches.
         target: maximum number of masked patches.
-        min_block, max_block: area of a rectangle before overlaps; ``max_block`` None means ``target``.
+        min_block, max_block: minimum and maximum area of a rectangle, including patches that are already masked;
+            ``max_block`` defaults to ``target``.
         aspect: minimum and maximum of height / width, sampled log-uniformly.
-        attempts: number of trials for each rectangle.
-        exact: mask single random patches until exactly ``target`` are masked.
+        attempts: maximum number of attempts to sample a rectangle that masks new patches.
+        exact: mask additional single patches at random until exactly ``target`` patches are masked.
 
     Returns:
-        (H*W,) bool, row-major, True = masked. With ``exact`` False the mask of a small grid is, rarely, empty.
+        (H*W,) bool, row-major, True = masked. In rare cases, the mask of a small grid is empty if ``exact`` is False.
 
     Raises:
         ValueError: ``target`` is not between 1 and the number of patches.
     """
     height, width = grid
     if not 0 < target <= height * width:
-        raise ValueError(f"cannot mask {target} of {height * width} patches")
+        raise ValueError(f"target must be in 1..{height * width}, the number of patches, got {target}")
     mask = np.zeros((height, width), dtype=bool)
     largest = target if max_block is None else max_block
     low, high = math.log(aspect[0]), math.log(aspect[1])
@@ -93,16 +94,16 @@ def mask_tokens(
     vocab_size: int,
     replace: str = "bert",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mask tokens as BERT does (FLAVA §3.2): of the selected tokens 80 % become [MASK], 10 % random, 10 % stay.
+    """Mask tokens as in BERT (FLAVA §3.2): replace 80 % of the selected tokens with [MASK], 10 % with random ones.
 
-    According to the paper the tokens are masked "with the [MASK] token"; with ``replace="mask"`` all selected tokens
-    become [MASK].
+    The other 10 % remain unchanged. The FLAVA paper only mentions [MASK]; ``replace="mask"`` replaces all selected
+    tokens with [MASK].
 
-    Without ``word_starts`` each maskable token is selected independently with ``probability``. With it, whole words are
-    selected in random order up to ``round(probability * maskable tokens)`` tokens; a word that would exceed this number
-    is skipped, and the 80/10/10 replacement is sampled for each token, as in Hugging Face's whole-word collator. (That
-    collator also counts padding and special tokens; here 15 % are 15 % of the maskable tokens.) If there are maskable
-    tokens, at least one is selected.
+    Without ``word_starts``, each maskable token is selected independently with ``probability``. With ``word_starts``,
+    whole words are selected in random order, up to ``round(probability * maskable tokens)`` tokens; a word that would
+    exceed this number is skipped, and the replacement is sampled for each token, as in Hugging Face's whole-word
+    collator. (Hugging Face also counts padding and special tokens; this function counts maskable tokens only.) At least
+    one token is selected, unless no token is maskable.
 
     Args:
         rng: random generator.
@@ -110,7 +111,8 @@ def mask_tokens(
         maskable: (T,) bool; False for special tokens.
         word_starts: (T,) bool, True at the first token of each word, or None.
         probability: fraction of maskable tokens to select.
-        mask_id, vocab_size: of the tokenizer.
+        mask_id: id of [MASK].
+        vocab_size: vocabulary size of the tokenizer; random tokens are sampled from the entire vocabulary.
         replace: "bert" (80/10/10) or "mask" (all [MASK]).
 
     Returns:
@@ -143,7 +145,7 @@ def _select_words(rng: np.random.Generator, positions: np.ndarray, words: np.nda
 
     Args:
         positions: maskable positions.
-        words: the number of the word at each position.
+        words: index of the word at each position.
         probability: fraction of positions to select.
     """
     count = max(1, round(len(positions) * probability))
@@ -156,6 +158,6 @@ def _select_words(rng: np.random.Generator, positions: np.ndarray, words: np.nda
             break
         if len(selected) + ends[word] - starts[word] <= count:
             selected += range(starts[word], ends[word])
-    if not selected:  # all words are longer than ``count``
+    if not selected:  # each word has more than ``count`` tokens
         selected = list(range(starts[order[0]], ends[order[0]]))
     return positions[selected]

@@ -1,4 +1,4 @@
-"""Weighted mixtures of the paths of a dataset; the record of sample n is a pure function of (seed, n).
+"""Weighted mixtures of the paths of a dataset. The record of sample n depends on the seed and n only.
 
 With ``splits: {train: {coco: 1, cc12m: 0.5, redcaps: 2}}``, one epoch contains every record of coco once, half of the
 records of cc12m (all of them after two epochs), and every record of redcaps twice.
@@ -23,14 +23,14 @@ _STREAM = crc32(b"mixture")
 
 
 class Component(NamedTuple):
-    """A component of a mixture: its number of records and its records per shuffle block."""
+    """A component of a mixture (one path): its number of records, and its number of records per shuffle block."""
 
     size: int
     block_size: int
 
 
 class Mixture:
-    """Mapping from the samples of an endless stream to records; each component appears ``weight`` times per epoch.
+    """Mapping from sample indices of an endless stream to records; an epoch contains each component ``weight`` times.
 
     Each component is an endless stream with its own ``Order`` and starts its next epoch after all its records were
     used. An epoch of the mixture is divided into m slices of at most ``SLICE_SIZE`` samples. After j slices of the
@@ -38,31 +38,31 @@ class Mixture:
     shuffled. Proportions and epochs are therefore exact to one sample per component at any position, reads stay
     near-sequential in each component, and memory does not grow with the data.
 
-    Records are numbered consecutively through the components; ``size`` is the length of the first epoch.
+    Records are numbered consecutively across the components; ``size`` is the length of the first epoch.
 
     Args:
         components: size and block size of each component.
         weights: path -> weight above 0, in the order of ``components``.
-        seed: the same seed gives the same order.
+        seed: seed of the run.
 
     Raises:
         UserError: a component has no records, or an epoch has no samples.
     """
 
-    CACHED_SLICES = 8  # as in Order: reading the stream in order touches one or two slices at a time
+    CACHED_SLICES = 8  # reading the stream in order uses one or two slices at a time
 
     def __init__(self, components: Sequence[Component], weights: Mapping[str, float], seed: int = 0):
         for path, component in zip(weights, components, strict=True):
             if not component.size:
                 raise UserError(f"{path} has no records. Remove it from the mixture.")
         self.seed = seed
-        # Separate seeds: components of equal size would otherwise have the same permutations.
+        # With a common seed, components of equal size would have the same permutations.
         self._orders = [
             Order(component.size, seed + (n << 64), True, component.block_size)
             for n, component in enumerate(components)
         ]
         self._first_records = [0, *accumulate(component.size for component in components)][:-1]
-        # Fractions keep the proportions exact even at sample 10**12; str makes 0.1 exactly one tenth.
+        # Fractions keep the proportions exact at any sample index; str converts the weight 0.1 to exactly one tenth.
         self._quotas = [
             Fraction(str(weight)) * component.size
             for weight, component in zip(weights.values(), components, strict=True)
@@ -74,13 +74,13 @@ class Mixture:
         self._cached: OrderedDict[int, tuple[int, np.ndarray, np.ndarray]] = OrderedDict()
 
     def index(self, n: int) -> int:
-        """Return the record of sample n, n >= 0."""
+        """Return the index of the record of sample n, n >= 0."""
         start, components, positions = self._load_slice(self._find_slice(int(n)))
         component, position = int(components[n - start]), int(positions[n - start])
         return self._first_records[component] + self._orders[component].index(position)
 
     def _samples_before(self, number: int) -> list[int]:
-        """Return the number of samples of each component before slice ``number``: its quota, half rounded up."""
+        """Return the number of samples of each component before slice ``number``, rounded half up."""
         return [math.floor(quota * number / self.slices + Fraction(1, 2)) for quota in self._quotas]
 
     def _find_slice(self, n: int) -> int:
@@ -113,7 +113,7 @@ class Mixture:
 
 
 def read_path_weights(config: Mapping[str, Any], name: str, dataset_type: str) -> dict[str, float] | None:
-    """Return the weights of the paths of a split, or None if the YAML lists the paths without weights.
+    """Return the weights of the paths of a split, or None if the config lists the paths without weights.
 
     Raises:
         UserError: a weight is not a number above 0, or a split other than train has weights.
@@ -123,7 +123,7 @@ def read_path_weights(config: Mapping[str, Any], name: str, dataset_type: str) -
     if not isinstance(listed, Mapping):
         return None
     if dataset_type != "train":
-        raise UserError(f"{where}: weights are supported for train only. List the paths without weights.")
+        raise UserError(f"{where}: only the train split supports weights. List the paths without weights.")
     weights = to_dict(listed)
     for path, weight in weights.items():
         is_number = isinstance(weight, int | float) and not isinstance(weight, bool)

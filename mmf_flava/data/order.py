@@ -1,14 +1,14 @@
 """Sample order and per-sample random generators as pure functions of (seed, n).
 
-There is no state to save in a checkpoint: sample n of the endless stream does not depend on the number of workers or
-on restarts.
+Checkpoints store no generator state: sample n of the endless stream does not depend on the number of workers or on
+restarts.
 """
 
 from collections import OrderedDict
 
 import numpy as np
 
-# Philox has a 256-bit counter: words 2 and 3 hold the sample and the purpose, words 0 and 1 count its random numbers.
+# Philox has a counter of four 64-bit words: words 2 and 3 are n and the stream, words 0 and 1 count random numbers.
 _BLOCK_ORDER_STREAM, _RECORD_ORDER_STREAM = 0x0B10C5, 0x1451DE
 
 
@@ -24,19 +24,19 @@ def sample_generator(seed: int, n: int, stream: int = 0) -> np.random.Generator:
 
 
 class Order:
-    """Mapping from the samples of an endless stream to ``size`` records; every epoch is a permutation.
+    """Mapping from sample indices of an endless stream to ``size`` records; every epoch is a permutation of them.
 
     Shuffling permutes the blocks of ``block_size`` consecutive records and the records inside each block. Reads stay
     near-sequential in a shard, and 70 million records need no permutation of 70 million entries in memory.
 
     Args:
         size: number of records, >= 1.
-        seed: the same seed gives the same order.
-        shuffle: False keeps the file order in every epoch.
-        block_size: records per block; ``size`` or more means one full permutation.
+        seed: seed of the run.
+        shuffle: if False, every epoch has the order of the files.
+        block_size: records per block; if it is at least ``size``, all records are permuted together.
     """
 
-    CACHED_BLOCKS = 8  # bounds memory; reading the stream in order touches one or two blocks at a time
+    CACHED_BLOCKS = 8  # reading the stream in order uses one or two blocks at a time
 
     def __init__(self, size: int, seed: int = 0, shuffle: bool = True, block_size: int = 1024):
         if size < 1 or block_size < 1:
@@ -50,7 +50,7 @@ class Order:
         self._record_orders: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
 
     def index(self, n: int) -> int:
-        """Return the record in [0, size) of sample n, n >= 0."""
+        """Return the index of the record of sample n, n >= 0."""
         epoch, position = divmod(int(n), self.size)
         if not self.shuffle:
             return position
@@ -60,7 +60,10 @@ class Order:
         return block * self.block_size + int(self._permutation(epoch, block)[offset])
 
     def _locate(self, position: int) -> tuple[int, int]:
-        """Return (slot of the block in this epoch, offset in the block). Only the file's last block may be short."""
+        """Return the slot of the block in the epoch's block order, and the offset in the block.
+
+        Only the block with the last records may have fewer than ``block_size`` records.
+        """
         before = self._short_slot * self.block_size
         short = self._length(self.blocks - 1)
         if position < before:
@@ -84,7 +87,7 @@ class Order:
         if key not in self._record_orders:
             if len(self._record_orders) >= self.CACHED_BLOCKS:
                 self._record_orders.popitem(last=False)
-            # The block has its own counter word (block < 2**64), so counters of different epochs do not collide.
+            # Block and epoch have separate counter words, so that no two pairs of them share random numbers.
             bits = np.random.Philox(key=self.seed, counter=[0, block, epoch, _RECORD_ORDER_STREAM])
             self._record_orders[key] = np.random.Generator(bits).permutation(self._length(block))
         return self._record_orders[key]

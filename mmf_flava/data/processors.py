@@ -1,6 +1,7 @@
-"""MMF processors for pretraining: image views for the encoder and the codebook, and clean and masked token ids.
+"""MMF processors for pretraining: inputs of the image encoder and the image codebook, clean and masked token ids.
 
-Shapes: H, W and h, w pixels of the two views · P patches · N texts · T tokens.
+Shapes: H, W = size of the encoder input and h, w = size of the codebook input, in pixels, P = number of patches,
+N = number of texts, T = number of tokens.
 """
 
 import math
@@ -27,16 +28,16 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @registry.register_processor("flava_image")
 class FlavaImageProcessor(BaseProcessor):
-    """Processor that converts an image into the encoder's view, the codebook's view and the patch mask.
+    """Processor that creates the encoder input, the codebook input and the patch mask of an image.
 
-    Both views show the same box of the image: a random crop in training (``RandomResizedCrop``), otherwise the entire
-    image. The box is resized to a square without keeping the aspect ratio, as in the released code (paper section 3.2;
-    crop and sizes from torchmultimodal).
+    Both inputs are views of the same region: a random crop in training (``RandomResizedCrop``), otherwise the entire
+    image. The region is resized to a square without preserving the aspect ratio, as in the released code (paper section
+    3.2; crop and sizes from torchmultimodal).
 
     Args:
-        config: ``params`` of the recipe:
+        config: ``params`` of the processor:
             image_size (224), patch_size (16): sizes of the image encoder, in pixels.
-            codebook_size (112): side of the codebook's view, in pixels; null disables it.
+            codebook_size (112): height and width of the codebook input, in pixels; null disables it.
             mean, std: three numbers each; default: CLIP's.
             crop_scale ([0.9, 1.0]): range of a training crop's area, as a fraction of the image area.
             mask: {target: 75, min_block: 16, exact: false}, see ``masking.block_mask``; null disables the mask.
@@ -60,7 +61,7 @@ class FlavaImageProcessor(BaseProcessor):
         self._shift = torch.from_numpy(-mean / std)[:, None, None]
         self._check(patch_size)
         largest = max(self.image_size, self.codebook_size or 0)
-        # Minimum side of a JPEG decoded at reduced size: the smallest crop still has enough pixels.
+        # JPEGs may be decoded at a reduced size, but not below this side: the smallest crop still has enough pixels.
         self.decode_size = math.ceil(largest / math.sqrt(self.crop_scale[0] * CROP_ASPECT[0]))
 
     def _check(self, patch_size: int) -> None:
@@ -80,12 +81,12 @@ class FlavaImageProcessor(BaseProcessor):
             )
 
     def __call__(self, item: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Return the views and the patch mask of an image.
+        """Return the encoder input, the codebook input and the patch mask of an image.
 
         Args:
-            item: {"image": (h, w, 3) uint8 or another input of ``to_pixels``, "rng": numpy Generator, "train": bool}, and optionally
-                "crop_rng", a separate generator for the crop, and "codebook_view": False, which omits the codebook's
-                view (for cached codes).
+            item: {"image": (h, w, 3) uint8 or another input of ``to_pixels``, "rng": numpy Generator, "train": bool},
+                and optionally "crop_rng", a separate generator for the crop, and "codebook_view": False, which omits
+                the codebook input (for cached codes).
 
         Returns:
             image (3, H, W) float, normalised; image_for_codebook (3, h, w) float in [0, 1], unless omitted;
@@ -105,9 +106,9 @@ class FlavaImageProcessor(BaseProcessor):
     def codebook_views(
         self, image: np.ndarray | Image.Image, generators: Sequence[np.random.Generator], train: bool
     ) -> list[Tensor]:
-        """Return one codebook view per generator, (3, h, w) in [0, 1]; each generator samples the crop of its view."""
+        """Return one codebook input per generator, (3, h, w) in [0, 1]. Each generator samples one crop."""
         if self.codebook_size is None:
-            raise UserError("flava_image: codebook_size is null. Set it to compute image codes.")
+            raise UserError("flava_image: codebook_size is null. Set it, e.g. to 112, to compute codes.")
         crops = Crops(image)
         return [
             self._codebook_view(crops, self.codebook_size, self._box(crops, generator) if train else None)
@@ -115,12 +116,12 @@ class FlavaImageProcessor(BaseProcessor):
         ]
 
     def pixels(self, image_3HW: Tensor) -> np.ndarray:
-        """Convert the encoder's view back to (H, W, 3) uint8 pixels, for display."""
+        """Convert an encoder input back to (H, W, 3) uint8 pixels, for display."""
         pixels = (image_3HW - self._shift) / self._scale
         return pixels.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
 
     def codebook_geometry(self, train: bool) -> dict[str, Any]:
-        """Return the parameters that determine the pixels of the codebook's views, except the crop's generator."""
+        """Return the parameters that determine the codebook inputs, except the random generators of the crops."""
         return {
             "codebook_size": self.codebook_size,
             "decode_size": self.decode_size if train else None,
@@ -138,7 +139,7 @@ class FlavaImageProcessor(BaseProcessor):
 
 
 def _view(crops: Crops, box: Box | None, side: int, resampling: Image.Resampling) -> Tensor:
-    """Return the view of a training crop or, if ``box`` is None, of the entire image."""
+    """Crop ``box`` and resize it to a square. If ``box`` is None, resize the entire image."""
     return crops.resize(side, resampling) if box is None else crops.view(box, side, resampling)
 
 
@@ -151,10 +152,10 @@ class FlavaTextProcessor(BaseProcessor):
     """Processor that converts a text into token ids, clean and with 15 % masked (paper section 3.2).
 
     Args:
-        config: ``params`` of the recipe:
-            tokenizer: folder (absolute, or relative to ``data_dir`` or the working directory) or hub name.
+        config: ``params`` of the processor:
+            tokenizer: folder (absolute, or relative to ``data_dir`` or the working directory) or Hugging Face model ID.
             max_length (77): maximum number of tokens, including [CLS] and [SEP]; longer texts are truncated.
-            pad_to_multiple (1): pad batches to a multiple of this length, to limit the number of different lengths.
+            pad_to_multiple (1): pad batches to a multiple of this length, to limit the number of distinct lengths.
             mask_probability (0.15), whole_word (true), replace (bert): see ``masking.mask_tokens``.
         data_dir: folder of the dataset.
     """
@@ -163,7 +164,8 @@ class FlavaTextProcessor(BaseProcessor):
         name = config.get("tokenizer")
         if not name:
             raise UserError(
-                "flava_text: tokenizer is not set. Set it to a folder or a hub name such as bert-base-uncased."
+                "flava_text: tokenizer is not set. Set it to a folder or a Hugging Face model ID "
+                "such as bert-base-uncased."
             )
         local = None if data_dir is None else Path(data_dir).expanduser() / name
         self.tokenizer = load_tokenizer(local if local is not None and local.is_dir() else name)
@@ -228,7 +230,7 @@ class FlavaTextProcessor(BaseProcessor):
         return torch.from_numpy(ids), torch.from_numpy(mask)
 
     def _tokenize(self, text: str) -> list[int]:
-        # WordPiece accepts words of at most 100 characters; text beyond this limit would be truncated anyway.
+        # A WordPiece token has at most 100 characters, so that later characters would be truncated anyway.
         return self.tokenizer.encode(text[: 101 * self.max_length], add_special_tokens=False).ids
 
     def _add_special_tokens(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Counts the bad records of a run by reason, lists them in a file and stops training if there are too many."""
+"""Tracking of bad records: count them by reason, list them in a file, and stop training if there are too many."""
 
 import json
 import logging
@@ -13,24 +13,24 @@ logger = logging.getLogger(__name__)
 
 BadRecords = dict[tuple[str, str, int], str]  # (dataset, split, record index) -> reason
 
-MIN_SAMPLES = 1000  # samples of a dataset before its fraction of bad records is checked
+MIN_SAMPLES = 1000  # number of samples of a dataset from which its fraction of bad records is checked
 
 
 class Quarantine:
-    """Collects the records that datasets replaced, from the batches of a run.
+    """Tracks the bad records of a run, which datasets report in the ``replaced`` field of their samples.
 
-    Workers prefetch records independently, but each batch is delivered once and in order. Counts taken from batches
-    are therefore the same for any number of workers and after any restart.
+    Records are counted when the trainer receives a batch, not when a data loader worker reads them, so the counts do
+    not depend on the number of workers or on restarts.
 
     Args:
         file: JSON Lines file with one entry per bad record of the run: dataset, split, sample_id, record (its index),
             reason, message. New entries are appended; existing entries are not written again.
-        limits: dataset -> the maximum fraction of replaced training samples, checked from 1,000 samples since this
-            process started. None or missing: no limit.
-        warn: called with a message for the first bad record of each reason.
+        limits: dataset -> maximum fraction of replaced training samples, or None for no limit. It is checked when this
+            process has received at least 1,000 training samples of the dataset.
+        warn: function that is called with a message for the first bad record of each dataset and reason.
 
     Attributes:
-        bad_records: the bad records of the run so far, each once.
+        bad_records: (dataset, split, record index) -> reason, of all bad records of the run so far.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class Quarantine:
             entry = json.loads(line)
             self.bad_records[entry["dataset"], entry["split"], entry["record"]] = entry["reason"]
         except (ValueError, KeyError, TypeError):
-            return  # incomplete line of a killed run; its record is added again
+            return  # incomplete last line of a killed run; its record is added when it is read again
 
     def update(self, batch: Mapping[str, Any]) -> None:
-        """Add the replaced records of a batch made by ``collate``.
+        """Add the replaced records of a batch that ``collate`` created.
 
         Raises:
             UserError: the fraction of replaced training samples of a dataset exceeds its limit.
@@ -75,8 +75,8 @@ class Quarantine:
         if (name, entry["reason"]) not in self._warned:
             self._warned.add((name, entry["reason"]))
             self.warn(
-                f"{name}: a bad record is replaced by the next one: {entry['message']} (logged once per reason; see "
-                f"{self.file} for all)"
+                f"dataset {name}: replaced a bad record: {entry['message']} (logged once per reason; "
+                f"{self.file} lists all bad records)"
             )
         self.bad_records[name, split, entry["record"]] = entry["reason"]
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -106,5 +106,5 @@ def count_by_reason(bad_records: BadRecords) -> dict[str, dict[str, int]]:
 
 
 def format_counts(reasons: Mapping[str, int]) -> str:
-    """Format the counts of one dataset, for example "3 not an image, 1 no caption"."""
+    """Format the number of records per reason, for example "3 not an image, 1 no caption"."""
     return ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())

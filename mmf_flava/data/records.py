@@ -1,75 +1,19 @@
 """Opens records from tar shards, folders of images in class folders, or image lists."""
 
-import os
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate, groupby
 from pathlib import Path
 
+from mmf_flava.data.image_folder import ImageFolder
 from mmf_flava.data.image_list import LIST_EXTENSIONS, ImageList
 from mmf_flava.data.indexing import Shard
-from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record, Records
+from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Record, Records
 from mmf_flava.data.remote_shard import expand_remote_shards
 from mmf_flava.data.shards import ShardReader, find_shards
-from mmf_flava.errors import UserError
+from mmf_flava.errors import UserError, join_first
 from mmf_flava.files.cache import FileCache
 from mmf_flava.files.download import is_remote
-
-
-class ImageFolder:
-    """Records from images in ``root/<class>/**/<image>``, the layout of ImageNet's training set.
-
-    A record's key is the path relative to ``root``. Its fields are the image and ``cls``, the class index in ASCII
-    (webdataset's convention). Class indices follow the sorted folder names, as in torchvision, or
-    ``root/classes.txt`` (one folder name per line) if that file exists. Images directly in ``root`` have no ``cls``.
-    """
-
-    sequential = False
-
-    def __init__(self, root: str | Path):
-        self.root = Path(root)
-        keys = []
-        for folder, subfolders, files in os.walk(self.root, followlinks=True):
-            subfolders.sort()
-            relative = os.path.relpath(folder, self.root)
-            keys += [
-                os.path.normpath(os.path.join(relative, name))
-                for name in sorted(files)
-                if name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS
-            ]
-        self.keys = keys
-        listing = self.root / "classes.txt"
-        if listing.is_file():
-            self.classes = listing.read_text(encoding="utf-8").split("\n")
-            self.classes = [name for name in self.classes if name]
-        else:
-            self.classes = sorted({key.split(os.sep)[0] for key in keys if os.sep in key})
-        self._class_indices = {name: index for index, name in enumerate(self.classes)}
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def __getitem__(self, index: int) -> Record:
-        return self.read(index)
-
-    def read(self, index: int, only: Sequence[str] | None = None) -> Record:
-        """Return record ``index``, restricted to the extensions in ``only`` if given.
-
-        Raises:
-            BadRecord: the file cannot be read.
-        """
-        key = self.keys[index]
-        extension = key.rpartition(".")[2].lower()
-        fields = {}
-        if only is None or extension in only:
-            try:
-                fields[extension] = (self.root / key).read_bytes()
-            except OSError as error:
-                raise BadRecord(Reason.VANISHED, f"{self.root / key} cannot be read: {error}", key) from error
-        label = self._class_indices.get(key.split(os.sep)[0]) if os.sep in key else None
-        if label is not None and (only is None or "cls" in only):
-            fields["cls"] = str(label).encode()
-        return Record(key, fields)
 
 
 class ConcatRecords:
@@ -140,7 +84,15 @@ def open_records(
         readers.append(ShardReader(shards))
     if not readers:
         raise UserError("No record paths were given. List tar shards, image folders or image lists.")
-    return readers[0] if len(readers) == 1 else ConcatRecords(readers)
+    records = readers[0] if len(readers) == 1 else ConcatRecords(readers)
+    if not len(records):
+        raise UserError(f"{join_first([str(path) for path in listed])}: the shards have no records. Build them again.")
+    return records
+
+
+def split_readers(records: Records) -> list[Records]:
+    """Return the readers of concatenated records, or ``records`` itself as the only reader."""
+    return records.readers if isinstance(records, ConcatRecords) else [records]
 
 
 def estimate_text_bytes(records: Records, index: int) -> int:

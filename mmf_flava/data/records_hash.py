@@ -1,4 +1,4 @@
-"""Hash that ties cached codes and embeddings to the records they were computed from."""
+"""Hash of a dataset's records, which detects outdated caches of codes and embeddings."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,19 +9,19 @@ from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Records
 from mmf_flava.data.records import ConcatRecords
 from mmf_flava.data.shards import ShardReader
 
-SAMPLED = 64  # records whose content is hashed
+SAMPLED = 64  # number of records whose content is hashed
 
 
 def records_sha256(records: Records, extensions: Sequence[str] = IMAGE_EXTENSIONS) -> str:
-    """Return a hash of a set of records and their order. Takes about a second at any size.
+    """Return a SHA-256 hash of a dataset's records and their order. Takes about a second for any number of records.
 
     The hash covers the number of records, the names and sizes of tar shards or the paths of image files, and the
-    content of 64 evenly spaced records. For tar shards the content is represented by the checksums in the index, so the
-    shards themselves are not read and remote shards have the same hash as local ones. A change to any other record that
-    keeps its size is not detected.
+    content of 64 evenly spaced records. For tar shards, the checksums in the index replace the content, so the shards
+    are not read and remote shards have the same hash as local ones. A change to another record is not detected if all
+    file sizes remain the same.
 
     Args:
-        extensions: the fields of a record that are hashed.
+        extensions: names of the record fields that are hashed.
     """
     digest = hashlib.sha256(f"{len(records)}\n".encode())
     for reader in getattr(records, "readers", [records]):
@@ -43,7 +43,7 @@ def records_sha256(records: Records, extensions: Sequence[str] = IMAGE_EXTENSION
 
 
 def _content(reader: Records, index: int, extensions: Sequence[str]) -> tuple[str, bytes]:
-    """Return a record's key and the bytes, or the checksums, of its fields."""
+    """Return a record's key, and the bytes of its fields or, for tar shards, their checksums."""
     if isinstance(reader, ShardReader):
         key, checksums = reader.checksums(index, extensions)
         return key, str(sorted(checksums.items())).encode()

@@ -16,9 +16,9 @@ from mmf_flava.files.download_errors import RemoteFileNotFoundError
 
 @dataclass(frozen=True)
 class RemoteShard:
-    """A shard at ``url`` whose copy is cached; its index stays in the cache permanently.
+    """A tar shard at ``url``, read through a local copy. The cache may evict the copy, but not the shard's index.
 
-    The remote files must not change while copies are cached. If they do, delete the cache folder.
+    The remote file must not change while the cache has a copy or an index. If it has changed, delete the cache folder.
     """
 
     url: str
@@ -33,7 +33,7 @@ class RemoteShard:
 
     @property
     def local_path(self) -> Path:
-        """Path of the local copy, whether or not it exists. The index is in the same folder."""
+        """Path of the local copy, which may not exist. The index is in the same folder."""
         return self.cache.path(self.url)
 
     @property
@@ -42,7 +42,7 @@ class RemoteShard:
         return index_path(self.local_path).is_file()
 
     def read_index(self) -> ShardIndex | None:
-        """Load the index, downloading ``<url>.index`` if it is not cached. Return None if it does not exist.
+        """Load the index; download ``<url>.index`` if it is not cached. Return None if the server has no index.
 
         Raises:
             UserError: the server cannot be reached.
@@ -58,7 +58,7 @@ class RemoteShard:
         return index
 
     def build_index(self) -> ShardIndex:
-        """Download and scan a shard that has no index.
+        """Download the shard, scan it, and return its index.
 
         Raises:
             UserError: the server cannot be reached, the shard does not exist or it is not a tar file.
@@ -76,7 +76,7 @@ class RemoteShard:
                 os.close(descriptor)
 
     def open(self, size: int) -> int:
-        """Return a file descriptor of the local copy, downloading it if needed.
+        """Return a file descriptor of the local copy. Download the shard if it is not cached.
 
         Raises:
             UserError: the download fails.
@@ -84,7 +84,7 @@ class RemoteShard:
         return self.cache.open(self.url, size)
 
     def discard(self, descriptor: int) -> None:
-        """Remove the local copy behind ``descriptor``, so that ``open`` downloads it again."""
+        """Remove the local copy that ``descriptor`` refers to, so that ``open`` downloads the shard again."""
         self.cache.remove(self.url, descriptor)
 
 
@@ -92,10 +92,10 @@ def expand_remote_shards(url: str, cache: FileCache | None) -> Sequence[RemoteSh
     """Return the shards at a URL, with braces expanded.
 
     Args:
-        cache: defaults to a cache without size limit in the ``shards`` folder of the default cache.
+        cache: cache of the local copies; default: the folder ``shards`` of the default cache, without size limit.
 
     Raises:
-        UserError: the URL is not that of a tar file.
+        UserError: the URL does not end in .tar.
     """
     cache = cache or FileCache(default_cache_dir() / "shards")
     shards = [RemoteShard(expanded, cache) for expanded in expand_braces(url)]

@@ -1,4 +1,4 @@
-"""The endless multitask batch loader, whose state is a few counters, and the loaders of evaluation splits."""
+"""Data loaders: an endless, resumable multitask loader for training, and loaders of evaluation splits."""
 
 import atexit
 import gc
@@ -17,7 +17,7 @@ from mmf_flava.errors import UserError
 
 
 class Schedule(Protocol):
-    """A pure function from the step to a dataset name, identical on all ranks without communication."""
+    """Interface of dataset schedules, which map each step to the same dataset on all ranks without communication."""
 
     @property
     def names(self) -> Sequence[str]: ...
@@ -26,9 +26,9 @@ class Schedule(Protocol):
 
 
 class StreamBatchSampler:
-    """An endless batch sampler of one dataset: global batch k is [k*B, (k+1)*B), partitioned across ranks.
+    """An endless batch sampler of one dataset, partitioned across ranks.
 
-    If ``buckets`` is given, it defines the positions of global batch k instead.
+    Global batch k consists of the stream positions [k*B, (k+1)*B), or of ``buckets[k]`` if ``buckets`` is given.
     """
 
     def __init__(
@@ -50,14 +50,13 @@ class MultitaskLoader:
     Args:
         datasets: name -> dataset with ``dataset[n]`` for any n >= 0 and ``dataset.collate(samples)``. A dataset with
             ``length_buckets`` greater than 1 must also have ``caption_bytes(n)``, see ``LengthBuckets``.
-        schedule: ``DatasetSchedule`` over some or all of these names.
+        schedule: ``DatasetSchedule`` of some or all of these datasets.
         batch_size: global batch size, summed over all ranks.
-        num_workers: worker processes per dataset; 0 loads in the main process.
-        seed: seeds the generators of the torch loaders, so that they do not use the global generator. It does not
-            affect the samples.
+        num_workers: data loader workers per dataset; 0 loads in the main process.
+        seed: seed of the length buckets and of the DataLoaders' generators, which replace torch's global generator.
         rank, world_size: this rank loads ``positions[rank::world_size]`` of every global batch.
         start_step: index of the first batch.
-        pin_memory: as in torch.
+        pin_memory: as in torch's DataLoader.
         consecutive_batches: number of consecutive batches from the same dataset, for gradient accumulation.
     """
 
@@ -78,7 +77,9 @@ class MultitaskLoader:
         if missing:
             raise UserError(f"Unknown datasets to sample from: {', '.join(missing)}. Known: {', '.join(datasets)}.")
         if batch_size < 1 or batch_size % world_size:
-            raise UserError(f"The batch size must be a positive multiple of {world_size} processes, got {batch_size}.")
+            raise UserError(
+                f"The batch size must be a positive multiple of the {world_size} processes, got {batch_size}."
+            )
         self.datasets, self.schedule, self.batch_size = datasets, schedule, batch_size
         self.num_workers, self.seed, self.pin_memory = num_workers, seed, pin_memory
         self.rank, self.world_size, self.consecutive_batches = rank, world_size, consecutive_batches
@@ -97,7 +98,7 @@ class MultitaskLoader:
         return self
 
     def __next__(self) -> tuple[str, Any]:
-        if not self._iterators:  # start all datasets' workers together, so that all of them prefetch
+        if not self._iterators:  # start the workers of all datasets, so that all of them prefetch
             self._iterators = {name: self._build_iterator(name) for name in self.consumed}
         name = self.dataset_at(self.step)
         batch = next(self._iterators[name])
@@ -113,11 +114,11 @@ class MultitaskLoader:
         return iter(build_batch_loader(dataset, sampler, self.num_workers, self.seed, self.pin_memory))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return {"step": ..., "consumed": {name: batches}}; counts returned batches, not prefetched ones."""
+        """Return the step and, for each dataset, the number of consumed batches. Prefetched batches are not counted."""
         return {"step": self.step, "consumed": dict(self.consumed)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume at the position of ``state``. The number of ranks and workers may differ."""
+        """Resume from ``state``. The number of ranks and of workers may differ from the saved run."""
         self.close()
         self.step = int(state["step"])
         self.consumed = {name: int(state["consumed"].get(name, 0)) for name in self.consumed}
@@ -137,7 +138,7 @@ class MultitaskLoader:
 def build_evaluation_loader(
     dataset: Any, batch_size: int, num_workers: int = 0, spans: Sequence[range] | None = None
 ) -> DataLoader:
-    """Build a loader that yields every sample of ``spans`` once, in order; no batch crosses the end of a span.
+    """Build a loader that yields every sample of ``spans`` once, in order. A batch contains samples of one span only.
 
     Args:
         spans: ranges of positions; None: the entire dataset.
@@ -150,11 +151,11 @@ def build_evaluation_loader(
 def build_batch_loader(
     dataset: Any, batches: Any, num_workers: int, seed: int = 0, pin_memory: bool = False, persistent: bool = False
 ) -> DataLoader:
-    """Build a torch DataLoader. Each worker uses one torch thread, torch's default for workers.
+    """Build a torch DataLoader over precomputed batches of positions.
 
     Args:
         batches: iterable of lists of positions.
-        persistent: whether the workers are kept after an iteration.
+        persistent: whether the workers are kept after the last batch, for the next iterator.
     """
     if num_workers:
         _kill_workers_at_exit()
@@ -171,11 +172,10 @@ def build_batch_loader(
 
 
 def _set_up_worker(_worker: int) -> None:
-    """Freeze inherited objects and ignore stop signals in a worker.
+    """Exclude inherited objects from garbage collection and ignore stop signals in a data loader worker.
 
-    Without the freeze, the garbage collector would traverse the many objects inherited from the parent at every
-    collection. Stop signals are handled by the parent only: Slurm and Ctrl-C send them to all processes, and the parent
-    could not finish its update and save a checkpoint if they terminated the workers.
+    Otherwise every collection would traverse the many objects inherited from the parent process. Slurm and Ctrl-C send
+    stop signals to all processes; the parent process needs its workers to finish the update and save a checkpoint.
     """
     gc.freeze()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
@@ -184,9 +184,9 @@ def _set_up_worker(_worker: int) -> None:
 
 @cache
 def _kill_workers_at_exit() -> None:
-    """Register the exit handler that kills the workers.
+    """Register an exit handler that kills the workers.
 
-    At exit, Python sends SIGTERM to daemon processes and waits for them; these workers ignore SIGTERM.
+    At exit, Python sends SIGTERM to daemonic processes and waits for them, but the workers ignore SIGTERM.
     """
     atexit.register(_kill_workers)
 

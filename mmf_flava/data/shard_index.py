@@ -2,9 +2,10 @@
 
 ``<shard>.tar.index``, next to ``<shard>.tar``:
 
-    line 1   JSON: version, cut, count, tar_bytes, tar_mtime_ns, data_start, dtype; padded with spaces to ``data_start``
-    rows     key (bytes), then for each extension: offset u64, size u64, crc32 u32 (offset 0: the record has no such
-             field)
+    line 1   JSON: version, cut (whether the shard is truncated), count, tar_bytes, tar_mtime_ns, data_start, dtype;
+             padded with spaces to ``data_start``
+    rows     one per record: key (bytes), then for each extension: offset u64, size u64, crc32 u32 (offset 0: the record
+             has no such field)
 
 Rows have a fixed size and are memory-mapped, so opening 70 million records reads only one header per shard.
 """
@@ -36,7 +37,7 @@ ENTRY_DTYPE = [("offset", "<u8"), ("size", "<u8"), ("crc32", "<u4")]
 
 @dataclass(frozen=True, slots=True)
 class ShardIndex:
-    """The header of one shard's index. The rows stay on disk.
+    """Header of a shard's index. The rows remain on disk.
 
     Attributes:
         count: number of records.
@@ -44,7 +45,7 @@ class ShardIndex:
         tar_bytes: size of the shard in bytes.
         data_start: byte offset of the rows in the index file.
         dtype: structured dtype of a row: ``key`` and one entry per extension in the shard.
-        rows: the rows in memory, only if the index file could not be written.
+        rows: the rows in memory if the index file could not be written, else None.
     """
 
     count: int
@@ -70,8 +71,8 @@ def split_member_name(name: str) -> tuple[str, str]:
 def scan_shard(path: Path) -> tuple[np.ndarray, bool]:
     """Scan a tar file and return its index rows and whether it is truncated.
 
-    Rows are in the order in which keys first appear. If a member occurs twice, the first one is used. The field at
-    which a shard is truncated keeps its full size in the index, so that reading it fails.
+    Rows are in the order in which keys first appear. If a member occurs twice, the first one is used. If the shard is
+    truncated within a field, the index contains the field's full size, so that reading the field raises an error.
     """
     records: OrderedDict[str, dict[str, tuple[int, int, int]]] = OrderedDict()
     truncated = False
@@ -103,14 +104,14 @@ def scan_shard(path: Path) -> tuple[np.ndarray, bool]:
 
 
 def ensure_index(path: Path) -> ShardIndex:
-    """Return the index of the shard at ``path``, building it if needed. Only one process builds it."""
+    """Return the index of the shard at ``path``. If it is missing, exactly one of the calling processes builds it."""
     with _index_lock(path):
         return read_index(path) or write_index(path)
 
 
 @contextmanager
 def _index_lock(path: Path) -> Iterator[None]:
-    """Hold the lock of a shard's index. On file systems without locks every process scans the shard: slow but safe."""
+    """Lock a shard's index. On file systems without locks, every process scans the shard: slower, but correct."""
     lock = path.with_name(f".{path.name}{INDEX_SUFFIX}.lock")
     try:
         file = open(lock, "ab")  # noqa: SIM115 (closed below; some file systems only lock files that are open for writing)
@@ -122,7 +123,7 @@ def _index_lock(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
     finally:
-        lock.unlink(missing_ok=True)  # processes that waited, or create a new lock, find the finished index
+        lock.unlink(missing_ok=True)  # waiting and new processes find the finished index
         file.close()
 
 
@@ -157,7 +158,7 @@ def write_index(path: str | Path) -> ShardIndex:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        logger.warning("cannot write the index of %s (%s): the shard is scanned again at every start", path, error)
+        logger.warning("%s: cannot write the index (%s). It is rebuilt at every start.", path, error)
         return replace(index, rows=rows)
     return index
 
@@ -165,8 +166,9 @@ def write_index(path: str | Path) -> ShardIndex:
 def read_index(path: Path) -> ShardIndex | None:
     """Read the index of a local shard. Return None if it is missing, invalid or stale.
 
-    An index is valid if it contains the size of the tar file, and either contains its modification time or is newer
-    (copying changes times). Other changes are detected by checksums when records are read.
+    An index is stale if its stored size of the tar file is wrong, or if its stored modification time is wrong and the
+    tar file is newer than the index (copying files may change modification times). Checksums detect other changes when
+    records are read.
 
     Raises:
         FileNotFoundError: the shard does not exist.
@@ -178,7 +180,7 @@ def load_index(path: Path, tar: os.stat_result | None) -> ShardIndex | None:
     """Load the index of a shard. Return None if it is missing, invalid or stale.
 
     Args:
-        tar: the shard's stat, to detect stale indexes; None for remote shards, which must not change.
+        tar: result of ``os.stat`` for the shard; None for remote shards, whose index is never stale.
     """
     try:
         with open(index_path(path), "rb") as file:
@@ -204,6 +206,6 @@ def load_index(path: Path, tar: os.stat_result | None) -> ShardIndex | None:
 
 @functools.lru_cache(maxsize=256)
 def _dtype(text: str) -> np.dtype:
-    """Return the row dtype of an index. Cached, because shards of one corpus have the same dtype."""
+    """Return the row dtype of an index. Cached, because the shards of a dataset have the same dtype."""
     key, *entries = json.loads(text)
     return np.dtype([(key[0], key[1]), *[(name, [tuple(field) for field in fields]) for name, fields in entries]])

@@ -2,7 +2,7 @@
 
 A record is the set of tar members with the same key: ``000123.jpg`` and ``000123.json`` are the record ``000123`` with
 the fields ``jpg`` and ``json`` (webdataset's convention). The index (``shard_index``) stores the byte range of each
-field, so reading a record takes one row of a memory map and one ``pread`` per field.
+field, so reading a record requires one memory-mapped row and one ``pread`` per field.
 """
 
 import glob
@@ -29,16 +29,16 @@ from mmf_flava.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-MAX_OPEN_FILES = 128  # file descriptors per reader; several workers stay below the usual limit of 1024
-MAX_OPEN_REMOTE_SHARDS = 4  # open copies of remote shards cannot be evicted from the cache
-MAX_MAPPED_BYTES = 256 << 20  # of indexes; pages read from a memory map count towards the process's memory
+MAX_OPEN_FILES = 128  # per reader; several readers stay below the usual limit of 1024 file descriptors per process
+MAX_OPEN_REMOTE_SHARDS = 4  # per reader; the cache cannot evict open copies of remote shards
+MAX_MAPPED_BYTES = 256 << 20  # memory-mapped index rows per reader; they count towards the process's memory
 
 
 class ShardWriter:
     """Context manager that writes one tar shard and its index atomically.
 
-    The shard appears under its final name only when ``close`` has written everything; after an exception no shard is
-    left behind. The bytes depend only on the records (no times or user names), so equal records give equal files.
+    The file gets its final name when it is complete and is deleted after an exception. It contains no timestamps or
+    user names, so equal records give identical files.
     """
 
     def __init__(self, path: str | Path):
@@ -79,12 +79,11 @@ class ShardWriter:
 class ShardReader:
     """Random access to the records of many tar shards. ``reader[i]`` is record i in the order of the shards.
 
-    Opening reads one short header per shard. Rows are memory-mapped on first access and the least recently used maps
-    are closed, so memory grows with the number of shards only. Readers can be forked and pickled: ``pread`` does not
-    move a shared file position.
+    Opening a reader loads one header per shard. Index rows are memory-mapped on first access, and the least recently
+    used maps are closed, so memory use depends on the number of shards, not on the number of records. Readers can be
+    pickled, and used after a fork: ``pread`` does not change the file position that processes share.
 
-    A remote shard is downloaded completely when one of its records is first read. A corrupt copy is downloaded once
-    more.
+    A remote shard is downloaded completely on first access. If the copy is corrupt, it is downloaded a second time.
 
     Raises:
         UserError: a shard does not exist or is not a tar file, or its server cannot be reached.
@@ -109,7 +108,7 @@ class ShardReader:
                     "Increase cache_bytes."
                 )
             if index.truncated:
-                logger.warning("%s is truncated: its last record is corrupt, and any records after it are lost", path)
+                logger.warning("%s is truncated: its last record is corrupt. Download or rebuild it.", path)
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -159,7 +158,7 @@ class ShardReader:
                 raise BadRecord(Reason.CHANGED, message, key)
 
     def _discard_copy(self, shard: int) -> bool:
-        """Discard the corrupt copy of a remote shard once. Return whether the shard can be downloaded again."""
+        """Delete the corrupt copy of a remote shard, once per shard. Return whether it was deleted."""
         path = self.paths[shard]
         if not isinstance(path, RemoteShard) or shard in self._redownloaded:
             return False
@@ -179,7 +178,7 @@ class ShardReader:
             path = index_path(source.local_path if isinstance(source, RemoteShard) else source)
             try:
                 mapped = np.memmap(path, index.dtype, "r", index.data_start, shape=(index.count,))
-            except (OSError, ValueError) as error:  # ValueError: the file has shrunk
+            except (OSError, ValueError) as error:  # ValueError: the file is too short
                 raise BadRecord(Reason.VANISHED, f"{path} cannot be opened: {error}") from error
             # Scalar access is several times faster on a plain ndarray view than on np.memmap.
             rows = self._rows[shard] = mapped.view(np.ndarray)
@@ -218,10 +217,10 @@ class ShardReader:
 
 
 def find_shards(path: str | Path) -> list[Path]:
-    """Return the tar shards at ``path``: a tar file, a glob, braces or a folder of tars. The list may be empty.
+    """Return the tar shards at ``path``: a tar file, a folder of tar files, a glob or braces. The list may be empty.
 
     Raises:
-        UserError: some of the paths in braces have no shard.
+        UserError: a path that the braces expand to has no shards.
     """
     path = Path(path)
     expanded = [] if path.exists() else expand_braces(str(path))
@@ -229,7 +228,7 @@ def find_shards(path: str | Path) -> list[Path]:
         by_name = {name: find_shards(name) for name in expanded}
         missing = [name for name, shards in by_name.items() if not shards]
         if missing:
-            raise UserError(f"{path}: {len(missing)} shards were not found, first {missing[0]}. Correct the path.")
+            raise UserError(f"{path}: {len(missing)} shards were not found, first {missing[0]}. Correct the braces.")
         return [shard for shards in by_name.values() for shard in shards]
     if path.is_dir():
         return sorted(path.glob("*.tar"))

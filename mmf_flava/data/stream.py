@@ -1,4 +1,4 @@
-"""Base classes of the streaming datasets: an endless sample stream, replacement of bad records, and the builder."""
+"""Base classes of the streaming datasets and their builders."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,8 +21,8 @@ from mmf_flava.data.record import BadRecord
 from mmf_flava.errors import UserError
 from mmf_flava.files.download import is_remote
 
-ADJACENT_TRIES = 16  # replacement candidates directly after a bad record, before the offset grows
-MAX_CONSECUTIVE_BAD = 100  # consecutive bad records before loading raises an error
+ADJACENT_TRIES = 16  # number of records next to a bad record that are tried before the offset grows
+MAX_CONSECUTIVE_BAD = 100  # number of bad records in a row after which loading a sample fails
 
 
 class StreamDataset(BaseDataset):
@@ -32,15 +32,15 @@ class StreamDataset(BaseDataset):
     or on restarts. Training data are reshuffled every epoch. Other splits keep the file order, and every epoch is
     identical to the first.
 
-    A bad record is replaced by the next good one. The sample's ``replaced`` field lists each replaced record and the
-    reason, for ``Quarantine``.
+    A bad record is replaced by the next valid record. The sample's field ``replaced`` lists each replaced record with
+    the reason; ``Quarantine`` counts them.
 
     Subclasses implement ``_sample(index, rng)``.
 
     Args:
         size: number of records.
         block_size: number of consecutive records in a shuffle block.
-        components: size and block size of each path in the YAML's list for this split; used only if paths have weights.
+        components: size and block size of each path of the split; only used if the config sets weights for the paths.
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class StreamDataset(BaseDataset):
     def __getitem__(self, n: int) -> Sample:
         n = int(n)
         if n < 0:
-            raise IndexError(f"sample {n}: the index must be at least 0")
+            raise IndexError(f"the sample index must be at least 0, got {n}")
         first = self.order.index(n)
-        # Outside training every epoch repeats epoch 0, so each evaluation uses the same masks.
+        # In evaluation every epoch repeats epoch 0, so that each evaluation uses the same masks.
         number = n if self.training else first
         tries = min(MAX_CONSECUTIVE_BAD, self.size)
         replaced: list[dict[str, Any]] = []
@@ -94,19 +94,19 @@ class StreamDataset(BaseDataset):
                 )
         raise UserError(
             f"dataset {self.name} ({self.dataset_type}): {tries} consecutive records, starting at record {first}, "
-            f"are unusable. Last error: {replaced[-1]['message']}. Rebuild these data."
+            f"are bad. Last error: {replaced[-1]['message']}. Rebuild the dataset."
         )
 
     def _replacement_offset(self, attempt: int) -> int:
         """Return the offset from a bad record to replacement candidate ``attempt``.
 
-        The first candidates are adjacent; then the offset grows cubically, to skip a lost shard.
+        The first candidates are the next records. Then the offset grows cubically, to skip a missing shard.
         """
         adjacent = attempt < ADJACENT_TRIES or self.size <= MAX_CONSECUTIVE_BAD
         return attempt if adjacent else attempt + (attempt - ADJACENT_TRIES) ** 3
 
     def _sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        """Return the sample of record ``index``. Raises BadRecord if the record is unusable."""
+        """Return the sample of record ``index``. Raises BadRecord if the record is bad."""
         raise NotImplementedError
 
     def collate(self, samples: Sequence[Mapping[str, Any]]) -> SampleList:
@@ -118,7 +118,7 @@ class StreamDataset(BaseDataset):
         return collate(samples, self.dataset_name, self.dataset_type, pad_id, multiple)
 
     def init_processors(self) -> None:
-        """Build the processors in the YAML. Raises UserError if a required processor is missing."""
+        """Build the configured processors. Raises UserError if a required processor is missing."""
         super().init_processors()
         for processor in self.REQUIRED_PROCESSORS:
             if not hasattr(self, processor):
@@ -131,14 +131,14 @@ class StreamDataset(BaseDataset):
 
 
 def _training_seed() -> int:
-    """Return ``training.seed`` of MMF's current configuration, or 0 if unset (MMF uses -1 and null for "no seed")."""
+    """Return ``training.seed`` of MMF's current config, or 0 if it is not set (missing, null or -1)."""
     config = registry.get("config", default=None, no_warning=True)
     seed = (config.get("training") or {}).get("seed") if config is not None else None
     return int(seed) if seed is not None and int(seed) >= 0 else 0
 
 
 class StreamBuilder(BaseDatasetBuilder):
-    """Builder of a streaming dataset from the paths in its YAML section.
+    """Base class of the builders, which create a streaming dataset from the paths in its config.
 
     Common keys: ``data_dir``; ``splits`` {train, val, test: lists of paths relative to data_dir}, where ``train`` may
     also map paths to weights (see ``mixture``); ``processors``; ``shuffle_block`` (records per shuffle block);
@@ -168,14 +168,14 @@ class StreamBuilder(BaseDatasetBuilder):
             return
         from mmf_flava.data.prepare.demo import prepare_demo, read_manifest
 
-        if read_manifest(config.data_dir) is None:  # ``load`` reports existing but invalid data
+        if read_manifest(config.data_dir) is None:  # ``load`` raises an error for existing but invalid data
             prepare_demo(config.data_dir)
 
     def load(self, config: Any, dataset_type: str, *args: Any, **kwargs: Any) -> StreamDataset | None:
         """Load the dataset of one split; return None for a val or test split without paths.
 
         Raises:
-            UserError: the train split has no paths, data are missing, or a weight is invalid.
+            UserError: the train split has no paths, a file is missing, or a weight is invalid.
         """
         paths = self.list_paths(config, dataset_type)
         read_path_weights(config, self.NAME, dataset_type)  # validate the weights before opening files
@@ -200,7 +200,7 @@ class StreamBuilder(BaseDatasetBuilder):
     def build_dataloader(
         self, dataset_instance: StreamDataset | None, dataset_type: str, *args: Any, **kwargs: Any
     ) -> DataLoader:
-        """Build a split's data loader for MMF's own trainers; called by MMF's main branch. See ``epochs``.
+        """Build the data loader of a split for MMF's own trainers (see ``epochs``). Called by MMF's main branch.
 
         Raises:
             UserError: the split has no paths.
@@ -213,7 +213,7 @@ class StreamBuilder(BaseDatasetBuilder):
         return build_epoch_loader(dataset_instance)
 
     def update_registry_for_model(self, config: Any) -> None:
-        """Do nothing. MMF calls this hook of every builder; FLAVA models need no values from the dataset."""
+        """Do nothing. MMF calls this hook of every builder; FLAVA models are configured without the dataset."""
 
     @staticmethod
     def list_paths(config: Any, dataset_type: str) -> list[str | Path]:

@@ -1,10 +1,10 @@
-"""Lines of text files. Only ``\\n`` and ``\\r\\n`` end a line; ``str.splitlines`` also splits at U+2028 and form feeds."""
+"""Lines of text files, which end at ``\\n`` or ``\\r\\n`` only, not at U+2028 or form feeds."""
 
 from pathlib import Path
 
 
 def split_lines(text: str) -> list[str]:
-    """Split a text into lines without their line ends. The last line may lack one."""
+    """Split a text into lines without their line ends. The last line may have no line end."""
     lines = text.split("\n")
     if not lines[-1]:
         del lines[-1]

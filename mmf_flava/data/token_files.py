@@ -32,7 +32,7 @@ def write_tokens(folder: str | Path, texts: Iterable[str], tokenizer: Tokenizer,
     Args:
         texts: one text per document; empty texts are skipped.
         source: identifier of ``texts``. If given, an interrupted write of the same source and vocabulary is resumed
-            after its last complete batch; ``texts`` must then start from the beginning again.
+            after its last complete batch; ``texts`` must then contain the texts of the interrupted write as well.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ def write_tokens(folder: str | Path, texts: Iterable[str], tokenizer: Tokenizer,
 
 
 def remove_progress(folder: Path) -> None:
-    """Delete the temporary files of a write, including those left by a write that was killed just before its end."""
+    """Delete the temporary files of a completed write."""
     for name in (PROGRESS, BOUNDARIES):
         (folder / name).unlink(missing_ok=True)
 
@@ -106,10 +106,15 @@ def _write_json(path: Path, data: dict[str, Any]) -> None:
 
 
 class TokenFile:
-    """Reader of a token folder: ``tokens`` (N,) memory-mapped ids, ``documents`` (D + 1,) boundaries, ``meta``.
+    """Memory-mapped reader of a token folder.
+
+    Attributes:
+        tokens: (N,) token ids of all documents.
+        documents: (D + 1,) boundaries of the documents in ``tokens``.
+        meta: content of ``meta.json``.
 
     Raises:
-        UserError: the folder is not a complete token folder, or ``tokens.bin`` has the wrong size.
+        UserError: the folder is not a complete token folder, or ``tokens.bin`` does not have the expected size.
     """
 
     def __init__(self, folder: str | Path):
@@ -118,7 +123,8 @@ class TokenFile:
             self.meta = json.loads((self.folder / "meta.json").read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise UserError(
-                f"{self.folder} is not a complete token folder. Expected meta.json, tokens.bin and documents.npy."
+                f"{self.folder} is not a complete token folder. Expected meta.json, tokens.bin and documents.npy. "
+                "Tokenize the text with python -m mmf_flava.data.prepare text."
             ) from error
         self._dtype = np.dtype(self.meta["dtype"])
         path, expected = self.folder / "tokens.bin", self.meta["tokens"] * self._dtype.itemsize

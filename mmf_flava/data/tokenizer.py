@@ -1,4 +1,4 @@
-"""WordPiece tokenizers from a local folder or the Hugging Face hub, their special ids and vocabulary hash."""
+"""Loading of WordPiece tokenizers, their special token ids, and a hash of their vocabulary."""
 
 import hashlib
 from dataclasses import dataclass
@@ -24,10 +24,13 @@ class SpecialIds:
 
 
 def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
-    """Load a tokenizer from a folder with ``tokenizer.json`` or ``vocab.txt`` (BERT, lower case), or from the hub.
+    """Load a tokenizer from a local folder or from the Hugging Face hub.
+
+    Args:
+        name_or_path: folder with ``tokenizer.json`` or ``vocab.txt`` (BERT, lower case), or a Hugging Face model ID.
 
     Raises:
-        UserError: the folder has neither file, or the tokenizer was not found on the hub.
+        UserError: the folder has neither file, or the tokenizer cannot be loaded from the Hugging Face hub.
     """
     folder = Path(name_or_path).expanduser()
     if folder.is_dir():
@@ -37,14 +40,14 @@ def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
             return build_wordpiece((folder / "vocab.txt").read_text(encoding="utf-8").rstrip("\n").split("\n"))
         raise UserError(f"{folder} has no tokenizer. Expected tokenizer.json or vocab.txt.")
     name = str(name_or_path)
-    if name.startswith(("/", ".", "~")) or name.count("/") > 1:  # a path, not a hub name
-        raise UserError(f"The tokenizer folder {name} does not exist.")
+    if name.startswith(("/", ".", "~")) or name.count("/") > 1:  # not a Hugging Face model ID
+        raise UserError(f"The tokenizer folder {name} does not exist. Correct the path.")
     try:
         return Tokenizer.from_pretrained(name)
-    except Exception as error:  # the library raises Exception itself, both for unknown names and for network errors
+    except Exception as error:  # raised by tokenizers for unknown IDs and network errors
         raise UserError(
             f"The tokenizer {name!r} is not a local folder, and could not be loaded from the Hugging Face hub "
-            f"({type(error).__name__}). Set it to a folder with tokenizer.json or vocab.txt."
+            f"({type(error).__name__}). Set it to a folder with tokenizer.json or vocab.txt, or to a valid model ID."
         ) from error
 
 
@@ -73,7 +76,7 @@ def find_special_ids(tokenizer: Tokenizer) -> SpecialIds:
 
 
 def compute_vocabulary_hash(tokenizer: Tokenizer) -> str:
-    """Return the SHA-256 hex digest of the tokens in order of id; equal vocabularies have equal hashes."""
+    """Return the SHA-256 hex digest of the vocabulary: all tokens and their ids, in order of id."""
     digest = hashlib.sha256()
     for token, number in sorted(tokenizer.get_vocab(with_added_tokens=True).items(), key=lambda item: item[1]):
         digest.update(f"{number}\t{token}\n".encode())

@@ -1,6 +1,6 @@
 """MMF processors for finetuning on MMF's own datasets: images and texts without masking.
 
-Shapes: H, W pixels · T tokens, ``max_length``.
+Shapes: H, W = height and width in pixels, T = ``max_length``, in tokens.
 """
 
 from typing import Any
@@ -20,11 +20,11 @@ from mmf_flava.data.processors import CLIP_MEAN, CLIP_STD, FlavaTextProcessor
 class FlavaImageTransform(BaseProcessor):
     """Processor that resizes the entire image to a square, as ``flava_image`` does in evaluation.
 
-    For use as MMF's ``image_processor``, in place of the default ``torchvision_transforms``.
+    Set it as a dataset's ``image_processor``, instead of MMF's default ``torchvision_transforms``.
 
     Args:
-        config: ``params`` of the recipe:
-            image_size (224): input size of the image encoder, in pixels.
+        config: ``params`` of the processor:
+            image_size (224): height and width of the output, in pixels.
             mean, std: three numbers each; default: CLIP's.
     """
 
@@ -53,7 +53,7 @@ class FlavaTokensProcessor(FlavaTextProcessor):
     """
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any):
-        # MMF merges in the params of the dataset's default processor, for example a mask_probability of 0.
+        # MMF merges the params of the dataset's default processor into config, for example a mask_probability of 0.
         params = {key: config[key] for key in ("tokenizer", "max_length") if key in config}
         super().__init__(params, *args, **kwargs)
 

@@ -3,8 +3,8 @@
 Shapes: N items, E width of the contrastive space, D width of the multimodal encoder.
 """
 
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mmf_flava.data.image_decoding import decode_image
+from mmf_flava.data.annotations import clean_text
+from mmf_flava.data.image_decoding import ImageInput, load_image
 from mmf_flava.data.processors import FlavaImageProcessor, FlavaTextProcessor
-from mmf_flava.data.record import BadRecord, Record
+from mmf_flava.data.record import BadRecord
 from mmf_flava.errors import UserError
 from mmf_flava.models.pretrained import load_pretrained
 from mmf_flava.weights.sources import TOKENIZER_FILES
@@ -22,7 +23,6 @@ from mmf_flava.weights.sources import TOKENIZER_FILES
 TOKENIZER = "bert-base-uncased"  # tokenizer of the released weights
 MAX_LENGTH = 77  # tokens per text, as in the evaluations
 
-ImageInput = str | Path | Image.Image | np.ndarray
 T = TypeVar("T")
 
 
@@ -80,38 +80,41 @@ class Embedder:
         """Return the (3, H, W) input of the image encoder; the image is resized to a square without cropping.
 
         Raises:
-            UserError: a file that cannot be read.
+            UserError: a file that cannot be read, or an unsupported input.
             BadRecord: a file that is not an image.
         """
-        if isinstance(image, str | Path):
-            try:
-                content = Path(image).expanduser().read_bytes()
-            except OSError as error:
-                raise UserError(f"{image}: failed to read the file ({error.strerror}). Check the path.") from error
-            image = decode_image(Record(str(image), {"jpg": content}), self.image_processor.decode_size)
-        elif isinstance(image, np.ndarray):
-            image = np.array(image)  # a copy, because torch warns about read-only arrays
-        rng = np.random.default_rng(0)
-        return self.image_processor({"image": image, "rng": rng, "train": False})["image"]
+        item = {"image": load_image(image), "rng": np.random.default_rng(0), "train": False}
+        return self.image_processor(item)["image"]
 
-    def images(self, images: Iterable[ImageInput]) -> np.ndarray:
+    def images(self, images: ImageInput | Iterable[ImageInput]) -> np.ndarray:
         """Return (N, E) float32 unit embeddings, comparable with those of texts by their dot product.
 
         Args:
-            images: paths, PIL images or (h, w, 3) uint8 arrays.
+            images: one image or several: paths, bytes of image files, PIL images of any mode, or arrays of shape
+                (h, w), (h, w, 3) or (h, w, 4) and dtype uint8 or uint16. The same image gives the same embedding in all
+                these forms.
 
         Raises:
-            UserError: a file that cannot be read or is not an image.
+            UserError: a file that cannot be read or is not an image, or an unsupported input.
         """
-        return _concatenate(self.embed_image_batch(self._stack(batch)) for batch in self._batches(images))
+        items = enumerate(_list_images(images))
+        return _concatenate(self.embed_image_batch(self._stack(batch)) for batch in self._batches(items))
 
-    def texts(self, texts: Iterable[str]) -> np.ndarray:
-        """Return (N, E) float32 unit embeddings; texts are truncated to 77 tokens."""
-        return _concatenate(self.embed_text_batch(batch) for batch in self._batches(texts))
+    def texts(self, texts: str | Iterable[str]) -> np.ndarray:
+        """Return (N, E) float32 unit embeddings of one text or several; texts are truncated to 77 tokens.
 
-    def pairs(self, images: Iterable[ImageInput], texts: Iterable[str]) -> np.ndarray:
-        """Return (N, D) float32 features: the multimodal encoder's [CLS_M], the input of classification heads."""
-        batches = self._batches(zip(images, texts, strict=True))
+        Raises:
+            UserError: an item is not a string.
+        """
+        return _concatenate(self.embed_text_batch(batch) for batch in self._batches(_list_texts(texts)))
+
+    def pairs(self, images: ImageInput | Iterable[ImageInput], texts: str | Iterable[str]) -> np.ndarray:
+        """Return (N, D) float32 features: the multimodal encoder's [CLS_M], the input of classification heads.
+
+        Raises:
+            UserError: as for ``images`` and ``texts``, or there are not as many images as texts.
+        """
+        batches = self._batches(_zip_equal(enumerate(_list_images(images)), _list_texts(texts)))
         return _concatenate(
             self.embed_pair_batch(self._stack([image for image, _ in batch]), [text for _, text in batch])
             for batch in batches
@@ -136,16 +139,49 @@ class Embedder:
         ids, mask = (tensor.to(self.device) for tensor in self.text_processor.encode(texts))
         return self.model.encode_multimodal(image_B3HW.to(self.device), ids, mask)[:, 0].float().cpu().numpy()
 
-    def _stack(self, images: Sequence[ImageInput]) -> torch.Tensor:
-        try:
-            return torch.stack([self.preprocess(image) for image in images])
-        except BadRecord as error:
-            raise UserError(f"{error}.") from error
+    def _stack(self, images: Sequence[tuple[int, ImageInput]]) -> torch.Tensor:
+        """Return the (B, 3, H, W) inputs of numbered images."""
+        inputs = []
+        for number, image in images:
+            try:
+                inputs.append(self.preprocess(image))
+            except BadRecord as error:
+                raise UserError(f"images[{number}]: {error}.") from error
+            except UserError as error:
+                raise UserError(f"images[{number}]: {error}") from error
+        return torch.stack(inputs)
 
     def _batches(self, items: Iterable[T]) -> Iterable[list[T]]:
         iterator = iter(items)
         while batch := list(islice(iterator, self.batch_size)):
             yield batch
+
+
+def _list_images(images: Any) -> Iterable[Any]:
+    """Return one image as a list of one; unsupported inputs as well, so that ``preprocess`` describes them."""
+    one_array = isinstance(images, np.ndarray) and images.ndim in (2, 3) and images.dtype != object
+    one_item = isinstance(images, str | Path | bytes | bytearray | memoryview | Image.Image | torch.Tensor | Mapping)
+    if one_array or one_item or hasattr(images, "read") or not isinstance(images, Iterable):
+        return [images]
+    return images
+
+
+def _list_texts(texts: Any) -> Iterator[str]:
+    """Yield the texts of a string or an iterable of strings. Raise UserError for anything else."""
+    if isinstance(texts, bytes | Mapping) or not isinstance(texts, Iterable):
+        raise UserError(f"texts: expected a string or a list of strings, got {type(texts).__name__}.")
+    for number, text in enumerate([texts] if isinstance(texts, str) else texts):
+        if not isinstance(text, str):
+            raise UserError(f"texts[{number}]: expected a string, got {type(text).__name__}. Pass a list of strings.")
+        yield clean_text(text)
+
+
+def _zip_equal(images: Iterable[T], texts: Iterable[str]) -> Iterator[tuple[T, str]]:
+    missing = object()
+    for image, text in zip_longest(images, texts, fillvalue=missing):
+        if image is missing or text is missing:
+            raise UserError("pairs: there are not as many images as texts. Pass one text for each image.")
+        yield image, text  # type: ignore[misc]
 
 
 def _concatenate(batches: Iterable[np.ndarray]) -> np.ndarray:

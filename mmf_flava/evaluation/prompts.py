@@ -7,6 +7,7 @@ only; the class names are then those of the dataset.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.machinery import SourceFileLoader
@@ -16,6 +17,7 @@ from typing import Any
 
 from mmf_flava.config.run import ZeroShotConfig
 from mmf_flava.config.schema import suggestion
+from mmf_flava.data.text_lines import read_lines
 from mmf_flava.errors import UserError
 
 SECTION = "evaluation.zero_shot"
@@ -27,6 +29,7 @@ ALIASES = {
     "kitti": "kitti_closest_vehicle_distance",
     "sst": "renderedsst2",
 }
+NUMBERS = re.compile(r"([0-9]+)|([^0-9]+)")
 MAX_SHOWN = 3  # invalid entries listed in an error message
 
 
@@ -107,13 +110,13 @@ def load_prompts_file(path: str) -> Prompts:
     """Load a text file with one class per line, or a JSON file {"classes": [...], "templates": [...]}."""
     file = Path(path).expanduser()
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        lines = read_lines(file)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{SECTION}.classes_file: failed to read {file} ({error}). Check the path.") from None
     if file.suffix.lower() != ".json":
-        return Prompts([line.strip() for line in text.splitlines() if line.strip()])
+        return Prompts([line.strip() for line in lines if line.strip()])
     try:
-        data = json.loads(text)
+        data = json.loads("\n".join(lines))
         lists = [data[key] for key in ("classes", "templates") if key in data]
         if not isinstance(data, dict) or not all(_is_string_list(names) for names in lists):
             raise ValueError("expected lists of strings")
@@ -154,11 +157,24 @@ def _check_classes(classes: Sequence[str], label_names: Sequence[str], dataset: 
         for index, name in enumerate(classes)
         if label_of.get(_normalise(name), index) != index
     ]
+    folders = list(label_names)
+    matched = any(_normalise(name) in normalised for name in classes)
+    if not matched and folders == sorted(folders) and folders != sorted(folders, key=_numeric_order):
+        raise UserError(
+            f"{SECTION}: the labels of dataset '{dataset}' are its class folders in alphabetical order ("
+            f"{_join_shown(folders)}), which is not their numeric order, and none of the classes has the name of a "
+            f"folder. Name the classes as the folders, or list the folders in dataset_config.{dataset}.classes."
+        )
     if misplaced:
         raise UserError(
             f"{SECTION}: the classes are not in the label order of dataset '{dataset}': {_join_shown(misplaced)}. List "
             "them in label order."
         )
+
+
+def _numeric_order(name: str) -> list[tuple[int, str]]:
+    """Return a key that sorts names by the numbers they contain: 9 before 10."""
+    return [(int(digits or 0), text) for digits, text in NUMBERS.findall(name)]
 
 
 def _normalise(name: str) -> str:

@@ -1,1 +1,1 @@
-"""Downloads, the cache folder that holds them, and checksums."""
+"""Downloads, the download cache and checksums."""

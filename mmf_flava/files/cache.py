@@ -1,4 +1,4 @@
-"""A size-limited folder of downloaded files."""
+"""A download cache with a size limit."""
 
 import logging
 import os
@@ -17,18 +17,19 @@ logger = logging.getLogger(__name__)
 
 RETRY_DELAYS = (0.5, 1, 2, 4)  # seconds between attempts if a server is not reachable
 ABANDONED_SECONDS = 3600  # a partial download that was not written to for this long may be deleted
-PERMANENT = (".index", ".lock")  # suffixes of small files: not counted and never deleted
+PERMANENT = (".index", ".lock")  # suffixes of small files, which are excluded from the limit and never deleted
 
 
 @dataclass(frozen=True)
 class FileCache:
-    """Downloads files on first use and evicts the least recently used ones.
+    """A folder to which files are downloaded on first use, with eviction of the least recently used files.
 
-    Processes on one machine share a folder: each file is downloaded by one of them. Interrupted downloads are resumed.
+    Processes on one machine can use the same folder; each file is downloaded by only one of them. Interrupted downloads
+    are resumed.
 
-    folder: the folder that the cache manages; it should contain nothing else.
-    limit: maximum size of ``folder`` in bytes, None for no limit. Indexes are not counted. Files that are open in this
-        process or being downloaded are never evicted, so the limit is exceeded if these alone are larger.
+    folder: the cache folder; it should not contain other files.
+    limit: maximum size of ``folder`` in bytes without shard indexes; None for no limit. Files that this process has
+        opened and files that are being downloaded are never evicted, even if the limit is then exceeded.
     """
 
     folder: Path
@@ -39,7 +40,7 @@ class FileCache:
         return cache_path(url, self.folder)
 
     def get(self, url: str) -> Path:
-        """Return the local copy of a small file, downloading it if it is missing. The size limit is not applied.
+        """Return the path of a file's local copy; download the file if it is missing, without applying the size limit.
 
         Raises:
             RemoteFileNotFoundError: the file does not exist on the server.
@@ -57,10 +58,10 @@ class FileCache:
         return path
 
     def open(self, url: str, size: int = 0) -> int:
-        """Open the local copy, downloading it if it is missing, and mark it as used now.
+        """Open the local copy and set its time of last use; download the file if it is missing.
 
         Args:
-            size: file size in bytes, if known; space for it is freed before the download.
+            size: file size in bytes, or 0 if unknown; this space is freed before a download.
 
         Returns:
             A file descriptor.
@@ -76,7 +77,7 @@ class FileCache:
                 self.get(url)
             try:
                 descriptor = os.open(path, os.O_RDONLY)
-            except FileNotFoundError:  # evicted by another process in the meantime
+            except FileNotFoundError:  # evicted by another process after the download
                 continue
             os.utime(descriptor)
             if missing:
@@ -91,7 +92,7 @@ class FileCache:
                 path.unlink()
 
     def _evict(self, size: int, requested: Path) -> None:
-        """Delete the least recently used files until the rest plus ``size`` bytes are within the limit."""
+        """Delete the least recently used files until ``size`` more bytes are within the limit; keep ``requested``."""
         if self.limit is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)

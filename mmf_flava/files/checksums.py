@@ -1,7 +1,7 @@
 """SHA-256 checksums of a folder's files in ``checksums.sha256``, the format of ``sha256sum --check``.
 
-The last line is the checksum of the lines before it, so that corruption of the list is detected too. For
-``sha256sum`` it is a comment.
+The last line is the checksum of all other lines, so that corruption of this file is detected too. ``sha256sum`` treats
+the last line as a comment.
 """
 
 import hashlib
@@ -24,10 +24,10 @@ def write_checksums(folder: Path) -> None:
 
 
 def verify_folder(folder: Path) -> None:
-    """Verify all files that ``checksums.sha256`` of ``folder`` lists.
+    """Verify all files that are listed in ``checksums.sha256`` of ``folder``.
 
     Raises:
-        CorruptFileError: a file is missing or does not match its checksum; names the first one.
+        CorruptFileError: a file is missing or does not match its checksum; the message has the first such file.
     """
     checksums = folder / CHECKSUMS
     if not checksums.is_file():
@@ -35,13 +35,13 @@ def verify_folder(folder: Path) -> None:
     content = _read(checksums)
     lines = content.splitlines(keepends=True)[:-1]
     if content != _append_checksum(b"".join(lines)):
-        raise CorruptFileError(f"{checksums} is corrupt: its last line is not the checksum of the lines before.")
+        raise CorruptFileError(f"{checksums} is corrupt: its last line is not the checksum of the other lines.")
     for line in lines:
         _verify_line(folder, line)
 
 
 def verify_file(file: Path) -> None:
-    """Verify one file if ``checksums.sha256`` in its folder lists it; else do nothing.
+    """Verify one file if it is listed in ``checksums.sha256`` of its folder.
 
     Raises:
         CorruptFileError: the file does not match its checksum.
@@ -64,11 +64,11 @@ def _verify_line(folder: Path, line: bytes) -> None:
     try:
         actual = sha256(file)
     except FileNotFoundError:
-        raise CorruptFileError(f"{file} is missing.") from None
+        raise CorruptFileError(f"{file} is missing, but {CHECKSUMS} lists it.") from None
     except OSError as error:
         raise CorruptFileError(f"{file} cannot be read: {error.strerror}.") from None
     if actual != expected:
-        raise CorruptFileError(f"{file} is corrupt: its sha256 does not match {CHECKSUMS}.")
+        raise CorruptFileError(f"{file} is corrupt: its SHA-256 is {actual}, expected {expected}.")
 
 
 def _read(file: Path) -> bytes:

@@ -27,18 +27,22 @@ TIMEOUT = 60
 
 
 def is_remote(path: object) -> bool:
-    """Return whether this is a URL that ``download_file`` supports, not a local path."""
+    """Return whether ``path`` is a URL that ``download_file`` supports."""
     return str(path).startswith(("http://", "https://", "s3://"))
 
 
 def default_cache_dir() -> Path:
-    """Return the folder of downloads: ``mmf_flava`` in MMF_CACHE_DIR if it is set, else ~/.cache/mmf_flava."""
+    """Return the download folder: ``mmf_flava`` in MMF_CACHE_DIR if that is set, else ~/.cache/mmf_flava."""
     configured = os.environ.get("MMF_CACHE_DIR")
     return Path(configured).expanduser() / "mmf_flava" if configured else Path.home() / ".cache" / "mmf_flava"
 
 
 def hub_url(name: str, file: str) -> str:
-    """Return the URL of a file in a hub repository, given as ``name`` or ``name@revision``. HF_ENDPOINT is honoured."""
+    """Return the URL of a file in a Hugging Face repository, on the server HF_ENDPOINT if that variable is set.
+
+    Args:
+        name: model ID ``owner/name``, which may be followed by ``@revision``.
+    """
     repository, _, revision = name.partition("@")
     endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
     return f"{endpoint.rstrip('/')}/{repository}/resolve/{quote(revision or 'main', safe='')}/{quote(file)}"
@@ -47,12 +51,13 @@ def hub_url(name: str, file: str) -> str:
 def download_file(
     url: str, cache_dir: str | Path | None = None, sha256: str | None = None, progress: bool = True
 ) -> Path:
-    """Return the local copy of a file, downloading it if it is not in the cache.
+    """Return the path of a file's local copy; download the file if it is not in the cache.
 
     Args:
-        url: http(s) or s3.
-        sha256: expected checksum in hexadecimal; by default the one that the server sends, if any.
-        progress: show a progress bar.
+        url: http(s) or s3 URL.
+        cache_dir: download folder; default: see ``default_cache_dir``.
+        sha256: expected SHA-256 in hexadecimal; default: the checksum sent by the server, if any.
+        progress: whether to show a progress bar.
 
     Raises:
         RemoteFileNotFoundError: the file does not exist on the server.
@@ -65,7 +70,7 @@ def download_file(
 
 
 def find_cached(url: str, cache_dir: str | Path | None = None) -> Path | None:
-    """Return the local copy of a file, or None if it is not in the cache. The network is not accessed."""
+    """Return the path of a file's local copy, or None if it is not in the cache; does not access the network."""
     path = cache_path(url, cache_dir)
     return path if path.is_file() else None
 
@@ -74,16 +79,16 @@ def cache_path(url: str, cache_dir: str | Path | None = None) -> Path:
     """Return the path of the local copy of a file; the copy may not exist yet."""
     split = urlsplit(url)
     names = [re.sub(r"[^\w.@=-]", "_", name) for name in [split.netloc, *split.path.split("/")] if name]
-    if split.query:  # different queries may return different files; the query is hashed because it may hold a secret
+    if split.query:  # different queries may return different files; it is hashed because it may contain a secret
         names.insert(-1, hashlib.sha256(split.query.encode()).hexdigest()[:16])
     return Path(cache_dir or default_cache_dir(), *("_" if name in (".", "..") else name for name in names))
 
 
 class DownloadHandler(PathHandler):
-    """iopath handler for http, https and s3.
+    """iopath's ``PathHandler`` for http, https and s3 URLs.
 
-    Unlike iopath's own http handler it resumes interrupted downloads and verifies checksums. s3 is delegated to
-    iopath's own handler; its files are stored in the same cache.
+    Unlike iopath's HTTP handler, it resumes interrupted downloads and verifies checksums. S3 downloads are delegated to
+    iopath's S3 handler, and their files are stored in the same cache.
     """
 
     def __init__(self, sha256: str | None = None, progress: bool = True) -> None:
@@ -112,7 +117,10 @@ class DownloadHandler(PathHandler):
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Keeps the hub's checksum, which is sent with the redirect only; the storage server sends a different ETag."""
+    """Redirect handler that stores the checksum of the Hugging Face Hub.
+
+    Only the redirect response contains this checksum; the storage server sends a different ETag.
+    """
 
     checksum: str | None = None
 
@@ -120,7 +128,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self.checksum = self.checksum or _checksum(headers, "X-Linked-Etag")
         if not newurl.startswith(("http://", "https://")):
             scheme = newurl.split(":")[0]
-            raise UserError(f"{strip_query(req.full_url)} redirects to the scheme {scheme}:, which is not supported.")
+            raise UserError(f"{strip_query(req.full_url)} redirects to a {scheme}: URL; only http and https work.")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -128,7 +136,7 @@ def _download_http(url: str, target: Path, sha256: str | None, progress: bool) -
     response, redirects = _send_request(url)
     with response:
         expected = sha256 or redirects.checksum or _checksum(response.headers, "X-Linked-Etag", "ETag")
-        # the name of a partial file depends on its content, so that two versions of a file are not mixed
+        # the name of the partial file contains a hash of the version, so that two versions of a file are not mixed
         tag = expected or response.headers.get("ETag") or response.headers.get("Content-Length") or ""
         partial = target.with_name(f".{target.name}.{hashlib.sha256(tag.encode()).hexdigest()[:16]}.part")
         offset = partial.stat().st_size if partial.is_file() else 0
@@ -160,18 +168,20 @@ def _send_request(url: str, start: int = 0) -> tuple[Any, _Redirects]:
             return _send_request(url)
         if error.code in (401, 403, 404, 410):
             raise RemoteFileNotFoundError(
-                f"{strip_query(url)} was not found, or access to it is denied (HTTP {error.code})."
+                f"{strip_query(url)} was not found, or access to it is denied (HTTP {error.code}). Check the URL."
             ) from None
-        raise DownloadError(f"{strip_query(url)} is not available now: HTTP {error.code} {error.reason}.") from None
+        raise DownloadError(
+            f"{strip_query(url)} is not available (HTTP {error.code} {error.reason}). Try again later."
+        ) from None
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise DownloadError(
-            f"{strip_query(url)} cannot be reached ({reason}). Without a network, give the path of a local copy."
+            f"{strip_query(url)} cannot be reached ({reason}). Check the network, or set the path of a local copy."
         ) from None
 
 
 def _save(response: Any, partial: Path, offset: int, progress: bool) -> None:
-    """Append the body of ``response`` to ``partial``, or write it from the start if ``offset`` is 0."""
+    """Append the body of ``response`` to ``partial``, or replace ``partial`` if ``offset`` is 0."""
     length = response.headers.get("Content-Length")
     total = offset + int(length) if length else None
     name = partial.name[1:].rsplit(".", 2)[0]
@@ -187,14 +197,18 @@ def _save(response: Any, partial: Path, offset: int, progress: bool) -> None:
         if isinstance(error, OSError) and (error.filename or error.errno in (errno.ENOSPC, errno.EDQUOT)):
             target = partial.with_name(name)
             raise UserError(
-                f"{target} cannot be written ({error.strerror}). Free disk space or set another MMF_CACHE_DIR."
+                f"{target} cannot be written ({error.strerror}). Free disk space, or set another MMF_CACHE_DIR."
             ) from None
         raise DownloadError(
-            f"The connection was lost after {partial.stat().st_size:,} bytes ({error}). The next call resumes there."
+            f"{name}: the connection was lost after {partial.stat().st_size:,} bytes ({error}). Run the command again "
+            "to resume the download."
         ) from None
     if total is not None and partial.stat().st_size < total:
         size = partial.stat().st_size
-        raise DownloadError(f"The connection was closed after {size:,} of {total:,} bytes. The next call resumes it.")
+        raise DownloadError(
+            f"{name}: the connection was closed after {size:,} of {total:,} bytes. Run the command again to resume the "
+            "download."
+        )
 
 
 def _checksum(headers: Message, *names: str) -> str | None:
@@ -206,9 +220,12 @@ def _verify(file: Path, sha256: str, what: str) -> None:
     with open(file, "rb") as handle:
         actual = hashlib.file_digest(handle, "sha256").hexdigest()
     if actual != sha256:
-        raise UserError(f"{what} has sha256 {actual}, expected {sha256}: it is corrupt or a different file.")
+        raise UserError(
+            f"{what} has sha256 {actual}, expected {sha256}. Delete the file to download it again, or correct the "
+            "checksum."
+        )
 
 
 def strip_query(url: str) -> str:
-    """Return the URL without its query, which may hold a secret."""
+    """Return the URL without its query, which may contain a secret."""
     return url.partition("?")[0]

@@ -1,4 +1,4 @@
-"""Errors of a download."""
+"""Exceptions raised by downloads."""
 
 from mmf_flava.errors import UserError
 
@@ -8,4 +8,4 @@ class RemoteFileNotFoundError(UserError):
 
 
 class DownloadError(UserError):
-    """The server is not reachable or closed the connection. A later retry may succeed."""
+    """The server is not reachable or closed the connection; a retry may succeed."""

@@ -12,35 +12,38 @@ from mmf_flava.files.download_errors import DownloadError, RemoteFileNotFoundErr
 
 
 def download_object(url: str, target: Path, folder: Path) -> None:
-    """Download ``s3://bucket/key`` to ``target``; temporary files are kept in ``folder`` on the same file system.
+    """Download ``s3://bucket/key`` to ``target``; ``folder``, on the same file system, is used for temporary files.
 
     Credentials, region and endpoint are configured as for boto3 (``AWS_ENDPOINT_URL`` for S3-compatible services).
 
     Raises:
-        RemoteFileNotFoundError: the object does not exist, or these credentials have no access to it.
+        RemoteFileNotFoundError: the object does not exist, or the credentials do not give access to it.
         DownloadError: the service is not reachable or closed the connection.
         UserError: boto3 is not installed.
     """
     try:
         manager = _manager(str(folder / ".s3" / urlsplit(url).netloc), os.getpid())
     except ImportError:
-        raise UserError(f"{url}: reading from S3 needs boto3. Install it with `pip install boto3`.") from None
+        raise UserError(f"{url}: reading from S3 requires boto3. Install it with `pip install boto3`.") from None
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
         if not manager.isfile(url):
-            raise RemoteFileNotFoundError(f"{url} was not found, or these credentials have no access to it.")
+            raise RemoteFileNotFoundError(
+                f"{url} was not found, or access to it is denied. Check the URL and the AWS credentials."
+            )
         os.replace(manager.get_local_path(url), target)
     except (BotoCoreError, Boto3Error, ClientError, OSError) as error:
-        raise DownloadError(f"{url} is not available now: {type(error).__name__}: {error}.") from None
+        raise DownloadError(f"{url} is not available ({type(error).__name__}: {error}). Try again later.") from None
 
 
 @functools.lru_cache
 def _manager(folder: str, process: int) -> PathManager:
-    """Return one manager per bucket and process.
+    """Return the ``PathManager`` of one bucket and one process, created on first use.
 
-    iopath's file names do not contain the bucket, and connections do not survive a fork.
+    Buckets have separate folders, because iopath's file names do not contain the bucket. Processes have separate
+    managers, because connections cannot be used after a fork.
     """
     from iopath.common.s3 import S3PathHandler
 

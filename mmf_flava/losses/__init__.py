@@ -1,5 +1,6 @@
-"""FLAVA's six losses, registered with MMF, enabled and weighted in YAML.
+"""FLAVA's six pretraining losses, registered with MMF. The recipe sets their weights.
 
-A loss is a module ``loss(sample_list, model_output) -> ()``. Its class attribute ``needs`` is the key of its input in
-``model_output`` (a dataclass of ``models.outputs``); the loss is skipped for batches without that key.
+A loss is a module whose forward pass returns a scalar tensor for ``(sample_list, model_output)``. Its class attribute
+``needs`` is the key of its input in ``model_output``, a dataclass of ``models.outputs``. A loss is skipped for batches
+without this key.
 """

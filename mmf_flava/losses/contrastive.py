@@ -1,6 +1,6 @@
 """The global contrastive loss (§3.2, "GC").
 
-Shapes: B batch of this rank, G = B x ranks, E projection.
+Shapes: B = batch size per rank, G = B x number of ranks, E = projection size.
 """
 
 from typing import Any
@@ -18,10 +18,10 @@ GRADIENTS = ("global", "local")
 
 
 def contrastive_loss(contrast: Contrast, single_process: bool = True, gradient: str = "global") -> Tensor:
-    """Return this rank's term of the mean of image-to-text and text-to-image cross entropy over the global batch.
+    """Return this rank's term of the symmetric (image-to-text and text-to-image) cross entropy over the global batch.
 
-    Each rank computes the logits of its own pairs only: B x G, not G x G. Pairs that do not match have no logits of
-    their own, but are negatives of the others. A batch without matching pairs gives exactly 0 with zero gradient.
+    Each rank computes only the B x G logits of its own pairs, not all G x G. Pairs that do not match are only used as
+    negatives of other pairs. For a batch without matching pairs the loss is exactly 0 and the gradient is zero.
 
     Args:
         single_process, gradient: see ``gather_embeddings``.
@@ -40,10 +40,11 @@ def contrastive_loss(contrast: Contrast, single_process: bool = True, gradient: 
 
 @registry.register_loss("flava_global_contrastive")
 class GlobalContrastive(nn.Module):
-    """L_GC, with the samples of all ranks as negatives.
+    """The global contrastive loss L_GC, with the samples of all ranks as negatives.
 
     Args:
-        gradient: ``global`` back-propagates to all ranks, as in the paper; ``local`` only to this rank, as in CLIP.
+        gradient: ``global`` back-propagates to the embeddings of all ranks, as in the paper; ``local`` only to those of
+            this rank, as in CLIP.
     """
 
     needs = "contrast"
@@ -51,7 +52,7 @@ class GlobalContrastive(nn.Module):
     def __init__(self, gradient: str = "global") -> None:
         super().__init__()
         if gradient not in GRADIENTS:
-            raise UserError(f"flava_global_contrastive: gradient is {gradient!r}. It must be {' or '.join(GRADIENTS)}.")
+            raise UserError(f"flava_global_contrastive.gradient must be {' or '.join(GRADIENTS)}, got {gradient!r}.")
         self.gradient = gradient
 
     def forward(self, sample_list: Any, model_output: dict[str, Any]) -> Tensor:

@@ -1,10 +1,10 @@
 """Losses over the samples of all ranks: N-process training is equivalent to one process with the same global batch.
 
-Each rank computes its own term, scaled so that the average of all ranks' terms is the loss of the global batch.
+Each rank computes its own term of a loss, scaled so that the average over ranks is the loss of the global batch.
 DistributedDataParallel and FullyShardedDataParallel average gradients over ranks, so the gradients are also those of
 the global loss.
 
-Shapes: B batch of this rank, G = B x ranks, E width of an embedding.
+Shapes: B = batch size per rank, G = B x number of ranks, E = embedding size.
 """
 
 from typing import Any
@@ -16,12 +16,12 @@ from mmf_flava.processes import world_size
 
 
 def global_mean(total: Tensor, count: int | Tensor, single_process: bool) -> Tensor:
-    """Return this rank's term of a mean over the values of all ranks; the average of all ranks' terms is that mean.
+    """Return this rank's term of a mean over the values of all ranks; the terms of all ranks average to the mean.
 
     Args:
         total: () sum of this rank's values, with gradient.
         count: number of this rank's values, which may differ between ranks. The result is 0 if no rank has a value.
-        single_process: compute the mean of this process only, as evaluations do.
+        single_process: compute the mean over the values of this process only, as in evaluation.
     """
     ranks = 1 if single_process else world_size()
     global_count = torch.as_tensor(count, dtype=torch.float32, device=total.device).clone()
@@ -31,10 +31,10 @@ def global_mean(total: Tensor, count: int | Tensor, single_process: bool) -> Ten
 
 
 def gather_embeddings(embeddings_BE: Tensor, single_process: bool, gradient: str = "global") -> Tensor:
-    """Return (G, E): the embeddings of all ranks, in rank order; B must be the same on all ranks.
+    """Return the (G, E) embeddings of all ranks in rank order; B must be equal on all ranks.
 
     Args:
-        single_process: return this process's embeddings only, as evaluations do.
+        single_process: return the embeddings of this process only, as in evaluation.
         gradient: with ``"global"`` gradients flow back to the rank of each embedding; with ``"local"``, as in CLIP,
             only to this rank's own embeddings (the paper's ablation, Table D.1).
     """
@@ -54,7 +54,7 @@ def _all_gather(embeddings_BE: Tensor) -> list[Tensor]:
 
 
 class _Gather(torch.autograd.Function):
-    """All-gather whose backward pass sums the gradients of all ranks' losses for each embedding."""
+    """All-gather with autograd: the gradient of an embedding is the sum of its gradients from all ranks."""
 
     @staticmethod
     def forward(ctx: Any, embeddings_BE: Tensor) -> Tensor:

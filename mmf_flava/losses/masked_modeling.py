@@ -1,6 +1,6 @@
-"""Masked modeling: MIM and MLM on unimodal batches, MMM on pairs (§3.2).
+"""Masked modeling losses: MIM and MLM on unimodal batches, MMM on image-text pairs (§3.2).
 
-Shapes: N masked positions, V vocabulary.
+Shapes: N = number of masked positions, V = vocabulary size.
 """
 
 from typing import Any, ClassVar
@@ -14,9 +14,9 @@ from mmf_flava.models.outputs import MaskedPrediction
 
 
 def masked_cross_entropy(logits_NV: Tensor, labels_N: Tensor, single_process: bool = True) -> Tensor:
-    """Return this rank's term of the mean cross entropy over all ranks' masked positions; exactly 0 if there are none.
+    """Return this rank's term of the mean cross entropy over the masked positions of all ranks; 0 without positions.
 
-    It is computed in fp32 under any autocast: a softmax over 30,522 words is inaccurate in half precision.
+    The cross entropy is always computed in fp32: a softmax over 30,522 tokens is inaccurate in half precision.
 
     Args:
         single_process: see ``global_mean``.
@@ -25,7 +25,7 @@ def masked_cross_entropy(logits_NV: Tensor, labels_N: Tensor, single_process: bo
 
 
 class MaskedModeling(nn.Module):
-    """Cross entropy of the prediction ``needs``."""
+    """Base class of the masked modeling losses: cross entropy of ``model_output[needs]``."""
 
     needs: ClassVar[str]
 
@@ -36,27 +36,27 @@ class MaskedModeling(nn.Module):
 
 @registry.register_loss("flava_mim")
 class MaskedImageModeling(MaskedModeling):
-    """L_MIM: predicts the codes of masked patches from the image."""
+    """Masked image modeling loss L_MIM: predict the codes of masked patches from the masked image."""
 
     needs = "mim"
 
 
 @registry.register_loss("flava_mlm")
 class MaskedLanguageModeling(MaskedModeling):
-    """L_MLM: predicts masked words from the text."""
+    """Masked language modeling loss L_MLM: predict masked tokens from the masked text."""
 
     needs = "mlm"
 
 
 @registry.register_loss("flava_mmm_image")
 class MaskedMultimodalModelingImage(MaskedModeling):
-    """L_MMM, image side: predicts the codes of masked patches from the masked image and the masked caption."""
+    """Image loss of L_MMM: predict the codes of masked patches from the masked image and the masked caption."""
 
     needs = "mmm_image"
 
 
 @registry.register_loss("flava_mmm_text")
 class MaskedMultimodalModelingText(MaskedModeling):
-    """L_MMM, text side: predicts masked words from the masked caption and the masked image."""
+    """Text loss of L_MMM: predict masked tokens from the masked caption and the masked image."""
 
     needs = "mmm_text"

@@ -1,4 +1,4 @@
-"""Image-text matching (§3.2)."""
+"""The image-text matching loss (§3.2)."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from mmf_flava.models.outputs import Matching
 
 @registry.register_loss("flava_itm")
 class ImageTextMatching(nn.Module):
-    """L_ITM: classifies whether caption and image match; cross entropy of two classes over the batch, in fp32."""
+    """Image-text matching loss L_ITM: binary classification of matching pairs, as mean cross entropy in fp32."""
 
     needs = "itm"
 

@@ -1,4 +1,4 @@
-"""Mean squared error (STS-B, B.2), which MMF 1.0.0rc10 does not have; the main branch has its own ``mse``."""
+"""Mean squared error loss (STS-B, B.2) for MMF 1.0.0rc10, which lacks ``mse``; MMF's main branch has it."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from mmf_flava.compat import mmf_api
 
 @mmf_api.register_loss_if_missing("mse")
 class SquaredError(nn.Module):
-    """Mean of (score - target) squared; scores (B, 1), targets (B,) or (B, 1)."""
+    """Mean squared error of scores (B, 1) and targets (B,) or (B, 1), B = batch size."""
 
     def forward(self, sample_list: Any, model_output: dict[str, Any]) -> Tensor:
         # flattened, because (B, 1) and (B,) would broadcast to (B, B)

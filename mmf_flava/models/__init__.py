@@ -1,1 +1,1 @@
-"""Three encoders and their heads; every trainable parameter of FLAVA lives here."""
+"""FLAVA's encoders, prediction heads and image codebooks, and the two MMF models that use them."""

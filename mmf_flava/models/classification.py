@@ -1,6 +1,6 @@
-"""MMF's ``model: flava_classification``: FLAVA's core and an MLP on [CLS], for finetuning (B.2).
+"""The MMF model ``flava_classification``: FLAVA's core model and an MLP classifier on [CLS], for finetuning (B.2).
 
-Shapes: B batch, T tokens, D width, C labels.
+Shapes: B = batch size, T = number of tokens, D = hidden size, C = number of labels.
 """
 
 from functools import partial
@@ -28,13 +28,13 @@ SECTION = "model_config.flava_classification"
 class FlavaClassification(BaseModel):
     """FLAVA with a classifier on [CLS_M] of image-text pairs, or on [CLS] of images or of texts.
 
-    The batch's fields ``image`` and ``input_ids`` select the encoder. MMF builds the listed losses and computes them
-    from ``scores`` and the batch's ``targets``.
+    Batches with ``image`` and ``input_ids`` are encoded by the multimodal encoder; batches with only one of them by the
+    image or the text encoder. MMF builds the losses of the config and computes them from ``scores`` and ``targets``.
     """
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        section = {key: value for key, value in to_dict(config).items() if key != "model"}  # MMF adds the model's name
+        section = {key: value for key, value in to_dict(config).items() if key != "model"}  # MMF adds the key "model"
         self.settings = parse_section(ClassificationConfig, section, SECTION)
         _check(self.settings)
 
@@ -43,7 +43,7 @@ class FlavaClassification(BaseModel):
         return recipe_path("finetune/defaults")
 
     def build(self) -> None:
-        """Build core and classifier, load pretrained weights and freeze components.
+        """Build the core model and the classifier, load pretrained weights and freeze components.
 
         Raises:
             UserError: the weights were not found or do not match.
@@ -61,7 +61,7 @@ class FlavaClassification(BaseModel):
         )
         self.classifier.apply(partial(initialise, std=settings.initializer_range))
         if settings.pretrained is not None:
-            # the source may lack a classifier, or have that of another task, which is not loaded
+            # the file may have no classifier, or one for another task, which is not loaded
             load_weights(self, settings.pretrained, allow_missing=["classifier.*"], allow_extra=["classifier.*"])
         if settings.image_encoder.pretrained is not None:
             load_image_encoder(self.flava.image_encoder, settings.image_encoder.pretrained)
@@ -74,16 +74,16 @@ class FlavaClassification(BaseModel):
         return self.classifier if name == "classifier" else getattr(self.flava, name)
 
     def train(self, mode: bool = True) -> "FlavaClassification":
-        """Set training mode, except for frozen components, whose dropout stays off."""
+        """Set training or eval mode; frozen components always stay in eval mode, without dropout."""
         super().train(mode)
         for name in self.settings.freeze:
             self._component(name).eval()
         return self
 
     def forward(self, sample_list: Any) -> dict[str, Tensor]:
-        """Return ``{"scores": (B, C)}`` in fp32: logits of the labels, or with ``num_labels: 1`` the predicted number.
+        """Return ``{"scores": (B, C)}`` in fp32: class logits, or the predicted values if ``num_labels`` is 1.
 
-        Numbers have the shape of their targets, (B,) or (B, 1), because MMF's ``mse`` would broadcast otherwise.
+        Predicted values get the shape of the targets, (B,) or (B, 1): MMF's ``mse`` would broadcast different shapes.
         """
         scores = self.classifier(self.represent(sample_list)).float()
         if "targets" in sample_list:
@@ -94,7 +94,7 @@ class FlavaClassification(BaseModel):
         return {"scores": scores}
 
     def _check_targets(self, batch: Any) -> None:
-        """Check that targets with one score per label have as many labels as the model."""
+        """Raise UserError if targets with one score per label, (B, C), do not have C = ``num_labels``."""
         targets, expected = batch["targets"], self.settings.num_labels
         if targets.ndim == 2 and targets.shape[1] != expected:
             raise UserError(
@@ -103,7 +103,7 @@ class FlavaClassification(BaseModel):
             )
 
     def represent(self, batch: Any) -> Tensor:
-        """Return (B, D): [CLS] after the final LayerNorm of the multimodal, image or text encoder.
+        """Return the (B, D) [CLS] states after the final LayerNorm of the multimodal, image or text encoder.
 
         Raises:
             UserError: the batch has neither images nor tokens.
@@ -125,8 +125,8 @@ class FlavaClassification(BaseModel):
         return flava.multimodal_encoder(image.hidden, text.hidden, mask, _cls(ids)).cls
 
     def _without_padding(self, ids_BT: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """Cut the padding beyond the longest text of the batch; MMF pads to ``max_length``, which costs time."""
-        if not self.settings.multimodal_encoder.mask_padding:  # the padding is attended to
+        """Trim the token ids and the mask to the longest text of the batch; MMF pads to ``max_length``."""
+        if not self.settings.multimodal_encoder.mask_padding:  # trimming changes the output if padding is attended to
             return ids_BT, mask_BT
         longest = int(mask_BT.sum(dim=1).max())
         return ids_BT[:, :longest], mask_BT[:, :longest]
@@ -157,8 +157,8 @@ def _check(settings: ClassificationConfig) -> None:
     ]
     if len({*widths}) > 1:
         raise UserError(
-            f"{SECTION} needs one hidden_size for all three encoders, got {', '.join(map(str, widths))}. The "
-            "classifier is applied to [CLS] of each of them."
+            f"{SECTION}: hidden_size must be equal in all three encoders, got {', '.join(map(str, widths))}. Set one "
+            "value: the classifier is applied to the [CLS] states of all encoders."
         )
     head = settings.classifier
     if head.hidden_size is not None:

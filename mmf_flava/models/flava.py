@@ -1,6 +1,7 @@
-"""FLAVA's core: three encoders, two contrastive projections and the logit scale (§3.1, Figure 2).
+"""FLAVA's core model: three encoders, two contrastive projections and the logit scale (§3.1, Figure 2).
 
-Shapes: B batch, C channels, H height, W width, P patches, T tokens, L = 1 + (1 + P) + T, D width, E projection.
+Shapes: B = batch size, C = channels, H = image height, W = image width, P = number of patches, T = number of tokens,
+L = 1 + (1 + P) + T = length of the multimodal sequence, D = hidden size, E = projection size.
 """
 
 from dataclasses import dataclass
@@ -20,11 +21,12 @@ from mmf_flava.models.transformer import Encoded, initialise
 
 @dataclass
 class PairStates:
-    """The encoders' outputs for a batch of pairs; None for a forward pass that was not run.
+    """Encoder outputs for a batch of image-text pairs. A field is None if its forward pass was not run.
 
-    image, text: clean pass, (B, 1 + P, D) and (B, T, D), or [CLS] only; input of the contrastive loss.
-    image_masked, text_masked: masked pass, (B, 1 + P, D) and (B, T, D).
-    multimodal: masked pass, (B, L, D): [CLS_M], [CLS_I], P patches, T tokens, or the positions in ``queries``.
+    image, text: outputs for unmasked inputs, (B, 1 + P, D) and (B, T, D), or [CLS] only; used by the contrastive loss.
+    image_masked, text_masked: outputs for masked inputs, (B, 1 + P, D) and (B, T, D).
+    multimodal: outputs for masked inputs, (B, L, D), at [CLS_M], [CLS_I], P patches and T tokens, or only at the
+        positions in ``queries``.
     """
 
     image: Encoded | None = None
@@ -35,7 +37,7 @@ class PairStates:
 
 
 class Flava(nn.Module):
-    """The core model, without losses, pretraining heads or MMF."""
+    """FLAVA's core model, without pretraining heads and losses. It does not depend on MMF."""
 
     def __init__(self, config: CoreConfig) -> None:
         super().__init__()
@@ -53,36 +55,43 @@ class Flava(nn.Module):
                 encoder.compile_blocks()
 
     def encode_image(self, image_BCHW: Tensor) -> Tensor:
-        """Return (B, E) contrastive embeddings of clean images, with unit length."""
+        """Return the (B, E) contrastive embeddings of unmasked images, normalised to unit length."""
         return self.project_image(self.image_encoder(image_BCHW, queries=_cls(image_BCHW)))
 
     def encode_text(self, input_ids_BT: Tensor, input_mask_BT: Tensor | None = None) -> Tensor:
-        """Return (B, E) contrastive embeddings of clean texts, with unit length."""
+        """Return the (B, E) contrastive embeddings of unmasked texts, normalised to unit length.
+
+        Args:
+            input_mask_BT: False or 0 at padding; None means no padding.
+        """
         return self.project_text(self.text_encoder(input_ids_BT, input_mask_BT, _cls(input_ids_BT)))
 
     def image_features(self, image_BCHW: Tensor) -> Tensor:
-        """Return (B, D): [CLS] of clean images after the image encoder's final LayerNorm, for linear probes (B.2)."""
+        """Return the (B, D) [CLS] states of unmasked images after the final LayerNorm, for linear probes (B.2)."""
         return self.image_encoder(image_BCHW, queries=_cls(image_BCHW)).cls
 
     def encode_multimodal(
         self, image_BCHW: Tensor, input_ids_BT: Tensor, input_mask_BT: Tensor | None = None
     ) -> Tensor:
-        """Return (B, L, D) states of clean pairs; position 0 is [CLS_M]."""
+        """Return the (B, L, D) multimodal states of unmasked image-text pairs; position 0 is [CLS_M]."""
         image = self.image_encoder(image_BCHW)
         text = self.text_encoder(input_ids_BT, input_mask_BT)
         return self.multimodal_encoder(image.hidden, text.hidden, input_mask_BT).normed
 
     def project_image(self, image: Encoded) -> Tensor:
-        """Return (B, E) in fp32: the projection of [CLS] *after* the final LayerNorm, normalised to unit length."""
+        """Project [CLS] *after* the final LayerNorm to (B, E) image embeddings of unit length, in fp32."""
         return normalize(self.image_projection(image.cls).float(), dim=-1)
 
     def project_text(self, text: Encoded) -> Tensor:
-        """Return (B, E), as ``project_image``."""
+        """Project [CLS] *after* the final LayerNorm to (B, E) text embeddings of unit length, in fp32."""
         return normalize(self.text_projection(text.cls).float(), dim=-1)
 
     def temperature(self) -> Tensor:
-        """Return exp(logit scale), clamped to [0, ln 100] in place as in both public implementations."""
-        self.logit_scale.data.clamp_(0, self.logit_scale_max)  # under FSDP a view, which can only be changed via .data
+        """Clamp the logit scale to [0, ln 100] in place, and return its exponential, which multiplies the logits.
+
+        Source: both public implementations.
+        """
+        self.logit_scale.data.clamp_(0, self.logit_scale_max)  # under FSDP a view, which only .data can modify in place
         return self.logit_scale.exp()
 
     def encode_pair(
@@ -96,16 +105,19 @@ class Flava(nn.Module):
         masked: bool = True,
         queries: Positions | None = None,
     ) -> PairStates:
-        """Encode a batch of pairs; clean and masked inputs go through all blocks but the last as one batch of 2B.
+        """Encode a batch of image-text pairs, unmasked and masked.
+
+        In all blocks except the last, the unmasked and the masked inputs are processed as one batch of size 2B.
 
         Args:
-            clean, masked: forward passes to run.
-            queries: positions of the multimodal states that are needed, including [CLS_M]. The last block of the
-                multimodal encoder then runs only there, and the last blocks of the clean pass only at [CLS]. By default
-                all states are computed.
+            clean: whether to encode the unmasked inputs.
+            masked: whether to encode the masked inputs, also with the multimodal encoder.
+            queries: positions at which the multimodal states are needed, including [CLS_M]. The last block of the
+                multimodal encoder computes only these, and the last blocks of the other two encoders compute only [CLS]
+                for the unmasked inputs. None computes all states.
         """
         cls_only = None if queries is None else _cls(input_ids_BT)
-        # for each forward pass: masked patches, token ids and the positions of the last block
+        # for unmasked and masked inputs: mask of the patches, token ids, and positions computed by the last block
         views = [(None, input_ids_BT, cls_only)] * clean + [(patch_mask_BP, input_ids_masked_BT, None)] * masked
         patch_masks, ids, last_positions = zip(*views, strict=True)
         images = self.image_encoder(image_BCHW, patch_masks, last_positions)

@@ -1,6 +1,6 @@
 """The image encoder: a ViT whose masked patches are replaced by a learned mask token (§3.1, §3.2).
 
-Shapes: B batch, C channels, H height, W width, P patches, D width of the model.
+Shapes: B = batch size, C = channels, H = image height, W = image width, P = number of patches, D = hidden size.
 """
 
 import torch
@@ -12,7 +12,7 @@ from mmf_flava.models.transformer import EncodedViews, Queries, Transformer
 
 
 class ImageEncoder(Transformer):
-    """timm's patch embedding and blocks, [CLS] first, learned positions. The keys are those of timm's ViT."""
+    """A ViT with learned position embeddings and [CLS] as position 0. The parameter names are those of timm's ViT."""
 
     def __init__(self, config: ImageEncoderConfig) -> None:
         super().__init__(config)
@@ -24,15 +24,18 @@ class ImageEncoder(Transformer):
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.patch_embed.num_patches, config.hidden_size))
 
     def embed(self, image_BCHW: Tensor) -> Tensor:
-        """Return (B, P, D) patch embeddings, before masking and positions."""
+        """Return the (B, P, D) patch embeddings, without position embeddings."""
         return self.patch_embed(image_BCHW.to(self.patch_embed.proj.weight.dtype))
 
     def mask(self, patches_BPD: Tensor, patch_mask_BP: Tensor) -> Tensor:
-        """Return (B, P, D) with the embeddings of masked patches (True) replaced by the mask token."""
+        """Replace the embeddings of masked patches (True) with the mask token; return (B, P, D)."""
         return torch.where(patch_mask_BP[..., None], self.mask_token.to(patches_BPD.dtype), patches_BPD)
 
     def sequence(self, patches_BPD: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Return (B, 1 + P, D) with [CLS] and positions; for another grid, positions are interpolated."""
+        """Prepend [CLS] and add position embeddings; return (B, 1 + P, D).
+
+        Position embeddings are interpolated if ``grid`` differs from the grid of ``image_size``.
+        """
         position = self.pos_embed
         if grid != self.patch_embed.grid_size:
             position = resample_abs_pos_embed(position, list(grid), list(self.patch_embed.grid_size))
@@ -40,7 +43,7 @@ class ImageEncoder(Transformer):
         return torch.cat([cls, patches_BPD], dim=1) + position
 
     def grid(self, image_BCHW: Tensor) -> tuple[int, int]:
-        """Return the rows and columns of patches of these images."""
+        """Return the number of rows and columns of patches in the images."""
         height, width = self.patch_embed.patch_size
         return image_BCHW.shape[-2] // height, image_BCHW.shape[-1] // width
 
@@ -50,11 +53,12 @@ class ImageEncoder(Transformer):
         patch_mask_BP: Tensor | tuple[Tensor | None, ...] | None = None,
         queries: Queries = None,
     ) -> EncodedViews:
-        """Encode images, (B, 1 + P, D); patches where ``patch_mask_BP`` is True are replaced by the mask token.
+        """Encode images to (B, 1 + P, D) states; masked patches (True) are replaced with the mask token.
 
-        Tuples of n masks and n ``queries`` return n views of the images; see ``Transformer.forward``.
+        With tuples of n masks and n ``queries``, n differently masked views of the images are encoded, and a tuple is
+        returned; see ``Transformer.forward``.
         """
-        patches = self.embed(image_BCHW)  # once for all views
+        patches = self.embed(image_BCHW)  # computed once for all views
         masks = patch_mask_BP if isinstance(patch_mask_BP, tuple) else (patch_mask_BP,)
         views = [patches if mask is None else self.mask(patches, mask) for mask in masks]
         return super().forward(self.sequence(torch.cat(views), self.grid(image_BCHW)), None, queries)

@@ -1,9 +1,11 @@
 """The last block of an encoder, computed only at the positions whose outputs are needed.
 
-Heads need the outputs at masked positions, the contrastive loss at [CLS]. Keys and values are computed at all
-positions; queries, the output projection and the MLP (ten twelfths of a block's FLOPs) only at the needed ones.
+Prediction heads use the outputs at masked positions, and the contrastive loss uses [CLS]. Keys and values are computed
+at all positions. Queries, the output projection and the MLP (10/12 of the FLOPs of a block) are computed only at the
+needed positions.
 
-Shapes: B batch, L sequence, Q needed positions, H heads, D width, N masked positions of the batch.
+Shapes: B = batch size, L = sequence length, Q = needed positions per sequence, D = hidden size, N = masked positions in
+the batch.
 """
 
 from collections.abc import Sequence
@@ -18,16 +20,16 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 
 def select(values: Tensor, mask: Tensor, count: int) -> Tensor:
-    """Return ``values[mask]`` for a mask with ``count`` True entries, without waiting for the device."""
+    """Return ``values[mask]`` for a mask with ``count`` True entries, without host-device synchronisation."""
     return values[torch.nonzero_static(mask, size=count).unbind(1)]
 
 
 @dataclass
 class Positions:
-    """Positions in each sequence of a batch, padded to the same number.
+    """Positions in each sequence of a batch, padded to the same number Q per sequence.
 
-    index: (B, Q) int, ascending in each sequence.
-    valid: (B, Q) bool, False at the padding of sequences that have fewer than Q positions.
+    index: (B, Q) int, sorted within each sequence.
+    valid: (B, Q) bool, False for padding.
     """
 
     index: Tensor
@@ -35,10 +37,10 @@ class Positions:
 
     @classmethod
     def from_mask(cls, mask_BL: Tensor, counts: Sequence[int]) -> "Positions":
-        """Return the True positions of a mask; Q is their maximum number in a sequence, at least 1.
+        """Create ``Positions`` of the True entries of a mask; Q is their maximum number per sequence, at least 1.
 
         Args:
-            counts: the B numbers of True positions, known on the host, so that it does not wait for the device.
+            counts: number of True entries per sequence; known on the host, which avoids host-device synchronisation.
         """
         most = max(*counts, 1)
         index = mask_BL.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
@@ -46,23 +48,31 @@ class Positions:
 
     @classmethod
     def first(cls, batch: int, device: torch.device) -> "Positions":
-        """Return position 0, [CLS], of each sequence."""
+        """Create ``Positions`` that contain only position 0, [CLS], of each sequence."""
         zeros = torch.zeros(batch, 1, dtype=torch.long, device=device)
         return cls(zeros, torch.ones_like(zeros, dtype=torch.bool))
 
     def take(self, states_BLD: Tensor) -> Tensor:
-        """Return (B, Q, D): the states at these positions; the padding repeats other states."""
+        """Return the (B, Q, D) states at these positions; padding entries are states of other positions."""
         batch, length, width = states_BLD.shape
         flat_index = self.index + length * torch.arange(batch, device=self.index.device)[:, None]
         return states_BLD.reshape(-1, width).index_select(0, flat_index.flatten()).view(batch, -1, width)
 
     def select(self, states_BQD: Tensor, mask_BL: Tensor, count: int) -> Tensor:
-        """Return (N, D): the taken states where the mask is True, in the order of ``states_BLD[mask_BL]``."""
+        """Return (N, D), equal to ``states_BLD[mask_BL]``, from ``states_BQD = take(states_BLD)``.
+
+        Args:
+            mask_BL: must be False outside of these positions.
+            count: N.
+        """
         return select(states_BQD, self.valid & mask_BL.gather(1, self.index), count)
 
 
 class LastBlock(Block):
-    """timm's block, which with ``queries`` returns (B, Q, D), equal to ``queries.take`` of its complete output."""
+    """timm's transformer block with an output at selected positions only.
+
+    With ``queries`` the output is (B, Q, D), equal to ``queries.take(output)`` without ``queries``.
+    """
 
     def forward(  # type: ignore[override]
         self, x: Tensor, attn_mask: Tensor | None = None, queries: Positions | None = None
@@ -74,7 +84,7 @@ class LastBlock(Block):
         return states + self.drop_path2(self.ls2(self.mlp(self.norm2(states))))
 
     def _attend(self, x_BLD: Tensor, attn_mask: Tensor | None, queries: Positions) -> Tensor:
-        """Return (B, Q, D): attention whose queries are the positions in ``queries``."""
+        """Return the (B, Q, D) output of self-attention at the positions in ``queries``."""
         attention = cast(Attention, self.attn)
         heads, width = attention.num_heads, attention.attn_dim
         to_query, to_key_value = attention.qkv.weight.split([width, 2 * width])

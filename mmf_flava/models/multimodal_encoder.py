@@ -1,6 +1,7 @@
-"""The multimodal encoder: [CLS_M], then the projected image and text states, without positions (§3.1).
+"""The multimodal encoder over [CLS_M] and the projected image and text states, without position embeddings (§3.1).
 
-Shapes: B batch, I image sequence (1 + patches), T tokens, D width of the encoders, M width of the multimodal encoder.
+Shapes: B = batch size, I = 1 + number of patches, T = number of tokens, D = hidden size of the image or text encoder,
+M = hidden size of the multimodal encoder.
 """
 
 import torch
@@ -8,11 +9,12 @@ from torch import Tensor, nn
 
 from mmf_flava.config.model import MultimodalEncoderConfig
 from mmf_flava.models.last_block import Positions
+from mmf_flava.models.padding_mask import to_bool_mask
 from mmf_flava.models.transformer import EncodedViews, Transformer
 
 
 class MultimodalEncoder(Transformer):
-    """A transformer over the *hidden* states of both encoders, before their final LayerNorm."""
+    """A transformer over the states of the image and the text encoder *before* their final LayerNorm."""
 
     def __init__(self, config: MultimodalEncoderConfig, image_size: int, text_size: int) -> None:
         super().__init__(config)
@@ -28,10 +30,14 @@ class MultimodalEncoder(Transformer):
         text_mask_BT: Tensor | None = None,
         queries: Positions | None = None,
     ) -> EncodedViews:
-        """Encode pairs, (B, 1 + I + T, M); padding of the text (False in ``text_mask_BT``) is not attended to."""
+        """Encode image-text pairs to (B, 1 + I + T, M) states.
+
+        Text padding (False or 0 in ``text_mask_BT``) is not attended to if ``mask_padding`` is set.
+        """
         image, text = self.image_projection(image_BID), self.text_projection(text_BTD)
         cls = self.cls_token.expand(len(image), -1, -1).to(image.dtype)
         mask = None
+        text_mask_BT = to_bool_mask(text_mask_BT)
         if self.mask_padding and text_mask_BT is not None:
             seen = text_mask_BT.new_ones(len(image), 1 + image.shape[1])
             mask = torch.cat([seen, text_mask_BT], dim=1)

@@ -1,6 +1,7 @@
-"""Inputs of the losses in the model's output; a loss selects its entry with ``needs``.
+"""Inputs of the losses, which are entries of the model's output; each loss has the key of its input in ``needs``.
 
-Shapes: B batch, M matching pairs, N masked positions, V vocabulary, E projection.
+Shapes: B = batch size, M = number of matching pairs, N = number of masked positions, V = vocabulary size,
+E = projection size.
 """
 
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ class Contrast:
     """Inputs of the contrastive loss.
 
     image, text: (B, E) embeddings with unit length.
-    temperature: () factor of the logits.
-    positive: (M,) int, indices of the matching pairs.
+    temperature: () exponential of the logit scale; the cosine similarities are multiplied by it.
+    positive: (M,) int, indices of matching pairs in the batch.
     """
 
     image: Tensor
@@ -36,9 +37,9 @@ class MaskedPrediction:
 
 @dataclass
 class Matching:
-    """Inputs of image-text matching.
+    """Inputs of the image-text matching loss.
 
-    logits: (B, 2); labels: (B,) int, 1 = the pair matches.
+    logits: (B, 2); labels: (B,) int, 1 for matching pairs, else 0.
     """
 
     logits: Tensor

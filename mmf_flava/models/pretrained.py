@@ -1,4 +1,4 @@
-"""``load_pretrained``: build a FLAVA for given weights and load them."""
+"""``load_pretrained``: build FLAVA with the configuration of pretrained weights and load the weights."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -32,16 +32,16 @@ def load_pretrained(
     """Return FLAVA with pretrained weights, in eval mode. No pickled code is executed.
 
     Args:
-        source: local file or folder, http(s) URL, or name on the Hugging Face hub (``facebook/flava-full``), with
-            weights of Hugging Face, torchmultimodal, the original MMF code or mmf_flava.
-        heads: False returns the core (``Flava``), True the pretraining model with heads, losses and codebook.
-        allow_missing: patterns of native keys that may be missing or have another shape; these keep their initial
-            values.
-        allow_extra: patterns of keys that may be in the file without being used.
-        config: the model's sizes; by default those stored with the weights, or inferred from the tensor shapes.
-        num_heads: attention heads, if the source does not store them; by default one head per 64 dimensions.
-        sha256: expected checksum of the downloaded file.
-        cache_dir: folder of downloads; by default ``mmf_flava`` in MMF_CACHE_DIR, or ~/.cache/mmf_flava.
+        source: local file or folder, http(s) URL, or Hugging Face model ID (``facebook/flava-full``), with weights of
+            Hugging Face, torchmultimodal, the original MMF code or mmf_flava.
+        heads: False returns the core model (``Flava``), True the pretraining model with heads, losses and codebook.
+        allow_missing: patterns of native keys that may be missing or have another shape in the file; these parameters
+            keep their initial values.
+        allow_extra: patterns of keys in the file that are ignored if the model does not have them.
+        config: model configuration; default: stored with the weights, or inferred from tensor shapes.
+        num_heads: number of attention heads, used if the source does not store it; default: hidden size / 64.
+        sha256: expected SHA-256 of the downloaded file.
+        cache_dir: download folder; default: ``mmf_flava`` in MMF_CACHE_DIR if that is set, else ~/.cache/mmf_flava.
 
     Raises:
         UserError: the source was not found, its file is unsafe or corrupt, or the weights do not match.
@@ -54,8 +54,8 @@ def load_pretrained(
 
 
 def _build_pretraining_model(config: FlavaConfig, weights: Weights) -> nn.Module:
-    """Build ``model: flava`` outside of a run, with all losses and a codebook of the weights' kind and size."""
-    setup_imports()  # registers MMF's losses and, through compat, those of this package
+    """Build the MMF model ``flava`` without a trainer, with all losses and the type of codebook in the weights."""
+    setup_imports()  # registers the losses of MMF and, through compat, those of mmf_flava
     if registry.get("config", None, no_warning=True) is None:  # MMFLoss reads evaluation.predict
         registry.register("config", OmegaConf.create({"evaluation": {"predict": False}}))
     config = replace(
@@ -69,7 +69,7 @@ def _build_pretraining_model(config: FlavaConfig, weights: Weights) -> nn.Module
 
 
 def _build_codebook(tensors: dict[str, Tensor]) -> nn.Module | None:
-    """Build a codebook of the kind and size in the weights, without values; return None if they have none."""
+    """Build a codebook of the type and size in the weights, without loading it; None if they have no codebook."""
     stem = tensors.get("codebook.blocks.input.weight")
     if stem is not None:
         names = [key.split(".") for key in tensors if key.startswith("codebook.blocks.group_")]

@@ -1,6 +1,7 @@
-"""MMF's ``model: flava``: from a SampleList to FLAVA's states and losses (§3.2, Figure 2).
+"""The MMF model ``flava``: FLAVA's core model with pretraining heads and losses (§3.2, Figure 2).
 
-Shapes: B batch, P patches, T tokens, L = 2 + P + T, N masked positions.
+Shapes: B = batch size, P = number of patches, T = number of tokens, L = 2 + P + T = length of the multimodal sequence,
+N = number of masked positions, D = hidden size, E = projection size.
 """
 
 from functools import partial
@@ -29,24 +30,24 @@ from mmf_flava.models.transformer import Encoded, initialise
 
 @registry.register_model("flava")
 class FlavaPretraining(BaseModel):
-    """FLAVA's core, the heads that the listed losses need, and those losses with their weights.
+    """FLAVA for pretraining: the core model, the losses of the config, and the prediction heads that they need.
 
-    For a batch of pairs, a clean forward pass gives the global contrastive loss, and a masked one gives MMM and ITM.
-    For a batch of images, one masked forward pass gives MIM, and for a batch of texts MLM.
+    The losses depend on the batch. Image-text pairs: the global contrastive loss on unmasked inputs, and MMM and ITM on
+    masked inputs. Images only: MIM. Texts only: MLM.
     """
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        section = {key: value for key, value in to_dict(config).items() if key != "model"}  # MMF adds the model's name
+        section = {key: value for key, value in to_dict(config).items() if key != "model"}  # MMF adds the key "model"
         self.settings = parse_section(FlavaConfig, section, "model_config.flava")
-        self._logged_warning["losses_present"] = True  # no warning of MMF about losses in the output
+        self._logged_warning["losses_present"] = True  # disables MMF's warning about losses in the output
 
     @classmethod
     def config_path(cls) -> str:
         return recipe_path("defaults")
 
     def build(self) -> None:
-        """Build encoders and codebook.
+        """Build the core model and the codebook.
 
         Raises:
             UserError: the codebook's weights were not found or do not match.
@@ -55,7 +56,11 @@ class FlavaPretraining(BaseModel):
         self.codebook = build_codebook(self.settings.codebook)
 
     def init_losses(self) -> None:
-        """Build the losses that the recipe lists, from MMF's registry, and the heads that they need."""
+        """Build the losses of the config from MMF's registry, and the prediction heads that they need.
+
+        Raises:
+            UserError: a loss is not registered.
+        """
         for loss in self.settings.losses:
             if registry.get_loss_class(loss.type) is None:
                 known = registry.mapping["loss_name_mapping"]
@@ -81,10 +86,10 @@ class FlavaPretraining(BaseModel):
         return MaskedPredictionHead(encoder.hidden_size, vocabulary, encoder.layer_norm_eps)
 
     def forward(self, sample_list: Any) -> dict[str, Any]:
-        """Return ``{"losses": {"train/pmd/flava_itm": (1,), ...}}`` and, by name, the inputs of the losses.
+        """Return ``{"losses": {"train/pmd/flava_itm": (1,), ...}}`` and the inputs of the losses under their names.
 
-        ``scores`` and ``targets`` are the contrastive embeddings of images and of texts, (B, E) each, for MMF's
-        retrieval metrics; (0, E) in a batch without pairs.
+        ``scores`` and ``targets`` are the (B, E) contrastive embeddings of images and of texts, for MMF's retrieval
+        metrics. Their shape is (0, E) for batches without pairs.
         """
         counts = MaskCounts.of(sample_list)
         if "image" in sample_list and "input_ids" in sample_list:
@@ -100,7 +105,7 @@ class FlavaPretraining(BaseModel):
         return {**output, **self._retrieval(output), "losses": losses}
 
     def _retrieval(self, output: dict[str, Any]) -> dict[str, Tensor]:
-        """Return ``scores`` and ``targets``, detached, because MMF collects them over many batches."""
+        """Return ``scores`` and ``targets`` (see ``forward``), detached, because MMF stores them for many batches."""
         if "contrast" not in self.needs:
             return {}
         if "contrast" in output:
@@ -138,15 +143,15 @@ class FlavaPretraining(BaseModel):
         return output
 
     def _num_queries(self, counts: MaskCounts) -> list[int]:
-        """Return the number of positions of each sample that a head reads, [CLS_M] included."""
+        """Return, for each sample, the number of positions used by a prediction head, including [CLS_M]."""
         patches = counts.patches if "mmm_image" in self.heads else [0] * len(counts.patches)
         tokens = counts.tokens if "mmm_text" in self.heads else [0] * len(counts.tokens)
         return [1 + image + text for image, text in zip(patches, tokens, strict=True)]
 
     def _multimodal_masks(self, batch: Any, positive_B: Tensor) -> dict[str, Tensor]:
-        """Return (B, L) by head: its input positions in [CLS_M], [CLS_I], P patches, T tokens.
+        """Return, for each multimodal head, a (B, L) mask of its input positions.
 
-        MMM uses matching pairs only.
+        The sequence is [CLS_M], [CLS_I], P patches, T tokens. MMM uses matching pairs only.
         """
         image = batch["image_patch_mask"] & positive_B[:, None]
         text = (batch["lm_label_ids"] != IGNORED) & positive_B[:, None]
@@ -192,7 +197,7 @@ class FlavaPretraining(BaseModel):
         return {"mlm": MaskedPrediction(self.heads["mlm"](states.at(mask, count)), select(labels, mask, count))}
 
     def _codes(self, batch: Any, mask_BP: Tensor, counts: list[int]) -> Tensor:
-        """Return (N,) codes where the mask is True: the cached codes of the batch, or those of the codebook."""
+        """Return the (N,) codes of masked patches: cached codes if the batch has them, else from the codebook."""
         if "image_codes" in batch:
             return select(batch["image_codes"], mask_BP, sum(counts))
         if self.codebook is None:
@@ -203,7 +208,10 @@ class FlavaPretraining(BaseModel):
         return self.codebook.codes_at(batch["image_for_codebook"], mask_BP, counts)
 
     def get_optimizer_parameters(self, config: Any) -> list[dict[str, Any]]:
-        """Return two groups: biases, LayerNorms and the logit scale have no weight decay, as in MMF's BERT models."""
+        """Return two parameter groups: weights, and biases, LayerNorms and the logit scale without weight decay.
+
+        Source: MMF's BERT models.
+        """
         decayed: list[Tensor] = []
         not_decayed: list[Tensor] = []
         for parameter in self.parameters():
@@ -212,7 +220,7 @@ class FlavaPretraining(BaseModel):
         return [{"params": decayed}, {"params": not_decayed, "weight_decay": 0.0}]
 
     def encode_image(self, image_BCHW: Tensor) -> Tensor:
-        """See ``Flava.encode_image``; part of the interface that evaluations use."""
+        """See ``Flava.encode_image``."""
         return self.flava.encode_image(image_BCHW)
 
     def encode_text(self, input_ids_BT: Tensor, input_mask_BT: Tensor | None = None) -> Tensor:
@@ -224,11 +232,11 @@ class FlavaPretraining(BaseModel):
         return self.flava.image_features(image_BCHW)
 
     def image_states(self, image_BCHW: Tensor) -> Tensor:
-        """Return (B, 1 + P, D) hidden states of clean images, an input of ``match``."""
+        """Return the (B, 1 + P, D) image states that ``match`` requires, for unmasked images."""
         return self.flava.image_encoder(image_BCHW).hidden
 
     def match(self, image_states_BID: Tensor, input_ids_BT: Tensor, input_mask_BT: Tensor) -> Tensor:
-        """Return (B,) probabilities of the matching head that a clean image and a clean text match."""
+        """Return the (B,) matching head's probabilities that unmasked images and texts match."""
         text = self.flava.text_encoder(input_ids_BT, input_mask_BT).hidden
         cls = Positions.first(len(text), text.device)
         pair = self.flava.multimodal_encoder(image_states_BID, text, input_mask_BT, cls)

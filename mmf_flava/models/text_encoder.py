@@ -1,17 +1,18 @@
 """The text encoder: BERT's embeddings and the same pre-norm blocks as in the image encoder (§3.1).
 
-Shapes: B batch, T tokens, D width.
+Shapes: B = batch size, T = number of tokens, D = hidden size.
 """
 
 import torch
 from torch import Tensor, nn
 
 from mmf_flava.config.model import TextEncoderConfig
+from mmf_flava.models.padding_mask import to_bool_mask
 from mmf_flava.models.transformer import EncodedViews, Queries, Transformer
 
 
 class TextEncoder(Transformer):
-    """Word, position and token-type embeddings (type 0 only), LayerNorm, and the blocks. [CLS] is token 0."""
+    """A pre-norm transformer on BERT's word, position and token-type (0 only) embeddings. [CLS] is position 0."""
 
     def __init__(self, config: TextEncoderConfig) -> None:
         super().__init__(config)
@@ -23,7 +24,7 @@ class TextEncoder(Transformer):
         self.embedding_dropout = nn.Dropout(config.dropout)
 
     def embed(self, input_ids_BT: Tensor) -> Tensor:
-        """Return (B, T, D): the sum of the embeddings after LayerNorm."""
+        """Return (B, T, D): the sum of the three embeddings after LayerNorm and dropout."""
         position = torch.arange(input_ids_BT.shape[1], device=input_ids_BT.device)
         x = (
             self.word_embeddings(input_ids_BT)
@@ -35,9 +36,10 @@ class TextEncoder(Transformer):
     def forward(  # type: ignore[override]
         self, input_ids_BT: Tensor | tuple[Tensor, ...], mask_BT: Tensor | None = None, queries: Queries = None
     ) -> EncodedViews:
-        """Encode tokens, (B, T, D); ``mask_BT`` is False on padding.
+        """Encode tokens to (B, T, D) states; ``mask_BT`` is False or 0 at padding.
 
-        Tuples of n token tensors and n ``queries`` return n views of the texts; see ``Transformer.forward``.
+        With tuples of n tensors of token ids and n ``queries``, n differently masked views of the texts are encoded,
+        and a tuple is returned; see ``Transformer.forward``.
         """
         ids = torch.cat(input_ids_BT) if isinstance(input_ids_BT, tuple) else input_ids_BT
-        return super().forward(self.embed(ids), mask_BT, queries)
+        return super().forward(self.embed(ids), to_bool_mask(mask_BT), queries)

@@ -1,6 +1,7 @@
-"""The pre-norm transformer that all three encoders share (§3.1: "ViT" blocks for image, text and both).
+"""The pre-norm transformer, which is the base class of all three encoders (§3.1: "ViT" blocks for all modalities).
 
-Shapes: B batch, L sequence, Q needed positions, N masked positions, D width.
+Shapes: B = batch size, L = sequence length, Q = needed positions per sequence, N = masked positions in the batch,
+D = hidden size.
 """
 
 from functools import partial
@@ -15,12 +16,12 @@ from mmf_flava.models.last_block import LastBlock, Positions, select
 
 
 class Encoded(NamedTuple):
-    """The output of an encoder at all L positions or, if ``queries`` is set, at Q of them.
+    """The output of an encoder at all L positions or, if ``queries`` is set, only at its Q positions.
 
-    hidden: (B, L or Q, D), the last block's output *before* the final LayerNorm; input of the multimodal encoder.
-    normed: (B, L or Q, D), after the final LayerNorm; input of heads and contrastive projections.
+    hidden: (B, L or Q, D), output of the last block *before* the final LayerNorm; input of the multimodal encoder.
+    normed: (B, L or Q, D), ``hidden`` after the final LayerNorm; input of prediction heads and contrastive projections.
 
-    A tuple, because FSDP finds the tensors of a module's output in tuples and dicts only.
+    This is a NamedTuple, because FSDP finds the tensors in a module's output only in tuples and dicts.
     """
 
     hidden: Tensor
@@ -29,11 +30,14 @@ class Encoded(NamedTuple):
 
     @property
     def cls(self) -> Tensor:
-        """(B, D): the first position after the final LayerNorm; ``queries`` must include position 0."""
+        """The (B, D) states of position 0 after the final LayerNorm; ``queries`` must include position 0."""
         return self.normed[:, 0]
 
     def at(self, mask_BL: Tensor, count: int) -> Tensor:
-        """Return (N, D) after the final LayerNorm where ``mask_BL`` is True, N = ``count``; ``queries`` must include them."""
+        """Return the (N, D) states after the final LayerNorm at the True positions of ``mask_BL``, N = ``count``.
+
+        If ``queries`` is set, it must include these positions.
+        """
         if self.queries is None:
             return select(self.normed, mask_BL, count)
         return self.queries.select(self.normed, mask_BL, count)
@@ -44,7 +48,7 @@ Queries = Positions | tuple[Positions | None, ...] | None
 
 
 class Transformer(nn.Module):
-    """timm's ViT blocks and a final LayerNorm."""
+    """Base class of the encoders: timm's ViT blocks and a final LayerNorm."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -64,30 +68,31 @@ class Transformer(nn.Module):
         self.norm = norm(config.hidden_size)
 
     def compile_blocks(self) -> None:
-        """Compile each block separately (regional compilation), so that blocks of one width share their code.
+        """Compile each block separately (regional compilation), so that blocks of equal size share compiled code.
 
-        Sequence lengths are symbolic from the start, so that a new length does not cause a recompilation.
+        Sequence lengths are dynamic shapes, so that a new length does not cause a recompilation.
         """
         for block in self.blocks:
             block.compile(dynamic=True)
 
     def checkpoint_blocks(self) -> None:
-        """Enable activation checkpointing: keep the inputs of blocks, and recompute the rest in the backward pass."""
+        """Enable activation checkpointing: store only the inputs of blocks, and recompute all other activations."""
         for block in self.blocks:
-            # inside the block's forward, after FSDP, which wraps the block, has gathered its weights
+            # wraps ``forward``, not the module, because FSDP gathers the weights in hooks that run before ``forward``
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
 
     def forward(self, x_BLD: Tensor, mask_BL: Tensor | None = None, queries: Queries = None) -> EncodedViews:
         """Encode a sequence.
 
         Args:
-            x_BLD: embeddings; n views of B sequences concatenated along the batch if ``queries`` is a tuple of n.
+            x_BLD: input embeddings. If ``queries`` is a tuple of length n, these are n views of B sequences,
+                concatenated along the batch dimension.
             mask_BL: True where a position may be attended to; the same for all views.
-            queries: positions at which the last block and the final LayerNorm run, by default all. The views of a tuple
-                go through the other blocks as one batch.
+            queries: positions at which the last block and the final LayerNorm are computed; None computes all. All
+                views of a tuple are processed by the other blocks as one batch.
 
         Returns:
-            One ``Encoded``, or a tuple of n.
+            An ``Encoded``, or a tuple of n if ``queries`` is a tuple.
         """
         views = queries if isinstance(queries, tuple) else (queries,)
         mask = None if mask_BL is None else mask_BL[:, None, None, :]

@@ -1,7 +1,7 @@
-"""Bytes that a forward pass saves for the backward pass, counted on fake CUDA tensors: no device and no data are needed.
+"""Bytes that a forward pass saves for the backward pass, counted with fake CUDA tensors on a machine without CUDA.
 
-The model runs under torch's ``FakeTensorMode``, which computes shapes and dtypes only. A forward pass at full size takes
-a few seconds on a CPU. Attention saves what CUDA's flash and memory-efficient kernels save.
+Under torch's ``FakeTensorMode`` the model computes shapes and dtypes only, which takes a few seconds at full size.
+Attention saves the tensors that CUDA's flash and memory-efficient kernels save.
 """
 
 import weakref
@@ -27,7 +27,8 @@ from mmf_flava.models.transformer import Transformer
 class SavedBytes:
     """The result of ``count_saved``.
 
-    activations: bytes of saved tensors; with checkpointing the inputs of all blocks and the tensors of one block.
+    activations: bytes of saved tensors. With checkpointing these are the inputs of all blocks and the tensors of one
+        block, plus one gradient of the size of its largest tensor.
     weight_copies: bytes of half-precision copies of weights, made by autocast.
     logits: number of elements of the largest logits of a masked prediction.
     trained: names of the parameters that receive a gradient.
@@ -58,9 +59,11 @@ def count_saved(model: Any, batch: Any, autocast: bool = False, checkpointing: b
         output = model(batch)
     ignored.update(copies.storages.sizes)
     return SavedBytes(
-        activations=saved.total() + max((block.total(saved.sizes) for block in blocks), default=0),
+        activations=saved.total() + max((block.total(saved.sizes) + block.largest() for block in blocks), default=0),
         weight_copies=copies.storages.total(),
-        logits=max((value.logits.numel() for value in output.values() if isinstance(value, MaskedPrediction)), default=0),
+        logits=max(
+            (value.logits.numel() for value in output.values() if isinstance(value, MaskedPrediction)), default=0
+        ),
         trained=frozenset(names[parameter] for parameter in _leaves(output["losses"].values())),
     )
 
@@ -76,8 +79,9 @@ class _Storages:
     """Bytes of distinct storages, which are kept alive so that their keys stay unique."""
 
     def __init__(self, ignored: Collection[int] = ()) -> None:
-        self.ignored, self.kept = ignored, []
+        self.ignored = ignored
         self.sizes: dict[int, int] = {}
+        self.kept: list[torch.UntypedStorage] = []
 
     def add(self, tensor: Tensor) -> Tensor:
         if _key(tensor) not in self.sizes:
@@ -87,6 +91,9 @@ class _Storages:
 
     def total(self, excluded: Collection[int] = ()) -> int:
         return sum(size for key, size in self.sizes.items() if key not in self.ignored and key not in excluded)
+
+    def largest(self) -> int:
+        return max((size for key, size in self.sizes.items() if key not in self.ignored), default=0)
 
 
 def _key(tensor: Tensor) -> int:
@@ -151,7 +158,6 @@ class _LiveBytes(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.live = self.peak = 0
-        self.storages: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         inputs = {_key(value) for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)}

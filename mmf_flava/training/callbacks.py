@@ -14,11 +14,11 @@ Events in order, with their arguments:
 
 Every process calls its own callbacks for every event, including evaluations that only the first process runs.
 
-A training report contains a batch and its ``losses``, named as by the model (``train/pmd/flava_itm``). As in
-``metrics.jsonl``, losses include their weights and are not divided by ``update_frequency``. The report of an update
-contains the last batch, the mean losses over all batches, and the total number of samples as ``batch_size``. The
-metrics of an evaluation have the names of ``training.early_stop.criteria``: ``val/total_loss``,
-``val/losses/flava_itm``, ``val/zero_shot/accuracy``.
+A training report contains a batch and its ``losses`` under the model's names, e.g. ``train/pmd/flava_itm``. As in
+``metrics.jsonl``, losses are multiplied by their loss weights and not divided by ``update_frequency``. The report of an
+update contains the last batch, the mean losses over all batches, and the total number of samples as ``batch_size``.
+Evaluation metrics are named as in ``training.early_stop.criteria``: ``val/total_loss``, ``val/losses/flava_itm``,
+``val/zero_shot/accuracy``.
 """
 
 from collections.abc import Mapping
@@ -36,10 +36,10 @@ from mmf_flava.training.monitor import TOTAL
 
 
 class Callbacks(list[Any]):
-    """The callbacks of a run; ``mmf_api.check_callbacks`` must have validated them.
+    """List of the callbacks of a run. ``mmf_api.check_callbacks`` must have validated them.
 
     Attributes:
-        meter: MMF's meter of the training losses of the last 20 logged updates.
+        meter: MMF meter that averages the training losses of the last 20 logged updates.
     """
 
     def __init__(self, config: Any, trainer: Any) -> None:
@@ -50,12 +50,12 @@ class Callbacks(list[Any]):
         self._samples = 0
 
     def call(self, event: str, **arguments: Any) -> None:
-        """Call the method ``event`` of each callback in the order of the recipe."""
+        """Call the method ``event`` of each callback in the order of ``training.callbacks``."""
         for callback in self:
             getattr(callback, event)(**arguments)
 
     def start_update(self) -> None:
-        """Call ``on_update_start`` and discard the losses of a skipped update."""
+        """Discard the losses of the previous update and call ``on_update_start``."""
         self._losses, self._samples = [], 0
         self.call("on_update_start")
 
@@ -63,8 +63,8 @@ class Callbacks(list[Any]):
         """Call ``on_batch_end`` after the backward pass.
 
         Args:
-            batch: on the model's device.
-            losses: detached.
+            batch: the batch on the model's device.
+            losses: detached losses by name.
         """
         if not self:
             return
@@ -75,7 +75,10 @@ class Callbacks(list[Any]):
         self.call("on_batch_end", report=report, meter=self.meter)
 
     def end_update(self, should_log: bool) -> None:
-        """Call ``on_update_end``; all processes must call it, because the meter averages over them."""
+        """Call ``on_update_end``.
+
+        All processes must call this method, because the meter averages the losses over processes.
+        """
         if not self:
             return
         means = {name: torch.stack([losses[name].mean() for losses in self._losses]).mean() for name in self._losses[0]}
@@ -86,12 +89,12 @@ class Callbacks(list[Any]):
         self.call("on_update_end", report=report, meter=self.meter, should_log=should_log)
 
     def end_evaluation(self, event: str, split: str, result: SplitResult | None, datasets: Mapping[str, Any]) -> None:
-        """Call ``event`` with the first process's result; all processes must call it.
+        """Call ``event`` with the result of the first process. All processes must call this method.
 
         Args:
             event: e.g. ``on_validation_end``.
-            result: None if a signal interrupted the evaluation; the event is then not called.
-            datasets: the evaluated datasets of the split by name.
+            result: None if a signal interrupted the evaluation; ``event`` is then not called.
+            datasets: the datasets of the split by name.
         """
         if not self:
             return
@@ -118,9 +121,9 @@ def _evaluation_report(split: str, metrics: dict[str, dict[str, float]], dataset
 
 
 def _evaluation_meter(report: Report) -> Meter:
-    """Return an MMF meter of one evaluation.
+    """Return an MMF meter with the values of one evaluation.
 
-    ``Meter.update_from_report`` would wait for the processes that did not evaluate.
+    ``Meter.update_from_report`` is not used, because it would reduce the values over the processes once more.
     """
     values = {**report.losses, **report.metrics}
     if report.losses:
@@ -135,7 +138,7 @@ class TrainerAttributes:
     """Attributes of MMF's trainer that callbacks read, in addition to ``model``, ``device`` and ``num_updates``.
 
     Attributes:
-        config: the complete recipe.
+        config: the complete MMF config.
     """
 
     config: Any
@@ -143,26 +146,26 @@ class TrainerAttributes:
     updater: Any
     callbacks: Callbacks
     trains: bool
-    current_epoch = 1  # training data are an endless stream
+    current_epoch = 1  # the training data are an endless stream
 
     @property
     def training_config(self) -> Any:
-        """The recipe's section ``training``."""
+        """The config section ``training``."""
         return self.config.training
 
     @property
     def run_type(self) -> str:
-        """The recipe's ``run_type``, e.g. ``train_val``."""
+        """``run_type`` of the config, e.g. ``train_val``."""
         return self.config.run_type
 
     @property
     def max_updates(self) -> int:
-        """The recipe's ``training.max_updates``."""
+        """``training.max_updates`` of the config."""
         return self.config.training.max_updates
 
     @property
     def current_iteration(self) -> int:
-        """Number of training batches so far, including skipped updates and those before a resume."""
+        """Number of training batches so far, including batches of skipped updates and of the run before a resume."""
         return self.data.loader.step if self.trains else 0
 
     @property

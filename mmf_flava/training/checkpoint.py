@@ -1,4 +1,4 @@
-"""Reading and writing the contents of a checkpoint: safetensors and JSON, no pickles."""
+"""Reading and writing of checkpoint contents: safetensors and JSON, no pickle files."""
 
 import base64
 import json
@@ -17,14 +17,18 @@ from mmf_flava.weights.configs import CONFIG_KEY, config_to_dict
 
 
 class Stateful(Protocol):
-    """A module, an optimizer, or the gathered state of one."""
+    """Object with a ``state_dict``: a module, an optimizer or a ``GatheredState``."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
 
 @dataclass
 class GatheredState:
-    """The state dict of a model (with its configuration) or of an optimizer, gathered from all processes."""
+    """State dict of a model or an optimizer, gathered from all processes.
+
+    Attributes:
+        settings: the model's configuration; None for an optimizer.
+    """
 
     state: dict[str, Any]
     settings: Any = None
@@ -35,12 +39,12 @@ class GatheredState:
 
 @dataclass
 class Snapshot:
-    """The state of a run between two updates.
+    """The contents of a checkpoint: the state of a run after an update.
 
     Attributes:
-        weights: tensors by name.
+        weights: the model's tensors by name.
         metadata: header of the weights file.
-        optimizer: tensors by name.
+        optimizer: the optimizer's tensors by ``<parameter>.<name>``.
         state_json: content of ``state.json``.
     """
 
@@ -52,7 +56,7 @@ class Snapshot:
 
     @classmethod
     def take(cls, update: int, model: Stateful, optimizer: Stateful, state: dict[str, Any], copy: bool) -> "Snapshot":
-        """Take a snapshot of ``model`` and ``optimizer``; ``copy`` copies the tensors to the CPU."""
+        """Take a snapshot of ``model`` and ``optimizer``. If ``copy``, copy their tensors to the CPU."""
         tensors, description = _flatten_optimizer(optimizer.state_dict())
         state_json = json.dumps({"update": update, "optimizer": description, **state}, indent=1)
         convert = _copy_to_cpu if copy else torch.Tensor.contiguous
@@ -76,7 +80,7 @@ def _copy_to_cpu(tensor: Tensor) -> Tensor:
 
 
 def _metadata(model: Stateful) -> dict[str, str]:
-    """Return the header of the weights file, with the model's configuration so that no recipe is needed to load it."""
+    """Return the header of the weights file: the model's configuration, so that no recipe is needed to load it."""
     settings = getattr(model, "settings", None)
     return {"format": "pt"} | (
         {CONFIG_KEY: json.dumps(config_to_dict(settings))} if isinstance(settings, FlavaConfig) else {}
@@ -84,7 +88,7 @@ def _metadata(model: Stateful) -> dict[str, str]:
 
 
 def load_state(path: Path, optimizer: Any | None) -> dict[str, Any]:
-    """Return ``state.json`` of a checkpoint folder, and load the optimizer's state into ``optimizer`` if given."""
+    """Load the optimizer state of a checkpoint folder into ``optimizer``, if given, and return ``state.json``."""
     state = json.loads((path / "state.json").read_text(encoding="utf-8"))
     if optimizer is not None:
         tensors = load_file(path / "optimizer.safetensors")
@@ -93,7 +97,7 @@ def load_state(path: Path, optimizer: Any | None) -> dict[str, Any]:
 
 
 def restore_rng(rng: dict[str, Any]) -> None:
-    """Restore the random generators of Python, numpy, torch and CUDA from ``rng_state``."""
+    """Restore the random number generators of Python, numpy, torch and CUDA from ``rng_state``."""
     version, internal, gauss = rng["python"]
     random.setstate((version, tuple(internal), gauss))
     np.random.set_state(rng["numpy"])
@@ -103,7 +107,7 @@ def restore_rng(rng: dict[str, Any]) -> None:
 
 
 def rng_state() -> dict[str, Any]:
-    """Return the state of this process's random generators: Python, numpy, torch, and CUDA's current device."""
+    """Return the states of this process's random number generators: Python, numpy, torch and current CUDA device."""
     numpy: dict[str, Any] = np.random.get_state(legacy=False)
     cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
     return {
@@ -115,7 +119,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def _flatten_optimizer(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors by ``<parameter>.<name>``, and the numbers and parameter groups for JSON."""
+    """Split an optimizer's state dict into tensors by ``<parameter>.<name>`` and JSON-serialisable values."""
     tensors, numbers = {}, {}
     for parameter, values in state["state"].items():
         for name, value in values.items():

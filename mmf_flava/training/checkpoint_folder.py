@@ -1,4 +1,6 @@
-"""The checkpoints of a run, written atomically: to a temporary folder, then renamed; the pointers are updated last.
+"""The checkpoints of a run, written atomically.
+
+A checkpoint is written to a temporary folder, which is then renamed. The pointer files are updated last.
 
 A run folder contains ``checkpoints/update_00000200/{model,optimizer}.safetensors, state.json, checksums.sha256``.
 The pointer files ``checkpoints/latest`` and ``checkpoints/best`` contain the name of a checkpoint folder and the
@@ -21,18 +23,18 @@ from mmf_flava.training.checkpoint import Snapshot, Stateful
 from mmf_flava.training.disk import diagnose_disk_error
 
 LATEST, BEST = "latest", "best"
-# suffix of a checkpoint that is being replaced by another one of the same update, until the new one is in place
+# suffix of an old checkpoint while a new checkpoint of the same update replaces it
 REPLACED = ".replaced"
 NAME = re.compile(rf"update_(\d+)({re.escape(REPLACED)})?")
 
 
 class CheckpointFolder:
-    """The checkpoints of one run.
+    """Saving, selection and removal of the checkpoints of one run.
 
     Args:
         folder: the run folder; checkpoints are in its subfolder ``checkpoints``.
         max_to_keep: number of newest checkpoints to keep in addition to the best one; -1 keeps all.
-        background: copy the state and write it in a thread while training continues.
+        background: copy the state to the CPU and write it in a background thread while training continues.
         log: called with messages about saved and corrupt checkpoints.
     """
 
@@ -47,7 +49,7 @@ class CheckpointFolder:
     # ------------------------------------------------------------------ read
 
     def latest(self) -> Path | None:
-        """Return the newest valid checkpoint, or None if there are no checkpoints; log the corrupt ones.
+        """Return the newest valid checkpoint, or None if there are no checkpoints. Log corrupt checkpoints.
 
         Raises:
             UserError: all checkpoints are corrupt.
@@ -68,20 +70,20 @@ class CheckpointFolder:
         if not found and not pointer.is_file():
             return None
         raise UserError(
-            f"{self.folder} has no valid checkpoint: {' '.join(problems) or f'{LATEST} names a missing one.'} "
-            "Restore one from a backup, or restart from update 0 with checkpoint.resume=false, which moves these "
-            "files to previous/."
+            f"{self.folder} has no valid checkpoint: {' '.join(problems) or f'{LATEST} names a missing checkpoint.'} "
+            "Restore a checkpoint from a backup, or restart from update 0 with checkpoint.resume=false, which moves "
+            "the existing files to previous/."
         )
 
     def best(self) -> Path | None:
         """Return the checkpoint with the best validation metric, or None if there are no checkpoints.
 
         Raises:
-            UserError: the best checkpoint is corrupt, or none has been selected yet.
+            UserError: the best checkpoint is corrupt, or no best checkpoint has been saved yet.
         """
         if not self._newest_first():
             return None
-        fix = "Set checkpoint.resume_best=false to load the newest one."
+        fix = "Set checkpoint.resume_best=false to load the newest checkpoint."
         if (path := self._read_pointer(BEST)) is None:
             raise UserError(f"{self.folder / BEST} does not name a checkpoint. {fix}")
         try:
@@ -93,7 +95,7 @@ class CheckpointFolder:
     def _newest_first(self) -> list[Path]:
         """Return the checkpoints, newest first, starting with ``latest``.
 
-        Later updates come last: they are from before the run was resumed from an older checkpoint.
+        Checkpoints of later updates than ``latest`` come last. They remain after a resume from an older checkpoint.
         """
         updates = {path: int(match[1]) for path in self.folder.glob("*") if (match := NAME.fullmatch(path.name))}
         latest = self._read_pointer(LATEST)
@@ -101,7 +103,7 @@ class CheckpointFolder:
         return sorted(updates, key=lambda path: (updates[path] > newest, -updates[path], path.name))
 
     def _read_pointer(self, name: str) -> Path | None:
-        """Return the checkpoint that ``latest`` or ``best`` names, or None if the pointer is missing or corrupt."""
+        """Return the checkpoint that the pointer file ``name`` contains, or None if the file is missing or corrupt."""
         try:
             text = (self.folder / name).read_text(encoding="ascii")
             path = self.folder / text.partition(" ")[0]
@@ -114,15 +116,15 @@ class CheckpointFolder:
     def save(
         self, update: int, model: Stateful, optimizer: Stateful, state: dict[str, Any], best: bool = False
     ) -> Path:
-        """Write a checkpoint, replacing one of the same update, and remove those beyond ``max_to_keep``.
+        """Save a checkpoint, replace an existing one of the same update, and remove old ones beyond ``max_to_keep``.
 
         Args:
-            state: JSON data; ``rng`` contains the generator states of all processes (``rng_state``).
-            best: mark it as the best checkpoint, which is kept until the next best one.
+            state: JSON data; ``rng`` contains the result of ``rng_state`` of each process.
+            best: mark the checkpoint as the best one, which is kept until a better one is saved.
 
         Raises:
-            UserError: this checkpoint, or the previous one in the background, could not be written. Earlier
-                checkpoints are unchanged.
+            UserError: this checkpoint could not be written, or the background save of the previous checkpoint failed.
+                Existing checkpoints are unchanged.
         """
         self.wait()
         snapshot = Snapshot.take(update, model, optimizer, state, copy=self._thread is not None)
@@ -134,12 +136,12 @@ class CheckpointFolder:
         return path
 
     def check(self) -> None:
-        """Raise the error of a failed save in the background."""
+        """Raise the error of a background save if one has failed; do not wait for a running one."""
         if self._pending is not None and self._pending.done():
             self.wait()
 
     def wait(self) -> None:
-        """Wait for a save in the background; raises the same errors as ``save``."""
+        """Wait until the background save has finished, and raise its error if it failed."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
@@ -156,7 +158,7 @@ class CheckpointFolder:
                 _fsync(file)
             _fsync(temporary)
             self._move_into_place(temporary, path)
-            # ``latest`` is written last: after a kill in between, the run resumes from a checkpoint older than ``best``
+            # ``latest`` is written last: if the process is killed before, the run resumes from the previous checkpoint
             for name in (BEST, LATEST) if best else (LATEST,):
                 self._write_pointer(name, path)
             self._prune()
@@ -197,12 +199,13 @@ class CheckpointFolder:
             kept = kept[: self.max_to_keep]
         for path in checkpoints:
             if path not in kept and path != best:
-                removed = path.with_name(f".{path.name}.removed")  # a partly removed checkpoint must not be found
+                # renamed first, so that a partly removed checkpoint is never loaded
+                removed = path.with_name(f".{path.name}.removed")
                 os.replace(path, removed)
                 shutil.rmtree(removed, ignore_errors=True)
 
     def _remove_leftovers(self) -> None:
-        """Remove the files of interrupted saves; the run folder's lock excludes other writers."""
+        """Remove the files of interrupted saves. The run folder is locked, so no other process is writing them."""
         for pattern in (".update_*", f".{LATEST}.*", f".{BEST}.*"):
             for path in self.folder.glob(pattern):
                 if path.is_dir():

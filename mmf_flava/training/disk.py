@@ -14,13 +14,17 @@ FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def diagnose_disk_error(error: Exception) -> tuple[str, str]:
-    """Return the system's error message and a suggested fix for an OSError or a safetensors error caused by one."""
+    """Return the operating system's error message and a suggested fix for a failed write.
+
+    Args:
+        error: an OSError, or a safetensors error whose text contains the error number of an OSError.
+    """
     number = error.errno if isinstance(error, OSError) else _parse_errno(error)
     reason = os.strerror(number).lower() if number is not None else str(error)
     if number in FULL:
         return reason, "Free some space, or keep fewer checkpoints with checkpoint.max_to_keep"
     if number in FORBIDDEN:
-        return reason, "Make the folder writable, or choose another one with env.save_dir"
+        return reason, "Make the folder writable, or choose another folder with env.save_dir"
     return reason, "Check the disk"
 
 
@@ -31,10 +35,13 @@ def _parse_errno(error: Exception) -> int | None:
 
 @contextmanager
 def explain_disk_errors(folder: Path) -> Iterator[None]:
-    """Convert errors of a full or read-only disk to a UserError that names the file and the fix.
+    """Convert an OSError of a full or read-only disk to a UserError that names the file and the fix.
+
+    Args:
+        folder: named in the message if the OSError has no file name.
 
     Raises:
-        UserError: such an error occurred in the context.
+        UserError: a file could not be written because its disk is full or read-only.
     """
     try:
         yield

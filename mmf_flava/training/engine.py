@@ -1,4 +1,4 @@
-"""The model of one process during training: a complete replica, or shards with ``fsdp``."""
+"""Wrappers of the model for training on several processes. ``Engine`` replicates it; ``fsdp.py`` shards it."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -11,7 +11,7 @@ Masters = Mapping[nn.Parameter, nn.Parameter]  # parameter -> master parameter t
 
 
 class Engine:
-    """A model that is replicated on every process; ``ddp`` averages the gradients of several processes.
+    """A model that is replicated on every process. With several processes, ``ddp`` averages their gradients.
 
     Attributes:
         module: the module to train.
@@ -27,29 +27,36 @@ class Engine:
 
     @property
     def weights(self) -> list[nn.Parameter]:
-        """This process's trainable parameters in the order of the optimizer's groups."""
+        """This process's trainable parameters in the order of the optimizer's parameter groups."""
         return [parameter for group in self.groups for parameter in group["params"]]
 
     def skip_gradient_sync(self, enabled: bool) -> AbstractContextManager[None]:
-        """Return a context in which, if ``enabled``, a backward pass does not average gradients over processes."""
+        """Return a context manager that disables gradient averaging over processes if ``enabled``."""
         return self.module.no_sync() if enabled and isinstance(self.module, DistributedDataParallel) else nullcontext()
 
     def total_norm(self, norm: Tensor) -> Tensor:
-        """Return the () norm of the model's gradients, given the norm of this process's gradients."""
+        """Return the norm of the gradients of the complete model.
+
+        Args:
+            norm: norm of the gradients of this process's parameters, a scalar tensor like the result.
+        """
         return norm
 
     def after_step(self) -> None:
-        """Hook to call after every optimizer step."""
+        """Do nothing; subclasses override this hook, which is called after every optimizer step."""
 
     def model_state(self, masters: Masters) -> dict[str, Tensor]:
-        """Return the model's state dict in fp32, with the master parameters' values; all processes must call it."""
+        """Return the model's state dict in fp32, from the master parameters. Must be called by all processes."""
         names = {parameter: name for name, parameter in self.model.named_parameters()}
         return {**self.model.state_dict(), **{names[weight]: master.detach() for weight, master in masters.items()}}
 
     def full_optimizer_state(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Convert this process's optimizer state to that of a single-process run; all processes must call it."""
+        """Convert this process's optimizer state dict to that of a single-process run.
+
+        Must be called by all processes.
+        """
         return state
 
     def local_optimizer_state(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Convert the optimizer state of a single-process run to this process's."""
+        """Convert the optimizer state dict of a single-process run to that of this process."""
         return state

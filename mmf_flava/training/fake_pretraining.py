@@ -1,6 +1,6 @@
 """The pretraining model, its codebook and its batches as fake tensors, which have shapes and dtypes but no values.
 
-All functions are to be called under ``FakeTensorMode`` and ``torch.device("cuda")``; a machine without CUDA suffices.
+Call all functions under ``FakeTensorMode`` and ``torch.device("cuda")``. They also run on machines without CUDA.
 """
 
 import math
@@ -20,14 +20,15 @@ from mmf_flava.models.flava import Flava
 from mmf_flava.models.pretraining import FlavaPretraining
 
 COMPUTE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-DEVIATIONS = 4  # above the mean: the largest number of masked tokens in a batch of random masks
+# assumed maximum number of masked tokens of a text, in standard deviations above the mean
+DEVIATIONS = 4
 
 
 def build_fake_model(flava: FlavaConfig, training: Any) -> FlavaPretraining:
-    """Build the model in the precision in which it computes, without a codebook.
+    """Build the pretraining model with weights in its compute precision, without a codebook.
 
     Args:
-        training: the recipe's section with ``precision`` and ``sharding``.
+        training: config section with the keys ``precision`` and ``sharding``.
     """
     flava = replace(flava, compile=False, codebook=replace(flava.codebook, type="cached"))
     model = FlavaPretraining(OmegaConf.structured(flava))
@@ -50,27 +51,27 @@ def build_fake_codebook(config: CodebookConfig, pixels: int, num_patches: int) -
     """Build the codebook of type ``dvae`` or ``kmeans`` without its weights.
 
     Args:
-        pixels: side of the codebook's view.
-        num_patches: number of codes of an image.
+        pixels: side length in pixels of the codebook's input images.
+        num_patches: number of codes per image.
     """
     if config.type == "dvae":
         sizes = (config.vocab_size, config.hidden_size, config.num_groups, config.num_blocks_per_group)
         return DalleEncoder(*sizes, dtype=config.dtype, channels_last=config.channels_last)
     shape = (config.vocab_size, 3 * (pixels // math.isqrt(num_patches)) ** 2)
     with unset_fake_temporarily(), torch.device("cpu"):
-        codebook = KMeansCodebook(torch.zeros(shape))  # hashes its values
+        codebook = KMeansCodebook(torch.zeros(shape))  # computes a hash of the values
     codebook.centroids = torch.empty(shape)
     return codebook
 
 
 def build_fake_batch(dataset: Any, size: int) -> SampleList:
-    """Return the largest batch of a dataset: all texts have ``max_length`` tokens, and all pairs match.
+    """Return the largest batch of a dataset: all texts have ``max_length`` tokens, and all image-text pairs match.
 
-    Images have both the codebook's view, unless the dataset has cached codes, and codes, so that the model does not run
-    the codebook.
+    The batch always contains image codes, so that the model does not run the codebook. It also contains the codebook's
+    input images, unless the dataset has cached codes.
 
     Args:
-        dataset: ``dataset_config.NAME``; its processors determine the fields.
+        dataset: config section ``dataset_config.NAME``; its processors determine the fields of the batch.
         size: number of samples.
     """
     batch, patches, tokens = SampleList(), [0] * size, [0] * size
@@ -97,7 +98,7 @@ def build_fake_batch(dataset: Any, size: int) -> SampleList:
 
 
 def _masked_tokens(text: Any, size: int) -> list[int]:
-    """Return the number of masked tokens of each of the longest texts: once the maximum, otherwise the mean."""
+    """Return the number of masked tokens per text: the assumed maximum for the first text, the mean for all others."""
     maskable = text.max_length - 2
     mean = maskable * text.mask_probability
     deviation = 0.0 if text.whole_word else math.sqrt(mean * (1 - text.mask_probability))

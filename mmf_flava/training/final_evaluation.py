@@ -13,7 +13,7 @@ from mmf_flava.training.results import Results
 
 
 class FinalEvaluation:
-    """Evaluates a model and writes the results to the run folder; only the first process writes."""
+    """Evaluates a model and writes the results to the run folder. Only the first process writes files."""
 
     def __init__(self, suite: EvaluationSuite, results: Results, config: EvaluationConfig) -> None:
         self.suite, self.results, self.config = suite, results, config
@@ -22,7 +22,7 @@ class FinalEvaluation:
         """Evaluate on the test split after training.
 
         Args:
-            update: number of updates of the model.
+            update: number of updates that the model was trained for.
             summarise: called with the duration of the evaluation in seconds.
         """
         started = time.perf_counter()
@@ -38,15 +38,15 @@ class FinalEvaluation:
         """Evaluate a loaded model on a split without training.
 
         Args:
-            update: number of updates of the model.
+            update: number of updates that the model was trained for.
             predicts: write zero-shot predictions instead of metrics.
 
         Raises:
-            UserError: ``predicts`` without ``evaluation.zero_shot``.
+            UserError: ``predicts`` is set, but ``evaluation.zero_shot`` is not.
         """
         if predicts and self.config.zero_shot is None:
             raise UserError(
-                "evaluation.predict writes zero-shot predictions and needs evaluation.zero_shot. Set it in the recipe."
+                "evaluation.predict: true writes zero-shot predictions, but evaluation.zero_shot is not set. Set it."
             )
         result = self.suite.run(model, split)
         if rank() == 0:

@@ -23,25 +23,25 @@ from mmf_flava.training.results import Results
 
 @registry.register_trainer("flava_finetune")
 class FlavaFinetune(FinetuningBase):
-    """MMF's trainer: optimizer, schedule, metrics, early stopping, checkpoints and prediction are MMF's.
+    """MMF's trainer with additional output files. Optimizer, schedule, early stopping and checkpoints are MMF's.
 
-    Writes to ``env.save_dir``: ``metrics.jsonl`` with one record per log interval and validation; at the end,
-    ``evaluation.json`` with the metrics of the best weights on the splits of ``run_type``, ``summary.json`` and the
-    report.
+    Output files in ``env.save_dir``: ``metrics.jsonl`` with one record per log interval and validation; at the end of
+    the run, ``evaluation.json`` with the metrics of the best weights on the splits of ``run_type``, ``summary.json``
+    and the report.
     """
 
     def load(self) -> None:
-        """Validate the recipe, then build everything as MMF does.
+        """Validate the config, then build datasets, model and optimizer with MMF.
 
         Raises:
-            UserError: a key that neither MMF's trainer nor this one has, or several datasets.
+            UserError: a key is unknown to MMF and to this trainer, or the config selects several datasets.
         """
         self.precision = _check(self.config)
         numerics = _numerics(self.config)
         super().load()
         set_numerics(numerics, self.device)
         if self.precision == "bf16":
-            # wraps forward, to be inside MMF's autocast context: without fp16, that one disables outer contexts on CUDA
+            # MMF calls forward in an autocast context, which without fp16 disables outer autocast contexts on CUDA
             self.model.forward = torch.autocast(self.device.type, torch.bfloat16)(self.model.forward)
         self.results = Results(Path(mmf_api.save_dir()))
         if is_master() and "train" in self.run_type and not self.config.checkpoint.resume:
@@ -51,7 +51,7 @@ class FlavaFinetune(FinetuningBase):
         self.started = self.last_time - max((float(record.get("time", 0)) for record in written), default=0.0)
 
     def load_metrics(self) -> None:
-        """Build metrics that are computed over complete splits, for any number of processes."""
+        """Build MMF's metrics so that they are computed over complete splits, for any number of processes."""
         datasets = {split: self.dataset(split) for split in ("val", "test")}
         sizes = {split: len(dataset) for split, dataset in datasets.items() if dataset is not None}
         self.metrics = SplitMetrics(self.config.evaluation.get("metrics", []), sizes)
@@ -85,7 +85,7 @@ class FlavaFinetune(FinetuningBase):
         return self.config.training.get("update_frequency", 1)
 
     def _metric_values(self, meter: Any, latest: bool = False) -> dict[str, dict[str, float]]:
-        """Return ``{"losses": {"cross_entropy": ...}, "metrics": {"accuracy": ...}}`` of an MMF meter."""
+        """Convert an MMF meter to ``{"losses": {"cross_entropy": ...}, "metrics": {"accuracy": ...}}``."""
         values: dict[str, dict[str, float]] = {"losses": {}, "metrics": {}}
         for key, value in meter.meters.items():
             name = key.rpartition("/")[2]
@@ -95,7 +95,7 @@ class FlavaFinetune(FinetuningBase):
         return values
 
     def inference(self) -> None:
-        """Evaluate or predict on the splits of ``run_type``, with or without training before."""
+        """Evaluate or predict on the splits that ``run_type`` selects. MMF also calls this method after training."""
         for split, names in {"val": ("val",), "test": ("test", "inference", "predict")}.items():
             if any(name in self.run_type for name in names):
                 self._infer(split)
@@ -105,7 +105,7 @@ class FlavaFinetune(FinetuningBase):
             self.predict_split(split)
             return
         if not _has_labels(self.dataset(split)):
-            mmf_api.log(f"The {split} split has no labels and is not evaluated. mmf_predict writes its predictions.")
+            mmf_api.log(f"The {split} split has no labels and is not evaluated. Run mmf_predict to predict them.")
             return
         mmf_api.log(f"Evaluating on the {split} split")
         meter = self.evaluate_split(split)
@@ -128,23 +128,24 @@ class FlavaFinetune(FinetuningBase):
 
 
 def _numerics(config: Any) -> TrainingConfig:
-    """Validate the keys that ``set_numerics`` reads."""
-    return parse_section(TrainingConfig, {key: config.training[key] for key in NUMERICS & {*config.training}}, "training")
+    """Parse the keys of ``training`` that ``set_numerics`` uses."""
+    section = {key: value for key, value in config.training.items() if key in NUMERICS}
+    return parse_section(TrainingConfig, section, "training")
 
 
 def _has_labels(dataset: Any) -> bool:
-    """Return whether a split has labels; class -1 marks a missing label."""
+    """Return whether the samples of a split have labels; -1 is a missing label."""
     targets = dataset[0].get("targets")
     return targets is not None and not (targets.dim() == 0 and int(targets) == -1)
 
 
 def _check(config: Any) -> str:
-    """Validate the recipe and return the precision.
+    """Validate the config and return the precision.
 
     Raises:
-        UserError: an unknown key, several datasets, or an unsupported combination of keys.
+        UserError: a key is unknown, several datasets are selected, or a combination of keys is not supported.
     """
-    # MMF reads max_grad_l2_norm, but its defaults do not have the key
+    # MMF reads max_grad_l2_norm, but does not define it in its default config
     training = {"precision", "max_grad_l2_norm", "process_group_timeout", *NUMERICS}
     added = {"training": training, "checkpoint": set(), "evaluation": {"task"}}
     for section, keys in added.items():
@@ -152,16 +153,16 @@ def _check(config: Any) -> str:
     if "," in config.datasets:
         raise UserError(
             f"datasets: training.trainer: flava_finetune supports one dataset, got {config.datasets}. MMF would log "
-            f"the metrics of all of them under one name. Select one, or set training.trainer: {MMF_TRAINER}."
+            f"the metrics of all datasets under one name. Select one dataset, or set training.trainer: {MMF_TRAINER}."
         )
     steps = to_dict(config.scheduler.get("params") or {})
     if config.training.max_updates is None and steps.get("num_training_steps", 0) is None:
         raise UserError(
-            "training.max_updates is null, but the learning rate schedule needs it. Set it to the number of updates of "
-            "training.max_epochs epochs, each of which has samples / training.batch_size."
+            "training.max_updates is null, but the learning rate schedule needs it. Set it to training.max_epochs * "
+            "number of training samples / training.batch_size."
         )
     precision = check_choice(config.training.get("precision", "fp32"), ("fp32", "bf16"), "training.precision")
-    if not config.training.get("fp16"):  # the key of MMF's main branch, which uses its own loss scaler
+    if not config.training.get("fp16"):  # a key of MMF's main branch, whose trainer has its own loss scaler
         return precision
     if precision == "bf16":
         raise UserError("training.fp16 and training.precision: bf16 cannot be combined. Remove one of them.")

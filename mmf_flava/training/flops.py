@@ -1,11 +1,10 @@
 """Analytical FLOP count of FLAVA for a batch.
 
-Counts the matrix products of the forward and backward pass as the model executes them: the last block of an encoder
-only at the positions that are used, heads only at masked positions. A multiplication and an addition count as two
-operations. Padding is computed and therefore counted. Not counted: the codebook (its codes can be cached), LayerNorms
-and other element-wise operations, the optimizer, and recomputation in attention. Assumes that all weights are trained.
-
-Shapes: B batch, P patches, T tokens, L sequence, Q used positions, N masked positions, D width.
+Counts the matrix products of the forward and backward pass as the model executes them: the last block of an encoder is
+computed only at the positions that a loss uses, and prediction heads only at masked positions. A multiplication and an
+addition count as two operations. Padding tokens are counted. Not counted are the codebook (its codes can be cached),
+LayerNorms and other element-wise operations, the optimizer, and recomputation in attention. All weights are assumed to
+be trained.
 """
 
 from collections.abc import Collection
@@ -17,7 +16,7 @@ from torch import Tensor
 from mmf_flava.config.model import FlavaConfig, ImageEncoderConfig, TransformerConfig
 from mmf_flava.data.masking import IGNORED
 
-BACKWARD = 2  # products in the backward pass per product in the forward pass: one gradient for each factor
+BACKWARD = 2  # matrix products in the backward pass per product in the forward pass: a gradient for each factor
 HEADS = ("mmm_image", "mmm_text", "itm")
 
 
@@ -26,9 +25,9 @@ def batch_flops(config: FlavaConfig, needs: Collection[str], batch: Any, num_pro
 
     Args:
         config: ``model_config.flava``.
-        needs: the outputs that the losses need, ``FlavaPretraining.needs``.
-        batch: a collated batch on the CPU; its masks are counted.
-        num_processes: number of processes whose batches the contrastive loss compares.
+        needs: names of the outputs that the losses need (``FlavaPretraining.needs``).
+        batch: collated batch on the CPU; its masks give the numbers of masked positions.
+        num_processes: number of processes over which the contrastive loss gathers embeddings.
     """
     if "image" in batch and "input_ids" in batch:
         return _pair_flops(config, needs, batch, num_processes)
@@ -58,7 +57,7 @@ def _pair_flops(config: FlavaConfig, needs: Collection[str], batch: Any, num_pro
     if masked:
         masks = {"mmm_image": batch["image_patch_mask"], "mmm_text": batch["lm_label_ids"] != IGNORED}
         masks = {name: mask & positive[:, None] for name, mask in masks.items() if name in needs}
-        used = 1 + torch.cat([positive.new_zeros(size, 1), *masks.values()], dim=1).sum(dim=1).max()  # 1 is [CLS_M]
+        used = 1 + torch.cat([positive.new_zeros(size, 1), *masks.values()], dim=1).sum(dim=1).max()  # 1: [CLS_M]
         products += size * multimodal.hidden_size * ((1 + patches) * image.hidden_size + tokens * text.hidden_size)
         products += _encoder_products(multimodal, size, 2 + patches + tokens, int(used))
         vocab_sizes = {"mmm_image": config.codebook.vocab_size, "mmm_text": text.vocab_size}
@@ -84,9 +83,9 @@ def _text_flops(config: FlavaConfig, batch: Any) -> float:
 
 
 def _encoder_products(config: TransformerConfig, batch: int, length: int, used: int) -> float:
-    """Return the multiplications of a forward pass.
+    """Return the number of multiplications of an encoder's forward pass.
 
-    The last block computes queries, output projection and MLP at ``used`` positions only.
+    The last block computes queries, output projection and MLP at only ``used`` positions.
     """
     full_blocks = _block_products(config, length, length) * (config.num_layers - 1)
     return batch * (full_blocks + _block_products(config, length, used))
@@ -104,10 +103,10 @@ def _head_products(width: int, vocab_size: int, mask: Tensor) -> float:
 
 
 def _patch_embedding_flops(config: ImageEncoderConfig, patches: int) -> float:
-    """Return the operations of the forward and backward pass; the pixels need no gradient."""
+    """Return the FLOPs of the patch embedding in the forward and backward pass. The pixels need no gradient."""
     return 2 * 2 * patches * 3 * config.patch_size**2 * config.hidden_size
 
 
 def _num_positions(mask: Tensor) -> int:
-    """Return Q as ``Positions`` of ``models/last_block.py`` does."""
+    """Return the number of positions per sequence at which ``models/last_block.py`` computes the last block."""
     return max(int(mask.sum(dim=1).max()), 1)

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from mmf_flava.errors import UserError
 from mmf_flava.training.engine import Masters
 
-# the scale doubles after SCALE_WINDOW steps without an overflow, for any number of processes
+# the loss scale doubles after SCALE_WINDOW steps without an overflow, for any number of processes
 INITIAL_SCALE, SCALE_WINDOW, MIN_SCALE = 2.0**15, 2000, 1e-4
 SCALER_STATE = ("loss_scale", "_iter", "_last_overflow_iter", "_last_rescale_iter", "_overflows_since_rescale")
 
 
 def use_fp32_layer_norms(model: nn.Module) -> None:
-    """Replace every LayerNorm by one that computes in fp32 and returns its input's dtype (§3.4).
+    """Replace every LayerNorm by one that computes in fp32 and returns the dtype of its input (§3.4).
 
-    Its weights may be fp16, as those gathered by FSDP are.
+    The weights of the new LayerNorm may be fp16, e.g. weights gathered by FSDP.
     """
     for parent in list(model.modules()):
         for name, child in parent.named_children():
@@ -31,10 +31,11 @@ def use_fp32_layer_norms(model: nn.Module) -> None:
 
 
 def init_zero_parameters(model: nn.Module, std: float = 0.02) -> None:
-    """Initialise trainable parameters that are all zero, [CLS] and position embeddings, with N(0, ``std``).
+    """Initialise all-zero trainable parameters (the [CLS] and position embeddings) with samples of N(0, ``std``).
 
-    A LayerNorm of zeros multiplies gradients by 1e6 (its epsilon is 1e-12), which overflows fp16: the loss scale would
-    drop until the other gradients underflow. All processes sample the same values.
+    For an input of zeros, the backward pass of a LayerNorm with epsilon 1e-12 multiplies gradients by 1e6. This
+    overflows fp16, and the loss scale would decrease until other gradients underflow. All processes sample the same
+    values.
     """
     generator = torch.Generator().manual_seed(0)
     for weight in model.parameters():
@@ -43,7 +44,7 @@ def init_zero_parameters(model: nn.Module, std: float = 0.02) -> None:
 
 
 def cast_to_fp16(model: nn.Module) -> dict[nn.Parameter, nn.Parameter]:
-    """Cast the trainable parameters to fp16, and return the fp32 master of each cast parameter.
+    """Cast the trainable parameters to fp16, and return the fp32 master parameter of each.
 
     LayerNorms and the logit scale, whose exponential multiplies all logits, stay in fp32.
     """
@@ -57,15 +58,15 @@ def cast_to_fp16(model: nn.Module) -> dict[nn.Parameter, nn.Parameter]:
 
 
 def add_fp32_parameters(weights: list[nn.Parameter], masters: Masters) -> Masters:
-    """Return the master of each parameter; fp32 parameters have a master that shares their memory."""
+    """Return the master of each parameter. The master of an fp32 parameter shares its memory."""
     return {weight: masters[weight] if weight in masters else nn.Parameter(weight.data) for weight in weights}
 
 
 class MasterOptimizer(FairseqOptimizer):
-    """Adapter of an MMF optimizer of master parameters to fairseq's FP16Optimizer.
+    """Adapter that lets fairseq's FP16Optimizer use an MMF optimizer of master parameters.
 
-    fairseq replaces a missing gradient by zeros, with which Adam would update encoders that the batch does not use.
-    This class removes these gradients, so that unused parameters do not change, as in fp32.
+    fairseq replaces missing gradients by zeros, and Adam would then update encoders that the batch does not use.
+    ``step`` removes the zero gradients, so that unused parameters do not change, as in fp32.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, masters: Masters) -> None:
@@ -73,7 +74,7 @@ class MasterOptimizer(FairseqOptimizer):
         self._optimizer, self.masters = optimizer, masters
 
     def clip_grad_norm(self, max_norm: float, aggregate_norm_fn: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return the gradient norm over all processes; FP16Optimizer does the clipping."""
+        """Return the gradient norm of the complete model, without clipping; FP16Optimizer clips."""
         gradients = [parameter.grad for parameter in self.params if parameter.grad is not None]
         return aggregate_norm_fn(nn.utils.get_total_norm(gradients))
 
@@ -85,7 +86,7 @@ class MasterOptimizer(FairseqOptimizer):
 
 
 class HalfPrecision:
-    """The fp16 implementation of ``precision.Precision``."""
+    """Implementation of ``precision.Precision`` for fp16, with dynamic loss scaling."""
 
     def __init__(
         self, optimizer: torch.optim.Optimizer, masters: Masters, total_norm: Callable[[Tensor], Tensor]
@@ -104,7 +105,7 @@ class HalfPrecision:
             list(masters.values()),
         )
         self.total_norm = total_norm
-        self.fairseq.zero_grad()  # also sets the optimizer's gradient multiplier to the scale
+        self.fairseq.zero_grad()  # also sets fairseq's gradient multiplier from the loss scale
 
     @property
     def loss_scale(self) -> float:
@@ -115,7 +116,7 @@ class HalfPrecision:
         self.fairseq.backward(loss)
 
     def step(self, max_norm: float | None) -> bool:
-        """Clip gradients and update the parameters; if gradients overflowed, only halve the loss scale.
+        """Clip gradients and update the parameters. If gradients overflowed, halve the loss scale instead.
 
         Returns:
             False if gradients overflowed.
@@ -145,7 +146,7 @@ class HalfPrecision:
         return {name.lstrip("_"): getattr(self.fairseq.scaler, name) for name in SCALER_STATE}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load the state of the loss scaler; an empty state, from another precision, keeps the initial scale."""
+        """Load the state of the loss scaler. An empty state, saved with another precision, changes nothing."""
         for name in SCALER_STATE:
             if name.lstrip("_") in state:
                 setattr(self.fairseq.scaler, name, state[name.lstrip("_")])

@@ -1,8 +1,9 @@
-"""``training.sharding: fsdp``: fairseq's FullyShardedDataParallel around each block, encoder, head and projection.
+"""``training.sharding: fsdp``: fairseq's FullyShardedDataParallel (FSDP).
 
-The parameters of a unit are flattened into one parameter per parameter group of the optimizer, and each process keeps a
-shard of it. Parameters that are not always used by the same batches must be in different units, because Adam would
-update those without a gradient. Therefore every head is a unit, and the root unit has only the logit scale.
+Each block, encoder, head and projection is wrapped as an FSDP unit. The parameters of a unit are flattened into one
+parameter per parameter group of the optimizer, and each process keeps a shard of every flat parameter. If only some
+parameters of a unit received a gradient, Adam would also update the others. Therefore parameters that are not always
+used by the same batches are in different units: every head is a unit, and the root unit has only the logit scale.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -32,7 +33,7 @@ class ParameterShard:
     shapes: list[torch.Size]
 
     def gather(self, values: Tensor) -> dict[str, Tensor]:
-        """Gather ``values``, shaped like the shard, from all processes and unflatten them; all must call it."""
+        """Gather ``values`` of the shard's shape from all processes and unflatten them; called by all."""
         flat = values.new_empty(distributed.get_world_size() * len(values))
         distributed.all_gather_into_tensor(flat, values.detach().contiguous())
         sizes = [shape.numel() for shape in self.shapes]
@@ -58,11 +59,11 @@ class FsdpEngine(Engine):
     def __init__(self, model: Any, groups: list[dict[str, Any]], precision: str) -> None:
         names = {parameter: name for name, parameter in model.named_parameters()}
         self.group_of = {names[p]: number for number, group in enumerate(groups) for p in group["params"]}
-        # the index of each parameter in the optimizer state of a single process
+        # the index of each parameter in the optimizer state of a single-process run
         self.index_of = {name: i for i, name in enumerate(names[p] for group in groups for p in group["params"])}
         self.untrained = {name: value for name, value in model.state_dict().items() if name not in self.group_of}
         self.shards: list[list[ParameterShard]] = [[] for _ in groups]
-        codebook, model.codebook = model.codebook, None  # frozen and identical on all processes
+        codebook, model.codebook = model.codebook, None  # not sharded: frozen and identical on all processes
         for path in _unit_paths(model):
             parent, _, name = path.rpartition(".")
             setattr(model.get_submodule(parent), name, self._wrap_unit(model.get_submodule(path), path, precision))
@@ -91,7 +92,7 @@ class FsdpEngine(Engine):
         )
 
     def skip_gradient_sync(self, enabled: bool) -> AbstractContextManager[None]:
-        """See ``Engine``; every process accumulates the gradients of the complete model in the meantime."""
+        """See ``Engine``. In this context every process accumulates the gradients of the complete model."""
         return self.module.no_sync() if enabled else nullcontext()  # type: ignore[operator]
 
     def total_norm(self, norm: Tensor) -> Tensor:
@@ -100,16 +101,17 @@ class FsdpEngine(Engine):
         return squares.sqrt()
 
     def after_step(self) -> None:
-        """Clamp the logit scale, the root's only parameter; the model's own ``temperature`` clamps a gathered copy.
+        """Clamp the logit scale, the only parameter of the root unit, and synchronise FSDP's CUDA streams.
 
-        Then make FSDP's streams wait: the root itself does so in ``forward`` only, which ``encode_image`` skips.
+        The model's property ``temperature`` clamps only a gathered copy of the logit scale. The root unit synchronises
+        the streams only in ``forward``, which ``encode_image`` does not call.
         """
         for parameter in self.module.params:  # type: ignore[union-attr]
             parameter.data.clamp_(0, self.model.flava.logit_scale_max)  # type: ignore[union-attr]
         self.module._wait_for_previous_optim_step()  # type: ignore[operator]
 
     def model_state(self, masters: Masters) -> dict[str, Tensor]:
-        """See ``Engine``; the result is on the CPU of the first process and empty on others."""
+        """See ``Engine``. The result is on the CPU of the first process and empty on other processes."""
         state = {}
         for shard in (shard for shards in self.shards for shard in shards):
             gathered = shard.gather(masters[shard.parameter])
@@ -118,7 +120,7 @@ class FsdpEngine(Engine):
         return {**state, **self.untrained} if state else {}
 
     def full_optimizer_state(self, state: dict[str, Any]) -> dict[str, Any]:
-        """See ``Engine``; the result is on the CPU of the first process and empty on others."""
+        """See ``Engine``. The result is on the CPU of the first process and empty on other processes."""
         full: dict[int, dict[str, Any]] = {}
         shards = [shard for group in self.shards for shard in group]
         for number, shard in enumerate(shards):
@@ -141,7 +143,7 @@ class FsdpEngine(Engine):
         for number, shard in enumerate(shards):
             entries = [state["state"].get(self.index_of[name], {}) for name in shard.names]
             for key in max(entries, key=len):
-                if key == STEP:  # one per unit; parameters that were updated less often take the maximum
+                if key == STEP:  # one count per flat parameter: the maximum of its parameters' counts
                     local.setdefault(number, {})[key] = max(entry[key] for entry in entries if entry)
                 else:
                     values = [
@@ -158,7 +160,7 @@ class FsdpEngine(Engine):
 
 
 def _unit_paths(model: nn.Module) -> list[str]:
-    """Return the paths of the modules that become units below the root, inner ones first."""
+    """Return the paths of the modules that become FSDP units, except the root; inner modules come first."""
     blocks = [f"flava.{name}.blocks.{i}" for name in ENCODERS for i in range(len(getattr(model.flava, name).blocks))]  # type: ignore[arg-type]
     encoders = [f"flava.{name}" for name in ENCODERS]
     projections = ["flava.image_projection", "flava.text_projection"]
@@ -166,5 +168,5 @@ def _unit_paths(model: nn.Module) -> list[str]:
 
 
 def _join(path: str, name: str) -> str:
-    """Return the model's name of the parameter ``name`` of the module at ``path``, without the names of wrappers."""
+    """Return the full name of parameter ``name`` of the module at ``path``, without the names of FSDP wrappers."""
     return ".".join(part for part in [*path.split("."), *name.split(".")] if part not in WRAPPERS and part)

@@ -1,4 +1,4 @@
-"""Skipping of updates with NaN, infinite or unusually large losses, on all processes together."""
+"""Loss guard: skips updates with NaN, infinite or unusually large losses on all processes."""
 
 import json
 import logging
@@ -17,22 +17,22 @@ from mmf_flava.processes import mean_over_ranks, world_size
 
 logger = logging.getLogger(__name__)
 
-MAX_CONSECUTIVE_SKIPS = 10  # the run stops after this many
-WINDOW = 128  # number of updates of a dataset for the mean and deviation of its loss
+MAX_CONSECUTIVE_SKIPS = 10  # the run stops after this many skipped updates in a row
+WINDOW = 128  # number of updates for the mean and standard deviation of a dataset's loss
 NOT_FINITE, SPIKE = "not finite", "spike"
 
 
 class LossGuard:
-    """Decides between the backward passes and the optimizer step whether to skip an update.
+    """Decides whether to skip an update. Called after the backward passes, before the optimizer step.
 
-    An update is skipped if a loss of any process is NaN or infinite and, with ``sigma``, if the total loss is more than
-    ``sigma`` standard deviations above the mean of the dataset's last ``WINDOW`` updates.
+    An update is skipped if a loss on any process is NaN or infinite. With ``sigma``, an update is also skipped if its
+    total loss is more than ``sigma`` standard deviations above the mean of the dataset's last ``WINDOW`` updates.
 
     Args:
         file: JSON Lines file with a record for each batch of a skipped update: update, dataset, reason, losses,
             sample_ids.
-        sigma: None disables spike detection.
-        log: called with a message for every skipped update.
+        sigma: threshold of spike detection in standard deviations; None disables spike detection.
+        log: function that logs a message for every skipped update.
     """
 
     def __init__(
@@ -44,12 +44,15 @@ class LossGuard:
         self._batches: list[tuple[str, list[str], dict[str, Tensor]]] = []
 
     def add_batch(self, batch: Mapping[str, Any], losses: dict[str, Tensor]) -> None:
-        """Add a batch of the current update; its losses stay on their device."""
+        """Add the losses of a batch of the current update. No host-device synchronization."""
         means = {name: loss.detach().float().mean() for name, loss in losses.items()}
         self._batches.append((batch["dataset_name"], list(batch["sample_id"]), means))
 
     def should_skip(self, update: int) -> bool:
-        """Return whether to skip the update of the batches that were added; all processes must call it.
+        """Return whether to skip the current update, whose batches were added. Must be called by all processes.
+
+        Args:
+            update: number of completed updates.
 
         Raises:
             UserError: ``MAX_CONSECUTIVE_SKIPS`` updates in a row were skipped.
@@ -59,10 +62,10 @@ class LossGuard:
         if not totals:
             return False
         total = torch.stack(totals).mean()
-        # infinities cannot be averaged: they are replaced by 0 and flagged
+        # NaN and infinity are replaced by 0 for the mean over processes, and reported by a flag
         bad = ~torch.stack([loss.isfinite().all() for _, _, losses in batches for loss in losses.values()]).all()
-        both = mean_over_ranks(torch.stack([bad.to(total), total.nan_to_num(0.0, 0.0, 0.0)]))
-        bad_fraction, mean = both.tolist()
+        flag_and_total = mean_over_ranks(torch.stack([bad.to(total), total.nan_to_num(0.0, 0.0, 0.0)]))
+        bad_fraction, mean = flag_and_total.tolist()
         name = batches[0][0]
         reason = NOT_FINITE if bad_fraction else SPIKE if self._is_spike(name, mean) else None
         if reason is None:
@@ -91,13 +94,13 @@ class LossGuard:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with open(self.file, "a", encoding="utf-8") as file:
             for name, sample_ids, losses in batches:
-                # JSON has no NaN
+                # JSON has no NaN and infinity: _to_json converts them to strings
                 values = {key.rpartition("/")[2]: _to_json(loss) for key, loss in losses.items()}
                 record = {"update": update + 1, "dataset": name, "reason": reason, "losses": values}
                 file.write(json.dumps({**record, "sample_ids": sample_ids}) + "\n")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state for a checkpoint as JSON data."""
+        """Return the JSON-serialisable state for a checkpoint."""
         windows = {name: list(window) for name, window in self.windows.items()}
         return {"in_a_row": self.consecutive_skips, "windows": windows}
 

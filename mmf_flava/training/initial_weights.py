@@ -1,4 +1,4 @@
-"""Initial weights of a run: its own checkpoint, ``checkpoint.resume_file``, or pretrained weights."""
+"""Loading of a run's initial weights: its last checkpoint, ``checkpoint.resume_file``, or pretrained weights."""
 
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,12 @@ from mmf_flava.weights.loading import load_checkpoint_weights, load_weights
 def load_initial_weights(
     model: nn.Module, config: Any, checkpoints: CheckpointFolder, checkpoint_config: CheckpointConfig
 ) -> Path | None:
-    """Load the weights that the recipe selects into ``model``; all processes must call it.
+    """Load the weights that the config selects into ``model``. Must be called by all processes.
 
     Args:
-        config: the complete recipe.
-        checkpoints: the checkpoints in this run's folder.
-        checkpoint_config: the keys that mmf_flava adds to the section ``checkpoint``.
+        config: the complete MMF config.
+        checkpoints: the checkpoints of this run.
+        checkpoint_config: the keys that mmf_flava adds to the config section ``checkpoint``.
 
     Returns:
         The checkpoint to resume training from, or None if training starts at update 0.
@@ -39,13 +39,13 @@ def load_initial_weights(
         path = Path(section.resume_file).absolute()
         if not path.exists():
             raise UserError(
-                f"checkpoint.resume_file: {path} does not exist. To load weights from the hub, from a URL or with "
-                "the key names of another library, set checkpoint.resume_pretrained: true."
+                f"checkpoint.resume_file: {path} does not exist. Set it to a checkpoint, or set "
+                "checkpoint.resume_pretrained: true to load a Hugging Face model ID, a URL or other weights files."
             )
         verify_named_checkpoint(path)
     if path is None:
         if section.resume:
-            mmf_api.log(f"checkpoint.resume: no checkpoint in {checkpoints.folder}; training starts at update 0.")
+            mmf_api.log(f"checkpoint.resume: {checkpoints.folder} has no checkpoint. Training starts at update 0.")
         model_source = section.resume_file if weights_only else None
         for message in load_pretrained_weights(model, model_source, checkpoint_config, config.env.cache_dir):
             mmf_api.log(message)
@@ -57,7 +57,7 @@ def load_initial_weights(
 
 
 def _find_checkpoint(checkpoints: CheckpointFolder, best: bool) -> Path | None:
-    """Return the checkpoint that the first process finds, on all processes."""
+    """Find the run's checkpoint on the first process, and return its path on all processes."""
     path = None
     if rank() == 0:
         path = checkpoints.best() if best else checkpoints.latest()
@@ -68,7 +68,7 @@ def verify_named_checkpoint(path: Path) -> None:
     """Verify the checksums of the checkpoint folder or file that ``checkpoint.resume_file`` names.
 
     Raises:
-        UserError: it is missing or corrupt.
+        UserError: the checkpoint is missing or corrupt.
     """
     try:
         (verify_folder if path.is_dir() else verify_file)(path)
@@ -82,17 +82,17 @@ def verify_named_checkpoint(path: Path) -> None:
 def load_pretrained_weights(
     model: nn.Module, model_source: str | None, config: CheckpointConfig, cache_dir: str | None
 ) -> list[str]:
-    """Load pretrained weights of the complete model, or else of the encoders that have ``pretrained`` in the recipe.
+    """Load pretrained weights of the complete model, or of each encoder with the config key ``pretrained``.
 
     Args:
-        model_source: file, folder, URL or hub name of a complete FLAVA.
-        config: the patterns ``allow_missing`` and ``allow_extra``.
+        model_source: file, folder, URL or Hugging Face model ID of a complete FLAVA model; None: load encoders.
+        config: its ``allow_missing`` and ``allow_extra`` are patterns of weight names that may not match.
 
     Returns:
-        A log message for each source.
+        A log message for each loaded source.
 
     Raises:
-        UserError: the source was not found, its file is unsafe or corrupt, or the weights do not match.
+        UserError: a source was not found, its file is unsafe or corrupt, or its weights do not match the model.
     """
     patterns: dict[str, Any] = {"allow_missing": config.allow_missing, "allow_extra": config.allow_extra}
     loaded = []
@@ -106,6 +106,6 @@ def load_pretrained_weights(
                 loaded.append((name.replace("_", " "), source, keys))
     return [
         f"Loaded the {name} from {source}"
-        + (f"; allowed mismatches: {len(keys.allowed)}, such as {keys.allowed[0]}" if keys.allowed else "")
+        + (f"; allowed mismatches: {len(keys.allowed)}, e.g. {keys.allowed[0]}" if keys.allowed else "")
         for name, source, keys in loaded
     ]

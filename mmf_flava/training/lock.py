@@ -1,4 +1,4 @@
-"""A lock that allows one training job at a time in a run folder."""
+"""Lock on a run folder: only one training job at a time can write to it."""
 
 import errno
 import fcntl
@@ -14,14 +14,14 @@ LOCK = ".lock"
 
 
 class RunLock:
-    """A lock on the run folder, held until the process exits; the lock file names the process that holds it.
+    """A POSIX record lock on the run folder, held until the process exits. The lock file names the process.
 
-    It is a POSIX record lock, which belongs to one process. Data loader workers would inherit an ``flock`` lock and
-    keep the folder of a killed job locked until they exit.
+    Child processes do not inherit record locks. They would inherit an ``flock`` lock: the data loader workers of a
+    killed job would keep the folder locked until they exit.
 
     Args:
         folder: the run folder; created if missing.
-        log: called with a warning if the file system does not support locks.
+        log: function that logs a warning if the file system does not support locks.
 
     Raises:
         UserError: another job holds the lock, or the folder cannot be written to.
@@ -38,13 +38,13 @@ class RunLock:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
-                log(f"Warning: the file system of {folder} does not support locks. Do not run another job in it.")
+                log(f"Warning: the file system of {folder} does not support locks. Do not run two jobs in it.")
                 return
             self._file.seek(0)
             holder = self._file.read().strip() or "another process"
             self._file.close()
             raise UserError(
-                f"env.save_dir: {folder} is in use by {holder}. Wait until it exits, or choose another folder."
+                f"env.save_dir: {folder} is in use by {holder}. Wait until that job exits, or set another folder."
             ) from None
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")

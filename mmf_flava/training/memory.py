@@ -90,7 +90,6 @@ def estimate_memory(config: Any, processes: int) -> MemoryEstimate:
     flava, training = parse_section(FlavaConfig, section, "model_config.flava"), config.training
     size = training.batch_size_per_device or math.ceil(training.batch_size / processes)
     autocast = training.precision == "bf16" and training.sharding != "fsdp"
-    datasets = {name.strip(): config.dataset_config[name.strip()] for name in config.datasets.split(",")}
     saved, by_dataset, codebook = [], {}, None
     with FakeTensorMode(), torch.device("cuda"):
         model = build_fake_model(flava, training)
@@ -164,7 +163,9 @@ def _gathered_bytes(weights: Mapping[str, nn.Parameter]) -> tuple[int, int]:
         unit = ".".join(name.split(".")[: 4 if ".blocks." in name else 2])
         units[unit] = units.get(unit, 0) + _bytes([weight])
     blocks = {name.rpartition(".")[0]: size for name, size in units.items() if ".blocks." in name}
-    return sum(size for name, size in units.items() if ".blocks." not in name) + sum(blocks.values()), max(units.values())
+    return sum(size for name, size in units.items() if ".blocks." not in name) + sum(blocks.values()), max(
+        units.values()
+    )
 
 
 def _optimizer_ratio(config: Any) -> float:

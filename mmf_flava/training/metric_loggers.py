@@ -1,4 +1,4 @@
-"""Metric loggers: TensorBoard and Weights & Biases, enabled by MMF's keys."""
+"""Metric loggers: TensorBoard and Weights & Biases, enabled by MMF's config keys."""
 
 import importlib
 from pathlib import Path
@@ -12,7 +12,7 @@ from mmf_flava.errors import UserError
 
 
 class MetricLogger(Protocol):
-    """Logs scalars such as ``{"train/losses/flava_mim": 4.2}`` at an update."""
+    """Interface of a metric logger. ``metrics`` are scalars by name, e.g. ``{"train/losses/flava_mim": 4.2}``."""
 
     def add_scalars(self, metrics: dict[str, float], update: int) -> None: ...
 
@@ -20,13 +20,13 @@ class MetricLogger(Protocol):
 
 
 def open_metric_loggers(folder: Path, config: Any, wandb: WandbConfig, resumed: bool) -> list[MetricLogger]:
-    """Open the loggers that the recipe enables with ``training.tensorboard`` and ``training.wandb.enabled``.
+    """Open the metric loggers that ``training.tensorboard`` and ``training.wandb.enabled`` enable.
 
     Args:
-        folder: the run folder; both loggers write to its subfolder ``logs``.
-        config: the complete recipe.
-        wandb: the section ``training.wandb``.
-        resumed: whether the run was resumed; W&B then appends to its earlier run.
+        folder: the run folder; metric loggers write to its subfolder ``logs``.
+        config: the complete MMF config.
+        wandb: the config section ``training.wandb``.
+        resumed: whether the run was resumed; W&B then appends to the existing W&B run.
     """
     loggers: list[MetricLogger] = []
     if config.training.tensorboard:
@@ -52,7 +52,7 @@ def import_wandb() -> Any:
 
 
 class TensorBoardLogger:
-    """Logger around MMF's ``TensorboardLogger``."""
+    """TensorBoard logger that wraps MMF's ``TensorboardLogger``."""
 
     def __init__(self, folder: Path) -> None:
         self.logger = mmf_api.TensorboardLogger(str(folder))
@@ -66,7 +66,7 @@ class TensorBoardLogger:
 
 
 class WandbLogger:
-    """A W&B run. Its x-axis is ``update``, because updates may be repeated after a restart.
+    """Weights & Biases logger. The x-axis is ``update``, because a resumed run may log updates a second time.
 
     Raises:
         UserError: wandb is not installed or cannot start, e.g. without a login or network.

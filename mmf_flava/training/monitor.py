@@ -18,11 +18,11 @@ class Monitor:
             ``losses/flava_mim``, ``zero_shot/accuracy`` or ``retrieval/text_to_image_r1``. MMF's prefix ``val/`` is
             optional.
         minimize: True for losses, False for all other metrics.
-        losses: names of the recipe's losses.
-        evaluation: the recipe's section.
+        losses: names of the losses in the config.
+        evaluation: the config section ``evaluation``.
 
     Raises:
-        UserError: the recipe does not compute the metric, or ``minimize`` has the wrong value for it.
+        UserError: the evaluation does not compute the metric, or ``minimize`` has the wrong value for it.
     """
 
     def __init__(self, criteria: str, minimize: bool, losses: list[str], evaluation: EvaluationConfig) -> None:
@@ -41,7 +41,7 @@ class Monitor:
             )
 
     def improved(self, metrics: dict[str, Any]) -> bool:
-        """Update the best value, and return whether the metric improved; missing values and NaN never do.
+        """Update the best value and return whether the metric improved. A missing or NaN value is no improvement.
 
         Args:
             metrics: ``SplitResult.to_record()`` of an evaluation.
@@ -63,18 +63,18 @@ class Monitor:
         return {"criteria": self.criteria, "value": self.value}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the best value from a checkpoint, unless it is of another metric."""
+        """Restore the best value from a checkpoint, unless the checkpoint was selected by another metric."""
         if state["criteria"] == self.criteria:
             self.value = state["value"]
 
 
 def _available_metrics(losses: list[str], evaluation: EvaluationConfig) -> dict[str, bool]:
-    """Return the metrics that a recipe's evaluation computes -> whether lower is better."""
+    """Return a dict from the metrics that the evaluation computes to whether lower is better."""
     known = {TOTAL: True, **{f"losses/{name}": True for name in losses}}
     if evaluation.zero_shot is not None:
         known["zero_shot/accuracy"] = False
     if evaluation.retrieval is not None:
-        for ranked in ("", "reranked_")[: 2 if evaluation.retrieval.rerank else 1]:
+        for prefix in ("", "reranked_")[: 2 if evaluation.retrieval.rerank else 1]:
             for k in evaluation.retrieval.recall_at:
-                known |= {f"retrieval/{ranked}{name}_r{k}": False for name in ("image_to_text", "text_to_image")}
+                known |= {f"retrieval/{prefix}{name}_r{k}": False for name in ("image_to_text", "text_to_image")}
     return known

@@ -1,8 +1,8 @@
-"""Detection of dead, failed and hung processes: the others name the process and exit, even inside a collective.
+"""Detection of dead, failed and hung processes. The other processes report the failure and exit, even in a collective.
 
-Every process has its own connection to the first one, in addition to those of gloo and NCCL. The operating system
-closes the connection of a dead process, a suspended or disconnected process sends no heartbeats, and a failed one sends
-its error.
+Every process has a TCP connection to rank 0, in addition to the connections of gloo and NCCL. The operating system
+closes the connection of a dead process. A suspended or disconnected process sends no heartbeats. A process that fails
+with an exception sends its error message.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from typing import Any
 from mmf_flava.processes import gather_objects, rank, world_size
 from mmf_flava.training.signals import STOPPED
 
-PEER_DIED = 69  # exit code of a process that exits because another one died: EX_UNAVAILABLE of sysexits.h
+PEER_DIED = 69  # exit code of a process that exits because another process died: EX_UNAVAILABLE of sysexits.h
 MAX_MESSAGE = 4096  # bytes
 
 
@@ -29,7 +29,7 @@ class PeerConnection:
 
     Attributes:
         rank: rank of the process at the other end; None before its first message.
-        missed_beats: heartbeats of this process since the last message was received.
+        missed_beats: number of heartbeats that this process has sent since it last received a message.
     """
 
     def __init__(self, connection: socket.socket, rank: int | None) -> None:
@@ -58,20 +58,22 @@ class PeerConnection:
 
 
 class PeerWatchdog:
-    """Watches the other processes of a run between ``start`` and ``stop``; does nothing in a run of one process.
+    """Watches the other processes of a run between ``start`` and ``stop``. Does nothing if the run has one process.
 
-    As a context manager, it reports an exception to the other processes before re-raising it. The others exit with
-    ``PEER_DIED``: immediately if a process has died, within half a minute if its heartbeats stop. Missed heartbeats are
-    counted in heartbeats of the watching process, so a process that was suspended itself does not report the others.
-    Heartbeats are sent by a thread, so evaluating, saving, loading and compiling do not interrupt them; only a C call
-    that holds the GIL for ``max_missed`` heartbeats would be mistaken for a hang.
+    As a context manager, it reports an exception of this process to the other processes and re-raises the exception.
+    When a process fails, the other processes exit with ``PEER_DIED``: immediately if the process has died, and within
+    half a minute if its heartbeats stop. The timeout is a number of heartbeats sent by the watching process, so a
+    process that was suspended does not report the others when it resumes. A thread sends the heartbeats, so evaluation,
+    saving, loading and compilation do not interrupt them. A C call would be mistaken for a hang only if it held the GIL
+    for ``max_missed`` heartbeats.
 
     Args:
-        update: returns the number of completed updates.
+        update: function that returns the number of completed updates.
         interval: seconds between two heartbeats.
         max_missed: number of missed heartbeats after which a process counts as hung.
-        grace_period: seconds to wait after another process reported an error, because this process often fails with the
-            same error. A torch error waits twice as long, because its cause may be a collective with a dead process.
+        grace_period: seconds that a process waits before it exits because of an error in another process. It often
+            fails with the same error itself in this time. A process waits twice as long before it reports a
+            RuntimeError, because the cause may be a collective with a dead process.
     """
 
     def __init__(
@@ -80,15 +82,15 @@ class PeerWatchdog:
         self._update, self._interval, self._max_missed, self._grace_period = update, interval, max_missed, grace_period
         self._connections: dict[int, PeerConnection] = {}
         self._names: list[str] = []
-        self._stopping = threading.Event()  # this process exits by itself
+        self._stopping = threading.Event()  # set when this process exits by itself
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def start(self) -> list[int]:
-        """Connect the processes and start the thread; all processes must call it.
+        """Connect all processes to rank 0 and start the watchdog thread. Must be called by all processes.
 
         Returns:
-            The ranks that could not connect to the first process and are not watched.
+            The ranks that could not connect to rank 0 and are not watched.
         """
         if world_size() == 1:
             return []
@@ -214,14 +216,14 @@ class PeerWatchdog:
         if self._stopping.wait(grace_period):
             return
         fix = "Restart with checkpoint.resume=true to resume from the newest checkpoint"
-        # not print: the main thread may hold its lock while it waits for the dead process
+        # os.write instead of print: the main thread may hold print's lock while it waits for the dead process
         os.write(2, f"\nmmf_flava: {failure}. {fix}.\n".encode())
         os._exit(PEER_DIED)
 
     # ------------------------------------------------------------------ main thread
 
     def stop(self) -> None:
-        """Stop watching, and inform the others that this process exits normally."""
+        """Stop watching, and inform the other processes that this process exits normally."""
         self._stop(stopped=True)
 
     def _stop(self, **message: Any) -> None:
@@ -241,6 +243,6 @@ class PeerWatchdog:
         if isinstance(error, SystemExit) and error.code in (None, 0, STOPPED):
             self.stop()
             return
-        if isinstance(error, RuntimeError):  # perhaps from a collective with a dead process, which the thread detects
+        if isinstance(error, RuntimeError):  # the cause may be a dead process, which the thread reports
             self._thread.join(2 * self._grace_period)
         self._stop(error=f"{type(error).__name__}: {error}".split("\n")[0][:300].rstrip(".: "))

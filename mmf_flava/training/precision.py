@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Precision(Protocol):
-    """The backward passes and the optimizer step of an update."""
+    """Interface for the backward passes and the optimizer step of an update."""
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate the gradients of a loss."""
@@ -24,14 +24,14 @@ class Precision(Protocol):
         """Clear the gradients."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state that checkpoints store in addition to the optimizer's."""
+        """Return the state that a checkpoint stores in addition to the optimizer state."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load such a state; it may be from another precision."""
+        """Load a state dict, which may have been saved with another precision."""
 
 
 class FullPrecision:
-    """fp32 weights; computes in fp32, or in bf16 under autocast."""
+    """Implementation for fp32 weights: computes in fp32, or in bf16 under autocast."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, total_norm: Callable[[Tensor], Tensor]) -> None:
         self.optimizer, self.total_norm = optimizer, total_norm
@@ -55,4 +55,4 @@ class FullPrecision:
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Ignore the state, which may be that of fp16's loss scaler."""
+        """Ignore ``state``, which contains the loss scaler if it was saved with fp16."""

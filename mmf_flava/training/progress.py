@@ -1,12 +1,12 @@
 """Progress of a run: progress bar, log messages, ``metrics.jsonl``, TensorBoard, W&B.
 
-Rates are measured since the previous record, without evaluations and checkpoints but including the time spent waiting
-for data. They are totals over all processes, extrapolated from the first one:
+Rates are measured since the previous record. The time of evaluations and checkpoints is excluded, and the time spent
+waiting for data is included. A rate is the first process's rate times the number of processes:
 
 samples_per_second: images, texts or pairs.
-tokens_per_second: image patches and text tokens including [CLS] and [SEP], without padding. Every token counts once,
-    although the encoders process a pair twice.
-flops_per_second: see ``flops``.
+tokens_per_second: image patches and text tokens including [CLS] and [SEP], without padding. Every token is
+    counted once, although the encoders process a pair twice.
+flops_per_second: floating-point operations as counted by ``flops.py``.
 data_wait: fraction of the time that the first process waited for a batch.
 """
 
@@ -29,16 +29,16 @@ from mmf_flava.training.metric_loggers import open_metric_loggers
 
 
 class Progress:
-    """Accumulates losses and rates, and logs them every ``log_interval`` updates.
+    """Accumulates losses and rates, which ``report`` logs.
 
     Args:
-        folder: the run folder, which has ``metrics.jsonl``.
-        config: the complete recipe.
-        wandb: the section ``training.wandb``.
-        model: the trained model, from whose configuration FLOPs are computed.
+        folder: the run folder, which contains ``metrics.jsonl``.
+        config: the complete MMF config.
+        wandb: the config section ``training.wandb``.
+        model: the trained model; FLOPs are computed from its configuration.
         start: number of updates before this process started.
-        seconds: training time before this process started.
-        silent: take part in collectives without writing anything, as all processes but the first do.
+        seconds: training time in seconds before this process started.
+        silent: write nothing and only take part in collectives. True on all processes except the first.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Progress:
         self.reset()
 
     def reset(self) -> None:
-        """Reset losses and rates; call it after an evaluation or a checkpoint to exclude the time that it took."""
+        """Reset losses and rates. Call this method after an evaluation or a checkpoint to exclude its time."""
         self.losses: dict[str, Tensor | float] = defaultdict(float)
         self.counts: dict[str, int] = defaultdict(int)
         self.samples, self.tokens, self.flops = 0, 0, 0.0
@@ -76,15 +76,15 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Training time so far, including evaluations and the time before a resume."""
+        """Training time in seconds, including evaluations and the training time before a resume."""
         return time.perf_counter() - self.started
 
     def add_batch(self, losses: dict[str, Tensor], batch: Any, waited: float) -> None:
-        """Add a batch.
+        """Add the losses and the sizes of a batch.
 
         Args:
-            losses: stay on their device.
-            batch: on the CPU.
+            losses: losses by name; they are not copied to the CPU.
+            batch: the batch on the CPU.
             waited: seconds spent waiting for the batch.
         """
         for key, value in losses.items():
@@ -97,12 +97,15 @@ class Progress:
         self.waited += waited
 
     def add_update(self) -> None:
-        """Count an update."""
+        """Count a completed update and advance the progress bar."""
         self.update += 1
         self.bar.update()
 
     def report(self, lr: float) -> dict[str, float]:
-        """Log the updates since the last report; all processes must call it.
+        """Log the mean losses and rates since the last report. Must be called by all processes.
+
+        Args:
+            lr: the learning rate to log.
 
         Returns:
             The mean losses over these updates and all processes.

@@ -29,7 +29,7 @@ RUN_FILES = (
 
 
 class Results:
-    """Writer of the output files in the run folder, except checkpoints."""
+    """Writes the output files of a run, except checkpoints, to the run folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -49,12 +49,12 @@ class Results:
             os.replace(path, target / path.name)
 
     def write_config(self, config: Any) -> None:
-        """Write ``config.yaml``: the complete recipe, including command line overrides."""
+        """Write ``config.yaml``: the complete config, including command line overrides."""
         self.folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(config, self.folder / "config.yaml", resolve=True)
 
     def record_losses(self, losses: dict[str, float]) -> None:
-        """Record the first and last value of each loss."""
+        """Update the first and the last value of each loss, which ``summary.json`` contains."""
         self.first_losses = {**losses, **self.first_losses}
         self.last_losses.update(losses)
 
@@ -73,9 +73,9 @@ class Results:
 
         Args:
             parameters: number of trainable parameters.
-            seconds: training time.
+            seconds: training time in seconds.
             batches_per_update: ``training.update_frequency``.
-            more: further entries.
+            more: additional entries of the file.
         """
         batch_size = config.training.batch_size
         self.summary = {
@@ -96,7 +96,11 @@ class Results:
         self._write("summary.json", self.summary)
 
     def write_evaluation(self, split: str, update: int, result: SplitResult, task: str | None) -> None:
-        """Write ``evaluation.json``, the metrics of the final model; ``task`` is the row in the paper's table."""
+        """Write ``evaluation.json``, the metrics of the final model.
+
+        Args:
+            task: name of the model's task in the results table of the FLAVA paper, or None.
+        """
         evaluation: dict[str, Any] = {"task": task, "split": split, "update": update, "losses": result.losses}
         if result.zero_shot is not None:
             evaluation["zero_shot"] = result.zero_shot.summary()
@@ -109,14 +113,14 @@ class Results:
     def write_finetuning_evaluation(
         self, task: str | None, split: str, updates: int, values: dict[str, dict[str, float]]
     ) -> None:
-        """Write ``evaluation.json`` of a finetuned model, whose losses and metrics are ``values``."""
+        """Write ``evaluation.json`` of a finetuned model. ``values`` are its ``losses`` and ``metrics``."""
         self._write("evaluation.json", {"task": task, "split": split, "updates": updates, **values})
 
     def write_examples(self, model: Any, suite: EvaluationSuite, config: ExamplesConfig, silent: bool = False) -> None:
         """Write ``examples/``: the model's predictions at masked positions of the first test batch of each dataset.
 
         Args:
-            silent: only run the model, as the other processes must with sharded weights.
+            silent: run the model without writing files. With sharded weights, all processes must run the model.
         """
         writer = ExampleWriter(None if silent else self.folder / "examples", config)
         for name, dataset in suite.datasets["test"].items():
@@ -125,7 +129,7 @@ class Results:
         writer.write()
 
     def write_predictions(self, split: str, rows: list[dict[str, Any]]) -> Path:
-        """Write ``reports/zero_shot_<split>.json``, one row per image, and return its path."""
+        """Write ``reports/zero_shot_<split>.json``, one record per image, and return the file's path."""
         (self.folder / "reports").mkdir(parents=True, exist_ok=True)
         return self._write(f"reports/zero_shot_{split}.json", rows)
 
@@ -144,7 +148,8 @@ class Results:
             )
             lines.append(f"Losses, first to last: {changes}.")
             for name, reasons in s["bad_records"].items():
-                lines.append(f"Bad records of {name}, replaced by others: {format_counts(reasons)} (quarantine.jsonl).")
+                counts = format_counts(reasons)
+                lines.append(f"Bad records of {name}, replaced by other samples: {counts} (quarantine.jsonl).")
         if (zero_shot := result.zero_shot) is not None:
             lines.append(
                 f"Zero-shot accuracy {zero_shot.accuracy:.4f} on {len(zero_shot.targets)} held-out images "
@@ -163,7 +168,7 @@ class Results:
         return lines
 
     def _write(self, name: str, content: Any) -> Path:
-        """Write JSON atomically and return its path."""
+        """Write a JSON file atomically and return its path."""
         path = self.folder / name
         temporary = path.with_name(f".{path.name}.writing")
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -172,7 +177,7 @@ class Results:
 
 
 def _recall_lines(recall: dict[str, float]) -> list[str]:
-    """Return messages with the recall at the smallest depth, before and after re-ranking if there is one."""
+    """Return log messages with recall@k for the smallest k, also after re-ranking if the evaluation re-ranks."""
     depth = min(int(name.rpartition("_r")[2]) for name in recall if name.startswith("image_to_text_r"))
     both = "image -> text {:.4f}, text -> image {:.4f}"
     values = {

@@ -1,4 +1,4 @@
-"""The data of a run: datasets by split, the endless stream of training batches, vocabularies."""
+"""The data of a run: datasets by split, the endless stream of training batches, and vocabularies."""
 
 from pathlib import Path
 from typing import Any
@@ -16,21 +16,21 @@ SPLITS = ("train", "val", "test")
 
 
 class RunData:
-    """The datasets of a recipe, built by their registered builders.
+    """The datasets of a run, built by MMF's registered dataset builders, and the loader of training batches.
 
     Attributes:
-        datasets: split -> dataset name -> dataset; the split "probe" has the training images of a linear probe.
+        datasets: split -> dataset name -> dataset; the split "probe" contains the training images of a linear probe.
         loader: loader of the training batches; not set if the run does not train.
 
     Raises:
-        UserError: a dataset has no section or too few samples, or its files were not found.
+        UserError: a dataset has no config section or too few samples, or its files were not found.
     """
 
     def __init__(self, config: Any, settings: Settings, trains: bool) -> None:
         self.datasets: dict[str, dict[str, Any]] = {split: {} for split in SPLITS}
         for name in settings.datasets:
             if name not in config.dataset_config:
-                raise UserError(f"datasets: '{name}' has no section in dataset_config. Add one, or remove the dataset.")
+                raise UserError(f"datasets: '{name}' has no section in dataset_config. Add it, or remove the dataset.")
             for split in SPLITS if trains else SPLITS[1:]:
                 dataset = mmf_api.build_dataset(name, config.dataset_config[name], split)
                 if dataset is not None:
@@ -52,7 +52,7 @@ class RunData:
                 f"dataset_config.{name}.splits.train is empty, but evaluation.linear_probe needs training images. Add "
                 "them, or remove evaluation.linear_probe."
             )
-        section.splits = {"test": paths if isinstance(paths, str) else list(paths)}  # drops the weights of a mixture
+        section.splits = {"test": paths if isinstance(paths, str) else list(paths)}  # without mixture weights
         return mmf_api.build_dataset(name, section, "test")
 
     def _open_loader(self, training: Any, settings: Settings) -> MultitaskLoader:
@@ -96,8 +96,8 @@ class RunData:
         for name, current in self.vocabularies.items():
             if trained_with.get(name, current) != current:
                 raise UserError(
-                    f"{path} was trained with another vocabulary than that of dataset_config.{name}'s tokenizer. "
-                    "Configure the tokenizer that it was trained with."
+                    f"dataset_config.{name}: the tokenizer's vocabulary differs from the one that {path} was trained "
+                    "with. Set the tokenizer of the checkpoint."
                 )
 
     def check_vocabulary_sizes(self, num_embeddings: int) -> None:
@@ -107,5 +107,5 @@ class RunData:
             if processor is not None and (tokens := processor.vocab_size) > num_embeddings:
                 raise UserError(
                     f"model_config.flava.text_encoder.vocab_size is {num_embeddings}, but the tokenizer of dataset "
-                    f"'{name}' has {tokens} tokens. Set it to at least {tokens}."
+                    f"'{name}' has {tokens} tokens. Set vocab_size to at least {tokens}."
                 )

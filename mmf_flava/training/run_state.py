@@ -26,12 +26,12 @@ class RunState:
     results: Results
 
     def save(self, checkpoints: CheckpointFolder, update: int, seconds: float, model_config: Any, best: bool) -> None:
-        """Save a checkpoint; all processes must call it.
+        """Save a checkpoint. Must be called by all processes.
 
         Args:
-            seconds: training time so far.
+            seconds: training time so far in seconds.
             model_config: ``model_config.flava``, written to the header of the weights file.
-            best: mark it as the best checkpoint.
+            best: mark the checkpoint as the best one.
         """
         state = {
             "seconds": seconds,
@@ -55,13 +55,13 @@ class RunState:
 
         Args:
             path: the checkpoint's folder.
-            reset: MMF's section ``checkpoint.reset``: ``optimizer`` resets the optimizer, ``counts`` everything else.
+            reset: config section ``checkpoint.reset``: ``optimizer`` resets the optimizer, ``counts`` everything else.
 
         Returns:
             The checkpoint's number of updates and training time in seconds; zeros with ``reset.counts``.
 
         Raises:
-            UserError: the checkpoint was trained with other vocabularies than the recipe's.
+            UserError: the vocabulary of a tokenizer differs from the checkpoint's.
         """
         state = load_state(path, None if reset.optimizer else self.updater)
         self.data.check_vocabularies(state.get("vocabularies", {}), path)
@@ -72,6 +72,6 @@ class RunState:
         self.monitor.load_state_dict(state["best"])
         self.guard.load_state_dict(state["guard"])
         self.results.first_losses, self.results.last_losses = state["losses"]
-        if rank() < len(state["rng"]):  # additional processes keep their generators
+        if rank() < len(state["rng"]):  # with more processes than before, the additional ones keep their states
             restore_rng(state["rng"][rank()])
         return state["update"], state["seconds"]

@@ -1,4 +1,4 @@
-"""Validation of the trainer's sections of a recipe, before anything is built."""
+"""Validation of the config sections of the trainer ``flava``, before datasets and model are built."""
 
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
@@ -28,7 +28,7 @@ ELEMENTWISE = ("AdamW", "Adam", "adam_w", "SGD", "RMSprop", "Adagrad", "Adamax")
 
 @dataclass
 class Settings:
-    """The keys that mmf_flava adds to the recipe; MMF's keys are read from the configuration itself."""
+    """The config keys that mmf_flava adds to MMF's. MMF's keys are read from the config itself."""
 
     training: TrainingConfig
     checkpoint: CheckpointConfig
@@ -40,11 +40,11 @@ class Settings:
 def read_settings(config: Any) -> Settings:
     """Validate ``training``, ``checkpoint``, ``evaluation`` and ``multitasking`` against the keys of MMF and mmf_flava.
 
-    ``training.batch_size_per_device`` is converted to the global ``config.training.batch_size``, as in MMF. The default
-    of ``evaluation.batch_size`` is set.
+    As in MMF, ``training.batch_size_per_device`` sets the global ``config.training.batch_size``. If
+    ``evaluation.batch_size`` is None, it is set to its default.
 
     Raises:
-        UserError: an unknown key, a wrong type, an invalid value or an invalid callback.
+        UserError: a key is unknown, a value is invalid or has the wrong type, or a callback is invalid.
     """
     mmf_api.check_callbacks(config)
     for key, replacement in REPLACED_KEYS.items():
@@ -71,17 +71,17 @@ def _check_fsdp(config: Any) -> None:
     if (optimizer := config.optimizer.type) not in ELEMENTWISE:
         raise UserError(
             f"optimizer.type: {optimizer} is not supported with training.sharding: fsdp, because it may need complete "
-            f"weight matrices. Use {', '.join(ELEMENTWISE)}, or ddp."
+            f"weight matrices. Set it to one of {', '.join(ELEMENTWISE)}, or set training.sharding: ddp."
         )
     if OmegaConf.select(config, f"model_config.{config.model}.compile"):
         raise UserError(
             f"model_config.{config.model}.compile is not supported with training.sharding: fsdp, because torch "
-            "recompiles each block up to its limit. Set it to false, or use ddp."
+            "would exceed its recompilation limit. Set it to false, or set training.sharding: ddp."
         )
 
 
 def _section(schema: type[T], config: Any, name: str) -> T:
-    """Check the keys of a section of MMF, and convert those that mmf_flava adds to ``schema``."""
+    """Check the keys of an MMF config section, and parse the keys that mmf_flava adds into ``schema``."""
     added = {field.name for field in fields(schema)}  # type: ignore[arg-type]
     check_keys(config[name], mmf_api.default_keys(name) | added, name)
     return parse_section(schema, {key: value for key, value in to_dict(config[name]).items() if key in added}, name)
@@ -92,14 +92,13 @@ def _check_training(section: Any, training: TrainingConfig) -> None:
     check_choice(training.sharding, SHARDINGS, "training.sharding")
     if section.max_epochs is not None:
         raise UserError(
-            "training.max_epochs is not supported, because the datasets are endless streams. Use training.max_updates."
+            "training.max_epochs is not supported, because the datasets are endless streams. Set training.max_updates."
         )
     for key in ("batch_size", "max_updates", "log_interval", "evaluation_interval", "checkpoint_interval"):
         check_positive(section[key], f"training.{key}")
     check_positive(training.update_frequency, "training.update_frequency")
-    check_positive(training.process_group_timeout, "training.process_group_timeout")
     if training.wandb.enabled:
-        import_wandb()  # raises before data and model are built
+        import_wandb()  # raises an error before datasets and model are built
     if section.early_stop.enabled:
         raise UserError(
             "training.early_stop.enabled is not supported. Set it to false: the best checkpoint by "
@@ -108,17 +107,17 @@ def _check_training(section: Any, training: TrainingConfig) -> None:
     if section.clip_gradients and training.max_grad_l2_norm is None:
         raise UserError("training.clip_gradients needs training.max_grad_l2_norm. Set it, e.g. to 1.0.")
     if section.get("fp16"):
-        raise UserError("training.fp16 is a key of MMF's own trainer. Use training.precision: fp16.")
+        raise UserError("training.fp16 is a key of MMF's trainer. Set training.precision: fp16 instead.")
 
 
 def _multitasking(section: Any, names: list[str]) -> MultitaskingConfig:
-    """Validate ``multitasking``, and drop the ``params`` of other types than the selected one."""
+    """Validate ``multitasking``, and remove the ``params`` of types that are not selected."""
     config = parse_section(MultitaskingConfig, section, "multitasking")
     schemas = mmf_api.strategy_schemas()
     if config.type not in schemas:
         known = ", ".join(sorted(schemas))
         raise UserError(f"multitasking.type: {config.type!r} is not one of {known}; {mmf_api.STRATEGIES_HINT}.")
-    # recipes are merged key by key, so the params of an included recipe's type may remain
+    # recipes are merged key by key, so the params of the included recipe's type may remain
     all_params = {field.name for schema in schemas.values() for field in fields(schema)}
     type_params = {field.name for field in fields(schemas[config.type])}
     config.params = {key: value for key, value in config.params.items() if key in type_params or key not in all_params}

@@ -14,7 +14,7 @@ from mmf_flava.training.engine import Engine
 
 
 def broadcast_weights(model: nn.Module) -> None:
-    """Copy the first process's weights to all processes, whose random seeds may differ."""
+    """Broadcast the weights of the first process, because the processes may have different random seeds."""
     if world_size() > 1:
         for value in model.state_dict().values():
             distributed.broadcast(value, 0)
@@ -25,19 +25,19 @@ def build_engine(
 ) -> Engine:
     """Wrap the model for training on all processes.
 
-    ``ddp`` replicates the model and averages gradients; ``fsdp`` shards it.
+    ``ddp`` replicates the model and averages gradients over processes; ``fsdp`` shards the model.
 
     Args:
         groups: the optimizer's parameter groups.
 
     Raises:
-        UserError: ``fsdp`` with one process, or ``none`` with several.
+        UserError: ``fsdp`` is set with one process, or ``none`` with several processes.
     """
     if training.sharding == "fsdp":
         if world_size() == 1:
             raise UserError(
-                "training.sharding: fsdp needs several processes, but this run has one. Start more with torchrun, or "
-                "set it to none."
+                "training.sharding: fsdp needs several processes, but this run has one. Start several with "
+                "torchrun, or set training.sharding: none."
             )
         from mmf_flava.training.fsdp import FsdpEngine  # imports fairseq and fairscale, which takes a second
 
@@ -46,8 +46,8 @@ def build_engine(
         return Engine(model, model, groups)
     if training.sharding == "none":
         raise UserError(
-            f"training.sharding: none would train {world_size()} separate models on {world_size()} processes. Set it "
-            "to ddp or fsdp, or start a single process."
+            f"training.sharding: none would train {world_size()} separate models on {world_size()} processes. Set "
+            "training.sharding: ddp or fsdp, or start one process."
         )
     with warnings.catch_warnings():
         # the replacement, forward_sync_buffers, is missing in the oldest supported torch

@@ -17,14 +17,14 @@ T = TypeVar("T")
 
 
 class StopRequest(BaseException):
-    """Raised by a signal handler to interrupt work that need not be completed.
+    """Raised by a signal handler to interrupt an operation that can be abandoned.
 
-    Not an Exception, because record readers treat every Exception as a bad record.
+    Derived from BaseException, because record readers treat every Exception as a bad record.
     """
 
 
 class StopSignals:
-    """Context in which a signal requests a stop instead of killing the process; a second Ctrl-C kills it.
+    """Context manager: signals request a stop instead of killing the process. A second Ctrl-C kills the process.
 
     Attributes:
         name: name of the first signal received, or None.
@@ -44,10 +44,10 @@ class StopSignals:
             signal.signal(number, handler)
 
     def ignore_sigterm(self) -> None:
-        """Ignore SIGTERM from the end of the context on.
+        """Ignore SIGTERM after the context has been left.
 
-        Call it before exiting after a stop: torchrun sends SIGTERM to all processes as soon as the first one exits,
-        which would change the exit code of the others.
+        Call this method before a stopped process exits: torchrun sends SIGTERM to all processes when the first one
+        exits, which would change the exit codes of the others.
         """
         self._before[signal.SIGTERM] = signal.SIG_IGN
 
@@ -63,7 +63,7 @@ class StopSignals:
             raise StopRequest
 
     def received_by_any(self, device: torch.device) -> bool:
-        """Return whether any process received a signal; all processes must call it after the same update."""
+        """Return whether any process received a signal. All processes must call it after the same update."""
         return mean_over_ranks(torch.tensor(float(self.name is not None), device=device)).item() > 0
 
     def run_unless_stopped(self, work: Callable[[], T]) -> T | None:

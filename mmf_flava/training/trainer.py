@@ -38,7 +38,7 @@ from mmf_flava.training.update import Updater
 
 @registry.register_trainer("flava")
 class FlavaTrainer(TrainerAttributes):
-    """Trainer for several datasets; every update uses batches of one dataset."""
+    """Trainer for one or more datasets. All batches of an update are from the same dataset."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -54,9 +54,9 @@ class FlavaTrainer(TrainerAttributes):
         self.peer_watchdog = PeerWatchdog(lambda: self.num_updates)
 
     def load(self) -> None:
-        """Build datasets, model and optimizer, and resume from a checkpoint if the recipe requests it."""
+        """Build datasets, model and optimizer, and resume from a checkpoint if ``checkpoint.resume`` is set."""
         if self.trains and (missing := self.peer_watchdog.start()):
-            mmf_api.log(f"Ranks {missing} cannot connect to rank 0: only gloo or NCCL will detect that they died.")
+            mmf_api.log(f"Warning: ranks {missing} cannot connect to rank 0. Only gloo and NCCL detect if they die.")
         with self.peer_watchdog:
             self._load()
 
@@ -68,11 +68,11 @@ class FlavaTrainer(TrainerAttributes):
         if self.trains:
             log_unused_gpus(str(self.config.training.device), self.device)
         self.data = RunData(self.config, self.settings, self.trains)
-        # MMF may have seeded the processes differently, but they must initialise the same weights
+        # MMF may seed the processes differently, but all processes must initialise the same weights
         torch.set_rng_state(gather_objects(torch.get_rng_state())[0])
         self.model = mmf_api.build_model(self.config).to(self.device)
         self.data.check_vocabulary_sizes(self.model.settings.text_encoder.vocab_size)  # type: ignore[union-attr,arg-type]
-        if self.rank > 0:  # from here on, e.g. in dropout, processes use different random numbers
+        if self.rank > 0:  # processes use different random numbers for training, e.g. for dropout
             torch.manual_seed((self.config.training.seed or 0) + self.rank)
         checkpoint = load_initial_weights(self.model, self.config, self.checkpoints, self.settings.checkpoint)
         if self.trains:
@@ -174,15 +174,15 @@ class FlavaTrainer(TrainerAttributes):
 
     @property
     def evaluates(self) -> bool:
-        """Whether this process takes part in evaluations: the first one, and all with sharded weights."""
+        """Whether this process takes part in evaluations: the first, or all if weights are sharded."""
         return self.rank == 0 or self.updater.engine.all_ranks_evaluate
 
     def _update(self, batches: Any, progress: Progress) -> bool:
-        """Do one update; return False if it was skipped (invalid loss, fp16 overflow) or a signal preceded it."""
+        """Run one update. Return False if it was skipped (loss guard, fp16 overflow) or a signal came before it."""
         frequency, done = self.settings.training.update_frequency, []
         for number in range(1, frequency + 1):
             started = time.perf_counter()
-            # a wait may be interrupted only before the first batch, and if no other process waits for this one
+            # a signal may interrupt waiting for data only before the first batch and only if no other process waits
             interruptible = world_size() == 1 and number == 1
             item = self.signals.run_unless_stopped(lambda: next(batches)) if interruptible else next(batches)
             if item is None:
@@ -228,7 +228,7 @@ class FlavaTrainer(TrainerAttributes):
         return stopping
 
     def _evaluate(self, progress: Progress) -> tuple[bool, bool]:
-        """Evaluate on ``val``; return whether the monitored metric improved, and whether a signal interrupted it."""
+        """Evaluate on ``val``; return whether the monitored metric improved, and whether a signal interrupted."""
         improved = stopping = False
         result = None
         self.callbacks.call("on_validation_start")
@@ -239,7 +239,7 @@ class FlavaTrainer(TrainerAttributes):
             stopping = result is None
             if result is not None:
                 progress.write("val", result.to_record())
-                mmf_api.log(f"evaluation at update {self.num_updates}: {result.format_summary()}")
+                mmf_api.log(f"Evaluation at update {self.num_updates}: {result.format_summary()}")
                 improved = self.monitor.improved(result.to_record())
         self.callbacks.end_evaluation("on_validation_end", "val", result, self.suite.datasets["val"])
         progress.reset()
@@ -249,7 +249,7 @@ class FlavaTrainer(TrainerAttributes):
         self.state.save(self.checkpoints, self.num_updates, self.seconds, self.model.settings, best)
 
     def _stop(self) -> None:
-        """Exit with ``STOPPED`` after the last save; all processes call it after the same update."""
+        """Wait for the last save and exit with ``STOPPED``. Called by all processes after the same update."""
         self.checkpoints.wait()
         when = f"after update {self.num_updates}. Resume with checkpoint.resume=true"
         if self.num_updates == 0:
@@ -276,9 +276,9 @@ class FlavaTrainer(TrainerAttributes):
         return self.final_evaluation.evaluate_trained(self.updater.engine.evaluated, self.num_updates, summarise)
 
     def inference(self) -> None:
-        """Evaluate the loaded model, or predict with ``evaluation.predict``, on the split of ``run_type``.
+        """Evaluate the loaded model on the split of ``run_type``, or predict if ``evaluation.predict`` is set.
 
-        The samples are distributed over all processes; the first one writes the results.
+        The samples are partitioned across all processes. The first process writes the results.
         """
         self._open_quarantine()
         split = "val" if "val" in self.config.run_type and "test" not in self.config.run_type else "test"

@@ -13,15 +13,19 @@ from mmf_flava.training.sharding import broadcast_weights, build_engine
 
 
 class Updater:
-    """The model wrapped for training, with MMF's optimizer and scheduler from the recipe.
+    """The model wrapped for training, with MMF's optimizer and learning rate scheduler.
 
-    ``model`` must have its initial weights. It is distributed over the processes and, with fp16, cast in place. Train
-    ``engine.module`` and evaluate ``engine.evaluated``.
+    ``engine.module`` is the module to train, and ``engine.evaluated`` the module to evaluate.
+
+    Args:
+        model: model with its initial weights. With fp16, its weights are cast in place.
+        config: the complete MMF config.
+        training: the config section ``training``.
     """
 
     def __init__(self, model: nn.Module, config: Any, training: TrainingConfig, device: torch.device) -> None:
         self.device, self.frequency = device, training.update_frequency
-        self.autocast = training.precision == "bf16" and training.sharding != "fsdp"  # FSDP casts by itself
+        self.autocast = training.precision == "bf16" and training.sharding != "fsdp"  # FSDP does not need autocast
         self.max_norm = training.max_grad_l2_norm if config.training.clip_gradients else None
         broadcast_weights(model)
         if training.activation_checkpointing:
@@ -55,7 +59,7 @@ class Updater:
         return self.optimizer.param_groups[0]["lr"]
 
     def accumulate(self, batch: Any, last: bool = True) -> dict[str, Tensor]:
-        """Accumulate a batch's gradients, divided by ``update_frequency``, and return its detached losses.
+        """Accumulate the gradients of a batch, divided by ``update_frequency``, and return its detached losses.
 
         Gradients are averaged over processes only after the ``last`` batch of an update.
         """
@@ -70,7 +74,7 @@ class Updater:
         """Clip gradients, step the optimizer and the schedule, and clear the gradients.
 
         Returns:
-            False if fp16 gradients overflowed; only the loss scale has changed.
+            False if fp16 gradients overflowed. In this case only the loss scale changes.
         """
         if not self.precision.step(self.max_norm):
             return False
@@ -84,19 +88,19 @@ class Updater:
         self.precision.zero_grad()
 
     def model_state(self) -> dict[str, Tensor]:
-        """Return the model's state dict in fp32 for any precision; all processes must call it."""
+        """Return the model's state dict in fp32 for any precision. Must be called by all processes."""
         return self.engine.model_state(self.masters)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the optimizer's state dict, the same for any precision and sharding; all processes must call it."""
+        """Return the optimizer's state dict for any precision and sharding. Must be called by all processes."""
         return self.engine.full_optimizer_state(self.optimizer.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load the optimizer's state dict."""
+        """Load the result of ``state_dict`` into the optimizer."""
         self.optimizer.load_state_dict(self.engine.local_optimizer_state(state))
 
     def schedule_state(self) -> dict[str, Any]:
-        """Return the states of the schedule (None without one) and of fp16's loss scaler."""
+        """Return the states of the learning rate scheduler, None without one, and of the loss scaler of fp16."""
         scheduler = None if self.scheduler is None else self.scheduler.state_dict()
         return {"scheduler": scheduler, "precision": self.precision.state_dict()}
 

@@ -1,12 +1,12 @@
-"""Reading, translating and loading of FLAVA's weights in four naming styles.
+"""Reading, translation and loading of FLAVA weights whose keys follow one of four naming styles.
 
-The styles are this package's own ("native"), Hugging Face's, torchmultimodal's and the original MMF code's.
+The styles are those of mmf_flava ("native"), Hugging Face, torchmultimodal and the original MMF code.
 
-sources: find the file of a path, URL or hub name, and read it under native keys
-weight_files: read tensors from safetensors and torch files, without executing pickled code
-pickled_tensors, restricted_pickle: read the tensors of a pickled module, without executing it
-names: the table of keys in all styles, and translation in both directions
-configs: the model's configuration from metadata, Hugging Face's config.json or tensor shapes
-loading: the check that keys and shapes match, and the copy into a model
-encoders: a single encoder from ViTs, BEiTs and BERTs
+sources: find or download a weights file, and translate its keys to native keys
+weight_files: read tensors from safetensors and PyTorch files, without executing pickled code
+pickled_tensors, restricted_pickle: read the tensors of a pickled module, without executing pickled code
+names: the table of keys in all styles, and translation between the native style and the others
+configs: read the model configuration from a file, or infer it from tensor shapes
+loading: check that keys and shapes match, and copy tensors into a model
+encoders: load a single encoder from a ViT, a BEiT or a pre-norm text encoder
 """

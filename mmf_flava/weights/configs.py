@@ -1,4 +1,7 @@
-"""A model's configuration from metadata, Hugging Face's config.json or tensor shapes, and back to config.json."""
+"""Conversion between ``FlavaConfig`` and stored configurations: metadata of a weights file, Hugging Face's config.json.
+
+A configuration can also be inferred from tensor shapes.
+"""
 
 import json
 import math
@@ -20,11 +23,11 @@ from mmf_flava.config.schema import parse_section
 from mmf_flava.errors import UserError
 
 ENCODERS = ("image_encoder", "text_encoder", "multimodal_encoder")
-HEAD_SIZE = 64  # dimensions of an attention head in every released model; no tensor shape determines it
-CONFIG_KEY = "flava_config"  # key of the configuration in the metadata of the safetensors files written here
+HEAD_SIZE = 64  # dimensions per attention head in every released model; tensor shapes do not determine it
+CONFIG_KEY = "flava_config"  # key of the configuration in the metadata of safetensors files that mmf_flava writes
 EncoderConfig = TypeVar("EncoderConfig", bound=TransformerConfig)
 
-# native key: Hugging Face's key
+# native configuration key -> Hugging Face's key
 SIZES = {
     "hidden_size": "hidden_size",
     "num_layers": "num_hidden_layers",
@@ -44,13 +47,14 @@ TEXT_SIZES = SIZES | {
 
 
 def read_config(file: Path, metadata: dict[str, Any]) -> FlavaConfig | None:
-    """Return the configuration stored with a weights file, or None if there is none.
+    """Return the configuration that is stored with a weights file, or None if none is stored.
 
-    It is read from the metadata of a native file, from the recipe in an MMF checkpoint, or from Hugging Face's
-    ``config.json`` in the same folder.
+    The configuration is read from the metadata of a native file, from the config in an MMF checkpoint, or from Hugging
+    Face's ``config.json`` in the folder of the weights file.
 
     Args:
-        metadata: the second result of ``read_tensors``.
+        file: path of the weights file.
+        metadata: metadata of the weights file, as returned by ``read_tensors``.
 
     Raises:
         UserError: the configuration is invalid.
@@ -73,17 +77,19 @@ def _parse_json(text: str, file: Path) -> dict[str, Any]:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{file} is not valid JSON: {error}.") from None
+        raise UserError(f"{file}: the configuration is not valid JSON ({error}). Download the file again.") from None
     if not isinstance(values, dict):
-        raise UserError(f"{file} is not a JSON object.")
+        raise UserError(
+            f"{file}: the configuration must be a JSON object, got {type(values).__name__}. Download the file again."
+        )
     return values
 
 
 def config_from_dict(values: dict[str, Any], where: str) -> FlavaConfig:
-    """Return the configuration of a dictionary, without paths of pretrained weights and without losses.
+    """Build a configuration from a dictionary; paths of pretrained weights and losses are dropped.
 
     Args:
-        where: the dictionary's location, for error messages.
+        where: location of the dictionary, used in error messages.
 
     Raises:
         UserError: a key is unknown or a value has the wrong type.
@@ -101,26 +107,32 @@ def config_from_dict(values: dict[str, Any], where: str) -> FlavaConfig:
 
 
 def config_to_dict(config: FlavaConfig) -> dict[str, Any]:
-    """Return a configuration as a dictionary; the inverse of ``config_from_dict``."""
+    """Convert a configuration to a dictionary; the inverse of ``config_from_dict``."""
     values = asdict(config)
     for encoder in ENCODERS:
-        values[encoder].pop("pretrained", None)  # a local path
+        values[encoder].pop("pretrained", None)  # a path on this machine
     kept = (*ENCODERS, "projection_size", "logit_scale_init", "logit_scale_max")
     return {key: values[key] for key in kept} | {"codebook": {"vocab_size": config.codebook.vocab_size}}
 
 
 def config_from_hugging_face(values: dict[str, Any], where: str = "config.json") -> FlavaConfig:
-    """Return the configuration of a Hugging Face ``FlavaConfig``; the defaults of missing keys are the same.
+    """Build a configuration from the content of Hugging Face's ``config.json``, with the same defaults.
+
+    Args:
+        where: location of the content, used in error messages.
 
     Raises:
-        UserError: the activation is not GELU, biases are missing, or the multimodal encoder has no [CLS_M].
+        UserError: the activation is not GELU, the attention has no biases, or the multimodal encoder has no [CLS_M].
     """
     image, text, pair = (values.get(f"{name}_config") or {} for name in ("image", "text", "multimodal"))
     for section in (image, text, pair):
         if section.get("hidden_act", "gelu") != "gelu" or not section.get("qkv_bias", True):
-            raise UserError(f"{where}: hidden_act must be gelu and qkv_bias true; other values are not supported.")
+            raise UserError(
+                f"{where}: hidden_act must be gelu and qkv_bias must be true, got {section.get('hidden_act', 'gelu')} "
+                f"and {section.get('qkv_bias', True)}. Use weights of a model with these values."
+            )
     if not pair.get("use_cls_token", True):
-        raise UserError(f"{where}: multimodal_config.use_cls_token must be true; false is not supported.")
+        raise UserError(f"{where}: multimodal_config.use_cls_token must be true. Use weights of a model with [CLS_M].")
     return FlavaConfig(
         image_encoder=_read(ImageEncoderConfig, image, IMAGE_SIZES, where),
         text_encoder=_read(TextEncoderConfig, text, TEXT_SIZES, where),
@@ -140,7 +152,7 @@ def config_to_hugging_face(config: FlavaConfig, tensors: dict[str, Tensor]) -> d
     """Return the content of Hugging Face's ``config.json``.
 
     Args:
-        tensors: the weights under native keys; they determine whether there is a codebook and its size.
+        tensors: weights under native keys, from which the codebook's configuration is inferred.
 
     Raises:
         UserError: the encoders have different widths, which Hugging Face's FLAVA does not support.
@@ -148,8 +160,8 @@ def config_to_hugging_face(config: FlavaConfig, tensors: dict[str, Tensor]) -> d
     image, text, pair = config.image_encoder, config.text_encoder, config.multimodal_encoder
     if not image.hidden_size == text.hidden_size == pair.hidden_size:
         raise UserError(
-            "Hugging Face's FLAVA supports only one hidden_size for all encoders; this model has "
-            f"{image.hidden_size}, {text.hidden_size} and {pair.hidden_size}."
+            "Hugging Face's FLAVA requires the same hidden_size in all encoders, got "
+            f"{image.hidden_size}, {text.hidden_size} and {pair.hidden_size}. Choose another format."
         )
     stem = tensors.get("codebook.blocks.input.weight")
     values: dict[str, Any] = {
@@ -187,12 +199,15 @@ def config_from_tensors(tensors: dict[str, Tensor], num_heads: int | None = None
         num_heads: attention heads of all encoders; None means 64 dimensions per head, as in every released model.
 
     Raises:
-        UserError: a tensor that determines a size is missing.
+        UserError: a tensor whose shape is needed is missing.
     """
     try:
         return _from_shapes({key: tensor.shape for key, tensor in tensors.items()}, num_heads)
     except (KeyError, IndexError) as error:
-        raise UserError(f"The model's sizes cannot be inferred: the weights have no {error.args[0]}.") from None
+        raise UserError(
+            f"Failed to infer the model configuration: the weights have no {error.args[0]}. Use weights of a complete "
+            "FLAVA."
+        ) from None
 
 
 def _from_shapes(shapes: dict[str, Any], num_heads: int | None) -> FlavaConfig:

@@ -1,6 +1,6 @@
-"""Loading of a single encoder from a ViT (timm, DINO, BEiT, Hugging Face), a pre-norm text encoder, or a FLAVA.
+"""Loading of a single encoder from a ViT (timm, DINO, BEiT, Hugging Face), a pre-norm text encoder or a FLAVA.
 
-The image encoder's native keys are timm's. Tensors that the encoder does not have are reported as unknown keys.
+The native keys of the image encoder are those of timm. Tensors that the encoder does not have are unknown keys.
 """
 
 import re
@@ -16,17 +16,17 @@ from mmf_flava.weights.names import PREFIXES, STYLES, complete_key, to_native
 from mmf_flava.weights.sources import find_weights
 from mmf_flava.weights.weight_files import read_tensors
 
-# prefixes of a backbone's keys in files of timm, DINO, BEiT, BERT and RoBERTa
+# key prefixes of the backbone in checkpoints of timm, DINO, BEiT, BERT and RoBERTa
 WRAPPERS = re.compile(
     r"^(module\.|_orig_mod\.|backbone\.|vit\.|beit\.|bert\.|roberta\.|roberta_prelayernorm\.|visual\.|encoder\.(?=blocks\.))"
 )
-# other tasks' heads, and buffers that are rebuilt
+# keys that are not loaded: heads of other tasks, and buffers that the model creates itself
 HEADS_AND_BUFFERS = re.compile(
     r"^(head|head_dist|lm_head|mlm_head|cls|classifier|pre_logits|pooler|fc|prediction_head)\.|^(bias|dino_loss\..*)$"
     r"|relative_position_index$|(^|\.)(position_ids|token_type_ids)$"
 )
 
-# native key, BERT's key; attention and pre-norms as in RoBERTa-PreLayerNorm
+# native key and BERT's key; names of attention and pre-norm layers as in RoBERTa-PreLayerNorm
 BERT_TABLE = """
 word_embeddings.weight        embeddings.word_embeddings.weight
 position_embeddings.weight    embeddings.position_embeddings.weight
@@ -54,9 +54,9 @@ def load_image_encoder(
     sha256: str | None = None,
     cache_dir: str | Path | None = None,
 ) -> IncompatibleKeys:
-    """Load an ``ImageEncoder`` from a ViT of timm, DINO, BEiT or Hugging Face, or from a FLAVA, in place.
+    """Load an ``ImageEncoder`` in place from a ViT (timm, DINO, BEiT, Hugging Face) or a FLAVA checkpoint.
 
-    Source: §3.3, "we initialise from an off-the-shelf DINO model". The mask token may be missing.
+    The mask token may be missing. Source: §3.3, "we initialise from an off-the-shelf DINO model".
 
     Args:
         source, sha256, cache_dir: see ``sources.find_weights``.
@@ -81,21 +81,21 @@ def load_text_encoder(
     sha256: str | None = None,
     cache_dir: str | Path | None = None,
 ) -> IncompatibleKeys:
-    """Load a ``TextEncoder`` from a FLAVA or a pre-norm encoder with BERT's keys (RoBERTa-PreLayerNorm), in place.
+    """Load a ``TextEncoder`` in place from a FLAVA checkpoint or a pre-norm encoder (RoBERTa-PreLayerNorm).
 
-    Args: as ``load_image_encoder``.
+    Args: see ``load_image_encoder``.
 
     Raises:
-        UserError: as ``load_image_encoder``; also for BERT and RoBERTa, which are post-norm.
+        UserError: see ``load_image_encoder``; also raised for post-norm encoders such as BERT and RoBERTa.
     """
     tensors, _ = read_tensors(find_weights(source, cache_dir, sha256))
     native, unknown = _text_encoder_tensors(tensors, str(source))
     allow_extra = list(allow_extra)
     if any(POST_NORM.match(key) and not matches_any(key, allow_extra) for key in unknown):
         raise UserError(
-            f"{source} is a post-norm encoder like BERT and RoBERTa: its LayerNorms follow the residual sums. FLAVA's "
-            "precede attention and MLP, so the layers would get inputs that they were not trained on. To load the "
-            "other weights, set allow_extra: ['*.output.LayerNorm.*'] and allow_missing: ['blocks.*.norm*', 'norm.*']."
+            f"{source} is a post-norm encoder like BERT and RoBERTa, but FLAVA's text encoder is pre-norm. Use a "
+            "pre-norm encoder such as RoBERTa-PreLayerNorm. To load all weights except the LayerNorms, set "
+            "allow_extra: ['*.output.LayerNorm.*'] and allow_missing: ['blocks.*.norm*', 'norm.*']."
         )
     return load_tensors(encoder, native, str(source), "the text encoder", unknown, allow_missing, allow_extra)
 
@@ -103,8 +103,8 @@ def load_text_encoder(
 def _image_encoder_tensors(tensors: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor], list[str]]:
     """Translate a ViT's tensors to the image encoder's keys; return them and the unknown keys.
 
-    BEiT's separate query and value biases are joined (its keys have none), and layer scale is folded into the layer
-    that it scales. Tables of relative position biases are unknown: FLAVA's attention does not support them.
+    BEiT's query and value biases are concatenated into one qkv bias. Layer scale is folded into the preceding linear
+    layer. Relative position bias tables are unknown keys, because FLAVA's attention does not support them.
 
     Raises:
         UserError: the keys are not those of a ViT.
@@ -152,7 +152,7 @@ def _text_encoder_tensors(tensors: dict[str, Tensor], source: str) -> tuple[dict
 
 
 def _strip(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors without the prefixes of wrappers in their keys, and without other tasks' heads."""
+    """Remove prefixes of the backbone from the keys, and drop heads of other tasks and buffers."""
     stripped: dict[str, Tensor] = {}
     for key, value in tensors.items():
         while match := WRAPPERS.match(key):
@@ -165,18 +165,22 @@ def _strip(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _extract_encoder(
     tensors: dict[str, Tensor], encoder: str, prefix: str, source: str
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Return an encoder's tensors, and the unknown keys, of a complete FLAVA or of the encoder alone, in any style."""
+    """Extract one encoder from the weights of a complete FLAVA or of the encoder alone, in any naming style.
+
+    Returns:
+        The encoder's tensors under native keys, and the unknown keys.
+    """
     prefix = _missing_prefix(tensors, prefix)
     translation = to_native({prefix + key: value for key, value in tensors.items()}, source)
     start = f"flava.{encoder}."
     native = {key[len(start) :]: value for key, value in translation.tensors.items() if key.startswith(start)}
     if not native:
-        raise UserError(f"{source} has no {encoder.replace('_', ' ')}.")
+        raise UserError(f"{source} has no {encoder.replace('_', ' ')}. Use weights that contain one.")
     return native, translation.unknown
 
 
 def _missing_prefix(keys: Iterable[str], encoder: str) -> str:
-    """Return the prefix that keys of a file with only ``@image`` or ``@text`` need in their style, or ""."""
+    """Return the prefix that completes the keys of a file with one encoder, ``@image`` or ``@text``; "" if none."""
     keys = list(keys)
     columns = next(line.split()[1:] for line in PREFIXES.strip().splitlines() if line.startswith(f"{encoder} "))
     hits = {
@@ -188,7 +192,7 @@ def _missing_prefix(keys: Iterable[str], encoder: str) -> str:
 
 
 def _join_biases(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Join BEiT's q_bias and v_bias into the bias of qkv; the keys' bias is zero."""
+    """Concatenate BEiT's q_bias and v_bias into qkv.bias, with zeros as the bias of the keys."""
     joined = dict(tensors)
     for key in tensors:
         if key.endswith(".attn.q_bias") and (other := f"{key[:-6]}v_bias") in tensors:
@@ -198,9 +202,9 @@ def _join_biases(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _fold_layer_scale(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Fold layer scale into its linear layer: gamma * (W x + b) = (gamma W) x + gamma b.
+    """Fold layer scale into the preceding linear layer: gamma * (W x + b) = (gamma W) x + gamma b.
 
-    Its keys are gamma_1 and gamma_2 in BEiT, ls1.gamma and ls2.gamma in timm.
+    The keys of gamma are gamma_1 and gamma_2 in BEiT, and ls1.gamma and ls2.gamma in timm.
     """
     folded = dict(tensors)
     for key, gamma in tensors.items():
@@ -220,7 +224,7 @@ def _rename_norm(match: re.Match[str]) -> str:
 
 
 def _drop_reserved_positions(native: dict[str, Tensor], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Drop RoBERTa's first two position embeddings; its tokens start at position 2."""
+    """Drop RoBERTa's first two position embeddings, which are reserved: the first token has position 2."""
     table = native.get("position_embeddings.weight")
     if table is not None and len(table) % 8 == 2 and any("roberta" in key for key in tensors):
         native["position_embeddings.weight"] = table[2:]

@@ -1,6 +1,6 @@
-"""Loading of weights into a model: the check that all keys and shapes match, and the copy.
+"""Loading of weights into a model, with a check that all keys and shapes match.
 
-Every load goes through ``load_tensors`` or, where the model has no memory yet, through ``compare_keys`` alone.
+All weights are loaded by ``load_tensors``. For a model on the meta device, call ``compare_keys`` before allocating it.
 """
 
 import re
@@ -18,17 +18,17 @@ from mmf_flava.config.model import CoreConfig, FlavaConfig
 from mmf_flava.errors import UserError
 from mmf_flava.weights.sources import Weights, read_weights
 
-MAX_LINES = 8  # lines of keys in a message, for each kind of mismatch
+MAX_LINES = 8  # maximum number of lines in an error message per kind of mismatch
 
 
 @dataclass
 class IncompatibleKeys:
-    """The differences between a model's keys and the loaded ones.
+    """Differences between the keys and shapes of a model and those of loaded weights.
 
-    missing: keys of the model that were not loaded.
+    missing: model keys that were not loaded.
     unexpected: loaded keys that the model does not have.
-    mismatched: keys of both with different shapes, and the two shapes as text.
-    allowed: keys that ``allow_missing`` or ``allow_extra`` covers.
+    mismatched: key -> loaded and expected shape as text, for keys whose shapes differ.
+    allowed: differing keys that match a pattern of ``allow_missing`` or ``allow_extra``.
     """
 
     missing: list[str] = field(default_factory=list)
@@ -37,10 +37,12 @@ class IncompatibleKeys:
     allowed: list[str] = field(default_factory=list)
 
     def check(self, source: str, model: str = "the model", remedy: str | None = None) -> None:
-        """Raise UserError with all differences in one message, unless there are none.
+        """Raise UserError with a list of all differences, if any.
 
         Args:
-            remedy: the last sentence of the message; by default it explains ``allow_missing`` and ``allow_extra``.
+            source: path or name of the weights, for the message.
+            model: description of the model, for the message.
+            remedy: last sentence of the message; default: a hint to set ``allow_missing`` and ``allow_extra``.
         """
         keys = [*self.missing, *self.mismatched, *self.unexpected]
         if keys:
@@ -75,14 +77,14 @@ def compare_keys(
     allow_missing: Iterable[str] = (),
     allow_extra: Iterable[str] = (),
 ) -> IncompatibleKeys:
-    """Compare a model's tensors with loaded ones.
+    """Compare the keys and shapes of a model with those of loaded tensors.
 
     Args:
         expected: the model's state dict.
-        unknown: further keys of the file, which could not be translated.
-        allow_missing: patterns (``heads.*``) of keys that may be missing or have another shape; the model keeps its
-            initial values there.
-        allow_extra: patterns of keys that may be in the file without being used.
+        unknown: additional keys of the file that could not be translated to native keys.
+        allow_missing: patterns (``heads.*``) of model keys that may be missing or have another shape in the file; these
+            tensors keep their initial values.
+        allow_extra: patterns of keys in the file that are ignored if the model does not have them.
     """
     allow_missing, allow_extra = list(allow_missing), list(allow_extra)
     report = IncompatibleKeys()
@@ -100,12 +102,12 @@ def compare_keys(
 
 
 def matches_any(key: str, patterns: Iterable[str]) -> bool:
-    """Return whether a key matches one of the patterns (``*``, ``?`` and ``[...]`` as in file names)."""
+    """Return whether a key matches any of the patterns, with the wildcards of ``fnmatch``: ``*``, ``?``, ``[...]``."""
     return any(fnmatchcase(key, pattern) for pattern in patterns)
 
 
 def _group_layers(keys: Iterable[str], shapes: Mapping[str, str]) -> list[str]:
-    """Return one line for each key; keys that differ only in the layer's number share a line."""
+    """Format keys as lines of text; keys that differ only in the layer index are merged into one line."""
     groups: dict[str, list[str]] = {}
     for key in keys:
         groups.setdefault(re.sub(r"\.\d+\.", ".#.", key), []).append(key)
@@ -131,11 +133,11 @@ def load_tensors(
     """Copy tensors into a module's parameters and buffers of the same names.
 
     Args:
-        source, model, remedy: words of the error message, see ``IncompatibleKeys.check``.
+        source, model, remedy: see ``IncompatibleKeys.check``.
         unknown, allow_missing, allow_extra: see ``compare_keys``.
 
     Raises:
-        UserError: keys are missing or unexpected, or have another shape, and no pattern allows it.
+        UserError: keys that match no pattern are missing or unexpected, or have another shape.
     """
     expected = module.state_dict()
     report = compare_keys(expected, tensors, unknown, allow_missing, allow_extra)
@@ -153,7 +155,9 @@ def load_checkpoint_weights(model: nn.Module, path: Path) -> None:
     """
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file() or file.suffix != ".safetensors":
-        raise UserError(f"{path} is neither a checkpoint folder of mmf_flava nor a .safetensors file.")
+        raise UserError(
+            f"{path} is neither a checkpoint folder of mmf_flava nor a .safetensors file. Set the path of either."
+        )
     remedy = (
         "Resume with the recipe that wrote this checkpoint, or start a new run from its weights with "
         "checkpoint.resume_file and checkpoint.resume_pretrained: true."
@@ -168,7 +172,11 @@ def load_weights(
     allow_extra: Iterable[str] = (),
     cache_dir: str | Path | None = None,
 ) -> IncompatibleKeys:
-    """Load weights of any style into a model that a recipe describes, in place. See ``copy_weights``.
+    """Load weights of any naming style into an existing model, in place.
+
+    Args:
+        source, cache_dir: see ``sources.find_weights``.
+        allow_missing, allow_extra: see ``compare_keys``.
 
     Raises:
         UserError: the source was not found, its file is unsafe or corrupt, or the weights do not match.
@@ -183,13 +191,13 @@ def load_weights(
 def copy_weights(
     model: nn.Module, weights: Weights, allow_missing: Iterable[str] = (), allow_extra: Iterable[str] = ()
 ) -> IncompatibleKeys:
-    """Copy weights into a model with native keys.
+    """Copy weights into a model whose state dict has native keys.
 
-    Components that the model does not have (a head, the codebook) are skipped, and so are tensors that no code uses.
-    Position embeddings of another image size are interpolated.
+    Weights of components that the model does not have (a head, the codebook) and tensors that no code uses are skipped.
+    Position embeddings are interpolated if the weights were trained at another image size.
 
     Raises:
-        UserError: keys are missing or unknown or have another shape, and no pattern allows it.
+        UserError: keys that match no pattern are missing or unknown, or have another shape.
     """
     expected = model.state_dict()
     components = {_component(key) for key in expected}
@@ -197,7 +205,7 @@ def copy_weights(
     resample_positions(tensors, expected, "flava.image_encoder.pos_embed")
     allow_missing = list(allow_missing)
     if weights.style == "torchmultimodal" and not weights.has_heads:
-        allow_missing.append("flava.logit_scale")  # in torchmultimodal a parameter of the loss
+        allow_missing.append("flava.logit_scale")  # torchmultimodal stores it with the loss, not with the core model
     return load_tensors(
         model,
         tensors,
@@ -214,7 +222,7 @@ def _component(key: str) -> str:
 
 
 def resample_positions(tensors: dict[str, Tensor], expected: Mapping[str, Tensor], key: str) -> None:
-    """Interpolate the position embeddings ``key``, in place, if they are of another square grid than expected."""
+    """Interpolate the position embeddings ``tensors[key]`` in place if their square grid differs from the model's."""
     if key not in tensors or key not in expected or tensors[key].shape == expected[key].shape:
         return
     old, new = (positions[key].shape[1] - 1 for positions in (tensors, expected))
@@ -224,7 +232,7 @@ def resample_positions(tensors: dict[str, Tensor], expected: Mapping[str, Tensor
 
 
 def _check_num_heads(stated: CoreConfig, settings: CoreConfig, source: str) -> None:
-    """Compare the numbers of attention heads, the only size that no tensor's shape determines."""
+    """Raise UserError if the numbers of attention heads differ; tensor shapes do not depend on them."""
     section = f"model_config.{'flava' if isinstance(settings, FlavaConfig) else 'flava_classification'}"
     for name in ("image_encoder", "text_encoder", "multimodal_encoder"):
         trained, expected = (getattr(config, name).num_heads for config in (stated, settings))

@@ -1,7 +1,7 @@
 """The keys of FLAVA's weights in four naming styles, and translation between the native style and the others.
 
-Sources: both public implementations' state dicts; for the original MMF code, whose files were never published, Hugging
-Face's conversion script.
+Sources: the state dicts of Hugging Face's and torchmultimodal's FLAVA. The weights of the original MMF code were never
+published; its keys are from Hugging Face's conversion script.
 """
 
 import re
@@ -16,7 +16,7 @@ from mmf_flava.errors import UserError
 
 STYLES = ("mmf_flava", "hf", "torchmultimodal", "mmf")  # the first one is the native style
 
-# @name in a key stands for the prefix in its column here; @encoder and @masked for three and four of them.
+# Placeholders in the keys of TABLE and the prefixes that replace them, in the order of STYLES.
 PREFIXES = """
 @image      flava.image_encoder.       flava.image_model.       model.image_encoder.            image_encoder.module.
 @text       flava.text_encoder.        flava.text_model.        model.text_encoder.             text_encoder.module.
@@ -28,11 +28,13 @@ PREFIXES = """
 @itm        heads.itm.                 itm_head.                loss.itm_loss.                  heads.cmd.itm_head.
 @code       codebook.blocks.           image_codebook.blocks.   image_codebook.encoder.blocks.  image_codebook.blocks.
 """  # noqa: E501
+# Placeholders that stand for several placeholders of PREFIXES: a line of TABLE with one is repeated for each member.
 GROUPS = {"@encoder": ("@image", "@text", "@pair"), "@masked": ("@mim", "@mlm", "@mmm_image", "@mmm_text")}
 
-# *: weight or bias. #: a number. [n]: the n-th third of a fused tensor along its first dimension. =: as Hugging Face's.
-# A second entry for the same native key is an alias: both are written, and when read they must be equal.
-# unused.: tensors in the released files that no code uses; kept, so that a round trip loses nothing.
+# Syntax: * is "weight" or "bias", # is a number, [n] is the n-th third of a fused tensor along dimension 0, and = is
+# Hugging Face's key. Two lines with the same native key are aliases: both keys are written; if both are read, their
+# tensors must be equal. The prefix "unused." marks tensors of released files that no code uses; they are kept, so that
+# converting a file back and forth loses no tensor.
 TABLE = """
 native                                                   Hugging Face                                             torchmultimodal                                   MMF
 @image.cls_token                                         @image.embeddings.cls_token                              =                                                 =
@@ -75,20 +77,20 @@ flava.logit_scale                                        flava.logit_scale      
 @code.output.conv.bias                                   @code.output.conv.bias                                   @code.output.conv.b                               =
 """  # noqa: E501
 
-# a file of the model without heads has shorter keys
+# prefix of the core model in a complete model; files of the core model alone omit it
 CORE_PREFIX = {"mmf_flava": "flava.", "hf": "flava.", "torchmultimodal": "model.", "mmf": ""}
 THIRD = re.compile(r"\[(\d)]$")
-WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
-BUFFERS = re.compile(r"(^|\.)(position_ids|token_type_ids)$")  # in files of older versions
+WRAPPERS = ("module.", "_orig_mod.")  # prefixes added by DistributedDataParallel and torch.compile
+BUFFERS = re.compile(r"(^|\.)(position_ids|token_type_ids)$")  # saved by older versions of the libraries; not needed
 # files of the original MMF code contain the embeddings twice, with and without ".module."
 DUPLICATES = re.compile(r"^(text|image)_encoder\.embeddings\.")
 
 
 @dataclass(frozen=True)
 class KeyMapping:
-    """One entry of the table for one style: a pattern of native keys and the pattern of the style's keys.
+    """A line of the table for one style: a pattern of native keys and the corresponding pattern of that style.
 
-    third: the position (0, 1 or 2) of the style's tensor in the fused native one, or None if they are equal.
+    third: index (0 = query, 1 = key, 2 = value) of the style's tensor in the fused native tensor; None if not fused.
     """
 
     native: str
@@ -104,11 +106,12 @@ class KeyMapping:
 
 @dataclass
 class Translation:
-    """Weights under native keys.
+    """Weights that were translated to native keys.
 
-    tensors: by native key, with ``unused.`` in front of tensors that no code uses.
-    unknown: source keys that the table does not have, or of an incomplete query, key and value.
-    ignored: source keys that no model needs.
+    style: naming style of the source keys.
+    tensors: native key -> tensor; the keys of tensors that no code uses start with ``unused.``.
+    unknown: source keys that are not in the table, or belong to an incomplete set of query, key and value.
+    ignored: source keys of buffers and duplicates, which no model needs.
     """
 
     style: str
@@ -137,10 +140,13 @@ def key_mappings(style: str) -> tuple[KeyMapping, ...]:
 
 
 def detect_style(keys: Iterable[str], source: str = "the file") -> tuple[str, dict[str, str]]:
-    """Return the naming style of a file and, by key, the complete key in that style.
+    """Detect the naming style of a file's keys.
+
+    Returns:
+        The style, and a mapping from each recognised key to its complete form (see ``complete_key``).
 
     Raises:
-        UserError: no style has at least half of the keys.
+        UserError: no style recognises at least half of the keys.
     """
     source_keys = [key for key in keys if not BUFFERS.search(key)]
     matches = {
@@ -156,12 +162,15 @@ def detect_style(keys: Iterable[str], source: str = "the file") -> tuple[str, di
 
 
 def complete_key(key: str, style: str) -> str | None:
-    """Return a key with the prefixes of a complete model and without those of wrappers; None if it is unknown."""
+    """Return the form that a key has in a complete model, or None if the key is unknown in this style.
+
+    Prefixes of DistributedDataParallel and torch.compile are removed, and the prefix of the core model is added.
+    """
     for wrapper in WRAPPERS:
         key = key.removeprefix(wrapper)
     for prefix in ("", CORE_PREFIX[style]):
         full = prefix + key
-        if style == "mmf_flava" and full.startswith("codebook."):  # only this package has a k-means codebook
+        if style == "mmf_flava" and full.startswith("codebook."):  # TABLE has no k-means codebook: other styles lack it
             return full
         if any(_pattern(mapping.foreign).fullmatch(full) for mapping in _candidates(style, full)):
             return full
@@ -171,10 +180,11 @@ def complete_key(key: str, style: str) -> str | None:
 def to_native(tensors: dict[str, Tensor], source: str = "the file") -> Translation:
     """Translate weights of any style to native keys.
 
-    Query, key and value become one tensor. Dtypes do not change, and no tensor is dropped.
+    Query, key and value are concatenated into one tensor. Dtypes do not change. Keys of tensors that are not translated
+    are listed in ``unknown`` or ``ignored``.
 
     Raises:
-        UserError: the keys are of no supported style.
+        UserError: the keys do not follow any supported style.
     """
     style, complete_keys = detect_style(tensors, source)
     result = Translation(style, {})
@@ -194,7 +204,7 @@ def to_native(tensors: dict[str, Tensor], source: str = "the file") -> Translati
         if mapping.third is not None:
             thirds.setdefault(native, {})[mapping.third] = key
         elif native in result.tensors and not torch.equal(result.tensors[native], tensor):
-            result.unknown.append(key)  # an alias with other values
+            result.unknown.append(key)  # an alias with different values
         else:
             result.tensors[native] = tensor
     for native, keys in thirds.items():
@@ -210,7 +220,8 @@ def from_native(tensors: dict[str, Tensor], style: str) -> tuple[dict[str, Tenso
     """Translate weights with native keys to another style.
 
     Returns:
-        The tensors, each with its own memory, and the native keys that the style does not have.
+        The tensors under the style's keys, and the native keys that the style does not have. Tensors do not share
+        memory.
     """
     if style == "mmf_flava":
         return {key: tensor.contiguous() for key, tensor in tensors.items()}, []
@@ -222,7 +233,7 @@ def from_native(tensors: dict[str, Tensor], style: str) -> tuple[dict[str, Tenso
             foreign = mapping.from_native(key)
             assert foreign is not None
             value = tensor if mapping.third is None else tensor.chunk(3)[mapping.third]
-            shared = mapping.third is not None or len(matching) > 1  # safetensors does not save shared memory
+            shared = mapping.third is not None or len(matching) > 1  # safetensors rejects tensors that share memory
             translated[foreign] = value.clone() if shared else value.contiguous()
         if not matching:
             untranslated.append(key)
@@ -231,7 +242,7 @@ def from_native(tensors: dict[str, Tensor], style: str) -> tuple[dict[str, Tenso
 
 @cache
 def _mappings_by_prefix(style: str, native: bool) -> dict[str, tuple[KeyMapping, ...]]:
-    """Return the table by the first words of the keys; trying all entries for all 618 keys would take a second."""
+    """Return the table grouped by key prefix, which avoids matching each of 618 keys against all patterns (1 s)."""
     found: dict[str, list[KeyMapping]] = {}
     for mapping in key_mappings(style):
         found.setdefault(_key_prefix(mapping.native if native else mapping.foreign), []).append(mapping)

@@ -1,10 +1,10 @@
 """Reading of the tensors of a pickled module, such as OpenAI's ``encoder.pkl``, without executing anything in it.
 
-``torch.save(module)`` writes a pickle, and unpickling it executes arbitrary code. This reader accepts only the opcodes
-that build data, and only the few names that such a file needs: a class of the module becomes an ``InertObject`` that
-keeps its state and has no behaviour, a tensor becomes a ``TensorSpec``. Any other name is an error.
+``torch.save(module)`` writes a pickle, and unpickling can execute arbitrary code. This reader accepts only opcodes that
+build data, and only an allowlist of global names. Instances of the module's classes are replaced by an ``InertObject``,
+which stores their state but none of their code. Tensors are replaced by a ``TensorSpec``.
 
-Both formats of torch are supported: the zip archive (since torch 1.6) and the legacy sequence of pickles.
+Both file formats of PyTorch are supported: the zip archive (since torch 1.6) and the legacy sequence of pickles.
 """
 
 import io
@@ -19,7 +19,7 @@ from torch import Tensor
 from mmf_flava.errors import UserError
 from mmf_flava.weights.restricted_pickle import InertObject, Storage, TensorSpec, unpickle
 
-MAX_MODULES = 10_000  # ends the traversal of modules that contain themselves or are nested exponentially often
+MAX_MODULES = 10_000  # ends the traversal of malicious files, e.g. of a module that contains itself
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
@@ -28,7 +28,7 @@ def read_pickled_tensors(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         UserError: the file does not exist, has another format, references a name that is not allowed, or has
-            tensors that do not match its size. Nothing in the file is executed in any case.
+            tensors of invalid size. Nothing in the file is executed.
     """
     path = Path(path)
     try:
@@ -38,13 +38,16 @@ def read_pickled_tensors(path: str | Path) -> dict[str, Tensor]:
             root = read(file, path.stat().st_size)
         return _tensors(root)
     except UserError as error:
-        raise UserError(f"{path} was not loaded, and nothing in it was executed: {error}.") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
-    except Exception as error:  # a corrupt pickle can raise nearly anything
         raise UserError(
-            f"{path} was not loaded, and nothing in it was executed: it is not a valid pickled module "
-            f"({type(error).__name__}: {error})."
+            f"{path} was not loaded, and nothing in it was executed: {error}. Download the file again, or convert it "
+            "to safetensors."
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}. Check the path.") from None
+    except Exception as error:  # a corrupt pickle can raise almost any exception
+        raise UserError(
+            f"{path} was not loaded, and nothing in it was executed: the file is not a valid pickled module "
+            f"({type(error).__name__}: {error}). Download the file again."
         ) from None
 
 
@@ -52,11 +55,11 @@ def _read_zip(file: BinaryIO, size: int) -> Any:
     with zipfile.ZipFile(file) as archive:
         names = {name.partition("/")[2]: name for name in archive.namelist()}
         if "data.pkl" not in names:
-            raise UserError("it is a zip archive without torch's data.pkl")
+            raise UserError("the zip archive has no data.pkl, which torch.save writes")
         if "byteorder" in names and archive.read(names["byteorder"]) != b"little":
-            raise UserError("its byte order is not little-endian")
+            raise UserError("the byte order must be little-endian")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise UserError("it is compressed, which is not supported")
+            raise UserError("the zip archive is compressed, which is not supported")
         storages: dict[str, Storage] = {}
         root = unpickle(io.BytesIO(archive.read(names["data.pkl"])), storages)
         _check_total(storages, size)
@@ -71,11 +74,11 @@ def _read_zip(file: BinaryIO, size: int) -> Any:
 def _read_legacy(file: BinaryIO, size: int) -> Any:
     storages: dict[str, Storage] = {}
     if unpickle(file, storages) != LEGACY_MAGIC:
-        raise UserError("it was not written by torch.save")
-    unpickle(file, storages)  # version of the format
+        raise UserError("the file was not written by torch.save")
+    unpickle(file, storages)  # version of the file format
     system = unpickle(file, storages)
     if not isinstance(system, dict) or system.get("little_endian") is not True:
-        raise UserError("its byte order is not little-endian")
+        raise UserError("the byte order must be little-endian")
     root = unpickle(file, storages)
     _check_total(storages, size)
     for key in unpickle(file, storages):
@@ -83,15 +86,17 @@ def _read_legacy(file: BinaryIO, size: int) -> Any:
         (numel,) = struct.unpack("<q", file.read(8))
         data = file.read(storage.nbytes)
         if numel != storage.numel or len(data) != storage.nbytes:
-            raise UserError(f"the size of storage {key} is wrong")
+            raise UserError(
+                f"storage {key} has {numel} elements in {len(data)} bytes, expected {storage.numel} in {storage.nbytes}"
+            )
         _fill(storage, data)
     return root
 
 
 def _check_total(storages: dict[str, Storage], size: int) -> None:
-    """Check that the storages are not larger than the file, so that a small file cannot allocate much memory."""
+    """Raise UserError if the storages are larger than the file: a small file must not allocate much memory."""
     if (total := sum(storage.nbytes for storage in storages.values())) > size:
-        raise UserError(f"its storages have {total} bytes, but the file has {size}")
+        raise UserError(f"the storages have {total} bytes, but the file has {size} bytes")
 
 
 def _fill(storage: Storage, data: bytes) -> None:
@@ -109,7 +114,7 @@ def _tensors(root: Any) -> dict[str, Tensor]:
         prefix, module = stack.pop()
         count += 1
         if count > MAX_MODULES:
-            raise UserError(f"it has more than {MAX_MODULES} modules")
+            raise UserError(f"the pickle has more than {MAX_MODULES} modules")
         if isinstance(module, InertObject):
             named = {**module.get_dict("_parameters"), **module.get_dict("_buffers")}
             specs = {name: value for name, value in named.items() if isinstance(value, TensorSpec)}

@@ -1,4 +1,4 @@
-"""A restricted unpickler that builds tensors and plain data only; ``pickled_tensors`` uses it."""
+"""Restricted unpickler that builds only tensors and plain data; used by ``pickled_tensors``."""
 
 import io
 import pickle
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmf_flava.errors import UserError
 
-MAX_PICKLE = 16 * 2**20  # bytes of opcodes; encoder.pkl has about 30 kB
+MAX_PICKLE = 16 * 2**20  # maximum size of a pickle in bytes, without storages; that of encoder.pkl is about 30 kB
 INERT_MODULES = ("dall_e.", "torch.nn.modules.")
 DTYPES = {
     "DoubleStorage": torch.float64,
@@ -33,7 +33,7 @@ OPCODES = frozenset(
 
 
 class InertObject:
-    """A replacement for any class of the pickled module: accepts all arguments and keeps the state."""
+    """Replacement for instances of the pickled module's classes: accepts any arguments and stores the state."""
 
     def __new__(cls, *_: Any) -> "InertObject":
         return super().__new__(cls)
@@ -52,7 +52,7 @@ class InertObject:
 
 @dataclass(slots=True)
 class Storage:
-    """A one-dimensional storage; ``data`` is filled after unpickling."""
+    """The storage of one or more tensors; ``data`` is set after unpickling."""
 
     dtype: torch.dtype
     numel: int
@@ -64,7 +64,7 @@ class Storage:
 
 
 class TensorSpec(NamedTuple):
-    """The description of a tensor whose storage is not loaded yet."""
+    """Description of a tensor whose storage has not been read yet."""
 
     storage: Storage
     offset: int
@@ -75,18 +75,21 @@ class TensorSpec(NamedTuple):
         """Return the tensor as a view of its storage.
 
         Raises:
-            UserError: it extends beyond its storage, or a stride of 0 makes it larger than that.
+            UserError: a number is negative, or the tensor extends beyond its storage or has more elements than it.
         """
         numbers = (self.offset, *self.size, *self.stride)
         last = self.offset + sum((n - 1) * step for n, step in zip(self.size, self.stride, strict=True))
         if min(numbers) < 0 or max(last + 1, prod(self.size)) > self.storage.numel:
-            raise UserError("a tensor extends beyond its storage")
+            raise UserError(
+                f"a tensor of size {self.size}, stride {self.stride} and offset {self.offset} does not fit into its "
+                f"storage of {self.storage.numel} elements"
+            )
         assert self.storage.data is not None
         return torch.as_strided(self.storage.data, self.size, self.stride, self.offset)
 
 
 class AllowedFunction(NamedTuple):
-    """A function that the file may call; a tuple, so that the file cannot modify it."""
+    """A function that a pickle may call; a tuple, because a pickle cannot modify the attributes of a tuple."""
 
     function: Callable[..., Any]
 
@@ -101,7 +104,7 @@ class StorageType(NamedTuple):
 def _tensor_spec(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> TensorSpec:
     numbers = (offset, *size, *stride)
     if not isinstance(storage, Storage) or len(size) != len(stride) or {type(number) for number in numbers} != {int}:
-        raise UserError("the description of a tensor is invalid")
+        raise UserError("a tensor has an invalid storage, offset, size or stride")
     return TensorSpec(storage, offset, tuple(size), tuple(stride))
 
 
@@ -121,7 +124,7 @@ ALLOWED: dict[tuple[str, str], Any] = {
 
 
 class _Unpickler(pickle.Unpickler):
-    """An unpickler that resolves names in ``ALLOWED`` and ``INERT_MODULES`` only, and imports nothing."""
+    """Unpickler that resolves only names in ``ALLOWED`` and ``INERT_MODULES``, and imports no modules."""
 
     def __init__(self, file: BinaryIO, storages: dict[str, Storage]) -> None:
         super().__init__(file)
@@ -131,12 +134,12 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) in ALLOWED:
             return ALLOWED[module, name]
         if f"{module}.".startswith(INERT_MODULES):
-            return type("InertObject", (InertObject,), {})  # a new subclass, so that the file cannot modify the class
-        raise UserError(f"it references {module}.{name}, which is not allowed")
+            return type("InertObject", (InertObject,), {})  # a new subclass, so that a pickle cannot modify InertObject
+        raise UserError(f"the pickle references {module}.{name}, which is not allowed")
 
     def persistent_load(self, pid: Any) -> Any:
         kind, *rest = pid if isinstance(pid, tuple) and pid else (None,)
-        if kind == "module" and rest:  # the legacy format adds the source of each class, which is skipped
+        if kind == "module" and rest:  # the legacy format also stores the source code of each class; it is ignored
             return rest[0]
         if kind != "storage" or len(rest) < 4 or not isinstance(rest[0], StorageType) or type(rest[3]) is not int:
             raise UserError("a persistent id does not describe a storage")
@@ -144,27 +147,27 @@ class _Unpickler(pickle.Unpickler):
             raise UserError("views of storages are not supported")
         storage = Storage(rest[0].dtype, rest[3])
         if storage.numel < 0 or self.storages.setdefault(str(rest[1]), storage).nbytes != storage.nbytes:
-            raise UserError("a storage has an invalid size, or two different sizes")
+            raise UserError(f"storage {rest[1]} has a negative size, or two different sizes")
         return self.storages[str(rest[1])]
 
 
 def unpickle(file: BinaryIO, storages: dict[str, Storage]) -> Any:
-    """Return the object of one pickle at the current position of ``file``; all opcodes are checked before.
+    """Unpickle one object at the current position of ``file``, after a check of all opcodes.
 
     Args:
-        storages: filled with the storages that the pickle references, by key.
+        storages: output; the storages that the pickle references are added by key.
 
     Raises:
-        UserError: an opcode or a name is not allowed, or a tensor's description is invalid.
+        UserError: an opcode or a name is not allowed, or a tensor or storage is invalid.
     """
     start = file.tell()
     code = file.read(MAX_PICKLE)
     end = 0
     for count, (opcode, argument, place) in enumerate(pickletools.genops(code)):
         if opcode.name not in OPCODES:
-            raise UserError(f"its opcode {opcode.name} is not allowed")
+            raise UserError(f"the pickle contains the opcode {opcode.name}, which is not allowed")
         if opcode.name.endswith("PUT") and int(argument or 0) > count:
-            raise UserError("its memo index is out of range")  # would allocate a memo of any size
+            raise UserError("a memo index of the pickle is out of range")  # a large index would allocate memory
         end = (place or 0) + 1
     result = _Unpickler(io.BytesIO(code[:end]), storages).load()
     file.seek(start + end)

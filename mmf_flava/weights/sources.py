@@ -1,4 +1,4 @@
-"""Weights from a local file or folder, a URL, or a model on the Hugging Face hub."""
+"""Reading of weights from a local file or folder, a URL or the Hugging Face Hub."""
 
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,18 +15,18 @@ from mmf_flava.weights.names import to_native
 from mmf_flava.weights.weight_files import SUFFIXES, WEIGHTS_NAMES, find_weights_file, read_tensors, shard_files
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
-OPTIONAL_FILES = ("config.json", *TOKENIZER_FILES)  # downloaded with the weights if the hub has them
+OPTIONAL_FILES = ("config.json", *TOKENIZER_FILES)  # downloaded with the weights if the repository has them
 
 
 @dataclass
 class Weights:
-    """Weights under native keys.
+    """Weights under native keys, with their source and configuration.
 
-    source: the path, URL or hub name as given.
-    style: the naming style of the file, one of ``names.STYLES``.
+    source: path, URL or Hugging Face model ID, as passed to ``read_weights``.
+    style: naming style of the file, one of ``names.STYLES``.
     tensors, unknown: see ``names.Translation``.
-    file: the local file that the tensors were read from.
-    config: the configuration stored with the weights, or None if there are only tensors.
+    file: local file that the tensors were read from.
+    config: configuration stored with the weights, or None if none is stored.
     """
 
     source: str
@@ -37,17 +37,17 @@ class Weights:
     config: FlavaConfig | None = None
 
     def infer_config(self, num_heads: int | None = None) -> FlavaConfig:
-        """Return the stored configuration or, if there is none, the one that the tensor shapes determine."""
+        """Return the stored configuration, or infer it from tensor shapes if none is stored."""
         return self.config or config_from_tensors(self.tensors, num_heads)
 
     @property
     def has_heads(self) -> bool:
-        """Whether there is any pretraining head."""
+        """Whether the weights contain a pretraining head."""
         return any(key.startswith("heads.") for key in self.tensors)
 
 
 def read_weights(source: str | Path, cache_dir: str | Path | None = None, sha256: str | None = None) -> Weights:
-    """Read all tensors of a source under native keys, in their own dtypes.
+    """Read all tensors of a source and translate their keys to native keys; dtypes do not change.
 
     Args:
         source, cache_dir, sha256: see ``find_weights``.
@@ -63,12 +63,13 @@ def read_weights(source: str | Path, cache_dir: str | Path | None = None, sha256
 
 
 def find_weights(source: str | Path, cache_dir: str | Path | None = None, sha256: str | None = None) -> Path:
-    """Return the local weights file, or the index of shards, of a source; download it if it is remote.
+    """Return the local path of a source's weights file, or of its index of shards; download them if remote.
 
     Args:
-        source: local file or folder, http(s) URL, or hub name (``facebook/flava-full``, ``name@revision``).
-        cache_dir: folder of downloads; by default ``mmf_flava`` in MMF_CACHE_DIR, or ~/.cache/mmf_flava.
-        sha256: expected checksum of a downloaded file.
+        source: local file or folder, http(s) URL, or Hugging Face model ID (``facebook/flava-full``), which may be
+            followed by ``@revision``.
+        cache_dir: download folder; default: ``mmf_flava`` in MMF_CACHE_DIR if that is set, else ~/.cache/mmf_flava.
+        sha256: expected SHA-256 of a downloaded file.
 
     Raises:
         UserError: the source was not found.
@@ -80,12 +81,12 @@ def find_weights(source: str | Path, cache_dir: str | Path | None = None, sha256
     if path.exists():
         return find_weights_file(path) if path.is_dir() else path
     if not HUB_NAME.fullmatch(text) or path.suffix in SUFFIXES:
-        raise UserError(f"{text} was not found. Expected a file, a folder, a URL or the name of a model on the hub.")
+        raise UserError(f"{text} was not found. Expected a file, a folder, a URL or a Hugging Face model ID.")
     return _find_on_hub(text, cache_dir, sha256)
 
 
 def _find_on_hub(name: str, cache_dir: str | Path | None, sha256: str | None) -> Path:
-    for single, index in WEIGHTS_NAMES:  # cached files need no network
+    for single, index in WEIGHTS_NAMES:  # if all files are in the cache, the network is not accessed
         if find_cached(hub_url(name, single), cache_dir):
             return download_file(hub_url(name, single), cache_dir, sha256)
         local = find_cached(hub_url(name, index), cache_dir)
@@ -106,4 +107,6 @@ def _find_on_hub(name: str, cache_dir: str | Path | None, sha256: str | None) ->
         for shard in shard_files(local):
             download_file(hub_url(name, shard), cache_dir)
         return local
-    raise UserError(f"{hub_url(name, '')} has neither model.safetensors nor pytorch_model.bin. Check the name {name}.")
+    raise UserError(
+        f"{hub_url(name, '')} has neither model.safetensors nor pytorch_model.bin. Check the model ID {name}."
+    )

@@ -1,4 +1,4 @@
-"""Weights files, read without executing pickled code: safetensors and torch files, single or in shards."""
+"""Reading of weights files without executing pickled code: safetensors and PyTorch files, single or sharded."""
 
 import argparse
 import json
@@ -26,7 +26,7 @@ WRAPPERS = ("model", "state_dict", "teacher", "student", "module", "model_ema")
 
 
 def find_weights_file(folder: Path) -> Path:
-    """Return the weights file, or the index of shards, in a folder; in a run folder, of its newest checkpoint.
+    """Return the weights file or the index of shards in a folder; for a run folder, that of the newest checkpoint.
 
     Raises:
         UserError: the folder has no weights file, or several.
@@ -44,7 +44,7 @@ def find_weights_file(folder: Path) -> Path:
     if len(files) == 1:
         return files[0]
     if files:
-        raise UserError(f"{folder} has {len(files)} weights files. Give the path of one of them, e.g. {files[0]}.")
+        raise UserError(f"{folder} has {len(files)} weights files. Set the path of one of them, e.g. {files[0]}.")
     raise UserError(
         f"{folder} has no weights. Expected model.safetensors, pytorch_model.bin or a run folder with a checkpoint."
     )
@@ -54,8 +54,8 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read the tensors of a file, or of all shards of an index, without executing anything in it.
 
     Returns:
-        The tensors by the file's own keys, and its metadata: safetensors' header, or the other entries of a torch file
-        that has its weights under ``model`` or another key of ``WRAPPERS``.
+        The tensors under the keys of the file, and the metadata: that of a safetensors file, or the other entries of a
+        PyTorch checkpoint whose weights are under one of the keys in ``WRAPPERS``.
 
     Raises:
         UserError: the file is corrupt, has no weights, or contains pickled code.
@@ -66,7 +66,7 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with open(file, "rb") as handle:
             start = handle.read(9)
     except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}.") from None
+        raise UserError(f"{file} cannot be read: {error.strerror}. Check the path.") from None
     if file.suffix == ".safetensors" or (start[8:9] == b"{" and not start.startswith(b"PK")):
         return _read_safetensors(file)
     return _unwrap(_read_torch(file), file)
@@ -83,7 +83,7 @@ def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _read_torch(file: Path) -> Any:
     try:
-        # Namespace holds plain values only; DINO's full checkpoints keep their arguments in one
+        # DINO's full checkpoints contain a Namespace with the training arguments; loading it executes no code
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -91,11 +91,12 @@ def _read_torch(file: Path) -> Any:
             (line.strip() for line in str(error).splitlines() if "Unsupported" in line or "GLOBAL" in line), ""
         )
         raise UserError(
-            f"{file} was not loaded: it contains Python objects that loading would execute. {wanted[:200]} "
-            "If you trust its author, load it elsewhere and save only its tensors, preferably as safetensors."
+            f"{file} was not loaded: unpickling its Python objects would execute code. {wanted[:200]} "
+            "If you trust its author, load the file with torch.load(..., weights_only=False) and save only its tensors."
         ) from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-        raise UserError(f"{file} is not a valid torch file ({str(error).splitlines()[0]}).") from None
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{file} is not a valid PyTorch file ({reason}). Download it again.") from None
 
 
 def _unwrap(content: Any, file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -109,7 +110,9 @@ def _unwrap(content: Any, file: Path) -> tuple[dict[str, Tensor], dict[str, Any]
         content = content[name]
     tensors = _tensors(content) if isinstance(content, Mapping) else {}
     if not tensors:
-        raise UserError(f"{file} has no weights. Expected a dictionary of tensors, or one under {', '.join(WRAPPERS)}.")
+        raise UserError(
+            f"{file} has no weights. Expected a dictionary of tensors, or one under a key of {', '.join(WRAPPERS)}."
+        )
     return tensors, metadata
 
 
@@ -118,7 +121,7 @@ def _tensors(content: Mapping[Any, Any]) -> dict[str, Tensor]:
 
 
 def shard_files(index: Path) -> dict[str, list[str]]:
-    """Return the file names of an index's shards, each with the keys that the index lists for it.
+    """Read an index of shards; return shard file name -> keys of the tensors in that shard.
 
     Raises:
         UserError: the index is invalid, or a shard is not a weights file in the same folder.
@@ -129,10 +132,10 @@ def shard_files(index: Path) -> dict[str, list[str]]:
         for key, name in weight_map.items():
             shards.setdefault(name, []).append(key)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{index} is not a valid index of shards ({error!r}).") from None
+        raise UserError(f"{index} is not a valid index of shards ({error!r}). Download it again.") from None
     for name in shards:
         if not isinstance(name, str) or Path(name).name != name or "\\" in name or not name.endswith(SUFFIXES):
-            raise UserError(f"{index}: shard {name!r} is not a weights file in the same folder. It was not read.")
+            raise UserError(f"{index}: shard {name!r} is not a weights file in the same folder. Correct the index.")
     return shards
 
 
@@ -142,7 +145,8 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
         shard, _ = read_tensors(index.parent / name)
         if missing := [key for key in keys if key not in shard]:
             raise UserError(
-                f"{index.parent / name}: {len(missing)} tensors that {index.name} lists are missing, e.g. {missing[0]}."
+                f"{index.parent / name}: {len(missing)} tensors listed in {index.name} are missing, e.g. {missing[0]}. "
+                "Download the shard again."
             )
         tensors.update({key: shard[key] for key in keys})
     return tensors

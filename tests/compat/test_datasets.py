@@ -109,5 +109,5 @@ def test_glue_of_main_names_its_package(own_run, monkeypatch):
     hub.load_dataset = offline
     monkeypatch.setitem(sys.modules, "datasets", hub)
     monkeypatch.setattr(glue, "MAX_RETRIES", 0)
-    with pytest.raises(UserError, match=r"glue_sst2 could not be downloaded from the hub \(ConnectionError: no route"):
+    with pytest.raises(UserError, match=r"glue_sst2 could not be downloaded from .* Hub \(ConnectionError: no route"):
         glue.GLUEDataset(config, "train", 0)

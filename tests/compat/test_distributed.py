@@ -84,11 +84,20 @@ def test_seed_of_one_process(seed, written, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("environment", "no_spawn", "device"),
-    [({"LOCAL_RANK": "3"}, True, 3), ({"SLURM_LOCALID": "2"}, True, 2), ({"LOCAL_RANK": "3"}, False, 1), ({}, True, 1)],
+    ("environment", "gpus", "no_spawn", "device"),
+    [
+        ({"LOCAL_RANK": "3"}, 4, True, 3),
+        ({"SLURM_LOCALID": "2"}, 4, True, 2),
+        ({"LOCAL_RANK": "3"}, 4, False, 1),
+        ({}, 4, True, 1),
+        ({"LOCAL_RANK": "3"}, 1, True, 0),  # srun --gpus-per-task=1
+        ({"SLURM_LOCALID": "2"}, 1, True, 0),
+    ],
 )
-def test_device_is_the_local_rank(environment, no_spawn, device, monkeypatch):
+def test_device_is_the_local_rank(environment, gpus, no_spawn, device, monkeypatch):
     import mmf_cli.run
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
 
     for name in ("LOCAL_RANK", "SLURM_LOCALID"):
         monkeypatch.delenv(name, raising=False)

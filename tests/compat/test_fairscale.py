@@ -1,11 +1,16 @@
 """fairseq's FSDP on two gloo processes equals a single process; a batch of eight is split in halves."""
 
+import contextlib
 import gc
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch import multiprocessing, nn
 from torch.nn.utils import clip_grad_norm_
+
+from mmf_flava.compat.defects import fairscale
+from mmf_flava.compat.patch import PATCHES, overlay
 
 STEPS, MAX_NORM = 3, 0.1
 
@@ -66,6 +71,63 @@ def process(rank: int, rendezvous: str, results: str) -> None:
     gc.collect()
     dist.barrier()
     dist.destroy_process_group()
+
+
+class RecordedStream:
+    """A stream that records the streams that it waits for and the operations that run on it."""
+
+    current: "RecordedStream"
+
+    def __init__(self, name, calls):
+        self.name, self.calls = name, calls
+
+    def wait_stream(self, other):
+        self.calls.append(f"{self.name} waits for {other.name}")
+
+    @contextlib.contextmanager
+    def use(self):
+        previous, RecordedStream.current = RecordedStream.current, self
+        yield
+        RecordedStream.current = previous
+
+
+def test_cast_of_inner_units_waits_for_the_step_if_the_root_is_in_fp32(monkeypatch):
+    """The forward pass after a step: first the root's wait, then an inner unit's cast."""
+    from fairscale.nn.data_parallel import fully_sharded_data_parallel as module
+
+    calls: list[str] = []
+    streams = {name: RecordedStream(name, calls) for name in ("fp32_to_fp16", "all_gather")}
+    RecordedStream.current = RecordedStream("compute", calls)
+    cuda = {"current_stream": lambda: RecordedStream.current, "stream": RecordedStream.use, "is_available": lambda: True}
+    monkeypatch.setattr(module, "torch", overlay(torch, cuda=overlay(torch.cuda, **cuda)))
+    monkeypatch.setattr(module, "alloc_storage_", lambda data, size: calls.append("cast"))
+
+    def build_unit(mixed_precision):
+        unit = object.__new__(module.FullyShardedDataParallel)
+        vars(unit).update(mixed_precision=mixed_precision, move_params_to_cpu=False, _streams=streams, params=[])
+        return unit
+
+    root, inner = build_unit(mixed_precision=False), build_unit(mixed_precision=True)
+    shard = nn.Parameter(torch.ones(2))
+    shard._fp32_shard, shard._fp16_shard = torch.ones(2), torch.zeros(2)
+    inner.params.append(shard)
+    root._wait_for_previous_optim_step()
+    with streams["all_gather"].use():
+        inner._cast_fp32_param_shards_to_fp16()
+    assert calls == [
+        "all_gather waits for compute",
+        "fp32_to_fp16 waits for all_gather",
+        "cast",
+        "all_gather waits for fp32_to_fp16",
+    ]
+
+
+@pytest.mark.parametrize(("device", "patched"), [("cpu", True), ("cuda", False)])
+def test_cpu_patches_look_at_the_device_of_the_run(device, patched, global_config, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    global_config.training.device = device
+    needed = {one.name: one.needed(None) for one in PATCHES[fairscale.FSDP] if one.needed is fairscale._on_cpu}
+    assert needed == dict.fromkeys(("fairscale.streams", "fairscale.record_stream", "fairscale.norm_on_cpu"), patched)
 
 
 def test_fsdp_equals_a_single_process(tmp_path):

@@ -5,7 +5,6 @@ import math
 import os
 import subprocess
 import sys
-from collections import Counter
 
 import pytest
 
@@ -28,8 +27,8 @@ def test_names_are_unique():
     assert len({patch.name for patch in ALL}) == len(ALL)
 
 
-def test_kinds_have_the_expected_sizes():
-    assert Counter(patch.kind for patch in ALL) == {"imports": 20, "defects": 33, "behaviour": 26}
+def test_each_kind_has_patches():
+    assert {patch.kind for patch in ALL} == {*KINDS}
 
 
 def test_applied_patches_are_recorded_once():
@@ -59,7 +58,7 @@ def test_table_lists_all_patches_by_kind():
     for text in (
         "imports: always",
         "defects: always",
-        "behaviour: act in FLAVA's own runs only",
+        "behaviour: active in FLAVA's runs only",
         "all,-splits.loaders",
     ):
         assert text in result.stdout

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mmf_flava.compat.patch import load_patches
-from mmf_flava.compat.selection import KINDS, Selection, parse_selection
+from mmf_flava.compat.selection import KINDS, Selection, load_patches, parse_selection
 from mmf_flava.errors import UserError
 
 SCRIPTS = Path(sys.executable).parent

@@ -94,7 +94,7 @@ def test_lightning_trainer_with_a_recent_library_is_an_error(own_run):
     from mmf.trainers.lightning_trainer import LightningTrainer
 
     config = OmegaConf.create({"training": {"trainer": "lightning"}, "trainer": {"params": {}}, "evaluation": {}})
-    with pytest.raises(UserError, match=r"training\.trainer: lightning .*Use mmf"):
+    with pytest.raises(UserError, match=r"training\.trainer: lightning .*Set it to mmf"):
         LightningTrainer(config).load()
 
 

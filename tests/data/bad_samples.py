@@ -101,7 +101,7 @@ def records() -> dict[str, tuple[dict[str, bytes], str]]:
         "blank caption": (caption(" \n\t "), "no caption"),
         "null": (caption(None), "no caption"),
         "NULs alone": (caption("\0\0"), "no caption"),
-        "a number": (caption(7), "no caption"),
+        "a number": (caption(7), "unreadable caption"),
         "not JSON": (b'{"caption": "a red', "unreadable caption"),
         "a list": (b'["a red square"]', "unreadable caption"),
         "not UTF-8": (b'{"caption": "\xff\xfe"}', "unreadable caption"),

@@ -91,8 +91,8 @@ def test_bad_samples_are_replaced_and_reported(open_pmd, shard, tmp_path, worker
         count_by_reason(quarantine.bad_records)["pmd"]
         == reasons
         == {
-            "no caption": 6,
-            "unreadable caption": 3,
+            "no caption": 5,
+            "unreadable caption": 4,
             "not an image": 2,
             "truncated image": 2,
             "changed bytes": 2,

@@ -133,7 +133,7 @@ def test_max_length_beyond_positions_raises(tmp_path, load):
     registry.register("config", OmegaConf.create(recipe))
     assert len(load("rte", max_length=32)) == 3
     with pytest.raises(
-        UserError, match=r"params.max_length is 33, but .*text_encoder.max_length.* Set the first to 32"
+        UserError, match=r"params.max_length is 33, but .*text_encoder.max_length.* Set params.max_length to at most 32"
     ):
         load("rte", max_length=33)
 

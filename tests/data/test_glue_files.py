@@ -114,7 +114,7 @@ def test_malformed_line_raises_or_warns(tmp_path, caplog, name, line, reason):
         file.write(line + "\n")
     number = 4 if name == "cola" else 5
     with pytest.raises(
-        UserError, match=rf"{place}/dev.tsv: 1 of 4 lines are malformed, more than a fraction of 0.01: line {number} "
+        UserError, match=rf"{place}/dev.tsv: 1 of 4 lines are malformed, more than max_bad_share 0.01: line {number} "
     ):
         read(tmp_path, name, "dev")
     with caplog.at_level(logging.WARNING):

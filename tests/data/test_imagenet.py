@@ -1,4 +1,5 @@
 import pytest
+from PIL import Image
 
 from mmf_flava.data.annotations import parse_label
 from mmf_flava.data.record import Record
@@ -32,3 +33,14 @@ def test_shards_without_valid_images_raise_an_error(config, load, tmp_path):
     dataset = load("imagenet")
     with pytest.raises(UserError, match="2 consecutive records"):
         dataset[0]
+
+
+def test_all_splits_have_the_numbers_of_the_training_folders(config, load, tmp_path):
+    for name in ("train/cat", "train/dog", "val/dog", "val/other"):
+        (tmp_path / name).mkdir(parents=True)
+        Image.new("RGB", (30, 30)).save(tmp_path / name / "1.png")
+    config.dataset_config.imagenet.data_dir = str(tmp_path)
+    config.dataset_config.imagenet.splits = {"train": {"train": 1.0}, "val": ["val"]}
+    assert [load("imagenet", "val")[n].targets for n in range(2)] == [1, -1]
+    config.dataset_config.imagenet.classes = ["other", "dog", "cat"]
+    assert [load("imagenet", "val")[n].targets for n in range(2)] == [1, 0]

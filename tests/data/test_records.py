@@ -1,7 +1,8 @@
 import pytest
 
+from mmf_flava.data.image_folder import ImageFolder
 from mmf_flava.data.record import BadRecord
-from mmf_flava.data.records import ConcatRecords, ImageFolder, open_records
+from mmf_flava.data.records import ConcatRecords, open_records
 from mmf_flava.data.shards import ShardReader, ShardWriter
 from mmf_flava.errors import UserError
 
@@ -64,3 +65,15 @@ def test_errors_name_the_path_and_the_expected_formats(tmp_path):
         open_records([tmp_path / "empty"])
     with pytest.raises(UserError, match="No record paths"):
         open_records([])
+
+
+def test_shards_without_records_raise(tmp_path):
+    for name in ("a.tar", "b.tar"):
+        with ShardWriter(tmp_path / name):
+            pass
+    with pytest.raises(UserError, match=r"a\.tar: the shards have no records"):
+        open_records(tmp_path / "a.tar")
+    with pytest.raises(UserError, match="no records"):
+        open_records(tmp_path)
+    shard(tmp_path / "c.tar")
+    assert len(open_records(tmp_path)) == 1

@@ -141,7 +141,7 @@ def test_command_shows_all_datasets_of_the_demo(demo, tmp_path):
     assert process.returncode == 0, process.stderr
     last = process.stdout.strip().splitlines()[-1]
     assert last.startswith("show_demo.html: train: pmd 1,300 records, imagenet 1,300 records, ccnews_bookcorpus ")
-    assert last.endswith("0 of 60 examined are bad.")
+    assert last.endswith("0 of 60 examined records are bad.")
     html = (tmp_path / "show_demo.html").read_text(encoding="utf-8")
     page = Page(html)
     assert not page.open
@@ -268,7 +268,7 @@ def test_page_is_written_if_all_records_are_bad(recipe, tmp_path):
         (["--dataset", "pmdd"], "no dataset 'pmdd'"),
         (["--split", "val"], "lists no data for the split val of pmd"),
         (["--samples", "0"], "--samples is 0"),
-        (["--start", "-1"], "--start is -1"),
+        (["--start", "-1"], "--start: expected at least 0, got -1"),
         (["--out", "/proc/none/page.html"], "cannot be written"),
         (["dataset_config.pmd.data_dir=/nowhere"], "has no records: the path does not exist"),
     ],

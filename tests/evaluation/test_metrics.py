@@ -41,6 +41,20 @@ def counts(predicted, true):
     return [int(((predicted == p) & (true == t)).sum()) for p, t in ((1, 1), (0, 0), (1, 0), (0, 1))]
 
 
+class OnGpu(torch.Tensor):
+    """A tensor that claims to be on another device."""
+
+    device = torch.device("meta")
+
+
+@pytest.mark.parametrize("name", ["matthews", "pearson", "spearman", "accuracy_f1"])
+def test_values_are_on_the_device_of_the_scores(name, classes):
+    """MMF stacks the values of all metrics to reduce them over processes, e.g. with those of its own accuracy."""
+    scores = torch.tensor(classes[0]).double() if name in ("pearson", "spearman") else logits(classes[0])
+    value = metric(name, scores.as_subclass(OnGpu), torch.tensor(classes[1]))
+    assert value.device == torch.device("meta") and value.shape == ()
+
+
 def test_matthews_equals_its_formula(classes):
     tp, tn, fp, fn = counts(*classes)
     expected = (tp * tn - fp * fn) / ((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)) ** 0.5

@@ -83,6 +83,28 @@ def test_classes_that_do_not_match_the_labels_raise(classes, label_names, words)
         resolve(label_names, classes=classes, templates=["{}"])
 
 
+def test_numbered_folders_need_classes_with_their_names():
+    """The folders 5 to 14 are in alphabetical order: label 0 is 10."""
+    folders = sorted(str(number) for number in range(5, 15))
+    words = ["five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen"]
+    for label_names in (folders, [f"class_{name}" for name in folders]):
+        with pytest.raises(
+            UserError, match=r"alphabetical order.*not their numeric order.*dataset_config\.pets\.classes"
+        ):
+            resolve(label_names, classes=words, templates=["{}"])
+    with pytest.raises(UserError, match="not in the label order"):
+        resolve(folders, classes=[str(number) for number in range(5, 15)], templates=["{}"])
+    assert resolve(folders, classes=folders, templates=["{}"]).classes == folders
+    listed = [str(number) for number in range(5, 15)]
+    assert resolve(listed, classes=words, templates=["{}"]).classes == words
+    assert resolve([f"{number:02}" for number in range(5, 15)], classes=words, templates=["{}"]).classes == words
+
+
+def test_only_newlines_end_the_lines_of_a_class_file(tmp_path):
+    (tmp_path / "mine.txt").write_bytes("a\u2028cat\r\nb\x0cdog\n".encode())
+    assert load_prompts_file(str(tmp_path / "mine.txt")).classes == ["a\u2028cat", "b\x0cdog"]
+
+
 def test_other_names_for_the_same_classes_are_accepted():
     assert resolve(["n01440764", "crane", "crane"], classes=["tench", "crane", "crane bird"]).classes[0] == "tench"
 

@@ -129,7 +129,7 @@ def test_lock_is_exclusive_and_released_when_the_process_dies(tmp_path):
     worker = int(job.stdout.readline())
     try:
         with pytest.raises(
-            UserError, match=rf"{tmp_path} is in use by process {job.pid} on .*\. Wait until it exits, or"
+            UserError, match=rf"{tmp_path} is in use by process {job.pid} on .*\. Wait until that job exits, or"
         ):
             RunLock(tmp_path)
         job.send_signal(signal.SIGKILL)

@@ -64,7 +64,7 @@ def test_recipe_header_has_its_command_and_the_papers_score(name):
     (row,) = (row.name for row in table_rows() if (name,) in row.tasks and row.section == "metrics")
     assert f"\n# Paper: {paper_table('table_c1').cells[row]['FLAVA']:.2f}, " in header
     assert f"mmf_run config=projects/flava/configs/finetune/glue/{name}.yaml" in header
-    assert "estimated at 0.05 s an update; measured: not run" in header
+    assert "estimated at 0.05 s per update; measured: not run" in header
     assert f"mmf_run config=projects/flava/configs/finetune/glue/demo_{name}.yaml" in small_header
 
 

@@ -47,6 +47,16 @@ def test_contrastive_projection_takes_cls_after_the_final_norm(flava, pairs):
     assert torch.allclose(flava.encode_image(pairs["image"]), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.float32])
+def test_masks_of_zero_and_one_equal_boolean_masks(flava, pairs, dtype):
+    ids, mask = pairs["input_ids"], pairs["input_mask"]
+    assert not mask.all()
+    text = flava.encode_text(ids, mask)
+    multimodal = flava.encode_multimodal(pairs["image"], ids, mask)
+    assert torch.equal(flava.encode_text(ids, mask.to(dtype)), text)
+    assert torch.equal(flava.encode_multimodal(pairs["image"], ids, mask.to(dtype)), multimodal)
+
+
 def test_padding_does_not_change_states(flava, pairs):
     """Compare the second caption with and without padding, in the text and the multimodal encoder."""
     ids, mask, image = pairs["input_ids"][1:2], pairs["input_mask"][1:2], pairs["image"][1:2]

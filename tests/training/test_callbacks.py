@@ -122,7 +122,7 @@ def test_prediction_events(recorded):
             {"type": "recorder", "parms": {}},
             r"'parms' is not a key of training\.callbacks\[0\]\. Did you mean 'params'",
         ),
-        ({"params": {}}, r"training\.callbacks\[0\]\.type must be given"),
+        ({"params": {}}, r"training\.callbacks\[0\]\.type is not set"),
         ("recorder", r"training\.callbacks\[0\]: expected \{type.*got 'recorder'"),
         ({"type": "recorder", "params": {"fil": "x"}}, r"'fil' is not a key of .*\.params .* Did you mean 'file'\?"),
         ({"type": "recorder"}, r"training\.callbacks\[0\]\.params: recorder is missing a required argument: 'file'"),
@@ -139,4 +139,4 @@ def test_rc10_raises_user_error_for_callbacks(mmf, tmp_path):
     result = mmf("mmf_run", config=recipe(tmp_path))
     assert result.returncode == 2
     last = result.stderr.strip().splitlines()[-1]
-    assert last.startswith("mmf_flava: training.callbacks: not supported by MMF 1.0.0rc10")
+    assert last.startswith("mmf_flava: training.callbacks is not supported by MMF 1.0.0rc10")

@@ -124,7 +124,7 @@ def test_no_valid_checkpoint_raises_user_error_instead_of_restarting(tmp_path):
     for file in path.iterdir():
         file.unlink()
     path.rmdir()
-    with pytest.raises(UserError, match="latest names a missing one"):
+    with pytest.raises(UserError, match="latest names a missing checkpoint"):
         folder.latest()
 
 

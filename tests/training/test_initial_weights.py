@@ -47,4 +47,4 @@ def test_missing_heads_raise_unless_allowed(tiny, trained, tmp_path):
     with pytest.raises(UserError, match="allow_missing"):
         load_pretrained_weights(build(tiny), core, CheckpointConfig(), None)
     (message,) = load_pretrained_weights(build(tiny), core, CheckpointConfig(allow_missing=["heads.*"]), None)
-    assert "allowed mismatches: 28, such as heads." in message
+    assert "allowed mismatches: 28, e.g. heads." in message

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 
 import pytest
+import torch
 from mmf.common.registry import registry
 from mmf.utils.configuration import get_default_config_path, load_yaml
 from omegaconf import OmegaConf
 
 from mmf_flava.errors import UserError
+from mmf_flava.evaluation.suite import EvaluationSuite
 from mmf_flava.training import settings
 from mmf_flava.training.settings import read_settings
 from tests.mmf_versions import needs_main, needs_rc10
@@ -127,6 +129,20 @@ def test_batch_size_per_device_is_multiplied_by_world_size(monkeypatch):
     assert config.training.batch_size == 12
     with pytest.raises(UserError, match=r"training\.batch_size_per_device is 0"):
         read_settings(recipe(training__batch_size_per_device=0))
+
+
+@pytest.mark.parametrize(
+    ("training_batch", "given", "expected"), [(8192, None, 256), (64, None, 64), (64, 512, 512), (8192, 16, 16)]
+)
+@pytest.mark.parametrize("processes", [1, 8])
+def test_batch_size_of_evaluations(training_batch, given, expected, processes, monkeypatch):
+    monkeypatch.setattr(settings, "world_size", lambda: processes)
+    config = recipe(training__batch_size=training_batch, evaluation__batch_size=given)
+    evaluation = read_settings(config).evaluation
+    suite = EvaluationSuite(evaluation, {"val": {}}, num_workers=0, device=torch.device("cpu"))
+    assert evaluation.batch_size == suite.extractor.batch_size == expected
+    with pytest.raises(UserError, match=r"evaluation\.batch_size is 0"):
+        read_settings(recipe(evaluation__batch_size=0))
 
 
 @needs_main

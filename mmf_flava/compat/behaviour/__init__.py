@@ -1,13 +1,14 @@
-"""Defaults, checks and messages of FLAVA, which act in FLAVA's own runs only: see ``compat.flava_run``.
+"""Defaults, checks and messages of FLAVA that are active only in FLAVA's runs, see ``compat.flava_run``.
 
-In every other run MMF's own function is called. The exception is ``env.plugin``, which registers FLAVA's names with
-MMF in every run, so that a recipe can use them.
+In other runs the original function of MMF is called. The exception is ``env.plugin``, which registers FLAVA's models,
+trainers and datasets with MMF in every run.
 """
 
 from mmf_flava.compat.behaviour import (  # noqa: F401 - each module registers its patches
     command_line,
     configuration,
     datasets,
+    devices,
     env,
     logger,
     overrides,

@@ -1,4 +1,4 @@
-"""One-line error messages of ``mmf_run`` and ``mmf_predict``."""
+"""Patches of ``mmf_run`` and ``mmf_predict``: one-line error messages."""
 
 import importlib.util
 import os
@@ -13,15 +13,15 @@ from mmf_flava.errors import UserError
 
 @patch(
     "mmf_cli.run",
-    what="a UserError ends the run with one line and exit code 2, and Ctrl-C with exit code 130",
-    why="MMF prints a long traceback for a misspelt word",
+    what="a UserError ends the run with a one-line message and exit code 2, and Ctrl-C with exit code 130",
+    why="MMF prints a long traceback for a misspelt option",
     since="MMF 1.0.0rc1",
     until="MMF distinguishes invalid input from its own errors",
 )
 def run(module: Any) -> None:
     @wrap(module, "run")
     def run(original: Any, opts: list[str] | None = None, predict: bool = False) -> None:
-        # with opts, the caller is a program, which handles exceptions itself
+        # with opts, run() was called by a program, which handles exceptions itself
         if opts is not None or not flava_run.options_are_flava(command_line.options()):
             original(opts, predict)
             return
@@ -48,7 +48,7 @@ def early_check(_: None) -> None:
 def check_sections(opts: Sequence[str], known: set[str]) -> None:
     """Raise UserError if the first word of an option closely resembles, but does not equal, one of MMF's sections.
 
-    Other unknown words are left to the complete check, which also has the keys of models, datasets and the recipe.
+    Other unknown keys are reported later, when the sections of models, datasets and the recipe are known.
     """
     if not opts or "=" not in opts[0]:
         return

@@ -1,4 +1,4 @@
-"""MMF's configuration: recipes name model and dataset, ours are found from any folder, and unknown names are errors."""
+"""Patches of MMF's configuration: search of recipes, default device, model and dataset, and unknown names."""
 
 from typing import Any
 
@@ -13,22 +13,22 @@ SINCE = "MMF 1.0.0rc1"
 
 @patch(
     "mmf.utils.configuration",
-    what="each configuration is marked as a run of FLAVA or not, before anything is merged",
-    why="the other patches of behaviour act in runs of FLAVA only",
+    what="each configuration is marked as a FLAVA run or not, before it is merged",
+    why="the other patches of kind behaviour are active only in FLAVA's runs",
     since=SINCE,
-    until="there are no such patches",
+    until="mmf_flava has no other patches of kind behaviour",
 )
 def run_kind(module: Any) -> None:
     @wrap(module.Configuration, "__init__")
     def __init__(original: Any, self: Any, args: Any = None, default_only: bool = False) -> None:
-        if args:  # without them MMF builds its default configuration, which belongs to no run
+        if args:  # without args MMF builds its default configuration, which is not the configuration of a run
             self._is_flava_run = flava_run.options_are_flava(args.opts or [])
             flava_run.set_current(self._is_flava_run)
         original(self, args, default_only)
 
     @wrap(module.Configuration, "get_config")
     def get_config(original: Any, self: Any) -> Any:
-        # called first in the processes that MMF spawns, to which it passes the configuration
+        # processes spawned by MMF receive the configuration and call this method first
         if hasattr(self, "_is_flava_run"):
             flava_run.set_current(self._is_flava_run)
         return original(self)
@@ -49,22 +49,22 @@ def load_yaml(module: Any) -> None:
         try:
             return original(f)
         except yaml.YAMLError as error:
-            raise UserError(f"{f} is not valid YAML: {' '.join(str(error).split())}") from None
+            raise UserError(f"{f} is not valid YAML: {' '.join(str(error).split())}. Correct the file.") from None
         except IsADirectoryError:
-            raise UserError(f"{f} is a folder. Set config to a YAML file.") from None
+            raise UserError(f"{f} is a folder. Set config= to a YAML file.") from None
         except FileNotFoundError:
             recipe = locate_recipe(f)
             if recipe is None:
                 places = f"the working directory, {module.get_mmf_root()} and the recipes of mmf_flava"
                 searched = "" if str(f).startswith("/") else f" in {places}"
-                raise UserError(f"Config file {f} was not found{searched}.") from None
+                raise UserError(f"Config file {f} was not found{searched}. Correct the path.") from None
         return original(recipe)
 
 
 @patch(
     "mmf.utils.configuration",
     what="training.device is cpu unless CUDA is available or the user sets it",
-    why="the default is cuda, so that every run on a CPU warns about an option that the user has not set",
+    why="MMF's default is cuda, so that runs on a CPU warn about an option that the user has not set",
     since=SINCE,
     until="MMF's default depends on the machine",
     needed=source_contains("Device specified is 'cuda'", "Configuration._update_specific"),
@@ -95,7 +95,7 @@ def optional_keys(module: Any) -> None:
         config.training.setdefault("max_grad_l2_norm", None)
         return config
 
-    # MMF's main branch would take null for the learning rate
+    # MMF's main branch would use null as the learning rate
     if source_contains('"learning_rate" in config', "Configuration._update_specific")(module):
 
         @wrap(module.Configuration, "_update_specific", only_if=flava_run.is_current)
@@ -108,7 +108,7 @@ def optional_keys(module: Any) -> None:
 @patch(
     "mmf.utils.configuration",
     what="model and dataset are read from the recipe if the command line does not set them",
-    why="MMF reads them from the command line alone, so that config=x.yaml does not determine the run",
+    why="MMF reads model and dataset only from the command line, so that config=x.yaml alone does not define a run",
     since=SINCE,
     until="MMF reads them from the merged configuration",
 )
@@ -117,7 +117,7 @@ def model_and_dataset(module: Any) -> None:
     def _build_user_config(original: Any, self: Any, opts: Any) -> Any:
         user = original(self, opts)
         if datasets := user.get("datasets") or user.get("dataset"):
-            # MMF's models split this string; `dataset` would be outdated if the command line sets another one
+            # a string, because MMF's models split it; `dataset` would be outdated if the command line sets datasets
             user.datasets = _join(datasets)
             user.pop("dataset", None)
         if opts.model is None:
@@ -135,13 +135,13 @@ def _join(datasets: Any) -> str:
 @patch(
     "mmf.utils.configuration",
     what="a missing or unknown model or dataset is an error with close matches",
-    why="MMF warns, continues, and ends with a KeyError far from the cause",
+    why="MMF logs a warning, continues, and later raises a KeyError",
     since=SINCE,
     until="MMF rejects unknown names itself",
 )
 def unknown_names(module: Any) -> None:
     def check_name(self: Any, kind: str, name: str | None, mapping: str) -> None:
-        if module.registry.get("imports_setup", no_warning=True):  # otherwise nothing is registered, and MMF warns
+        if module.registry.get("imports_setup", no_warning=True):  # otherwise no names are registered, and MMF warns
             _check_name(kind, name, module.registry.mapping[mapping], self.config_path)
 
     @wrap(module.Configuration, "_build_model_config", only_if=flava_run.is_current)
@@ -172,7 +172,7 @@ def _check_name(kind: str, name: str | None, known: dict[str, Any], config_path:
 @patch(
     "mmf.utils.configuration",
     what="a misspelt top-level section of the recipe is an error",
-    why="MMF merges `traning:` next to `training:` and trains with the defaults",
+    why="MMF adds a misspelt section `traning:` to the configuration and trains with the defaults of `training:`",
     since=SINCE,
     until="MMF checks the keys of a config",
 )
@@ -183,7 +183,7 @@ def misspelt_section(module: Any) -> None:
         known = {*self._default_config, "dataset", "includes"}
         text = module.OmegaConf.to_yaml(user) if user else ""
         for key in user:
-            # users may add sections: only close matches that no interpolation uses are errors
+            # users may add sections: only sections that resemble known ones and that no interpolation uses are errors
             if key not in known and f"${{{key}" not in text and (matches := close_matches(str(key), known, 0.8)):
                 raise UserError(f"{self.config_path}: unknown section {key!r}; {did_you_mean(matches)}")
         return user

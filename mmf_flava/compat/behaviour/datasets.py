@@ -1,4 +1,4 @@
-"""One-line errors for missing files of MMF's datasets and models."""
+"""Patches of MMF's datasets and downloads: one-line errors for missing files."""
 
 import os
 from typing import Any
@@ -8,7 +8,7 @@ from mmf_flava.compat.patch import patch, wrap
 from mmf_flava.errors import UserError
 
 MISSING: dict[str, Any] = {
-    "what": "the error for a missing file contains its folder and its source",
+    "what": "the error for a missing file contains the file's folder and URL",
     "why": "MMF prints the traceback of the failed download",
     "since": "MMF 1.0.0rc1",
     "until": "MMF distinguishes invalid input from its own errors",
@@ -25,8 +25,8 @@ def missing_file(module: Any) -> None:
             folder = os.path.join(download_path, self._dest_folder or "")
             raise UserError(
                 f"{self._file_name} was not found in {folder} and could not be downloaded from {self._url} "
-                f"({type(error).__name__}). Put it there, or set the path of an existing copy: dataset_config.NAME for "
-                "a dataset, checkpoint.resume_file for a checkpoint."
+                f"({type(error).__name__}). Copy the file to this folder, or set the path of an existing copy: "
+                "dataset_config.NAME for a dataset, checkpoint.resume_file for a checkpoint."
             ) from error
 
 
@@ -41,9 +41,8 @@ def hateful_memes_by_hand(module: Any) -> None:
                 module.get_mmf_env(key="data_dir"), "datasets", self.dataset_name, "defaults", "annotations"
             )
             raise UserError(
-                f"Hateful Memes: {folder} does not contain train.jsonl. The dataset is not downloaded, because its "
-                "license must be accepted: see https://fb.me/hm_prerequisites. Then install the files with "
-                "mmf_convert_hm."
+                f"Hateful Memes: {folder} does not contain train.jsonl. The dataset is not downloaded automatically. "
+                "Accept its license at https://fb.me/hm_prerequisites, and install the files with mmf_convert_hm."
             ) from error
 
 
@@ -51,7 +50,7 @@ def hateful_memes_by_hand(module: Any) -> None:
 def glue_of_the_hub(module: Any) -> None:
     @wrap(module.GLUEDataset, "__init__", only_if=flava_run.is_current)
     def __init__(original: Any, self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
-        remedy = "use dataset: glue, which reads GLUE's public files."
+        remedy = "set dataset: glue, which reads GLUE's public files."
         try:
             original(self, config, *args, **kwargs)
         except ModuleNotFoundError as error:
@@ -60,6 +59,6 @@ def glue_of_the_hub(module: Any) -> None:
             ) from error
         except (OSError, ValueError) as error:
             raise UserError(
-                f"glue_{config.task} could not be downloaded from the hub ({type(error).__name__}: {error}). Check the "
-                f"network connection, or {remedy}"
+                f"glue_{config.task} could not be downloaded from the Hugging Face Hub ({type(error).__name__}: "
+                f"{error}). Check the network connection, or {remedy}"
             ) from error

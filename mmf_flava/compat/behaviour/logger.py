@@ -1,4 +1,4 @@
-"""MMF's log: an unwritable folder, repeated warnings, and records of several processes."""
+"""Patches of MMF's log: unwritable folder, repeated warnings, and records of several processes."""
 
 import logging
 import os
@@ -11,8 +11,8 @@ from mmf_flava.errors import UserError
 
 @patch(
     "mmf.utils.logger",
-    what="an env.save_dir that cannot be written is a one-line error",
-    why="the logger is the first to write to env.save_dir, and MMF prints a traceback",
+    what="an env.save_dir that cannot be written to is a one-line error",
+    why="MMF's logger writes to env.save_dir first, and MMF prints a traceback",
     since="MMF 1.0.0rc1",
     until="MMF distinguishes invalid input from its own errors",
 )
@@ -28,17 +28,17 @@ def writable_folder(module: Any) -> None:
             reason = str(error.strerror).lower()
             folder = error.filename or module.get_mmf_env(key="save_dir")
             raise UserError(
-                f"env.save_dir: {folder} cannot be written ({reason}). Free disk space, change its permissions, or "
-                "choose another folder."
+                f"env.save_dir: {folder} cannot be written ({reason}). Free disk space, change the permissions, or "
+                "set another folder."
             ) from error
 
 
 @patch(
     "mmf.utils.logger",
     what="a Python warning is logged once",
-    why="MMF attaches its handlers both to the logger of warnings and to the root logger, to which warnings propagate",
+    why="MMF adds its handlers to the logger py.warnings and to the root logger, to which warnings propagate",
     since="MMF's main branch",
-    until="MMF attaches them to one of the two",
+    until="MMF adds the handlers to one of the two loggers",
     needed=source_contains("warnings_logger", "setup_logger"),
 )
 def warnings_once(module: Any) -> None:
@@ -46,15 +46,15 @@ def warnings_once(module: Any) -> None:
     def setup_logger(original: Any, *args: Any, **options: Any) -> Any:
         logger = original(*args, **options)
         warnings = logging.getLogger("py.warnings")
-        # processes to which MMF attaches no handler there keep the root's
+        # in processes where py.warnings has no handlers, the root logger's handlers log the warnings
         warnings.propagate = not warnings.handlers
         return logger
 
 
 @patch(
     "mmf.utils.logger",
-    what="before the process group exists, only the first process logs below the level of warnings",
-    why="every process started by torchrun or Slurm prints the options, all at the same time",
+    what="before the process group is created, all processes except the first log only warnings and errors",
+    why="each process started by torchrun or Slurm prints the options",
     since="MMF's main branch",
     until="MMF reads RANK",
     needed=lambda module: hasattr(module, "setup_very_basic_config"),

@@ -1,4 +1,4 @@
-"""``key=value`` options: values may contain '=', and an unknown key is an error with close matches."""
+"""Patch of ``key=value`` options: values may contain '=', and an unknown key is an error with close matches."""
 
 import functools
 import re
@@ -12,7 +12,7 @@ from mmf_flava.config.close_matches import close_matches, did_you_mean
 from mmf_flava.config.run import REPLACED_KEYS
 from mmf_flava.errors import UserError
 
-# MMF parses values as Python, so that `checkpoint.resume=true` is a string, and not the True that it expects
+# MMF parses values as Python literals: `true` would be a string instead of True
 PYTHON_WORDS = {"true": "True", "false": "False", "null": "None"}
 FIELD = re.compile(r"([^\[\]]+)(?:\[(-?\d+)\])?")
 
@@ -21,8 +21,8 @@ FIELD = re.compile(r"([^\[\]]+)(?:\[(-?\d+)\])?")
     "mmf.utils.configuration",
     what="a value may contain '=', true is True, a section can be null, and an unknown key is an error with close "
     "matches",
-    why="MMF splits at every '=', takes true for a string, ignores the value of a section, and reports an unknown key "
-    "without the known ones",
+    why="MMF splits at every '=', parses true as a string, ignores the value of a section, and reports an unknown key "
+    "without known keys",
     since="MMF 1.0.0rc1",
     until="MMF splits at the first '=', sets sections and suggests keys",
 )
@@ -44,14 +44,14 @@ def merge(module: Any) -> None:
             original: Any, config: Any, opts: list[str] | None, skip_missing: bool = False, log_info: bool = True
         ) -> Any:
             if skip_missing:
-                # MMF merges the defaults alone first, without model, datasets and recipe; all is checked later
+                # MMF first merges options into its defaults only; later it merges all options into the complete config
                 opts = _options_of_defaults(opts or [], module.OmegaConf.to_container(config, resolve=False))
             merge_words = functools.partial(original, skip_missing=skip_missing, log_info=log_info)
             return merge_options(config, opts, merge_words)
 
 
 def merge_options(config: Any, opts: list[str] | None, merge_words: Callable[[Any, list[str]], Any]) -> Any:
-    """Return ``config`` with the options: complete sections are set here, all others by MMF's ``merge_words``.
+    """Merge the options into ``config``. MMF's ``merge_words`` merges all options except those that set a section.
 
     Raises:
         UserError: an option is not key=value, its key is not in ``config``, or its value has the wrong type.
@@ -70,7 +70,7 @@ def merge_options(config: Any, opts: list[str] | None, merge_words: Callable[[An
             OmegaConf.update(config, key, parse_section_value(key, value, tree), merge=False)
             tree = OmegaConf.to_container(config, resolve=False)
         else:
-            # MMF's other form of options, "key value key value", keeps '=' in values
+            # the form "key value key value" of MMF's options preserves '=' in values
             words += [key, PYTHON_WORDS.get(value, value)]
     return merge_words(config, words)
 
@@ -80,7 +80,7 @@ def _canonical(key: str) -> str:
 
 
 def _options_of_defaults(opts: list[str], defaults: Mapping[str, Any]) -> list[str]:
-    """Return the options that set a value, not a section, of the defaults."""
+    """Return the options that set an existing value, not a section, of the defaults."""
     found = []
     for key, value in split_options(opts):
         try:
@@ -93,7 +93,7 @@ def _options_of_defaults(opts: list[str], defaults: Mapping[str, Any]) -> list[s
 
 
 def check_key(key: str, value: str, tree: Mapping[str, Any]) -> Any:
-    """Return the value of ``key`` in ``tree``, with MMF's syntax for list entries.
+    """Return the value of ``key`` in ``tree``. MMF's syntax ``key[0]`` for list entries is supported.
 
     Raises:
         UserError: the key does not exist.
@@ -123,10 +123,10 @@ def check_key(key: str, value: str, tree: Mapping[str, Any]) -> Any:
 
 
 def parse_section_value(key: str, value: str, tree: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Parse a section such as ``{a: 1}``, in YAML or Python syntax, or null.
+    """Parse null or a section such as ``{a: 1}`` in YAML or Python syntax.
 
     Raises:
-        UserError: the value is neither, or lacks the spaces after its colons.
+        UserError: the value is not a section or null, or has no space after a colon.
     """
     import yaml
 
@@ -151,19 +151,19 @@ def _option(key: str, value: str) -> str:
 
 
 def _close_keys(key: str, name: str, parents: list[str], node: Mapping[str, Any], tree: Mapping[str, Any]) -> list[str]:
-    """Return complete keys close to ``key``: those with the wrong field corrected, else those with the same last field.
+    """Return up to three known keys close to ``key``: with the wrong field corrected, or with the same last field.
 
     Args:
         name: the wrong field.
-        parents: the fields before it.
-        node: the section that lacks it.
+        parents: the fields before ``name``.
+        node: the section without ``name``.
     """
     rest = key.split(".")[len(parents) + 1 :]
     leaves = list(_leaves(tree))
     candidates = [".".join([*parents, match, *rest]) for match in close_matches(name, node)]
-    # if the fields after the corrected one are wrong too, use the closest existing key
+    # if a later field is wrong too, use the closest existing key
     corrected = [known if not rest else (close_matches(known, leaves, 0.7) or [known])[0] for known in candidates]
-    # a section that ends before the key does is no correction
+    # a prefix of the key is not a correction
     leaves = [leaf for leaf in leaves if not key.startswith(f"{leaf}.")]
     same_name = [leaf for leaf in leaves if leaf.rpartition(".")[2] == key.rpartition(".")[2]]
     return list(dict.fromkeys(corrected or same_name or close_matches(key, leaves, 0.8)))[:3]

@@ -1,4 +1,4 @@
-"""The names in ``training.trainer`` and ``training.callbacks``, and options that MMF's trainers do not support."""
+"""Patches of trainers and callbacks: unknown names, and options that MMF's trainers do not support."""
 
 import inspect
 from typing import Any
@@ -32,7 +32,8 @@ def _check_mmf_trainer(config: Any) -> None:
 
     if config.training.trainer not in mmf_trainer.NAMES:
         return
-    devices = torch.cuda.device_count() if "cuda" in str(config.training.device) else 0
+    # with cuda, MMF splits batches across all GPUs that a process sees
+    devices = torch.cuda.device_count() if config.training.device == "cuda" else 1
     mmf_trainer.check_mmf_trainer(config, world_size(), devices)
     if config.model == "flava" and (unread := mmf_trainer.unread_keys(config)):
         mmf_api.log(f"training.trainer: {config.training.trainer} ignores {', '.join(unread)}.")
@@ -41,7 +42,7 @@ def _check_mmf_trainer(config: Any) -> None:
 @patch(
     "mmf.utils.build",
     what="an unknown training.trainer is an error with close matches",
-    why="MMF calls None, and its traceback does not contain the unknown name",
+    why="MMF calls None instead of a class, and the traceback does not contain the unknown name",
     since="MMF 1.0.0rc1",
     until="MMF rejects unknown names itself",
 )
@@ -52,7 +53,7 @@ def unknown_trainer(module: Any) -> None:
 
         name, known = config.training.trainer, module.registry.mapping["trainer_name_mapping"]
         if name not in known:
-            # the trainer of one version of MMF has another name in the other
+            # MMF's trainer has different names in the two versions of MMF
             is_mmf = name in mmf_trainer.NAMES
             matches = sorted({*mmf_trainer.NAMES} & {*known}) if is_mmf else close_matches(str(name), known)
             hint = did_you_mean(matches) if matches else f"known: {', '.join(sorted(known))}"
@@ -62,8 +63,8 @@ def unknown_trainer(module: Any) -> None:
 
 @patch(
     "mmf.trainers.mmf_trainer",
-    what="an unknown callback, or invalid params, are one-line errors; params is optional",
-    why="MMF calls None, and requires params, which most callbacks do not have",
+    what="an unknown callback and invalid params are one-line errors; params is optional",
+    why="MMF calls None instead of a class, and requires params, which most callbacks do not have",
     since="MMF's main branch of 2021",
     until="MMF rejects unknown names itself",
     needed=source_contains("get_callback_class", "MMFTrainer.configure_callbacks"),
@@ -88,8 +89,8 @@ def _requires_lightning_1(module: Any) -> bool:
 
 @patch(
     "mmf.trainers.lightning_trainer",
-    what="training.trainer: lightning is a one-line error if its library is too recent",
-    why="MMF passes an argument that Trainer has removed, after it has built the data and the model",
+    what="training.trainer: lightning is a one-line error with pytorch-lightning 2 or later",
+    why="after building data and model, MMF passes an argument that pytorch_lightning.Trainer has removed",
     since="pytorch-lightning 2.0",
     until="MMF passes the checkpoint to Trainer.fit",
     needed=_requires_lightning_1,
@@ -98,15 +99,15 @@ def outgrown_lightning(module: Any) -> None:
     @wrap(module.LightningTrainer, "load", only_if=flava_run.is_current)
     def load(original: Any, self: Any) -> None:
         raise UserError(
-            "training.trainer: lightning requires pytorch-lightning 1, and a later version is installed. Use mmf, "
-            "which trains the same models, or flava for FLAVA."
+            "training.trainer: lightning requires pytorch-lightning 1, but a later version is installed. Set it to "
+            "mmf, which trains the same models, or to flava for FLAVA."
         )
 
 
 @patch(
     "mmf.trainers.mmf_trainer",
     what="training.fp16 without CUDA is a one-line error",
-    why="MMF ends with the traceback of an assertion",
+    why="MMF prints the traceback of an AssertionError",
     since="MMF's main branch of 2021",
     until="MMF distinguishes invalid input from its own errors",
     needed=source_contains("fp16 cannot be used on cpu", "MMFTrainer.load_fp16_scaler"),
@@ -115,5 +116,5 @@ def fp16_without_cuda(module: Any) -> None:
     @wrap(module.MMFTrainer, "load_fp16_scaler", only_if=flava_run.is_current)
     def load_fp16_scaler(original: Any, self: Any) -> None:
         if self.training_config.fp16 and self.device == module.torch.device("cpu"):
-            raise UserError("training.fp16 requires CUDA, and this run uses the CPU. Remove training.fp16.")
+            raise UserError("training.fp16 requires CUDA, but this run uses the CPU. Remove training.fp16.")
         original(self)

@@ -1,4 +1,4 @@
-"""The flat module names of transformers 3, resolved on demand."""
+"""Patch that imports modules under the flat names of transformers 3 when they are needed."""
 
 import functools
 import importlib
@@ -16,7 +16,7 @@ from mmf_flava.compat.patch import patch, wrap
 
 
 class FlatNames(MetaPathFinder, Loader):
-    """Imports ``transformers.models.bert.modeling_bert`` for ``transformers.modeling_bert``."""
+    """Import finder and loader: ``transformers.modeling_bert`` is ``transformers.models.bert.modeling_bert``."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -28,13 +28,13 @@ class FlatNames(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         name = module.__name__.partition(".")[2]
-        # the import system returns this entry after the module has been executed
+        # the import system returns this entry of sys.modules after exec_module
         sys.modules[module.__name__] = importlib.import_module(f"transformers.models.{_packages()[name]}.{name}")
 
 
 @functools.cache
 def _packages() -> dict[str, str]:
-    """Return the package of each file below ``transformers/models``: ``{"modeling_bert": "bert", ...}``."""
+    """Return the package of each module in ``transformers/models``, e.g. ``{"modeling_bert": "bert"}``."""
     spec = importlib.util.find_spec("transformers")
     assert spec is not None and spec.submodule_search_locations is not None
     folder = Path(spec.submodule_search_locations[0], "models")
@@ -43,9 +43,9 @@ def _packages() -> dict[str, str]:
 
 @patch(
     "mmf.utils.patch",
-    what="transformers' former flat names are resolved on demand",
-    why="MMF imports all 4,000 files of transformers' models to give each its former name: 7 of the 12 seconds of "
-    "importing MMF",
+    what="transformers' flat module names are resolved when a module is imported",
+    why="MMF imports all 4,000 files of transformers' models to add their flat names, which takes 7 of the 12 seconds "
+    "of importing MMF",
     since="transformers 4.0",
     until="MMF imports from transformers.models",
     needed=lambda module: hasattr(module, "patch_transformers"),
@@ -53,6 +53,6 @@ def _packages() -> dict[str, str]:
 def flat_names(module: Any) -> None:
     @wrap(module, "patch_transformers", only_if=flava_run.is_current)
     def patch_transformers(original: Any, log_incompatible: bool = False) -> None:
-        # last, so that it does not replace an existing module
+        # appended, so that existing modules are found first
         if not any(isinstance(finder, FlatNames) for finder in sys.meta_path):
             sys.meta_path.append(FlatNames())

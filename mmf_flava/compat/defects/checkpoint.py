@@ -1,4 +1,4 @@
-"""The git details in MMF's checkpoints."""
+"""Patch of the git information that MMF stores in checkpoints."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -8,9 +8,9 @@ from mmf_flava.compat.patch import patch, source_contains, wrap
 
 @patch(
     "mmf.utils.checkpoint",
-    what="checkpoint.save_git_details (on by default) supports a detached HEAD, and is skipped if git fails",
-    why="the first checkpoint ends with a traceback if MMF's checkout has a detached HEAD, has no commit, or belongs "
-    "to another user (git: dubious ownership)",
+    what="checkpoint.save_git_details (on by default) supports a detached HEAD; no git details are saved if git fails",
+    why="saving the first checkpoint fails if MMF's git repository has a detached HEAD, has no commit, or belongs to "
+    "another user (git: dubious ownership)",
     since="MMF 1.0.0rc1",
     until="MMF handles a detached HEAD and git's errors",
     needed=source_contains("active_branch", "Checkpoint._get_vcs_fields"),
@@ -24,8 +24,8 @@ def git_details(module: Any) -> None:
 
 
 def _readable(repository: Any) -> Any:
-    """Return the repository, with a stand-in for the branch of a detached HEAD; None if git cannot read it."""
-    from git.exc import GitCommandError  # available wherever MMF has opened a repository
+    """Return the repository, or None if git cannot read it. A detached HEAD gets the branch name HEAD."""
+    from git.exc import GitCommandError  # GitPython is installed if MMF has opened a repository
 
     try:
         repository.git.rev_parse("HEAD")
@@ -33,5 +33,5 @@ def _readable(repository: Any) -> Any:
         return None
     if not repository.head.is_detached:
         return repository
-    # git itself prints HEAD instead of a branch's name
+    # git also prints HEAD as the branch name
     return SimpleNamespace(active_branch=SimpleNamespace(name="HEAD"), head=repository.head, git=repository.git)

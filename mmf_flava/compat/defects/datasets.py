@@ -1,4 +1,4 @@
-"""MMF's datasets that ignore ``use_images``."""
+"""Patches of MMF datasets that ignore ``use_images``."""
 
 import inspect
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 from mmf_flava.compat.patch import patch, wrap
 
 IMAGES: dict[str, Any] = {
-    "what": "use_images: true adds images to the samples, through the recipe's image_processor",
-    "why": "these datasets open the image folder but never read from it, so that only features are available",
+    "what": "use_images: true adds images to the samples, processed by image_processor of the dataset's config",
+    "why": "the dataset opens the image folder but does not read images, so that samples contain only features",
     "since": "MMF 1.0.0rc1",
     "until": "MMF's load_item reads image_db",
 }
@@ -34,7 +34,7 @@ def vqa2_images(module: Any) -> None:
     **IMAGES,
 )
 def visual_entailment_images(module: Any) -> None:
-    # its load_item does not call that of VQA2Dataset
+    # VisualEntailmentDataset.load_item does not call VQA2Dataset.load_item
     wrap(module.VisualEntailmentDataset, "load_item")(_load_item_with_image)
 
 

@@ -1,4 +1,4 @@
-"""MMF's processes: the gloo backend, and one device for each process."""
+"""Patches of MMF's distributed training: gloo backend, device of each process, and seeds."""
 
 import contextlib
 import os
@@ -7,15 +7,15 @@ from typing import Any
 from mmf_flava.compat.patch import overlay, patch, source_contains, wrap
 from mmf_flava.compat.run_device import hide_cuda, uses_cuda
 
-SINCE, NCCL_ONLY = "MMF 1.0.0rc1", "without NCCL, MMF assumes rank 0 of 1 and still calls .cuda()"
+SINCE, NCCL_ONLY = "MMF 1.0.0rc1", "without NCCL, MMF assumes rank 0 and world size 1, and still calls .cuda()"
 
 
 @patch(
     "mmf.utils.distributed",
-    what="rank, world size and barrier are those of the process group, for every backend",
+    what="rank, world size and barrier use the process group of any backend",
     why=NCCL_ONLY,
     since=SINCE,
-    until="MMF relies on torch.distributed alone",
+    until="MMF relies only on torch.distributed",
     needed=source_contains("is_nccl_available", "get_rank"),
 )
 def process_group(module: Any) -> None:
@@ -53,7 +53,7 @@ def gloo(module: Any) -> None:
 @patch(
     "mmf.utils.distributed",
     what="torchrun with one process starts a run without a process group",
-    why="MMF takes torchrun's environment for a distributed run, and then rejects world size 1",
+    why="MMF assumes a distributed run if torchrun's environment variables are set, and then rejects world size 1",
     since=SINCE,
     until="MMF accepts WORLD_SIZE=1",
     needed=source_contains("WORLD_SIZE", "infer_init_method"),
@@ -69,8 +69,8 @@ def world_of_one(module: Any) -> None:
 
 @patch(
     "mmf_cli.run",
-    what="each process started by torchrun or Slurm uses the device of its local rank, or the only one that it sees",
-    why="MMF assigns device 0 to every process that it has not spawned itself",
+    what="each process started by torchrun or Slurm uses the GPU of its local rank, or its only visible GPU",
+    why="MMF assigns device 0 to every process that MMF has not spawned",
     since=SINCE,
     until="MMF reads LOCAL_RANK",
     needed=source_contains("device_id", "distributed_main"),
@@ -82,15 +82,15 @@ def local_rank(module: Any) -> None:
     def distributed_main(original: Any, device_id: int, configuration: Any, predict: bool = False) -> None:
         local = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID"))
         if configuration.get_config().distributed.no_spawn and local is not None:
-            # with srun --gpus-per-task=1 each process sees one GPU, number 0
+            # with srun --gpus-per-task=1 each process has one visible GPU with index 0
             device_id = 0 if torch.cuda.device_count() == 1 else int(local)
         original(device_id, configuration, predict)
 
 
 @patch(
     "mmf_cli.run",
-    what="with training.device: cpu, MMF selects and names no GPU",
-    why="MMF selects the GPU of the process's number on every machine with CUDA, which fails if there are fewer",
+    what="with training.device: cpu, MMF neither selects a GPU nor logs its name",
+    why="if CUDA is available, MMF selects the GPU with the index of the process, which may not exist",
     since=SINCE,
     until="MMF reads training.device before it calls CUDA",
     needed=source_contains("torch.cuda.set_device", "main"),
@@ -107,7 +107,7 @@ def no_gpu(module: Any) -> None:
 @patch(
     "mmf.trainers.core.evaluation_loop",
     what="with training.device: cpu, the batch sizes of all processes are compared on the CPU",
-    why="MMF moves them to the GPU on every machine with CUDA",
+    why="MMF moves the batch sizes to the GPU if CUDA is available",
     since="MMF's main branch",
     until="MMF uses the trainer's device",
     needed=source_contains(".cuda()", "validate_batch_sizes"),
@@ -123,8 +123,8 @@ def batch_sizes_on_cpu(module: Any) -> None:
     "mmf.trainers.base_trainer",
     what="without CUDA, or with training.device: cpu, the trainer's device is the CPU, and its model is wrapped in "
     "DistributedDataParallel as well",
-    why="MMF assumes CUDA for every distributed run, so that on gloo each process would train by itself, and ignores "
-    "training.device",
+    why="MMF assumes CUDA for every distributed run, so that with gloo each process trains a separate model, and "
+    "ignores training.device",
     since=SINCE,
     until="MMF chooses the device by availability",
     needed=source_contains('torch.device("cuda", self.local_rank)', "BaseTrainer._set_device"),
@@ -146,7 +146,7 @@ def cpu_device(module: Any) -> None:
     "mmf.trainers.core.device",
     what="without CUDA, or with training.device: cpu, the trainer's device is the CPU, and its model is wrapped in "
     "DistributedDataParallel as well",
-    why="MMF assumes CUDA for every distributed run, fails without it, and ignores training.device",
+    why="MMF assumes CUDA for every distributed run, fails without CUDA, and ignores training.device",
     since="MMF's main branch",
     until="MMF chooses the device by availability",
     needed=source_contains('torch.device("cuda", self.local_rank)', "TrainerDeviceMixin.configure_device"),
@@ -159,7 +159,7 @@ def cpu_mixin(module: Any) -> None:
         if uses_cuda(self.config) or self.config.training.get("device") == "xla":
             original(self)
             return
-        distributed.init_method = None  # with a method, MMF selects a CUDA device
+        distributed.init_method = None  # if it is set, MMF selects a CUDA device
         try:
             with hide_cuda(module):
                 original(self)
@@ -184,9 +184,9 @@ def _parallelize_on_cpu(module: Any, trainer: type) -> None:
 
 @patch(
     "mmf_cli.run",
-    what="training.seed has the same value on all processes; the seeds of their generators still differ",
-    why="with seed -1 MMF samples a different seed on each process, and its main branch adds the rank to any seed; the "
-    "order of the data is derived from it and must be the same on all",
+    what="training.seed has the same value on all processes; the seeds of their random number generators still differ",
+    why="with seed -1 MMF samples a different seed on each process, and MMF's main branch adds the rank to any seed; "
+    "the order of the data is derived from training.seed and must be the same on all processes",
     since=SINCE,
     until="MMF separates the seed of a run from that of a process",
     needed=lambda module: hasattr(module, "set_seed"),
@@ -211,7 +211,7 @@ class _Rank(int):
 
 @patch(
     "mmf_cli.run",
-    what="training.seed: null leaves the generators unseeded, as MMF's defaults document",
+    what="training.seed: null does not seed the random number generators, as MMF's defaults document",
     why="MMF adds the rank to the seed, which fails for None",
     since="MMF's main branch",
     until="MMF tests for None",

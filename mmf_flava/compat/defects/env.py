@@ -1,4 +1,4 @@
-"""The package of the user's own code, ``env.user_dir``."""
+"""Patch of ``env.user_dir``, the package with the user's code."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ from mmf_flava.compat.patch import patch, source_contains, wrap
     why="MMF adds the parent folder to sys.path only if the name contains a folder, and mmf_run's sys.path does not "
     "contain the working directory",
     since="MMF's main branch",
-    until="MMF always adds it",
+    until="MMF always adds the parent folder",
     needed=source_contains("module_name != dot_path", "import_user_module"),
 )
 def user_dir(module: Any) -> None:

@@ -1,4 +1,4 @@
-"""fairscale 0.4.13's FullyShardedDataParallel on the CPU, and in bfloat16."""
+"""Patches of FullyShardedDataParallel (FSDP) of fairscale 0.4.13: CPU, bfloat16 and unused parameters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _on_cpu(_: object) -> bool:
 
 
 class Stream:
-    """A stand-in for CUDA streams on the CPU, where operations run in order. All are equal."""
+    """Replacement of CUDA streams on the CPU, where operations run in order. All instances are equal."""
 
     def wait_stream(self, other: Stream) -> None: ...
 
@@ -34,7 +34,7 @@ class Stream:
 @patch(
     FSDP,
     what="CUDA streams do nothing, and the default device is the CPU",
-    why="FSDP always uses CUDA streams: without CUDA it ends with KeyError 'all_gather'",
+    why="FSDP always uses CUDA streams; without CUDA it raises KeyError 'all_gather'",
     since=SINCE,
     until=UNTIL,
     needed=_on_cpu,
@@ -47,7 +47,7 @@ def streams(module: Any) -> None:
         current_stream=lambda *device: Stream(),
         stream=lambda stream: contextlib.nullcontext(),
         synchronize=lambda *device: None,
-        # FSDP creates its streams only if this is true
+        # FSDP creates its streams only if this function returns True
         is_available=lambda: True,
     )
     module.torch = overlay(torch, cuda=cuda)
@@ -57,7 +57,7 @@ def streams(module: Any) -> None:
 @patch(
     FSDP,
     what="Tensor.record_stream does nothing for tensors on the CPU",
-    why="FSDP calls it on every gradient, and torch implements it for CUDA only",
+    why="FSDP calls record_stream on every gradient, and torch implements it for CUDA only",
     since=SINCE,
     until=UNTIL,
     needed=_on_cpu,
@@ -72,7 +72,7 @@ def record_stream(module: Any) -> None:
 @patch(
     FSDP,
     what="clip_grad_norm_ keeps the norm on its device",
-    why="it calls .cuda() on the norm before it adds the norms of all ranks",
+    why="clip_grad_norm_ calls .cuda() on the norm before it adds the norms of all ranks",
     since=SINCE,
     until=UNTIL,
     needed=_on_cpu,
@@ -87,7 +87,7 @@ def norm_on_cpu(module: Any) -> None:
 @patch(
     "fairscale.internal.reduce_scatter_bucketer",
     what="buckets are flattened before they are reduced",
-    why="a bucket has shape (world, n), which NCCL accepts and gloo, also for CUDA tensors, does not",
+    why="a bucket has shape (world size, n), which gloo does not support, for CPU or CUDA tensors",
     since=SINCE,
     until=UNTIL,
 )
@@ -102,9 +102,9 @@ def flat_buckets(module: Any) -> None:
 
 @patch(
     FSDP,
-    what="the cast of inner units to the compute precision waits for the optimizer's step",
-    why="it runs on a stream that waits only if the root unit has mixed precision: with a root in fp32 it may read "
-    "weights that the step is still writing",
+    what="the cast of inner units to the compute precision waits for the optimizer step",
+    why="the cast runs on a stream that waits only if the root unit has mixed precision: with an fp32 root, the cast "
+    "may read weights before the optimizer step has written them",
     since=SINCE,
     until=UNTIL,
     needed=source_contains(
@@ -114,7 +114,7 @@ def flat_buckets(module: Any) -> None:
 def cast_waits(module: Any) -> None:
     @wrap(module.FullyShardedDataParallel, "_cast_fp32_param_shards_to_fp16")
     def _cast_fp32_param_shards_to_fp16(original: Any, self: Any, params: Any = None) -> None:
-        # the current stream is "all_gather", which the root has made wait for the step
+        # the current stream is "all_gather", which waits for the optimizer step
         self._streams["fp32_to_fp16"].wait_stream(module.torch.cuda.current_stream())
         original(self, params)
 
@@ -122,7 +122,7 @@ def cast_waits(module: Any) -> None:
 @patch(
     FSDP,
     what="mixed precision casts the inputs to compute_dtype",
-    why="FSDP always calls .half() on them, so that bfloat16 weights get float16 inputs",
+    why="FSDP always casts the inputs to float16, also for bfloat16 weights",
     since=SINCE,
     until=UNTIL,
     needed=source_contains("x.half()", "cast_floats_to_right_precision"),
@@ -132,7 +132,7 @@ def cast_to_compute_dtype(module: Any) -> None:
 
     @wrap(module.FullyShardedDataParallel, "forward")
     def forward(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
-        self._lazy_init()  # determines the root, which alone casts
+        self._lazy_init()  # determines the root unit; only the root casts inputs
         if self._is_root and self.mixed_precision and self.compute_dtype is not torch.float16:
 
             def cast(tensor: Any) -> Any:
@@ -145,7 +145,7 @@ def cast_to_compute_dtype(module: Any) -> None:
 @patch(
     FSDP,
     what="a backward pass may skip units that the batch does not use or that are frozen",
-    why="FSDP asserts that every unit has received a gradient; a batch of images does not train the text encoder",
+    why="FSDP asserts that every unit has received a gradient, but a batch of images does not train the text encoder",
     since=SINCE,
     until=UNTIL,
     needed=source_contains(
@@ -168,9 +168,9 @@ def unused_units(module: Any) -> None:
 
 @patch(
     FSDP,
-    what="outputs of units are identified by a number that no other tensor has",
-    why="FSDP stores id(tensor), which a later tensor may reuse: its hook is not registered, possibly on one process "
-    "only, and the processes gather different weights",
+    what="outputs of units are identified by a unique number",
+    why="FSDP stores id(tensor), which a later tensor may have too. FSDP then does not register the hook of the later "
+    "tensor, possibly on one process only, and the processes gather different weights",
     since=SINCE,
     until=UNTIL,
     needed=source_contains("append(id(t))", "FullyShardedDataParallel._register_pre_backward_hooks"),

@@ -1,4 +1,4 @@
-"""Several datasets on MMF's main branch: sampling ratios, epochs, and their length."""
+"""Patches of multitask training on MMF's main branch: sampling ratios, and the end and length of epochs."""
 
 import inspect
 from typing import Any
@@ -9,8 +9,8 @@ from mmf_flava.compat.patch import patch, source_contains, wrap
 @patch(
     "mmf.datasets.iteration_strategies",
     what="the ratios strategy assigns each ratio to the dataset of that name",
-    why="MMF reads the recipe's datasets only if there are none, and else uses the ratios in the order in which they "
-    "are written: the wrong datasets are sampled without a warning",
+    why="MMF assigns the ratios to the datasets in the order in which the ratios are written: the wrong datasets are "
+    "sampled without a warning",
     since="MMF's main branch of 2021",
     until="RatiosIterationStrategy uses the order of its dataloaders",
     needed=source_contains('"datasets" not in config', "RatiosIterationStrategy._get_given_datasets"),
@@ -31,7 +31,7 @@ def _is_constant(module: Any, loader: Any) -> bool:
 @patch(
     "mmf.datasets.multi_dataset_loader",
     what="an epoch of one of several datasets (multitasking.enabled=false) ends when that dataset is exhausted",
-    why="the constant strategy is asked for another dataset and has none: training hangs",
+    why="MMF then requests another dataset from the constant strategy, which has only one: training hangs",
     since="MMF's main branch of 2021",
     until="MultiDataLoader.change_dataloader handles the constant strategy",
     needed=_has_loader,
@@ -40,15 +40,15 @@ def constant_pass(module: Any) -> None:
     @wrap(module.MultiDataLoader, "change_dataloader")
     def change_dataloader(original: Any, self: Any) -> None:
         if self._finished_iterators and _is_constant(module, self):
-            raise StopIteration  # propagated by __next__
+            raise StopIteration  # __next__ propagates it
         original(self)
 
 
 @patch(
     "mmf.datasets.multi_dataset_loader",
     what="an epoch of three or more datasets ends when all of them are exhausted",
-    why="if the dataset chosen in place of an exhausted one is exhausted too, MMF ends the epoch and drops the "
-    "remaining samples of the others",
+    why="MMF replaces an exhausted dataset by another one; if this one is exhausted too, MMF ends the epoch and "
+    "drops the remaining samples of the other datasets",
     since="MMF's main branch of 2021",
     until="MultiDataLoader.__next__ continues until it finds a batch",
     needed=_has_loader,
@@ -61,16 +61,16 @@ def whole_pass(module: Any) -> None:
                 return original(self)
             except StopIteration:
                 ends = len(self._finished_iterators) == self.num_datasets or _is_constant(module, self)
-                # with an endless strategy, only an empty dataset raises StopIteration
+                # with a strategy without epochs, only an empty dataset raises StopIteration
                 if ends or not self.iteration_strategy.should_exhaust_all_iterators:
                     raise
 
 
 @patch(
     "mmf.datasets.multi_dataset_loader",
-    what="the length of several datasets is the number of batches that they yield",
-    why="MMF divides the sum of their samples by training.batch_size, which ignores the smaller last batch of each "
-    "dataset and a dataset's own batch_size: max_epochs ends within an epoch",
+    what="the length of MultiDataLoader is the number of batches that it yields",
+    why="MMF divides the number of all samples by training.batch_size, which ignores the smaller last batch and the "
+    "batch_size of each dataset: max_epochs ends within an epoch",
     since="MMF's main branch of 2021",
     until="MultiDataLoader.__len__ adds the lengths of its loaders",
     needed=lambda module: _has_loader(module) and "_total_length" in inspect.getsource(module.MultiDataLoader.__len__),
@@ -84,5 +84,5 @@ def whole_length(module: Any) -> None:
         try:
             return sum(len(loader) for loader in loaders)
         except (TypeError, NotImplementedError):
-            # an iterable dataset has no length; MMF counts 0 for it, and its Lightning loader returns nan
+            # an iterable dataset has no length: MMF counts 0 samples, and MMF's Lightning loader returns nan
             return original(self)  # type: ignore[no-any-return]

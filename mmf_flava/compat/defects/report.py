@@ -1,4 +1,4 @@
-"""The log record of the defects that are fixed in a run."""
+"""Log record that lists the defects fixed in a run."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ from mmf_flava.compat.patch import APPLIED_PATCHES, patch, wrap
 
 @patch(
     "mmf.utils.build",
-    what="each run logs the defects that are fixed in it",
-    why="these patches change the results of MMF's own models",
+    what="each run logs the names of the fixed defects",
+    why="patches of kind defects change the results of MMF's models",
     since="mmf_flava 0.1",
-    until="there are no such patches",
+    until="mmf_flava has no patches of kind defects",
 )
 def fixed_defects(module: Any) -> None:
     @wrap(module, "build_trainer")
@@ -21,7 +21,7 @@ def fixed_defects(module: Any) -> None:
 
 
 def _log(module: Any, names: str) -> None:
-    """Log the names once, on the first process. A program that has not set up MMF 1.0.0rc10's writer logs nothing."""
+    """Log the names on the first process. Nothing is logged without the log writer of MMF 1.0.0rc10."""
     message = f"mmf_flava fixes these defects (python -m mmf_flava.compat explains them): {names}"
     if hasattr(module, "logger"):  # MMF's main branch
         if module.is_main():

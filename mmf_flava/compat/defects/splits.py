@@ -1,4 +1,4 @@
-"""Datasets without samples for one of the splits, on MMF's main branch."""
+"""Patches for datasets without samples in one of the splits, on MMF's main branch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,9 +7,9 @@ from mmf_flava.compat.patch import patch, source_contains, wrap
 from mmf_flava.errors import UserError
 
 NO_SPLIT: dict[str, Any] = {
-    "what": "a dataset without a val or test split is skipped where that split is read",
-    "why": "MMF ends with a TypeError, although its builders may return None for a split and its older loaders skip "
-    "it: pretraining on pairs, images and text validates on pairs alone",
+    "what": "datasets without a val or test split are skipped when MMF loads that split",
+    "why": "MMF raises a TypeError, although dataset builders may return None for a split; pretraining on pairs, "
+    "images and text has a val split of pairs only",
     "since": "MMF's main branch of 2021",
     "until": "MultiDataModule and TestReporter skip datasets whose split is None",
 }
@@ -25,7 +25,7 @@ def loaders(module: Any) -> None:
         if not present:
             if dataset_type == "val" and "train" in self.config.get("run_type", ""):
                 raise _no_data(self.dataset_list, "val")
-            # no strategy can choose among no datasets
+            # other strategies fail without datasets
             return module.MultiDataLoader({}, module.build_iteration_strategy({"enabled": False}, {}))
         everything = self.datamodules, self.dataset_list
         self.datamodules, self.dataset_list = present, list(present)
@@ -54,7 +54,7 @@ def reporter(module: Any) -> None:
 
 
 def _with_split(datamodules: Mapping[str, Any], split: str) -> dict[str, Any]:
-    """Return the data modules that have the split, which includes all that define a dataloader of their own."""
+    """Return the data modules that have the split or define their own data loader for the split."""
     return {name: datamodule for name, datamodule in datamodules.items() if not _lacks_split(datamodule, split)}
 
 
@@ -63,7 +63,7 @@ def _lacks_split(datamodule: Any, split: str) -> bool:
 
     if getattr(datamodule, f"{split}_dataset", datamodule) is not None:
         return False
-    # MMF's own method builds the loader of a dataset, so it cannot do without one
+    # MMF's default method needs a dataset; a data module that overrides the method may not
     method = getattr(datamodule, f"{split}_dataloader", None)
     return getattr(method, "__func__", None) is getattr(BaseDatasetBuilder, f"{split}_dataloader")
 
@@ -71,5 +71,5 @@ def _lacks_split(datamodule: Any, split: str) -> bool:
 def _no_data(names: Any, split: str) -> UserError:
     return UserError(
         f"dataset_config: none of the datasets {', '.join(names)} has a {split} split, which MMF's trainer evaluates "
-        f"on. List data in dataset_config.NAME.splits.{split}, or choose another run_type or training.trainer: flava."
+        f"on. List data in dataset_config.NAME.splits.{split}, set another run_type, or set training.trainer: flava."
     )

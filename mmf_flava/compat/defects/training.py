@@ -1,4 +1,4 @@
-"""MMF's training loops: data loading, anomaly detection, early stopping and checkpoints."""
+"""Patches of MMF's training loops: data loading, anomaly detection, early stopping and checkpoints."""
 
 import inspect
 from types import SimpleNamespace
@@ -10,7 +10,7 @@ from mmf_flava.compat.patch import overlay, patch, source_contains, wrap
 @patch(
     "mmf.datasets.multi_dataset_loader",
     what="each epoch of several datasets starts with new iterators",
-    why="MultiDatasetLoader keeps its finished iterators: the second epoch yields nothing and training hangs",
+    why="MultiDatasetLoader keeps its exhausted iterators: the second epoch has no batches, and training hangs",
     since="MMF 1.0.0rc1",
     until="MultiDatasetLoader.__iter__ clears its state",
     needed=lambda module: "_finished_iterators" not in inspect.getsource(module.MultiDatasetLoader.__iter__),
@@ -24,24 +24,24 @@ def fresh_iterators(module: Any) -> None:
 
 @patch(
     "mmf.trainers.base_trainer",
-    what="anomaly detection is off unless the user turns it on",
+    what="anomaly detection is disabled unless the user enables it",
     why="train() calls torch.autograd.set_detect_anomaly(True), a debugging tool that slows down every backward pass",
     since="MMF 1.0.0rc1",
-    until="MMF makes it an option",
+    until="MMF makes anomaly detection an option",
     needed=source_contains("set_detect_anomaly(True)", "BaseTrainer.train"),
 )
 def no_anomaly_detection(module: Any) -> None:
     import torch
 
-    # only this module's view of torch changes: a user's own torch.autograd.detect_anomaly() still works
+    # torch is replaced in this module only, so that torch.autograd.detect_anomaly() works in users' code
     autograd = overlay(torch.autograd, set_detect_anomaly=lambda mode, check_nan=True: None)
     module.torch = overlay(torch, autograd=autograd)
 
 
 @patch(
     "mmf.utils.early_stopping",
-    what="a resumed run restores the update of its best value",
-    why="MMF restores the best value only: patience is counted from update 0, and a resumed run stops at once",
+    what="a resumed run restores the update of the best metric value",
+    why="MMF restores only the best value: patience is counted from update 0, and a resumed run stops immediately",
     since="MMF 1.0.0rc1",
     until="EarlyStopping.init_from_checkpoint reads best_update",
     needed=lambda module: "best_update" not in inspect.getsource(module.EarlyStopping.init_from_checkpoint),
@@ -55,8 +55,8 @@ def patience(module: Any) -> None:
 
 @patch(
     "mmf.utils.checkpoint",
-    what="checkpoint.max_to_keep counts a checkpoint once if it is saved twice at the same update",
-    why="where evaluation_interval and checkpoint_interval coincide, MMF deletes the file that it has just written",
+    what="checkpoint.max_to_keep counts a checkpoint once if it is saved twice after the same update",
+    why="if an evaluation and a checkpoint follow the same update, MMF deletes the checkpoint that it has just written",
     since="MMF's main branch of 2020",
     until="Checkpoint.save looks for the update in saved_iterations",
     needed=source_contains("self.saved_iterations.append", "Checkpoint.save"),
@@ -71,8 +71,8 @@ def kept_once(module: Any) -> None:
 
 @patch(
     "mmf.utils.early_stopping",
-    what="early stopping does not restore the best weights, which the trainer restores at the end",
-    why="only the first process calls restore and waits for the others, which are still evaluating",
+    what="early stopping does not restore the best weights; the trainer restores them after training",
+    why="only the first process calls restore, which waits for the other processes; these are still evaluating",
     since="MMF 1.0.0rc1",
     until="EarlyStopping.__call__ does not call restore",
     needed=source_contains("self.checkpoint.restore()", "EarlyStopping.__call__"),

@@ -1,4 +1,4 @@
-"""Updates of several batches in the training loop of MMF's main branch, and their losses."""
+"""Patches of ``update_frequency`` (gradient accumulation) in the training loop of MMF's main branch."""
 
 import gc
 from collections.abc import Iterable, Iterator
@@ -11,9 +11,9 @@ from mmf_flava.compat.patch import patch, source_contains, wrap
 
 @patch(
     "mmf.trainers.core.training_loop",
-    what="the losses of an update are divided by its number of batches, which is update_frequency",
-    why="MMF counts down from a length that an endless strategy (round_robin, random, ratios) exceeds, and ends the "
-    "last update of an epoch at its first batch: later losses are divided by 0, then by -1, -2, ...",
+    what="the losses of an update are divided by its number of batches (update_frequency)",
+    why="MMF divides by the number of remaining batches of the epoch, although strategies without epochs (round_robin, "
+    "random, ratios) continue after it: later losses are divided by 0, then by -1, -2, ...",
     since="MMF's main branch of 2021",
     until="run_training_epoch counts down only for strategies that exhaust their datasets",
     needed=source_contains("num_remaining_batches", "TrainerTrainingLoopMixin.run_training_epoch"),
@@ -36,11 +36,11 @@ def whole_updates(module: Any) -> None:
 
 
 def _group_by_update(loader: Any, frequency: int) -> Iterator[tuple[Iterable[Any], int]]:
-    """Yield the batches of each update of an epoch and their number; the last update may have fewer."""
+    """Yield the batches of each update of an epoch and their number. The last update may have fewer batches."""
     remaining = _epoch_length(loader)
-    batches = (batch for batch in loader)  # the loader's own iter() restarts whenever it is called
+    batches = (batch for batch in loader)  # calling iter(loader) again would restart the epoch
     for first in batches:
-        if remaining:  # taken one at a time, so that workers load the next batch while this one is computed
+        if remaining:  # lazily, so that data loader workers load the next batch during the current one's computation
             count = int(min(frequency, remaining))
             yield chain([first], islice(batches, count - 1)), count
             remaining -= count
@@ -50,7 +50,7 @@ def _group_by_update(loader: Any, frequency: int) -> Iterator[tuple[Iterable[Any
 
 
 def _epoch_length(loader: Any) -> float:
-    """Return the batches of an epoch: infinity if it does not end, 0 if the length is unknown."""
+    """Return the number of batches of an epoch: infinity if the epoch does not end, 0 if unknown."""
     from torch.utils.data import IterableDataset
 
     if not loader.iteration_strategy.should_exhaust_all_iterators:
@@ -59,7 +59,7 @@ def _epoch_length(loader: Any) -> float:
 
 
 def _run_update(trainer: Any, batches: Iterable[Any], count: int) -> None:
-    """Run one optimizer step. The trainer's hooks are called as in MMF's loop."""
+    """Run one update, and call the trainer's hooks as MMF's training loop does."""
     trainer._start_update()
     combined: Any = None
     for batch in batches:
@@ -83,7 +83,7 @@ def _run_update(trainer: Any, batches: Iterable[Any], count: int) -> None:
 
 
 def _should_stop(trainer: Any, logger: Any) -> bool:
-    """Evaluate at ``evaluation_interval``, and return whether early stopping ends the training."""
+    """Evaluate every ``evaluation_interval`` updates, and return whether early stopping ends the training."""
     if trainer.num_updates % trainer.training_config.evaluation_interval:
         return False
     trainer.on_validation_start()
@@ -96,7 +96,7 @@ def _should_stop(trainer: Any, logger: Any) -> bool:
         import torch
 
         torch.cuda.empty_cache()
-    if stop is not True:  # a user's callback may return anything
+    if stop is not True:  # user callbacks may return other values than bool
         return False
     logger.info("Early stopping activated")
     return True
@@ -105,8 +105,8 @@ def _should_stop(trainer: Any, logger: Any) -> bool:
 @patch(
     "mmf.common.report",
     what="a loss that first occurs in a later batch of an update is counted once",
-    why="with update_frequency over several datasets MMF inserts such a loss and then adds it to itself, in the later "
-    "report too, and warns at every update",
+    why="if the batches of an update are from several datasets, MMF inserts such a loss and then adds it to itself, "
+    "also in the later report, and warns at every update",
     since="MMF's main branch of 2021",
     until="Report._accumulate_loss inserts a new loss unchanged",
     needed=source_contains("self.losses[key] += value", "Report._accumulate_loss"),

@@ -1,6 +1,6 @@
 """Patches that MMF, fairseq, fairscale and torchvision require to import and work with current dependencies.
 
-They are applied to every run, FLAVA's or not.
+They are applied to all runs of MMF, not only FLAVA's.
 """
 
 from mmf_flava.compat.imports import (  # noqa: F401 - each module registers its patches

@@ -1,4 +1,4 @@
-"""MMF's own checkpoints, which current versions of torch do not load."""
+"""Loading of MMF's checkpoints, which current versions of torch reject."""
 
 import collections
 import inspect
@@ -13,9 +13,9 @@ from mmf_flava.errors import UserError
 
 
 def _safe_globals() -> list[Any]:
-    """Return the classes in MMF's checkpoints other than tensors and plain Python.
+    """Return the classes in MMF's checkpoints that ``torch.load`` must accept.
 
-    The state of the schedulers pythia and multi_step contains a function of MMF and the complete configuration; the
+    The state of the schedulers pythia and multi_step contains a function of MMF and the complete configuration. The
     best value of a metric may be a numpy number.
     """
     import numpy as np
@@ -23,7 +23,7 @@ def _safe_globals() -> list[Any]:
     from omegaconf import DictConfig, ListConfig, nodes
     from omegaconf.base import ContainerMetadata, Metadata
 
-    # numpy 2 has renamed the function that creates its numbers, and a checkpoint may be older
+    # numpy 2 has renamed the function that creates its scalars; older checkpoints have the old name
     scalar = np.float64().__reduce__()[0]
     numbers = [np.dtype, *((scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core"))]
     kinds = [type(np.dtype(kind)) for kind in (np.bool_, np.int32, np.int64, np.float32, np.float64)]
@@ -34,9 +34,9 @@ def _safe_globals() -> list[Any]:
 
 @patch(
     "mmf.utils.checkpoint",
-    what="MMF loads its own checkpoints; in FLAVA's runs the error for any other names the file and its class",
-    why="torch.load accepts known classes only, without those of MMF's schedulers: no run with training.lr_scheduler "
-    "can be resumed",
+    what="MMF loads its own checkpoints; in FLAVA's runs the error for an unsafe file contains file and class",
+    why="torch.load rejects the classes in the state of MMF's schedulers, so that runs with training.lr_scheduler "
+    "cannot be resumed",
     since="torch 2.6",
     until="the state of MMF's schedulers contains numbers only",
     needed=lambda module: "safe_globals" not in inspect.getsource(module),
@@ -62,10 +62,10 @@ def _explain(file: Any, error: Exception) -> str:
     unsafe = re.search(r"GLOBAL ([\w.]+)", str(error))
     if unsafe is None:
         return (
-            f"{name} is not a complete checkpoint ({type(error).__name__}); the run may have been killed while writing "
-            "it. Set checkpoint.resume_file to another one, such as a file in models/."
+            f"{name} is not a complete checkpoint ({type(error).__name__}). The run may have been killed during "
+            "saving. Set checkpoint.resume_file to another checkpoint, such as a file in models/."
         )
     return (
         f"{name} contains {unsafe[1]}, which torch does not unpickle because it could execute arbitrary code. If you "
-        "trust the file, load it with weights_only=False, save its weights alone, and use those instead."
+        "trust the file, load it with weights_only=False, save only its weights, and use that file."
     )

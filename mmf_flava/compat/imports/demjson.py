@@ -9,7 +9,7 @@ from mmf_flava.compat.patch import patch
     "demjson",
     when="virtual",
     what="demjson.decode uses the YAML parser",
-    why="MMF 1.0.0rc10 imports it, and it cannot be built any more (it needs setuptools' use_2to3)",
+    why="MMF 1.0.0rc10 imports demjson, which cannot be built any more (it needs setuptools' use_2to3)",
     since="setuptools 58",
     until="MMF parses --config_override with OmegaConf",
 )

@@ -1,4 +1,4 @@
-"""MMF's logger with current versions of Python."""
+"""Patch of MMF's logger for current versions of Python."""
 
 import collections
 from typing import Any
@@ -9,7 +9,7 @@ from mmf_flava.compat.patch import patch, source_contains
 @patch(
     "mmf.utils.logger",
     what="collections.Mapping is collections.abc.Mapping",
-    why="Python has removed the old name, and MMF reads it for every log record",
+    why="Python has removed the old name, which MMF uses for every log record",
     since="Python 3.10",
     until="MMF uses collections.abc.Mapping",
     needed=source_contains("collections.Mapping", "Logger.log_progress"),

@@ -1,4 +1,4 @@
-"""MMF's configuration with current versions of OmegaConf."""
+"""Patches of MMF's configuration for current versions of OmegaConf."""
 
 import os
 from typing import Any
@@ -10,7 +10,9 @@ def _env(key: str, default: Any = None) -> Any:
     """Resolve ``${env:KEY,default}`` as OmegaConf 2.0 did: numbers and booleans are converted."""
     value = os.environ.get(key, default)
     if value is None:
-        raise ValueError(f"Environment variable {key} is not set, and the configuration has no default for it.")
+        raise ValueError(
+            f"${{env:{key}}}: {key} is not set. Set the environment variable, or write ${{env:{key},DEFAULT}}."
+        )
     if not isinstance(value, str):
         return value
     if value.lower() in ("true", "false"):
@@ -53,17 +55,17 @@ def resolvers(module: Any) -> None:
         config = original(self)
         for key, value in OmegaConf.to_container(config.env, resolve=False).items():  # type: ignore[union-attr]
             if isinstance(value, str) and value.endswith(",}"):
-                # ${env:MMF_LOG_DIR,}: OmegaConf warns of an empty default without quotes
+                # OmegaConf warns about an empty default without quotes, as in ${env:MMF_LOG_DIR,}
                 config.env[key] = value.removesuffix("}") + " ''}"
         return config
 
 
 @patch(
     "mmf.utils.configuration",
-    what="keys that MMF reads without having set them are null",
-    why="OmegaConf raises an error for a missing key. It used to return None, and MMF relies on that",
+    what="keys that MMF reads without defining them are null",
+    why="OmegaConf raises an error for a missing key; MMF expects None, which OmegaConf returned before",
     since="OmegaConf 2.1",
-    until="MMF's defaults.yaml contains learning_rate and training.max_grad_l2_norm, and it reads opts with .get()",
+    until="MMF's defaults.yaml contains learning_rate and training.max_grad_l2_norm, and MMF reads opts with .get()",
     needed=source_contains("opts.config", "Configuration._build_user_config"),
 )
 def missing_keys(module: Any) -> None:

@@ -1,4 +1,4 @@
-"""torchaudio, in which MMF looks up image transforms."""
+"""Image transforms of MMF's main branch without torchaudio."""
 
 from importlib.util import find_spec
 from typing import Any
@@ -14,9 +14,9 @@ def _requires_torchaudio(module: Any) -> bool:
 @patch(
     "mmf.datasets.processors.image_processors",
     what="MMF's own transforms, such as GrayScaleTo3Channels, are found without torchaudio",
-    why="MMF looks them up in torchaudio first, although its image datasets use them and nothing else needs torchaudio",
+    why="MMF looks up image transforms in torchaudio first, and fails if torchaudio is not installed",
     since="MMF's main branch of 2022",
-    until="MMF looks in its registry first",
+    until="MMF looks up transforms in its registry first",
     needed=_requires_torchaudio,
 )
 def own_transforms(module: Any) -> None:

@@ -1,4 +1,4 @@
-"""torchtext, which MMF imports for its vocabularies, and which is no longer maintained."""
+"""Virtual modules in place of torchtext, which MMF imports and which is no longer maintained."""
 
 import importlib
 from typing import Any
@@ -9,8 +9,8 @@ from mmf_flava.compat.patch import patch
 @patch(
     "torchtext",
     when="virtual",
-    what="an empty package torchtext",
-    why="mmf.utils.vocab imports it for pretrained GloVe vectors, and its last release requires torch 2.3",
+    what="torchtext is an empty package",
+    why="mmf.utils.vocab imports torchtext for GloVe embeddings, and the last release of torchtext requires torch 2.3",
     since="torch 2.4",
     until="MMF imports torchtext only to load vectors",
 )
@@ -21,7 +21,7 @@ def package(module: Any) -> None:
 @patch(
     "torchtext.vocab",
     when="virtual",
-    what="a module torchtext.vocab without pretrained vectors",
+    what="torchtext.vocab is a module without pretrained embeddings",
     why="see torchtext.package",
     since="torch 2.4",
     until="MMF imports torchtext only to load vectors",

@@ -1,4 +1,4 @@
-"""Names that MMF imports from transformers and that transformers has moved or removed."""
+"""Modules and classes that MMF imports from transformers and that transformers has moved or removed."""
 
 import importlib
 from types import ModuleType
@@ -8,7 +8,11 @@ from mmf_flava.compat.patch import patch
 
 
 def _register_moved_module(old: str, new: str, **extra: Any) -> None:
-    """Register ``old`` as a virtual module with the contents of ``new``, and names that ``extra`` creates."""
+    """Register ``old`` as a virtual module with the contents of ``new``.
+
+    Args:
+        extra: functions that create the values of additional names.
+    """
 
     def change(module: ModuleType) -> None:
         real = vars(importlib.import_module(new))
@@ -50,7 +54,7 @@ def _lacks_adamw(_: object) -> bool:
     "mmf.modules.optimizers",
     when="before",
     what="transformers.optimization.AdamW is a subclass of torch's AdamW",
-    why="MMF registers that optimizer as adam_w, and transformers has removed it",
+    why="MMF registers this optimizer as adam_w, and transformers has removed it",
     since="transformers 4.50",
     until="MMF uses torch's AdamW",
     needed=_lacks_adamw,
@@ -59,7 +63,7 @@ def adamw(_: None) -> None:
     import torch
 
     class AdamW(torch.optim.AdamW):
-        """torch's AdamW with the defaults of transformers' (no weight decay, eps 1e-6) and its ``correct_bias``."""
+        """torch's AdamW with the arguments and defaults of transformers' AdamW (no weight decay, eps 1e-6)."""
 
         def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0, correct_bias=True):
             if not correct_bias:

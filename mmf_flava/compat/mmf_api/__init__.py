@@ -1,7 +1,7 @@
-"""The interface to MMF, the same for MMF 1.0.0rc10 and MMF's main branch.
+"""Interface to MMF that is the same for MMF 1.0.0rc10 and MMF's main branch.
 
-``rc10`` and ``main`` implement the same names, each for one version; ``builders`` serves both. No other package of
-mmf_flava tests which version is installed.
+``rc10`` and ``main`` implement the same functions for one version each; ``builders`` has functions for both versions.
+No other package of mmf_flava checks which version is installed.
 """
 
 import importlib
@@ -33,7 +33,7 @@ strategy_schemas = _version.strategy_schemas
 
 
 def default_keys(section: str) -> set[str]:
-    """Return the keys of a section (``training``, ``checkpoint``, ...) in MMF's defaults, and those it has removed."""
+    """Return the keys of a config section, e.g. ``training``, in MMF's defaults, and keys that MMF has removed."""
     defaults = OmegaConf.select(load_yaml(get_default_config_path()), section) or {}
     return {*defaults, *_version.REMOVED_KEYS.get(section, ())}
 

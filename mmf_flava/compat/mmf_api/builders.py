@@ -27,7 +27,7 @@ __all__ = [
 
 
 def build_model(config: Any) -> nn.Module:
-    """Build the recipe's model (``model: name`` with ``model_config.name``) and its losses."""
+    """Build the model of the config (``model: name`` with ``model_config.name``) and its losses."""
     attributes = config.model_config[config.model]
     with omegaconf.open_dict(attributes):
         attributes.model = config.model
@@ -35,7 +35,7 @@ def build_model(config: Any) -> nn.Module:
 
 
 class _ParameterGroups(nn.Module):
-    """Parameter groups with the method that MMF's optimizer builder calls."""
+    """Wrapper of parameter groups with the method that MMF's ``build_optimizer`` calls."""
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:
         super().__init__()
@@ -46,13 +46,13 @@ class _ParameterGroups(nn.Module):
 
 
 def build_optimizer(groups: list[dict[str, Any]], config: Any) -> torch.optim.Optimizer:
-    """Build the recipe's optimizer (``optimizer.type`` and ``params``) for these parameter groups."""
+    """Build the optimizer of the config (``optimizer.type`` and ``optimizer.params``) for these parameter groups."""
     return mmf_build_optimizer(_ParameterGroups(groups), config)
 
 
 @contextmanager
 def redirect_logging_to_tqdm() -> Iterator[None]:
-    """Print log records above a progress bar instead of through it."""
+    """Context manager: log records are printed above a progress bar and do not break it."""
     loggers = [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
     # tqdm would add a terminal handler to a logger without one
     with logging_redirect_tqdm([logger for logger in (logging.root, *loggers) if _logs_to_terminal(logger)]):

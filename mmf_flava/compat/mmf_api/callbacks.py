@@ -1,4 +1,4 @@
-"""The user's callbacks, ``training.callbacks``, which MMF's main branch has and 1.0.0rc10 lacks."""
+"""User callbacks (``training.callbacks``). MMF's main branch supports them; MMF 1.0.0rc10 does not."""
 
 import inspect
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from mmf_flava.config.close_matches import close_matches
 from mmf_flava.config.schema import suggestion
 from mmf_flava.errors import UserError
 
-# of an entry; MMF ignores all other keys
+# keys of an entry of training.callbacks; MMF ignores other keys
 KEYS = ("type", "params")
 
 
 def check_callbacks(config: Any) -> None:
-    """Check ``training.callbacks`` before anything is built.
+    """Validate ``training.callbacks`` before datasets and model are built.
 
     Raises:
         UserError: an entry without a type, a misspelt key, a type that is not registered, or params that its class
@@ -29,7 +29,7 @@ def check_callbacks(config: Any) -> None:
             if key not in KEYS and close_matches(str(key), KEYS, 0.8):
                 raise UserError(f"'{key}' is not a key of {where}.{suggestion(str(key), KEYS)}")
         if not entry.get("type"):
-            raise UserError(f"{where}.type must be given.")
+            raise UserError(f"{where}.type is not set. Set it to the name of a registered callback.")
         _check_entry(entry["type"], entry.get("params") or {}, where)
 
 
@@ -37,14 +37,12 @@ def _check_entry(name: str, params: Mapping[str, Any], where: str) -> None:
     callback = registry.get_callback_class(name)
     if callback is None:
         hint = suggestion(name, registry.mapping["callback_name_mapping"])
-        raise UserError(
-            f"{where}.type: no callback named '{name}' is registered. Set env.user_dir to the code that does.{hint}"
-        )
+        raise UserError(f"{where}.type: no callback named '{name}' is registered. Set env.user_dir to its code.{hint}")
     if not isinstance(params, Mapping):
         raise UserError(f"{where}.params: expected keys and values, got {params!r}.")
     signature = inspect.signature(callback)
     parameters = signature.parameters.values()
-    # config and trainer are passed by position
+    # config and trainer are positional arguments
     positional = signature.bind_partial(None, None).arguments
     named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     known = [parameter for parameter in named if parameter not in positional]
@@ -59,7 +57,7 @@ def _check_entry(name: str, params: Mapping[str, Any], where: str) -> None:
 
 
 def build_callbacks(config: Any, trainer: Any) -> list[Any]:
-    """Build the callbacks of a checked recipe in its order, as MMF's own trainer does."""
+    """Build the callbacks of a validated config, in the same way and order as MMF's trainer."""
     entries = config.training.get("callbacks") or []
     return [
         registry.get_callback_class(entry.type)(config, trainer, **(entry.get("params") or {})) for entry in entries

@@ -1,4 +1,4 @@
-"""The interface for MMF's main branch."""
+"""Implementation of ``mmf_api`` for MMF's main branch."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ __all__ = [
     "strategy_schemas",
 ]
 
-# keys of recipes for 1.0.0rc10 that have no effect here
+# keys of recipes for MMF 1.0.0rc10 that have no effect on MMF's main branch
 REMOVED_KEYS = {"training": {"stdout_capture"}}
 STRATEGIES_HINT = "register your own with registry.register_iteration_strategy in env.user_dir"
 
@@ -35,7 +35,7 @@ logger = logging.getLogger("mmf.flava")
 
 
 def build_dataset(name: str, config: Any, split: str) -> Dataset | None:
-    """Build a split of a dataset with its registered builder. The first process creates missing files."""
+    """Build a split of a dataset with its registered builder; None without this split. Rank 0 creates missing files."""
     module: Any = build_datamodule(name)
     if is_main():
         module.build_dataset(config)
@@ -52,7 +52,7 @@ def strategy_schemas() -> dict[str, type]:
 
 
 def build_iteration_strategy(multitasking: MultitaskingConfig, datasets: Mapping[str, Any]) -> Callable[[], int]:
-    """Build a registered strategy: a function that returns the index of the dataset for the next update."""
+    """Build the iteration strategy: a function that returns the index of the dataset for the next update."""
     loaders: Any = {name: SimpleNamespace(dataset=dataset) for name, dataset in datasets.items()}
     enabled = multitasking.enabled and len(datasets) > 1
     section = {"enabled": enabled, "type": multitasking.type, "params": multitasking.params}
@@ -61,11 +61,11 @@ def build_iteration_strategy(multitasking: MultitaskingConfig, datasets: Mapping
 
 
 def register_loss_if_missing(name: str) -> Callable[[type], type]:
-    """Decorator: register a loss that MMF 1.0.0rc10 lacks. MMF's main branch has its own."""
+    """Decorator: return the loss unchanged, because MMF's main branch has a loss of this name."""
     return lambda loss: loss
 
 
 def log(message: str) -> None:
-    """Write a record to MMF's log, on the terminal and in ``train.log``, on the first process only."""
+    """Log a message to the terminal and ``train.log``. Only the first process logs."""
     if is_main():
         logger.info(message)

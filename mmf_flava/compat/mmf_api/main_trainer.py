@@ -1,4 +1,4 @@
-"""The trainer of MMF's main branch, made of mixins and callbacks. ``trainer`` documents the interface."""
+"""``FinetuningBase`` for the trainer of MMF's main branch. ``trainer`` documents the interface."""
 
 from typing import Any
 
@@ -9,8 +9,10 @@ MMF_TRAINER = "mmf"
 
 
 class FinetuningBase(MMFTrainer):
+    """See ``mmf_api.trainer``."""
+
     def load(self) -> None:
-        self.meter = Meter()  # MMF's belongs to the class and would keep the values of earlier runs of this process
+        self.meter = Meter()  # MMF's meter is a class attribute, which would keep the values of earlier runs
         self.training_ended = False
         super().load()
         self.trained = self.num_updates
@@ -44,7 +46,7 @@ class FinetuningBase(MMFTrainer):
         super().after_training_loop()
 
     def on_validation_end(self, **kwargs: Any) -> None:
-        if self.training_ended:  # MMF calls it only within its loop: the last weights would never be the best
+        if self.training_ended:  # after its training loop MMF does not call the callback
             self.early_stop_callback.on_validation_end(**kwargs)
         super().on_validation_end(**kwargs)
         self.on_logged(kwargs["meter"], self.num_updates)

@@ -1,4 +1,4 @@
-"""The interface for MMF 1.0.0rc10."""
+"""Implementation of ``mmf_api`` for MMF 1.0.0rc10."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -25,13 +25,13 @@ __all__ = [
     "strategy_schemas",
 ]
 
-# none: rc10 is the oldest version that recipes are written for
+# empty, because rc10 is the oldest supported version
 REMOVED_KEYS: dict[str, set[str]] = {}
 STRATEGIES_HINT = "other strategies require MMF's main branch"
 
 
 class RoundRobin:
-    """Selects the datasets in order, one per update (paper section 3.4)."""
+    """Iteration strategy that selects the datasets in order, one per update (paper section 3.4)."""
 
     @dataclass
     class Config:
@@ -48,7 +48,10 @@ class RoundRobin:
 
 
 class Ratios:
-    """Samples datasets with these weights from numpy's global generator (paper: 0.70, 0.15, 0.15; A.2)."""
+    """Iteration strategy that samples datasets by ``sampling_ratios`` (paper: 0.70, 0.15, 0.15; A.2).
+
+    Uses numpy's global random number generator.
+    """
 
     @dataclass
     class Config:
@@ -72,7 +75,7 @@ def strategy_schemas() -> dict[str, type]:
 
 
 def build_iteration_strategy(multitasking: MultitaskingConfig, datasets: Collection[str]) -> Callable[[], int]:
-    """Build a strategy, which rc10 lacks: a function that returns the index of the dataset for the next update."""
+    """Build the iteration strategy: a function that returns the index of the dataset for the next update."""
     if not multitasking.enabled or len(datasets) == 1:
         return lambda: 0
     strategy = STRATEGIES[multitasking.type]
@@ -82,22 +85,22 @@ def build_iteration_strategy(multitasking: MultitaskingConfig, datasets: Collect
 
 
 def register_loss_if_missing(name: str) -> Callable[[type], type]:
-    """Decorator: register a loss that MMF's main branch has and 1.0.0rc10 lacks."""
+    """Decorator: register a loss that MMF's main branch has and MMF 1.0.0rc10 does not have."""
     register: Callable[[type], type] = registry.register_loss(name)
     return register
 
 
 def log(message: str) -> None:
-    """Write a record to MMF's log, on the terminal and in ``train.log``, on the first process only."""
+    """Log a message to the terminal and ``train.log``. Only the first process logs."""
     registry.get("writer").write(message)
 
 
 def check_callbacks(config: Any) -> None:
-    """Raise UserError if the recipe has callbacks, which rc10 does not support."""
+    """Raise UserError if the config has callbacks, which MMF 1.0.0rc10 does not support."""
     if "callbacks" in config.training:
-        raise UserError("training.callbacks: not supported by MMF 1.0.0rc10. Remove the key, or use MMF's main branch.")
+        raise UserError("training.callbacks is not supported by MMF 1.0.0rc10. Remove it, or use MMF's main branch.")
 
 
 def build_callbacks(config: Any, trainer: Any) -> list[Any]:
-    """Return no callbacks: see ``check_callbacks``."""
+    """Return an empty list, because MMF 1.0.0rc10 does not support callbacks."""
     return []

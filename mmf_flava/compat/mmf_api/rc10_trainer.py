@@ -1,4 +1,4 @@
-"""The trainer of MMF 1.0.0rc10, a single class with its own loop. ``trainer`` documents the interface."""
+"""``FinetuningBase`` for the trainer of MMF 1.0.0rc10. ``trainer`` documents the interface."""
 
 from typing import Any
 
@@ -8,6 +8,8 @@ MMF_TRAINER = "base_trainer"
 
 
 class FinetuningBase(BaseTrainer):
+    """See ``mmf_api.trainer``."""
+
     def load(self) -> None:
         super().load()
         self.trained = self.num_updates
@@ -28,11 +30,11 @@ class FinetuningBase(BaseTrainer):
         self.predict(split)
 
     def _logistics(self, report: Any) -> bool:
-        # MMF's loop runs one update more than max_updates
+        # without this condition, MMF's loop runs one update more than max_updates
         self.trained = self.num_updates
         return super()._logistics(report) or self.num_updates >= self.max_updates
 
     def _summarize_report(self, meter: Any, should_print: bool = True, extra: dict[str, Any] | None = None) -> None:
         super()._summarize_report(meter, should_print, extra)
-        if should_print and extra is not None:  # None if a split is evaluated at the end
+        if should_print and extra is not None:  # None in the evaluation of a split after training
             self.on_logged(meter, extra["num_updates"])

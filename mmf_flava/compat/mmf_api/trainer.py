@@ -1,16 +1,17 @@
-"""``FinetuningBase``: MMF's own trainer with the same interface for both versions of MMF.
+"""``FinetuningBase``: MMF's trainer with the same interface for both versions of MMF.
 
-A separate module, because MMF's trainers import its datasets, which may be ours.
+This is a separate module, because MMF's trainers import MMF's datasets, and mmf_flava's datasets import ``mmf_api``.
 
-In addition to the attributes that MMF's trainer has in both versions (``config``, ``device``, ``model``,
+In addition to the attributes of MMF's trainer in both versions (``config``, ``device``, ``model``,
 ``optimizer``, ``metrics``, ``num_updates``, ``run_type``; ``load``, ``load_metrics``, ``train`` and ``inference``):
 
-* ``trained``: completed updates, which ``num_updates`` is not after the best weights are restored. Training ends at
-  ``training.max_updates`` exactly, the last validation can be the best, and training ends with the best weights.
-* ``dataset(split)``: the single dataset of ``train``, ``val`` or ``test``; None if the recipe has none.
-* ``on_logged(meter, update)``: a hook, called on every process after MMF has logged a meter of training or validation.
-* ``evaluate_split(split)``: evaluates the split, logs its metrics and returns MMF's meter with them.
-* ``predict_split(split)``: writes MMF's file of predictions.
+* ``trained``: number of completed updates. ``num_updates`` is reset when the best weights are restored. Training ends
+  after exactly ``training.max_updates`` updates. The last validation can be the best. After training, the model has the
+  best weights.
+* ``dataset(split)``: the dataset of the split ``train``, ``val`` or ``test``; None without this split.
+* ``on_logged(meter, update)``: hook, called on every process after MMF has logged a training or validation meter.
+* ``evaluate_split(split)``: evaluates the split, logs its metrics and returns MMF's meter.
+* ``predict_split(split)``: writes MMF's predictions file.
 """
 
 import importlib
@@ -21,7 +22,7 @@ from mmf_flava.compat.mmf_api import MMF_VERSION
 _version = importlib.import_module(f"mmf_flava.compat.mmf_api.{MMF_VERSION}_trainer")
 
 FinetuningBase: Any = _version.FinetuningBase
-# the name of MMF's own trainer in training.trainer
+# value of training.trainer that selects MMF's trainer
 MMF_TRAINER: str = _version.MMF_TRAINER
 
 __all__ = ["MMF_TRAINER", "FinetuningBase"]

@@ -12,6 +12,7 @@ from mmf_flava.data.image_sets.kitti import open_kitti
 from mmf_flava.data.image_sets.labelled import LabelledFiles, TorchvisionRecords, sample_split
 from mmf_flava.data.image_sets.ucf101 import open_ucf101
 from mmf_flava.data.record import Records
+from mmf_flava.data.text_lines import read_lines
 from mmf_flava.errors import UserError
 
 VGG = "https://www.robots.ox.ac.uk/~vgg/data"
@@ -47,9 +48,9 @@ def _open_sun397(root: Path, split: str) -> LabelledFiles:
     lists = [path for path in (folder / "Partitions" / name, folder / name) if path.is_file()]
     if not lists:
         raise FileNotFoundError(f"{folder / 'Partitions' / name} does not exist")
-    classes = [line[3:].strip() for line in (folder / "ClassName.txt").read_text().splitlines() if line.strip()]
+    classes = [line[3:].strip() for line in read_lines(folder / "ClassName.txt") if line.strip()]
     labels = {name: label for label, name in enumerate(classes)}
-    keys = [line.strip().lstrip("/") for line in lists[0].read_text().splitlines() if line.strip()]
+    keys = [line.strip().lstrip("/") for line in read_lines(lists[0]) if line.strip()]
     return LabelledFiles(folder, keys, (labels[key[2:].rpartition("/")[0]] for key in keys), classes)
 
 
@@ -185,7 +186,7 @@ def open_image_set(name: str, root: Path, split: str) -> Records:
         if image_set.open is not None:
             return image_set.open(root, split)
         return TorchvisionRecords(_open_torchvision(name, root, split), root, split, image_set.relabel)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, UnicodeDecodeError) as error:
         # keep torchvision's first sentence (missing or corrupt); the second one is the download hint given below
         detail = str(error).split(". You ")[0].rstrip(".")
         hint = ", or set download: true" if image_set.downloadable else ""

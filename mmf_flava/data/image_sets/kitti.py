@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mmf_flava.data.image_sets.labelled import LabelledFiles
+from mmf_flava.data.text_lines import read_lines
 
 VEHICLES = ("Car", "Van", "Truck")
 DISTANCE_LIMITS = (8.0, 20.0, 999.0)  # metres in front of the camera for classes 0, 1, 2; class 3 is no vehicle
@@ -29,14 +30,14 @@ def open_kitti(root: Path, split: str) -> LabelledFiles:
 
 def read_distance_class(labels: Path) -> int:
     """Return the class 0 to 3 of a label file, by the distance of its nearest vehicle."""
-    rows = [line.split() for line in labels.read_text().splitlines()]
+    rows = [line.split() for line in read_lines(labels)]
     depths = [float(row[13]) for row in rows if row and row[0] in VEHICLES]
     return next((label for label, limit in enumerate(DISTANCE_LIMITS) if min(depths, default=1000.0) <= limit), 3)
 
 
 def find_image_numbers(mapping: Path, split: str) -> list[int]:
     """Return the numbers of the training images in a split, by the videos that the devkit maps them to."""
-    lines = (mapping / "train_mapping.txt").read_text().splitlines()
+    lines = read_lines(mapping / "train_mapping.txt")
     positions = [int(position) - 1 for position in (mapping / "train_rand.txt").read_text().split(",")]
     videos = [lines[position].split(" ")[1] for position in positions]
     names = sorted(set(videos))

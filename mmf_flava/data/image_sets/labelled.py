@@ -9,8 +9,8 @@ from zlib import crc32
 import numpy as np
 from PIL import Image
 
+from mmf_flava.data.image_folder import ImageFolder
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record
-from mmf_flava.data.records import ImageFolder
 
 
 def _record(key: str, data: bytes, label: int | None, only: Sequence[str] | None) -> Record:

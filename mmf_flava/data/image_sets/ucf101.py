@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmf_flava.data.image_sets.labelled import LabelledFiles, encode_bmp
 from mmf_flava.data.record import BadRecord, Reason
+from mmf_flava.data.text_lines import read_lines
 from mmf_flava.errors import UserError
 
 
@@ -42,8 +43,8 @@ def open_ucf101(root: Path, split: str) -> MiddleFrames:
         import av  # noqa: F401
     except ImportError:
         raise UserError("UCF101: reading videos requires PyAV. Install it with `pip install av`.") from None
-    text = (root / "ucfTrainTestlist" / f"{split[:-2]}list{split[-2:]}.txt").read_text()
-    keys = [line.split(" ")[0] for line in text.splitlines() if line.strip()]
+    lines = read_lines(root / "ucfTrainTestlist" / f"{split[:-2]}list{split[-2:]}.txt")
+    keys = [line.split(" ")[0] for line in lines if line.strip()]
     folders = sorted({key.split("/")[0] for key in keys})
     if not (root / "UCF-101").is_dir():
         raise FileNotFoundError(f"{root / 'UCF-101'} does not exist")

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from mmf_flava.data.annotations import to_texts
 from mmf_flava.data.prepare.caption_rules import clean, load_english_detector, yfcc_caption
+from mmf_flava.data.record import Reason
 from mmf_flava.errors import UserError
 
 # Exceptions that the readers raise on files that are truncated or in another format.
@@ -40,9 +42,12 @@ def open_text(path: Path) -> IO[str]:
     return opener(path, "rt", encoding="utf-8", errors="replace", newline="\n")
 
 
-def make_annotation(captions: Iterable[object], url: object = "", names: Iterable[str] = ()) -> Annotation:
-    """Return an annotation with the captions that are not empty after cleaning."""
-    cleaned = tuple(text for text in map(clean, captions) if text)
+def make_annotation(captions: object, url: object = "", names: Iterable[str] = ()) -> Annotation:
+    """Return an annotation with the captions, a text or a list of texts, that are not empty after cleaning."""
+    try:
+        cleaned = tuple(text for text in map(clean, to_texts(captions)) if text)
+    except ValueError:
+        return Annotation(dropped=Reason.UNREADABLE_CAPTION)
     url = url if isinstance(url, str) else ""
     return Annotation(cleaned, url, tuple(names)) if cleaned else Annotation(dropped="no text")
 
@@ -74,7 +79,7 @@ def read_sbu(path: Path) -> Iterator[Annotation]:
         data = _json(path)
         pairs: Iterable[tuple[str, str]] = zip(data["image_urls"], data["captions"], strict=True)
         for url, caption in pairs:
-            yield make_annotation([caption], url)
+            yield make_annotation(caption, url)
         return
     other = path.with_name(path.name.replace("_urls.txt", "_captions.txt"))
     if not path.name.endswith("_urls.txt") or not other.is_file():
@@ -140,7 +145,7 @@ def read_wit(path: Path) -> Iterator[Annotation]:
 def read_redcaps(path: Path) -> Iterator[Annotation]:
     """Read RedCaps' ``<subreddit>_<year>.json``, {"annotations": [{"image_id", "url", "caption"}]}."""
     for item in _json(path)["annotations"]:
-        yield make_annotation([item["caption"]], item["url"], [f"{item['image_id']}.jpg"])
+        yield make_annotation(item["caption"], item["url"], [f"{item['image_id']}.jpg"])
 
 
 def read_yfcc100m(path: Path) -> Iterator[Annotation]:
@@ -166,8 +171,12 @@ def read_yfcc100m(path: Path) -> Iterator[Annotation]:
 def read_pmd_records(path: Path) -> Iterator[Annotation]:
     """Read the format of ``facebook/pmd``, JSONL or parquet: image_url, text (or the first of texts), source, meta."""
     for item in read_parquet(path) if path.suffix == ".parquet" else read_json_lines(path):
-        texts = item.get("texts") or [item.get("text")]
-        yield make_annotation(texts[:1], item.get("image_url"))
+        try:
+            captions = to_texts(item.get("texts"), "texts")[:1] or to_texts(item.get("text"), "text")[:1]
+        except ValueError:
+            yield Annotation(dropped=Reason.UNREADABLE_CAPTION)
+            continue
+        yield make_annotation(captions, item.get("image_url"))
 
 
 def _json(path: Path) -> Any:

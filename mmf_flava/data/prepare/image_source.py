@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from mmf_flava.data.image_folder import find_images
 from mmf_flava.data.prepare.annotations import Annotation
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord
 from mmf_flava.data.shards import ShardReader, find_shards
@@ -88,14 +89,10 @@ class ImageSource:
                 continue  # without a readable URL, no annotation can refer to the record
 
     def _files(self) -> Iterator[tuple[str, str]]:
-        for folder, subfolders, names in os.walk(self.folder, followlinks=True):
-            subfolders.sort()
-            for name in sorted(names):
-                stem, _, extension = name.rpartition(".")
-                if extension.lower() in IMAGE_EXTENSIONS:
-                    path = os.path.relpath(os.path.join(folder, name), self.folder)
-                    yield name, path
-                    yield stem, path
+        for path in find_images(self.folder):
+            name = os.path.basename(path)
+            yield name, path
+            yield name.rpartition(".")[0], path
 
 
 def _digest(key: str) -> bytes:

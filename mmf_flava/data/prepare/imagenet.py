@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mmf_flava.data.annotations import NO_LABEL, to_label
+from mmf_flava.data.image_folder import is_hidden
 from mmf_flava.data.prepare.annotations import READ_ERRORS, open_parquet, read_parquet
 from mmf_flava.data.prepare.image_source import fingerprint
 from mmf_flava.data.prepare.shard_preparation import RowResult, ShardPreparation, State, add_options, describe_dropped
@@ -90,7 +92,12 @@ def parquet_files(src: Sequence[Path], split: str | None) -> list[Path]:
     Raises:
         UserError: there are no files, no files of ``split``, or several splits and ``split`` is None.
     """
-    files = [file for path in src for file in ([path] if path.is_file() else sorted(path.rglob("*.parquet")))]
+    files = [
+        file
+        for path in src
+        for file in ([path] if path.is_file() else sorted(path.rglob("*.parquet")))
+        if file == path or not any(map(is_hidden, file.relative_to(path).parts))
+    ]
     splits = sorted({_split(path) for path in files})
     selected = [path for path in files if split is None or _split(path) == split]
     where = ", ".join(map(str, src))
@@ -143,7 +150,7 @@ def _rows(tables: list[Table], first: int) -> Iterator[dict[str, Any]]:
 
 
 def _record(row: dict[str, Any], classes: int) -> RowResult:
-    data, label = (row["image"] or {}).get("bytes"), row.get("label")
+    data = (row["image"] or {}).get("bytes")
     if data is None:
         return RowResult(dropped=Reason.NO_IMAGE)
     if not data:
@@ -151,7 +158,11 @@ def _record(row: dict[str, Any], classes: int) -> RowResult:
     extension = next((name for name, start in SIGNATURES.items() if re.match(start, data, re.DOTALL)), None)
     if extension is None:
         return RowResult(dropped=Reason.NOT_AN_IMAGE)
-    if label is None or label < 0:
+    try:
+        label = to_label(row.get("label"))
+    except ValueError:
+        return RowResult(dropped=Reason.UNREADABLE_LABEL)
+    if label == NO_LABEL:
         return RowResult({extension: data}, {"images": 1})
     if classes and label >= classes:
         return RowResult(dropped="unknown label")

@@ -7,6 +7,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mmf_flava.data.annotations import to_texts
+from mmf_flava.data.image_folder import is_hidden
 from mmf_flava.data.prepare.annotations import READ_ERRORS, open_text, read_json_lines, read_parquet
 from mmf_flava.data.prepare.image_source import fingerprint
 from mmf_flava.data.prepare.lock import folder_lock
@@ -19,10 +21,14 @@ SUFFIXES = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".parquet")
 
 def text_files(src: Path) -> list[Path]:
     """Return the file ``src`` or the text files at any depth below it, sorted. Raise UserError if there are none."""
-    files = [src] if src.is_file() else sorted(path for path in src.rglob("*") if path.name.endswith(SUFFIXES))
+    files = [src] if src.is_file() else sorted(path for path in src.rglob("*") if _is_text_file(path, src))
     if not files or not files[0].name.endswith(SUFFIXES):
         raise UserError(f"{src}: no text files found. Expected {', '.join(SUFFIXES)} files.")
     return files
+
+
+def _is_text_file(path: Path, root: Path) -> bool:
+    return path.name.endswith(SUFFIXES) and not any(map(is_hidden, path.relative_to(root).parts))
 
 
 def documents(files: list[Path], column: str = "text") -> Iterator[str]:
@@ -38,8 +44,7 @@ def documents(files: list[Path], column: str = "text") -> Iterator[str]:
                 continue
             records = read_parquet(path) if path.suffix == ".parquet" else read_json_lines(path)
             for record in records:
-                # lone surrogates cannot be tokenized; a record without text becomes an empty document, which is skipped
-                yield (record[column] or "").encode("utf-8", "replace").decode()
+                yield from to_texts(record[column], column)  # a list has one document per item
         except UserError:
             raise
         except READ_ERRORS as error:

@@ -1,1 +1,1 @@
-"""An HTML page with the training samples and statistics of a recipe: ``python -m mmf_flava.data.show RECIPE``."""
+"""HTML page with samples and statistics of a recipe's datasets: ``python -m mmf_flava.data.show RECIPE``."""

@@ -1,4 +1,4 @@
-"""``python -m mmf_flava.data.show RECIPE [--dataset pmd] [--split train]``: write an HTML page about the data."""
+"""``python -m mmf_flava.data.show RECIPE [--dataset pmd] [--split train]``: write an HTML page of samples."""
 
 import argparse
 import os
@@ -24,16 +24,18 @@ from mmf_flava.errors import UserError
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m mmf_flava.data.show",
-        description="Writes an HTML page about the data of a recipe: samples as in training, and statistics.",
+        description="Writes an HTML page with samples and statistics of the datasets of a recipe.",
     )
-    top.add_argument("recipe", help="a YAML file for config= of mmf_run, or one with only a dataset_config")
-    top.add_argument("overrides", nargs="*", metavar="key=value", help="overrides, as for mmf_run")
-    top.add_argument("--dataset", metavar="NAME", help="a dataset of the recipe (all datasets)")
-    top.add_argument("--split", default="train", choices=("train", "val", "test"), help="%(default)s")
-    top.add_argument("--samples", type=int, default=24, metavar="N", help="samples per dataset (%(default)s)")
-    top.add_argument("--start", type=int, default=0, metavar="N", help="stream position of the first sample (0)")
-    top.add_argument("--statistics", type=int, default=2000, metavar="N", help="records for statistics (%(default)s)")
-    top.add_argument("--out", type=Path, metavar="FILE", help="output file (show_RECIPE.html in the current folder)")
+    top.add_argument("recipe", help="YAML file for config= of mmf_run, or with only a dataset_config")
+    top.add_argument("overrides", nargs="*", metavar="key=value", help="config overrides, as for mmf_run")
+    top.add_argument("--dataset", metavar="NAME", help="dataset of the recipe (default: all)")
+    top.add_argument("--split", default="train", choices=("train", "val", "test"), help="(default: %(default)s)")
+    top.add_argument("--samples", type=int, default=24, metavar="N", help="samples per dataset (default: %(default)s)")
+    top.add_argument("--start", type=int, default=0, metavar="N", help="index of the first sample (default: 0)")
+    top.add_argument(
+        "--statistics", type=int, default=2000, metavar="N", help="records for statistics (default: %(default)s)"
+    )
+    top.add_argument("--out", type=Path, metavar="FILE", help="output file (default: show_RECIPE.html)")
     return top
 
 
@@ -41,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     for name in ("samples", "statistics"):
         check_positive(getattr(arguments, name), f"--{name}")
     if arguments.start < 0:
-        raise UserError(f"--start is {arguments.start}; it must be at least 0.")
+        raise UserError(f"--start: expected at least 0, got {arguments.start}.")
     defaults = _default_overrides(arguments.recipe, arguments.overrides)
     config = read_recipe(arguments.recipe, [*arguments.overrides, *defaults])
     names = [arguments.dataset] if arguments.dataset else dataset_names(config)
@@ -57,11 +59,12 @@ def run(arguments: argparse.Namespace) -> None:
     _write(out, render_page(stem, arguments.split, sections, [name for name in names if not paths[name]]))
     counts = ", ".join(f"{section.name} {section.size:,} {section.unit}" for section in sections)
     bad = sum(section.bad_records for section in sections)
-    print(f"{out}: {arguments.split}: {counts}; {bad} of {sum(s.examined for s in sections):,} examined are bad.")
+    examined = sum(section.examined for section in sections)
+    print(f"{out}: {arguments.split}: {counts}; {bad} of {examined:,} examined records are bad.")
 
 
 def _default_overrides(recipe: str, overrides: Sequence[str]) -> list[str]:
-    """Return the ``model`` and ``dataset`` overrides that MMF needs for a YAML with only a ``dataset_config``."""
+    """Return ``model`` and ``dataset`` overrides for a YAML file with only a ``dataset_config``; MMF requires both."""
     setup_imports()
     content = load_yaml(recipe)
     keys = {override.partition("=")[0] for override in overrides} | set(content)
@@ -72,7 +75,7 @@ def _default_overrides(recipe: str, overrides: Sequence[str]) -> list[str]:
 
 
 def _paths(config: Any, name: str, split: str) -> list[str | Path]:
-    """Return the paths that a dataset lists for a split; an empty list for datasets that are not from mmf_flava."""
+    """Return the paths of a split in the config, or an empty list for datasets that are not from mmf_flava."""
     section, builder = dataset_section(config, name), registry.get_builder_class(name)
     return builder.list_paths(section, split) if builder and issubclass(builder, StreamBuilder) else []
 
@@ -84,7 +87,7 @@ def _section(config: Any, name: str, paths: list[str | Path], arguments: argpars
 
 
 def _cards(dataset: StreamDataset, start: int, count: int) -> tuple[list[SampleCard], str | None]:
-    """Return the cards of at most one epoch, up to the first error, and the message of that error."""
+    """Return the cards of ``count`` samples, at most one epoch. Stop at the first error and return its message too."""
     cards: list[SampleCard] = []
     try:
         for number in range(start, start + min(count, len(dataset))):
@@ -99,7 +102,7 @@ def _write(path: Path, page: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(page, encoding="utf-8")
-        os.replace(partial, path)  # atomic, so that a partial page is never read
+        os.replace(partial, path)  # atomic: a browser never loads a partial page
     except OSError as error:
         raise UserError(
             f"{path} cannot be written ({error.strerror}). Choose another path with --out FILE.html."

@@ -13,7 +13,7 @@ ASPECT_NAMES = [
     "narrower than 1:3", "1:3 to 1:2", "1:2 to 3:4", "3:4 to 1:1", "square",
     "1:1 to 4:3", "4:3 to 2:1", "2:1 to 3:1", "wider than 3:1",
 ]  # fmt: skip
-CELLS_PER_OCTAVE = 8  # resolution of a scatter plot, which limits its number of points
+CELLS_PER_OCTAVE = 8  # sizes in the same cell of a scatter plot's grid are one point
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class AxisMark:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Vertical bars."""
+    """A histogram with vertical bars."""
 
     bars: list[Bin]
     highest: int
@@ -52,18 +52,18 @@ class Histogram:
 
 @dataclass(frozen=True)
 class BarChart:
-    """Horizontal bars with labels."""
+    """A bar chart with labelled horizontal bars."""
 
     bars: list[Bar]
 
 
 @dataclass(frozen=True)
 class Point:
-    """Images of the same or a similar size."""
+    """A point of a scatter plot: images of the same or a similar size."""
 
     x: float
     y: float
-    radius: float  # relative to the largest
+    radius: float  # relative to the largest point
     title: str
 
 
@@ -73,13 +73,15 @@ class Scatter:
 
     points: list[Point]
     ticks: list[AxisMark]
-    side: float  # position of the encoder's image size
+    side: float  # position of the image encoder's input size on both axes
 
 
 def build_histogram(values: Sequence[int], mark: int | None = None, label: str = "") -> Histogram:
     """Count integers in bins of width 1, 2, 5, 10, ...
 
-    If there are values above ``mark``, a reference line with ``label`` is drawn to its right.
+    Args:
+        mark: value after which a reference line is drawn, if there are larger values.
+        label: label of the reference line.
     """
     low, high = min(values), max(values)
     width = _bin_width(high - low + 1)
@@ -121,7 +123,7 @@ def build_aspect_chart(sizes: Mapping[tuple[int, int], int]) -> BarChart:
 
 
 def build_scatter(sizes: Mapping[tuple[int, int], int], side: int) -> Scatter:
-    """Return a scatter plot of image sizes with the encoder's image size ``side`` as a reference."""
+    """Return a scatter plot of image sizes with a reference line at the image encoder's input size ``side``."""
     cells: defaultdict[tuple[int, int], Counter[tuple[int, int]]] = defaultdict(Counter)
     for (width, height), count in sizes.items():
         key = round(math.log2(width) * CELLS_PER_OCTAVE), round(math.log2(height) * CELLS_PER_OCTAVE)

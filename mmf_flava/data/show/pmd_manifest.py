@@ -11,14 +11,19 @@ from mmf_flava.errors import UserError
 
 @dataclass(frozen=True)
 class PmdManifest:
-    """One manifest. ``dropped``: number of rows by reason. ``paper_*``: statistics of this part in the paper."""
+    """Manifest of one prepared PMD part.
+
+    Attributes:
+        dropped: reason -> number of dropped rows.
+        paper_millions, paper_words: image-text pairs in millions, and words per caption, in the FLAVA paper.
+    """
 
     folder: Path
     part: str
     rows: int
     images: int
     pairs: int
-    words: float  # mean per caption
+    words: float  # mean number of words per caption
     paper_millions: float
     paper_words: float
     dropped: dict[str, int]

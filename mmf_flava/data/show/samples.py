@@ -1,6 +1,6 @@
-"""Cards of the page: samples of the stream with the inputs and the targets of the model.
+"""Sample cards of the HTML page: the inputs and targets of the model for one sample.
 
-Shapes: H, W pixels of a view · P patches · T tokens.
+Shapes: H, W = height and width of an image in pixels.
 """
 
 import base64
@@ -11,9 +11,9 @@ import numpy as np
 from mmf.common.sample import Sample
 from PIL import Image
 
+from mmf_flava.data.image_folder import ImageFolder
 from mmf_flava.data.masking import IGNORED
 from mmf_flava.data.processors import FlavaTextProcessor
-from mmf_flava.data.records import ImageFolder
 from mmf_flava.data.show.statistics import InvalidRecord
 from mmf_flava.data.stream import StreamDataset
 
@@ -22,7 +22,7 @@ SMALL = 96  # pixels: images with a smaller side are scaled without interpolatio
 
 @dataclass(frozen=True)
 class EmbeddedImage:
-    """An image embedded in the page."""
+    """A square image embedded in the page."""
 
     source: str  # a data: URL
     side: int
@@ -34,13 +34,13 @@ class EmbeddedImage:
 
 @dataclass(frozen=True)
 class DisplayToken:
-    """A token of a text."""
+    """A token of a text with its masking."""
 
-    input_token: str  # from the masked input
+    input_token: str  # token in the masked input of the model
     target_token: str
-    masking: str  # "mask", "random" or "kept" for tokens that the model has to predict, else ""
+    masking: str  # "mask", "random" or "kept" for tokens selected for prediction, else ""
     special: bool
-    is_continuation: bool  # continues the word before it
+    is_continuation: bool  # whether the token continues the previous word
 
 
 @dataclass(frozen=True)
@@ -48,29 +48,29 @@ class PatchCode:
     """The image code of a patch."""
 
     number: int
-    colour: str  # depends on the number only
+    colour: str  # CSS colour, determined by the number
 
 
 @dataclass(frozen=True)
 class SampleCard:
-    """A sample. Fields that its dataset does not have are None or empty."""
+    """A sample of a dataset. Fields that the dataset does not have are None or empty."""
 
     number: int  # position in the stream
     key: str
     replaced_records: list[InvalidRecord]  # invalid records that this sample replaces
-    view: EmbeddedImage | None
+    view: EmbeddedImage | None  # input of the image encoder
     grid: tuple[int, int]
     masked: list[int]  # masked patches, row-major
-    codebook_view: EmbeddedImage | None
+    codebook_view: EmbeddedImage | None  # input of the image codebook
     codes: list[PatchCode]
     tokens: list[DisplayToken]
-    matches: bool | None
+    matches: bool | None  # whether the caption belongs to the image
     captions: list[str]  # all captions of the image
     label: str | None
 
 
 def make_card(dataset: StreamDataset, number: int) -> SampleCard:
-    """Return the card of ``dataset[number]``. Raise UserError if no valid record is found."""
+    """Return the card of sample ``number``. Raise UserError if no valid record is found."""
     sample = dataset[number]
     view, codebook_view, grid = None, None, (0, 0)
     if "image" in sample:
@@ -105,7 +105,7 @@ def colour(code: int) -> str:
 
 
 def label_name(dataset: StreamDataset, label: int) -> str:
-    """Return a label, with its class name if the records are from class folders."""
+    """Return the class number and, for image folders, the class name of a label."""
     records = getattr(dataset, "records", None)
     return f"{label} {records.classes[label]}" if isinstance(records, ImageFolder) else str(label)
 
@@ -129,7 +129,7 @@ def _tokens(sample: Sample, processor: FlavaTextProcessor) -> list[DisplayToken]
         masking = ""
         if label != IGNORED:
             masking = "mask" if input_id == processor.special.mask else "random" if input_id != target_id else "kept"
-        # a vocabulary may have unused ids
+        # some ids of a vocabulary may have no token
         shown, target = (processor.tokenizer.id_to_token(token) or "?" for token in (input_id, target_id))
         tokens.append(DisplayToken(shown, target, masking, target_id in special, target.startswith("##")))
     return tokens

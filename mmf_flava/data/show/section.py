@@ -1,4 +1,4 @@
-"""The section of a dataset on the page: counts, settings, charts and sample cards."""
+"""Page section of a dataset: counts, settings, charts and sample cards."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from mmf_flava.data.stream import StreamDataset
 from mmf_flava.data.text_corpus import TextCorpusDataset
 
 MAX_NAMED_LABELS = 30  # more labels are shown as a histogram without names
-MAX_INVALID = 20
+MAX_INVALID = 20  # maximum number of listed bad records
 Setting = tuple[str, str]  # name, value
 
 
@@ -36,7 +36,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Section:
-    """One dataset, as rendered by template.html."""
+    """Content of a dataset's page section, rendered by template.html."""
 
     name: str
     unit: str  # "records" or "blocks of text"
@@ -46,9 +46,9 @@ class Section:
     tiles: list[tuple[str, str, str]]  # label, value, note
     settings: list[Setting]
     cards: list[SampleCard]
-    error: str | None  # why there are fewer cards than requested
+    error: str | None  # error message, if fewer cards than requested were created
     plots: list[Plot]
-    bad: list[InvalidRecord]  # the first MAX_INVALID
+    bad: list[InvalidRecord]  # the first MAX_INVALID bad records
     reasons: BarChart | None
     manifests: list[tuple[PmdManifest, BarChart | None]]
 
@@ -65,7 +65,7 @@ def make_section(
     error: str | None,
     statistics: Statistics,
 ) -> Section:
-    """Return the section of one split of a dataset; ``paths`` are the paths in its YAML."""
+    """Return the page section of one split of a dataset; ``paths`` are the split's paths in the config."""
     reasons = Counter(bad.reason for bad in statistics.bad)
     return Section(
         name=dataset.name,

@@ -1,4 +1,4 @@
-"""Statistics of a dataset's records, from an evenly spaced sample."""
+"""Statistics of a dataset, computed from evenly spaced records."""
 
 import io
 from collections import Counter
@@ -24,7 +24,7 @@ SIDEWAYS = (5, 6, 7, 8)  # Exif orientations that swap width and height
 
 @dataclass(frozen=True)
 class InvalidRecord:
-    """A record that cannot be read, see ``BadRecord``."""
+    """A bad record, see ``BadRecord``."""
 
     number: int  # index in the dataset's records
     reason: str
@@ -49,12 +49,12 @@ class Ratio:
 
 @dataclass
 class Statistics:
-    """Statistics of ``examined`` records. Lists have one entry per record, caption or document."""
+    """Statistics of ``examined`` records. Lists have one value per record, caption or document."""
 
     examined: int = 0
-    samples: int = 0  # samples of the stream, for the ratios of masked and mismatched inputs
+    samples: int = 0  # number of samples in the ratios of masked and mismatched inputs
     bad: list[InvalidRecord] = field(default_factory=list)
-    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # stored (width, height), after Exif rotation
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # (width, height) after Exif rotation
     formats: Counter[str] = field(default_factory=Counter)
     record_bytes: list[int] = field(default_factory=list)
     labels: Counter[int] = field(default_factory=Counter)
@@ -75,9 +75,9 @@ def evenly_spaced(size: int, limit: int) -> list[int]:
 
 
 def compute_statistics(dataset: StreamDataset, limit: int, progress: bool = True) -> Statistics:
-    """Compute statistics of at most ``limit`` records and of the same number of samples of the stream's first epoch."""
+    """Compute statistics of at most ``limit`` records and as many samples of the first epoch, both evenly spaced."""
     statistics = Statistics()
-    samples_failed = False  # no valid record was found
+    samples_failed = False  # whether no valid record was found for a sample
     for number in tqdm(evenly_spaced(dataset.size, limit), desc=dataset.name, unit="record", disable=not progress):
         statistics.examined += 1
         if isinstance(dataset, ImageStreamDataset) and (bad := add_record(dataset, number, statistics)):
@@ -95,7 +95,7 @@ def compute_statistics(dataset: StreamDataset, limit: int, progress: bool = True
 
 
 def add_record(dataset: ImageStreamDataset, number: int, statistics: Statistics) -> InvalidRecord | None:
-    """Add a record to ``statistics``. If it cannot be read, return the reason instead."""
+    """Add a record to ``statistics``. If the record is bad, return it with the reason instead."""
     try:
         _add_valid_record(statistics, dataset, number)
     except BadRecord as error:
@@ -134,7 +134,7 @@ def _add_captions(statistics: Statistics, captions: list[str], processor: FlavaT
 
 
 def _add_sample(statistics: Statistics, dataset: StreamDataset, number: int) -> None:
-    """Add the masking of sample ``number`` of the stream. Raise UserError if no valid record is found."""
+    """Add the mask ratios of sample ``number``. Raise UserError if no valid record is found."""
     sample = dataset[number]
     statistics.samples += 1
     if "image_patch_mask" in sample:

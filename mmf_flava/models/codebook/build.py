@@ -1,7 +1,7 @@
 """Image codebooks: one code per patch, the targets of MIM and MMM-image (§3.2).
 
-Shapes: B batch, h x w pixels of the codebook's view, P patches, N masked patches, K codes, p x p pixels of a patch,
-F = 3 x p x p.
+Shapes: B = batch size, h x w = image size of the codebook's input, P = number of patches, N = number of masked
+patches, K = number of codes, p x p = patch size in pixels, F = 3 x p x p.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,10 @@ SIZES = ("vocab_size", "hidden_size", "num_groups", "num_blocks_per_group")
 
 
 class KMeansCodebook(Frozen):
-    """The nearest of K centroids, each a patch of 3 x p x p pixels in [0, 1]; training one takes seconds."""
+    """A k-means codebook: the code of a patch is the index of the nearest of K centroids.
+
+    Centroids are patches of 3 x p x p values in [0, 1]. They are computed in seconds.
+    """
 
     centroids: Tensor
 
@@ -43,8 +46,8 @@ class KMeansCodebook(Frozen):
 
     @torch.no_grad()
     def forward(self, image_B3hw: Tensor) -> Tensor:
-        """Return (B, P) codes of images with values in [0, 1]."""
-        # in fp32 under autocast too: a code is the smallest of many close distances
+        """Return the (B, P) codes of images with values in [0, 1]."""
+        # always in fp32, because rounding of similar distances would change the argmin
         with torch.autocast(image_B3hw.device.type, enabled=False):
             patches = unfold(image_B3hw.float(), self.patch_size, stride=self.patch_size).transpose(1, 2)
             return torch.cdist(patches, self.centroids.expand(len(patches), -1, -1)).argmin(dim=-1)
@@ -53,7 +56,7 @@ class KMeansCodebook(Frozen):
         return select(self(image_B3hw), mask_BP, count)
 
     def decode(self, codes_BP: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Return (B, 3, h, w): the image of the codes' centroids, for visualisation."""
+        """Return (B, 3, h, w) images that consist of the codes' centroids, for visualisation."""
         patches = self.centroids[codes_BP].transpose(1, 2)
         size = (grid[0] * self.patch_size, grid[1] * self.patch_size)
         return fold(patches, size, self.patch_size, stride=self.patch_size)
@@ -63,14 +66,14 @@ Codebook = KMeansCodebook | DalleEncoder
 
 
 def build_codebook(config: CodebookConfig) -> Codebook | None:
-    """Return the codebook of a recipe, or None if no batch of this run needs it.
+    """Return the configured codebook, or None if all image datasets of the run have cached codes.
 
-    It is None for ``cached``, and for ``dvae`` if all image datasets of the run have cached codes; the dVAE's weights
-    are then not read. Cached codes and the codebook must come from the same weights.
+    None is returned for type ``cached``, and for type ``dvae``, whose weights are then not read. A k-means codebook is
+    always returned. Cached codes must have been created with the configured codebook.
 
     Raises:
-        UserError: the type is unknown, the weights were not found or do not match, or cached codes come from another
-            codebook.
+        UserError: the type is unknown, the weights were not found or do not match, or cached codes were created with
+            another codebook.
     """
     check_choice(config.type, TYPES, f"{SECTION}.type")
     opened: Mapping[str, Any] = registry.get(OPENED_CODES, default={}, no_warning=True)
@@ -79,7 +82,7 @@ def build_codebook(config: CodebookConfig) -> Codebook | None:
     if config.type == "cached" and 0 < len(uncached) < len(opened):
         dataset, split = uncached[0].split()
         raise UserError(
-            f"{SECTION}.type is 'cached', but dataset '{dataset}' has no cached codes for its split {split}. Cache "
+            f"{SECTION}.type is 'cached', but dataset '{dataset}' has no cached codes for split {split}. Cache "
             f"them with `python -m mmf_flava.cache_codes RECIPE --dataset {dataset} --split {split}`, or set type and "
             "path."
         )
@@ -91,7 +94,7 @@ def build_codebook(config: CodebookConfig) -> Codebook | None:
 
 
 def load_codebook(config: CodebookConfig) -> Codebook:
-    """Load the codebook of ``type`` and ``path``, even if all datasets have cached codes.
+    """Load the codebook from ``config.path``, even if all datasets have cached codes.
 
     Raises:
         UserError: the type is unknown, or the weights were not found, do not match or have another hash.
@@ -112,13 +115,13 @@ def _check_cached(config: CodebookConfig, opened: Mapping[str, Any], sha256: str
             continue
         if sha256 is not None and header["codebook"]["sha256"] != sha256:
             raise UserError(
-                f"{SECTION}: the cached codes of {name} were made by another codebook "
-                f"({header['codebook']['sha256'][:12]}) than this one ({sha256[:12]}). Use that codebook, or cache the "
-                "codes again under another name."
+                f"{SECTION}: the cached codes of {name} were created with another codebook (hash "
+                f"{header['codebook']['sha256'][:12]}, expected {sha256[:12]}). Set codebook.path to that codebook, or "
+                "cache the codes again under another name."
             )
         if header["codebook"]["vocab_size"] != config.vocab_size:
             raise UserError(
-                f"{SECTION}.vocab_size is {config.vocab_size}, but the cached codes of {name} are of a codebook with "
+                f"{SECTION}.vocab_size is {config.vocab_size}, but the codebook of the cached codes of {name} has "
                 f"{header['codebook']['vocab_size']} entries. Set it to {header['codebook']['vocab_size']}."
             )
 
@@ -128,8 +131,9 @@ def _load_dvae(config: CodebookConfig) -> DalleEncoder:
     sizes = {key: check_positive(getattr(config, key), f"{SECTION}.{key}") for key in SIZES}
     if config.path is None:
         raise UserError(
-            f"{SECTION}.path is not set. Set it to the dVAE's weights: the hub name facebook/flava-image-codebook, a "
-            "FLAVA checkpoint with a codebook, or encoder.pkl from OpenAI's DALL-E repository."
+            f"{SECTION}.path is not set. Set it to the dVAE's weights: the Hugging Face model ID "
+            "facebook/flava-image-codebook, a FLAVA checkpoint with a codebook, or encoder.pkl from OpenAI's DALL-E "
+            "repository."
         )
     try:
         weights = read_codebook_weights(config.path)
@@ -154,7 +158,7 @@ def _load_kmeans(config: CodebookConfig) -> KMeansCodebook:
     except (OSError, KeyError, SafetensorError) as error:
         raise UserError(
             f"{SECTION}.path: {config.path} is not a file of centroids ({error}). "
-            "`python -m mmf_flava.data.prepare demo --out DIR` writes one."
+            "Create one with `python -m mmf_flava.data.prepare demo --out DIR`."
         ) from None
     if centroids.shape[0] != config.vocab_size:
         raise UserError(

@@ -1,9 +1,9 @@
-"""The DALL-E dVAE's encoder, FLAVA's image codebook (§3.2): 112 x 112 pixels -> 14 x 14 codes out of 8,192.
+"""The DALL-E dVAE's encoder, FLAVA's image codebook (§3.2): 112 x 112 pixels -> 14 x 14 codes in [0, 8192).
 
 The layers are those of OpenAI's ``dall_e.Encoder``; parameters have the names of Hugging Face's ``FlavaImageCodebook``.
 
-Shapes: B batch, h x w pixels of the codebook's view, P codes of an image (row-major), N masked patches, C channels,
-V vocabulary.
+Shapes: B = batch size, h x w = image size of the codebook's input, P = codes per image (row-major), N = number of
+masked patches, C = channels, V = vocabulary size.
 """
 
 from collections import OrderedDict
@@ -21,14 +21,14 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class DalleEncoder(Frozen):
-    """The frozen encoder: no gradients, always in eval mode, and in the dtype that it was built with.
+    """The frozen dVAE encoder: no gradients, always in eval mode, and with a fixed dtype.
 
     Args:
         vocab_size, hidden_size, num_groups, num_blocks_per_group: 8192, 256, 4 and 2 in the released weights. All
-            groups but the first double the channels, all groups but the last halve the resolution.
-        dtype: of all convolutions except the last, which stays in fp32 as in OpenAI's code: a code is the largest of
-            8,192 close logits, and many of them would round to the same half-precision number.
-        channels_last: memory format of weights and activations.
+            groups except the first double the channels, and all groups except the last halve the resolution.
+        dtype: dtype of all convolutions except the last, which uses fp32 as in OpenAI's code. In half precision many of
+            the 8,192 logits would round to the same value, and the argmax would change.
+        channels_last: whether weights and activations use the channels_last memory format.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class DalleEncoder(Frozen):
 
     @torch.no_grad()
     def _hidden(self, image_B3hw: Tensor) -> Tensor:
-        """Return (B, C, h / stride, w / stride) fp32: the input of the last, 1 x 1 convolution."""
+        """Return the (B, C, h / stride, w / stride) input of the last convolution (1 x 1), in fp32."""
         with torch.autocast(image_B3hw.device.type, enabled=False):
             pixels = (1 - 2 * LOGIT_LAPLACE_EPS) * image_B3hw.float() + LOGIT_LAPLACE_EPS
             states = pixels.to(self.dtype).contiguous(memory_format=self.memory_format)
@@ -84,18 +84,18 @@ class DalleEncoder(Frozen):
 
     @torch.no_grad()
     def logits(self, image_B3hw: Tensor) -> Tensor:
-        """Return (B, V, h / stride, w / stride) fp32 logits of images with values in [0, 1]."""
+        """Return the (B, V, h / stride, w / stride) logits of images with values in [0, 1], in fp32."""
         states = self._hidden(image_B3hw)
         with torch.autocast(image_B3hw.device.type, enabled=False):
             return self._output(states)
 
     def forward(self, image_B3hw: Tensor) -> Tensor:
-        """Return (B, P) codes of images with values in [0, 1]."""
+        """Return the (B, P) codes of images with values in [0, 1]."""
         return self.logits(image_B3hw).argmax(dim=1).flatten(1)
 
     @torch.no_grad()
     def chunk_codes_at(self, image_B3hw: Tensor, mask_BP: Tensor, count: int) -> Tensor:
-        """Return (N,) codes where the mask is True; the last convolution, an eighth of the FLOPs, runs only there."""
+        """Return the (N,) codes of masked patches; the last convolution (1/8 of the FLOPs) skips unmasked patches."""
         conv = self._output
         states = select(self._hidden(image_B3hw).flatten(2).transpose(1, 2), mask_BP, count)
         with torch.autocast(image_B3hw.device.type, enabled=False):
@@ -103,7 +103,7 @@ class DalleEncoder(Frozen):
 
 
 class Group(nn.Module):
-    """Blocks of one resolution, followed by pooling that halves it."""
+    """Residual blocks of equal resolution, optionally followed by max pooling that halves the resolution."""
 
     def __init__(self, num_blocks: int, num_layers: int, width: int, out: int, pool: bool) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class Group(nn.Module):
 
 
 class Block(nn.Module):
-    """A residual bottleneck block; the residual is divided by the square of the encoder's number of layers."""
+    """A residual bottleneck block; the residual path is scaled by 1 / (number of layers of the encoder)^2."""
 
     def __init__(self, width: int, out: int, num_layers: int) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class ResidualPath(nn.Module):
         hidden = out // 4
         sizes = [(width, hidden, 3), (hidden, hidden, 3), (hidden, hidden, 3), (hidden, out, 1)]
         for number, (before, after, kernel) in enumerate(sizes, 1):
-            path[f"relu_{number}"] = nn.ReLU(inplace=number > 1)  # the input is shared with the identity path
+            path[f"relu_{number}"] = nn.ReLU(inplace=number > 1)  # the identity path also uses the input of the block
             path[f"conv_{number}"] = nn.Conv2d(before, after, kernel, padding=kernel // 2)
         self.path = nn.Sequential(path)
 

@@ -1,4 +1,8 @@
-"""Base class of codebooks: a module that training does not change."""
+"""Base class of image codebooks, which are not trained.
+
+Shapes: B = batch size, h x w = image size of the codebook's input, P = number of patches, N = number of masked
+patches.
+"""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -6,8 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-
-CHUNK_SIZE = 64  # images that a codebook encodes at a time
+CHUNK_SIZE = 64  # maximum number of images that a codebook encodes at a time
 
 
 class Frozen(nn.Module):
@@ -20,12 +23,13 @@ class Frozen(nn.Module):
 
     @torch.no_grad()
     def codes_at(self, image_B3hw: Tensor, mask_BP: Tensor, counts: Sequence[int]) -> Tensor:
-        """Return (N,) codes where the mask is True.
+        """Return the (N,) codes of masked patches.
 
-        Images are encoded ``CHUNK_SIZE`` at a time: at full resolution the dVAE's activations need 38 MB an image.
+        Images are encoded in chunks of ``CHUNK_SIZE`` to limit memory: the dVAE's activations take 38 MB per image.
 
         Args:
-            counts: number of True entries of each image.
+            mask_BP: True at masked patches.
+            counts: number of masked patches per image.
         """
         codes = []
         for start in range(0, len(image_B3hw), CHUNK_SIZE):
@@ -34,11 +38,11 @@ class Frozen(nn.Module):
         return torch.cat(codes)
 
     def chunk_codes_at(self, image_B3hw: Tensor, mask_BP: Tensor, count: int) -> Tensor:
-        """Return (N,) codes of a few images where the mask is True, N = ``count``."""
+        """Return the (N,) codes of masked patches for a chunk of images, N = ``count``."""
         raise NotImplementedError
 
     def freeze(self) -> None:
-        """Disable gradients and training mode; to be called when all parameters exist."""
+        """Disable gradients and training mode. Subclasses call this after creating all parameters."""
         self.requires_grad_(False)
         super().train(False)
 
@@ -55,7 +59,7 @@ class Frozen(nn.Module):
 
 
 def weights_sha256(weights: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of names, shapes and fp32 values, which does not depend on the file format."""
+    """Return a SHA-256 hash of names, shapes and fp32 values, which does not depend on the file format."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         values = weights[name].detach().to("cpu", torch.float32).contiguous()

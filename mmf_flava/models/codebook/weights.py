@@ -1,4 +1,4 @@
-"""Reading of the dVAE's weights: Hugging Face's codebook, a FLAVA checkpoint, or OpenAI's ``encoder.pkl``."""
+"""Reading of the dVAE encoder's weights: Hugging Face's codebook, a FLAVA checkpoint or OpenAI's ``encoder.pkl``."""
 
 import re
 from collections.abc import Mapping
@@ -19,8 +19,8 @@ def read_codebook_weights(source: str) -> dict[str, Tensor]:
     """Read the encoder's tensors under Hugging Face's keys (``blocks.input.weight``, ...).
 
     Args:
-        source: a file, a folder, a URL, or a hub name such as ``facebook/flava-image-codebook`` or
-            ``facebook/flava-full``; nothing in ``encoder.pkl`` is executed.
+        source: file, folder, URL, or Hugging Face model ID such as ``facebook/flava-image-codebook`` or
+            ``facebook/flava-full``. Pickled code in ``encoder.pkl`` is not executed.
 
     Raises:
         UserError: the source was not found, or has no codebook.
@@ -30,21 +30,22 @@ def read_codebook_weights(source: str) -> dict[str, Tensor]:
     weights = extract_codebook(tensors)
     if not weights:
         raise UserError(
-            f"{file} has no image codebook: none of its {len(tensors)} keys is {FIRST_KEY} or ends with it."
+            f"{file} has no image codebook: none of its {len(tensors)} keys ends with {FIRST_KEY}. Set the path of the "
+            "dVAE's weights or of a FLAVA checkpoint with a codebook."
         )
     return weights
 
 
 def find_codebook_file(source: str) -> Path:
-    """Return the local file of a path, URL or hub name; download it if it is remote."""
+    """Return the local file of a path, URL or Hugging Face model ID; download it if it is remote."""
     pickled = Path(source).expanduser() / f"encoder{PICKLE_SUFFIX}"
     return pickled if pickled.is_file() else find_weights(source)
 
 
 def extract_codebook(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the codebook's tensors of a checkpoint under Hugging Face's keys; empty if there are none.
+    """Extract the codebook's tensors from a checkpoint, under Hugging Face's keys; empty if it has no codebook.
 
-    OpenAI's and torchmultimodal's keys end with ``.w`` and ``.b`` and have two levels less.
+    OpenAI's and torchmultimodal's keys end with ``.w`` and ``.b``, and lack the components ``group`` and ``path``.
     """
     renamed = {hugging_face_key(key): value for key, value in tensors.items()}
     prefixes = sorted((key.removesuffix(FIRST_KEY) for key in renamed if f".{key}".endswith(f".{FIRST_KEY}")), key=len)
@@ -55,7 +56,7 @@ def extract_codebook(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def hugging_face_key(key: str) -> str:
-    """Translate OpenAI's key of a parameter.
+    """Translate a key of OpenAI's encoder to Hugging Face's key.
 
     ``blocks.group_1.block_1.res_path.conv_1.w`` -> ``blocks.group_1.group.block_1.res_path.path.conv_1.weight``.
     """

@@ -112,3 +112,21 @@ def test_facebook_pmd_records(tmp_path):
 
     write_table(arrow.Table.from_pylist(records[:1]), tmp_path / "a.parquet")
     assert list(read_pmd_records(tmp_path / "a.parquet")) == expected[:1]
+
+
+def test_a_text_in_place_of_a_list_is_one_caption(tmp_path):
+    rows = [{"texts": "a red box"}, {"texts": ["a", "b"]}, {"texts": None, "text": "b"}, {"texts": 3}, {"texts": [""]}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"image_url": URL, **row}) + "\n" for row in rows))
+    assert list(read_pmd_records(tmp_path / "a.jsonl")) == [
+        Annotation(("a red box",), URL),
+        Annotation(("a",), URL),
+        Annotation(("b",), URL),
+        Annotation(dropped="unreadable caption"),
+        Annotation(dropped="no text"),
+    ]
+
+
+def test_redcaps_caption_may_be_a_list(tmp_path):
+    items = [{"image_id": "1", "url": URL, "caption": caption} for caption in ("a", ["a", "b"], None)]
+    found = read("redcaps", tmp_path / "a.json", {"annotations": items})
+    assert [annotation.captions for annotation in found] == [("a",), ("a", "b"), ()]

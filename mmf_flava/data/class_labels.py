@@ -1,0 +1,158 @@
+"""Class numbers of labelled images: one numbering for all splits of a dataset, and checks of the labels at opening."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmf.common.registry import registry
+
+from mmf_flava.data.annotations import NO_LABEL, to_label
+from mmf_flava.data.image_folder import ImageFolder, class_folder, find_class_folders, read_class_list
+from mmf_flava.data.image_list import LIST_EXTENSIONS, ImageList
+from mmf_flava.data.record import Records
+from mmf_flava.data.records import split_readers
+from mmf_flava.data.shards import find_shards
+from mmf_flava.data.text_lines import read_lines
+from mmf_flava.errors import UserError, join_first
+from mmf_flava.files.download import is_remote
+
+CLASSIFIER = "flava_classification"
+
+
+def configured_classes(config: Mapping[str, Any], name: str) -> list[str] | None:
+    """Return the class names of ``dataset_config.NAME.classes``: a list, or a file with one name per line.
+
+    Raises:
+        UserError: the file cannot be read, or names are empty or duplicate.
+    """
+    where, value = f"dataset_config.{name}.classes", config.get("classes")
+    if value is None:
+        return None
+    if isinstance(value, str):
+        path = Path(config["data_dir"]).expanduser() / Path(value).expanduser()
+        try:
+            value = [line.strip() for line in read_lines(path) if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{where}: failed to read {path} ({error}). List one class per line.") from None
+    classes = [str(class_name) for class_name in value]
+    duplicates = sorted({class_name for class_name in classes if classes.count(class_name) > 1})
+    if not classes or duplicates:
+        problem = f"{join_first(duplicates)} is listed twice" if duplicates else "no class is listed"
+        raise UserError(f"{where}: {problem}. List each class once.")
+    return classes
+
+
+def find_classes(paths: Sequence[str | Path], images: Path | None = None) -> list[list[str]]:
+    """Return the class names of each path of a split, in label order; an empty list if a path has no class names.
+
+    Class folders are listed by ``classes.txt`` or sorted. The names in an image list are sorted. Shards, lists of class
+    numbers, and paths that do not exist have no class names.
+    """
+    return [_find_classes(path, images) for path in paths]
+
+
+def _find_classes(path: str | Path, images: Path | None) -> list[str]:
+    if is_remote(path) or find_shards(path):
+        return []
+    path = Path(path)
+    if path.is_dir():
+        return read_class_list(path) or find_class_folders(path)
+    if path.is_file() and path.suffix.lower() in LIST_EXTENSIONS:
+        labels = {label.strip() for _, label in ImageList(path, images).read_labels() if isinstance(label, str)}
+        return sorted(labels) if any(not _is_class_number(label) for label in labels) else []
+    return []
+
+
+def _is_class_number(label: str) -> bool:
+    try:
+        to_label(label)
+    except ValueError:
+        return False
+    return True
+
+
+def number_classes(records: Records, classes: Sequence[str]) -> None:
+    """Number the class folders of ``records`` in the order of ``classes``. Other folders get no label."""
+    for reader in split_readers(records):
+        if isinstance(reader, ImageFolder):
+            reader.number_classes(classes)
+
+
+def model_labels() -> int | None:
+    """Return ``num_labels`` of the classification model in MMF's current configuration; None without such a model."""
+    config = registry.get("config", default=None, no_warning=True)
+    if config is None or config.get("model") != CLASSIFIER:
+        return None
+    return ((config.get("model_config") or {}).get(CLASSIFIER) or {}).get("num_labels")
+
+
+def check_labels(records: Records, classes: Sequence[str] | None, limit: int | None, required: bool) -> None:
+    """Check the labels of class folders and image lists. Shards and published datasets are not read.
+
+    Args:
+        classes: class names in label order, if known.
+        limit: number of classes; None: unknown.
+        required: every record must have a label; otherwise, either all records or none.
+
+    Raises:
+        UserError: labels are invalid, missing or not below ``limit``; the message names the file and the lines.
+    """
+    class_numbers = None if classes is None else {name: number for number, name in enumerate(classes)}
+    for reader in split_readers(records):
+        if isinstance(reader, ImageFolder):
+            _check_folders(reader)
+        if not isinstance(reader, ImageFolder | ImageList):
+            continue
+        path = reader.path if isinstance(reader, ImageList) else reader.root
+        missing, invalid, beyond = [], [], []
+        for location, label in _labels(reader, class_numbers):
+            if isinstance(label, str):
+                invalid.append(f"{location} ({label})")
+            elif label == NO_LABEL:
+                missing.append(location)
+            elif limit is not None and label >= limit:
+                beyond.append(f"{location} (label {label})")
+        count = f"of {len(reader)} entries"
+        if invalid:
+            raise UserError(
+                f"{path}: {len(invalid)} {count} have an invalid label: {join_first(invalid)}. Write class numbers, "
+                "or class names that the training split has or that are listed in the key classes."
+            )
+        if beyond:
+            raise UserError(
+                f"{path}: {len(beyond)} {count} have a label beyond the {limit} classes, 0 to {(limit or 0) - 1}: "
+                f"{join_first(beyond)}. Correct the labels, or the number of classes ({_limit_keys(classes)})."
+            )
+        if missing and (required or len(missing) < len(reader)):
+            raise UserError(
+                f"{path}: {len(missing)} {count} have no label: {join_first(missing)}. Add their labels, or remove "
+                "the entries."
+            )
+
+
+def _limit_keys(classes: Sequence[str] | None) -> str:
+    return f"model_config.{CLASSIFIER}.num_labels" + ("" if classes is None else " and the class names")
+
+
+def _check_folders(reader: ImageFolder) -> None:
+    if unknown := [name for name in reader.folders if name not in reader.class_numbers]:
+        raise UserError(
+            f"{reader.root}: the folders {join_first(unknown)} are not among the {len(reader.classes)} classes "
+            f"({join_first(reader.classes)}), which are those of the training split or of an explicit list. Rename "
+            "the folders, add the classes, or move images without a label to the folder above."
+        )
+
+
+def _labels(
+    reader: ImageFolder | ImageList, class_numbers: Mapping[str, int] | None
+) -> Iterator[tuple[str, int | str]]:
+    """Yield the location and the label of each record, or the reason why the label is invalid."""
+    if isinstance(reader, ImageFolder):
+        for key in reader.keys:
+            yield key, reader.class_numbers.get(class_folder(key) or "", NO_LABEL)
+        return
+    for location, label in reader.read_labels():
+        try:
+            yield location, to_label(label, class_numbers)
+        except ValueError as error:
+            yield location, str(error)
