@@ -5,6 +5,8 @@
 #             specific points; SIGTERM in every situation; corrupt bytes; memory. About half an hour; exit code 1 on failure
 # make bench  benchmark a full-size training step against other implementations, the trainer's overhead, and the memory
 #             of the contrastive loss and of fsdp; about 25 minutes on two idle cores
+# make device check correctness and speed on one GPU, in eight minutes; the table is printed and in save/device. Exit code 1
+#             on failure. DEVICE=cpu TINY=1: try all of it on a CPU. PARTS=a,b: some parts. BUDGET=SECONDS, OUT=FOLDER
 # make clean  remove .venv, build files and save
 #
 # PYTHON=python3.12 selects the interpreter (3.11 to 3.13). Without it, an existing .venv is reused.
@@ -36,7 +38,7 @@ else
 RUN := $(BIN)
 endif
 
-.PHONY: demo test check chaos bench help clean
+.PHONY: demo test check chaos bench device help clean
 .DELETE_ON_ERROR:
 
 help:
@@ -60,6 +62,9 @@ chaos: $(READY)
 bench: $(READY)
 	$(RUN)/python benchmarks/step.py
 	$(RUN)/python benchmarks/scaling.py
+
+device: $(READY)
+	$(RUN)/python benchmarks/device$(if $(DEVICE), --device $(DEVICE))$(if $(TINY), --tiny)$(if $(PARTS), --parts $(PARTS))$(if $(BUDGET), --budget $(BUDGET))$(if $(OUT), --out '$(OUT)')
 
 clean:
 	rm -rf $(VENV) build *.egg-info save

@@ -78,7 +78,7 @@ def test_poolers_are_added_to_the_checkpoint_of_a_run(source, tmp_path):
     checkpoint = CheckpointFolder(tmp_path).save(1, model, torch.optim.SGD(model.parameters(), lr=1), {})
     lines = convert(checkpoint, tmp_path / "hf", "hf")
     convert(tmp_path, tmp_path / "again", "hf")  # the newest checkpoint of the run folder
-    assert "Added 6 tensors" in " ".join(lines)
+    assert "Added 6 pooler tensors" in " ".join(lines)
     _, report = FlavaForPreTraining.from_pretrained(tmp_path / "hf", output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"]
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("hf", "again")]

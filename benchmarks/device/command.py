@@ -69,6 +69,8 @@ def main(arguments: Sequence[str] | None = None, parts: Sequence[Part] = PARTS) 
             parser.error("--device cuda: no GPU was found. Use --device cpu --tiny to run the check on a CPU.")
     out.mkdir(parents=True, exist_ok=True)
     os.environ.update(ENVIRONMENT)
+    if options.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     work = options.work.absolute() if options.work else Path(tempfile.mkdtemp(prefix="device_check_"))
     work.mkdir(parents=True, exist_ok=True)
     budget = options.budget if options.budget is not None else BUDGET[options.device]

@@ -19,6 +19,7 @@ from device.shards import count_records, find_or_write_shards
 from device.timing import compute_rates, measure_square_gemm, seconds_per_call
 from mmf_flava.models.flava import Flava
 from mmf_flava.models.pretrained import load_pretrained
+from mmf_flava.training.device import set_tf32
 from mmf_flava.weights.configs import CONFIG_KEY, config_to_dict
 
 LEAST_COSINE = 0.99  # of embeddings in bf16 and fp32
@@ -65,8 +66,8 @@ def report_encoder(context: Context, weights: Path) -> None:
             values = compute_rates(context, seconds_per_call(context, encode), size, flop, gemm, "images")
             context.report(name, batch=size, **values)
 
-    for precision, name in (("high", "TF32"), ("highest", "fp32")):
-        torch.set_float32_matmul_precision(precision)
+    for name in ("TF32", "fp32"):
+        set_tf32(name == "TF32")
         report(f"encode_image, {name}", lambda: model.encode_image(image))
     report("encode_image, bf16", encode_bf16)
     with torch.no_grad():

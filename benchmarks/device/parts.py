@@ -10,13 +10,13 @@ class Part:
 
     name: as in ``--parts``.
     module: has ``run(context)``.
-    seconds: the time limit on a GPU; on a CPU only the budget limits a part.
+    seconds: the time limit on a GPU; on a CPU it is ``runner.CPU_FACTOR`` times as long.
     concurrent: whether the part may run beside others on a GPU: it measures no times.
     """
 
     name: str
     module: str
-    seconds: int
+    seconds: float
     concurrent: bool = False
 
 

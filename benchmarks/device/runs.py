@@ -16,8 +16,20 @@ from safetensors.torch import load_file
 from device.context import Context
 
 DEMO = Path(__file__).parents[2] / "projects" / "flava" / "configs" / "demo.yaml"
-SHARED_GPU = Path(__file__).with_name("shared_gpu.py")
 LOG_INTERVAL = 2  # updates per log record
+# options of the demo for --tiny
+TINY_DEMO = (
+    *(
+        f"model_config.flava.{encoder}.{size}"
+        for encoder in ("image_encoder", "text_encoder", "multimodal_encoder")
+        for size in ("num_layers=1", "hidden_size=32", "mlp_size=64", "num_heads=2")
+    ),
+    "model_config.flava.projection_size=16",
+    "training.batch_size=16",
+    "training.num_threads=1",
+    "evaluation.retrieval=null",
+    "evaluation.examples=null",
+)
 SMALLEST = 1e-3  # losses below this are compared absolutely
 
 
@@ -27,8 +39,7 @@ class MmfRun:
     Args:
         name: of the run folder and of the logs.
         options: ``key=value`` options.
-        processes: number of ranks; several ranks share a GPU, through gloo.
-        environment: environment variables in addition to those of this process.
+        processes: number of ranks; they share the device, so that several need ``distributed.backend=gloo``.
         folder: the run folder, if it is not ``name``.
     """
 
@@ -39,14 +50,12 @@ class MmfRun:
         options: Sequence[str] = (),
         recipe: Path = DEMO,
         processes: int = 1,
-        environment: dict[str, str] | None = None,
         folder: str | None = None,
     ) -> None:
         self.context, self.name, self.processes = context, name, processes
         self.folder = context.work / "runs" / (folder or name)
         common = [f"config={recipe}", f"training.device={context.device}", "training.tensorboard=false"]
         self.options = [*common, f"env.save_dir={self.folder}", f"env.data_dir={context.work / 'data'}", *options]
-        self.environment = {"OMP_NUM_THREADS": "1", **(environment or {})}
         self.logs = [
             context.out / "logs" / f"run_{name}{f'_{rank}' * (processes > 1)}.log" for rank in range(processes)
         ]
@@ -58,14 +67,12 @@ class MmfRun:
             shutil.rmtree(self.folder, ignore_errors=True)
         port = str(find_free_port())
         for rank, log in enumerate(self.logs):
-            environment = {**os.environ, "MMF_CACHE_DIR": str(self.context.work / "cache"), **self.environment}
-            script: str | Path = find_mmf_run()
-            if self.processes > 1:
-                script = SHARED_GPU
+            environment = {**os.environ, "MMF_CACHE_DIR": str(self.context.work / "cache"), "OMP_NUM_THREADS": "1"}
+            if self.processes > 1:  # as torchrun sets them, but all ranks use the first GPU
                 environment |= {"RANK": str(rank), "WORLD_SIZE": str(self.processes), "LOCAL_RANK": "0"}
                 environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
             with open(log, "w") as output:
-                command = [sys.executable, str(script), *self.options]
+                command = [sys.executable, find_mmf_run(), *self.options]
                 self.started.append(
                     subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=self.context.work)
                 )
@@ -132,12 +139,8 @@ class MmfRun:
 def build_demo_run(context: Context, name: str, *options: str, **arguments: Any) -> MmfRun:
     """Return a short run of the demo with ``options``; ``arguments`` as of ``MmfRun``."""
     updates, interval = context.pick(200, 12), context.pick(40, 4)
-    short = [
-        f"training.max_updates={updates}",
-        f"training.checkpoint_interval={interval}",
-        f"training.log_interval={LOG_INTERVAL}",
-    ]
-    short += ["training.num_workers=1", *context.pick([], ["training.batch_size=16", "training.num_threads=1"])]
+    short = [f"training.max_updates={updates}", f"training.checkpoint_interval={interval}", "training.num_workers=1"]
+    short += [f"training.log_interval={LOG_INTERVAL}", *context.pick((), TINY_DEMO)]
     return MmfRun(context, name, [*short, *options], **arguments)
 
 

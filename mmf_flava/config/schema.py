@@ -83,5 +83,5 @@ def check_positive(value: Any, where: str) -> int:
         UserError: the value is not a positive integer.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(f"{where}: expected an integer of at least 1, got {value!r}.")
+        raise UserError(f"{where} is {value!r}, expected an integer of at least 1.")
     return value

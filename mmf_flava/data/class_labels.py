@@ -1,6 +1,7 @@
 """Class numbers of labelled images: one numbering for all splits of a dataset, and checks of the labels at opening."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,17 @@ def _find_classes(path: str | Path, images: Path | None) -> list[str]:
     if path.is_dir():
         return read_class_list(path) or find_class_folders(path)
     if path.is_file() and path.suffix.lower() in LIST_EXTENSIONS:
-        labels = {label.strip() for _, label in ImageList(path, images).read_labels() if isinstance(label, str)}
-        return sorted(labels) if any(not _is_class_number(label) for label in labels) else []
+        status = path.stat()
+        return list(_find_class_names(path, images, status.st_size, status.st_mtime_ns))
     return []
+
+
+@lru_cache(maxsize=16)
+def _find_class_names(path: Path, images: Path | None, size: int, modified: int) -> tuple[str, ...]:
+    """Return the sorted names in an image list. Cached, because each split needs the names of the train split."""
+    labels = {label.strip() for _, label in ImageList(path, images).read_labels() if isinstance(label, str)}
+    labels.discard("")
+    return tuple(sorted(labels)) if any(not _is_class_number(label) for label in labels) else ()
 
 
 def _is_class_number(label: str) -> bool:

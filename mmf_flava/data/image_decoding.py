@@ -18,7 +18,7 @@ except ImportError:
 try:
     from PIL import AvifImagePlugin  # noqa: F401 (since Pillow 11.3)
 
-    AVIF = ("AVIF",)
+    AVIF: tuple[str, ...] = ("AVIF",)
 except ImportError:
     AVIF = ()
 
@@ -195,11 +195,11 @@ def _describe_unsupported(image: object) -> str:
             f"expected a path, the bytes of a file, a PIL image or an array, got {type(image).__name__}. Pass a file's "
             "content as bytes (file.read()), and several images as a list."
         )
-    tensor = isinstance(image, torch.Tensor)
-    name, dtype = ("tensor", str(image.dtype).removeprefix("torch.")) if tensor else ("array", str(image.dtype))
-    shape, code = tuple(image.shape), f"{'tensor' if tensor else 'array'}"
-    if tensor:
-        code = "tensor.numpy()" if image.device.type == "cpu" else "tensor.cpu().numpy()"
+    name, code = "array", "array"
+    if isinstance(image, torch.Tensor):
+        code = f"tensor{'.cpu()' * (str(image.device) != 'cpu')}{'.float()' * (image.dtype == torch.bfloat16)}.numpy()"
+        name = "tensor"
+    shape, dtype = tuple(image.shape), str(image.dtype).removeprefix("torch.")
     if len(shape) == 4 or (len(shape) == 3 and shape[0] > 4 and shape[2] not in (1, 3, 4)):
         code += "[0]"  # a batch
         shape = shape[1:]

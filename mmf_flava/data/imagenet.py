@@ -24,18 +24,11 @@ class ImageNetDataset(ImageStreamDataset):
 
     def __init__(self, config: Any, dataset_type: str, paths: Sequence[str | Path]):
         super().__init__("imagenet", config, dataset_type, paths)
-        classes = configured_classes(config, "imagenet") or self._training_classes(config)
+        train = StreamBuilder.list_paths(config, "train")
+        classes = configured_classes(config, "imagenet") or _class_folders(train) or _class_folders(paths)
         if classes:
             number_classes(self.records, classes)
         self._class_numbers = {name: number for number, name in enumerate(classes)}
-
-    @staticmethod
-    def _training_classes(config: Any) -> list[str]:
-        """Return the names of the train split's class folders; of several different paths, all names, sorted."""
-        paths = [path for path in StreamBuilder.list_paths(config, "train") if Path(path).is_dir()]
-        names = [classes for classes in find_classes(paths) if classes]
-        same = all(classes == names[0] for classes in names)
-        return (names[0] if names else []) if same else sorted({name for classes in names for name in classes})
 
     def _sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self.records.read(index)
@@ -44,6 +37,14 @@ class ImageNetDataset(ImageStreamDataset):
             "targets": parse_label(record, self._class_numbers),
             "sample_id": record.key,
         }
+
+
+def _class_folders(paths: Sequence[str | Path]) -> list[str]:
+    """Return the names of the class folders of a split; if its paths have different names, all of them, sorted."""
+    names = [classes for classes in find_classes([path for path in paths if Path(path).is_dir()]) if classes]
+    if all(classes == names[0] for classes in names):
+        return names[0] if names else []
+    return sorted({name for classes in names for name in classes})
 
 
 @registry.register_builder("imagenet")

@@ -1,1 +1,1 @@
-"""Evaluation of any model with ``encode_image`` and ``encode_text``; runs inside MMF's trainer."""
+"""Zero-shot classification, retrieval and linear probes of models with ``encode_image`` and ``encode_text``."""

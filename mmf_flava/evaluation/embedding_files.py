@@ -12,7 +12,7 @@ from mmf_flava.errors import UserError
 
 
 class EmbeddingWriter(Protocol):
-    """Interface of the writers."""
+    """Interface of the writers; a batch maps column names to one value per item, and has the column ``id``."""
 
     def write(self, batch: dict[str, Any]) -> None: ...
 
@@ -51,7 +51,7 @@ class ParquetWriter:
 
 
 class NumpyWriter:
-    """Writer of a folder with one .npy file per kind, and ``ids.txt`` with one id per line in the same order."""
+    """Writer of a folder with one .npy file per kind of embedding, and ``ids.txt`` with one ID per array row."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.batches = path, []  # type: ignore[var-annotated]

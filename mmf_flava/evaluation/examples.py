@@ -1,6 +1,6 @@
 """Examples of the model's predictions for masked images and texts, shown in the report.
 
-Shapes: B batch, P patches, T tokens, h and w height and width of the codebook's input.
+Shapes: h x w = image size of the codebook's input.
 """
 
 import json
@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from mmf_flava.config.run import ExamplesConfig
 
 GREY = 0.5
-MAX_TOKENS = 40  # shown of a text
+MAX_TOKENS = 40  # maximum number of tokens shown per text
 
 
 class ExampleWriter:
@@ -24,7 +24,8 @@ class ExampleWriter:
     Images require a codebook with a ``decode`` method; otherwise only sentences are written.
 
     Args:
-        folder: output folder; None runs the forward pass only, which other ranks need if the parameters are sharded.
+        folder: output folder. None runs only the forward pass and writes nothing; use it on all ranks except 0, because
+            a model with sharded parameters (FSDP) requires the forward pass on all ranks.
     """
 
     def __init__(self, folder: Path | None, config: ExamplesConfig) -> None:
@@ -94,7 +95,7 @@ class ExampleWriter:
         return name
 
     def write(self) -> None:
-        """Write ``examples.json`` after its images, so that it never refers to a missing file."""
+        """Write ``examples.json``; ``add`` has already written the images that it refers to."""
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)

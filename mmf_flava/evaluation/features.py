@@ -1,9 +1,9 @@
 """Extraction of one embedding per image of a dataset, distributed over processes, with an optional cache on disk.
 
-Images are processed in batches and not kept. Embeddings are grouped in chunks of 128 or 1,024 samples; the cache has
-one file per chunk, so an interrupted extraction resumes, also with another number of processes.
+Images are processed in batches and then discarded. Embeddings are grouped in chunks of 128 or 1,024 samples. The cache
+has one file per chunk, so an interrupted extraction can be resumed, even with another number of processes.
 
-Shapes: N samples, B batch, E projection, D width of an embedding.
+Shapes: N = number of samples, B = batch size, E = projection size, D = embedding size.
 """
 
 import contextlib
@@ -33,14 +33,14 @@ from mmf_flava.processes import gather_objects, rank, world_size
 
 T = TypeVar("T")
 
-CHUNK = 128  # samples per file: the unit that an interruption may lose and that is distributed over processes
+CHUNK = 128  # samples per chunk, the unit that is cached and distributed over processes
 LARGE_CHUNK, LARGE_DATASET = 1024, 32_768  # chunk size of datasets with at least LARGE_DATASET samples
 
 EncodeImages = Callable[[Any, Tensor], Tensor]
 ENCODERS: dict[str, EncodeImages] = {
-    # (B, E) unit embeddings in the contrastive space: zero-shot classification and retrieval
+    # (B, E) contrastive embeddings of unit length, for zero-shot classification and retrieval
     "contrastive": lambda model, image: normalize(model.encode_image(image).float(), dim=-1),
-    # (B, D) [CLS] of the image encoder after its final LayerNorm: linear probes
+    # (B, D) [CLS] states of the image encoder after its final LayerNorm, for linear probes
     "encoder": lambda model, image: model.image_features(image).float(),
 }
 
@@ -52,7 +52,7 @@ class Features:
     Attributes:
         embeddings: (N, D) float32.
         targets: (N,) int64; -1 for a sample without a label.
-        ids: N sample ids.
+        ids: N sample IDs.
         captions: N lists of captions; empty lists if the dataset has no texts.
     """
 
@@ -65,7 +65,7 @@ class Features:
         return len(self.ids)
 
     def append(self, batch: Any, embeddings: Tensor) -> None:
-        """Append a batch and its embeddings (B, D)."""
+        """Append the annotations of a batch and its (B, D) embeddings."""
         count = len(embeddings)
         targets = batch["targets"].numpy() if "targets" in batch else np.full(count, -1)
         captions = batch["captions"] if "captions" in batch else [[] for _ in range(count)]
@@ -77,7 +77,7 @@ class Features:
 
 
 def empty_features() -> Features:
-    """Return Features of 0 samples."""
+    """Return ``Features`` without samples."""
     return Features(np.empty((0, 0), np.float32), np.empty(0, np.int64), [], [])
 
 
@@ -86,9 +86,12 @@ class FeatureExtractor:
     """Extractor of image embeddings.
 
     Args:
-        distributed: split the chunks among all processes, which must all call this; else process all chunks.
-        folder: folder of the cache; None disables the cache, which must be off for a model that is being trained.
-        on_batch: called with each batch before the model.
+        batch_size: images per forward pass.
+        num_workers: number of data loader workers.
+        distributed: whether to distribute the chunks over all processes. All processes must then call the same methods.
+            If False, this process computes all chunks.
+        folder: cache folder. None disables the cache; it must be None for a model that is being trained.
+        on_batch: called with each batch before the forward pass.
     """
 
     batch_size: int
@@ -100,9 +103,9 @@ class FeatureExtractor:
     _weights: tuple[nn.Module, str] | None = field(default=None, init=False)
 
     def chunks(self, model: Any, dataset: Any, kind: str) -> Iterator[Features]:
-        """Yield this process's chunks in order; ``kind`` is a key of ``ENCODERS``."""
+        """Yield the chunks of this process in order; ``kind`` is a key of ``ENCODERS``."""
         size = len(dataset)
-        # independent of the number of processes, so that all runs share the cache
+        # does not depend on the number of processes, so that the cache is valid for any number
         length = CHUNK if size < LARGE_DATASET else LARGE_CHUNK
         spans = [range(start, min(start + length, size)) for start in range(0, size, length)]
         if self.distributed:
@@ -123,7 +126,7 @@ class FeatureExtractor:
                 yield chunk
 
     def extract(self, model: Any, dataset: Any, kind: str) -> Features:
-        """Return the features of the entire dataset, on every process; memory holds the embeddings once."""
+        """Return the features of the entire dataset on every process; the embeddings are joined in one array."""
         return join_chunks(self.chunks(model, dataset, kind), len(dataset), self.distributed)
 
     @torch.no_grad()
@@ -141,7 +144,7 @@ class FeatureExtractor:
         return tqdm(desc=f"{name}: embeddings", total=total, unit="image", disable=disable, mininterval=bar_interval())
 
     def weights_sha256(self, model: nn.Module) -> str:
-        """Return the hash of all weights and their names, computed once per model: it takes seconds per gigabyte."""
+        """Return a hash of all weights and their names. It takes seconds per gigabyte, so it is computed only once."""
         if self._weights is None or self._weights[0] is not model:
             sha256 = hashlib.sha256()
             for name, value in model.state_dict().items():
@@ -151,7 +154,7 @@ class FeatureExtractor:
         return self._weights[1]
 
     def _key(self, model: nn.Module, dataset: Any, kind: str) -> str:
-        """Return the cache key of (weights, records, dataset configuration, kind)."""
+        """Return the cache key, a hash of the weights, the dataset's records and configuration, and ``kind``."""
         section = json.dumps(to_dict(dataset.config), sort_keys=True, default=str)
         return hash_strings([self.weights_sha256(model), dataset.fingerprint(), dataset.dataset_type, section, kind])
 
@@ -160,15 +163,15 @@ class FeatureExtractor:
             return None
         if not hasattr(dataset, "fingerprint"):
             mmf_api.log(
-                f"evaluation.features_dir: embeddings of dataset '{dataset.dataset_name}' are not cached, because it "
-                "has no fingerprint() method."
+                f"evaluation.features_dir: embeddings of dataset '{dataset.dataset_name}' are not cached, because its "
+                "class has no method fingerprint()."
             )
             return None
         return FeatureCache(self.folder / f"{dataset.dataset_name}-{self._key(model, dataset, kind)}")
 
 
 def join_chunks(chunks: Iterator[Features], size: int, distributed: bool) -> Features:
-    """Return the features of all chunks of a dataset with ``size`` samples; processes have chunks round robin."""
+    """Join the chunks of a dataset with ``size`` samples; if ``distributed``, gather the chunks of all processes."""
     joined, start = empty_features(), 0
     while True:
         local = next(chunks, None)
@@ -186,13 +189,13 @@ def join_chunks(chunks: Iterator[Features], size: int, distributed: bool) -> Fea
 
 
 def interleave(lists: list[list[T]]) -> list[T]:
-    """Return the per-process lists of results, assigned round robin, as one list in the dataset's order."""
+    """Merge per-process lists of results, which were assigned round robin, into one list in the original order."""
     rounds = zip_longest(*lists, fillvalue=None)
     return [item for items in rounds for item in items if item is not None]
 
 
 class FeatureCache:
-    """A folder with one safetensors file per chunk; unreadable files count as missing."""
+    """A cache folder with one safetensors file per chunk; unreadable files are treated as missing."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,6 +1,6 @@
 """The gallery of a retrieval task: images, captions and their positive pairs.
 
-Shapes: N images, M captions, P positive pairs, E projection.
+Shapes: N = number of images, M = number of captions, P = number of positive pairs, E = projection size.
 """
 
 from dataclasses import dataclass
@@ -32,15 +32,15 @@ class Gallery:
 
     @classmethod
     def from_features(cls, features: Features, merge_equal_captions: bool) -> "Gallery":
-        """Build the gallery of a split.
+        """Build a gallery from the features of a split.
 
         Duplicate samples, which replace unreadable records, are removed.
 
         Args:
-            merge_equal_captions: keep equal captions once, as a positive of every image that has them.
+            merge_equal_captions: keep one of several equal captions, as a positive of every image that has it.
 
         Raises:
-            UserError: some images have no caption; the message lists the first ones.
+            UserError: some images have no caption; the message lists the first of them.
         """
         if uncaptioned := [
             name for name, captions in zip(features.ids, features.captions, strict=True) if not captions
@@ -67,9 +67,9 @@ class Gallery:
         return cls(embeddings, positions, captions, torch.from_numpy(pairs))
 
     def unique_captions(self) -> tuple[list[str], list[int]]:
-        """Return the unique captions, sorted by length, and the index among them of each of the M captions.
+        """Return the unique captions sorted by length, and for each of the M captions its index in that list.
 
-        Equal captions share one embedding, so they tie; sorting by length reduces padding.
+        Each unique caption is embedded once, so that equal captions have equal similarities. Sorting reduces padding.
         """
         texts = sorted(set(self.captions), key=lambda text: (len(text), text))
         index_of = {text: index for index, text in enumerate(texts)}

@@ -1,9 +1,9 @@
-"""Multinomial logistic regression with L-BFGS: scikit-learn's, and an equivalent with its sums on a torch device.
+"""Multinomial logistic regression with L-BFGS: scikit-learn's, and an equivalent that runs on a torch device.
 
-Both use SciPy's L-BFGS-B. torch.optim.LBFGS ignores the curvature of any step whose product with the change of the
-gradient is at most 1e-10, regardless of the scale of the objective: on 1,000 unscaled digits at lambda 1,000 it ignored
-597 of 999 steps and did not reach the tolerance below in 1,000 iterations. With the bound set to 0 it needed 659
-iterations; SciPy needs 768.
+Both use SciPy's L-BFGS-B. torch.optim.LBFGS is not used: it skips the update of the inverse Hessian if the dot product
+of step and gradient change is at most 1e-10, regardless of the scale of the objective. On 1,000 unscaled digits with
+lambda 1,000 it skipped 597 of 999 updates and did not reach GRADIENT_TOLERANCE in 1,000 iterations. With the threshold
+set to 0 it needed 659 iterations; SciPy needs 768.
 
 Both minimise the objective of ``LogisticRegression(C=1 / lambda)`` over weights W and intercepts b:
 
@@ -11,7 +11,7 @@ Both minimise the objective of ``LogisticRegression(C=1 / lambda)`` over weights
 
 The intercepts are not penalised. With two classes W has one row, and the logit of the other class is 0.
 
-Shapes: N samples, D width of an embedding, C classes, R rows of W (C, or 1 for two classes).
+Shapes: N = number of samples, D = embedding size, C = number of classes, R = rows of W (C, or 1 for two classes).
 """
 
 import warnings
@@ -29,17 +29,17 @@ from torch.nn.functional import log_softmax, pad
 from mmf_flava.errors import UserError
 
 # L-BFGS stops when no entry of the gradient of the mean objective exceeds GRADIENT_TOLERANCE, or when the relative
-# decrease of the objective is below OBJECTIVE_TOLERANCE. scikit-learn's default, 1e-4, applied to the sum over samples
-# at the time of CLIP; applied to the mean it stops far too early with many classes, because the entries of the first
-# gradient are only about 1 / C.
+# decrease of the objective is below OBJECTIVE_TOLERANCE. scikit-learn's default of 1e-4 was applied to the sum over
+# samples in the versions that CLIP used. Applied to the mean, it stops too early with many classes, because the
+# entries of the first gradient are only about 1 / C.
 GRADIENT_TOLERANCE = 1e-6
 OBJECTIVE_TOLERANCE = 64 * float(np.finfo(np.float64).eps)
-BLOCK_ELEMENTS = 2**25  # float64 elements of a block of samples or logits: 256 MiB
+BLOCK_ELEMENTS = 2**25  # maximum number of float64 elements per block of samples or logits: 256 MiB
 
 
 @dataclass
 class Classifier:
-    """A fitted classifier.
+    """A fitted linear classifier.
 
     Attributes:
         weight: (C, D).
@@ -77,8 +77,9 @@ def fit(
     Args:
         embeddings: (N, D) float32 or float64; computations use float64.
         targets: (N,) int labels.
-        penalty: lambda of the formula above, greater than 0.
+        penalty: lambda in the objective (see the module docstring), greater than 0.
         solver: a key of ``SOLVERS``; "sklearn" ignores ``device``.
+        tolerance: maximum absolute value of the gradient's entries at convergence.
 
     Raises:
         UserError: ``targets`` has fewer than two labels, or an embedding is not finite.
@@ -86,9 +87,9 @@ def fit(
     labels, classes = np.unique(targets, return_inverse=True)
     if len(labels) < 2:
         found = f"label {labels[0]} for all {len(targets)} images" if len(labels) else "no labelled image"
-        raise UserError(f"evaluation.linear_probe: expected labelled training images of two classes, got {found}.")
-    if not np.isfinite(embeddings.sum(dtype=np.float64)):  # the sum needs no copy of the array
-        raise UserError("evaluation.linear_probe: some image embeddings are not finite. Evaluate other weights.")
+        raise UserError(f"evaluation.linear_probe: labelled images of two classes are required, got {found}.")
+    if not np.isfinite(embeddings.sum(dtype=np.float64)):  # unlike isfinite(embeddings), needs no temporary array
+        raise UserError("evaluation.linear_probe: some image embeddings are NaN or infinite. Use other weights.")
     return SOLVERS[solver](embeddings, classes, labels, penalty, max_iterations, torch.device(device), tolerance)
 
 
@@ -103,7 +104,7 @@ def _fit_sklearn(
 ) -> Classifier:
     regression = LogisticRegression(C=1 / penalty, max_iter=max_iterations, tol=tolerance)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the result has the number of iterations
+        warnings.simplefilter("ignore", ConvergenceWarning)  # Classifier.iterations shows whether the limit was reached
         regression.fit(embeddings.astype(np.float64), classes)
     parameters = np.concatenate((regression.coef_, regression.intercept_[:, None]), axis=1)
     return _build_classifier(parameters, labels, int(regression.n_iter_[0]))
@@ -129,7 +130,7 @@ def _fit_torch(
         value, gradient = objective(torch.from_numpy(flat).view(objective.shape).to(device))
         return value.item(), gradient.flatten().cpu().numpy()
 
-    # the options that scikit-learn passes
+    # the same options as in scikit-learn
     options = {"maxiter": max_iterations, "maxls": 50, "gtol": tolerance, "ftol": OBJECTIVE_TOLERANCE}
     initial = np.zeros(objective.shape).flatten()
     result = minimize(value_and_gradient, initial, jac=True, method="L-BFGS-B", options=options)
@@ -137,14 +138,14 @@ def _fit_torch(
 
 
 def _build_classifier(parameters: np.ndarray, labels: np.ndarray, iterations: int) -> Classifier:
-    """Return the classifier with W and b from the concatenated parameters (R, D + 1)."""
+    """Build a classifier from the (R, D + 1) concatenation of W and b."""
     full = np.zeros((len(labels), parameters.shape[1]))
     full[-len(parameters) :] = parameters
     return Classifier(full[:, :-1], full[:, -1], labels, iterations)
 
 
 class Objective:
-    """The objective divided by N and its gradient, computed in blocks of samples to bound the memory.
+    """The objective divided by N and its gradient, computed in blocks of samples to limit memory use.
 
     Args:
         embeddings: (N, D), any float dtype.
@@ -155,12 +156,12 @@ class Objective:
     def __init__(self, embeddings: Tensor, classes: Tensor, count: int, penalty: float) -> None:
         self.embeddings, self.classes, self.penalty = embeddings, classes, penalty
         self.rows = count if count > 2 else 1
-        self.implicit = count - self.rows  # classes whose logit is fixed to 0
+        self.implicit = count - self.rows  # number of classes whose logit is fixed to 0
         self.shape = (self.rows, embeddings.shape[1] + 1)
         self.block = _block_size(count, embeddings.shape[1])
 
     def __call__(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the value and the gradient at the concatenated W and b, (R, D + 1)."""
+        """Return the value and the gradient at ``parameters``, the (R, D + 1) concatenation of W and b."""
         weight, intercept = parameters[:, :-1], parameters[:, -1]
         size = len(self.embeddings)
         value = self.penalty / 2 * weight.square().sum()

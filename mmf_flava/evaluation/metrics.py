@@ -1,9 +1,9 @@
 """GLUE metrics that MMF does not have, added to MMF's metric registry.
 
-All are metrics of a complete split; a correlation is not the mean of per-batch correlations. MMF's evaluation
-concatenates ``required_params`` over a split before it calls a metric.
+The metrics are computed on a complete split: a correlation is not the mean of per-batch correlations. MMF concatenates
+``required_params`` over a split before it calls a metric.
 
-Shapes: N samples of the split · C classes.
+Shapes: N = number of samples in the split, C = number of classes.
 """
 
 import warnings
@@ -31,7 +31,10 @@ class Matthews(BaseMetric):
     def calculate(
         self, sample_list: Mapping[str, Any], model_output: Mapping[str, Any], *args: Any, **kwargs: Any
     ) -> Tensor:
-        """Compute from ``scores`` (N, C) and ``targets`` (N,); 0 with a warning if either has one class only."""
+        """Compute the correlation from ``scores`` (N, C) and ``targets`` (N,).
+
+        Return 0 with a warning if all predictions or all targets are the same class.
+        """
         predicted, true = _extract_classes(self.name, sample_list, model_output)
         return _on_device(_compute_correlation(self.name, predicted, true, matthews_corrcoef), model_output)
 
@@ -46,7 +49,10 @@ class Pearson(BaseMetric):
     def calculate(
         self, sample_list: Mapping[str, Any], model_output: Mapping[str, Any], *args: Any, **kwargs: Any
     ) -> Tensor:
-        """Compute from ``scores`` (N, 1) or (N,) and ``targets`` (N,); 0 with a warning if either is constant."""
+        """Compute the correlation from ``scores`` (N, 1) or (N,) and ``targets`` (N,).
+
+        Return 0 with a warning if all predictions or all targets are equal.
+        """
         predicted, true = _extract_values(self.name, sample_list, model_output)
         value = _compute_correlation(self.name, predicted, true, lambda a, b: pearsonr(a, b).statistic)
         return _on_device(value, model_output)
@@ -62,7 +68,10 @@ class Spearman(BaseMetric):
     def calculate(
         self, sample_list: Mapping[str, Any], model_output: Mapping[str, Any], *args: Any, **kwargs: Any
     ) -> Tensor:
-        """Compute from ``scores`` (N, 1) or (N,) and ``targets`` (N,); 0 with a warning if either is constant."""
+        """Compute the correlation from ``scores`` (N, 1) or (N,) and ``targets`` (N,).
+
+        Return 0 with a warning if all predictions or all targets are equal.
+        """
         predicted, true = _extract_values(self.name, sample_list, model_output)
         value = _compute_correlation(self.name, predicted, true, lambda a, b: spearmanr(a, b).statistic)
         return _on_device(value, model_output)
@@ -78,14 +87,14 @@ class AccuracyF1(BaseMetric):
     def calculate(
         self, sample_list: Mapping[str, Any], model_output: Mapping[str, Any], *args: Any, **kwargs: Any
     ) -> Tensor:
-        """Compute from ``scores`` (N, 2) and ``targets`` (N,); F1 is 0 if class 1 is neither predicted nor true."""
+        """Compute the metric from ``scores`` (N, 2) and ``targets`` (N,); F1 is 0 if class 1 does not occur."""
         predicted, true = _extract_classes(self.name, sample_list, model_output)
         value = float((predicted == true).mean() + f1_score(true, predicted, zero_division=0.0)) / 2
         return _on_device(value, model_output)
 
 
 def _on_device(value: float, output: Mapping[str, Any]) -> Tensor:
-    """Return a () tensor on the device of the scores: MMF stacks the values of all metrics to reduce them."""
+    """Return a () tensor on the device of the scores, because MMF stacks the values of all metrics."""
     return torch.tensor(value, dtype=torch.float64, device=output["scores"].device)
 
 

@@ -1,6 +1,7 @@
 """Exact ranks of image-text retrieval in both directions, computed in tiles and distributed over processes.
 
-Shapes: N images, M captions, P positive pairs, E projection, Q queries, G gallery, K candidates.
+Shapes: N = number of images, M = number of captions, P = number of positive pairs, E = projection size,
+Q = number of queries, G = gallery size, K = number of candidates.
 """
 
 from dataclasses import dataclass
@@ -17,18 +18,22 @@ TILE_ROWS, TILE_COLUMNS = 256, 8192  # 16 MiB of similarities
 
 @dataclass
 class Tiling:
-    """The device of the tiles, and whether their rows are distributed over all processes (else each computes all)."""
+    """Settings of the tiled computation of similarities.
+
+    device: device of the computation.
+    distributed: whether rows are distributed over all processes; if False, each process computes all rows.
+    """
 
     device: torch.device
     distributed: bool = False
 
     def local_rows(self, size: int) -> list[slice]:
-        """Return this process's blocks of ``size`` rows."""
+        """Split ``size`` rows into blocks and return those that this process computes."""
         blocks = _blocks(size, TILE_ROWS)
         return blocks[rank() :: world_size()] if self.distributed else blocks
 
     def load_rows(self, embeddings: Tensor, rows: slice | Tensor) -> Tensor:
-        """Return the rows on the device in float64."""
+        """Return rows of ``embeddings`` on the device, in float64."""
         return embeddings[rows].to(self.device).double()
 
 
@@ -37,22 +42,24 @@ def round_to_grid(embeddings_NE: Tensor) -> Tensor:
 
     Products of two components are then multiples of 2^-52, and their sums are below 2 by Cauchy-Schwarz, so float64
     represents all of them exactly. Similarities are therefore identical for any tile size, device and number of
-    processes, and equal embeddings tie.
+    processes, and equal embeddings have equal similarities.
     """
     return (embeddings_NE * GRID).round() / GRID
 
 
 def positive_ranks(images_NE: Tensor, captions_ME: Tensor, pairs_P2: Tensor, tiling: Tiling) -> tuple[Tensor, Tensor]:
-    """Return the rank of the best positive: the number of negatives scored at least as high; (N,) and (M,).
+    """Return the rank of the best positive of each query: the number of negatives scored at least as high.
 
-    The first result has images as queries, the second captions. Ties count against the model. Each similarity is
-    computed once for both directions and is not stored. If ``tiling.distributed``, all processes must call this, and
-    all get the same result.
+    Ties count against the model. Each similarity is computed once for both directions and is not stored. If
+    ``tiling.distributed``, all processes must call this function, and all return the same result.
 
     Args:
         images_NE, captions_ME: embeddings rounded by ``round_to_grid``.
         pairs_P2: image index and caption index of the positive pairs, without duplicates; every image and every caption
             must occur.
+
+    Returns:
+        (N,) ranks with images as queries, and (M,) ranks with captions as queries.
     """
     image, caption = pairs_P2.T
     positives = _pair_similarities(images_NE, captions_ME, pairs_P2, tiling)
@@ -69,16 +76,17 @@ def positive_ranks(images_NE: Tensor, captions_ME: Tensor, pairs_P2: Tensor, til
     if tiling.distributed:
         gathered = gather_objects((image_ranks, caption_ranks))
         image_ranks, caption_ranks = (torch.stack(counts).sum(0) for counts in zip(*gathered, strict=True))
-    # the counts include the positives that are as similar as the best one
+    # subtract the positives that are as similar as the best one, which were also counted
     image_ranks -= torch.bincount(image[positives == best_of_image[image]], minlength=len(images_NE))
     caption_ranks -= torch.bincount(caption[positives == best_of_caption[caption]], minlength=len(captions_ME))
     return image_ranks, caption_ranks
 
 
 def top_candidates(queries_QE: Tensor, gallery_GE: Tensor, count: int, tiling: Tiling) -> Tensor:
-    """Return the (Q, K) gallery indices of the most similar entries, in descending order; ties keep gallery order.
+    """Return the (Q, K) gallery indices of the most similar entries in descending order; K = min(``count``, G).
 
-    K is min(``count``, G). Exact, tiled and distributed in the same way as ``positive_ranks``.
+    Ties are in gallery order. The result is exact, and the computation is tiled and distributed as in
+    ``positive_ranks``.
     """
     results = []
     for rows in tiling.local_rows(len(queries_QE)):
@@ -101,7 +109,7 @@ def recall_at(ranks_Q: Tensor, depths: list[int]) -> dict[int, float]:
 
 
 def _pair_similarities(images_NE: Tensor, captions_ME: Tensor, pairs_P2: Tensor, tiling: Tiling) -> Tensor:
-    """Return the (P,) similarities of the pairs, bitwise equal to those of a tile."""
+    """Return the (P,) similarities of the pairs, bitwise equal to those that are computed in tiles."""
     similarities = torch.empty(len(pairs_P2), dtype=torch.double)
     for rows in _blocks(len(pairs_P2), TILE_COLUMNS):
         image, caption = pairs_P2[rows].T

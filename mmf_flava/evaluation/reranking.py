@@ -1,6 +1,7 @@
 """Re-ranking of the most similar candidates by the match probability of the image-text matching head.
 
-Shapes: N images, M captions, E projection, Q queries, K candidates, B images of a batch, P pairs.
+Shapes: N = number of images, M = number of captions, E = projection size, Q = number of queries, K = number of
+candidates, B = batch size, P = number of pairs.
 """
 
 from typing import Any
@@ -17,7 +18,7 @@ from mmf_flava.processes import gather_objects, rank, world_size
 
 
 class Reranker:
-    """Scorer of unmasked image-caption pairs: each pair is scored once, and each image is read and encoded once."""
+    """Re-ranker of retrieval candidates; each image-caption pair is scored once, and each image is encoded once."""
 
     def __init__(self, model: Any, dataset: Any, gallery: Gallery, extractor: FeatureExtractor) -> None:
         self.model, self.dataset, self.gallery, self.extractor = model, dataset, gallery, extractor
@@ -35,7 +36,7 @@ class Reranker:
         tiling, images_NE = Tiling(self.extractor.device, self.extractor.distributed), self.gallery.images
         captions_of_image = top_candidates(images_NE, captions_ME, count, tiling).numpy()
         images_of_caption = top_candidates(captions_ME, images_NE, count, tiling).numpy()
-        # a pair is one integer code, so that both directions use the same scores
+        # encode each pair as one integer, so that both directions use the same scores
         size = len(captions_ME)
         codes = (
             np.arange(len(captions_of_image))[:, None] * size + captions_of_image,
@@ -51,7 +52,7 @@ class Reranker:
 
     @torch.no_grad()
     def _score_pairs(self, images_P: np.ndarray, captions_P: np.ndarray) -> np.ndarray:
-        """Return the (P,) match probabilities of pairs sorted by image.
+        """Return the (P,) match probabilities of pairs of image indices and caption indices, sorted by image.
 
         The batches do not depend on the number of processes.
         """
@@ -68,7 +69,12 @@ class Reranker:
         return np.concatenate(interleave(gather_objects(scores)) if self.extractor.distributed else scores)
 
     def _match_batch(self, images_BCHW: Tensor, rows_P: np.ndarray, captions_P: np.ndarray) -> np.ndarray:
-        """Return the (P,) match probabilities of pairs of an image of the batch and a caption of the gallery."""
+        """Return the (P,) match probabilities of pairs.
+
+        Args:
+            rows_P: index of each pair's image in the batch.
+            captions_P: index of each pair's caption in the gallery.
+        """
         device, step = self.extractor.device, self.extractor.batch_size
         states = self.model.image_states(images_BCHW.to(device))
         scores = [np.empty(0, np.float32)]

@@ -1,6 +1,6 @@
 """Image-text retrieval by the cosine similarity of contrastive embeddings, and by the matching head (§4, B.2).
 
-Shapes: N images, M captions, E projection.
+Shapes: N = number of images, M = number of captions, E = projection size.
 """
 
 from collections.abc import Iterable
@@ -26,14 +26,14 @@ def check_config(config: RetrievalConfig, datasets: Iterable[str]) -> None:
     """Check the section ``evaluation.retrieval``.
 
     Raises:
-        UserError: an unknown dataset, no depths, a depth below 1, or a negative number of candidates.
+        UserError: the dataset is unknown, ``recall_at`` is empty or has a value below 1, or ``rerank`` is negative.
     """
     if config.dataset not in (names := list(datasets)):
         raise UserError(
             f"evaluation.retrieval.dataset: unknown dataset '{config.dataset}'.{suggestion(config.dataset, names)}"
         )
     if not config.recall_at:
-        raise UserError("evaluation.retrieval.recall_at is empty. Set depths, e.g. [1, 5, 10].")
+        raise UserError("evaluation.retrieval.recall_at is empty. Set the values of k, e.g. [1, 5, 10].")
     for depth in config.recall_at:
         check_positive(depth, "evaluation.retrieval.recall_at")
     if config.rerank < 0:
@@ -41,14 +41,14 @@ def check_config(config: RetrievalConfig, datasets: Iterable[str]) -> None:
 
 
 def retrieve(model: Any, dataset: Any, config: RetrievalConfig, extractor: FeatureExtractor) -> dict[str, float]:
-    """Compute recall@k in both directions over the entire ``dataset``; all processes get the same result.
+    """Compute recall@k in both directions over the entire ``dataset``; all processes return the same result.
 
-    The positives of an image are its captions; the positive of a caption is its image, or every image with that caption
-    if equal captions are merged. Ties count against the model. The keys ``reranked_...`` have the recall after the
-    matching head has re-ranked the ``rerank`` most similar candidates.
+    The positives of an image are its captions. The positive of a caption is its image, or every image with that caption
+    if equal captions are merged. Ties count against the model. Keys that start with ``reranked_`` are the recalls after
+    the matching head has re-ranked the ``rerank`` most similar candidates.
 
     Raises:
-        UserError: images without captions, or ``rerank`` for a model without a matching head.
+        UserError: an image has no caption, or ``rerank`` is set but the model has no matching head.
     """
     if config.rerank and "itm" not in getattr(model, "heads", {}):
         raise UserError(
@@ -75,7 +75,7 @@ def _recalls(ranks: tuple[Tensor, Tensor], depths: list[int]) -> dict[str, float
 
 @torch.no_grad()
 def embed_texts(model: Any, texts: list[str], text_processor: Any, extractor: FeatureExtractor) -> Tensor:
-    """Return the (M, E) unit embeddings of the texts; batches are distributed if ``extractor.distributed``."""
+    """Return the (M, E) text embeddings of unit length; batches are distributed if ``extractor.distributed``."""
     starts = range(0, len(texts), TEXT_BATCH_SIZE)
     batches = []
     for start in starts[rank() :: world_size()] if extractor.distributed else starts:

@@ -1,6 +1,6 @@
 """MMF's metrics of a complete split that is distributed over several processes.
 
-Shapes: N samples of the split · n samples of one process · W processes.
+Shapes: N = samples in the split, n = samples per process, W = number of processes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ class SplitMetrics(Metrics):
 
     Args:
         metrics: metric names in MMF's format.
-        sizes: split -> number of samples, N, of the splits that are evaluated.
+        sizes: split name -> number of samples N.
     """
 
     def __init__(self, metrics: Any, sizes: Mapping[str, int]) -> None:
@@ -31,13 +31,13 @@ class SplitMetrics(Metrics):
         self.sizes = dict(sizes)
 
     def __call__(self, sample_list: Any, model_output: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Return the metrics of the complete split; all processes must call this with the report of their samples."""
+        """Return the metrics of the complete split; each process passes the report of its own samples."""
         if world_size() > 1:
             sample_list = model_output = self._gather_report(model_output)
         return super().__call__(sample_list, model_output, *args, **kwargs)
 
     def _gather_report(self, report: Any) -> Report:
-        """Return the fields that the metrics require from all processes, in the order of the sampler."""
+        """Gather the fields that the metrics require from all processes, in the order of the sampler."""
         size = self.sizes.get(report["dataset_type"])
         fields = []
         for name in sorted(self.required_params):

@@ -1,4 +1,4 @@
-"""Runs the evaluations that are configured in a recipe's section ``evaluation`` on one split."""
+"""Runs the evaluations that are configured in the recipe section ``evaluation``."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from mmf_flava.processes import gather_objects, rank, world_size
 
 @dataclass
 class SplitResult:
-    """Results on one split: the mean of each loss, and None for evaluations that are not configured."""
+    """Evaluation results on one split: the mean of each loss, and None for each evaluation that was not run."""
 
     losses: dict[str, float] = field(default_factory=dict)
     zero_shot: ZeroShotResult | None = None
@@ -27,7 +27,7 @@ class SplitResult:
     linear_probe: LinearProbeResult | None = None
 
     def to_record(self) -> dict[str, Any]:
-        """Return the entries of a record of ``metrics.jsonl``."""
+        """Return the main results as entries of a ``metrics.jsonl`` record."""
         record: dict[str, Any] = {"losses": self.losses}
         if self.zero_shot is not None:
             record["zero_shot"] = {"accuracy": self.zero_shot.accuracy, "count": len(self.zero_shot.targets)}
@@ -36,7 +36,7 @@ class SplitResult:
         return record
 
     def format_summary(self) -> str:
-        """Return the main results as text for the log."""
+        """Format the main results as text for the log."""
         words = [f"{name} {value:.3f}" for name, value in self.losses.items()]
         if self.zero_shot is not None:
             words.append(f"zero-shot accuracy {self.zero_shot.accuracy:.3f} on {len(self.zero_shot.targets)} images")
@@ -50,11 +50,12 @@ class EvaluationSuite:
 
     Args:
         datasets: split name -> dataset name -> dataset; the split "probe" has the training images without augmentation.
-        distributed: distribute the samples over all processes; if false, each caller evaluates all samples.
-        on_batch: called with each batch before the model.
+        num_workers: number of data loader workers.
+        distributed: whether to distribute the samples over all processes; if False, each process evaluates all samples.
+        on_batch: called with each batch before the forward pass.
 
     Raises:
-        UserError: an invalid section of the recipe; raised at construction, before training.
+        UserError: a section of the recipe is invalid.
     """
 
     def __init__(
@@ -66,9 +67,9 @@ class EvaluationSuite:
         distributed: bool = False,
         on_batch: Callable[[Any], None] = lambda batch: None,
     ) -> None:
-        assert config.batch_size is not None  # read_settings sets it
+        assert config.batch_size is not None  # set by read_settings
         self.datasets, self.device, self.on_batch = datasets, device, on_batch
-        # embeddings of a model that is being trained cannot be reused
+        # embeddings cannot be cached while the model is being trained
         folder = Path(config.features_dir).expanduser() if distributed and config.features_dir else None
         self.extractor = FeatureExtractor(config.batch_size, num_workers, device, distributed, folder, on_batch)
         names = sorted({name for split in datasets.values() for name in split})
@@ -109,7 +110,7 @@ class EvaluationSuite:
             return None
         train, val, test = (None if f is None else LabelledEmbeddings(f.embeddings, f.targets) for f in features)
         assert train is not None and test is not None
-        # many recipes list the same images for val and test
+        # many recipes use the same images for val and test
         if features[1] is not None and features[2] is not None and features[1].ids == features[2].ids:
             val = None
         return linear_probe.run_probe(train, val, test, config, self.device)

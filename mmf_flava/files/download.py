@@ -79,7 +79,7 @@ def cache_path(url: str, cache_dir: str | Path | None = None) -> Path:
     """Return the path of the local copy of a file; the copy may not exist yet."""
     split = urlsplit(url)
     names = [re.sub(r"[^\w.@=-]", "_", name) for name in [split.netloc, *split.path.split("/")] if name]
-    if split.query:  # different queries may return different files; it is hashed because it may contain a secret
+    if split.query:  # the query may select the file; it is hashed because it may contain a secret
         names.insert(-1, hashlib.sha256(split.query.encode()).hexdigest()[:16])
     return Path(cache_dir or default_cache_dir(), *("_" if name in (".", "..") else name for name in names))
 

@@ -14,7 +14,7 @@ from mmf_flava.models.outputs import MaskedPrediction
 
 
 def masked_cross_entropy(logits_NV: Tensor, labels_N: Tensor, single_process: bool = True) -> Tensor:
-    """Return this rank's term of the mean cross entropy over the masked positions of all ranks; 0 without positions.
+    """Return this rank's term of the mean cross entropy over the masked positions of all ranks; 0 if there are none.
 
     The cross entropy is always computed in fp32: a softmax over 30,522 tokens is inaccurate in half precision.
 

@@ -157,8 +157,8 @@ def _check(settings: ClassificationConfig) -> None:
     ]
     if len({*widths}) > 1:
         raise UserError(
-            f"{SECTION}: hidden_size must be equal in all three encoders, got {', '.join(map(str, widths))}. Set one "
-            "value: the classifier is applied to the [CLS] states of all encoders."
+            f"{SECTION}: hidden_size must be equal in all three encoders, got {', '.join(map(str, widths))}. Set the "
+            "same value, because the classifier is applied to the [CLS] states of all encoders."
         )
     head = settings.classifier
     if head.hidden_size is not None:

@@ -1,6 +1,6 @@
 """Attention masks of padded texts.
 
-Shapes: B batch, T tokens.
+Shapes: B = batch size, T = number of tokens.
 """
 
 import torch

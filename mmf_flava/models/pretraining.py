@@ -203,12 +203,12 @@ class FlavaPretraining(BaseModel):
         if self.codebook is None:
             raise UserError(
                 f"Batches of dataset '{batch.dataset_name}' have no image_codes, but model_config.flava.codebook.type "
-                "is 'cached'. Cache them with `python -m mmf_flava.cache_codes`, or set type and path of a codebook."
+                "is 'cached'. Cache them with `python -m mmf_flava.cache_codes`, or set codebook.type and codebook.path."
             )
         return self.codebook.codes_at(batch["image_for_codebook"], mask_BP, counts)
 
     def get_optimizer_parameters(self, config: Any) -> list[dict[str, Any]]:
-        """Return two parameter groups: weights, and biases, LayerNorms and the logit scale without weight decay.
+        """Return two parameter groups; biases, LayerNorms and the logit scale have no weight decay.
 
         Source: MMF's BERT models.
         """
@@ -236,7 +236,7 @@ class FlavaPretraining(BaseModel):
         return self.flava.image_encoder(image_BCHW).hidden
 
     def match(self, image_states_BID: Tensor, input_ids_BT: Tensor, input_mask_BT: Tensor) -> Tensor:
-        """Return the (B,) matching head's probabilities that unmasked images and texts match."""
+        """Return the (B,) probabilities that unmasked images and texts match, predicted by the matching head."""
         text = self.flava.text_encoder(input_ids_BT, input_mask_BT).hidden
         cls = Positions.first(len(text), text.device)
         pair = self.flava.multimodal_encoder(image_states_BID, text, input_mask_BT, cls)

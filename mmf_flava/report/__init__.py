@@ -1,7 +1,7 @@
 """HTML report of a run, or comparison of several runs, created from the files of the run folders.
 
-``python -m mmf_flava.report RUN_DIR [RUN_DIR ...]`` or :func:`write_report`. The report needs neither torch nor MMF, so
-it can be created on a laptop from a copied run folder, also while the run is in progress.
+Use ``python -m mmf_flava.report RUN_DIR [RUN_DIR ...]`` or :func:`write_report`. This package imports neither torch nor
+MMF, so a report can be created on any machine from a copied run folder, even while the run is in progress.
 """
 
 import os
@@ -23,7 +23,7 @@ def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
             first folder, so that the report of that run is not overwritten.
 
     Raises:
-        UserError: no folders, a folder that is missing or has no results, or a failure to write the page.
+        UserError: ``run_dirs`` is empty, a folder does not exist or has no results, or the page cannot be written.
     """
     # imported here because matplotlib is slow to import
     from mmf_flava.report.page import render
@@ -37,9 +37,9 @@ def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(page, encoding="utf-8")
-        os.replace(partial, target)  # readers never see an incomplete page
+        os.replace(partial, target)  # atomic: readers never see an incomplete page
     except OSError as error:
         raise UserError(
-            f"failed to write the report to {target} ({error.strerror}). Set another path with --out FILE.html."
+            f"Failed to write the report to {target} ({error.strerror}). Set another path with --out FILE.html."
         ) from error
     return target

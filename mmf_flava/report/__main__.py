@@ -1,4 +1,4 @@
-"""Command line: ``python -m mmf_flava.report RUN_DIR [RUN_DIR ...] [--out FILE]``."""
+"""Command line of the report: ``python -m mmf_flava.report RUN_DIR [RUN_DIR ...] [--out FILE]``."""
 
 import argparse
 import sys
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--out",
         metavar="FILE",
         type=Path,
-        help="output file (default: report.html in the run folder; comparison.html in the first of several)",
+        help="output file (default: report.html in RUN_DIR, or comparison.html in the first of several RUN_DIRs)",
     )
     options = parser.parse_args(arguments)
     try:

@@ -17,7 +17,7 @@ SPEED_CHARTS = {
     "lr": ("Learning rate", "At each update."),
     "samples_per_second": ("Samples per second", "Over all datasets."),
     "tokens_per_second": ("Tokens per second", "Image patches and word pieces, without padding."),
-    "flops_per_second": ("FLOP/s", "Matrix products of the forward and backward pass, without the codebook."),
+    "flops_per_second": ("FLOP/s", "Matrix multiplications of the forward and backward pass, without the codebook."),
     "data_wait": ("Data wait", "Fraction of the time spent waiting for batches."),
 }
 
@@ -30,11 +30,11 @@ class Card:
     description: str
     chart: Markup
     name: str | None = None  # name of the loss in the recipe
-    first_last: tuple[tuple[int, str, str], ...] = ()  # run index, first value, last value
+    first_last: tuple[tuple[int, str, str], ...] = ()  # (run index, first value, last value) per run
 
 
 def loss_names(runs: Sequence[Run]) -> list[str]:
-    """Return the names of FLAVA's six losses, then those of other losses, sorted."""
+    """Return the names of all logged losses: first FLAVA's six losses, then others in alphabetical order."""
     logged = {name for run in runs for record in (*run.train, *run.validation) for name in record.losses}
     logged |= {name for run in runs for name in (*run.summary.first_losses, *run.summary.last_losses)}
     return [name for name in wording.LOSSES if name in logged] + sorted(logged - set(wording.LOSSES))
@@ -50,7 +50,7 @@ def first_and_last_loss(run: Run, name: str) -> tuple[float | None, float | None
 
 
 def loss_cards(runs: Sequence[Run]) -> list[Card]:
-    """Return a chart per loss, with validation losses as rings."""
+    """Return one chart per loss; validation losses are drawn as rings."""
     cards = []
     for number, name in enumerate(loss_names(runs)):
         title, description = wording.LOSSES.get(name, (name, "Not one of FLAVA's six losses."))
@@ -70,7 +70,7 @@ def loss_cards(runs: Sequence[Run]) -> list[Card]:
 
 
 def score_cards(runs: Sequence[Run]) -> list[Card]:
-    """Return charts of zero-shot accuracy, recall and finetuning metrics, with the final value as a diamond."""
+    """Return charts of zero-shot accuracy, recall and finetuning metrics; final values are drawn as diamonds."""
     chances = [run.evaluation.chance for run in runs if run.evaluation and run.evaluation.chance is not None]
     accuracy: list[Curve] = []
     for index, run in enumerate(runs):
@@ -103,7 +103,7 @@ def score_cards(runs: Sequence[Run]) -> list[Card]:
 
 
 def metric_cards(runs: Sequence[Run]) -> list[Card]:
-    """Return a chart per finetuning metric, with a scale of 0 to 100 % if all values are in [0, 1]."""
+    """Return one chart per finetuning metric; the y axis is 0 to 100 % if all values are in [0, 1]."""
     cards = []
     for number, name in enumerate(metric_names(runs)):
         key, curves = METRIC_PREFIX + name, list[Curve]()
@@ -120,7 +120,7 @@ def metric_cards(runs: Sequence[Run]) -> list[Card]:
 
 
 def speed_cards(runs: Sequence[Run]) -> list[Card]:
-    """Return charts of the learning rate, the speed and the data wait."""
+    """Return charts of the learning rate, the throughput and the data wait."""
     cards = []
     for key, (title, description) in SPEED_CHARTS.items():
         curves: list[Curve] = []
@@ -155,7 +155,7 @@ def _value(key: str) -> Getter:
 def _curve(
     run: int, records: Sequence[MetricsRecord], getter: Getter, style: Style, label: str | None = None
 ) -> list[Curve]:
-    """Return one curve of the values that ``getter`` returns, or no curve if it returns None for all records."""
+    """Return a list with the curve of ``getter``'s values, or an empty list if all of them are None."""
     points = [(float(record.update), value) for record in records if (value := getter(record)) is not None]
     if not points:
         return []
@@ -163,7 +163,7 @@ def _curve(
 
 
 def _final(index: int, run: Run, key: str) -> list[Curve]:
-    """Return the final value as a curve of one point, or no curve."""
+    """Return a list with the final score as a curve of one point, or an empty list if the run has none."""
     score = get_score(run, key)
     if run.evaluation is None or score.value is None or not score.final:
         return []

@@ -1,7 +1,7 @@
-"""Line charts as inline SVG, with text as text and the CSS variables of the page as colours.
+"""Line charts as inline SVG with selectable text and the colours of the page.
 
-matplotlib draws with placeholder colours, which are then replaced by ``var(--...)``: one SVG has both the light and the
-dark theme.
+matplotlib draws with placeholder colours, which are then replaced by CSS variables, ``var(--...)``. The same SVG
+therefore has the colours of the light or the dark theme.
 """
 
 import io
@@ -18,11 +18,11 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-RUN_COLOURS = 6  # number of run colours in report.css; more runs reuse them with other dashes
-# runs also differ by their dashes, for prints without colour; report.css has the same dashes for the legends
+RUN_COLOURS = 6  # number of run colours in report.css; further runs reuse the colours with other dashes
+# dash patterns distinguish runs in prints without colour; report.css has the same patterns for legends
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
-WIDTH, HEIGHT = 360, 196  # about one CSS pixel per unit with three charts per row
-# maximum number of points per curve: more are indistinguishable at this size and increase the file size
+WIDTH, HEIGHT = 360, 196  # SVG units, each about one CSS pixel if three charts are in a row
+# maximum number of points per curve; more would be indistinguishable at this size and increase the file size
 MAX_POINTS = {"trend": 300, "line": 60, "second": 60, "rings": 30, "final": 1}
 Style = Literal["trend", "line", "second", "rings", "final"]
 
@@ -75,7 +75,7 @@ def line_chart(
         labelled = any(curve.label for curve in curves)
         left, right, bottom, top = 42, 46 if labelled else 14, 27, 8
         axes = figure.add_axes((left / WIDTH, bottom / HEIGHT, 1 - (left + right) / WIDTH, 1 - (bottom + top) / HEIGHT))
-        figure.patch.set_visible(False)  # transparent: the card behind the chart has the background of the theme
+        figure.patch.set_visible(False)  # transparent, so that the background of the theme is visible
         axes.patch.set_visible(False)
         curves = [downsample(curve) for curve in curves]
         for curve in curves:
@@ -88,7 +88,7 @@ def line_chart(
 
 
 def dash_index(run: int) -> int:
-    """Return the index in DASHES for a run; the first 24 runs have unique pairs of dash and colour."""
+    """Return the index in DASHES for a run; the first 24 runs have unique combinations of dash and colour."""
     return (run + run // RUN_COLOURS) % len(DASHES)
 
 
@@ -122,7 +122,7 @@ def _draw(axes: Axes, curve: Curve) -> None:
 
 
 def _style_axes(axes: Axes, scale: str, reference: tuple[float, str] | None) -> None:
-    """Set a light horizontal grid, few tick labels and no frame."""
+    """Draw a light horizontal grid and few tick labels, without a frame."""
     for side in ("left", "right", "top"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(COLOURS["grid"])
@@ -210,7 +210,7 @@ def moving_average(ys: Sequence[float], window: int) -> list[float]:
 
 
 def _to_inline_svg(svg: str, name: str, description: str) -> Markup:
-    """Convert an SVG file to an inline element with unique ids, the page's colours and fonts, and fluid size."""
+    """Convert an SVG file to an inline element with unique ids, the page's colours and fonts, and responsive size."""
     body = svg[svg.index("<svg") :]
     body = body[body.index(">") + 1 : body.rindex("</svg>")]
     body = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", body, flags=re.DOTALL)

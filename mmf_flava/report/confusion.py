@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mmf_flava.report.run import Evaluation
 
-MAX_CLASSES = 40  # larger matrices are not shown, only the most confused pairs
+MAX_CLASSES = 40  # for more classes, only the most confused pairs are shown
 MAX_PAIRS = 8
 
 
@@ -13,7 +13,7 @@ class ConfusionCell:
     """A cell of the confusion matrix."""
 
     count: int
-    fraction: float  # of the true class
+    fraction: float  # fraction of the images of the true class
     shade: float  # intensity of the colour, 0 to 1
     correct: bool
 
@@ -34,15 +34,15 @@ class Confusion:
     """A confusion matrix with its most frequent mistakes."""
 
     classes: list[str]
-    rows: list[list[ConfusionCell]]  # one per true class; empty if there are too many to show
-    recalls: list[float | None]  # per true class
+    rows: list[list[ConfusionCell]]  # one per true class; empty if there are more than MAX_CLASSES
+    recalls: list[float | None]  # recall of each class; None if it has no images
     pairs: list[ConfusedPair]  # the most frequent mistakes
     mistakes: int
     total: int
 
 
 def read_confusion(evaluation: Evaluation | None) -> Confusion | None:
-    """Return the confusion matrix, or None if the run has no matrix or all counts are 0."""
+    """Return the confusion matrix of the evaluation, or None if it has no matrix or all counts are 0."""
     if evaluation is None or not any(map(sum, evaluation.confusion)):
         return None
     matrix, classes = evaluation.confusion, evaluation.classes

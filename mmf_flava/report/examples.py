@@ -1,4 +1,4 @@
-"""Reads the examples of a run: masked images and sentences with the model's predictions."""
+"""Reading of a run's examples: masked images and sentences with the model's predictions."""
 
 import base64
 from dataclasses import dataclass

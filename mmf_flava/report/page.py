@@ -1,4 +1,4 @@
-"""Renders runs as an HTML page: this module prepares the content, template.html and report.css define the layout."""
+"""Rendering of the HTML page: this module prepares the content; template.html and report.css define the layout."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ from mmf_flava.report.scores import (
 )
 
 HERE = Path(__file__).parent
-MAX_EXAMPLES = 24  # images and sentences that are shown
-MAX_KEYS = 60  # differing keys of the recipes that are shown
-# facts that are compared even if some runs do not have them; other facts are missing only while a run is in progress
+MAX_EXAMPLES = 24  # maximum number of images and of sentences
+MAX_KEYS = 60  # maximum number of differing recipe keys
+# facts that are compared even if some runs lack them; other facts are missing only while a run is in progress
 OPTIONAL_FACTS = ("State", "Bad records (replaced)", "Skipped updates")
 
 
@@ -45,7 +45,7 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class RunSection:
-    """The content of the page for a single run."""
+    """The section of the page for a single run."""
 
     run: Run
     confusion: Confusion | None
@@ -130,14 +130,14 @@ def _build_section(run: Run) -> RunSection:
 
 
 def _count_correct(section: RunSection) -> str:
-    """Return a sentence with the number of correct predictions."""
+    """Format the number of correct predictions for masked tokens as a sentence."""
     masked = [token for sentence in section.run.examples.sentences for token in sentence.tokens if token.masked]
     correct = sum(token.correct for token in masked)
     return f"{correct} of {len(masked)} masked word pieces are predicted correctly." if masked else ""
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
-    """Return (label, value) of all known facts about a run."""
+    """Return (label, value) for all facts about a run whose value is known."""
     summary = run.summary
     rates = [record.values["lr"] for record in run.train if "lr" in record.values]
     waits = [record.values["data_wait"] for record in run.train if "data_wait" in record.values]
@@ -164,7 +164,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
 
 
 def _state(run: Run) -> str | None:
-    """Return the progress of a run without a summary, i.e. a run that is in progress or was stopped."""
+    """Return the progress of a run without a summary, i.e. one that has not finished; None for a finished run."""
     if SUMMARY not in run.missing or not run.train:
         return None
     total = run.recipe.get("training.max_updates", "")
@@ -240,7 +240,7 @@ def _key_rows(runs: Sequence[Run]) -> list[ComparisonRow]:
 
 
 def _shared_facts(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """Return label -> values of all runs, for each fact that any run has."""
+    """Return label -> one value per run, for each fact that at least one run has."""
     facts = [dict(_facts(run)) for run in runs]
     labels = [label for run_facts in facts for label in run_facts if label != "Files read"]
     return {label: [run_facts.get(label, wording.NO_VALUE) for run_facts in facts] for label in labels}

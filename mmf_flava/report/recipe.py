@@ -1,4 +1,4 @@
-"""Reads the recipe of a run (config.yaml) as dotted keys, and compares the recipes of several runs."""
+"""Reading of a run's recipe (config.yaml) as dotted keys, and comparison of the recipes of several runs."""
 
 import json
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 CONFIG = "config.yaml"
-PRESENT = "present"  # value of a section that other runs do not have
-IGNORED = ("env.",)  # paths of the machine, which differ between all runs
+PRESENT = "present"  # value of a section that is missing in some runs
+IGNORED = ("env.",)  # local paths, which differ between all runs
 
 
 def read_recipe(folder: Path) -> dict[str, str]:
     """Return dotted key -> value as text; empty if the file is missing or invalid.
 
-    Sections of datasets that the run does not use and paths of the machine are omitted.
+    Local paths and the sections of datasets that the run does not use are omitted.
     """
     try:
         content = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
@@ -33,8 +33,8 @@ def read_recipe(folder: Path) -> dict[str, str]:
 def diff_recipes(recipes: Sequence[dict[str, str]]) -> dict[str, list[str | None]]:
     """Return the keys that differ, with the value of each recipe; None if a recipe does not have the key.
 
-    A section that is missing in some recipes, e.g. of an unused dataset, and equal in the others is one entry with the
-    value ``PRESENT``. Empty recipes are ignored.
+    A section that is missing in some recipes, e.g. that of an unused dataset, and equal in all others is returned as
+    one key with the value ``PRESENT``. Empty recipes are ignored.
     """
     non_empty = [recipe for recipe in recipes if recipe]
     keys = list(dict.fromkeys(key for recipe in non_empty for key in recipe))
@@ -52,13 +52,13 @@ def diff_recipes(recipes: Sequence[dict[str, str]]) -> dict[str, list[str | None
 
 
 def _is_used(key: str, datasets: set[str]) -> bool:
-    """Return false for the section of a dataset that is not in ``datasets``."""
+    """Return whether a key is used: it is not in the section of a dataset that is missing in ``datasets``."""
     section, _, rest = key.partition(".")
     return section != "dataset_config" or rest.split(".")[0] in datasets
 
 
 def _missing_section(key: str, recipes: Sequence[dict[str, str]]) -> str:
-    """Return the outermost section with ``key`` of which all ``recipes`` have no key."""
+    """Return the outermost section of ``key`` that is missing in all ``recipes``; ``key`` itself if there is none."""
     names = key.split(".") if recipes else []
     for depth in range(1, len(names)):
         section = ".".join(names[:depth])
@@ -68,7 +68,7 @@ def _missing_section(key: str, recipes: Sequence[dict[str, str]]) -> str:
 
 
 def _flatten(prefix: str, value: Any, flat: dict[str, str]) -> None:
-    """Add dotted keys of nested values to ``flat``; list entries with a ``type``, such as losses, are keyed by it."""
+    """Add the dotted keys of nested values to ``flat``; entries of lists are named by their ``type`` or index."""
     if isinstance(value, dict) and value:
         for key, entry in value.items():
             _flatten(f"{prefix}.{key}" if prefix else str(key), entry, flat)

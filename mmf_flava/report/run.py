@@ -1,4 +1,4 @@
-"""Reads a run folder into dataclasses; missing values are None or empty, and missing files are in ``Run.missing``."""
+"""Reading of run folders into dataclasses. Missing values are None or empty; ``Run.missing`` lists missing files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ class MetricsRecord:
     values: dict[str, float]  # top-level numbers: time, lr, samples_per_second, data_wait, ...
     losses: dict[str, float]
     accuracy: float | None  # zero-shot, 0 to 1
-    count: int | None  # number of images of the accuracy
+    count: int | None  # number of images that the accuracy is computed on
     retrieval: dict[str, float]  # recalls such as image_to_text_r1, 0 to 1
     metrics: dict[str, float] = field(default_factory=dict)  # metrics of finetuning with MMF's names
 
@@ -88,13 +88,13 @@ class Run:
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Read the folders and give each run its shortest unique name.
+    """Read run folders; the name of each run is the shortest unique suffix of its path.
 
     Raises:
-        UserError: no folders, or a folder that is missing or has no readable file.
+        UserError: ``folders`` is empty, or a folder does not exist or has no readable file.
     """
     if not folders:
-        raise UserError("no run folder was given. Run python -m mmf_flava.report RUN_DIR.")
+        raise UserError("No run folder was given. Run `python -m mmf_flava.report RUN_DIR`.")
     return [_read_run(folder, name) for folder, name in zip(folders, short_names(folders), strict=True)]
 
 
@@ -117,7 +117,7 @@ def short_names(folders: Sequence[Path]) -> list[str]:
 def _read_run(folder: Path, name: str) -> Run:
     if not folder.is_dir():
         raise UserError(
-            f"run folder {folder} was not found. Set the folder of a run, its env.save_dir (default: ./save)."
+            f"Run folder {folder} was not found. Set the folder of a run, its env.save_dir (default: ./save)."
         )
     train, validation = _read_metrics(folder / METRICS)
     evaluation, summary = read_json(folder / EVALUATION), read_json(folder / SUMMARY)
@@ -146,8 +146,8 @@ def _read_run(folder: Path, name: str) -> Run:
 def _read_metrics(path: Path) -> tuple[list[MetricsRecord], list[MetricsRecord]]:
     """Return the training and validation records, sorted by update.
 
-    A resumed run continues from its last checkpoint and logs some updates again. A repeated training update therefore
-    replaces all earlier records from that update on.
+    A resumed run continues from its last checkpoint and logs some updates again. A training record of a repeated update
+    therefore replaces all earlier records of that update and of later updates.
     """
     train: dict[int, MetricsRecord] = {}
     validation: dict[int, MetricsRecord] = {}

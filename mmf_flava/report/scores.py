@@ -1,4 +1,4 @@
-"""Scores of a run from the final evaluation, or from the last validation if there is none."""
+"""Scores of a run, from its final evaluation or, if it has none, from its last validation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ METRIC_TITLES = {"vqa_accuracy": "VQA score", "roc_auc": "AUROC", "macro_f1": "M
 
 @dataclass(frozen=True)
 class Score:
-    """A score with its title and source; the value is a fraction of 1."""
+    """A score with its title and notes; a value of 1 is displayed as 100 %."""
 
     title: str
     value: float | None
     chance: float | None = None
     notes: tuple[str, ...] = ()
-    final: bool = False  # from evaluation.json
+    final: bool = False  # whether the score is from the final evaluation
 
 
 def metric_names(runs: Sequence[Run]) -> list[str]:
@@ -32,7 +32,7 @@ def metric_names(runs: Sequence[Run]) -> list[str]:
 
 
 def read_value(source: MetricsRecord | Evaluation, key: str) -> float | None:
-    """Return the value of ``key`` (see ``get_score``) in a record or in the final evaluation."""
+    """Return the value of ``key`` (see ``get_score``) in a validation record or the final evaluation."""
     if key == "accuracy":
         return source.accuracy
     if key.startswith(METRIC_PREFIX):
@@ -41,7 +41,7 @@ def read_value(source: MetricsRecord | Evaluation, key: str) -> float | None:
 
 
 def get_score(run: Run, key: str) -> Score:
-    """Return the score of a run.
+    """Return a score of the final evaluation or, if it lacks the score, of the last validation that has it.
 
     Args:
         key: "accuracy", a recall such as "image_to_text_r1", or a finetuning metric such as "metric roc_auc".

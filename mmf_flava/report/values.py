@@ -1,7 +1,7 @@
-"""Tolerant conversion of values from JSON files, which a killed run may have left incomplete.
+"""Error-tolerant reading of JSON files, so that a report can be created for a run that failed or was killed.
 
-Each function accepts any value and returns the requested type, or None or an empty container if the value is invalid.
-A report can therefore also be created for a failed run.
+The functions ``as_...`` accept any value and return the requested type, or None or an empty container if the value has
+another type.
 """
 
 import json
@@ -9,11 +9,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-MAX_NUMBER = 1e30  # larger values are treated as diverged; matplotlib needs headroom
+MAX_NUMBER = 1e30  # larger values are treated as missing; matplotlib fails close to the largest float
 
 
 def as_number(value: Any) -> float | None:
-    """Return a finite number of at most MAX_NUMBER in absolute value; None for anything else, including booleans."""
+    """Return ``value`` as a float; None if it is not a finite number, exceeds MAX_NUMBER or is a boolean."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -24,34 +24,34 @@ def as_number(value: Any) -> float | None:
 
 
 def as_int(value: Any) -> int | None:
-    """Return a number truncated to an integer, or None."""
+    """Return ``value`` truncated to an integer, or None if it is not a valid number."""
     result = as_number(value)
     return None if result is None else int(result)
 
 
 def as_text(value: Any) -> str | None:
-    """Return a non-blank string, or None."""
+    """Return ``value`` if it is a non-blank string, else None."""
     return value if isinstance(value, str) and value.strip() else None
 
 
 def as_mapping(value: Any) -> dict[str, Any]:
-    """Return a dictionary, or an empty one."""
+    """Return ``value`` if it is a dictionary, else an empty dictionary."""
     return value if isinstance(value, dict) else {}
 
 
 def as_list(value: Any) -> list[Any]:
-    """Return a list, or an empty one."""
+    """Return ``value`` if it is a list, else an empty list."""
     return value if isinstance(value, list) else []
 
 
 def as_numbers(value: Any) -> dict[str, float]:
-    """Return the entries of a mapping that are numbers."""
+    """Return the entries of a dictionary whose values are valid numbers."""
     numbers = {key: as_number(entry) for key, entry in as_mapping(value).items()}
     return {key: number for key, number in numbers.items() if number is not None}
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the mapping in a JSON file, or None if the file is missing, unreadable, truncated or not a mapping."""
+    """Return the JSON object in a file, or None if the file is missing, unreadable or not a valid JSON object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8", errors="replace"))
     except (OSError, ValueError, RecursionError):
@@ -60,7 +60,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the mappings of a JSON-lines file in order; invalid and truncated lines are skipped."""
+    """Return the JSON objects of a JSON Lines file in order; invalid and truncated lines are skipped."""
     records: list[dict[str, Any]] = []
     try:
         with path.open(encoding="utf-8", errors="replace") as file:

@@ -3,7 +3,7 @@
 SPACE = "\u00a0"  # no line break between a number and its unit
 NO_VALUE = "\u2013"  # shown for a missing value
 
-# loss -> its title and its task (FLAVA, section 3)
+# name of the loss -> title and description (FLAVA paper, section 3)
 LOSSES = {
     "flava_global_contrastive": (
         "Global contrastive",
@@ -31,7 +31,7 @@ LOSSES = {
     ),
 }
 
-# kind of an example -> the inputs of the model
+# kind of example -> inputs of the model
 EXAMPLE_KINDS = {"mim": "image only", "mlm": "text only", "mmm": "image and text"}
 
 
@@ -56,7 +56,7 @@ def format_short(value: float | None) -> str:
 
 
 def flops_unit(per_second: float) -> tuple[float, str]:
-    """Return the unit for a speed: 3.2e13 -> (1e12, "TFLOP/s")."""
+    """Return the scale and the name of the unit for a number of FLOP/s: 3.2e13 -> (1e12, "TFLOP/s")."""
     units = ((1e15, "PFLOP/s"), (1e12, "TFLOP/s"))
     return next(((size, unit) for size, unit in units if per_second >= size), (1e9, "GFLOP/s"))
 

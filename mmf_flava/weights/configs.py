@@ -116,7 +116,7 @@ def config_to_dict(config: FlavaConfig) -> dict[str, Any]:
 
 
 def config_from_hugging_face(values: dict[str, Any], where: str = "config.json") -> FlavaConfig:
-    """Build a configuration from the content of Hugging Face's ``config.json``, with the same defaults.
+    """Build a configuration from Hugging Face's ``config.json``; missing keys have the same defaults as there.
 
     Args:
         where: location of the content, used in error messages.

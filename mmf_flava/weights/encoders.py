@@ -175,7 +175,7 @@ def _extract_encoder(
     start = f"flava.{encoder}."
     native = {key[len(start) :]: value for key, value in translation.tensors.items() if key.startswith(start)}
     if not native:
-        raise UserError(f"{source} has no {encoder.replace('_', ' ')}. Use weights that contain one.")
+        raise UserError(f"{source} has no {encoder.replace('_', ' ')}. Use weights that contain this encoder.")
     return native, translation.unknown
 
 

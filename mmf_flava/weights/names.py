@@ -28,11 +28,11 @@ PREFIXES = """
 @itm        heads.itm.                 itm_head.                loss.itm_loss.                  heads.cmd.itm_head.
 @code       codebook.blocks.           image_codebook.blocks.   image_codebook.encoder.blocks.  image_codebook.blocks.
 """  # noqa: E501
-# Placeholders that stand for several placeholders of PREFIXES: a line of TABLE with one is repeated for each member.
+# Placeholders that stand for several placeholders of PREFIXES: a row of TABLE with one is repeated for each member.
 GROUPS = {"@encoder": ("@image", "@text", "@pair"), "@masked": ("@mim", "@mlm", "@mmm_image", "@mmm_text")}
 
 # Syntax: * is "weight" or "bias", # is a number, [n] is the n-th third of a fused tensor along dimension 0, and = is
-# Hugging Face's key. Two lines with the same native key are aliases: both keys are written; if both are read, their
+# Hugging Face's key. Two rows with the same native key are aliases: both keys are written; if both are read, their
 # tensors must be equal. The prefix "unused." marks tensors of released files that no code uses; they are kept, so that
 # converting a file back and forth loses no tensor.
 TABLE = """
@@ -88,7 +88,7 @@ DUPLICATES = re.compile(r"^(text|image)_encoder\.embeddings\.")
 
 @dataclass(frozen=True)
 class KeyMapping:
-    """A line of the table for one style: a pattern of native keys and the corresponding pattern of that style.
+    """A row of TABLE for one style: a pattern of native keys and the corresponding pattern of that style.
 
     third: index (0 = query, 1 = key, 2 = value) of the style's tensor in the fused native tensor; None if not fused.
     """

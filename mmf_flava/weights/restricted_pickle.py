@@ -167,7 +167,7 @@ def unpickle(file: BinaryIO, storages: dict[str, Storage]) -> Any:
         if opcode.name not in OPCODES:
             raise UserError(f"the pickle contains the opcode {opcode.name}, which is not allowed")
         if opcode.name.endswith("PUT") and int(argument or 0) > count:
-            raise UserError("a memo index of the pickle is out of range")  # a large index would allocate memory
+            raise UserError("a memo index of the pickle is out of range")  # the memo is allocated up to this index
         end = (place or 0) + 1
     result = _Unpickler(io.BytesIO(code[:end]), storages).load()
     file.seek(start + end)

@@ -73,7 +73,9 @@ def test_writer_resumes_from_saved_progress(tmp_path):
         assert writer.done == 4
         with pytest.raises(UserError, match="another process"):
             CodeWriter(tmp_path, "pmd-train", HEADER)
-    with pytest.raises(UserError, match=r"a different codebook\. Expected codebook\.sha256 xy, got ab.*start again"):
+    with pytest.raises(
+        UserError, match=r"a different codebook\. Expected codebook\.sha256 xy, got ab.*start from the first record"
+    ):
         CodeWriter(tmp_path, "pmd-train", {**HEADER, "codebook": {**CODEBOOK, "sha256": "xy"}})
     write(tmp_path)
     assert CodeFile(tmp_path, "pmd-train", HEADER).read(4, 1).tolist() == CODES[4, 1].tolist()

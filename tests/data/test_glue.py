@@ -121,7 +121,7 @@ def test_mismatched_num_labels_raises(tmp_path, load):
     recipe = {"model": "flava_classification", "model_config": {"flava_classification": {"num_labels": 2}}}
     registry.register("config", OmegaConf.create(recipe))
     with pytest.raises(
-        UserError, match=r"num_labels is 2, but the targets of MNLI are entailment, neutral, contradiction\. .*to 3"
+        UserError, match=r"num_labels is 2, but the labels of MNLI are entailment, neutral, contradiction\. .*to 3"
     ):
         load("mnli")
 

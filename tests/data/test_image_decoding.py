@@ -155,7 +155,7 @@ def test_other_arrays_raise_with_the_conversion(image, code):
 
 @pytest.mark.parametrize("image", [None, 3, ["a.jpg"], {"image": 1}, io.BytesIO(b"x"), np.zeros((0, 4, 3), np.uint8)])
 def test_other_types_raise(image):
-    with pytest.raises(UserError, match="^image: "):
+    with pytest.raises(UserError, match=r"^image: "):
         load_image(image)
 
 

@@ -44,3 +44,14 @@ def test_all_splits_have_the_numbers_of_the_training_folders(config, load, tmp_p
     assert [load("imagenet", "val")[n].targets for n in range(2)] == [1, -1]
     config.dataset_config.imagenet.classes = ["other", "dog", "cat"]
     assert [load("imagenet", "val")[n].targets for n in range(2)] == [1, 0]
+
+
+def test_several_training_folders_have_one_numbering(config, load, tmp_path):
+    for name in ("a/cat", "a/eel", "b/dog"):
+        (tmp_path / name).mkdir(parents=True)
+        Image.new("RGB", (30, 30)).save(tmp_path / name / "1.png")
+    section = config.dataset_config.imagenet
+    section.data_dir = str(tmp_path)
+    for splits in ({"train": ["a", "b"], "test": ["a", "b"]}, {"test": ["a", "b"]}):  # the second as for a linear probe
+        section.splits = splits
+        assert [load("imagenet", "test")[n].targets for n in range(3)] == [0, 2, 1]

@@ -160,7 +160,7 @@ def test_missing_path_and_weights_outside_train_raise_an_error(config, load):
     config.dataset_config.pmd.splits = {"train": {"pairs/train": 1, "pairs/none": 1}, "val": {"pairs/val": 1}}
     with pytest.raises(UserError, match=r"dataset_config\.pmd\.splits\.train.*pairs/none"):
         load("pmd")
-    with pytest.raises(UserError, match=r"dataset_config\.pmd\.splits\.val: weights are supported for train only"):
+    with pytest.raises(UserError, match=r"dataset_config\.pmd\.splits\.val: only the train split supports weights"):
         load("pmd", "val")
 
 

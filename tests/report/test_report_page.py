@@ -205,7 +205,7 @@ def test_matrix_of_many_classes_is_not_shown(run_dir: Path) -> None:
 
 def test_missing_runs_raise(tmp_path: Path) -> None:
     for folders, words in (
-        ([], "no run folder"),
+        ([], "No run folder"),
         ([tmp_path / "gone"], "was not found"),
         ([tmp_path], "has no results"),
     ):
@@ -236,7 +236,7 @@ def test_command_line_does_not_import_torch_or_mmf(run_dir: Path) -> None:
     gone = subprocess.run(
         [sys.executable, "-m", "mmf_flava.report", "gone"], capture_output=True, text=True, check=False
     )
-    assert gone.returncode == 2 and gone.stderr.startswith("error: run folder gone was not found")
+    assert gone.returncode == 2 and gone.stderr.startswith("error: Run folder gone was not found")
 
 
 @pytest.mark.parametrize(("best", "before", "after"), [(0.75, ">37.5<", ">75.0<"), (-0.25, ">-12.5<", ">-25.0<")])

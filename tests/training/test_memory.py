@@ -125,9 +125,8 @@ def size_of(values) -> int:
 @pytest.mark.parametrize("size", [8, 32])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_activations_are_the_saved_tensors_of_a_forward_pass(dataset, size, precision):
-    sharding = (
-        "fsdp" if precision == "bf16" else "none"
-    )  # fsdp casts all weights; autocast differs between CPU and CUDA
+    # fsdp casts all weights; the operations that autocast casts differ between CPU and CUDA
+    sharding = "fsdp" if precision == "bf16" else "none"
     config = recipe(dataset, size, precision=precision, sharding=sharding)
     model, samples = build(config), batch(dataset, size)
     if precision == "bf16":
@@ -137,6 +136,17 @@ def test_activations_are_the_saved_tensors_of_a_forward_pass(dataset, size, prec
     estimate = estimate_memory(config, processes=1)
     assert estimate.activations == pytest.approx(saved_bytes(model, samples), rel=TOLERANCE)
     assert estimate.batch == size_of(samples.values())
+
+
+@pytest.mark.parametrize("dataset", KINDS)
+def test_autocast_saves_activations_and_copies_of_the_weights(dataset):
+    config = recipe(dataset, 32, precision="bf16")
+    model, samples = build(config), batch(dataset, 32)
+    estimate = estimate_memory(config, processes=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        counted = saved_bytes(model, samples)
+    assert estimate.activations + estimate.compute_copies == pytest.approx(counted, rel=TOLERANCE)
+    assert 0 < estimate.compute_copies < estimate.weights / 2
 
 
 def test_batch_that_needs_most_is_estimated():
@@ -171,9 +181,10 @@ def test_peak_with_activation_checkpointing(dataset, size):
     assert estimate.activations < 0.65 * estimate_memory(recipe(dataset, size), processes=1).activations
 
 
-@pytest.mark.parametrize("optimizer", ["AdamW", "SGD"])
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("datasets", ["pmd", "imagenet"])
+@pytest.mark.parametrize(
+    ("datasets", "precision", "optimizer"),
+    [("pmd", "fp32", "AdamW"), ("imagenet", "fp32", "SGD"), ("pmd", "fp16", "SGD"), ("imagenet", "fp16", "AdamW")],
+)
 def test_state_is_that_of_an_update(datasets, precision, optimizer):
     config = recipe(datasets, 8, optimizer, precision=precision)
     model, samples = build(config), batch(datasets, 8)

@@ -127,7 +127,7 @@ def test_batch_size_per_device_is_multiplied_by_world_size(monkeypatch):
     config = recipe(training__batch_size_per_device=3, training__batch_size=7)
     read_settings(config)
     assert config.training.batch_size == 12
-    with pytest.raises(UserError, match=r"training\.batch_size_per_device is 0"):
+    with pytest.raises(UserError, match=r"training\.batch_size_per_device: expected an integer"):
         read_settings(recipe(training__batch_size_per_device=0))
 
 
@@ -141,17 +141,17 @@ def test_batch_size_of_evaluations(training_batch, given, expected, processes, m
     evaluation = read_settings(config).evaluation
     suite = EvaluationSuite(evaluation, {"val": {}}, num_workers=0, device=torch.device("cpu"))
     assert evaluation.batch_size == suite.extractor.batch_size == expected
-    with pytest.raises(UserError, match=r"evaluation\.batch_size is 0"):
+    with pytest.raises(UserError, match=r"evaluation\.batch_size: expected"):
         read_settings(recipe(evaluation__batch_size=0))
 
 
 @needs_main
 def test_training_fp16_names_the_key_to_use():
-    with pytest.raises(UserError, match=r"Use training\.precision: fp16"):
+    with pytest.raises(UserError, match=r"Set training\.precision: fp16"):
         read_settings(recipe(training__fp16=True))
 
 
 @pytest.mark.parametrize("updates", [10, None])  # null in recipes that use max_epochs
 def test_max_epochs_raises_user_error(updates):
-    with pytest.raises(UserError, match=r"training\.max_epochs is not supported.* Use training\.max_updates"):
+    with pytest.raises(UserError, match=r"training\.max_epochs is not supported.* Set training\.max_updates"):
         read_settings(recipe(training__max_epochs=3, training__max_updates=updates))

@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     for name in ("samples", "statistics"):
         check_positive(getattr(arguments, name), f"--{name}")
     if arguments.start < 0:
-        raise UserError(f"--start: expected at least 0, got {arguments.start}.")
+        raise UserError(f"--start is {arguments.start}, expected an integer of at least 0.")
     defaults = _default_overrides(arguments.recipe, arguments.overrides)
     config = read_recipe(arguments.recipe, [*arguments.overrides, *defaults])
     names = [arguments.dataset] if arguments.dataset else dataset_names(config)

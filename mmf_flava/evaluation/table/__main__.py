@@ -1,4 +1,4 @@
-"""``python -m mmf_flava.evaluation.table [NAME=]RUN_DIR ... [--paper TABLE] [--format FORMAT] [--out FILE]``"""
+"""Command line: ``python -m mmf_flava.evaluation.table [NAME=]RUN_DIR ... [--paper T] [--format F] [--out FILE]``."""
 
 import argparse
 import sys
@@ -15,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print or write the table and return the exit code: 0, or 2 after a UserError."""
     parser = argparse.ArgumentParser(
         prog="python -m mmf_flava.evaluation.table",
-        description="Shows the results of runs in the layout of the paper's Table 4, next to the paper's results.",
+        description="Shows results of runs in the layout of Table 4 of the FLAVA paper, next to the paper's results.",
     )
     parser.add_argument(
         "runs",
@@ -24,9 +24,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="run folder (env.save_dir); runs with the same NAME share a column (default: ours)",
     )
     parser.add_argument(
-        "--paper", choices=TABLES, default="table4", help="table of the paper to compare with (%(default)s)"
+        "--paper", choices=TABLES, default="table4", help="table of the FLAVA paper (default: %(default)s)"
     )
-    parser.add_argument("--format", choices=FORMATS, help="default: from the suffix of --out, else markdown")
+    parser.add_argument(
+        "--format", choices=FORMATS, help="output format (default: from the suffix of --out, else markdown)"
+    )
     parser.add_argument("--out", metavar="FILE", type=Path, help="output file (default: standard output)")
     options = parser.parse_args(arguments)
     suffix = "" if options.out is None else options.out.suffix.removeprefix(".")

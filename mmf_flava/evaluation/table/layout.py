@@ -1,4 +1,4 @@
-"""Builds the table with the columns of runs before those of the paper, and renders it as Markdown, CSV or JSON."""
+"""Builds a table with results of runs and of the FLAVA paper, and renders it as Markdown, CSV or JSON."""
 
 import csv
 import io
@@ -17,12 +17,12 @@ FORMATS = ("markdown", "csv", "json")
 
 @dataclass(frozen=True)
 class Table:
-    """The results of runs and of the paper.
+    """A table with the results of runs and of the FLAVA paper.
 
     Attributes:
         names: row names.
-        results: column -> row -> cell; a missing row was not run.
-        paper: the paper's table.
+        results: column -> row -> cell, without rows that were not run.
+        paper: table of the FLAVA paper.
         skipped: messages about results that are not in the table.
     """
 
@@ -37,16 +37,16 @@ class Table:
         return [misprint.note for misprint in self.paper.misprints] + list(self.skipped)
 
     def sources(self) -> list[tuple[str, RunResult]]:
-        """Return (column, run) for each run in the table."""
+        """Return (column name, run) for each run in the table."""
         cells = [(name, cell) for name, column in self.results.items() for cell in column.values()]
         runs = {(name, run.folder): run for name, cell in cells for run in cell.runs}
         return [(name, run) for (name, _), run in runs.items()]
 
 
 def build_table(columns: Sequence[Column], paper: str = "table4") -> Table:
-    """Build the table of ``columns`` and one of the paper's tables.
+    """Build a table from columns of runs and a table of the FLAVA paper.
 
-    Rows that the paper does not have are included if they were run.
+    Rows that are not in the paper are included only if a run has results for them.
 
     Raises:
         UserError: two runs have results for the same row of a column, a run has no value for a metric of a row, or a
@@ -63,7 +63,7 @@ def build_table(columns: Sequence[Column], paper: str = "table4") -> Table:
 
 
 def render_markdown(table: Table) -> str:
-    """Return a Markdown table in per cent, followed by a list of the runs and notes."""
+    """Return a Markdown table in per cent, followed by lists of runs and notes."""
     averages = {row.name for row in table_rows() if row.group == "average"}
     header = ["task", *table.results, *table.paper.columns]
     lines = [_markdown_row(header), _markdown_row(["---", *["---:"] * (len(header) - 1)])]
@@ -83,7 +83,7 @@ _DETAILS = {"split": "split", "updates": "update", "update": "update"}
 
 
 def render_csv(table: Table) -> str:
-    """Return CSV in per cent; results of runs may be ``not run``, and missing values of the paper are empty."""
+    """Return CSV in per cent; missing results of runs are ``not run``, and missing values of the paper are empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["task", *table.results, *table.paper.columns])

@@ -1,4 +1,4 @@
-"""Rows and values of the paper's tables, read from the CSV files in this folder."""
+"""Rows and values of the FLAVA paper's tables, read from the CSV files in this folder."""
 
 import csv
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class TableRow:
     Attributes:
         name: name in the paper.
         group: NLP, vision or multimodal; average; or extra, for rows that are not in the paper and not in any average.
-        tasks: alternatives; each is a tuple of tasks whose results are averaged.
+        tasks: alternative sources of the row; each is a tuple of tasks whose results are averaged.
         section: section of ``evaluation.json``.
         metrics: metrics of the section whose mean is the row's value; for an average, the groups whose averages are
             averaged.
@@ -30,7 +30,7 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Misprint:
-    """A note on a table of the paper; if it has a row and a column, ``instead`` is the correct value of the cell."""
+    """A note on a table of the FLAVA paper; ``instead`` is the correct value of a misprinted cell."""
 
     row: str
     column: str
@@ -41,7 +41,7 @@ class Misprint:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table of the paper.
+    """A table of the FLAVA paper.
 
     Attributes:
         columns: column names.

@@ -1,4 +1,4 @@
-"""Reads the results of runs from ``evaluation.json`` and computes the cells of the table."""
+"""Reading of runs' results from ``evaluation.json``, and computation of the table's cells."""
 
 import json
 import math
@@ -51,7 +51,7 @@ class TableCell:
 
 
 class Column:
-    """The runs of one model, at most one per task and section."""
+    """A column of the table: the runs of one model, with at most one run per task and section."""
 
     def __init__(self, name: str, folders: Iterable[Path]) -> None:
         self.name = name
@@ -83,7 +83,7 @@ class Column:
         )
 
     def cells(self) -> dict[str, TableCell]:
-        """Return row name -> cell of all rows that were run; an average requires all of its rows."""
+        """Return row name -> cell, for all rows with results; an average requires results for all of its rows."""
         rows = table_rows()
         cells = {row.name: cell for row in rows if row.group != "average" and (cell := self._cell(row)) is not None}
         for row in rows:

@@ -66,10 +66,10 @@ Codebook = KMeansCodebook | DalleEncoder
 
 
 def build_codebook(config: CodebookConfig) -> Codebook | None:
-    """Return the configured codebook, or None if all image datasets of the run have cached codes.
+    """Return the configured codebook, or None if the run does not need it.
 
-    None is returned for type ``cached``, and for type ``dvae``, whose weights are then not read. A k-means codebook is
-    always returned. Cached codes must have been created with the configured codebook.
+    None is returned for type ``cached``, and for type ``dvae`` if all image datasets of the run have cached codes; the
+    dVAE's weights are then not read. Cached codes must have been created with the configured codebook.
 
     Raises:
         UserError: the type is unknown, the weights were not found or do not match, or cached codes were created with
@@ -83,8 +83,8 @@ def build_codebook(config: CodebookConfig) -> Codebook | None:
         dataset, split = uncached[0].split()
         raise UserError(
             f"{SECTION}.type is 'cached', but dataset '{dataset}' has no cached codes for split {split}. Cache "
-            f"them with `python -m mmf_flava.cache_codes RECIPE --dataset {dataset} --split {split}`, or set type and "
-            "path."
+            f"them with `python -m mmf_flava.cache_codes RECIPE --dataset {dataset} --split {split}`, or set "
+            "codebook.type and codebook.path."
         )
     if config.type == "cached" or (config.type == "dvae" and opened and not uncached):
         return None
