@@ -181,7 +181,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("recipe", help="YAML file for config= of mmf_run")
     top.add_argument("overrides", nargs="*", metavar="key=value", help="config overrides, as for mmf_run")
     top.add_argument("--dataset", required=True, help="image dataset of the recipe, e.g. pmd")
-    top.add_argument("--split", default="train", choices=("train", "val", "test"), help="(default: %(default)s)")
+    top.add_argument("--split", default="train", choices=("train", "val", "test"), help="split (default: %(default)s)")
     top.add_argument("--views", type=int, help="fixed crops per training image (default: the recipe's views, or 1)")
     top.add_argument(
         "--name", help="folder name in data_dir/codes, or a path (default: the recipe's codes, or the codebook type)"
@@ -189,7 +189,9 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--dtype", choices=DTYPES, help="dtype of the dVAE encoder (default: the recipe's)")
     top.add_argument("--batch-size", type=int, default=32, help="views per batch (default: %(default)s)")
     top.add_argument("--workers", type=int, default=2, help="data loader workers (default: %(default)s)")
-    top.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)")
+    top.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="torch device (default: %(default)s)"
+    )
     top.add_argument(
         "--compare", type=int, default=16, metavar="N", help="images to compare with fp32 codes (default: %(default)s)"
     )

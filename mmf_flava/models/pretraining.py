@@ -203,7 +203,7 @@ class FlavaPretraining(BaseModel):
         if self.codebook is None:
             raise UserError(
                 f"Batches of dataset '{batch.dataset_name}' have no image_codes, but model_config.flava.codebook.type "
-                "is 'cached'. Cache them with `python -m mmf_flava.cache_codes`, or set codebook.type and codebook.path."
+                "is 'cached'. Cache them with `python -m mmf_flava.cache_codes`, or set codebook.type and path."
             )
         return self.codebook.codes_at(batch["image_for_codebook"], mask_BP, counts)
 

@@ -100,7 +100,9 @@ def test_one_process_selects_the_device_of_the_run(device, selected, started, gp
 def test_one_gpu_and_several_processes_raise_user_error(started, gpus, tmp_path):
     gpus(4)
     options = ("training.sharding=ddp", "distributed.world_size=2", f"env.save_dir={tmp_path}")
-    with pytest.raises(UserError, match="training.device: cuda:1 selects one GPU, but this run has several processes"):
+    with pytest.raises(
+        UserError, match=r"training\.device: cuda:1 selects one GPU, but this run has several processes"
+    ):
         started(*options, "training.device=cuda:1")
 
 
@@ -186,7 +188,7 @@ def test_default_timeout_is_hours_and_a_selected_backend_is_kept(created, gpus, 
     config.distributed.backend = "gloo"
     distributed_init(config)
     assert [(group["backend"], group["timeout"]) for group in created] == [("gloo", timedelta(hours=6))]
-    with pytest.raises(UserError, match="process_group_timeout: expected"):
+    with pytest.raises(UserError, match=r"process_group_timeout.*expected an integer of at least 1"):
         distributed_init(group_config("cuda", process_group_timeout=0))
 
 

@@ -98,7 +98,11 @@ def test_cast_of_inner_units_waits_for_the_step_if_the_root_is_in_fp32(monkeypat
     calls: list[str] = []
     streams = {name: RecordedStream(name, calls) for name in ("fp32_to_fp16", "all_gather")}
     RecordedStream.current = RecordedStream("compute", calls)
-    cuda = {"current_stream": lambda: RecordedStream.current, "stream": RecordedStream.use, "is_available": lambda: True}
+    cuda = {
+        "current_stream": lambda: RecordedStream.current,
+        "stream": RecordedStream.use,
+        "is_available": lambda: True,
+    }
     monkeypatch.setattr(module, "torch", overlay(torch, cuda=overlay(torch.cuda, **cuda)))
     monkeypatch.setattr(module, "alloc_storage_", lambda data, size: calls.append("cast"))
 
@@ -127,6 +131,8 @@ def test_cpu_patches_look_at_the_device_of_the_run(device, patched, global_confi
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     global_config.training.device = device
     needed = {one.name: one.needed(None) for one in PATCHES[fairscale.FSDP] if one.needed is fairscale._on_cpu}
+    (buckets,) = PATCHES["fairscale.internal.reduce_scatter_bucketer"]
+    assert buckets.needed(None)  # gloo reduces CUDA tensors as well
     assert needed == dict.fromkeys(("fairscale.streams", "fairscale.record_stream", "fairscale.norm_on_cpu"), patched)
 
 

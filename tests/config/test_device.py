@@ -29,5 +29,5 @@ def test_missing_gpus_raise_user_error():
     for name in ("cuda", "cuda:0"):
         with pytest.raises(UserError, match=f"training.device: {name}, but torch found no GPU"):
             check_device(name, gpus=0)
-    with pytest.raises(UserError, match="cuda:2 was not found. This process can use cuda:0 to cuda:1"):
+    with pytest.raises(UserError, match=r"cuda:2 was not found\. This process can use cuda:0 to cuda:1"):
         check_device("cuda:2", gpus=2)

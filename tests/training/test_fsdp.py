@@ -2,12 +2,14 @@
 
 import copy
 import gc
+from unittest.mock import Mock
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch import multiprocessing
 
+from mmf_flava.training.fsdp import FsdpEngine
 from tests.training.toys import batch, toy, updater
 
 KINDS = ("pmd", "imagenet", "ccnews_bookcorpus")
@@ -187,3 +189,11 @@ def test_one_process_resumes_from_two(sharded):
 def test_half_precision_learns(sharded, precision):
     losses = sharded["one batch"][precision]
     assert losses[-1] < 0.6 * losses[0]
+
+
+def test_streams_wait_after_each_step():
+    """An evaluation calls the root's methods, e.g. ``encode_image``, and not its forward pass, which waits."""
+    engine = object.__new__(FsdpEngine)
+    engine.module, engine.model = Mock(params=[]), Mock()
+    engine.after_step()
+    engine.module._wait_for_previous_optim_step.assert_called_once_with()

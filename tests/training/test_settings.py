@@ -36,7 +36,7 @@ def test_fsdp_with_fp16_and_recomputed_activations_is_allowed():
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ({"optimizer__type": "Adafactor"}, "Adafactor is not supported .* fsdp, .* Use AdamW"),
+        ({"optimizer__type": "Adafactor"}, "Adafactor is not supported .* fsdp, .* Set it to one of AdamW"),
         ({"model_config__flava__compile": True}, r"model_config\.flava\.compile is not supported .* fsdp"),
     ],
 )
@@ -127,7 +127,7 @@ def test_batch_size_per_device_is_multiplied_by_world_size(monkeypatch):
     config = recipe(training__batch_size_per_device=3, training__batch_size=7)
     read_settings(config)
     assert config.training.batch_size == 12
-    with pytest.raises(UserError, match=r"training\.batch_size_per_device: expected an integer"):
+    with pytest.raises(UserError, match=r"training\.batch_size_per_device.*expected an integer of at least 1"):
         read_settings(recipe(training__batch_size_per_device=0))
 
 
@@ -141,7 +141,7 @@ def test_batch_size_of_evaluations(training_batch, given, expected, processes, m
     evaluation = read_settings(config).evaluation
     suite = EvaluationSuite(evaluation, {"val": {}}, num_workers=0, device=torch.device("cpu"))
     assert evaluation.batch_size == suite.extractor.batch_size == expected
-    with pytest.raises(UserError, match=r"evaluation\.batch_size: expected"):
+    with pytest.raises(UserError, match=r"evaluation\.batch_size.*expected an integer of at least 1"):
         read_settings(recipe(evaluation__batch_size=0))
 
 

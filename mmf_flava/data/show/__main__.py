@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("recipe", help="YAML file for config= of mmf_run, or with only a dataset_config")
     top.add_argument("overrides", nargs="*", metavar="key=value", help="config overrides, as for mmf_run")
     top.add_argument("--dataset", metavar="NAME", help="dataset of the recipe (default: all)")
-    top.add_argument("--split", default="train", choices=("train", "val", "test"), help="(default: %(default)s)")
+    top.add_argument("--split", default="train", choices=("train", "val", "test"), help="split (default: %(default)s)")
     top.add_argument("--samples", type=int, default=24, metavar="N", help="samples per dataset (default: %(default)s)")
     top.add_argument("--start", type=int, default=0, metavar="N", help="index of the first sample (default: 0)")
     top.add_argument(
