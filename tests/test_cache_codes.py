@@ -161,7 +161,7 @@ def test_codebook_type_cached_needs_codes_for_every_split(recipe, tmp_path):
     cache(recipe, tmp_path)
     for split in ("train", "val"):
         dataset_of(recipe, split=split, codes=str(tmp_path))
-    with pytest.raises(UserError, match=r"'pmd' has no cached codes for its split val.*cache_codes"):
+    with pytest.raises(UserError, match=r"'pmd' has no cached codes for split val.*cache_codes"):
         build_codebook(codebook_config(recipe, type="cached"))
     assert build_codebook(codebook_config(recipe)) is not None
 

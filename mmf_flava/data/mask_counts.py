@@ -29,7 +29,7 @@ class MaskCounts:
     @classmethod
     def count(cls, batch: Any) -> "MaskCounts":
         """Count the masked patches and tokens of a batch. Tensors on a GPU cause a host-device synchronisation."""
-        size = len(batch["image"] if "image" in batch else batch["input_ids"])
+        size = _batch_size(batch)
         patches = batch["image_patch_mask"].sum(dim=1).tolist() if "image_patch_mask" in batch else [0] * size
         tokens = (batch["lm_label_ids"] != IGNORED).sum(dim=1).tolist() if "lm_label_ids" in batch else [0] * size
         matching = batch["is_correct"].view(-1).bool().tolist() if "is_correct" in batch else [True] * size
@@ -38,12 +38,15 @@ class MaskCounts:
     @classmethod
     def of(cls, batch: Any) -> "MaskCounts":
         """Return the counts that ``collate`` stored in the batch, or compute them if they are missing or outdated."""
-        size = len(batch["image"] if "image" in batch else batch["input_ids"])
-        counts = batch[FIELD] if FIELD in batch else None
-        return counts if counts is not None and len(counts.matching) == size else cls.count(batch)
+        counts = batch.get(FIELD)
+        return counts if counts is not None and len(counts.matching) == _batch_size(batch) else cls.count(batch)
 
     def of_matching(self) -> "MaskCounts":
         """Return a copy with counts of 0 for pairs whose image and text do not match."""
         patches = [count * match for count, match in zip(self.patches, self.matching, strict=True)]
         tokens = [count * match for count, match in zip(self.tokens, self.matching, strict=True)]
         return MaskCounts(patches, tokens, self.matching)
+
+
+def _batch_size(batch: Any) -> int:
+    return len(batch["image_patch_mask"] if "image_patch_mask" in batch else batch["input_ids_masked"])
