@@ -42,7 +42,7 @@ class Context:
     @property
     def run_seconds(self) -> int:
         """The time limit of one ``mmf_run``."""
-        return 120 if self.cuda else 900
+        return 90 if self.cuda else 900
 
     def pick(self, full: T, tiny: T) -> T:
         """Return the value for full size, or the one for ``--tiny``."""

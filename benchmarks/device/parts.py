@@ -24,16 +24,18 @@ class Part:
 PARTS = (
     Part("environment", "device.environment", 30),
     Part("shards", "device.shards", 90, concurrent=True),
-    Part("precision", "device.precision", 100, concurrent=True),
-    Part("ranks", "device.ranks", 100, concurrent=True),
-    Part("collectives", "device.collectives", 100, concurrent=True),
+    Part("precision", "device.precision", 120, concurrent=True),
+    Part("ranks", "device.ranks", 120, concurrent=True),
+    Part("collectives", "device.collectives", 120, concurrent=True),
     Part("step", "device.step", 170),
     Part("trainer", "device.trainer", 120),
     Part("huggingface", "device.peer_step", 45),
+    Part("torchmultimodal", "device.peer_step", 45),
     Part("attention", "device.attention", 30),
     Part("embedding", "device.embedding", 45),
     Part("loader", "device.loader_rate", 40),
-    Part("torchmultimodal", "device.peer_step", 40),
+    Part("huggingface_compiled", "device.peer_step", 150),
+    Part("torchmultimodal_compiled", "device.peer_step", 150),
 )
 
 

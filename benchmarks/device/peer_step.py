@@ -1,4 +1,7 @@
-"""Parts ``huggingface`` and ``torchmultimodal``: their training step, with the batches of ``step``, *same inputs*."""
+"""Parts ``huggingface`` and ``torchmultimodal``: their training step, with the batches of ``step``, *same inputs*.
+
+The parts ``huggingface_compiled`` and ``torchmultimodal_compiled`` compile the entire model, which takes minutes.
+"""
 
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -18,20 +21,20 @@ PACKAGES = {"huggingface": "transformers", "torchmultimodal": "torchmultimodal"}
 
 
 def run(context: Context) -> None:
-    """Report the steps of the implementation that the part is named after: eager, then compiled."""
-    peer = context.part
+    """Report the steps of the implementation that the part is named after."""
+    peer, _, compiled = context.part.partition("_")
     if find_spec(PACKAGES[peer]) is None:
         context.skip("all steps", f"{PACKAGES[peer]} is not installed")
         return
     benchmark, size = StepBenchmark(context), context.pick(64, 2)
     with shrink(peer) if context.tiny else nullcontext():
-        for compiled in context.pick((False, True), (False,)):
-            for kind in KINDS:
-                batch = build_batch(context, size, PADDED, CAPTION if kind == "pair" else None)
-                name = f"{'compiled' if compiled else 'eager'}, {kind}"
-                file = f"profile_{peer}.txt" if kind == "pair" and not compiled else None
-                build = partial(PEERS[peer], kind, batch, False, compiled)
-                benchmark.measure(name, kind, build, size, file)
+        for kind in context.pick(KINDS, KINDS[-1:]) if compiled else KINDS:
+            batch = build_batch(context, size, PADDED, CAPTION if kind == "pair" else None)
+            eager, build = (partial(PEERS[peer], kind, batch, False, mode) for mode in (False, bool(compiled)))
+            if compiled:
+                benchmark.count_flop(kind, eager)
+            file = f"profile_{context.part}.txt" if kind == "pair" else None
+            benchmark.measure(f"{'compiled' if compiled else 'eager'}, {kind}", kind, build, size, file)
 
 
 def shrink(peer: str) -> AbstractContextManager[Any]:

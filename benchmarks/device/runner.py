@@ -108,7 +108,9 @@ class Runner:
             _kill_group(process)
             self._processes.remove(process)
         values: dict[str, Any] = {"status": "passed" if code == 0 else "failed", "code": code}
-        if timed_out.is_set():
+        if timed_out.is_set() and limit == left:
+            values |= {"status": "skipped", "skipped": f"stopped after {limit:.0f} s, at the end of the budget"}
+        elif timed_out.is_set():
             values |= {"status": "timeout", "error": f"stopped at its limit of {limit:.0f} s"}
         elif code:
             values["error"] = self._explain(part, code, log)

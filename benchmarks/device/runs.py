@@ -109,6 +109,7 @@ class MmfRun:
 
     @property
     def is_running(self) -> bool:
+        """Whether a process has not ended."""
         return any(process.poll() is None for process in self.started)
 
     def records(self) -> list[dict[str, Any]]:

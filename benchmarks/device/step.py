@@ -17,8 +17,7 @@ from device.context import Context
 from device.models import build_batch, build_flava
 from device.timing import seconds_per_call, synchronize
 from device.training_step import StepBenchmark, TrainingStep
-from mmf_flava.config.run import TrainingConfig
-from mmf_flava.training.device import set_numerics, set_tf32
+from mmf_flava.training.device import set_tf32
 
 KINDS = ("pair", "image", "text")
 PADDED = 77
@@ -28,7 +27,8 @@ LENGTHS = range(14, PADDED)
 
 def run(context: Context) -> None:
     """Report all steps. Pairs have a profile, eager and compiled."""
-    set_numerics(TrainingConfig(), torch.device(context.device))
+    set_tf32(False)
+    torch.backends.cuda.enable_cudnn_sdp(False)
     benchmark, size, large = StepBenchmark(context), context.pick(64, 2), context.pick(256, 3)
 
     def typical(kind: str, count: int = size) -> Any:

@@ -50,7 +50,7 @@ class TrainingStep:
 
 
 class StepBenchmark:
-    """Measures steps. Steps of the same ``work`` have the FLOPs counted in the first one, which must be eager."""
+    """Measures steps. Steps of the same ``work`` have the FLOPs of the first one, which must be eager."""
 
     def __init__(self, context: Context) -> None:
         self.context, self.flop = context, dict[str, float]()
@@ -77,12 +77,17 @@ class StepBenchmark:
             seconds = seconds_per_call(context, step, warmup=4, repeats=12)
             peak = torch.cuda.max_memory_allocated() / 1e9 if context.cuda else None
             if work not in self.flop:
-                self.flop[work] = count_flop(step)
+                self.flop[work] = count_step_flop(step)
             values = compute_rates(context, seconds, samples, self.flop[work], self.gemm_tflops)
             context.report(name, batch=samples, **values, peak_gb=peak, first_step_s=first)
             if profile_file is not None:
                 report_host_waits(context, f"{name}: host waits", step)
                 report_profile(context, f"{name}: profile", step, context.out / profile_file)
+
+    def count_flop(self, work: str, build: Build) -> None:
+        """Count the FLOPs of a ``work`` whose steps are compiled, with an eager model."""
+        with self.context.attempt(f"FLOPs of {work}"):
+            self.flop[work] = count_step_flop(TrainingStep(self.context, build))
 
     def _clear(self) -> None:
         """Free the memory of earlier steps, and forget their compiled code, whose number torch limits."""
@@ -93,7 +98,7 @@ class StepBenchmark:
             torch.cuda.reset_peak_memory_stats()
 
 
-def count_flop(step: TrainingStep) -> float:
+def count_step_flop(step: TrainingStep) -> float:
     """Return the floating point operations of a step."""
     counter = FlopCounterMode(display=False)
     with counter:

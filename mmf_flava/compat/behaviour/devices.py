@@ -28,8 +28,12 @@ def valid_device(module: Any) -> None:
     @wrap(module.Configuration, "_update_specific", only_if=flava_run.is_current)
     def _update_specific(original: Any, self: Any, config: Any) -> Any:
         device, is_ours = str(config.training.device), config.training.trainer in flava_run.TRAINERS
-        if is_ours or device != "xla":  # MMF's own trainers support xla
-            check_device(device, torch.cuda.device_count() if torch.cuda.is_available() else 0)
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        options = getattr(self.args, "opts", None) or []
+        # a recipe with device: cuda also runs without a GPU: MMF logs a warning and uses the CPU
+        in_recipe = device == "cuda" and gpus == 0 and not any(str(o).startswith("training.device") for o in options)
+        if (is_ours or device != "xla") and not in_recipe:  # MMF's own trainers support xla
+            check_device(device, gpus)
         return original(self, config)
 
 

@@ -49,8 +49,10 @@ def run(context):
 MAIN = """
 import sys
 sys.path.insert(0, {benchmarks!r})
+import device.runner
 from device.command import main
 from device.parts import Part
+device.runner.MIN_SECONDS = {least}
 sys.exit(main(sys.argv[1:], [Part(name, f"fake_{{name}}", {seconds}) for name in {names!r}]))
 """
 CONCURRENT = """
@@ -72,10 +74,17 @@ def run_python(*command: object, path: Path = ROOT) -> subprocess.CompletedProce
     )
 
 
-def run_fake(tmp_path: Path, names: list[str], *options: str, seconds: float = 30) -> subprocess.CompletedProcess:
-    """Run the command with fake parts, which have ``seconds`` on a GPU and 20 times as much on a CPU."""
+def run_fake(
+    tmp_path: Path, names: list[str], *options: str, seconds: float = 30, least: float = 25
+) -> subprocess.CompletedProcess:
+    """Run the command with fake parts.
+
+    Args:
+        seconds: time limit of a part on a GPU; on a CPU it is 20 times as long.
+        least: rest of the budget below which a part is skipped.
+    """
     write_fakes(tmp_path)
-    script = MAIN.format(benchmarks=str(DEVICE.parent), names=names, seconds=seconds)
+    script = MAIN.format(benchmarks=str(DEVICE.parent), names=names, seconds=seconds, least=least)
     options = ("--device", "cpu", "--tiny", "--out", str(tmp_path / "out"), *options)
     return run_python("-c", script, *options, path=tmp_path)
 
@@ -143,6 +152,15 @@ def test_parts_beyond_the_budget_are_skipped(tmp_path):
     assert done.returncode == 0
     assert read_results(tmp_path / "out")["good", "part"]["status"] == "skipped"
     assert "| good | all results | skipped: 10 s of the budget are left |" in done.stdout
+
+
+def test_part_that_exceeds_the_budget_is_incomplete_and_not_failed(tmp_path):
+    done = run_fake(tmp_path, ["slow", "good"], "--budget", "5", least=1)
+    assert done.returncode == 0
+    results = read_results(tmp_path / "out")
+    assert results["slow", "child"]["pid"], "results before the end of the budget must be kept"
+    assert results["slow", "part"]["skipped"] == "stopped after 5 s, at the end of the budget"
+    assert results["good", "part"]["status"] == "skipped"
 
 
 def test_concurrent_parts_run_together_on_a_gpu(tmp_path):
