@@ -114,7 +114,7 @@ def _open_source(
     path = Path(source).expanduser()
     if path.suffix.lower() == ".txt":
         if any(kind != "text" for kind in kinds):
-            raise UserError(f"--what: {source} has texts only. Set --what text.")
+            raise UserError(f"--what: {source} contains only texts. Set --what text.")
         return LineDataset(path), ["text"]
     records = open_records(source if "://" in source else path)
     kinds = list(kinds) or (["image"] if _read_first_caption(records) is None else list(KINDS))

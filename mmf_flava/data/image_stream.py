@@ -104,7 +104,7 @@ class ImageStreamDataset(StreamDataset):
 
     @property
     def _decode_size(self) -> int | None:
-        """The side to which JPEGs may be reduced while decoding; None, full size, outside training."""
+        """Side in pixels to which the JPEG decoder may downscale an image; None, the full size, outside training."""
         return self.image_processor.decode_size if self.training else None
 
     def _image_fields(self, record: Record, index: int, rng: np.random.Generator) -> dict[str, Any]:

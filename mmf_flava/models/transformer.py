@@ -107,7 +107,7 @@ class Transformer(nn.Module):
 
 
 def initialise(module: nn.Module, std: float = 0.02) -> None:
-    """Initialise weights with N(0, std), biases and the padding embedding with 0, LayerNorm with 1 and 0.
+    """Initialise weights with N(0, std), LayerNorm weights with 1, biases and the padding embedding with 0.
 
     Use as ``model.apply(initialise)``. Source: both public implementations, with std 0.02; not specified in the paper.
     """

@@ -1,4 +1,4 @@
-"""Graceful stops on SIGTERM, Ctrl-C and SIGUSR1, which Slurm can send before a job's time limit."""
+"""Graceful shutdown on SIGTERM, Ctrl-C and SIGUSR1. Slurm can send SIGUSR1 before a job's time limit."""
 
 import signal
 from collections.abc import Callable

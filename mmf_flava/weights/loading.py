@@ -156,7 +156,7 @@ def load_checkpoint_weights(model: nn.Module, path: Path) -> None:
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file() or file.suffix != ".safetensors":
         raise UserError(
-            f"{path} is neither a checkpoint folder of mmf_flava nor a .safetensors file. Set the path of either."
+            f"{path} is neither a checkpoint folder of mmf_flava nor a .safetensors file. Set the path to one of these."
         )
     remedy = (
         "Resume with the recipe that wrote this checkpoint, or start a new run from its weights with "

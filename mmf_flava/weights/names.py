@@ -143,10 +143,10 @@ def detect_style(keys: Iterable[str], source: str = "the file") -> tuple[str, di
     """Detect the naming style of a file's keys.
 
     Returns:
-        The style, and a mapping from each recognised key to its complete form (see ``complete_key``).
+        The style, and a mapping from each matched key to its complete form (see ``complete_key``).
 
     Raises:
-        UserError: no style recognises at least half of the keys.
+        UserError: no style matches at least half of the keys.
     """
     source_keys = [key for key in keys if not BUFFERS.search(key)]
     matches = {

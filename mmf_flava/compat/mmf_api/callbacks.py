@@ -37,7 +37,9 @@ def _check_entry(name: str, params: Mapping[str, Any], where: str) -> None:
     callback = registry.get_callback_class(name)
     if callback is None:
         hint = suggestion(name, registry.mapping["callback_name_mapping"])
-        raise UserError(f"{where}.type: no callback named '{name}' is registered. Set env.user_dir to its code.{hint}")
+        raise UserError(
+            f"{where}.type: no callback named '{name}' is registered. Set env.user_dir to its folder.{hint}"
+        )
     if not isinstance(params, Mapping):
         raise UserError(f"{where}.params: expected keys and values, got {params!r}.")
     signature = inspect.signature(callback)

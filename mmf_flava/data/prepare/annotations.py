@@ -1,6 +1,6 @@
 """Readers of the published annotation files of PMD's sources.
 
-Readers are generators: they keep at most one annotation file in memory, and for the large parts one line.
+Readers are generators. They hold at most one annotation file in memory; for the large sources, one line.
 """
 
 import csv
