@@ -32,9 +32,7 @@ class TextCorpusDataset(StreamDataset):
         if block_size < 3:
             raise UserError(f"block_size: must be at least 3 ([CLS], one token and [SEP]), got {block_size}.")
         for path in filter(is_remote, paths):
-            raise UserError(
-                f"{path}: remote token folders are not supported. Download it and set the local path."
-            )
+            raise UserError(f"{path}: remote token folders are not supported. Download it and set the local path.")
         self.files = [TokenFile(path) for path in paths]
         self.span = block_size - 2
         self._starts = [0]
