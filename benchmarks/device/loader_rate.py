@@ -23,7 +23,7 @@ def run(context: Context) -> None:
     setup_imports()
     folder = find_or_write_shards(context)
     for workers, pinned in context.pick(CASES, TINY_CASES):
-        name = f"{workers} workers{', pinned' * pinned}"
+        name = f"worker processes: {workers}{', pinned memory' * pinned}"
         with context.attempt(name):
             dataset, size = open_pmd(folder), context.pick(BATCH, TINY_BATCH)
             schedule, pin = DatasetSchedule({"pmd": dataset}), pinned and context.cuda
