@@ -65,7 +65,7 @@ def test_user_errors_leave_existing_files_unchanged(weights, photos, tmp_path, c
     assert "nowhere" in capsys.readouterr().err
     (tmp_path / "q.txt").write_text("word1\n")
     assert run(tmp_path / "q.txt", "--weights", weights, "--out", tmp_path / "x", "--what", "image") == 2
-    assert "has texts only" in capsys.readouterr().err
+    assert "contains only texts" in capsys.readouterr().err
     bad = tmp_path / "bad"
     bad.mkdir()
     Image.new("RGB", (4, 4)).save(bad / "a.png")

@@ -148,7 +148,7 @@ def test_two_concurrent_processes_download_once(server, urls, tmp_path):
 def test_s3_needs_boto3(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "boto3", None)
     monkeypatch.setitem(sys.modules, "boto3.s3.transfer", None)
-    with pytest.raises(UserError, match=r"s3://bucket/a\.tar: reading from S3 needs boto3.*`pip install boto3`"):
+    with pytest.raises(UserError, match=r"s3://bucket/a\.tar: reading from S3 requires boto3.*`pip install boto3`"):
         FileCache(tmp_path / "cache").open("s3://bucket/a.tar")
 
 

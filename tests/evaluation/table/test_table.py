@@ -165,7 +165,7 @@ def test_folders_without_a_valid_evaluation_raise(tmp_path):
 
 
 def test_column_name_of_the_paper_raises(make_run):
-    with pytest.raises(UserError, match="'FLAVA' is already a column of the paper"):
+    with pytest.raises(UserError, match="'FLAVA' is already in the paper's table"):
         build_table(parse_columns([f"FLAVA={make_run('rte', metrics={'accuracy': 0.5})}"]))
 
 
