@@ -164,7 +164,10 @@ def test_parameter_groups_have_learning_rate_and_weight_decay(build):
         ({"losses": [{"type": "cross_entrpy"}]}, "Did you mean 'cross_entropy'"),
         ({"losses": []}, "losses is empty"),
         ({"classifier": ClassifierConfig(num_layers=0)}, "num_layers is 0"),
-        ({"text_encoder": TextEncoderConfig(hidden_size=16)}, "hidden_size must be equal in all three encoders, got 8, 16, 8"),
+        (
+            {"text_encoder": TextEncoderConfig(hidden_size=16)},
+            "hidden_size must be equal in all three encoders, got 8, 16, 8",
+        ),
     ],
 )
 def test_invalid_configuration_raises(build, wrong, message):
