@@ -1,13 +1,14 @@
 """Validation of configs: unknown keys, wrong types and invalid values raise an error with a one-line message."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
-from typing import Any, TypeVar
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from mmf_flava.config.close_matches import close_matches
+from mmf_flava.config.ranges import check_ranges
 from mmf_flava.errors import UserError
 
 T = TypeVar("T")
@@ -22,18 +23,21 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 
 def parse_section(schema: type[T], section: Any, where: str) -> T:
-    """Convert a section of the config to the dataclass ``schema``.
+    """Convert a section of the config to the dataclass ``schema``, and check its ranges.
 
     Args:
         section: mapping (dict or OmegaConf) with any subset of the schema's keys.
         where: the section's full name for messages, e.g. ``model_config.flava``.
 
     Raises:
-        UserError: an unknown key (with a suggestion), a wrong type or a missing mandatory value.
+        UserError: an unknown key (with a suggestion), a wrong type, a value out of range or a missing mandatory value.
     """
-    values = to_dict(section)
+    if not isinstance(section, Mapping):
+        raise UserError(f"{where}: must be a section (a mapping of keys to values), got {section!r}.")
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(values)))  # type: ignore[return-value]
+        values = to_dict(section)
+        _check_types(schema, values, where)
+        config: T = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(values)))  # type: ignore[assignment]
     except ConfigKeyError as error:
         parent, _, key = f"{where}.{_add_list_name(values, str(error.full_key))}".rpartition(".")
         known = [f.name for f in fields(error.object_type or schema)]  # type: ignore[arg-type]
@@ -42,6 +46,25 @@ def parse_section(schema: type[T], section: Any, where: str) -> T:
         raise UserError(f"{where}.{error.full_key} must be given.") from None
     except OmegaConfBaseException as error:
         raise UserError(f"{where}.{error.full_key}: {str(error).splitlines()[0]}.") from None
+    check_ranges(config, where)
+    return config
+
+
+def _check_types(schema: type, values: Mapping[str, Any], where: str) -> None:
+    """Raise UserError for a string or bool of another type, which OmegaConf would convert: 2 to True, 5 to '5'."""
+    for name, hint in get_type_hints(schema).items():
+        if name not in values:
+            continue
+        value, kinds = values[name], get_args(hint) or (hint,)
+        for kind in kinds:
+            if is_dataclass(kind) and isinstance(value, Mapping):
+                _check_types(kind, value, f"{where}.{name}")  # type: ignore[arg-type]
+        wrong = (bool in kinds and isinstance(value, int | str) and not isinstance(value, bool)) or (
+            str in kinds and hint in (str, str | None) and isinstance(value, bool | int | float)
+        )
+        if wrong:
+            remedy = "true or false" if bool in kinds else "a string; write it in quotes"
+            raise UserError(f"{where}.{name}: must be {remedy}, got {value!r}.")
 
 
 def _add_list_name(values: dict[str, Any], full_key: str) -> str:
