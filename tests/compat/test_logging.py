@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from mmf.common.registry import registry
 
 from mmf_flava.compat import mmf_api
 from tests.mmf_versions import needs_main
@@ -62,3 +63,10 @@ warnings.warn("beware")
     (log,) = (tmp_path / "logs").iterdir()
     texts = (done.stdout, (tmp_path / "train.log").read_text(), log.read_text())
     assert all((text.count("UserWarning: beware") == 1) == decision for text in texts)
+
+
+def test_log_outside_a_run_uses_python_logging(caplog, monkeypatch):
+    monkeypatch.setitem(registry.mapping["state"], "writer", None)
+    with caplog.at_level(logging.INFO):
+        mmf_api.log("a message")
+    assert [record.getMessage() for record in caplog.records] == ["a message"]

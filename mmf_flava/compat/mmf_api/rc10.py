@@ -1,5 +1,6 @@
 """Implementation of ``mmf_api`` for MMF 1.0.0rc10."""
 
+import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from omegaconf import MISSING
 from mmf_flava.config.run import MultitaskingConfig
 from mmf_flava.config.schema import parse_section
 from mmf_flava.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 __all__ = [
     "REMOVED_KEYS",
@@ -91,8 +94,11 @@ def register_loss_if_missing(name: str) -> Callable[[type], type]:
 
 
 def log(message: str) -> None:
-    """Log a message to the terminal and ``train.log``. Only the first process logs."""
-    registry.get("writer").write(message)
+    """Log a message to the terminal and ``train.log``. Only the first process logs; outside a run, Python's logging."""
+    if writer := registry.get("writer", no_warning=True):
+        writer.write(message)
+    else:
+        logger.info(message)
 
 
 def check_callbacks(config: Any) -> None:

@@ -25,7 +25,7 @@ class Frozen(nn.Module):
     def codes_at(self, image_B3hw: Tensor, mask_BP: Tensor, counts: Sequence[int]) -> Tensor:
         """Return the (N,) codes of masked patches.
 
-        Images are encoded in chunks of ``CHUNK_SIZE`` to limit memory: the dVAE's activations take 38 MB per image.
+        Images are encoded in chunks of ``CHUNK_SIZE`` to limit memory: the dVAE's activations take 52 MB per image.
 
         Args:
             mask_BP: True at masked patches.
