@@ -9,43 +9,77 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from mmf_flava.config.ranges import ranged
+from mmf_flava.config.schema import check_keys, suggestion
+from mmf_flava.errors import UserError
+
 
 @dataclass
 class TransformerConfig:
     """Config of an encoder: pre-norm transformer blocks with a final LayerNorm (§3.1)."""
 
-    hidden_size: int = 768
-    num_layers: int = 12
-    num_heads: int = 12
-    mlp_size: int = 3072
-    dropout: float = 0.0
-    attention_dropout: float = 0.0
-    layer_norm_eps: float = 1e-12
+    hidden_size: int = ranged(768, at_least=1)
+    num_layers: int = ranged(12, at_least=1)
+    num_heads: int = ranged(12, at_least=1)
+    mlp_size: int = ranged(3072, at_least=1)
+    dropout: float = ranged(0.0, at_least=0, below=1)
+    attention_dropout: float = ranged(0.0, at_least=0, below=1)
+    layer_norm_eps: float = ranged(1e-12, above=0, below=1)
+
+    def check(self, where: str) -> None:
+        """Raise UserError if the attention heads do not divide the hidden size."""
+        if self.hidden_size % self.num_heads:
+            raise UserError(
+                f"{where}.num_heads: {self.num_heads} does not divide hidden_size {self.hidden_size}. Set one of them "
+                "so that every attention head has the same size."
+            )
 
 
 @dataclass
 class ImageEncoderConfig(TransformerConfig):
-    image_size: int = 224
-    patch_size: int = 16
+    image_size: int = ranged(224, at_least=1)
+    patch_size: int = ranged(16, at_least=1)
     # initial weights (ViT of timm, DINO, BEiT or FLAVA): file, folder, URL or Hugging Face model ID
     pretrained: str | None = None
+
+    def check(self, where: str) -> None:
+        """Raise UserError if the image is not a grid of complete patches."""
+        super().check(where)
+        if self.image_size % self.patch_size:
+            nearest = max(1, self.image_size // self.patch_size) * self.patch_size
+            raise UserError(
+                f"{where}.image_size: {self.image_size} is not a multiple of patch_size {self.patch_size}. Set it to "
+                f"{nearest}, for example."
+            )
 
 
 @dataclass
 class TextEncoderConfig(TransformerConfig):
-    vocab_size: int = 30522
-    max_length: int = 512
-    type_vocab_size: int = 2
-    pad_token_id: int = 0
+    vocab_size: int = ranged(30522, at_least=1)
+    max_length: int = ranged(512, at_least=2)
+    type_vocab_size: int = ranged(2, at_least=1)
+    pad_token_id: int = ranged(0, at_least=0)
     # initial weights (pre-norm text encoder): file, folder, URL or Hugging Face model ID
     pretrained: str | None = None
+
+    def check(self, where: str) -> None:
+        """Raise UserError if the padding token is not in the vocabulary."""
+        super().check(where)
+        if self.pad_token_id >= self.vocab_size:
+            raise UserError(
+                f"{where}.pad_token_id: {self.pad_token_id} is not a token of a vocabulary of {self.vocab_size}. Set "
+                "it to the ID of [PAD]."
+            )
 
 
 @dataclass
 class MultimodalEncoderConfig(TransformerConfig):
-    num_layers: int = 6
+    num_layers: int = ranged(6, at_least=1)
     # mask [PAD] in the attention, as Hugging Face since 2024; torchmultimodal does not mask it
     mask_padding: bool = True
+
+
+CODEBOOKS = ("cached", "dvae", "kmeans")
 
 
 @dataclass
@@ -57,15 +91,15 @@ class CodebookConfig:
     the nearest of the centroids at ``path`` (safetensors, key ``centroids``) and is meant for small runs.
     """
 
-    type: str = "cached"
+    type: str = ranged("cached", choices=CODEBOOKS)
     path: str | None = None
-    vocab_size: int = 8192
+    vocab_size: int = ranged(8192, at_least=1)
     # dVAE encoder: channels of the first group, number of groups, blocks per group
-    hidden_size: int = 256
-    num_groups: int = 4
-    num_blocks_per_group: int = 2
+    hidden_size: int = ranged(256, at_least=1)
+    num_groups: int = ranged(4, at_least=1)
+    num_blocks_per_group: int = ranged(2, at_least=1)
     # dVAE encoder: fp32 | bf16 | fp16. Half precision changes some codes; mmf_flava.cache_codes prints their fraction
-    dtype: str = "fp32"
+    dtype: str = ranged("fp32", choices=("fp32", "bf16", "fp16"))
     channels_last: bool = True
     # expected SHA-256 of the codebook's weights; a different hash, also of cached codes, raises an error
     sha256: str | None = None
@@ -76,7 +110,7 @@ class LossConfig:
     """A registered MMF loss and its weight in the total loss."""
 
     type: str
-    weight: float = 1.0
+    weight: float = ranged(1.0, at_least=0)
     params: dict[str, Any] = field(default_factory=dict)
 
 
@@ -98,13 +132,21 @@ class CoreConfig:
     text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
     multimodal_encoder: MultimodalEncoderConfig = field(default_factory=MultimodalEncoderConfig)
     # 768 as in every released checkpoint; 512 in the paper's Table A.1
-    projection_size: int = 768
+    projection_size: int = ranged(768, at_least=1)
     # standard deviation of the initial weights
-    initializer_range: float = 0.02
+    initializer_range: float = ranged(0.02, at_least=0)
     # apply torch.compile to every transformer block
     compile: bool = False
-    logit_scale_init: float = math.log(1 / 0.07)
-    logit_scale_max: float = math.log(100)
+    logit_scale_init: float = ranged(math.log(1 / 0.07), at_least=0)
+    logit_scale_max: float = ranged(math.log(100), at_least=0)
+
+    def check(self, where: str) -> None:
+        """Raise UserError if the logit scale starts above its maximum."""
+        if self.logit_scale_init > self.logit_scale_max:
+            raise UserError(
+                f"{where}.logit_scale_init: {self.logit_scale_init:g} is above logit_scale_max "
+                f"{self.logit_scale_max:g}. Decrease it, or increase logit_scale_max."
+            )
 
 
 @dataclass
@@ -112,16 +154,30 @@ class FlavaConfig(CoreConfig):
     codebook: CodebookConfig = field(default_factory=CodebookConfig)
     losses: list[LossConfig] = field(default_factory=lambda: [LossConfig(name) for name in LOSSES])
 
+    def check(self, where: str) -> None:
+        """Raise UserError if a loss is listed twice, because losses are logged by type."""
+        super().check(where)
+        types = [loss.type for loss in self.losses]
+        if repeated := next((name for name in types if types.count(name) > 1), None):
+            entries = [loss for loss in self.losses if loss.type == repeated]
+            remedy = f"with its total weight: {{type: {repeated}, weight: {sum(loss.weight for loss in entries):g}}}"
+            if any(loss.params != entries[0].params for loss in entries):
+                remedy = "with one set of params"
+            raise UserError(
+                f"{where}.losses: {repeated} is listed {len(entries)} times, but a model computes and logs each type "
+                f"once. List it once, {remedy}."
+            )
+
 
 @dataclass
 class ClassifierConfig:
     """The classification head on [CLS]: an MLP with ``num_layers`` linear layers and ReLU activations (B.2)."""
 
     # size of the hidden layers; null: one linear layer
-    hidden_size: int | None = 1536
-    num_layers: int = 2
+    hidden_size: int | None = ranged(1536, at_least=1)
+    num_layers: int = ranged(2, at_least=1)
     # dropout probability after each hidden layer
-    dropout: float = 0.0
+    dropout: float = ranged(0.0, at_least=0, below=1)
 
 
 # valid module names in freeze and lr_multiplier
@@ -130,13 +186,47 @@ MODULES = ("image_encoder", "text_encoder", "multimodal_encoder", "classifier")
 
 @dataclass
 class ClassificationConfig(CoreConfig):
-    num_labels: int = MISSING
+    num_labels: int = ranged(MISSING, at_least=1)
     # initial FLAVA weights: file, folder, URL or Hugging Face model ID; position embeddings are resized to image_size
     pretrained: str | None = None
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     # modules that are not trained
-    freeze: list[str] = field(default_factory=list)
+    freeze: list[str] = ranged([], choices=MODULES)
     # module -> factor by which optimizer.params.lr is multiplied
-    lr_multiplier: dict[str, float] = field(default_factory=dict)
+    lr_multiplier: dict[str, float] = ranged({}, at_least=0)
     # names, or {type, params}, of registered losses, as in every MMF model
-    losses: list[Any] = field(default_factory=lambda: [{"type": "cross_entropy"}])
+    losses: list[Any] = ranged([{"type": "cross_entropy"}], non_empty=True)
+
+    def check(self, where: str) -> None:
+        """Raise UserError for encoders of different widths, an unknown module, or a loss that is listed twice."""
+        super().check(where)
+        encoders = (self.image_encoder, self.text_encoder, self.multimodal_encoder)
+        widths = [encoder.hidden_size for encoder in encoders]
+        if len({*widths}) > 1:
+            raise UserError(
+                f"{where}: hidden_size must be equal in all three encoders, got {', '.join(map(str, widths))}. Set the "
+                "same value, because the classifier is applied to the [CLS] states of all encoders."
+            )
+        for name in self.lr_multiplier:
+            if name not in MODULES:
+                raise UserError(f"'{name}' is not a key of {where}.lr_multiplier.{suggestion(name, MODULES)}")
+        names = [check_loss_entry(loss, f"{where}.losses[{number}]") for number, loss in enumerate(self.losses)]
+        if repeated := next((name for name in names if names.count(name) > 1), None):
+            raise UserError(
+                f"{where}.losses: {repeated} is listed {names.count(repeated)} times, but MMF computes a loss of one "
+                "type once. List it once."
+            )
+
+
+def check_loss_entry(entry: Any, where: str) -> str:
+    """Return the type of an entry of MMF's ``losses``: a name, or ``{type: name, params: {}}``.
+
+    Raises:
+        UserError: the entry has another form.
+    """
+    if isinstance(entry, str):
+        return entry
+    if not isinstance(entry, dict) or not isinstance(entry.get("type"), str):
+        raise UserError(f"{where}: must be a name or {{type: name, params: {{}}}}, got {entry!r}.")
+    check_keys(entry, ("type", "params"), where)
+    return str(entry["type"])

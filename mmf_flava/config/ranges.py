@@ -18,7 +18,9 @@ class Range:
         at_least, at_most: inclusive limits of a number.
         above, below: exclusive limits of a number.
         choices: allowed values.
+        also: a value that is valid although the limits exclude it, such as -1 for "all".
         length: number of elements of a list.
+        non_empty: whether a list must have an element.
         ascending: whether each element of a list must be at least the previous one.
     """
 
@@ -27,7 +29,9 @@ class Range:
     at_most: float | None = None
     below: float | None = None
     choices: tuple[Any, ...] | None = None
+    also: float | None = None
     length: int | None = None
+    non_empty: bool = False
     ascending: bool = False
 
     def __str__(self) -> str:
@@ -36,8 +40,12 @@ class Range:
         else:
             limits = {"at least": self.at_least, "above": self.above, "at most": self.at_most, "below": self.below}
             text = " and ".join(f"{name} {value:g}" for name, value in limits.items() if value is not None)
+        if self.also is not None:
+            text += f" or {self.also:g}"
         if self.length is not None:
             text = f"a list of {self.length} numbers" + (f", each {text}" if text else "")
+        if self.non_empty:
+            text = "a list of at least one value" + (f", each {text}" if text else "")
         return text + (", in ascending order" if self.ascending else "")
 
     def contains(self, value: Any) -> bool:
@@ -45,13 +53,13 @@ class Range:
         if isinstance(value, Mapping):
             return all(map(self._contains, value.values()))
         if isinstance(value, Sequence) and not isinstance(value, str):
-            if self.length is not None and len(value) != self.length:
+            if (self.length is not None and len(value) != self.length) or (self.non_empty and not value):
                 return False
             return all(map(self._contains, value)) and not (self.ascending and list(value) != sorted(value))
         return self._contains(value)
 
     def _contains(self, value: Any) -> bool:
-        if value is None:
+        if value is None or (self.also is not None and value == self.also):
             return True
         if self.choices is not None:
             return value in self.choices
@@ -71,12 +79,14 @@ def ranged(
     at_most: float | None = None,
     below: float | None = None,
     choices: Sequence[Any] | None = None,
+    also: float | None = None,
     length: int | None = None,
+    non_empty: bool = False,
     ascending: bool = False,
 ) -> Any:
     """Return a dataclass field with a range. A list or dict as ``default`` is copied for each instance."""
     allowed = None if choices is None else tuple(choices)
-    metadata = {KEY: Range(at_least, above, at_most, below, allowed, length, ascending)}
+    metadata = {KEY: Range(at_least, above, at_most, below, allowed, also, length, non_empty, ascending)}
     if isinstance(default, list | dict):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -85,9 +95,11 @@ def ranged(
 def check_ranges(config: Any, where: str) -> None:
     """Check the values of a config dataclass and of the dataclasses in it.
 
+    A dataclass with checks between its keys has a method ``check(where)``, which is called last.
+
     Raises:
-        UserError: a number is not finite or a value is out of range. The message names its key, which starts with
-            ``where``.
+        UserError: a number is not finite, a value is out of range, or keys do not fit together. The message names the
+            key, which starts with ``where``.
     """
     for item in fields(config):
         value, key = getattr(config, item.name), f"{where}.{item.name}"
@@ -98,6 +110,8 @@ def check_ranges(config: Any, where: str) -> None:
         limits = item.metadata.get(KEY)
         if limits is not None and not limits.contains(value):
             raise UserError(f"{key}: must be {limits}, got {value!r}.")
+    if hasattr(config, "check"):
+        config.check(where)
 
 
 def _dataclasses(value: Any, key: str) -> Iterator[tuple[Any, str]]:

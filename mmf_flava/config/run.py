@@ -3,12 +3,16 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from mmf_flava.config.ranges import ranged
+
 PRECISIONS = ("fp32", "bf16", "fp16")
 SHARDINGS = ("none", "ddp", "fsdp")
 PROBE_SOLVERS = ("torch", "sklearn")
 PROBE_METRICS = ("accuracy", "mean_per_class")
 # upper limit of the default evaluation.batch_size
 MAX_EVALUATION_BATCH = 256
+MAX_THREADS = 4096
+MAX_MINUTES = 525_600  # a year
 
 # removed key -> keys that replace it
 REPLACED_KEYS = {"training.sampling": "multitasking.type and multitasking.params.sampling_ratios"}
@@ -39,7 +43,7 @@ class WandbConfig:
     group: str | None = None
     tags: list[str] = field(default_factory=list)
     # online | offline | disabled
-    mode: str | None = None
+    mode: str | None = ranged(None, choices=("online", "offline", "disabled"))
     # no effect (checkpoints are not uploaded); accepted for compatibility with MMF's main branch
     log_checkpoint: bool = False
 
@@ -48,28 +52,28 @@ class WandbConfig:
 class TrainingConfig:
     """Keys of ``training`` that are not in MMF's defaults."""
 
-    precision: str = "fp32"
-    sharding: str = "none"
+    precision: str = ranged("fp32", choices=PRECISIONS)
+    sharding: str = ranged("none", choices=SHARDINGS)
     # recompute activations of transformer blocks in the backward pass: less memory, about a third more time
     activation_checkpointing: bool = False
     # samples per process and batch, as in MMF's main branch; null: training.batch_size is the global batch size
-    batch_size_per_device: int | None = None
+    batch_size_per_device: int | None = ranged(None, at_least=1)
     # stop at the first NaN gradient and name the operation that produced it, as in MMF's main branch
     detect_anomaly: bool = False
     # gradient accumulation: number of batches per optimizer step
-    update_frequency: int = 1
-    max_grad_l2_norm: float | None = None
+    update_frequency: int = ranged(1, at_least=1)
+    max_grad_l2_norm: float | None = ranged(None, above=0)
     # skip updates whose total loss is this many standard deviations above the mean of the dataset's last 128 updates;
     # null: never
-    spike_sigma: float | None = None
+    spike_sigma: float | None = ranged(None, above=0)
     # number of torch's intra-op threads; null: torch's default
-    num_threads: int | None = None
+    num_threads: int | None = ranged(None, at_least=1, at_most=MAX_THREADS)
     # use TF32 (10-bit mantissa) for fp32 matrix products and convolutions on CUDA, including the codebook's
     tf32: bool = False
     # use deterministic algorithms only, so that a resumed run on CUDA is bit-identical; slower
     deterministic: bool = False
     # timeout in minutes for waiting for other processes, e.g. while rank 0 evaluates with ddp; then the run stops
-    process_group_timeout: int = 360
+    process_group_timeout: int = ranged(360, at_least=1, at_most=MAX_MINUTES)
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
 
@@ -78,7 +82,7 @@ class CheckpointConfig:
     """Keys of ``checkpoint`` that are not in MMF's defaults."""
 
     # number of newest checkpoints to keep, in addition to the best one; -1 keeps all
-    max_to_keep: int = 3
+    max_to_keep: int = ranged(3, at_least=1, also=-1)
     # write checkpoints in a background thread, from a copy of the state in CPU memory
     background: bool = False
     # patterns of weight names that may be missing from loaded weights, and of names that loaded weights may add
@@ -104,12 +108,12 @@ class RetrievalConfig:
     """Image-to-text and text-to-image retrieval on ``dataset``. All captions of an image are positives."""
 
     dataset: str = "pmd"
-    recall_at: list[int] = field(default_factory=lambda: [1, 5, 10])
+    recall_at: list[int] = ranged([1, 5, 10], at_least=1, non_empty=True)
     # true: equal captions are one candidate, and all images with this caption are positives; false: the usual protocol,
     # in which every caption has one positive image
     merge_equal_captions: bool = False
     # number of nearest candidates to re-rank with the image-text matching head; 0: none
-    rerank: int = 0
+    rerank: int = ranged(0, at_least=0)
 
 
 @dataclass
@@ -118,22 +122,22 @@ class LinearProbeConfig:
 
     dataset: str = "image_classification"
     # torch (on the run's device) | sklearn (the paper's, on the CPU); both converge to the same solution
-    solver: str = "torch"
-    max_iterations: int = 1000
+    solver: str = ranged("torch", choices=PROBE_SOLVERS)
+    max_iterations: int = ranged(1000, at_least=1)
     # metric to select the L2 penalty: accuracy | mean_per_class (mean of the per-class accuracies)
-    metric: str = "accuracy"
+    metric: str = ranged("accuracy", choices=PROBE_METRICS)
     # smallest and largest weight of the L2 penalty; 8 values per decade are tried
-    lambdas: list[float] = field(default_factory=lambda: [1e-6, 1e6])
+    lambdas: list[float] = ranged([1e-6, 1e6], above=0, length=2, ascending=True)
     # fraction of the training images held out to select the L2 penalty if the dataset has no val split
-    val_share: float = 0.2
+    val_share: float = ranged(0.2, above=0, below=1)
 
 
 @dataclass
 class ExamplesConfig:
     """Number of masked images and masked sentences in the report, with the model's predictions."""
 
-    images: int = 8
-    sentences: int = 8
+    images: int = ranged(8, at_least=0)
+    sentences: int = ranged(8, at_least=0)
 
 
 @dataclass
@@ -143,7 +147,7 @@ class EvaluationConfig:
     # task in the FLAVA paper whose score the report compares, e.g. cifar10: see mmf_flava.evaluation.table
     task: str | None = None
     # samples per forward pass of one process; null: training.batch_size, at most 256
-    batch_size: int | None = None
+    batch_size: int | None = ranged(None, at_least=1)
     # folder to cache image embeddings for later evaluations of the same weights; null: no cache
     features_dir: str | None = None
     # compute the mean of each loss over the split

@@ -1,11 +1,12 @@
 """Validation of configs: unknown keys, wrong types and invalid values raise an error with a one-line message."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar, get_args, get_type_hints
+from dataclasses import is_dataclass
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from omegaconf import OmegaConf
-from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from mmf_flava.config.close_matches import close_matches
 from mmf_flava.config.ranges import check_ranges
@@ -23,7 +24,7 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 
 def parse_section(schema: type[T], section: Any, where: str) -> T:
-    """Convert a section of the config to the dataclass ``schema``, and check its ranges.
+    """Convert a section of the config to the dataclass ``schema``, and check types, ranges and combinations of keys.
 
     Args:
         section: mapping (dict or OmegaConf) with any subset of the schema's keys.
@@ -36,12 +37,8 @@ def parse_section(schema: type[T], section: Any, where: str) -> T:
         raise UserError(f"{where}: must be a section (a mapping of keys to values), got {section!r}.")
     try:
         values = to_dict(section)
-        _check_types(schema, values, where)
+        check_type(schema, values, where)
         config: T = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(values)))  # type: ignore[assignment]
-    except ConfigKeyError as error:
-        parent, _, key = f"{where}.{_add_list_name(values, str(error.full_key))}".rpartition(".")
-        known = [f.name for f in fields(error.object_type or schema)]  # type: ignore[arg-type]
-        raise UserError(f"'{key}' is not a key of {parent}.{suggestion(key, known)}") from None
     except MissingMandatoryValue as error:
         raise UserError(f"{where}.{error.full_key} must be given.") from None
     except OmegaConfBaseException as error:
@@ -50,29 +47,55 @@ def parse_section(schema: type[T], section: Any, where: str) -> T:
     return config
 
 
-def _check_types(schema: type, values: Mapping[str, Any], where: str) -> None:
-    """Raise UserError for a string or bool of another type, which OmegaConf would convert: 2 to True, 5 to '5'."""
-    for name, hint in get_type_hints(schema).items():
-        if name not in values:
-            continue
-        value, kinds = values[name], get_args(hint) or (hint,)
-        for kind in kinds:
-            if is_dataclass(kind) and isinstance(value, Mapping):
-                _check_types(kind, value, f"{where}.{name}")  # type: ignore[arg-type]
-        wrong = (bool in kinds and isinstance(value, int | str) and not isinstance(value, bool)) or (
-            str in kinds and hint in (str, str | None) and isinstance(value, bool | int | float)
-        )
-        if wrong:
-            remedy = "true or false" if bool in kinds else "a string; write it in quotes"
-            raise UserError(f"{where}.{name}: must be {remedy}, got {value!r}.")
+TYPES = {bool: "true or false", int: "an integer", float: "a number", str: "a string; write it in quotes"}
+MAX_INTEGER = 2**63 - 1
 
 
-def _add_list_name(values: dict[str, Any], full_key: str) -> str:
-    """Prepend the name of the list that contains ``full_key``, which OmegaConf omits for keys of list elements."""
-    for name, value in values.items():
-        if isinstance(value, list) and any(isinstance(item, dict) and full_key in item for item in value):
-            return f"{name}.{full_key}"
-    return full_key
+def check_type(hint: Any, value: Any, where: str) -> None:
+    """Raise UserError if a value, named ``where``, is not of the type ``hint``: a type annotation of a config class.
+
+    Values are not converted, except integers to floats. A dataclass is a section with its fields as keys.
+    """
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    if value == "???" or any(kind is Any or _has_type(kind, value) for kind in kinds):
+        kind = next((kind for kind in kinds if _has_type(kind, value)), Any)
+        _check_elements(kind, value, where)
+        return
+    names = [_type_name(kind) for kind in kinds if kind is not NoneType]
+    raise UserError(f"{where}: must be {' or '.join(names)}, got {value!r}.")
+
+
+def _has_type(kind: Any, value: Any) -> bool:
+    if kind is NoneType:
+        return value is None
+    if is_dataclass(kind) or get_origin(kind) is dict:
+        return isinstance(value, Mapping)
+    if get_origin(kind) is list:
+        return isinstance(value, list)
+    if kind in (int, float):
+        is_number = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_INTEGER
+        return is_number or (kind is float and isinstance(value, float))
+    return kind is not Any and isinstance(value, kind)
+
+
+def _check_elements(kind: Any, value: Any, where: str) -> None:
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        check_keys(value, hints, where)
+        for name, item in value.items():
+            check_type(hints[name], item, f"{where}.{name}")
+    elif get_origin(kind) is list:
+        for number, item in enumerate(value):
+            check_type(get_args(kind)[0], item, f"{where}[{number}]")
+    elif get_origin(kind) is dict:
+        for name, item in value.items():
+            check_type(get_args(kind)[1], item, f"{where}.{name}")
+
+
+def _type_name(kind: Any) -> str:
+    if is_dataclass(kind) or get_origin(kind) is dict:
+        return "a section (a mapping of keys to values)"
+    return "a list" if get_origin(kind) is list else TYPES[kind]
 
 
 def check_keys(section: Mapping[str, Any], known: Iterable[str], where: str) -> None:
