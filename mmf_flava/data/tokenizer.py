@@ -1,8 +1,10 @@
 """Loading of WordPiece tokenizers, their special token ids, and a hash of their vocabulary."""
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -24,26 +26,31 @@ class SpecialIds:
 
 
 def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
-    """Load a tokenizer from a local folder or from the Hugging Face hub.
+    """Load a tokenizer from a local folder or from the Hugging Face hub, without truncation and padding.
 
     Args:
-        name_or_path: folder with ``tokenizer.json`` or ``vocab.txt`` (BERT, lower case), or a Hugging Face model ID.
+        name_or_path: folder with ``tokenizer.json`` or ``vocab.txt`` (BERT), or a Hugging Face model ID.
+            ``do_lower_case`` in ``tokenizer_config.json`` is respected; without it, the text of a ``vocab.txt`` is
+            lower-cased unless the vocabulary has upper-case letters.
 
     Raises:
-        UserError: the folder has neither file, or the tokenizer cannot be loaded from the Hugging Face hub.
+        UserError: the folder has neither file, a file is invalid, or the tokenizer cannot be loaded from the hub.
     """
     folder = Path(name_or_path).expanduser()
     if folder.is_dir():
+        settings = _read_settings(folder / "tokenizer_config.json")
         if (folder / "tokenizer.json").is_file():
-            return Tokenizer.from_file(str(folder / "tokenizer.json"))
+            file = folder / "tokenizer.json"
+            return parse_tokenizer(_read_text(file), str(file), settings)
         if (folder / "vocab.txt").is_file():
-            return build_wordpiece((folder / "vocab.txt").read_text(encoding="utf-8").rstrip("\n").split("\n"))
+            vocabulary = _read_text(folder / "vocab.txt").rstrip("\n").split("\n")
+            return build_wordpiece(vocabulary, settings.get("do_lower_case"))
         raise UserError(f"{folder} has no tokenizer. Expected tokenizer.json or vocab.txt.")
     name = str(name_or_path)
     if name.startswith(("/", ".", "~")) or name.count("/") > 1:  # not a Hugging Face model ID
         raise UserError(f"The tokenizer folder {name} does not exist. Correct the path.")
     try:
-        return Tokenizer.from_pretrained(name)
+        return _complete_texts(Tokenizer.from_pretrained(name))
     except Exception as error:  # raised by tokenizers for unknown IDs and network errors
         raise UserError(
             f"The tokenizer {name!r} is not a local folder, and could not be loaded from the Hugging Face hub "
@@ -51,11 +58,64 @@ def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
         ) from error
 
 
-def build_wordpiece(vocabulary: list[str]) -> Tokenizer:
-    """Build a WordPiece tokenizer like BERT-uncased's; ``vocabulary`` lists the tokens in order of id."""
+def parse_tokenizer(text: str, where: str, settings: dict[str, Any] | None = None) -> Tokenizer:
+    """Build a tokenizer from the content of a ``tokenizer.json``, without truncation and padding.
+
+    Args:
+        where: location of the content, used in error messages.
+        settings: content of ``tokenizer_config.json``; its ``do_lower_case`` replaces that of the normalizer.
+
+    Raises:
+        UserError: the content is invalid.
+    """
+    try:
+        tokenizer = Tokenizer.from_str(text)
+    except Exception as error:  # the only type that tokenizers raises
+        raise UserError(f"{where} is not a valid tokenizer.json ({error}). Save the tokenizer again.") from None
+    lowercase = (settings or {}).get("do_lower_case")
+    if lowercase is not None and isinstance(normalizer := tokenizer.normalizer, normalizers.BertNormalizer):
+        normalizer.lowercase = bool(lowercase)
+        tokenizer.normalizer = normalizer
+    return _complete_texts(tokenizer)
+
+
+def _complete_texts(tokenizer: Tokenizer) -> Tokenizer:
+    """Disable truncation and padding, which a tokenizer saves with its vocabulary; the processors truncate and pad."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _read_settings(file: Path) -> dict[str, Any]:
+    """Return the content of ``tokenizer_config.json``; empty without this file."""
+    if not file.is_file():
+        return {}
+    try:
+        settings = json.loads(_read_text(file))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file} is not valid JSON ({error}). Save the tokenizer again.") from None
+    return settings if isinstance(settings, dict) else {}
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: failed to read the file as UTF-8 text ({error}). Save the tokenizer again.") from None
+
+
+def build_wordpiece(vocabulary: list[str], lowercase: bool | None = None) -> Tokenizer:
+    """Build a WordPiece tokenizer like BERT's.
+
+    Args:
+        vocabulary: the tokens in order of id.
+        lowercase: lower-case texts and remove accents; default: unless the vocabulary has upper-case letters.
+    """
+    if lowercase is None:
+        lowercase = not any("A" <= char <= "Z" for token in vocabulary if not token.startswith("[") for char in token)
     ids = {token: number for number, token in enumerate(vocabulary)}
     tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.add_special_tokens([token for token in SPECIAL_TOKENS if token in ids])

@@ -25,6 +25,40 @@ def test_vocab_txt_and_tokenizer_json_give_equal_tokenizers(tmp_path):
     assert compute_vocabulary_hash(one) != compute_vocabulary_hash(build_wordpiece([*WORDS, "b"]))
 
 
+def test_saved_truncation_and_padding_are_disabled(tmp_path):
+    saved = build_wordpiece(WORDS)
+    saved.enable_truncation(4)
+    saved.enable_padding(length=12)
+    saved.save(str(tmp_path / "tokenizer.json"))
+    assert load_tokenizer(tmp_path).encode("a " * 9).ids == [7] * 9
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt"])
+def test_do_lower_case_of_the_tokenizer_config_is_respected(tmp_path, name):
+    cased = [*WORDS, "Play"]
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    if name == "vocab.txt":
+        (tmp_path / name).write_text("\n".join(cased) + "\n")
+    else:
+        build_wordpiece(cased, lowercase=True).save(str(tmp_path / name))
+    assert load_tokenizer(tmp_path).encode("Playing").tokens == ["Play", "##ing"]
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+    assert load_tokenizer(tmp_path).encode("Playing").tokens == ["play", "##ing"]
+
+
+def test_cased_vocab_txt_without_config_keeps_upper_case(tmp_path):
+    (tmp_path / "vocab.txt").write_text("\n".join([*WORDS, "Play"]) + "\n")
+    assert load_tokenizer(tmp_path).encode("Playing playing").tokens == ["Play", "##ing", "play", "##ing"]
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_invalid_file_raises_an_error(tmp_path, name):
+    (tmp_path / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    (tmp_path / name).write_text("{")
+    with pytest.raises(UserError, match=rf"{name}.*Save the tokenizer again"):
+        load_tokenizer(tmp_path)
+
+
 def test_special_ids_and_continuation_table():
     tokenizer = build_wordpiece(WORDS)
     special = find_special_ids(tokenizer)
