@@ -6,11 +6,13 @@ Prints Markdown. The captions are hand-written: short English and foreign titles
 import itertools
 import os
 import platform
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from urllib.parse import quote_plus
 
+from mmf_flava.command import ArgumentParser, command
 from mmf_flava.data.prepare.caption_rules import load_english_detector, yfcc_caption
 
 ENGLISH = """sunset over the lake|my dog on the beach|Red car in London|me and my brother at the park
@@ -48,7 +50,9 @@ def rate(is_english: Callable[[str], bool], seconds: float = SECONDS) -> float:
     return done / elapsed
 
 
-def main() -> None:
+@command
+def main(words: Sequence[str] | None = None) -> None:
+    ArgumentParser(description=__doc__.splitlines()[0]).parse_args(words)
     print(f"{platform.machine()}, {os.cpu_count()} cores, one used; Python {platform.python_version()}.")
     print("`python benchmarks/captions.py`\n")
     print("| detector | version | rows/s/core, complete rule | English kept | others kept |\n|---|---|---|---|---|")
@@ -64,4 +68,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -13,11 +13,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from mmf_flava.command import ArgumentParser, command, integer
 from mmf_flava.data.prepare.demo import prepare_demo, read_manifest
 from mmf_flava.data.shards import ShardWriter
 
@@ -42,7 +44,7 @@ def write_images(folder: Path, count: int) -> None:
                 shard.write(f"{record:09d}", {"png": images[record % 64], "cls": str(record % 10).encode()})
 
 
-def command(root: Path, images: Path, cache: Path | None) -> list[str]:
+def run_command(root: Path, images: Path, cache: Path | None) -> list[str]:
     return [
         str(BIN / "mmf_run"),
         f"config={RECIPE}",
@@ -62,7 +64,9 @@ def run(*arguments: object, kill_after: float | None = None) -> tuple[float, int
     """Run the command. Return (seconds, peak memory in bytes)."""
     start = time.perf_counter()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command(*arguments), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # type: ignore[arg-type]
+    process = subprocess.Popen(
+        run_command(*arguments), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )  # type: ignore[arg-type]
     if kill_after is not None:
         time.sleep(kill_after)
         process.send_signal(signal.SIGKILL)
@@ -74,10 +78,11 @@ def run(*arguments: object, kill_after: float | None = None) -> tuple[float, int
     return time.perf_counter() - start, usage.ru_maxrss * 1024
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=50_000)
-    count = parser.parse_args().images
+@command
+def main(words: Sequence[str] | None = None) -> int:
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=integer(10), default=50_000)
+    count = parser.parse_args(words).images
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         if read_manifest(root / "demo") is None:

@@ -13,9 +13,10 @@ import json
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,6 +33,7 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as F
 from tqdm import tqdm
 
+from mmf_flava.command import ArgumentParser, command, integer
 from mmf_flava.data import image_decoding
 from mmf_flava.data.collate import collate
 from mmf_flava.data.dataset_schedule import DatasetSchedule
@@ -128,12 +130,13 @@ def rate(batches: Iterator[Any], seconds: float) -> float:
     return done / elapsed
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--records", type=int, default=4000, help="number of pairs (%(default)s)")
+@command
+def main(words: Sequence[str] | None = None) -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=integer(1), default=4000, help="number of pairs (%(default)s)")
     parser.add_argument("--seconds", type=float, default=15, help="CPU time per repeat (%(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="measurements per loader (%(default)s)")
-    options = parser.parse_args()
+    parser.add_argument("--repeats", type=integer(1), default=5, help="measurements per loader (%(default)s)")
+    options = parser.parse_args(words)
     if find_spec("webdataset") is None:
         parser.error("webdataset is not installed: pip install webdataset")
     torch.set_num_threads(1)
@@ -163,4 +166,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

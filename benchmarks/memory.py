@@ -1,9 +1,12 @@
 """Estimated memory of each pretraining recipe on the hardware that its header states, as a markdown table."""
 
 import re
+import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
+from mmf_flava.command import ArgumentParser, command
 from mmf_flava.data.from_recipe import read_recipe
 from mmf_flava.training.memory import GIGABYTE, MemoryEstimate, estimate_memory
 
@@ -35,6 +38,12 @@ def _row(recipe: str, processes: int, gigabytes: int, estimate: MemoryEstimate) 
     return f"| {' | '.join([*cells, 'yes' if estimate.fits(gigabytes * GIGABYTE) else 'no'])} |"
 
 
-if __name__ == "__main__":
+@command
+def main(words: Sequence[str] | None = None) -> None:
+    ArgumentParser(description=__doc__).parse_args(words)
     warnings.simplefilter("ignore")
     print("\n".join(memory_table()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,10 +10,13 @@ import argparse
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 from targets import BenchmarkResult, format_table
+
+from mmf_flava.command import ArgumentParser, command, integer
 
 
 def overhead(folder: Path, arguments: argparse.Namespace) -> list[BenchmarkResult]:
@@ -37,12 +40,13 @@ def fsdp(folder: Path, _: argparse.Namespace) -> list[BenchmarkResult]:
 BENCHMARKS = {"overhead": overhead, "contrastive": contrastive, "fsdp": fsdp}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+@command
+def main(words: Sequence[str] | None = None) -> int:
+    parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=BENCHMARKS, help="run only this benchmark")
     parser.add_argument("--minutes", type=float, default=3, help="duration of the overhead benchmark (%(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="threads in the overhead benchmark (%(default)s)")
-    arguments = parser.parse_args()
+    parser.add_argument("--threads", type=integer(1), default=1, help="threads in the overhead benchmark (%(default)s)")
+    arguments = parser.parse_args(words)
     results: list[BenchmarkResult] = []
     for name in [arguments.only] if arguments.only else BENCHMARKS:
         with tempfile.TemporaryDirectory() as folder:
@@ -52,8 +56,8 @@ def main() -> None:
     packages = ", ".join(f"{package} {version(package)}" for package in ("torch", "fairseq", "fairscale"))
     system = f"{os.cpu_count()} CPU cores, Python {sys.version.split()[0]}"
     print(f"\n{system}, mmf {mmf.__version__}, {packages}\n\n{format_table(results)}")
-    sys.exit(not all(result.met for result in results))
+    return int(not all(result.met for result in results))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

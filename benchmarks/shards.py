@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mmf_flava.command import ArgumentParser, command, integer
 from mmf_flava.data.indexing import open_indexes
 from mmf_flava.data.order import Order
 from mmf_flava.data.records import open_records
@@ -152,18 +153,21 @@ def rows(name: str, folder: Path, memory: str, reads: int, openings: int) -> lis
     ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Opening and reading many shards.")
-    parser.add_argument("--records", type=int, default=1_000_000, help="records of the corpus (%(default)s)")
-    parser.add_argument("--shards", type=int, default=100, help="shards of the corpus (%(default)s)")
+@command
+def main(words: Sequence[str] | None = None) -> None:
+    parser = ArgumentParser(description="Opening and reading many shards.")
+    parser.add_argument("--records", type=integer(1), default=1_000_000, help="records of the corpus (%(default)s)")
+    parser.add_argument("--shards", type=integer(1), default=100, help="shards of the corpus (%(default)s)")
     parser.add_argument(
-        "--sparse-shards", type=int, default=7000, help="shards of 10,000 records with zero rows (%(default)s)"
+        "--sparse-shards", type=integer(1), default=7000, help="shards of 10,000 records with zero rows (%(default)s)"
     )
-    parser.add_argument("--reads", type=int, default=20_000, help="reads in random and in shuffled order (%(default)s)")
-    parser.add_argument("--openings", type=int, default=5, help="processes that open and read (%(default)s)")
+    parser.add_argument(
+        "--reads", type=integer(1), default=20_000, help="reads in random and in shuffled order (%(default)s)"
+    )
+    parser.add_argument("--openings", type=integer(1), default=5, help="processes that open and read (%(default)s)")
     parser.add_argument("--folder", type=Path, help="parent of the temporary folder (the system's default)")
     parser.add_argument("--measure", choices=("reading", "indexing"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     if options.measure:
         reading = options.measure == "reading"
         measured = measure_reading(options.folder, options.reads) if reading else measure_indexing(options.folder)
@@ -192,4 +196,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

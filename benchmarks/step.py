@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -27,6 +28,8 @@ import torch
 from batches import make_batch
 from peers import PEERS
 from torch.utils.flop_counter import FlopCounterMode
+
+from mmf_flava.command import ArgumentParser, command, integer
 
 MMF_FLAVA = "mmf_flava"
 MIX = {"pair": 0.70, "image": 0.15, "text": 0.15}
@@ -180,15 +183,18 @@ def list_comparisons(device: torch.device) -> list[tuple[str, str, dict[str, str
     return supported
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, default=4, help="samples per step (%(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="timed steps of each implementation (%(default)s)")
+@command
+def main(words: Sequence[str] | None = None) -> None:
+    parser = ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=integer(1), default=4, help="samples per step (%(default)s)")
+    parser.add_argument(
+        "--repeats", type=integer(1), default=3, help="timed steps of each implementation (%(default)s)"
+    )
     parser.add_argument("--mode", choices=("same inputs", "typical use"), help="run only this mode")
     parser.add_argument("--peer", choices=[peer for peer in PEERS if peer != MMF_FLAVA], help="compare only with this")
     parser.add_argument("--compile", action="store_true", help="use torch.compile in all implementations")
     parser.add_argument("--case", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if arguments.case:
         run_worker(Case(**json.loads(arguments.case)), arguments.batch, arguments.compile, device)
@@ -217,4 +223,4 @@ RATIOS = """\
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

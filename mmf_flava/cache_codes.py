@@ -20,8 +20,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from mmf_flava.command import MAX_WORKERS, ArgumentParser, command, integer
 from mmf_flava.config.model import CodebookConfig
-from mmf_flava.config.schema import check_positive, parse_section
+from mmf_flava.config.schema import parse_section
 from mmf_flava.data.codes import NO_CODE, CodeWriter, build_header, check_header, read_header, resolve_codes_folder
 from mmf_flava.data.from_recipe import open_dataset, read_recipe
 from mmf_flava.data.image_stream import ImageStreamDataset
@@ -173,7 +174,7 @@ def load_first_views(dataset: ImageStreamDataset, count: int) -> Tensor:
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
+    top = ArgumentParser(
         prog="python -m mmf_flava.cache_codes",
         description="Precomputes the image codes of a dataset. Training then does not run the codebook.",
         epilog="To train with the codes, set dataset_config.NAME.codes to the value of --name.",
@@ -182,26 +183,32 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("overrides", nargs="*", metavar="key=value", help="config overrides, as for mmf_run")
     top.add_argument("--dataset", required=True, help="image dataset of the recipe, e.g. pmd")
     top.add_argument("--split", default="train", choices=("train", "val", "test"), help="split (default: %(default)s)")
-    top.add_argument("--views", type=int, help="fixed crops per training image (default: the recipe's views, or 1)")
+    top.add_argument(
+        "--views", type=integer(1), help="fixed crops per training image (default: the recipe's views, or 1)"
+    )
     top.add_argument(
         "--name", help="folder name in data_dir/codes, or a path (default: the recipe's codes, or the codebook type)"
     )
     top.add_argument("--dtype", choices=DTYPES, help="dtype of the dVAE encoder (default: the recipe's)")
-    top.add_argument("--batch-size", type=int, default=32, help="views per batch (default: %(default)s)")
-    top.add_argument("--workers", type=int, default=2, help="data loader workers (default: %(default)s)")
+    top.add_argument("--batch-size", type=integer(1), default=32, help="views per batch (default: %(default)s)")
+    top.add_argument(
+        "--workers", type=integer(0, MAX_WORKERS), default=2, help="data loader workers (default: %(default)s)"
+    )
     top.add_argument(
         "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="torch device (default: %(default)s)"
     )
     top.add_argument(
-        "--compare", type=int, default=16, metavar="N", help="images to compare with fp32 codes (default: %(default)s)"
+        "--compare",
+        type=integer(1),
+        default=16,
+        metavar="N",
+        help="images to compare with fp32 codes (default: %(default)s)",
     )
     top.add_argument("--measure", action="store_true", help="only compare the speed and codes of all dtypes")
     return top
 
 
 def run(arguments: argparse.Namespace) -> None:
-    for name in ("batch_size", "compare"):
-        check_positive(getattr(arguments, name), f"--{name.replace('_', '-')}")
     config = read_recipe(arguments.recipe, arguments.overrides)
     section = config.model_config[config.model].codebook
     codebook_config = parse_section(CodebookConfig, section, f"model_config.{config.model}.codebook")
@@ -251,13 +258,10 @@ def _print_comparison(config: CodebookConfig, images_N3hw: Tensor, all_dtypes: b
             print(f"  {result.dtype}{layout}: {result.changed:.2%} of the codes differ, {milliseconds}")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    try:
-        run(parser().parse_intermixed_args(arguments))  # options and key=value in any order
-    except UserError as error:
-        print(f"mmf_flava: {error}", file=sys.stderr)
-        return 2
-    return 0
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and return its exit code."""
+    run(parser().parse_intermixed_args(arguments))  # options and key=value in any order
 
 
 if __name__ == "__main__":

@@ -7,13 +7,16 @@ Shapes: B = batch size, H = image height, W = image width, T = number of tokens,
 samples, C = number of classes.
 """
 
+import argparse
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
+from unittest.mock import patch
 
 from PIL import Image
 from torch import Tensor, nn
 
+from mmf_flava.command import ArgumentParser, command
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.embedder import Embedder
 
@@ -82,19 +85,21 @@ def accuracy(output: Tensor, target: Tensor, topk: Sequence[int] = (1,)) -> list
     return [correct[:, :k].any(1).float().mean().item() for k in topk]
 
 
-def main() -> int:
-    """Run CLIP_benchmark's command line and return the exit code: 0, or 2 after a UserError."""
-    try:
-        cli = register()
-        if "--model_type" not in sys.argv and "eval" in sys.argv:
-            sys.argv += ["--model_type", NAME]
-            if "--model" not in sys.argv:
-                sys.argv += ["--model", NAME]
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run CLIP_benchmark's command line and return the exit code."""
+    cli = register()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if "--model_type" not in words and "eval" in words:
+        words += ["--model_type", NAME]
+        if "--model" not in words:
+            words += ["--model", NAME]
+    # CLIP_benchmark reads the arguments of the process, with a parser of argparse
+    with (
+        patch.object(sys, "argv", [sys.argv[0], *words]),
+        patch.object(argparse.ArgumentParser, "error", ArgumentParser.error),
+    ):
         cli.main()
-    except UserError as error:
-        print(f"mmf_flava: {error}", file=sys.stderr)
-        return 2
-    return 0
 
 
 if __name__ == "__main__":

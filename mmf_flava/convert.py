@@ -1,11 +1,11 @@
 """Conversion of weights between formats: ``python -m mmf_flava.convert SRC DST --to FORMAT``."""
 
-import argparse
 import json
 import os
 import shutil
 import sys
 import tempfile
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mmf_flava.command import ArgumentParser, command, integer
 from mmf_flava.config.model import FlavaConfig
 from mmf_flava.errors import UserError
 from mmf_flava.weights.configs import CONFIG_KEY, config_to_dict, config_to_hugging_face
@@ -37,13 +38,14 @@ EPILOG = """\
   --to mmf_flava        a safetensors file with mmf_flava's keys and the model's configuration in its header"""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return 0 on success and 2 after an error message."""
-    parser = argparse.ArgumentParser(
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and return its exit code."""
+    parser = ArgumentParser(
         prog="python -m mmf_flava.convert",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=RawDescriptionHelpFormatter,
     )
     parser.add_argument("source", metavar="SRC", help="file, folder, URL or Hugging Face model ID")
     parser.add_argument(
@@ -52,7 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--to", required=True, choices=["hf", *FILE_NAMES], help="output format, see below")
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="with --to hf: folder of the tokenizer to copy")
     parser.add_argument(
-        "--num-heads", type=int, metavar="N", help="attention heads, if not stored in SRC (default: hidden size / 64)"
+        "--num-heads",
+        type=integer(1),
+        metavar="N",
+        help="attention heads, if not stored in SRC (default: hidden size / 64)",
     )
     parser.add_argument(
         "--allow-extra",
@@ -63,21 +68,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--force", action="store_true", help="replace existing files in DST")
     options = parser.parse_args(arguments)
-    try:
-        for line in convert(
-            options.source,
-            options.target,
-            options.to,
-            tokenizer=options.tokenizer,
-            num_heads=options.num_heads,
-            allow_extra=options.allow_extra,
-            force=options.force,
-        ):
-            print(line)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    for line in convert(
+        options.source,
+        options.target,
+        options.to,
+        tokenizer=options.tokenizer,
+        num_heads=options.num_heads,
+        allow_extra=options.allow_extra,
+        force=options.force,
+    ):
+        print(line)
 
 
 def convert(

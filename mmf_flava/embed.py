@@ -1,6 +1,5 @@
 """Write embeddings: ``python -m mmf_flava.embed PHOTOS --weights facebook/flava-full --out photos.parquet``."""
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from mmf_flava.command import MAX_WORKERS, ArgumentParser, command, integer
+from mmf_flava.config.processors import MAX_LENGTH, TOKENIZER
 from mmf_flava.data.annotations import clean_text, parse_annotation
 from mmf_flava.data.image_decoding import decode_image
 from mmf_flava.data.pmd import TEXT_EXTENSIONS
@@ -19,7 +20,7 @@ from mmf_flava.data.record import BadRecord, Record, Records
 from mmf_flava.data.records import open_records
 from mmf_flava.data.text_lines import read_lines
 from mmf_flava.errors import UserError
-from mmf_flava.evaluation.embedder import TOKENIZER, Embedder
+from mmf_flava.evaluation.embedder import Embedder
 from mmf_flava.evaluation.embedding_files import write_embeddings
 from mmf_flava.evaluation.features import bar_interval
 
@@ -142,9 +143,9 @@ def _embed_batch(embedder: Embedder, items: list[Any], kinds: Sequence[str]) -> 
     return batch | {f"{kind}_vector": encode[kind]() for kind in kinds}
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> ArgumentParser:
     """Build the parser of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m mmf_flava.embed", description=DESCRIPTION, epilog=EPILOG)
+    parser = ArgumentParser(prog="python -m mmf_flava.embed", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("source", metavar="SRC", help="folder of images, list of images, tar shards, or .txt")
     parser.add_argument("--weights", required=True, help="run folder, file, URL or hub name (facebook/flava-full)")
     parser.add_argument("--out", required=True, type=Path, help="OUT.parquet, or a folder of .npy files")
@@ -152,25 +153,38 @@ def build_parser() -> argparse.ArgumentParser:
         "--what", nargs="+", choices=KINDS, default=[], help="default: all kinds possible for the first item"
     )
     parser.add_argument("--tokenizer", help=f"folder or hub name; default: that of the weights, else {TOKENIZER}")
-    parser.add_argument("--batch-size", type=int, default=32, help="items per forward pass (%(default)s)")
-    parser.add_argument("--workers", type=int, default=1, help="worker processes of the data loader (%(default)s)")
+    parser.add_argument(
+        "--max-length", type=integer(3), metavar="N", help=f"tokens per text; default: as the weights, else {MAX_LENGTH}"
+    )
+    for name in ("mean", "std"):
+        parser.add_argument(
+            f"--{name}", type=float, nargs=3, metavar=("R", "G", "B"), help="default: that of the weights, else CLIP's"
+        )
+    parser.add_argument("--batch-size", type=integer(1), default=32, help="items per forward pass (%(default)s)")
+    parser.add_argument(
+        "--workers", type=integer(0, MAX_WORKERS), default=1, help="worker processes of the data loader (%(default)s)"
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: the GPU if available")
     parser.add_argument("--force", action="store_true", help="replace OUT")
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, or 2 after a UserError."""
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and return its exit code."""
     options = build_parser().parse_args(arguments)
-    try:
-        embedder = Embedder(options.weights, options.tokenizer, options.device, options.batch_size)
-        batches = embed(embedder, options.source, options.what, options.workers)
-        count = write_embeddings(batches, options.out, options.force)
-    except UserError as error:
-        print(f"mmf_flava: {error}", file=sys.stderr)
-        return 2
+    embedder = Embedder(
+        options.weights,
+        options.tokenizer,
+        options.device,
+        options.batch_size,
+        max_length=options.max_length,
+        mean=options.mean,
+        std=options.std,
+    )
+    batches = embed(embedder, options.source, options.what, options.workers)
+    count = write_embeddings(batches, options.out, options.force)
     print(f"Wrote {options.out}: embeddings of {count:,} items.")
-    return 0
 
 
 if __name__ == "__main__":

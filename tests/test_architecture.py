@@ -18,6 +18,7 @@ import mmf_flava
 PACKAGE = Path(mmf_flava.__file__).parent
 ORDER = [
     "errors",
+    "command",
     "processes",
     "config",
     "compat",

@@ -18,15 +18,16 @@ from device.context import Context
 from device.parts import PARTS, Part, select_parts
 from device.runner import Options, Runner
 from device.table import count_results, format_table
+from mmf_flava.command import ArgumentParser, command
 
 ROOT = Path(__file__).resolve().parents[2]
 BUDGET = {"cuda": 470, "cpu": 3000}
 ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "MPLBACKEND": "Agg"}
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> ArgumentParser:
     """Build the parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="python benchmarks/device", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="(%(default)s)")
@@ -49,6 +50,7 @@ def run_part(name: str, module: str, context: Context) -> int:
     return int(context.failures > 0)
 
 
+@command
 def main(arguments: Sequence[str] | None = None, parts: Sequence[Part] = PARTS) -> int:
     """Run the command line and return its exit code: 0, 1 if a part failed, 2 for invalid options."""
     parser = build_parser()

@@ -6,9 +6,10 @@ import os
 import sys
 import textwrap
 import warnings
+from collections.abc import Sequence
 
+from mmf_flava.command import ArgumentParser, command
 from mmf_flava.compat import hooks
-from mmf_flava.compat.command_line import report_user_errors
 from mmf_flava.compat.patch import APPLIED, PATCHES, WAITING, Patch
 from mmf_flava.compat.selection import HELP, KINDS, VARIABLE, load_patches, parse_selection
 
@@ -54,7 +55,12 @@ def format_patch(patch: Patch, problem: str) -> list[str]:
     return [heading, *textwrap.wrap(text, 100, initial_indent=" " * 13, subsequent_indent=" " * 13)]
 
 
-def main() -> None:
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table."""
+    ArgumentParser(prog="python -m mmf_flava.compat", description="Prints a table of all patches.").parse_args(
+        arguments
+    )
     print(HELP)
     value = os.environ.get(VARIABLE, "")
     if value == "0":
@@ -62,8 +68,7 @@ def main() -> None:
         return
     hooks.install()
     warnings.simplefilter("ignore")
-    with report_user_errors():
-        load_patches(parse_selection(value))
+    load_patches(parse_selection(value))
     problems = {package: import_patched_modules(package) for package in hooks.PACKAGES}
     print(f"\nThis environment, with {VARIABLE}={value or 'all'}:")
     for package, problem in problems.items():
@@ -77,5 +82,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
-    sys.stdout.flush()
+    sys.exit(main())

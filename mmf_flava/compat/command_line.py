@@ -1,8 +1,7 @@
-"""Command line of MMF's scripts: ``key=value`` options and one-line error messages."""
+"""Command line of MMF's scripts: ``key=value`` options."""
 
-import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmf_flava.errors import UserError
@@ -40,40 +39,3 @@ def split_options(opts: Sequence[str]) -> list[tuple[str, str]]:
 
 def _config_hint(word: str) -> str:
     return f" Did you mean config={word}?" if word.endswith((".yaml", ".yml")) else ""
-
-
-@contextlib.contextmanager
-def report_user_errors(only_in_scripts: bool = False) -> Iterator[None]:
-    """Print a UserError as one line on stderr and exit with code 2; exit with 130 on Ctrl-C.
-
-    A UserError in a process that MMF spawned, one per GPU, is handled in the same way: this process exits with the exit
-    code of the spawned process. Other exceptions are re-raised with their traceback.
-
-    Args:
-        only_in_scripts: re-raise a UserError if this process is not ``mmf_run`` or ``mmf_predict``.
-    """
-    try:
-        yield
-    except UserError as error:
-        if only_in_scripts and not in_script():
-            raise
-        print(f"mmf_flava: {_message(error)}", file=sys.stderr, flush=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("mmf_flava: interrupted", file=sys.stderr, flush=True)
-        sys.exit(130)
-    except Exception as error:
-        # torch.multiprocessing's exceptions are compared by name, because torch may not be imported yet
-        if type(error).__name__ == "ProcessExitedException" and (code := getattr(error, "exit_code", 0)) > 0:
-            sys.exit(code)  # the process has printed its own error
-        _, found, message = str(error).rpartition(f"\n{UserError.__module__}.UserError: ")
-        if type(error).__name__ != "ProcessRaisedException" or not found or "\nTraceback (" in message:
-            raise
-        print(f"mmf_flava: {message.strip()}", file=sys.stderr, flush=True)
-        sys.exit(2)
-
-
-def _message(error: UserError) -> str:
-    text = str(error)
-    # an error in a data loader worker is re-raised with the worker's traceback as its message
-    return text.rpartition("UserError: ")[2].strip() if text.startswith("Caught ") else text

@@ -92,8 +92,10 @@ def load_selected_patches():
     """Import the selected patches. In ``mmf_run``, an invalid ``MMF_FLAVA_COMPAT`` is a one-line error, exit code 2."""
     from importlib import import_module
 
-    command_line, selection = (import_module(f"mmf_flava.compat.{name}") for name in ("command_line", "selection"))
-    with command_line.report_user_errors(only_in_scripts=True):
+    command, command_line, selection = (
+        import_module(f"mmf_flava.{name}") for name in ("command", "compat.command_line", "compat.selection")
+    )
+    with command.report_user_errors(unless=lambda: not command_line.in_script()):
         return selection.load_patches(selection.parse_selection(os.environ.get(selection.VARIABLE, "")))
 
 

@@ -1,17 +1,17 @@
 """Command line of the report: ``python -m mmf_flava.report RUN_DIR [RUN_DIR ...] [--out FILE]``."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmf_flava.errors import UserError
+from mmf_flava.command import ArgumentParser, command
 from mmf_flava.report import write_report
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the page, print its path and return the exit code: 0, or 2 after a UserError."""
-    parser = argparse.ArgumentParser(
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the page, print its path and return the exit code."""
+    parser = ArgumentParser(
         prog="python -m mmf_flava.report",
         description="Creates an HTML report of a training run, or a comparison of several runs.",
     )
@@ -23,12 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="output file (default: report.html in RUN_DIR, or comparison.html in the first of several RUN_DIRs)",
     )
     options = parser.parse_args(arguments)
-    try:
-        print(write_report(options.run_dirs, options.out))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    print(write_report(options.run_dirs, options.out))
 
 
 if __name__ == "__main__":

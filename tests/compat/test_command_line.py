@@ -13,7 +13,7 @@ from mmf.utils.configuration import Configuration, load_yaml
 from mmf.utils.env import setup_imports
 from omegaconf import OmegaConf
 
-from mmf_flava.compat.command_line import report_user_errors
+from mmf_flava.command import report_user_errors
 from mmf_flava.errors import UserError
 
 SCRIPTS = Path(sys.executable).parent
@@ -310,7 +310,7 @@ def test_unwritable_folder_is_an_error(own_run, tmp_path, monkeypatch):
 SPAWNING = """
 import sys
 import torch.multiprocessing as mp
-from mmf_flava.compat.command_line import report_user_errors
+from mmf_flava.command import report_user_errors
 from mmf_flava.errors import UserError
 
 def end(_, how):

@@ -3,7 +3,6 @@
 ``test_checkpoint_kills.py`` runs a small version.
 """
 
-import argparse
 import json
 import multiprocessing
 import os
@@ -20,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from mmf_flava.command import ArgumentParser, command, integer
 from mmf_flava.errors import UserError
 from mmf_flava.files.checksums import CorruptFileError, verify_folder
 from mmf_flava.training.checkpoint import load_state, rng_state
@@ -157,11 +157,12 @@ def corruptions(folder: Path, count: int, seed: int) -> Counter:
 # ---------------------------------------------------------------------- command line
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.chaos", description=__doc__)
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--corruptions", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
+    parser = ArgumentParser(prog="python -m tests.faults.chaos", description=__doc__)
+    parser.add_argument("--kills", type=integer(0), default=100)
+    parser.add_argument("--corruptions", type=integer(0), default=200)
+    parser.add_argument("--seed", type=integer(0), default=0)
     options = parser.parse_args(arguments)
     failed = False
     with tempfile.TemporaryDirectory() as folder:

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mmf_flava.command import ArgumentParser, command, integer
 from tests.faults.runs import DROPOUT, Run, count_differences
 
 UPDATES, KILLS = 20, (1, 7, 13)
@@ -82,9 +83,10 @@ def change_processes(root: Path, changes: Sequence[int], updates: int) -> dict[s
             "passed": passed}  # fmt: skip
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--updates", type=int, default=UPDATES, help="updates per run (default: %(default)s)")
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--updates", type=integer(1), default=UPDATES, help="updates per run (default: %(default)s)")
     options = parser.parse_args(arguments)
     failed = False
     with tempfile.TemporaryDirectory() as folder:

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mmf_flava.command import ArgumentParser, command, integer
 from mmf_flava.training.signals import STOPPED
 from tests.faults.resource_monitor import ResourceMonitor
 from tests.faults.runs import DROPOUT, Run, count_differences
@@ -107,15 +108,20 @@ def interrupted_run(
             "passed": not differing and not hung and as_expected == len(codes)}  # fmt: skip
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--updates", type=int, default=2000, help="updates per run (default: %(default)s)")
-    parser.add_argument("--kills", type=int, default=50, help="number of SIGKILLs (default: %(default)s)")
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--updates", type=integer(0), default=2000, help="updates per run (default: %(default)s)")
+    parser.add_argument("--kills", type=integer(0), default=50, help="number of SIGKILLs (default: %(default)s)")
     parser.add_argument(
-        "--stops", type=int, default=10, help="number of SIGTERMs, each to one process (default: %(default)s)"
+        "--stops", type=integer(0), default=10, help="number of SIGTERMs, each to one process (default: %(default)s)"
     )
-    parser.add_argument("--processes", type=int, default=1, help="number of training processes (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="random seed of the signal times (default: %(default)s)")
+    parser.add_argument(
+        "--processes", type=integer(0), default=1, help="number of training processes (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=integer(0), default=0, help="random seed of the signal times (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
     failed = False
     with tempfile.TemporaryDirectory() as folder:

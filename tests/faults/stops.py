@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mmf_flava.command import ArgumentParser, command, integer
 from mmf_flava.files.checksums import CorruptFileError, verify_folder
 from mmf_flava.training.signals import STOPPED
 from tests.faults.runs import DROPOUT, Run, count_differences
@@ -112,11 +113,12 @@ def stop_repeatedly(root: Path, count: int, processes: int) -> list[dict[str, An
     ]  # fmt: skip
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--stops",
-        type=int,
+        type=integer(0),
         default=30,
         help="number of stops, half with one process, half with two (default: %(default)s)",
     )

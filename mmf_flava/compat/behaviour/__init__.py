@@ -1,12 +1,14 @@
 """Defaults, checks and messages of FLAVA that are active only in FLAVA's runs, see ``compat.flava_run``.
 
-In other runs the original function of MMF is called. The exception is ``env.plugin``, which registers FLAVA's models,
-trainers and datasets with MMF in every run.
+In other runs the original function of MMF is called. The exceptions are ``env.plugin``, which registers FLAVA's models,
+trainers and datasets with MMF in every run, and ``dataset_config.defaults``, which concerns only FLAVA's datasets and
+processors.
 """
 
 from mmf_flava.compat.behaviour import (  # noqa: F401 - each module registers its patches
     command_line,
     configuration,
+    dataset_config,
     datasets,
     devices,
     env,

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from mmf_flava.command import ArgumentParser, report_user_errors
 from mmf_flava.compat import command_line, flava_run
 from mmf_flava.compat.patch import patch, wrap
 from mmf_flava.config.close_matches import close_matches, did_you_mean
@@ -25,7 +26,8 @@ def run(module: Any) -> None:
         if opts is not None or not flava_run.options_are_flava(command_line.options()):
             original(opts, predict)
             return
-        with command_line.report_user_errors():
+        with report_user_errors():
+            module.flags.get_parser().__class__ = ArgumentParser
             original(None, predict)
 
 
@@ -41,7 +43,7 @@ def run(module: Any) -> None:
     ),
 )
 def early_check(_: None) -> None:
-    with command_line.report_user_errors():
+    with report_user_errors():
         check_sections(command_line.options(), _default_sections())
 
 

@@ -127,6 +127,34 @@ def model_and_dataset(module: Any) -> None:
         return user
 
 
+@patch(
+    "mmf.utils.configuration",
+    what="all keys of the complete configuration are checked before models and datasets are built",
+    why="MMF ignores unknown keys, and reports wrong values as exceptions of the code that uses them, or not at all",
+    since=SINCE,
+    until="MMF checks the keys and values of a config",
+)
+def complete_check(module: Any) -> None:
+    from omegaconf.errors import OmegaConfBaseException
+
+    from mmf_flava.config.recipe_check import check_recipe, interpolation_error, resolve
+
+    @wrap(module.Configuration, "__init__")
+    def __init__(original: Any, self: Any, args: Any = None, default_only: bool = False) -> None:
+        try:
+            original(self, args, default_only)
+        except OmegaConfBaseException as error:
+            if not flava_run.is_current():
+                raise
+            raise interpolation_error(self.config, error) from None
+        if args and not default_only and flava_run.is_current():
+            check_recipe(self.config, self._default_config)
+            if module.registry.get("imports_setup", no_warning=True):
+                from mmf_flava.compat.mmf_api.registered import check_registered
+
+                check_registered(resolve(self.config))
+
+
 def _join(datasets: Any) -> str:
     names = datasets.split(",") if isinstance(datasets, str) else datasets
     return ",".join(str(name).strip() for name in names)

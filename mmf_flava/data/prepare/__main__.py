@@ -5,13 +5,13 @@ import sys
 import time
 from collections.abc import Sequence
 
+from mmf_flava.command import ArgumentParser, command, integer
 from mmf_flava.data.prepare import imagenet, index, pmd, text
 from mmf_flava.data.prepare.demo import DemoOptions, prepare_demo
-from mmf_flava.errors import UserError
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="python -m mmf_flava.data.prepare", description="Prepares data for FLAVA.")
+    top = ArgumentParser(prog="python -m mmf_flava.data.prepare", description="Prepares data for FLAVA.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = commands.add_parser(
         "demo",
@@ -21,9 +21,15 @@ def parser() -> argparse.ArgumentParser:
     )
     default = DemoOptions()
     demo.add_argument("--out", required=True, metavar="DIR", help="output folder: new, empty or with demo data")
-    demo.add_argument("--image-size", type=int, default=default.image_size, help="image side in pixels (%(default)s)")
-    demo.add_argument("--patch-size", type=int, default=default.patch_size, help="patch side in pixels (%(default)s)")
-    demo.add_argument("--codes", type=int, default=default.codes, help="number of codebook entries (%(default)s)")
+    demo.add_argument(
+        "--image-size", type=integer(1), default=default.image_size, help="image side in pixels (%(default)s)"
+    )
+    demo.add_argument(
+        "--patch-size", type=integer(1), default=default.patch_size, help="patch side in pixels (%(default)s)"
+    )
+    demo.add_argument(
+        "--codes", type=integer(1), default=default.codes, help="number of codebook entries (%(default)s)"
+    )
     demo.add_argument("--quiet", action="store_true", help="no progress bar")
     demo.set_defaults(run=run_demo)
     pmd.add_parser(commands)
@@ -48,14 +54,11 @@ def run_demo(arguments: argparse.Namespace) -> None:
     print(f"  pairs  {pairs}\n  images {images}\n  tokens {text}")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and return its exit code."""
     parsed = parser().parse_args(arguments)
-    try:
-        parsed.run(parsed)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    parsed.run(parsed)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from mmf.common.registry import registry
 from mmf.utils.configuration import load_yaml
 from mmf.utils.env import setup_imports
 
-from mmf_flava.config.schema import check_positive
+from mmf_flava.command import ArgumentParser, command, integer
 from mmf_flava.data.from_recipe import dataset_names, dataset_section, open_dataset, read_recipe
 from mmf_flava.data.show.page import render_page
 from mmf_flava.data.show.samples import SampleCard, make_card
@@ -22,7 +22,7 @@ from mmf_flava.errors import UserError
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
+    top = ArgumentParser(
         prog="python -m mmf_flava.data.show",
         description="Writes an HTML page with samples and statistics of the datasets of a recipe.",
     )
@@ -30,20 +30,20 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("overrides", nargs="*", metavar="key=value", help="config overrides, as for mmf_run")
     top.add_argument("--dataset", metavar="NAME", help="dataset of the recipe (default: all)")
     top.add_argument("--split", default="train", choices=("train", "val", "test"), help="split (default: %(default)s)")
-    top.add_argument("--samples", type=int, default=24, metavar="N", help="samples per dataset (default: %(default)s)")
-    top.add_argument("--start", type=int, default=0, metavar="N", help="index of the first sample (default: 0)")
     top.add_argument(
-        "--statistics", type=int, default=2000, metavar="N", help="records for statistics (default: %(default)s)"
+        "--samples", type=integer(1), default=24, metavar="N", help="samples per dataset (default: %(default)s)"
+    )
+    top.add_argument(
+        "--start", type=integer(0, 2**63 - 1), default=0, metavar="N", help="index of the first sample (default: 0)"
+    )
+    top.add_argument(
+        "--statistics", type=integer(1), default=2000, metavar="N", help="records for statistics (default: %(default)s)"
     )
     top.add_argument("--out", type=Path, metavar="FILE", help="output file (default: show_RECIPE.html)")
     return top
 
 
 def run(arguments: argparse.Namespace) -> None:
-    for name in ("samples", "statistics"):
-        check_positive(getattr(arguments, name), f"--{name}")
-    if arguments.start < 0:
-        raise UserError(f"--start is {arguments.start}, expected an integer of at least 0.")
     defaults = _default_overrides(arguments.recipe, arguments.overrides)
     config = read_recipe(arguments.recipe, [*arguments.overrides, *defaults])
     names = [arguments.dataset] if arguments.dataset else dataset_names(config)
@@ -77,7 +77,7 @@ def _default_overrides(recipe: str, overrides: Sequence[str]) -> list[str]:
 def _paths(config: Any, name: str, split: str) -> list[str | Path]:
     """Return the paths of a split in the config, or an empty list for datasets that are not from mmf_flava."""
     section, builder = dataset_section(config, name), registry.get_builder_class(name)
-    return builder.list_paths(section, split) if builder and issubclass(builder, StreamBuilder) else []
+    return builder.list_paths(builder.parse(section), split) if issubclass(builder or object, StreamBuilder) else []
 
 
 def _section(config: Any, name: str, paths: list[str | Path], arguments: argparse.Namespace) -> Section:
@@ -109,13 +109,10 @@ def _write(path: Path, page: str) -> None:
         ) from error
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    try:
-        run(parser().parse_intermixed_args(arguments))  # options and key=value in any order
-    except UserError as error:
-        print(f"mmf_flava: {error}", file=sys.stderr)
-        return 2
-    return 0
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and return its exit code."""
+    run(parser().parse_intermixed_args(arguments))  # options and key=value in any order
 
 
 if __name__ == "__main__":

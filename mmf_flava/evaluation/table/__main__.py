@@ -1,19 +1,20 @@
 """Command line: ``python -m mmf_flava.evaluation.table [NAME=]RUN_DIR ... [--paper T] [--format F] [--out FILE]``."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmf_flava.command import ArgumentParser, command
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.table.layout import FORMATS, build_table, render
 from mmf_flava.evaluation.table.paper import TABLES
 from mmf_flava.evaluation.table.results import parse_columns
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print or write the table and return the exit code: 0, or 2 after a UserError."""
-    parser = argparse.ArgumentParser(
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print or write the table and return the exit code."""
+    parser = ArgumentParser(
         prog="python -m mmf_flava.evaluation.table",
         description="Shows results of runs in the layout of Table 4 of the FLAVA paper, next to the paper's results.",
     )
@@ -33,16 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     suffix = "" if options.out is None else options.out.suffix.removeprefix(".")
     format_ = options.format or (suffix if suffix in FORMATS else "markdown")
-    try:
-        text = render(build_table(parse_columns(options.runs), options.paper), format_)
-        if options.out is None:
-            print(text, end="")
-        else:
-            _write(options.out, text)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    text = render(build_table(parse_columns(options.runs), options.paper), format_)
+    if options.out is None:
+        print(text, end="")
+    else:
+        _write(options.out, text)
 
 
 def _write(path: Path, text: str) -> None:

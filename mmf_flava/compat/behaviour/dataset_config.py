@@ -1,0 +1,35 @@
+"""Patch of MMF's configuration: defaults of the datasets and processors of mmf_flava."""
+
+from typing import Any
+
+from mmf_flava.compat.command_line import split_options
+from mmf_flava.compat.dataset_config import fill_defaults, set_model_defaults
+from mmf_flava.compat.patch import patch, wrap
+
+
+@patch(
+    "mmf.utils.configuration",
+    what="dataset_config contains all keys of mmf_flava's datasets and processors, with their defaults",
+    why="MMF's defaults are YAML files; the config classes state each default once, and the command line can only set "
+    "keys that the configuration contains",
+    since="MMF 1.0.0rc1",
+    until="MMF reads the defaults of a dataset from a config class",
+)
+def defaults(module: Any) -> None:
+    # not restricted to FLAVA's runs: only datasets and processors of mmf_flava are changed
+    @wrap(module.Configuration, "_build_dataset_config")
+    def _build_dataset_config(original: Any, self: Any, config: Any) -> Any:
+        self._dataset_defaults = original(self, config)
+        self._dataset_names = [name.strip() for name in config.datasets.split(",")]
+        return self._dataset_defaults
+
+    @wrap(module.Configuration, "_build_other_configs")
+    def _build_other_configs(original: Any, self: Any) -> Any:
+        config, options = original(self), dict(split_options(self.args.opts or []))
+        fill_defaults(config, self._dataset_names, self._dataset_defaults, self._user_config, options)
+        return config
+
+    @wrap(module.Configuration, "_update_specific")
+    def _update_specific(original: Any, self: Any, config: Any) -> Any:
+        set_model_defaults(config)
+        return original(self, config)

@@ -1,0 +1,186 @@
+"""``dataset_config`` of a run: defaults of mmf_flava's datasets and processors from their config classes, and checks.
+
+The config class of a registered dataset builder or processor is its attribute ``CONFIG``; those of MMF have none.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mmf_flava.config.close_matches import close_matches
+from mmf_flava.config.processors import ModelSizes
+from mmf_flava.config.schema import parse_section, suggestion, to_dict
+from mmf_flava.errors import UserError
+
+# value of a key whose default is the model's, until the command line is merged
+FROM_MODEL = "from the model"
+MISSING = "???"
+
+Section = dict[str, Any]
+
+
+def fill_defaults(config: Any, names: Sequence[str], replaced: Any, recipe: Any, options: Mapping[str, str]) -> None:
+    """Add the keys that the datasets of a run and their processors have and that ``config`` does not set.
+
+    Where the recipe or the command line replaces the type of a processor by one of mmf_flava's, the params of the
+    replaced type are removed.
+
+    Args:
+        config: recipe and default YAML files, merged; changed in place.
+        names: the datasets of the run.
+        replaced: the default YAML files of the datasets.
+        recipe: the recipe.
+        options: the command line, which is merged later.
+    """
+    sections = _plain(config, "dataset_config")
+    defaults, given = _plain(replaced, "dataset_config"), _plain(recipe, "dataset_config")
+    for name in names:
+        for key, entry in _processors(sections, name).items():
+            kind = options.get(f"dataset_config.{name}.processors.{key}.type", entry.get("type"))
+            default = _processors(defaults, name).get(key, {})
+            if _config_class("processor", kind) is not None and kind != default.get("type", kind):
+                kept = _processors(given, name).get(key, {}).get("params") or {}
+                params = entry.get("params") or {}
+                entry["params"] = {
+                    k: v for k, v in params.items() if k in kept or k not in (default.get("params") or {})
+                }
+            _fill_processor(entry, kind)
+        _fill_dataset(sections, name)
+    if sections:
+        config.dataset_config = sections
+
+
+def set_model_defaults(config: Any) -> None:
+    """Set the keys whose default is the model's, and the keys of sections that the command line has replaced."""
+    sections, sizes = _plain(config, "dataset_config"), read_model_sizes(config)
+    for name in dataset_names(config):
+        for entry in _processors(sections, name).values():
+            schema = _config_class("processor", entry.get("type"))
+            if schema is None or not isinstance(entry.get("params", {}), dict):
+                continue
+            _fill_processor(entry, entry["type"])
+            defaults = _defaults(schema)
+            for key, value in schema.model_defaults(sizes).items():
+                if entry["params"][key] == FROM_MODEL:
+                    entry["params"][key] = defaults[key] if value is None else value
+        _fill_dataset(sections, name)
+    if sections:
+        config.dataset_config = sections
+
+
+def check_datasets(config: Any) -> None:
+    """Check ``dataset_config`` of a complete config: keys, types and ranges of the run's datasets and processors.
+
+    The keys of MMF's own datasets and processors are not checked.
+
+    Raises:
+        UserError: a name or key is unknown, or a value is invalid or does not fit another key or the model.
+    """
+    registry = _registry()
+    if not registry.get("imports_setup", no_warning=True):  # no names are registered yet
+        return
+    sections, names, sizes = config.get("dataset_config") or {}, dataset_names(config), read_model_sizes(config)
+    if not isinstance(sections, Mapping):
+        raise UserError(f"dataset_config: must be a section (a mapping of keys to values), got {sections!r}.")
+    builders = registry.mapping["builder_name_mapping"]
+    for name in sections:
+        if name not in builders:
+            hint = suggestion(name, builders if close_matches(str(name), builders) else names)
+            raise UserError(f"'{name}' is not a key of dataset_config.{hint}")
+    for name in names:
+        if name in sections:
+            _check_dataset(name, _resolve(sections, name), sizes)
+
+
+def _check_dataset(name: str, section: Any, sizes: ModelSizes) -> None:
+    where = f"dataset_config.{name}"
+    if (schema := _config_class("builder", name)) is not None:
+        parse_section(schema, section, where).check_model(sizes, where)
+    processors = section.get("processors") if isinstance(section, Mapping) else None
+    for key, entry in processors.items() if isinstance(processors, Mapping) else ():
+        if not isinstance(entry, Mapping) or not entry:
+            continue
+        kind, key = entry.get("type"), f"{where}.processors.{key}"
+        if kind not in (known := _registry().mapping["processor_name_mapping"]):
+            ours = [name for name in known if _config_class("processor", name)]
+            hint = suggestion(str(kind), known if close_matches(str(kind), known) else ours)
+            raise UserError(f"{key}.type: {kind!r} is not a registered processor.{hint}")
+        if (schema := _config_class("processor", kind)) is not None:
+            params = entry.get("params", {})
+            parse_section(schema, params, f"{key}.params").check_model(sizes, f"{key}.params")
+
+
+def dataset_names(config: Any) -> list[str]:
+    """Return the names of the datasets of a run."""
+    return [name.strip() for name in str(config.get("datasets") or "").split(",")]
+
+
+def read_model_sizes(config: Any) -> ModelSizes:
+    """Return the sizes of the run's model."""
+    name = config.get("model")
+    try:
+        section = OmegaConf.select(config, f"model_config.{name}")
+        section = OmegaConf.to_container(section, resolve=True) if OmegaConf.is_config(section) else {}
+    except OmegaConfBaseException:  # reported by the check of the model's section
+        section = {}
+    return ModelSizes.read(section, f"model_config.{name}")
+
+
+def _registry() -> Any:
+    from mmf.common.registry import registry
+
+    return registry
+
+
+def _config_class(kind: str, name: Any) -> Any:
+    return getattr(_registry().mapping[f"{kind}_name_mapping"].get(name), "CONFIG", None)
+
+
+def _plain(config: Any, key: str) -> Section:
+    """Return a section as a dict, with interpolations as strings; empty if it is not a section."""
+    values = OmegaConf.to_container(config, resolve=False).get(key) if OmegaConf.is_config(config) else config.get(key)
+    return values if isinstance(values, dict) else {}
+
+
+def _processors(sections: Section, name: str) -> dict[str, Section]:
+    section = sections.get(name)
+    processors = section.get("processors") if isinstance(section, dict) else None
+    entries = processors.items() if isinstance(processors, dict) else ()
+    return {key: entry for key, entry in entries if isinstance(entry, dict)}
+
+
+def _fill_dataset(sections: Section, name: str) -> None:
+    schema = _config_class("builder", name)
+    if schema is not None and isinstance(sections.get(name), dict):
+        sections[name] = _merge(_defaults(schema), sections[name])
+
+
+def _fill_processor(entry: Section, kind: Any) -> None:
+    schema = _config_class("processor", kind)
+    if schema is not None and isinstance(entry.get("params", {}), dict):
+        from_model = dict.fromkeys(schema.model_defaults(ModelSizes("")), FROM_MODEL)
+        entry["params"] = _merge({**_defaults(schema), **from_model}, entry.get("params", {}))
+
+
+def _defaults(schema: Any) -> Section:
+    return OmegaConf.to_container(OmegaConf.structured(schema))  # type: ignore[return-value]
+
+
+def _merge(defaults: Section, given: Section) -> Section:
+    """Merge two sections. A default that must be given by the recipe is not added."""
+    merged = {key: value for key, value in defaults.items() if value != MISSING}
+    for key, value in given.items():
+        default = merged.get(key)
+        merged[key] = _merge(default, value) if isinstance(default, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _resolve(sections: Any, name: str) -> Any:
+    """Return a section without interpolations."""
+    try:
+        section = sections[name]
+        return to_dict(section) if isinstance(section, Mapping) else section
+    except OmegaConfBaseException as error:
+        raise UserError(f"dataset_config.{name}: {str(error).splitlines()[0]}. Correct the interpolation.") from None
