@@ -23,6 +23,8 @@ def contrastive_loss(contrast: Contrast, single_process: bool = True, gradient: 
     Each rank computes only the B x G logits of its own pairs, not all G x G. Pairs that do not match are only used as
     negatives of other pairs. For a batch without matching pairs the loss is exactly 0 and the gradient is zero.
 
+    The logits are always computed in fp32: bf16 rounds logits of the largest temperature, 100, in steps of 0.5.
+
     Args:
         single_process, gradient: see ``gather_embeddings``.
     """
@@ -32,8 +34,9 @@ def contrastive_loss(contrast: Contrast, single_process: bool = True, gradient: 
     rank = distributed.get_rank() if len(images_GE) > len(contrast.image) else 0
     targets = torch.arange(len(contrast.image), device=contrast.image.device) + rank * len(contrast.image)
     positive = contrast.positive
-    image_to_text = contrast.temperature * contrast.image[positive] @ texts_GE.T
-    text_to_image = contrast.temperature * contrast.text[positive] @ images_GE.T
+    with torch.autocast(targets.device.type, enabled=False):
+        image_to_text = contrast.temperature * contrast.image[positive] @ texts_GE.T
+        text_to_image = contrast.temperature * contrast.text[positive] @ images_GE.T
     losses = [cross_entropy(logits, targets[positive], reduction="sum") for logits in (image_to_text, text_to_image)]
     return global_mean((losses[0] + losses[1]) / 2, len(image_to_text), single_process)
 

@@ -45,6 +45,16 @@ def test_batch_without_matching_pairs_has_zero_loss_and_gradient():
     assert loss.item() == 0 and pair.text.grad.abs().sum() == 0
 
 
+def test_contrastive_logits_are_fp32_under_autocast():
+    generator = torch.Generator().manual_seed(0)
+    image, text = (torch.nn.functional.normalize(torch.randn(16, 32, generator=generator)) for _ in range(2))
+    pairs = Contrast(image, text.requires_grad_(), torch.tensor(100.0), torch.arange(16))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = contrastive_loss(pairs)
+    assert loss.dtype == torch.float32
+    assert loss.item() == contrastive_loss(pairs).item() > 0
+
+
 def test_masked_cross_entropy_of_two_positions():
     logits = torch.tensor([[0.0, 0.0], [math.log(3), 0.0]])
     loss = masked_cross_entropy(logits, torch.tensor([0, 0]))
