@@ -6,6 +6,7 @@ import torch
 from mmf.common.registry import registry
 from mmf.common.report import Report
 from mmf.common.sample import SampleList
+from mmf.modules import metrics as mmf_metrics
 from mmf.modules.metrics import Metrics
 from scipy.stats import rankdata
 
@@ -118,7 +119,31 @@ def test_undefined_metric_returns_0_with_a_warning(name, scores, targets, words)
         assert metric(name, scores, targets) == 0.0
 
 
-@pytest.mark.parametrize("name", ["matthews", "pearson", "spearman", "accuracy_f1"])
+def test_roc_auc_ranks_confident_samples():
+    """The fp32 softmax of class 1 is 1 for all these samples, so that MMF's metric is below 1."""
+    margins = torch.tensor([20.0, 40.0, 60.0, 80.0])
+    scores = torch.stack([-margins, margins], dim=1)
+    for name in ("roc_auc", "macro_roc_auc"):
+        assert metric(name, scores, torch.tensor([0, 0, 1, 1])) == 1
+    assert metric("roc_auc", scores, torch.tensor([0, 1, 0, 1])) == 0.75
+
+
+@pytest.mark.parametrize(("name", "replaced"), [("roc_auc", "ROC_AUC"), ("micro_roc_auc", "MicroROC_AUC")])
+def test_roc_auc_equals_mmf_for_scores_in_range(name, replaced):
+    generator = torch.Generator().manual_seed(0)
+    scores, classes = torch.randn(60, 4, generator=generator), torch.arange(60) % 4
+    several = torch.rand(60, 4, generator=generator) < 0.4  # several labels per sample
+    for targets in (classes, several.long()):
+        expected = getattr(mmf_metrics, replaced)()({"targets": targets}, {"scores": scores})
+        assert metric(name, scores, targets) == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_roc_auc_of_one_class_is_0_with_a_warning():
+    with pytest.warns(UserWarning, match="roc_auc is undefined because all or none of 3 samples are of class 0"):
+        assert metric("roc_auc", logits([0, 1, 1]), torch.tensor([1, 1, 1])) == 0
+
+
+@pytest.mark.parametrize("name", ["matthews", "pearson", "spearman", "accuracy_f1", "roc_auc"])
 def test_nan_scores_raise(name):
     scores = torch.full((4, 1) if name in ("pearson", "spearman") else (4, 2), float("nan"))
     with pytest.raises(UserError, match=f"{name}: {scores.numel()} of {scores.numel()} scores are NaN"):
@@ -128,6 +153,8 @@ def test_nan_scores_raise(name):
 def test_wrong_kind_of_metric_raises():
     with pytest.raises(UserError, match="For regression use pearson or spearman"):
         metric("matthews", torch.ones(4, 1), torch.ones(4))
+    with pytest.raises(UserError, match=r"targets of shape \(N,\) or \(N, C\)"):
+        metric("roc_auc", torch.ones(4, 1), torch.ones(4))
     with pytest.raises(UserError, match="For classification use accuracy, f1 or matthews"):
         metric("pearson", torch.ones(4, 2), torch.ones(4))
 
