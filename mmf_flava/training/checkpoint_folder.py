@@ -2,13 +2,11 @@
 
 A checkpoint is written to a temporary folder, which is then renamed. The pointer files are updated last.
 
-A run folder contains ``checkpoints/update_00000200/{model,optimizer}.safetensors, state.json, checksums.sha256``.
-The pointer files ``checkpoints/latest`` and ``checkpoints/best`` contain the name of a checkpoint folder and the
-SHA-256 of its ``checksums.sha256``.
+A run folder contains ``checkpoints/update_00000200/{model,optimizer}.safetensors, state.json, checksums.sha256``, and
+the pointer files ``checkpoints/latest`` and ``checkpoints/best``, see ``files.checkpoint_names``.
 """
 
 import os
-import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,14 +16,10 @@ from typing import Any
 from safetensors import SafetensorError
 
 from mmf_flava.errors import UserError
-from mmf_flava.files.checksums import CHECKSUMS, CorruptFileError, sha256, verify_folder, write_checksums
+from mmf_flava.files.checkpoint_names import BEST, LATEST, NAME, REPLACED, pointer_text, read_pointer
+from mmf_flava.files.checksums import CorruptFileError, verify_folder, write_checksums
 from mmf_flava.training.checkpoint import Snapshot, Stateful
 from mmf_flava.training.disk import diagnose_disk_error
-
-LATEST, BEST = "latest", "best"
-# suffix of an old checkpoint while a new checkpoint of the same update replaces it
-REPLACED = ".replaced"
-NAME = re.compile(rf"update_(\d+)({re.escape(REPLACED)})?")
 
 
 class CheckpointFolder:
@@ -103,13 +97,7 @@ class CheckpointFolder:
         return sorted(updates, key=lambda path: (updates[path] > newest, -updates[path], path.name))
 
     def _read_pointer(self, name: str) -> Path | None:
-        """Return the checkpoint that the pointer file ``name`` contains, or None if the file is missing or corrupt."""
-        try:
-            text = (self.folder / name).read_text(encoding="ascii")
-            path = self.folder / text.partition(" ")[0]
-            return path if NAME.fullmatch(path.name) and text == _pointer_text(path) else None
-        except (OSError, ValueError):  # ValueError: not ASCII, or a null byte in the name
-            return None
+        return read_pointer(self.folder / name)
 
     # ------------------------------------------------------------------ write
 
@@ -180,7 +168,7 @@ class CheckpointFolder:
 
     def _write_pointer(self, name: str, path: Path) -> None:
         temporary = self.folder / f".{name}.writing"
-        temporary.write_text(_pointer_text(path), encoding="ascii")
+        temporary.write_text(pointer_text(path), encoding="ascii")
         _fsync(temporary)
         os.replace(temporary, self.folder / name)
         _fsync(self.folder)
@@ -222,10 +210,6 @@ class CheckpointFolder:
         return UserError(
             f"{self.folder}: the checkpoint of update {update} could not be written ({reason}). {fix}, then {restart}."
         )
-
-
-def _pointer_text(path: Path) -> str:
-    return f"{path.name} {sha256(path / CHECKSUMS)}\n"
 
 
 def _fsync(path: Path) -> None:

@@ -13,6 +13,7 @@ from mmf_flava.processes import gather_objects, rank
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
 from mmf_flava.weights.encoders import load_image_encoder, load_text_encoder
 from mmf_flava.weights.loading import load_checkpoint_weights, load_weights
+from mmf_flava.weights.weight_files import find_checkpoint
 
 
 def load_initial_weights(
@@ -36,7 +37,7 @@ def load_initial_weights(
     from_this_run = path is not None
     weights_only = section.resume_file and section.resume_pretrained
     if path is None and section.resume_file and not weights_only:
-        path = Path(section.resume_file).absolute()
+        path = find_checkpoint(Path(section.resume_file).expanduser().absolute())
         if not path.exists():
             raise UserError(
                 f"checkpoint.resume_file: {path} does not exist. Set it to a checkpoint, or set "

@@ -12,10 +12,22 @@ from mmf_flava.files.download import HUB_NAME, download_file, find_cached, hub_u
 from mmf_flava.files.download_errors import RemoteFileNotFoundError
 from mmf_flava.weights.configs import config_from_tensors, read_config
 from mmf_flava.weights.names import to_native
-from mmf_flava.weights.weight_files import SUFFIXES, WEIGHTS_NAMES, find_weights_file, read_tensors, shard_files
+from mmf_flava.weights.weight_files import (
+    SUFFIXES,
+    WEIGHTS_NAMES,
+    find_checkpoint,
+    find_weights_file,
+    read_tensors,
+    shard_files,
+)
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
-OPTIONAL_FILES = ("config.json", *TOKENIZER_FILES)  # downloaded with the weights if the repository has them
+OPTIONAL_FILES = (
+    "config.json",
+    "preprocessor_config.json",
+    "processors.json",
+    *TOKENIZER_FILES,
+)  # downloaded with the weights if the repository has them
 
 
 @dataclass
@@ -67,7 +79,8 @@ def find_weights(source: str | Path, cache_dir: str | Path | None = None, sha256
 
     Args:
         source: local file or folder, http(s) URL, or Hugging Face model ID (``facebook/flava-full``), which may be
-            followed by ``@revision``.
+            followed by ``@revision``. Of a run, its folder or ``checkpoints/latest`` (the newest checkpoint),
+            ``checkpoints/best``, or a checkpoint folder.
         cache_dir: download folder; default: ``mmf_flava`` in MMF_CACHE_DIR if that is set, else ~/.cache/mmf_flava.
         sha256: expected SHA-256 of a downloaded file.
 
@@ -78,6 +91,8 @@ def find_weights(source: str | Path, cache_dir: str | Path | None = None, sha256
     if text.startswith(("http://", "https://")):
         return download_file(text, cache_dir, sha256)
     path = Path(text).expanduser()
+    if not path.is_dir():
+        path = find_checkpoint(path)
     if path.exists():
         return find_weights_file(path) if path.is_dir() else path
     if not HUB_NAME.fullmatch(text) or path.suffix in SUFFIXES:
@@ -85,16 +100,35 @@ def find_weights(source: str | Path, cache_dir: str | Path | None = None, sha256
     return _find_on_hub(text, cache_dir, sha256)
 
 
+def find_processor_files(source: str | Path, cache_dir: str | Path | None = None) -> Path | None:
+    """Return the weights file, or the folder, beside which the processors of weights are stored.
+
+    Of a Hugging Face repository, only the small files are downloaded, and none if the weights are in the cache.
+
+    Args:
+        source, cache_dir: see ``find_weights``.
+
+    Returns:
+        The path, or None for a repository that has weights only.
+
+    Raises:
+        UserError: the source was not found.
+    """
+    text = str(source)
+    is_file = text.startswith(("http://", "https://")) or Path(text).expanduser().exists()
+    if is_file or not HUB_NAME.fullmatch(text) or Path(text).suffix in SUFFIXES:
+        return find_weights(source, cache_dir)
+    if (local := _find_cached_weights(text, cache_dir)) is not None:
+        return local
+    found = _download_optional_files(text, cache_dir)
+    return found[0].parent if found else None
+
+
 def _find_on_hub(name: str, cache_dir: str | Path | None, sha256: str | None) -> Path:
-    for single, index in WEIGHTS_NAMES:  # if all files are in the cache, the network is not accessed
-        if find_cached(hub_url(name, single), cache_dir):
-            return download_file(hub_url(name, single), cache_dir, sha256)
-        local = find_cached(hub_url(name, index), cache_dir)
-        if local and all(find_cached(hub_url(name, shard), cache_dir) for shard in shard_files(local)):
-            return local
-    for optional in OPTIONAL_FILES:
-        with suppress(RemoteFileNotFoundError):
-            download_file(hub_url(name, optional), cache_dir)
+    if (local := _find_cached_weights(name, cache_dir)) is not None:
+        single = hub_url(name, local.name)
+        return local if local.name.endswith(".index.json") else download_file(single, cache_dir, sha256)
+    _download_optional_files(name, cache_dir)
     for single, index in WEIGHTS_NAMES:
         try:
             return download_file(hub_url(name, single), cache_dir, sha256)
@@ -110,3 +144,23 @@ def _find_on_hub(name: str, cache_dir: str | Path | None, sha256: str | None) ->
     raise UserError(
         f"{hub_url(name, '')} has neither model.safetensors nor pytorch_model.bin. Check the model ID {name}."
     )
+
+
+def _find_cached_weights(name: str, cache_dir: str | Path | None) -> Path | None:
+    """Return the weights file or index of shards of a repository whose weights are all in the cache."""
+    for single, index in WEIGHTS_NAMES:
+        if (local := find_cached(hub_url(name, single), cache_dir)) is not None:
+            return local
+        local = find_cached(hub_url(name, index), cache_dir)
+        if local and all(find_cached(hub_url(name, shard), cache_dir) for shard in shard_files(local)):
+            return local
+    return None
+
+
+def _download_optional_files(name: str, cache_dir: str | Path | None) -> list[Path]:
+    """Download configuration and processors of a repository; return the files that it has."""
+    files = []
+    for optional in OPTIONAL_FILES:
+        with suppress(RemoteFileNotFoundError):
+            files.append(download_file(hub_url(name, optional), cache_dir))
+    return files

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mmf_flava.errors import UserError
+from mmf_flava.files.checkpoint_names import BEST, LATEST, NAME, read_pointer
 from mmf_flava.files.checksums import verify_file
 
 # (single file, index of shards), in order of preference
@@ -25,6 +26,27 @@ SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 WRAPPERS = ("model", "state_dict", "teacher", "student", "module", "model_ema")
 
 
+def find_checkpoint(path: Path) -> Path:
+    """Return the checkpoint folder of a run folder or its ``checkpoints``, the newest, or of a pointer file.
+
+    Other paths, such as a checkpoint folder itself, are returned unchanged.
+
+    Raises:
+        UserError: a pointer file is missing or corrupt.
+    """
+    folders = (path, path / "checkpoints")
+    pointer = next((file for folder in folders if (file := folder / LATEST).is_file()), None)
+    if path.name in (LATEST, BEST) and not path.is_dir() and path.parent.is_dir():
+        pointer = path
+    if pointer is None:
+        return path
+    if (checkpoint := read_pointer(pointer)) is None:
+        names = sorted(found.name for found in pointer.parent.glob("update_*") if NAME.fullmatch(found.name))
+        known = f"Name one of {pointer.parent}, e.g. {names[-1]}." if names else "Name another source."
+        raise UserError(f"{pointer} does not name a checkpoint. {known}")
+    return checkpoint
+
+
 def find_weights_file(folder: Path) -> Path:
     """Return the weights file or the index of shards in a folder; for a run folder, that of the newest checkpoint.
 
@@ -35,11 +57,8 @@ def find_weights_file(folder: Path) -> Path:
         for name in names:
             if (folder / name).is_file():
                 return folder / name
-    pointer = next((p for p in (folder / "latest", folder / "checkpoints" / "latest") if p.is_file()), None)
-    if pointer is not None:
-        newest = pointer.read_text(errors="replace").partition(" ")[0].strip()
-        if Path(newest).name == newest and (file := pointer.parent / newest / "model.safetensors").is_file():
-            return file
+    if (checkpoint := find_checkpoint(folder)) != folder:
+        return checkpoint / "model.safetensors"
     files = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file())
     if len(files) == 1:
         return files[0]
@@ -81,6 +100,15 @@ def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise UserError(f"{file} is not a valid safetensors file ({error}). Download it again.") from None
 
 
+def read_header(file: Path) -> dict[str, str]:
+    """Return the metadata of a safetensors file without reading tensors; empty for other and for invalid files."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return dict(opened.metadata() or {})
+    except (SafetensorError, OSError, ValueError):
+        return {}
+
+
 def _read_torch(file: Path) -> Any:
     try:
         # DINO's full checkpoints contain a Namespace with the training arguments; loading it executes no code
@@ -94,8 +122,8 @@ def _read_torch(file: Path) -> Any:
             f"{file} was not loaded: unpickling its Python objects would execute code. {wanted[:200]} "
             "If you trust its author, load the file with torch.load(..., weights_only=False) and save only its tensors."
         ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0]
+    except (OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, zipfile.BadZipFile) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{file} is not a valid PyTorch file ({reason}). Download it again.") from None
 
 

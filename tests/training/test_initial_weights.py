@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 from mmf_flava.config.run import CheckpointConfig
 from mmf_flava.errors import UserError
-from mmf_flava.training.initial_weights import load_pretrained_weights
+from mmf_flava.training.checkpoint_folder import CheckpointFolder
+from mmf_flava.training.initial_weights import load_initial_weights, load_pretrained_weights
 from tests.models.test_pretraining import build
 from tests.parity.batches import randomise
 
@@ -38,6 +40,21 @@ def test_single_encoder_is_loaded(tiny, trained):
     assert messages == [f"Loaded the text encoder from {file}"]
     assert torch.equal(model.flava.text_encoder.norm.weight, source.flava.text_encoder.norm.weight)
     assert torch.equal(model.flava.image_encoder.norm.weight, image_norm)
+
+
+@pytest.mark.parametrize(("name", "update"), [("", 2), ("checkpoints/latest", 2), ("checkpoints/best", 1)])
+def test_resume_file_names_a_checkpoint_of_a_run(tiny, tmp_path, name, update):
+    model, other = build(tiny), CheckpointFolder(tmp_path / "run")
+    for number in (1, 2):
+        with torch.no_grad():
+            model.flava.text_projection.bias.fill_(number)
+        other.save(number, model, torch.optim.SGD(model.parameters(), lr=1), {}, best=number == 1)
+    reset = {"all": False, "optimizer": False, "counts": False}
+    section = {"resume": False, "resume_best": False, "resume_pretrained": False, "reset": reset}
+    config = OmegaConf.create({"checkpoint": {**section, "resume_file": str(tmp_path / "run" / name)}})
+    checkpoint = load_initial_weights(model, config, CheckpointFolder(tmp_path / "new"), CheckpointConfig())
+    assert model.flava.text_projection.bias[0] == update
+    assert checkpoint == other.folder / f"update_{update:08d}"
 
 
 def test_missing_heads_raise_unless_allowed(tiny, trained, tmp_path):

@@ -1,9 +1,15 @@
 """Weights from folders, URLs and the Hugging Face hub."""
 
+import os
+import re
+
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from mmf_flava.errors import UserError
+from mmf_flava.files.checkpoint_names import pointer_text
+from mmf_flava.files.checksums import write_checksums
 from mmf_flava.weights.sources import find_weights, read_weights
 
 
@@ -27,6 +33,57 @@ def test_config_json_is_read_for_a_folder_and_for_its_file(hf_folder):
     for source in (hf_folder, hf_folder / "model.safetensors"):
         weights = read_weights(source)
         assert weights.style == "hf" and weights.has_heads and weights.config.image_encoder.num_heads == 4
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The folder of a run with two checkpoints. The text projection's bias is the update; the first is the best."""
+    for update in (1, 2):
+        checkpoint = tmp_path / "checkpoints" / f"update_{update:08d}"
+        checkpoint.mkdir(parents=True)
+        save_file({"flava.text_projection.bias": torch.full((4,), float(update))}, checkpoint / "model.safetensors")
+        write_checksums(checkpoint)
+        for name in ("latest", "best")[: 3 - update]:
+            (tmp_path / "checkpoints" / name).write_text(pointer_text(checkpoint))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "update"),
+    [
+        ("", 2),
+        ("checkpoints", 2),
+        ("checkpoints/latest", 2),
+        ("checkpoints/best", 1),
+        ("checkpoints/update_00000001", 1),
+        ("checkpoints/update_00000001/model.safetensors", 1),
+    ],
+)
+def test_checkpoints_of_a_run_are_found(run, name, update):
+    assert read_weights(run / name).tensors["flava.text_projection.bias"][0] == update
+    assert read_weights(os.path.relpath(run / name)).file.name == "model.safetensors"
+
+
+def test_missing_and_corrupt_pointers_raise(run):
+    best, checkpoints = run / "checkpoints/best", run / "checkpoints"
+    with open(best, "a") as file:
+        file.write("x")
+    message = f"{best} does not name a checkpoint. Name one of {checkpoints}, e.g. update_00000002."
+    with pytest.raises(UserError, match=re.escape(message)):
+        read_weights(best)
+    best.unlink()
+    with pytest.raises(UserError, match=re.escape(message)):
+        read_weights(best)
+    (checkpoints / "latest").write_text("../x\0\n")
+    with pytest.raises(UserError, match="latest does not name a checkpoint"):
+        read_weights(run)
+
+
+@pytest.mark.parametrize("content", [b"", b"update_00000002", b"hello\n", b"PK\x03\x04"])
+def test_file_that_is_not_a_weights_file_raises(tmp_path, content):
+    (tmp_path / "weights").write_bytes(content)
+    with pytest.raises(UserError, match=r"weights (is not a valid PyTorch file|has no weights|was not loaded)"):
+        read_weights(tmp_path / "weights")
 
 
 def upload(server, folder, repository, revision="main"):
