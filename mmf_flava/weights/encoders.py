@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from mmf_flava.errors import UserError
-from mmf_flava.weights.loading import IncompatibleKeys, load_tensors, matches_any, resample_positions
+from mmf_flava.weights.loading import (
+    IncompatibleKeys,
+    drop_vocabulary,
+    load_tensors,
+    matches_any,
+    resample_positions,
+)
 from mmf_flava.weights.names import PREFIXES, STYLES, complete_key, to_native
 from mmf_flava.weights.sources import find_weights
 from mmf_flava.weights.weight_files import read_tensors
@@ -80,17 +86,23 @@ def load_text_encoder(
     allow_extra: Iterable[str] = (),
     sha256: str | None = None,
     cache_dir: str | Path | None = None,
+    new_vocabulary: bool = False,
 ) -> IncompatibleKeys:
     """Load a ``TextEncoder`` in place from a FLAVA checkpoint or a pre-norm encoder (RoBERTa-PreLayerNorm).
 
-    Args: see ``load_image_encoder``.
+    Args:
+        source, sha256, cache_dir: see ``sources.find_weights``.
+        allow_missing, allow_extra: see ``loading.compare_keys``.
+        new_vocabulary: see ``loading.drop_vocabulary``.
 
     Raises:
         UserError: see ``load_image_encoder``; also raised for post-norm encoders such as BERT and RoBERTa.
     """
     tensors, _ = read_tensors(find_weights(source, cache_dir, sha256))
     native, unknown = _text_encoder_tensors(tensors, str(source))
-    allow_extra = list(allow_extra)
+    allow_missing, allow_extra = list(allow_missing), list(allow_extra)
+    if new_vocabulary:
+        drop_vocabulary(native, allow_missing)
     if any(POST_NORM.match(key) and not matches_any(key, allow_extra) for key in unknown):
         raise UserError(
             f"{source} is a post-norm encoder like BERT and RoBERTa, but FLAVA's text encoder is pre-norm. Use a "

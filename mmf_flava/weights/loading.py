@@ -18,6 +18,9 @@ from mmf_flava.config.model import CoreConfig, FlavaConfig
 from mmf_flava.errors import UserError
 from mmf_flava.weights.sources import Weights, read_weights
 
+WORD_EMBEDDINGS = "flava.text_encoder.word_embeddings.weight"
+# parameters with one row per token of the vocabulary
+PER_TOKEN = re.compile(r"(^|\.)word_embeddings\.weight$|^heads\.(mlm|mmm_text)\.decoder\.")
 MAX_LINES = 8  # maximum number of lines in an error message per kind of mismatch
 
 
@@ -171,12 +174,14 @@ def load_weights(
     allow_missing: Iterable[str] = (),
     allow_extra: Iterable[str] = (),
     cache_dir: str | Path | None = None,
+    new_vocabulary: bool = False,
 ) -> IncompatibleKeys:
     """Load weights of any naming style into an existing model, in place.
 
     Args:
         source, cache_dir: see ``sources.find_weights``.
         allow_missing, allow_extra: see ``compare_keys``.
+        new_vocabulary: see ``drop_vocabulary``.
 
     Raises:
         UserError: the source was not found, its file is unsafe or corrupt, or the weights do not match.
@@ -185,6 +190,8 @@ def load_weights(
     settings = getattr(model, "settings", None)
     if weights.config is not None and isinstance(settings, CoreConfig):
         _check_num_heads(weights.config, settings, weights.source)
+    if new_vocabulary:
+        drop_vocabulary(weights.tensors, allow_missing := list(allow_missing))
     return copy_weights(model, weights, allow_missing, allow_extra)
 
 
@@ -214,6 +221,12 @@ def copy_weights(
         allow_missing=allow_missing,
         allow_extra=allow_extra,
     )
+
+
+def drop_vocabulary(tensors: dict[str, Tensor], allow_missing: Iterable[str]) -> None:
+    """Remove the parameters with one row per token that match ``allow_missing``: the model has another vocabulary."""
+    for key in [key for key in tensors if PER_TOKEN.search(key) and matches_any(key, allow_missing)]:
+        del tensors[key]
 
 
 def _component(key: str) -> str:
