@@ -1,0 +1,233 @@
+"""Config classes of the datasets: ``dataset_config.NAME``.
+
+Each dataset builder of ``data`` has its config class as ``CONFIG``. The YAML files in projects/flava/configs/datasets
+have the values that cannot be defaults of a class: folders and processors.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from mmf_flava.config.processors import ModelSizes
+from mmf_flava.config.ranges import ranged
+from mmf_flava.config.schema import parse_section, suggestion
+from mmf_flava.config.splits import SPLITS, SplitsConfig
+from mmf_flava.errors import UserError
+
+
+@dataclass
+class ProcessorEntry:
+    """``processors.NAME``: a registered processor and its params, see ``config.processors``."""
+
+    type: str = MISSING
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class DatasetConfig:
+    """Keys of all datasets.
+
+    Class attributes:
+        PROCESSORS: names of the processors that the dataset uses.
+        REQUIRED: those that it cannot do without.
+    """
+
+    PROCESSORS = ("image_processor", "text_processor")
+    REQUIRED = ("image_processor",)
+
+    # folder of the data
+    data_dir: str = MISSING
+    splits: SplitsConfig = field(default_factory=SplitsConfig)
+    # name -> {type, params}; null: none
+    processors: dict[str, Any] = field(default_factory=dict)
+
+    def check(self, where: str) -> None:
+        """Raise UserError for an unknown, invalid or missing processor."""
+        for name, entry in self.processors.items():
+            if name not in self.PROCESSORS:
+                raise UserError(f"'{name}' is not a key of {where}.processors.{suggestion(str(name), self.PROCESSORS)}")
+            if entry is not None:
+                parse_section(ProcessorEntry, entry, f"{where}.processors.{name}")
+        for name in self.REQUIRED:
+            if not self.processors.get(name):
+                raise UserError(f"{where}.processors.{name}: must be given. Set its type, e.g. flava_{name[:-10]}.")
+
+    def check_model(self, sizes: ModelSizes, where: str) -> None:
+        """Raise UserError if a value does not fit the model. ``where`` is the section's full name."""
+
+    def params(self, processor: str) -> dict[str, Any]:
+        """Return the params of a processor as in the config."""
+        return (self.processors.get(processor) or {}).get("params") or {}
+
+
+@dataclass
+class StreamConfig(DatasetConfig):
+    """Keys of the datasets that are read as an endless stream of samples."""
+
+    # demo: build the demo's data in data_dir if missing
+    build: str | None = ranged(None, choices=("demo",))
+    # number of consecutive records that are shuffled together; image folders and lists are shuffled as a whole
+    shuffle_block: int = ranged(1024, at_least=1)
+    # maximum fraction of training samples that are replaced because their records are bad; null: no limit
+    max_bad_share: float | None = ranged(0.01, at_least=0, at_most=1)
+
+
+@dataclass
+class RecordsConfig(StreamConfig):
+    """Keys of the datasets of records with images: tar shards, globs, folders or image lists (.jsonl, .json) in
+    data_dir, or URLs of shards (http, https, s3) with braces for several: "https://host/{00000..00099}.tar".
+    """
+
+    # folder of the image paths in image lists, in data_dir; null: the folder of each list
+    image_dir: str | None = None
+    # limit in bytes of the cache of remote shards; the least recently used shard is deleted first. null: no limit
+    cache_bytes: int | None = ranged(None, at_least=1)
+
+
+@dataclass
+class ImageStreamConfig(RecordsConfig):
+    """Keys of the image datasets for pretraining."""
+
+    # null: a new random crop for every training sample; N: one of N fixed crops of each record, chosen at random
+    views: int | None = ranged(None, at_least=1)
+    # image codes from mmf_flava.cache_codes: a path, or a name in data_dir/codes; null: none
+    codes: str | None = None
+
+    def check_model(self, sizes: ModelSizes, where: str) -> None:
+        """Raise UserError if masked image modeling has no masked patches or no codes."""
+        params, key = self.params("image_processor"), f"{where}.processors.image_processor.params"
+        losses = " and ".join(sizes.code_losses)
+        if losses and params.get("mask", True) is None:
+            raise UserError(f"{key}.mask: is null, but {losses} in {sizes.where}.losses needs masked patches. Set it.")
+        needs_view = losses and self.codes is None and sizes.codebook not in (None, "cached")
+        if needs_view and params.get("codebook_size", True) is None:
+            raise UserError(
+                f"{key}.codebook_size: is null, but {losses} in {sizes.where}.losses needs the codebook's input. Set "
+                f"it to {sizes.codebook_size}, or set {where}.codes."
+            )
+
+
+@dataclass
+class PMDConfig(ImageStreamConfig):
+    """``pmd``: image-text pairs, e.g. the paper's Public Multimodal Datasets (70M pairs, section 3.5)."""
+
+    REQUIRED = ("image_processor", "text_processor")
+
+    # number of batches in a window that is sorted by caption length; 1: no sorting
+    length_buckets: int = ranged(1, at_least=1)
+    # fraction of training pairs with another image's caption, for image-text matching; the paper gives none, this is
+    # torchmultimodal's
+    mismatch_probability: float = ranged(0.1, at_least=0, below=1)
+
+
+@dataclass
+class ImageNetConfig(ImageStreamConfig):
+    """``imagenet``: images without text, e.g. the paper's ImageNet-1k (section 3.5)."""
+
+    # class names in label order: a list, or a file in data_dir; null: the training split's folders
+    classes: Any = None
+
+    def check(self, where: str) -> None:
+        super().check(where)
+        _check_classes(self.classes, f"{where}.classes")
+
+
+@dataclass
+class ImageClassificationConfig(RecordsConfig):
+    """``image_classification``: labelled images for zero-shot classification, linear probes and finetuning."""
+
+    # torchvision's name of a published dataset, see mmf_flava/data/image_sets/catalogue.py; splits then lists splits of
+    # this dataset, which are concatenated. null: splits lists records with images, as for imagenet
+    source: str | None = None
+    # true: torchvision downloads a missing source
+    download: bool = False
+    # class names in label order: a list, or a file in data_dir; null: the training split's
+    classes: Any = None
+    # true: random crops and a new random order every epoch for training
+    augment: bool = False
+
+    def check(self, where: str) -> None:
+        super().check(where)
+        _check_classes(self.classes, f"{where}.classes")
+        if self.splits.weights("train") is not None:
+            raise UserError(f"{where}.splits.train: weights are only supported for pretraining. Use a list of paths.")
+
+
+def _check_classes(value: Any, where: str) -> None:
+    names = value if isinstance(value, list) else []
+    if not (value is None or isinstance(value, str | list)) or any(
+        not isinstance(name, str | int) or isinstance(name, bool) for name in names
+    ):
+        raise UserError(f"{where}: must be a list of class names or a file with one name per line, got {value!r}.")
+
+
+@dataclass
+class TextCorpusConfig(StreamConfig):
+    """``ccnews_bookcorpus``: blocks of text from token folders, e.g. the paper's CCNews and BookCorpus (§3.5)."""
+
+    PROCESSORS = REQUIRED = ("text_processor",)
+
+    # tokens per sample, including [CLS] and [SEP]
+    block_size: int = ranged(512, at_least=3)
+
+    def check(self, where: str) -> None:
+        super().check(where)
+        max_length = self.params("text_processor").get("max_length")
+        if isinstance(max_length, int) and max_length < self.block_size:
+            raise UserError(
+                f"{where}.processors.text_processor.params.max_length: is {max_length}, smaller than block_size. Set "
+                f"it to {self.block_size}."
+            )
+
+
+@dataclass
+class KarpathyConfig(DatasetConfig):
+    """``karpathy``: Flickr30K and COCO for retrieval (section 4). A split is one of Karpathy's split files."""
+
+    REQUIRED = ("image_processor", "text_processor")
+    build = max_bad_share = None  # a gallery must be complete
+
+    # folder of the images, in data_dir; null: data_dir
+    image_dir: str | None = None
+    # the first N captions of an image; null: all. The usual protocol has five
+    captions_per_image: int | None = ranged(5, at_least=1)
+
+    def check(self, where: str) -> None:
+        super().check(where)
+        for split in SPLITS:
+            if len(self.splits.paths(split)) > 1:
+                raise UserError(f"{where}.splits.{split}: must be one file, got {len(self.splits.paths(split))}.")
+
+
+GLUE_TASKS = ("cola", "mnli", "mnli_matched", "mnli_mismatched", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb")
+GLUE_SPLITS = ("train", "dev", "test")
+
+
+@dataclass
+class GlueSplitsConfig:
+    """GLUE's split for each of MMF's. The paper reports dev. test has no labels and is used by mmf_predict."""
+
+    train: str = ranged("train", choices=GLUE_SPLITS)
+    val: str = ranged("dev", choices=GLUE_SPLITS)
+    test: str = ranged("test", choices=GLUE_SPLITS)
+
+
+@dataclass
+class GlueConfig(DatasetConfig):
+    """``glue``: GLUE for finetuning, from its published files.
+
+    data_dir has the folders of the zip files (CoLA, MRPC, ...) or of the JSONL or parquet files (cola, mrpc, ...).
+    """
+
+    PROCESSORS = REQUIRED = ("text_processor",)
+
+    task: str | None = ranged(None, choices=GLUE_TASKS)
+    splits: GlueSplitsConfig = field(default_factory=GlueSplitsConfig)  # type: ignore[assignment]
+    # maximum fraction of malformed lines, which are skipped; null: no limit
+    max_bad_share: float | None = ranged(0.01, at_least=0, at_most=1)
+
+    def check(self, where: str) -> None:
+        super().check(where)
+        if self.task is None:
+            raise UserError(f"{where}.task: must be given, one of {', '.join(GLUE_TASKS)}.")

@@ -1,0 +1,208 @@
+"""Config classes of the processors: ``dataset_config.NAME.processors.PROCESSOR.params``.
+
+Each processor class of ``data`` has its config class as ``CONFIG``. The keys whose default is the model's are set to it
+in a run, unless they are given; ``ModelSizes`` has the model's values. The defaults below are those of FLAVA's released
+models.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmf_flava.config.ranges import ranged
+from mmf_flava.errors import UserError
+
+# tokenizer and number of tokens of the released weights
+TOKENIZER = "bert-base-uncased"
+MAX_LENGTH = 77
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+# DALL-E's dVAE assigns a code to each 8 x 8 pixels
+DVAE_PATCH = 8
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """The sizes of a model that its processors must have; None: the model has no such size.
+
+    Attributes:
+        where: the model's section, e.g. ``model_config.flava``.
+        positions: number of positions of the text encoder, in tokens.
+        vocabulary: number of word embeddings.
+        codebook: type of the image codebook.
+        code_losses: the model's losses that need image codes and masked patches.
+    """
+
+    where: str
+    image_size: int | None = None
+    patch_size: int | None = None
+    positions: int | None = None
+    vocabulary: int | None = None
+    codebook: str | None = None
+    code_losses: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, section: Any, where: str) -> "ModelSizes":
+        """Read the sizes from a model's config section, whose other keys may be those of any model of MMF."""
+        image, text, codebook = (_section(section, name) for name in ("image_encoder", "text_encoder", "codebook"))
+        losses = section.get("losses") if isinstance(section, Mapping) and codebook else None
+        types = [_section(loss).get("type") for loss in losses] if isinstance(losses, list) else []
+        return cls(
+            where,
+            _size(image, "image_size"),
+            _size(image, "patch_size"),
+            _size(text, "max_length"),
+            _size(text, "vocab_size"),
+            codebook.get("type"),
+            tuple(loss for loss in types if loss in ("flava_mim", "flava_mmm_image")),
+        )
+
+    @property
+    def codebook_size(self) -> int | None:
+        """Height and width of the codebook's input with one code per patch of the image encoder, in pixels."""
+        if self.image_size is None or self.patch_size is None:
+            return None
+        # centroids of a k-means codebook usually are patches of the image encoder's size
+        return self.image_size if self.codebook == "kmeans" else DVAE_PATCH * (self.image_size // self.patch_size)
+
+
+def _section(value: Any, key: str | None = None) -> Mapping[str, Any]:
+    value = value.get(key) if key is not None and isinstance(value, Mapping) else value
+    return value if isinstance(value, Mapping) else {}
+
+
+def _size(section: Mapping[str, Any], key: str) -> int | None:
+    value = section.get(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+@dataclass
+class ProcessorConfig:
+    """Base class of the processors' config classes."""
+
+    @classmethod
+    def model_defaults(cls, sizes: ModelSizes) -> dict[str, Any]:
+        """Return the keys whose default is the model's, with the default or, if the model has none, None."""
+        return {}
+
+    def check_model(self, sizes: ModelSizes, where: str) -> None:
+        """Raise UserError if a value does not fit the model. ``where`` is the section's full name."""
+
+
+@dataclass
+class ImageTransformConfig(ProcessorConfig):
+    """``flava_image_transform``: resizes the entire image to a square and normalises it."""
+
+    # height and width of the image encoder's input, in pixels; default: the model's
+    image_size: int = ranged(224, at_least=1)
+    # per channel, of values in [0, 1]; null: those of the weights that the run starts from, else CLIP's
+    mean: list[float] | None = ranged(None, length=3)
+    std: list[float] | None = ranged(None, above=0, length=3)
+
+    @classmethod
+    def model_defaults(cls, sizes: ModelSizes) -> dict[str, Any]:
+        return {"image_size": sizes.image_size}
+
+    def check_model(self, sizes: ModelSizes, where: str) -> None:
+        _check_equal(self.image_size, sizes.image_size, f"{where}.image_size", f"{sizes.where}.image_encoder")
+
+
+@dataclass
+class MaskConfig:
+    """Block-wise patch mask of MIM and MMM (section 3.2, as in BEiT)."""
+
+    # number of masked patches
+    target: int = ranged(75, at_least=1)
+    # minimum number of patches of a block
+    min_block: int = ranged(16, at_least=1)
+    # true: always exactly target patches; false: blocks that exceed target are skipped, as in BEiT
+    exact: bool = False
+
+
+@dataclass
+class ImageProcessorConfig(ImageTransformConfig):
+    """``flava_image``: the encoder's input, the codebook's input and the patch mask; crops in training."""
+
+    # height and width of a patch, in pixels; default: the model's
+    patch_size: int = ranged(16, at_least=1)
+    # height and width of the codebook's input, in pixels; null: none. Default: one code per patch
+    codebook_size: int | None = ranged(112, at_least=1)
+    # smallest and largest area of a training crop, as a fraction of the image's area
+    crop_scale: list[float] = ranged([0.9, 1.0], above=0, at_most=1, length=2, ascending=True)
+    # null: no mask
+    mask: MaskConfig | None = field(default_factory=MaskConfig)
+
+    @classmethod
+    def model_defaults(cls, sizes: ModelSizes) -> dict[str, Any]:
+        return {
+            "image_size": sizes.image_size,
+            "patch_size": sizes.patch_size,
+            "codebook_size": sizes.codebook_size,
+        }
+
+    def check(self, where: str) -> None:
+        """Raise UserError if the image has no whole number of patches, or fewer than the mask has."""
+        if self.image_size % self.patch_size:
+            raise UserError(
+                f"{where}.image_size: must be a multiple of patch_size {self.patch_size}, got {self.image_size}."
+            )
+        side = self.image_size // self.patch_size
+        if self.mask is not None and self.mask.target > side**2:
+            raise UserError(
+                f"{where}.mask.target: must be at most {side**2}, the number of patches ({side} x {side}), got "
+                f"{self.mask.target}."
+            )
+
+    def check_model(self, sizes: ModelSizes, where: str) -> None:
+        super().check_model(sizes, where)
+        _check_equal(self.patch_size, sizes.patch_size, f"{where}.patch_size", f"{sizes.where}.image_encoder")
+        expected = sizes.codebook_size
+        if self.codebook_size is None or expected is None or sizes.codebook != "dvae" or not sizes.code_losses:
+            return
+        if self.codebook_size != expected:
+            raise UserError(
+                f"{where}.codebook_size: is {self.codebook_size}, but DALL-E's codebook has one code per "
+                f"{DVAE_PATCH} x {DVAE_PATCH} pixels, and the image encoder has {expected // DVAE_PATCH} x {expected // DVAE_PATCH} "
+                f"patches. Set it to {expected}."
+            )
+
+
+@dataclass
+class TokensConfig(ProcessorConfig):
+    """``flava_tokens``: token ids of a text or text pair, padded to ``max_length``."""
+
+    # folder (absolute, or relative to data_dir or the working directory) or Hugging Face model ID; null: the tokenizer
+    # of the weights that the run starts from, else bert-base-uncased
+    tokenizer: str | None = None
+    # maximum number of tokens, including [CLS] and [SEP]; longer texts are truncated. null: that of the weights that
+    # the run starts from, else 77; at most the text encoder's number of positions
+    max_length: int | None = ranged(None, at_least=3)
+
+    def check_model(self, sizes: ModelSizes, where: str) -> None:
+        if sizes.positions is not None and self.max_length is not None and self.max_length > sizes.positions:
+            raise UserError(
+                f"{where}.max_length: is {self.max_length}, but {sizes.where}.text_encoder.max_length, its number of "
+                f"positions, is {sizes.positions}. Set it to at most {sizes.positions}."
+            )
+
+
+REPLACEMENTS = ("bert", "mask")
+
+
+@dataclass
+class TextProcessorConfig(TokensConfig):
+    """``flava_text``: token ids of a text, clean and masked for MLM and MMM (section 3.2)."""
+
+    # pad batches to a multiple of this length, to limit the number of distinct lengths
+    pad_to_multiple: int = ranged(1, at_least=1)
+    mask_probability: float = ranged(0.15, above=0, below=1)
+    # true: mask all tokens of a word together
+    whole_word: bool = True
+    # bert: 80 % [MASK], 10 % random, 10 % unchanged; mask: all [MASK]
+    replace: str = ranged("bert", choices=REPLACEMENTS)
+
+
+def _check_equal(value: int, expected: int | None, key: str, encoder: str) -> None:
+    name = key.rpartition(".")[2]
+    if expected is not None and value != expected:
+        raise UserError(f"{key}: is {value}, but {encoder}.{name} is {expected}. Remove the key, or set both equal.")

@@ -1,0 +1,52 @@
+"""Config class of ``dataset_config.NAME.splits``: the paths of each split."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mmf_flava.errors import UserError
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass
+class SplitsConfig:
+    """``splits``: the paths of each split, relative to data_dir.
+
+    A split is null, a path, a list of paths or, for training, a mapping from paths to weights (see ``data.mixture``).
+    """
+
+    train: Any = None
+    val: Any = None
+    test: Any = None
+
+    def check(self, where: str) -> None:
+        """Raise UserError for a split that is not one of these forms."""
+        for split in SPLITS:
+            _check_split(getattr(self, split), f"{where}.{split}", split == "train")
+
+    def paths(self, split: str) -> list[str]:
+        """Return the paths of a split as in the config."""
+        listed = getattr(self, split)
+        return [listed] if isinstance(listed, str) else list(listed or ())
+
+    def weights(self, split: str) -> dict[str, float] | None:
+        """Return the weight of each path, or None if the config has no weights."""
+        listed = getattr(self, split)
+        return dict(listed) if isinstance(listed, Mapping) else None
+
+
+def _check_split(value: Any, where: str, weighted: bool) -> None:
+    forms = "a path, a list of paths" + (" or a mapping from paths to weights" if weighted else "") + ", or null"
+    if isinstance(value, Mapping) and not weighted:
+        raise UserError(f"{where}: only the train split supports weights. List the paths without weights.")
+    if value is not None and not isinstance(value, str | list | Mapping):
+        raise UserError(f"{where}: must be {forms}, got {value!r}.")
+    for path in [value] if isinstance(value, str) else value or ():
+        if not isinstance(path, str) or not path.strip():
+            raise UserError(f"{where}: must be {forms}, got {value!r}.")
+    for path, weight in value.items() if isinstance(value, Mapping) else ():
+        is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not (is_number and math.isfinite(weight) and weight > 0):
+            raise UserError(f"{where}.{path}: must be a number above 0, got {weight!r}. To skip a path, remove it.")
