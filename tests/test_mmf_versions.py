@@ -189,7 +189,7 @@ def test_version_test_is_found(source):
 @pytest.mark.parametrize(
     "source",
     [
-        "from mmf_flava.compat import mmf_api\nif mmf_api.default_keys('training'): pass",
+        "from mmf_flava.compat import mmf_api\nif mmf_api.defaults()['training']: pass",
         "from mmf_flava.compat.mmf_api import build_dataset, log",
         "from mmf_flava import __version__\nprint(__version__)",
         "import mmf\nprint(f'with mmf {mmf.__version__}')",

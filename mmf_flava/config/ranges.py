@@ -98,20 +98,24 @@ def check_ranges(config: Any, where: str) -> None:
     A dataclass with checks between its keys has a method ``check(where)``, which is called last.
 
     Raises:
-        UserError: a number is not finite, a value is out of range, or keys do not fit together. The message names the
-            key, which starts with ``where``.
+        UserError: a value is invalid or keys do not fit together. The message names the key, which starts with
+            ``where``.
     """
     for item in fields(config):
         value, key = getattr(config, item.name), f"{where}.{item.name}"
         for child, child_key in _dataclasses(value, key):
             check_ranges(child, child_key)
-        if not all(map(math.isfinite, _floats(value))):
-            raise UserError(f"{key}: must be finite, got {value}.")
-        limits = item.metadata.get(KEY)
-        if limits is not None and not limits.contains(value):
-            raise UserError(f"{key}: must be {limits}, got {value!r}.")
+        check_value(value, item.metadata.get(KEY), key)
     if hasattr(config, "check"):
         config.check(where)
+
+
+def check_value(value: Any, limits: Range | None, key: str) -> None:
+    """Raise UserError if the value of a key is not finite or not in its range. Its type is valid."""
+    if not all(map(math.isfinite, _floats(value))):
+        raise UserError(f"{key}: must be finite, got {value}.")
+    if limits is not None and not limits.contains(value):
+        raise UserError(f"{key}: must be {limits}, got {value!r}.")
 
 
 def _dataclasses(value: Any, key: str) -> Iterator[tuple[Any, str]]:

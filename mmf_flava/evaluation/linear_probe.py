@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmf_flava.config.run import PROBE_METRICS, PROBE_SOLVERS, LinearProbeConfig
-from mmf_flava.config.schema import check_choice, check_positive, suggestion
+from mmf_flava.config.run import LinearProbeConfig
+from mmf_flava.config.schema import suggestion
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.logistic_regression import Classifier, fit
 
@@ -118,20 +118,11 @@ def check_config(config: LinearProbeConfig, datasets: Iterable[str]) -> None:
     """Check the section ``evaluation.linear_probe``.
 
     Raises:
-        UserError: an unknown dataset, solver or metric, or a value out of range.
+        UserError: the dataset is unknown.
     """
     where = "evaluation.linear_probe"
     if config.dataset not in (names := list(datasets)):
         raise UserError(f"{where}.dataset: unknown dataset '{config.dataset}'.{suggestion(config.dataset, names)}")
-    check_choice(config.solver, PROBE_SOLVERS, f"{where}.solver")
-    check_choice(config.metric, PROBE_METRICS, f"{where}.metric")
-    check_positive(config.max_iterations, f"{where}.max_iterations")
-    if not 0 < config.val_share < 1:
-        raise UserError(f"{where}.val_share must be between 0 and 1, got {config.val_share}.")
-    if len(config.lambdas) != 2 or not 0 < config.lambdas[0] <= config.lambdas[1] < math.inf:
-        raise UserError(
-            f"{where}.lambdas must be the smallest and largest penalty, e.g. [1.0e-6, 1.0e+6], got {config.lambdas}."
-        )
 
 
 def run_probe(

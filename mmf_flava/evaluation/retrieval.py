@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from mmf_flava.config.run import RetrievalConfig
-from mmf_flava.config.schema import check_positive, suggestion
+from mmf_flava.config.schema import suggestion
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.features import FeatureExtractor, interleave
 from mmf_flava.evaluation.gallery import Gallery
@@ -26,18 +26,12 @@ def check_config(config: RetrievalConfig, datasets: Iterable[str]) -> None:
     """Check the section ``evaluation.retrieval``.
 
     Raises:
-        UserError: the dataset is unknown, ``recall_at`` is empty or has a value below 1, or ``rerank`` is negative.
+        UserError: the dataset is unknown.
     """
     if config.dataset not in (names := list(datasets)):
         raise UserError(
             f"evaluation.retrieval.dataset: unknown dataset '{config.dataset}'.{suggestion(config.dataset, names)}"
         )
-    if not config.recall_at:
-        raise UserError("evaluation.retrieval.recall_at is empty. Set the values of k, e.g. [1, 5, 10].")
-    for depth in config.recall_at:
-        check_positive(depth, "evaluation.retrieval.recall_at")
-    if config.rerank < 0:
-        raise UserError(f"evaluation.retrieval.rerank must be 0 or a number of candidates, got {config.rerank}.")
 
 
 def retrieve(model: Any, dataset: Any, config: RetrievalConfig, extractor: FeatureExtractor) -> dict[str, float]:

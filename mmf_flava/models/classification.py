@@ -11,9 +11,10 @@ from mmf.models.base_model import BaseModel
 from mmf.modules.layers import MLPClassifer
 from torch import Tensor, nn
 
-from mmf_flava.config.model import MODULES, ClassificationConfig
+from mmf_flava.config.model import ClassificationConfig
 from mmf_flava.config.recipes import recipe_path
-from mmf_flava.config.schema import check_choice, check_positive, parse_section, suggestion, to_dict
+from mmf_flava.config.schema import parse_section, suggestion, to_dict
+from mmf_flava.data.initial_processors import initial_processors
 from mmf_flava.errors import UserError
 from mmf_flava.models.flava import Flava
 from mmf_flava.models.last_block import Positions
@@ -60,13 +61,27 @@ class FlavaClassification(BaseModel):
             batch_norm=False,
         )
         self.classifier.apply(partial(initialise, std=settings.initializer_range))
+        initial = initial_processors(in_run=True)
+        allow_missing = list(initial.allow_missing or [])
         if settings.pretrained is not None:
             # the file may have no classifier, or one for another task, which is not loaded
-            load_weights(self, settings.pretrained, allow_missing=["classifier.*"], allow_extra=["classifier.*"])
+            load_weights(
+                self,
+                settings.pretrained,
+                allow_missing=["classifier.*", *allow_missing],
+                allow_extra=["classifier.*"],
+                new_vocabulary=initial.new_vocabulary,
+            )
         if settings.image_encoder.pretrained is not None:
             load_image_encoder(self.flava.image_encoder, settings.image_encoder.pretrained)
         if settings.text_encoder.pretrained is not None:
-            load_text_encoder(self.flava.text_encoder, settings.text_encoder.pretrained)
+            new_vocabulary = initial.has_new_vocabulary(settings.text_encoder.pretrained, allow_missing)
+            load_text_encoder(
+                self.flava.text_encoder,
+                settings.text_encoder.pretrained,
+                allow_missing=allow_missing,
+                new_vocabulary=new_vocabulary,
+            )
         for name in settings.freeze:
             self._component(name).requires_grad_(False)
 
@@ -151,25 +166,6 @@ def _cls(batch: Tensor) -> Positions:
 
 
 def _check(settings: ClassificationConfig) -> None:
-    check_positive(settings.num_labels, f"{SECTION}.num_labels")
-    widths = [
-        encoder.hidden_size for encoder in (settings.image_encoder, settings.text_encoder, settings.multimodal_encoder)
-    ]
-    if len({*widths}) > 1:
-        raise UserError(
-            f"{SECTION}: hidden_size must be equal in all three encoders, got {', '.join(map(str, widths))}. Set the "
-            "same value, because the classifier is applied to the [CLS] states of all encoders."
-        )
-    head = settings.classifier
-    if head.hidden_size is not None:
-        check_positive(head.hidden_size, f"{SECTION}.classifier.hidden_size")
-        check_positive(head.num_layers, f"{SECTION}.classifier.num_layers")
-    for name in settings.freeze:
-        check_choice(name, MODULES, f"{SECTION}.freeze")
-    for name in settings.lr_multiplier:
-        check_choice(name, MODULES, f"{SECTION}.lr_multiplier")
-    if not settings.losses:
-        raise UserError(f"{SECTION}.losses is empty. Add a loss, such as {{type: cross_entropy}}.")
     for loss in settings.losses:
         name = loss if isinstance(loss, str) else loss.get("type")
         if registry.get_loss_class(name) is None:

@@ -10,10 +10,14 @@ from mmf.common.registry import registry
 from mmf.utils.distributed import is_master
 
 from mmf_flava.compat import mmf_api
-from mmf_flava.compat.mmf_api.trainer import MMF_TRAINER, FinetuningBase
+from mmf_flava.compat.mmf_api.trainer import FinetuningBase
+from mmf_flava.config.flava_trainers import check_finetuning
 from mmf_flava.config.run import TrainingConfig
-from mmf_flava.config.schema import check_choice, check_keys, parse_section, to_dict
-from mmf_flava.errors import UserError
+from mmf_flava.config.schema import parse_section
+from mmf_flava.data.class_labels import class_names
+from mmf_flava.data.initial_processors import initial_processors
+from mmf_flava.data.processor_files import write_processors
+from mmf_flava.data.saved_processors import SavedProcessors
 from mmf_flava.evaluation.split_metrics import SplitMetrics
 from mmf_flava.report import write_report
 from mmf_flava.report.values import read_json_lines
@@ -34,9 +38,9 @@ class FlavaFinetune(FinetuningBase):
         """Validate the config, then build datasets, model and optimizer with MMF.
 
         Raises:
-            UserError: a key is unknown to MMF and to this trainer, or the config selects several datasets.
+            UserError: the config has a key or a combination of keys that this trainer does not support.
         """
-        self.precision = _check(self.config)
+        self.precision = check_finetuning(self.config, mmf_api.defaults())
         numerics = _numerics(self.config)
         super().load()
         set_numerics(numerics, self.device)
@@ -46,9 +50,22 @@ class FlavaFinetune(FinetuningBase):
         self.results = Results(Path(mmf_api.save_dir()))
         if is_master() and "train" in self.run_type and not self.config.checkpoint.resume:
             self.results.move_previous_run()
+        if is_master() and "train" in self.run_type:
+            self._write_processors()
         self.last_time, self.last_update = time.perf_counter(), self.num_updates
         written = read_json_lines(self.results.folder / "metrics.jsonl")
         self.started = self.last_time - max((float(record.get("time", 0)) for record in written), default=0.0)
+
+    def _write_processors(self) -> None:
+        """Write the processors to the folders of MMF's checkpoints."""
+        datasets = [data for split in ("train", "val", "test") if (data := self.dataset(split)) is not None]
+        num_labels = getattr(getattr(self.model, "settings", None), "num_labels", None)
+        classes = next((names for data in datasets if (names := class_names(data))), None)
+        own = SavedProcessors.of_datasets(datasets, classes if len(classes or ()) == num_labels else None)
+        processors = own.completed_by(initial_processors(in_run=True).saved)
+        for folder in (self.results.folder, self.results.folder / "models"):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_processors(processors, folder)
 
     def load_metrics(self) -> None:
         """Build MMF's metrics so that they are computed over complete splits, for any number of processes."""
@@ -137,33 +154,3 @@ def _has_labels(dataset: Any) -> bool:
     """Return whether the samples of a split have labels; -1 is a missing label."""
     targets = dataset[0].get("targets")
     return targets is not None and not (targets.dim() == 0 and int(targets) == -1)
-
-
-def _check(config: Any) -> str:
-    """Validate the config and return the precision.
-
-    Raises:
-        UserError: a key is unknown, several datasets are selected, or a combination of keys is not supported.
-    """
-    # MMF reads max_grad_l2_norm, but does not define it in its default config
-    training = {"precision", "max_grad_l2_norm", "process_group_timeout", *NUMERICS}
-    added = {"training": training, "checkpoint": set(), "evaluation": {"task"}}
-    for section, keys in added.items():
-        check_keys(config[section], mmf_api.default_keys(section) | keys, section)
-    if "," in config.datasets:
-        raise UserError(
-            f"datasets: training.trainer: flava_finetune supports one dataset, got {config.datasets}. MMF would log "
-            f"the metrics of all datasets under one name. Select one dataset, or set training.trainer: {MMF_TRAINER}."
-        )
-    steps = to_dict(config.scheduler.get("params") or {})
-    if config.training.max_updates is None and steps.get("num_training_steps", 0) is None:
-        raise UserError(
-            "training.max_updates is null, but the learning rate schedule needs it. Set it to training.max_epochs * "
-            "number of training samples / training.batch_size."
-        )
-    precision = check_choice(config.training.get("precision", "fp32"), ("fp32", "bf16"), "training.precision")
-    if not config.training.get("fp16"):  # a key of MMF's main branch, whose trainer has its own loss scaler
-        return precision
-    if precision == "bf16":
-        raise UserError("training.fp16 and training.precision: bf16 cannot be combined. Remove one of them.")
-    return "fp16"

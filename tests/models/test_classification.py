@@ -158,14 +158,14 @@ def test_parameter_groups_have_learning_rate_and_weight_decay(build):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"num_labels": 0}, "num_labels is 0"),
-        ({"freeze": ["image"]}, "freeze: 'image' is not one of image_encoder"),
-        ({"lr_multiplier": {"head": 2.0}}, "lr_multiplier: 'head' is not one of"),
+        ({"num_labels": 0}, "num_labels: must be at least 1, got 0"),
+        ({"freeze": ["image"]}, "freeze: must be one of image_encoder, .*got .'image'."),
+        ({"lr_multiplier": {"head": 2.0}}, "'head' is not a key of .*lr_multiplier"),
         ({"losses": [{"type": "cross_entrpy"}]}, "Did you mean 'cross_entropy'"),
-        ({"losses": []}, "losses is empty"),
-        ({"classifier": ClassifierConfig(num_layers=0)}, "num_layers is 0"),
+        ({"losses": []}, "losses: must be a list of at least one value"),
+        ({"classifier": ClassifierConfig(num_layers=0)}, "num_layers: must be at least 1"),
         (
-            {"text_encoder": TextEncoderConfig(hidden_size=16)},
+            {"text_encoder": TextEncoderConfig(hidden_size=16, num_heads=2)},
             "hidden_size must be equal in all three encoders, got 8, 16, 8",
         ),
     ],

@@ -67,7 +67,7 @@ def test_params_of_another_type_are_dropped():
         ({"typ": "ratios"}, "'typ' is not a key of multitasking. Did you mean 'type'"),
         ({"type": "ratio"}, r"multitasking\.type: 'ratio' is not one of .*ratios, round_robin"),
         ({"type": "round_robin", "params": {"start_id": 1}}, r"of multitasking\.params\. Did you mean 'start_idx'"),
-        ({"type": "round_robin", "params": {"start_idx": "a"}}, r"multitasking\.params\.start_idx: .*Integer"),
+        ({"type": "round_robin", "params": {"start_idx": "a"}}, r"multitasking\.params\.start_idx: must be an integer"),
         ({"type": "ratios"}, r"multitasking\.params\.sampling_ratios must be given"),
         ({"type": "ratios", "params": {"sampling_ratios": {"pmd": 1}}}, r"the weight of 'imagenet' must be positive"),
         (
@@ -78,7 +78,7 @@ def test_params_of_another_type_are_dropped():
             {"type": "ratios", "params": {"sampling_ratios": {**RATIOS, "imagenett": 1}}},
             "'imagenett' is not a dataset of this run. Did you mean 'imagenet'",
         ),
-        ({"type": "ratios", "params": {"sampling_ratios": {"pmd": "much"}}}, "sampling_ratios.pmd: .*Float"),
+        ({"type": "ratios", "params": {"sampling_ratios": {"pmd": "much"}}}, "sampling_ratios.pmd: must be a number"),
     ],
 )
 def test_invalid_multitasking_raises_user_error(section, words):
@@ -127,7 +127,7 @@ def test_batch_size_per_device_is_multiplied_by_world_size(monkeypatch):
     config = recipe(training__batch_size_per_device=3, training__batch_size=7)
     read_settings(config)
     assert config.training.batch_size == 12
-    with pytest.raises(UserError, match=r"training\.batch_size_per_device.*expected an integer of at least 1"):
+    with pytest.raises(UserError, match=r"training\.batch_size_per_device: must be at least 1"):
         read_settings(recipe(training__batch_size_per_device=0))
 
 
@@ -141,7 +141,7 @@ def test_batch_size_of_evaluations(training_batch, given, expected, processes, m
     evaluation = read_settings(config).evaluation
     suite = EvaluationSuite(evaluation, {"val": {}}, num_workers=0, device=torch.device("cpu"))
     assert evaluation.batch_size == suite.extractor.batch_size == expected
-    with pytest.raises(UserError, match=r"evaluation\.batch_size.*expected an integer of at least 1"):
+    with pytest.raises(UserError, match=r"evaluation\.batch_size: must be at least 1"):
         read_settings(recipe(evaluation__batch_size=0))
 
 

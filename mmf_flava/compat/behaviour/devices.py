@@ -9,7 +9,6 @@ from mmf_flava.compat.patch import overlay, patch, source_contains, wrap
 from mmf_flava.compat.run_device import uses_cuda
 from mmf_flava.config.device import check_device, parse_device
 from mmf_flava.config.run import TrainingConfig
-from mmf_flava.config.schema import check_positive
 from mmf_flava.errors import UserError
 
 SINCE = "MMF 1.0.0rc1"
@@ -176,4 +175,4 @@ def shard_groups(module: Any) -> None:
 def _timeout(config: Any) -> timedelta:
     training = config.get("training") or {}
     minutes = training.get("process_group_timeout", TrainingConfig.process_group_timeout)
-    return timedelta(minutes=check_positive(minutes, "training.process_group_timeout"))
+    return timedelta(minutes=minutes)

@@ -11,7 +11,8 @@ from mmf_flava.errors import UserError
 
 @patch(
     "mmf.utils.build",
-    what="options that MMF's own trainer ignores, such as training.precision: bf16, are errors",
+    what="options that MMF's own trainer ignores, such as training.precision: bf16, are errors; a warm-up of the "
+    "learning rate that is not shorter than the run is a warning",
     why="the run would train in fp32 on one process without a warning",
     since="MMF 1.0.0rc1",
     until="MMF's trainer rejects unknown keys",
@@ -19,7 +20,12 @@ from mmf_flava.errors import UserError
 def unsupported_options(module: Any) -> None:
     @wrap(module, "build_trainer", only_if=flava_run.is_current)
     def build_trainer(original: Any, config: Any) -> Any:
+        from mmf_flava.compat import mmf_api
+        from mmf_flava.config.optimization import warmup_warning
+
         _check_mmf_trainer(config)
+        if warning := warmup_warning(config):
+            mmf_api.log(f"Warning: {warning}")
         return original(config)
 
 

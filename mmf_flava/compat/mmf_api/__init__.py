@@ -6,6 +6,7 @@ No other package of mmf_flava checks which version is installed.
 
 import importlib
 from importlib.util import find_spec
+from typing import Any
 
 from mmf.utils.configuration import get_default_config_path, load_yaml
 from omegaconf import OmegaConf
@@ -32,10 +33,9 @@ register_loss_if_missing = _version.register_loss_if_missing
 strategy_schemas = _version.strategy_schemas
 
 
-def default_keys(section: str) -> set[str]:
-    """Return the keys of a config section, e.g. ``training``, in MMF's defaults, and keys that MMF has removed."""
-    defaults = OmegaConf.select(load_yaml(get_default_config_path()), section) or {}
-    return {*defaults, *_version.REMOVED_KEYS.get(section, ())}
+def defaults() -> dict[str, Any]:
+    """Return MMF's default config, with its interpolations as strings."""
+    return OmegaConf.to_container(load_yaml(get_default_config_path()), resolve=False)  # type: ignore[return-value]
 
 
 __all__ = [
@@ -49,7 +49,7 @@ __all__ = [
     "build_optimizer",
     "build_scheduler",
     "check_callbacks",
-    "default_keys",
+    "defaults",
     "log",
     "redirect_logging_to_tqdm",
     "register_loss_if_missing",

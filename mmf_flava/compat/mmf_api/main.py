@@ -16,7 +16,6 @@ from mmf_flava.compat.mmf_api.callbacks import build_callbacks, check_callbacks
 from mmf_flava.config.run import MultitaskingConfig
 
 __all__ = [
-    "REMOVED_KEYS",
     "STRATEGIES_HINT",
     "build_callbacks",
     "build_dataset",
@@ -27,8 +26,6 @@ __all__ = [
     "strategy_schemas",
 ]
 
-# keys of recipes for MMF 1.0.0rc10 that have no effect on MMF's main branch
-REMOVED_KEYS = {"training": {"stdout_capture"}}
 STRATEGIES_HINT = "register your own with registry.register_iteration_strategy in env.user_dir"
 
 logger = logging.getLogger("mmf.flava")

@@ -17,7 +17,6 @@ from mmf_flava.errors import UserError
 logger = logging.getLogger(__name__)
 
 __all__ = [
-    "REMOVED_KEYS",
     "STRATEGIES_HINT",
     "build_callbacks",
     "build_dataset",
@@ -28,8 +27,6 @@ __all__ = [
     "strategy_schemas",
 ]
 
-# empty, because rc10 is the oldest supported version
-REMOVED_KEYS: dict[str, set[str]] = {}
 STRATEGIES_HINT = "other strategies require MMF's main branch"
 
 

@@ -17,7 +17,8 @@ from mmf_flava.config.optimization import SCHEDULER_PARAMS, check_arguments
 from mmf_flava.config.schema import check_keys, check_type, suggestion
 from mmf_flava.errors import UserError
 
-SPLITS = ("train", "val", "test")
+# keys that any dataset of MMF may have: splits, and processors of FLAVA's inputs
+COMMON = {"train", "val", "test", "image_processor", "text_processor"}
 
 
 def check_registered(config: Mapping[str, Any]) -> None:
@@ -129,7 +130,7 @@ def _check_tree(section: Any, default: Any, where: str, names_in_source: Callabl
         for key, value in section.items():
             if key in default:
                 _check_tree(value, default[key], f"{where}.{key}", names_in_source)
-            elif key not in SPLITS and key not in names_in_source():
+            elif key not in COMMON and key not in names_in_source():
                 raise UserError(f"'{key}' is not a key of {where}.{suggestion(str(key), default)}")
     elif isinstance(default, bool | int | float):
         check_type(bool if isinstance(default, bool) else float, section, where)

@@ -14,18 +14,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import fold, unfold
 
-from mmf_flava.config.model import CodebookConfig
-from mmf_flava.config.schema import check_choice, check_positive
+from mmf_flava.config.model import CODEBOOKS, CodebookConfig
 from mmf_flava.data.codes import OPENED_CODES
 from mmf_flava.errors import UserError
-from mmf_flava.models.codebook.dalle_encoder import DTYPES, DalleEncoder
+from mmf_flava.models.codebook.dalle_encoder import DalleEncoder
 from mmf_flava.models.codebook.frozen import Frozen, weights_sha256
 from mmf_flava.models.codebook.weights import read_codebook_weights
 from mmf_flava.models.last_block import select
 from mmf_flava.weights.loading import compare_keys
 
 SECTION = "model_config.flava.codebook"
-TYPES = ("cached", "dvae", "kmeans")
 SIZES = ("vocab_size", "hidden_size", "num_groups", "num_blocks_per_group")
 
 
@@ -72,10 +70,8 @@ def build_codebook(config: CodebookConfig) -> Codebook | None:
     dVAE's weights are then not read. Cached codes must have been created with the configured codebook.
 
     Raises:
-        UserError: the type is unknown, the weights were not found or do not match, or cached codes were created with
-            another codebook.
+        UserError: the weights were not found or do not match, or cached codes were created with another codebook.
     """
-    check_choice(config.type, TYPES, f"{SECTION}.type")
     opened: Mapping[str, Any] = registry.get(OPENED_CODES, default={}, no_warning=True)
     _check_cached(config, opened, config.sha256)
     uncached = [name for name, header in opened.items() if header is None]
@@ -99,7 +95,8 @@ def load_codebook(config: CodebookConfig) -> Codebook:
     Raises:
         UserError: the type is unknown, or the weights were not found, do not match or have another hash.
     """
-    check_choice(config.type, TYPES[1:], f"{SECTION}.type")
+    if config.type not in CODEBOOKS[1:]:
+        raise UserError(f"{SECTION}.type: {config.type!r} is not one of {', '.join(CODEBOOKS[1:])}.")
     codebook = _load_dvae(config) if config.type == "dvae" else _load_kmeans(config)
     if config.sha256 is not None and config.sha256 != codebook.sha256:
         raise UserError(
@@ -127,8 +124,7 @@ def _check_cached(config: CodebookConfig, opened: Mapping[str, Any], sha256: str
 
 
 def _load_dvae(config: CodebookConfig) -> DalleEncoder:
-    check_choice(config.dtype, DTYPES, f"{SECTION}.dtype")
-    sizes = {key: check_positive(getattr(config, key), f"{SECTION}.{key}") for key in SIZES}
+    sizes = {key: getattr(config, key) for key in SIZES}
     if config.path is None:
         raise UserError(
             f"{SECTION}.path is not set. Set it to the dVAE's weights: the Hugging Face model ID "

@@ -1,0 +1,135 @@
+"""Validation of ``optimizer`` and ``scheduler``: values by the names of the parameters, names by their classes.
+
+The names of an optimizer's parameters are those of its class, which ``compat.registered`` checks.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmf_flava.config.ranges import Range, check_value
+from mmf_flava.config.schema import check_keys, check_type, suggestion
+from mmf_flava.errors import UserError
+
+FRACTION = Range(at_least=0, below=1)
+# parameters of the optimizers of torch and of MMF: type and range
+OPTIMIZER_PARAMS: dict[str, tuple[Any, Range]] = {
+    "lr": (float, Range(at_least=0)),
+    "betas": (list[float], Range(at_least=0, below=1, length=2)),
+    "weight_decay": (float, Range(at_least=0)),
+    "eps": (float | list[Any], Range(above=0)),
+    "momentum": (float, FRACTION),
+    "dampening": (float, Range(at_least=0, at_most=1)),
+    "alpha": (float, Range(at_least=0, at_most=1)),
+    "rho": (float, Range(at_least=0, at_most=1)),
+    "lr_decay": (float, Range(at_least=0)),
+    "momentum_decay": (float, Range(at_least=0)),
+    "initial_accumulator_value": (float, Range(at_least=0)),
+}
+UPDATES = (int, Range(at_least=0))
+# MMF's schedulers pass their params to functions of transformers
+SCHEDULER_PARAMS: dict[str, dict[str, tuple[Any, Range]]] = {
+    "pythia": {"last_epoch": (int, Range(at_least=-1))},
+    "warmup_linear": {
+        "num_warmup_steps": UPDATES,
+        "num_training_steps": (int, Range(at_least=1)),
+        "last_epoch": (int, Range(at_least=-1)),
+    },
+}
+SCHEDULER_PARAMS["warmup_cosine"] = {
+    **SCHEDULER_PARAMS["warmup_linear"],
+    "num_cycles": (float, Range(above=0)),
+}
+REQUIRED = ("num_warmup_steps", "num_training_steps")
+
+
+def check_optimization(config: Mapping[str, Any]) -> None:
+    """Check the values of ``optimizer`` and ``scheduler``.
+
+    Args:
+        config: the complete config, a dict without interpolations.
+
+    Raises:
+        UserError: a key is unknown, or a value has the wrong type or is out of range.
+    """
+    trains = "train" in str(config.get("run_type", "train"))
+    optimizer = _check_keys(config, "optimizer", ("allow_unused_parameters", "enable_state_sharding"))
+    for key in ("allow_unused_parameters", "enable_state_sharding"):
+        check_type(bool | None, optimizer.get(key), f"optimizer.{key}")
+    if trains and not optimizer.get("type"):
+        raise UserError("optimizer.type must be given. Set it to a class of torch.optim, such as AdamW.")
+    params = optimizer.get("params") or {}
+    for name, value in params.items():
+        if name in OPTIMIZER_PARAMS:
+            _check_param(f"optimizer.params.{name}", value, OPTIMIZER_PARAMS[name])
+    if trains and config.get("model") == "flava_classification" and "lr" not in params:
+        raise UserError("optimizer.params.lr must be given: lr_multiplier of flava_classification multiplies it.")
+    scheduler = _check_keys(config, "scheduler")
+    check_scheduler(scheduler, required=trains and bool(config["training"].get("lr_scheduler")))
+
+
+def check_scheduler(scheduler: Mapping[str, Any], required: bool) -> None:
+    """Check the params of MMF's schedulers; other schedulers have a class of their own.
+
+    Args:
+        required: raise an error if a param without default is missing.
+    """
+    name, params = scheduler.get("type", "pythia"), scheduler.get("params") or {}
+    known = SCHEDULER_PARAMS.get(name)
+    if known is None:
+        return
+    check_keys(params, known, "scheduler.params")
+    for key, value in params.items():
+        _check_param(f"scheduler.params.{key}", value, known[key])
+    for key in REQUIRED:
+        if required and key in known and key not in params:
+            raise UserError(f"scheduler.params.{key} must be given for scheduler.type: {name}.")
+
+
+def _check_keys(config: Mapping[str, Any], name: str, others: tuple[str, ...] = ()) -> Mapping[str, Any]:
+    section = config.get(name) or {}
+    check_type(dict[str, Any], section, name)
+    check_keys(section, ("type", "params", *others), name)
+    check_type(str | None, section.get("type"), f"{name}.type")
+    check_type(dict[str, Any] | None, section.get("params"), f"{name}.params")
+    return section
+
+
+def _check_param(key: str, value: Any, expected: tuple[Any, Range]) -> None:
+    kind, limits = expected
+    check_type(kind, value, key)
+    check_value(value, limits, key)
+
+
+def check_arguments(params: Mapping[str, Any], defaults: Mapping[str, Any], where: str) -> None:
+    """Check params against the arguments of a class: unknown names, and values of another type than the default.
+
+    Args:
+        defaults: argument -> default; ``...`` for an argument without default, which must be given.
+    """
+    for name, value in params.items():
+        if name not in defaults:
+            raise UserError(f"'{name}' is not a key of {where}.{suggestion(str(name), defaults)}")
+        default = defaults[name]
+        if isinstance(default, bool | int | float | str):
+            kind = float if isinstance(default, float) or type(default) is int else type(default)
+            check_type(kind, value, f"{where}.{name}")
+        elif isinstance(default, tuple):
+            check_type(list[Any], value, f"{where}.{name}")
+    for name, default in defaults.items():
+        if default is ... and name not in params:
+            raise UserError(f"{where}.{name} must be given.")
+
+
+def warmup_warning(config: Any) -> str | None:
+    """Return a warning if the warm-up of the learning rate is not shorter than the run, else None."""
+    scheduler, updates = config.get("scheduler") or {}, config.training.get("max_updates")
+    steps = (scheduler.get("params") or {}).get("num_warmup_steps")
+    rate = ((config.get("optimizer") or {}).get("params") or {}).get("lr")
+    if not (config.training.get("lr_scheduler") and "train" in config.run_type and updates and steps and rate):
+        return None
+    if steps < updates:
+        return None
+    return (
+        f"scheduler.params.num_warmup_steps: {steps} is not less than training.max_updates, {updates}. The learning "
+        f"rate reaches at most {rate * (updates - 1) / steps:.3g} instead of {rate:g}."
+    )
