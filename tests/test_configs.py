@@ -125,13 +125,13 @@ def test_recipe_settings(name):
 
 
 @pytest.mark.parametrize("folder", [None, "/elsewhere"])
-def test_joint_stage_loads_the_folder_of_the_text_stage(monkeypatch, folder):
+def test_joint_stage_loads_the_best_checkpoint_of_the_text_stage(monkeypatch, folder):
     monkeypatch.delenv("MMF_SAVE_DIR", raising=False)
     if folder is not None:
         monkeypatch.setenv("MMF_SAVE_DIR", folder)
     text, joint = (read_recipe(str(PRETRAIN / f"{name}.yaml")) for name in ("text_encoder", "flava"))
     assert text.env.save_dir == f"{folder or './save'}/text_encoder"
-    assert joint.model_config.flava.text_encoder.pretrained == text.env.save_dir
+    assert joint.model_config.flava.text_encoder.pretrained == f"{text.env.save_dir}/checkpoints/best"
 
 
 def test_beit_weights_load_with_the_allowed_differences_of_the_recipe(tmp_path):
