@@ -2,14 +2,12 @@
 
 import json
 import os
-import shutil
 import sys
 import tempfile
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -17,11 +15,14 @@ from torch import Tensor
 
 from mmf_flava.command import ArgumentParser, command, integer
 from mmf_flava.config.model import FlavaConfig
+from mmf_flava.data.processor_files import read_processors, to_header, write_hugging_face, write_json
+from mmf_flava.data.saved_processors import SavedProcessors
+from mmf_flava.data.tokenizer import compute_vocabulary_hash, load_tokenizer
 from mmf_flava.errors import UserError
 from mmf_flava.weights.configs import CONFIG_KEY, config_to_dict, config_to_hugging_face
 from mmf_flava.weights.loading import compare_keys
 from mmf_flava.weights.names import from_native
-from mmf_flava.weights.sources import TOKENIZER_FILES, Weights, read_weights
+from mmf_flava.weights.sources import Weights, read_weights
 
 FILE_NAMES = {"torchmultimodal": "flava.pt", "mmf": "flava.pth", "mmf_flava": "flava.safetensors"}
 SUFFIXES = {"torchmultimodal": (".pt", ".pth", ".bin"), "mmf": (".pth", ".pt", ".ckpt"), "mmf_flava": (".safetensors",)}
@@ -107,20 +108,25 @@ def convert(
         raise UserError(
             "--tokenizer is supported only with --to hf, because other formats are single files. Remove it."
         )
-    weights = read_weights(source)
+    weights, processors = read_weights(source), read_processors(source)
+    if tokenizer is not None:
+        processors = _with_tokenizer(processors, tokenizer)
     compare_keys({}, {}, weights.unknown, allow_extra=allow_extra).check(weights.source, "FLAVA's keys")
     config = weights.infer_config(num_heads)
     tensors = weights.tensors if to == "mmf_flava" else add_poolers(weights.tensors)
     written, untranslated = from_native(tensors, to)
     notes = _notes(weights, tensors, untranslated, to)
     if to == "hf":
-        notes += _write_folder(file, written, config, weights, tokenizer)
+        _write_folder(file, written, config, weights, processors, tokenizer)
+        notes += _processor_notes(processors)
     else:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=file.parent, prefix=".writing-") as temporary:
             temporary_file = Path(temporary) / file.name
-            _write_file(temporary_file, written, config, to)
+            _write_file(temporary_file, written, config, processors, to)
             os.replace(temporary_file, file)
+        if to != "mmf_flava":
+            notes.append(f"The format {to} stores neither tokenizer nor image statistics. Keep them with the file.")
     numbers = sum(tensor.numel() for tensor in written.values())
     return [f"Wrote {file}: {len(written)} tensors with {numbers:,} values, format {to}.", *notes]
 
@@ -163,9 +169,12 @@ def _notes(weights: Weights, tensors: dict[str, Tensor], untranslated: list[str]
     return notes
 
 
-def _write_file(file: Path, tensors: dict[str, Tensor], config: FlavaConfig, to: str) -> None:
+def _write_file(
+    file: Path, tensors: dict[str, Tensor], config: FlavaConfig, processors: SavedProcessors, to: str
+) -> None:
     if to == "mmf_flava":
-        save_file(tensors, file, metadata={"format": "pt", CONFIG_KEY: json.dumps(config_to_dict(config))})
+        header = {"format": "pt", CONFIG_KEY: json.dumps(config_to_dict(config)), **to_header(processors)}
+        save_file(tensors, file, metadata=header)
     elif to == "mmf":
         torch.save({"model": tensors, "config": {"model_config": {"flava": config_to_dict(config)}}}, file)
     else:
@@ -175,71 +184,54 @@ def _write_file(file: Path, tensors: dict[str, Tensor], config: FlavaConfig, to:
 
 
 def _write_folder(
-    folder: Path, tensors: dict[str, Tensor], config: FlavaConfig, weights: Weights, tokenizer: Path | None
-) -> list[str]:
+    folder: Path,
+    tensors: dict[str, Tensor],
+    config: FlavaConfig,
+    weights: Weights,
+    processors: SavedProcessors,
+    tokenizer: Path | None,
+) -> None:
     """Write a Hugging Face model folder atomically; in an existing folder, replace only the files with these names."""
-    files = _tokenizer_files(weights, tokenizer)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as temporary:
         output = Path(temporary) / folder.name
         output.mkdir()
         save_file(tensors, output / "model.safetensors", metadata={"format": "pt"})
-        _write_json(output / "config.json", config_to_hugging_face(config, weights.tensors))
-        _write_json(output / "preprocessor_config.json", _image_processor_config(config))
-        for file in files:
-            shutil.copyfile(file, output / file.name)
-        if files:
-            _write_json(output / "tokenizer_config.json", _tokenizer_config(output, config))
+        write_json(output / "config.json", config_to_hugging_face(config, weights.tensors))
+        source = weights.file.parent if tokenizer is None else tokenizer.expanduser()
+        write_hugging_face(output, processors, config, source)
         if folder.is_dir():  # --force, or an empty folder
             for file in output.iterdir():
                 os.replace(file, folder / file.name)
         else:
             os.replace(output, folder)
-    if files:
-        return [f"Copied the tokenizer from {files[0].parent}."]
-    return ["No tokenizer was found, but FlavaProcessor requires one. Set its folder with --tokenizer DIR."]
 
 
-def _tokenizer_files(weights: Weights, tokenizer: Path | None) -> list[Path]:
-    folder = tokenizer.expanduser() if tokenizer is not None else weights.file.parent
-    files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
-    complete = any(file.name in ("tokenizer.json", "vocab.txt") for file in files)
-    if tokenizer is not None and not complete:
+def _with_tokenizer(processors: SavedProcessors, folder: Path) -> SavedProcessors:
+    """Return the processors with the tokenizer in ``folder``, which must have the vocabulary of the weights."""
+    tokenizer = load_tokenizer(_existing(folder))
+    sha256 = compute_vocabulary_hash(tokenizer)
+    processors.check_vocabulary(sha256, f"--tokenizer {folder}")
+    return replace(processors, tokenizer=tokenizer.to_str(), vocabulary_sha256=sha256)
+
+
+def _existing(folder: Path) -> Path:
+    folder = folder.expanduser()
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
         raise UserError(f"--tokenizer: {folder} has neither tokenizer.json nor vocab.txt. Set a folder with one.")
-    return files if complete else []
+    return folder
 
 
-def _tokenizer_config(folder: Path, config: FlavaConfig) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    with suppress(OSError, ValueError):
-        values = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    defaults = {"tokenizer_class": "BertTokenizer", "model_max_length": config.text_encoder.max_length}
-    return {**defaults, **values, "processor_class": "FlavaProcessor"}
-
-
-def _image_processor_config(config: FlavaConfig) -> dict[str, Any]:
-    """Return the configuration of Hugging Face's FlavaImageProcessor for the image size and patch size."""
-    image = config.image_encoder
-    grid = image.image_size // image.patch_size
-    side = {"height": image.image_size, "width": image.image_size}
-    code = {"height": 8 * grid, "width": 8 * grid}  # one code per 8 x 8 pixels
-    patches = grid * grid
-    return {
-        "image_processor_type": "FlavaImageProcessor",
-        "processor_class": "FlavaProcessor",
-        "size": side,
-        "crop_size": side,
-        "codebook_size": code,
-        "codebook_crop_size": code,
-        "input_size_patches": grid,
-        # the released model masks 75 of 196 patches; use the same fraction for other grids
-        "total_mask_patches": round(patches * 75 / 196),
-        "mask_group_min_patches": min(16, max(1, round(patches * 16 / 196))),
-    }
-
-
-def _write_json(file: Path, values: dict[str, Any]) -> None:
-    file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+def _processor_notes(processors: SavedProcessors) -> list[str]:
+    notes = []
+    if processors.tokenizer is None:
+        notes.append("No tokenizer was found, but FlavaProcessor requires one. Set its folder with --tokenizer DIR.")
+    if processors.mean is None or processors.std is None:
+        notes.append(
+            "No image mean and std were found; CLIP's were written. Correct preprocessor_config.json if the weights "
+            "were trained with others."
+        )
+    return notes
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Conversion between formats: round trips are bit-equal, and Hugging Face loads the result."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +11,12 @@ from transformers import FlavaForPreTraining, FlavaModel, FlavaProcessor
 
 from mmf_flava import load_pretrained
 from mmf_flava.convert import convert, main
+from mmf_flava.data.initial_processors import InitialProcessors
+from mmf_flava.data.processor_files import read_processors, write_processors
+from mmf_flava.data.processors import FlavaImageProcessor, FlavaTextProcessor
+from mmf_flava.data.saved_processors import SavedProcessors
 from mmf_flava.data.tokenizer import build_wordpiece
+from mmf_flava.errors import UserError
 from mmf_flava.weights.sources import read_weights
 from tests.parity.batches import randomise
 from tests.parity.test_hugging_face import small_config
@@ -101,11 +108,43 @@ def test_processor_is_written(source, tmp_path):
 
 
 def test_tokenizer_option_copies_a_tokenizer(source, tmp_path):
-    convert(source, tmp_path / "weights.safetensors", "mmf_flava")
-    lines = convert(tmp_path / "weights.safetensors", tmp_path / "without", "hf")
-    assert "--tokenizer DIR" in lines[-1]
-    convert(tmp_path / "weights.safetensors", tmp_path / "with", "hf", tokenizer=source)
+    for name in ("model.safetensors", "config.json"):
+        shutil.copy(source / name, tmp_path)
+    lines = convert(tmp_path, tmp_path / "without", "hf")
+    assert "--tokenizer DIR" in lines[-2] and "CLIP's were written" in lines[-1]
+    convert(tmp_path, tmp_path / "with", "hf", tokenizer=source)
     assert FlavaProcessor.from_pretrained(tmp_path / "with").tokenizer.vocab_size == len(WORDS)
+
+
+def test_tokenizer_with_another_vocabulary_is_refused(source, tmp_path):
+    build_wordpiece([*WORDS[:5], *reversed(WORDS[5:])]).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(UserError, match=r"--tokenizer .*: the vocabulary differs"):
+        convert(source, tmp_path / "hf", "hf", tokenizer=tmp_path)
+
+
+PROCESSORS = SavedProcessors.collect(
+    FlavaTextProcessor(
+        {"max_length": 9}, initial=InitialProcessors(SavedProcessors("", build_wordpiece(WORDS).to_str()))
+    ),
+    FlavaImageProcessor({"image_size": 32, "mask": None, "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}),
+    ["cat", "dog"],
+)
+
+
+@pytest.mark.parametrize("style", ["hf", "mmf_flava"])
+def test_processors_are_exported_with_the_weights(source, tmp_path, style):
+    """From a checkpoint with processors.json; Hugging Face's layout has no class names."""
+    shutil.copy(source / "model.safetensors", tmp_path)
+    shutil.copy(source / "config.json", tmp_path)
+    write_processors(PROCESSORS, tmp_path)
+    convert(tmp_path, tmp_path / "out", style)
+    exported = read_processors(tmp_path / "out")
+    expected = PROCESSORS if style == "mmf_flava" else replace(PROCESSORS, classes=None)
+    assert exported == replace(expected, source=str(tmp_path / "out"))
+    if style == "hf":
+        processor = FlavaProcessor.from_pretrained(tmp_path / "out")
+        assert tuple(processor.image_processor.image_mean) == (0.1, 0.2, 0.3)
+        assert processor.tokenizer("word1 word2")["input_ids"] == [2, 6, 7, 3]
 
 
 def run(capsys, *arguments):

@@ -16,14 +16,13 @@ from mmf.datasets.processors.processors import BaseProcessor
 from PIL import Image
 from torch import Tensor
 
-from mmf_flava.config.schema import check_choice
+from mmf_flava.config.processors import ImageProcessorConfig, TextProcessorConfig, TokensConfig
+from mmf_flava.config.schema import parse_section
 from mmf_flava.data.crops import CROP_ASPECT, Box, Crops, sample_crop_box
-from mmf_flava.data.masking import REPLACEMENTS, block_mask, mask_tokens
-from mmf_flava.data.tokenizer import build_continuation_table, compute_vocabulary_hash, find_special_ids, load_tokenizer
+from mmf_flava.data.initial_processors import InitialProcessors, initial_processors
+from mmf_flava.data.masking import block_mask, mask_tokens
+from mmf_flava.data.tokenizer import build_continuation_table, compute_vocabulary_hash, find_special_ids
 from mmf_flava.errors import UserError
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @registry.register_processor("flava_image")
@@ -35,50 +34,27 @@ class FlavaImageProcessor(BaseProcessor):
     3.2; crop and sizes from torchmultimodal).
 
     Args:
-        config: ``params`` of the processor:
-            image_size (224), patch_size (16): sizes of the image encoder, in pixels.
-            codebook_size (112): height and width of the codebook input, in pixels; null disables it.
-            mean, std: three numbers each; default: CLIP's.
-            crop_scale ([0.9, 1.0]): range of a training crop's area, as a fraction of the image area.
-            mask: {target: 75, min_block: 16, exact: false}, see ``masking.block_mask``; null disables the mask.
+        config: ``params`` of the processor, see ``ImageProcessorConfig``.
+        initial: processors of the weights, for mean and std; default: those of the run that the dataset is built for.
     """
 
-    def __init__(self, config: Any, *args: Any, **kwargs: Any):
-        self.image_size = int(config.get("image_size", 224))
-        patch_size = int(config.get("patch_size", 16))
-        codebook_size = config.get("codebook_size", 112)
-        self.codebook_size = None if codebook_size is None else int(codebook_size)
-        self.crop_scale = tuple(float(fraction) for fraction in config.get("crop_scale", (0.9, 1.0)))
-        self.has_mask = "mask" not in config or config["mask"] is not None
-        mask = config.get("mask") or {}
-        self.target, self.min_block = int(mask.get("target", 75)), int(mask.get("min_block", 16))
-        self.exact = bool(mask.get("exact", False))
-        side = self.image_size // patch_size
+    CONFIG = ImageProcessorConfig
+
+    def __init__(self, config: Any, *args: Any, initial: InitialProcessors | None = None, **kwargs: Any):
+        params = parse_section(self.CONFIG, config, "flava_image")
+        self.image_size, self.codebook_size, self.mask = params.image_size, params.codebook_size, params.mask
+        self.crop_scale = (params.crop_scale[0], params.crop_scale[1])
+        side = params.image_size // params.patch_size
         self.grid = (side, side)
-        mean = np.array(config.get("mean") or CLIP_MEAN, dtype=np.float32)
-        std = np.array(config.get("std") or CLIP_STD, dtype=np.float32)
+        self.target, self.min_block = (0, 0) if self.mask is None else self.mask.block_sizes(side**2)
+        initial = initial or initial_processors("data_dir" in kwargs)
+        self.mean, self.std = initial.statistics(params.image_size, params.mean, params.std)
+        mean, std = np.array(self.mean, dtype=np.float32), np.array(self.std, dtype=np.float32)
         self._scale = torch.from_numpy(1 / (255 * std))[:, None, None]
         self._shift = torch.from_numpy(-mean / std)[:, None, None]
-        self._check(patch_size)
         largest = max(self.image_size, self.codebook_size or 0)
         # JPEGs may be decoded at a reduced size, but not below this side: the smallest crop still has enough pixels.
         self.decode_size = math.ceil(largest / math.sqrt(self.crop_scale[0] * CROP_ASPECT[0]))
-
-    def _check(self, patch_size: int) -> None:
-        patches = self.grid[0] * self.grid[1]
-        if self.image_size % patch_size or not patches:
-            raise UserError(
-                f"flava_image: image_size must be a multiple of patch_size {patch_size}, got {self.image_size}."
-            )
-        if self.has_mask and not 0 < self.target <= patches:
-            raise UserError(
-                f"flava_image: mask.target must be in 1..{patches}, the number of patches "
-                f"({self.grid[0]} x {self.grid[1]}), got {self.target}."
-            )
-        if len(self.crop_scale) != 2 or not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
-            raise UserError(
-                f"flava_image: crop_scale must be two ascending numbers in (0, 1], got {list(self.crop_scale)}."
-            )
 
     def __call__(self, item: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Return the encoder input, the codebook input and the patch mask of an image.
@@ -98,8 +74,8 @@ class FlavaImageProcessor(BaseProcessor):
         sample = {"image": _floats(pixels).mul_(self._scale).add_(self._shift)}
         if self.codebook_size is not None and item.get("codebook_view", True):
             sample["image_for_codebook"] = self._codebook_view(crops, self.codebook_size, box)
-        if self.has_mask:
-            mask = block_mask(rng, self.grid, self.target, self.min_block, exact=self.exact)
+        if self.mask is not None:
+            mask = block_mask(rng, self.grid, self.target, self.min_block, exact=self.mask.exact)
             sample["image_patch_mask"] = torch.from_numpy(mask)
         return sample
 
@@ -152,36 +128,36 @@ class FlavaTextProcessor(BaseProcessor):
     """Processor that converts a text into token ids, clean and with 15 % masked (paper section 3.2).
 
     Args:
-        config: ``params`` of the processor:
-            tokenizer: folder (absolute, or relative to ``data_dir`` or the working directory) or Hugging Face model ID.
-            max_length (77): maximum number of tokens, including [CLS] and [SEP]; longer texts are truncated.
-            pad_to_multiple (1): pad batches to a multiple of this length, to limit the number of distinct lengths.
-            mask_probability (0.15), whole_word (true), replace (bert): see ``masking.mask_tokens``.
+        config: ``params`` of the processor, see ``TextProcessorConfig``.
         data_dir: folder of the dataset.
+        initial: processors of the weights, for tokenizer and max_length; default: those of the run that the dataset is
+            built for.
     """
 
-    def __init__(self, config: Any, *args: Any, data_dir: str | Path | None = None, **kwargs: Any):
-        name = config.get("tokenizer")
-        if not name:
-            raise UserError(
-                "flava_text: tokenizer is not set. Set it to a folder or a Hugging Face model ID "
-                "such as bert-base-uncased."
-            )
-        local = None if data_dir is None else Path(data_dir).expanduser() / name
-        self.tokenizer = load_tokenizer(local if local is not None and local.is_dir() else name)
+    CONFIG: type[TokensConfig] = TextProcessorConfig
+
+    def __init__(
+        self,
+        config: Any,
+        *args: Any,
+        data_dir: str | Path | None = None,
+        initial: InitialProcessors | None = None,
+        **kwargs: Any,
+    ):
+        params = parse_section(TextProcessorConfig, config, "flava_text")
+        name, initial = params.tokenizer, initial or initial_processors(data_dir is not None)
+        if name and data_dir is not None and (local := Path(data_dir).expanduser() / name).is_dir():
+            name = str(local)
+        self.tokenizer, self.max_length = initial.load_tokenizer(name, params.max_length)
         self.special = find_special_ids(self.tokenizer)
         self.vocabulary_hash = compute_vocabulary_hash(self.tokenizer)
         self.vocab_size = self.tokenizer.get_vocab_size()
-        self.max_length = int(config.get("max_length", 77))
-        self.pad_to_multiple = int(config.get("pad_to_multiple", 1))
-        self.mask_probability = float(config.get("mask_probability", 0.15))
-        self.whole_word = bool(config.get("whole_word", True))
-        self.replace = check_choice(str(config.get("replace", "bert")), REPLACEMENTS, "flava_text: replace")
-        if self.max_length < 3 or not 0 < self.mask_probability < 1:
-            raise UserError(
-                f"flava_text: max_length must be at least 3 and mask_probability between 0 and 1 (exclusive), got "
-                f"{self.max_length} and {self.mask_probability}."
-            )
+        self.pad_to_multiple = params.pad_to_multiple
+        self.mask_probability, self.whole_word, self.replace = (
+            params.mask_probability,
+            params.whole_word,
+            params.replace,
+        )
         self._begins_word = ~build_continuation_table(self.tokenizer)
         self._maskable = np.ones(self.vocab_size, dtype=bool)
         # [UNK] replaces a real word, so it may be masked, as in BERT.

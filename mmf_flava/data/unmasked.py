@@ -3,6 +3,7 @@
 Shapes: H, W = height and width in pixels, T = ``max_length``, in tokens.
 """
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ from mmf.common.registry import registry
 from mmf.datasets.processors.processors import BaseProcessor
 from PIL import Image
 
-from mmf_flava.config.schema import check_positive
+from mmf_flava.config.processors import ImageTransformConfig, TokensConfig
+from mmf_flava.config.schema import parse_section
 from mmf_flava.data.crops import Crops
-from mmf_flava.data.processors import CLIP_MEAN, CLIP_STD, FlavaTextProcessor
+from mmf_flava.data.initial_processors import initial_processors
+from mmf_flava.data.processors import FlavaTextProcessor
 
 
 @registry.register_processor("flava_image_transform")
@@ -23,15 +26,18 @@ class FlavaImageTransform(BaseProcessor):
     Set it as a dataset's ``image_processor``, instead of MMF's default ``torchvision_transforms``.
 
     Args:
-        config: ``params`` of the processor:
-            image_size (224): height and width of the output, in pixels.
-            mean, std: three numbers each; default: CLIP's.
+        config: ``params`` of the processor, see ``ImageTransformConfig``.
     """
 
+    CONFIG = ImageTransformConfig
+
     def __init__(self, config: Any, *args: Any, **kwargs: Any):
-        self.image_size = check_positive(config.get("image_size", 224), "flava_image_transform: image_size")
-        self._mean = torch.tensor(list(config.get("mean") or CLIP_MEAN))[:, None, None]
-        self._std = torch.tensor(list(config.get("std") or CLIP_STD))[:, None, None]
+        params = parse_section(self.CONFIG, config, "flava_image_transform")
+        self.image_size = params.image_size
+        self.mean, self.std = initial_processors("data_dir" in kwargs).statistics(
+            params.image_size, params.mean, params.std
+        )
+        self._mean, self._std = (torch.tensor(list(values))[:, None, None] for values in (self.mean, self.std))
 
     def __call__(self, item: Any, *args: Any, **kwargs: Any) -> Any:
         """Convert a PIL image or (h, w, 3) uint8 pixels, or the "image" entry of a dict, to (3, H, W) float."""
@@ -48,14 +54,14 @@ class FlavaTokensProcessor(FlavaTextProcessor):
     """Processor that converts a text or text pair into token ids padded to ``max_length``, for MMF's collator.
 
     Args:
-        config: ``tokenizer`` and ``max_length`` as in ``flava_text``; other keys are ignored.
+        config: ``params`` of the processor, see ``TokensConfig``.
         data_dir: folder of the dataset.
     """
 
+    CONFIG = TokensConfig
+
     def __init__(self, config: Any, *args: Any, **kwargs: Any):
-        # MMF merges the params of the dataset's default processor into config, for example a mask_probability of 0.
-        params = {key: config[key] for key in ("tokenizer", "max_length") if key in config}
-        super().__init__(params, *args, **kwargs)
+        super().__init__(asdict(parse_section(self.CONFIG, config, "flava_tokens")), *args, **kwargs)
 
     def __call__(self, item: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Tokenize [CLS] text [SEP], or [CLS] text [SEP] text_b [SEP] for a pair.

@@ -14,30 +14,32 @@ from PIL import Image
 
 from mmf_flava.data.annotations import clean_text
 from mmf_flava.data.image_decoding import ImageInput, load_image
+from mmf_flava.data.initial_processors import InitialProcessors
+from mmf_flava.data.processor_files import read_processors
 from mmf_flava.data.processors import FlavaImageProcessor, FlavaTextProcessor
 from mmf_flava.data.record import BadRecord
 from mmf_flava.errors import UserError
 from mmf_flava.models.pretrained import load_pretrained
-from mmf_flava.weights.sources import TOKENIZER_FILES
-
-TOKENIZER = "bert-base-uncased"  # tokenizer of the released weights
-MAX_LENGTH = 77  # tokens per text, as in the evaluations
 
 T = TypeVar("T")
 
 
 class Embedder:
-    """Computes embeddings of images, texts and image-text pairs.
+    """Computes embeddings of images, texts and image-text pairs, with the processors that are stored with the weights.
+
+    For weights without processors, a warning states those that are assumed.
 
     Args:
         weights: any source that ``load_pretrained`` accepts: a run folder, a file, a URL, or a hub name such as
             ``facebook/flava-full``.
-        tokenizer: folder or hub name; default: the tokenizer in the weights' folder, else BERT's.
+        tokenizer: folder or hub name; default: that of the weights, else bert-base-uncased.
         device: default: the GPU if available, else the CPU.
         batch_size: items per forward pass.
+        max_length: maximum number of tokens of a text; default: that of the weights, else 77.
+        mean, std: three numbers each, for pixel values in [0, 1]; default: those of the weights, else CLIP's.
 
     Raises:
-        UserError: weights or tokenizer not found, or a vocabulary larger than that of the weights.
+        UserError: weights or tokenizer not found, or a vocabulary that is not that of the weights.
     """
 
     def __init__(
@@ -46,6 +48,10 @@ class Embedder:
         tokenizer: str | Path | None = None,
         device: str | torch.device | None = None,
         batch_size: int = 32,
+        *,
+        max_length: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.batch_size = batch_size
@@ -53,25 +59,29 @@ class Embedder:
         self.model = model.to(self.device)
         patch_embed = model.image_encoder.patch_embed
         side, patch = patch_embed.img_size[0], patch_embed.patch_size[0]
+        saved = read_processors(weights)
+        saved.warn_of_assumptions(tokenizer is None, max_length is None, mean is None or std is None)
+        self._initial = InitialProcessors(saved, len(model.text_encoder.position_embeddings.weight))
+        statistics = {name: None if value is None else list(value) for name, value in (("mean", mean), ("std", std))}
         self.image_processor = FlavaImageProcessor(
-            {"image_size": side, "patch_size": patch, "codebook_size": None, "mask": None}
+            {"image_size": side, "patch_size": patch, "codebook_size": None, "mask": None, **statistics},
+            initial=self._initial,
         )
-        self._tokenizer = tokenizer or _find_tokenizer(weights) or TOKENIZER
+        self._text_params = {"tokenizer": None if tokenizer is None else str(tokenizer), "max_length": max_length}
         self._text_processor: FlavaTextProcessor | None = None
+        if tokenizer is not None and saved.vocabulary_sha256 is not None:
+            assert self.text_processor  # checks the vocabulary
 
     @property
     def text_processor(self) -> FlavaTextProcessor:
         """The text processor, created on first use, so that images can be embedded without a tokenizer."""
         if self._text_processor is None:
-            encoder = self.model.text_encoder
-            vocab_size, positions = len(encoder.word_embeddings.weight), len(encoder.position_embeddings.weight)
-            processor = FlavaTextProcessor(
-                {"tokenizer": str(self._tokenizer), "max_length": min(MAX_LENGTH, positions)}
-            )
+            vocab_size = len(self.model.text_encoder.word_embeddings.weight)
+            processor = FlavaTextProcessor(self._text_params, initial=self._initial)
             if processor.vocab_size > vocab_size:
                 raise UserError(
-                    f"Tokenizer {self._tokenizer} has {processor.vocab_size} tokens, the weights have {vocab_size}. "
-                    "Set the tokenizer that the weights were trained with."
+                    f"The tokenizer has {processor.vocab_size} tokens, the weights have {vocab_size}. Set the "
+                    "tokenizer that the weights were trained with."
                 )
             self._text_processor = processor
         return self._text_processor
@@ -101,7 +111,7 @@ class Embedder:
         return _concatenate(self.embed_image_batch(self._stack(batch)) for batch in self._batches(items))
 
     def texts(self, texts: str | Iterable[str]) -> np.ndarray:
-        """Return (N, E) float32 unit embeddings of one text or several; texts are truncated to 77 tokens.
+        """Return (N, E) float32 unit embeddings of one text or several; texts are truncated to ``max_length`` tokens.
 
         Raises:
             UserError: an item is not a string.
@@ -187,11 +197,3 @@ def _zip_equal(images: Iterable[T], texts: Iterable[str]) -> Iterator[tuple[T, s
 def _concatenate(batches: Iterable[np.ndarray]) -> np.ndarray:
     arrays = list(batches)
     return np.concatenate(arrays) if arrays else np.empty((0, 0), np.float32)
-
-
-def _find_tokenizer(weights: str | Path) -> Path | str | None:
-    """Return the weights' folder if it has tokenizer files."""
-    folder = Path(weights).expanduser()
-    if folder.is_dir() and any((folder / name).is_file() for name in TOKENIZER_FILES):
-        return folder
-    return None

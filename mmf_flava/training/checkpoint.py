@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mmf_flava.config.model import FlavaConfig
+from mmf_flava.data.processor_files import write_processors
+from mmf_flava.data.saved_processors import SavedProcessors
 from mmf_flava.weights.configs import CONFIG_KEY, config_to_dict
 
 
@@ -46,6 +48,7 @@ class Snapshot:
         metadata: header of the weights file.
         optimizer: the optimizer's tensors by ``<parameter>.<name>``.
         state_json: content of ``state.json``.
+        processors: the processors of the run.
     """
 
     update: int
@@ -53,9 +56,18 @@ class Snapshot:
     metadata: dict[str, str]
     optimizer: dict[str, Tensor]
     state_json: str
+    processors: SavedProcessors | None = None
 
     @classmethod
-    def take(cls, update: int, model: Stateful, optimizer: Stateful, state: dict[str, Any], copy: bool) -> "Snapshot":
+    def take(
+        cls,
+        update: int,
+        model: Stateful,
+        optimizer: Stateful,
+        state: dict[str, Any],
+        processors: SavedProcessors | None,
+        copy: bool,
+    ) -> "Snapshot":
         """Take a snapshot of ``model`` and ``optimizer``. If ``copy``, copy their tensors to the CPU."""
         tensors, description = _flatten_optimizer(optimizer.state_dict())
         state_json = json.dumps({"update": update, "optimizer": description, **state}, indent=1)
@@ -66,13 +78,16 @@ class Snapshot:
             _metadata(model),
             {name: convert(tensor) for name, tensor in tensors.items()},
             state_json,
+            processors,
         )
 
     def write(self, folder: Path) -> None:
-        """Write ``model.safetensors``, ``optimizer.safetensors`` and ``state.json`` to ``folder``."""
+        """Write ``model.safetensors``, ``optimizer.safetensors``, ``state.json`` and the processors to ``folder``."""
         save_file(self.weights, folder / "model.safetensors", metadata=self.metadata)
         save_file(self.optimizer, folder / "optimizer.safetensors")
         (folder / "state.json").write_text(self.state_json, encoding="utf-8")
+        if self.processors is not None:
+            write_processors(self.processors, folder)
 
 
 def _copy_to_cpu(tensor: Tensor) -> Tensor:

@@ -2,8 +2,9 @@
 
 A checkpoint is written to a temporary folder, which is then renamed. The pointer files are updated last.
 
-A run folder contains ``checkpoints/update_00000200/{model,optimizer}.safetensors, state.json, checksums.sha256``, and
-the pointer files ``checkpoints/latest`` and ``checkpoints/best``, see ``files.checkpoint_names``.
+A run folder contains ``checkpoints/update_00000200/{model,optimizer}.safetensors, {state,processors,tokenizer}.json,
+checksums.sha256``, and the pointer files ``checkpoints/latest`` and ``checkpoints/best``, see
+``files.checkpoint_names``.
 """
 
 import os
@@ -15,6 +16,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from mmf_flava.data.saved_processors import SavedProcessors
 from mmf_flava.errors import UserError
 from mmf_flava.files.checkpoint_names import BEST, LATEST, NAME, REPLACED, pointer_text, read_pointer
 from mmf_flava.files.checksums import CorruptFileError, verify_folder, write_checksums
@@ -102,20 +104,27 @@ class CheckpointFolder:
     # ------------------------------------------------------------------ write
 
     def save(
-        self, update: int, model: Stateful, optimizer: Stateful, state: dict[str, Any], best: bool = False
+        self,
+        update: int,
+        model: Stateful,
+        optimizer: Stateful,
+        state: dict[str, Any],
+        best: bool = False,
+        processors: SavedProcessors | None = None,
     ) -> Path:
         """Save a checkpoint, replace an existing one of the same update, and remove old ones beyond ``max_to_keep``.
 
         Args:
             state: JSON data; ``rng`` contains the result of ``rng_state`` of each process.
             best: mark the checkpoint as the best one, which is kept until a better one is saved.
+            processors: the processors of the run.
 
         Raises:
             UserError: this checkpoint could not be written, or the background save of the previous checkpoint failed.
                 Existing checkpoints are unchanged.
         """
         self.wait()
-        snapshot = Snapshot.take(update, model, optimizer, state, copy=self._thread is not None)
+        snapshot = Snapshot.take(update, model, optimizer, state, processors, copy=self._thread is not None)
         path = self.folder / f"update_{update:08d}"
         if self._thread is None:
             self._write(snapshot, path, best)

@@ -14,10 +14,9 @@ from mmf_flava.compat.mmf_api.trainer import FinetuningBase
 from mmf_flava.config.flava_trainers import check_finetuning
 from mmf_flava.config.run import TrainingConfig
 from mmf_flava.config.schema import parse_section
-from mmf_flava.data.class_labels import class_names
 from mmf_flava.data.initial_processors import initial_processors
 from mmf_flava.data.processor_files import write_processors
-from mmf_flava.data.saved_processors import SavedProcessors
+from mmf_flava.data.saved_processors import SavedProcessors, class_names
 from mmf_flava.evaluation.split_metrics import SplitMetrics
 from mmf_flava.report import write_report
 from mmf_flava.report.values import read_json_lines

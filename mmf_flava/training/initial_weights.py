@@ -1,5 +1,6 @@
 """Loading of a run's initial weights: its last checkpoint, ``checkpoint.resume_file``, or pretrained weights."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from torch import nn
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.run import CheckpointConfig
+from mmf_flava.data.initial_processors import initial_processors
 from mmf_flava.errors import UserError
 from mmf_flava.files.checksums import CorruptFileError, verify_file, verify_folder
 from mmf_flava.processes import gather_objects, rank
@@ -96,11 +98,15 @@ def load_pretrained_weights(
         UserError: a source was not found, its file is unsafe or corrupt, or its weights do not match the model.
     """
     patterns: dict[str, Any] = {"allow_missing": config.allow_missing, "allow_extra": config.allow_extra}
-    loaded = []
+    loaded, initial = [], initial_processors(in_run=True)
     if model_source is not None:
-        loaded.append(("model", model_source, load_weights(model, model_source, cache_dir=cache_dir, **patterns)))
+        keys = load_weights(model, model_source, cache_dir=cache_dir, new_vocabulary=initial.new_vocabulary, **patterns)
+        loaded.append(("model", model_source, keys))
     else:
-        for name, load in (("image_encoder", load_image_encoder), ("text_encoder", load_text_encoder)):
+        text_source = model.settings.text_encoder.pretrained  # type: ignore[union-attr]
+        new = text_source is not None and initial.has_new_vocabulary(text_source, config.allow_missing, cache_dir)  # type: ignore[arg-type]
+        load_text = partial(load_text_encoder, new_vocabulary=new)
+        for name, load in (("image_encoder", load_image_encoder), ("text_encoder", load_text)):
             source = getattr(getattr(model.settings, name), "pretrained", None)  # type: ignore[arg-type]
             if source is not None:
                 keys = load(getattr(model.flava, name), source, cache_dir=cache_dir, **patterns)  # type: ignore[union-attr]

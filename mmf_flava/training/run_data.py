@@ -1,13 +1,14 @@
-"""The data of a run: datasets by split, the endless stream of training batches, and vocabularies."""
+"""The data of a run: datasets by split, the endless stream of training batches, and processors."""
 
-from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.data.dataset_schedule import DatasetSchedule
+from mmf_flava.data.initial_processors import initial_processors
 from mmf_flava.data.sampling import MultitaskLoader
+from mmf_flava.data.saved_processors import SavedProcessors
 from mmf_flava.errors import UserError
 from mmf_flava.processes import rank, world_size
 from mmf_flava.training.settings import Settings
@@ -20,6 +21,7 @@ class RunData:
 
     Attributes:
         datasets: split -> dataset name -> dataset; the split "probe" contains the training images of a linear probe.
+        processors: the processors of the datasets; where they have none, those of the weights that the run starts from.
         loader: loader of the training batches; not set if the run does not train.
 
     Raises:
@@ -35,6 +37,8 @@ class RunData:
                 dataset = mmf_api.build_dataset(name, config.dataset_config[name], split)
                 if dataset is not None:
                     self.datasets[split][name] = dataset
+        ordered = [dataset for split in SPLITS for dataset in self.datasets[split].values()]
+        self.processors = SavedProcessors.of_datasets(ordered).completed_by(initial_processors(in_run=True).saved)
         self.datasets["probe"] = {}
         probe = settings.evaluation.linear_probe
         if probe is not None and probe.dataset in settings.datasets:
@@ -80,25 +84,6 @@ class RunData:
             pin_memory=training.pin_memory,
             consecutive_batches=settings.training.update_frequency,
         )
-
-    @property
-    def vocabularies(self) -> dict[str, str]:
-        """SHA-256 of the vocabulary of each training dataset with text."""
-        processors = {name: getattr(data, "text_processor", None) for name, data in self.datasets["train"].items()}
-        return {name: processor.vocabulary_hash for name, processor in processors.items() if processor is not None}
-
-    def check_vocabularies(self, trained_with: dict[str, str], path: Path) -> None:
-        """Raise UserError if a tokenizer differs from the one that the checkpoint at ``path`` was trained with.
-
-        Args:
-            trained_with: the checkpoint's ``vocabularies``.
-        """
-        for name, current in self.vocabularies.items():
-            if trained_with.get(name, current) != current:
-                raise UserError(
-                    f"dataset_config.{name}: the tokenizer's vocabulary differs from the one that {path} was trained "
-                    "with. Set the tokenizer of the checkpoint."
-                )
 
     def check_vocabulary_sizes(self, num_embeddings: int) -> None:
         """Raise UserError if a tokenizer has more tokens than the text encoder has word embeddings."""

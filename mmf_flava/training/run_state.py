@@ -41,13 +41,12 @@ class RunState:
             "best": self.monitor.state_dict(),
             "guard": self.guard.state_dict(),
             "rng": gather_objects(rng_state()),
-            "vocabularies": self.data.vocabularies,
             "version": mmf_flava.__version__,
         }
         model = GatheredState(self.updater.model_state(), model_config)
         optimizer = GatheredState(self.updater.state_dict())
         if rank() == 0:
-            checkpoints.save(update, model, optimizer, state, best)
+            checkpoints.save(update, model, optimizer, state, best, self.data.processors)
         wait_for_all()
 
     def resume(self, path: Path, reset: Any) -> tuple[int, float]:
@@ -59,12 +58,8 @@ class RunState:
 
         Returns:
             The checkpoint's number of updates and training time in seconds; zeros with ``reset.counts``.
-
-        Raises:
-            UserError: the vocabulary of a tokenizer differs from the checkpoint's.
         """
         state = load_state(path, None if reset.optimizer else self.updater)
-        self.data.check_vocabularies(state.get("vocabularies", {}), path)
         if reset.counts:
             return 0, 0.0
         self.updater.load_schedule_state(state)

@@ -1,6 +1,8 @@
 """Embeddings of images and texts equal those of Hugging Face's model with the same weights."""
 
 import json
+import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -89,8 +91,31 @@ def test_invalid_image_raises(weights, tmp_path):
 
 def test_larger_vocabulary_raises(weights, tmp_path):
     build_wordpiece([*WORDS, *(f"more{n}" for n in range(100))]).save(str(tmp_path / "tokenizer.json"))
+    shutil.copy(weights / "model.safetensors", tmp_path / "bare.safetensors")
+    shutil.copy(weights / "config.json", tmp_path)
     with pytest.raises(UserError, match=r"has 141 tokens, the weights have \d+"):
-        Embedder(weights, tokenizer=tmp_path).texts(["word1"])
+        Embedder(tmp_path / "bare.safetensors").texts(["word1"])
+
+
+def test_another_vocabulary_of_the_same_size_raises(weights, tmp_path):
+    build_wordpiece([*WORDS[:5], *reversed(WORDS[5:])]).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(UserError, match=r"the vocabulary differs from the one that .* was trained with"):
+        Embedder(weights, tokenizer=tmp_path)
+
+
+def test_weights_without_processors_load_with_one_warning(weights, tmp_path):
+    for name in ("model.safetensors", "config.json"):
+        shutil.copy(weights / name, tmp_path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Embedder(tmp_path)
+    assert len(caught) == 1
+    message = str(caught[0].message)
+    assert all(words in message for words in (str(tmp_path), "bert-base-uncased", "77 tokens", "0.48145466"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Embedder(tmp_path, tokenizer=weights, max_length=12, mean=[0.5] * 3, std=[0.5] * 3)
+        Embedder(weights)
 
 
 def test_images_need_no_tokenizer(weights, photos, tmp_path):

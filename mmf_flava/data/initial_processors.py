@@ -1,0 +1,193 @@
+"""The processors of the weights that a run starts from, which are those of its datasets where the recipe names none."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmf.common.registry import registry
+from tokenizers import Tokenizer
+
+from mmf_flava.compat import mmf_api
+from mmf_flava.config.processors import CLIP_MEAN, CLIP_STD, MAX_LENGTH, TOKENIZER
+from mmf_flava.data.processor_files import PROCESSORS_FILE, TOKENIZER_FILE, read_processors
+from mmf_flava.data.saved_processors import SavedProcessors
+from mmf_flava.data.tokenizer import compute_vocabulary_hash, load_tokenizer
+from mmf_flava.errors import UserError
+from mmf_flava.files.checksums import CorruptFileError, verify_file
+from mmf_flava.processes import rank
+from mmf_flava.weights.sources import find_processor_files
+
+MODELS = ("flava", "flava_classification")
+STATE = "flava_initial_processors"  # key in MMF's registry
+TEXT_TYPES = ("flava_text", "flava_tokens")
+IMAGE_TYPES = ("flava_image", "flava_image_transform")
+
+
+class InitialProcessors:
+    """Tokenizer and image statistics where the user names none: those of the weights, else those of the released ones.
+
+    Args:
+        saved: the processors of the weights; None if training starts from scratch.
+        positions: number of positions of the text encoder; None: unknown.
+        allow_missing: patterns of weight names that may be missing; None if all must be loaded.
+
+    Attributes:
+        vocabulary_sha256: hash of the vocabulary of the texts; None before a text processor is built.
+        new_vocabulary: whether this is another vocabulary than that of the weights, which ``allow_missing`` accepts.
+    """
+
+    def __init__(
+        self,
+        saved: SavedProcessors | None = None,
+        positions: int | None = None,
+        allow_missing: Sequence[str] | None = None,
+    ) -> None:
+        self.saved, self.positions, self.allow_missing = saved or SavedProcessors(""), positions, allow_missing
+        self.vocabulary_sha256: str | None = None
+        self.new_vocabulary = False
+        self._contradictions: set[str] = set()
+
+    def load_tokenizer(self, folder_or_name: str | None, max_length: int | None) -> tuple[Tokenizer, int]:
+        """Return the tokenizer and the maximum number of tokens of a text processor; None: those of the weights.
+
+        Raises:
+            UserError: the tokenizer was not found, its vocabulary differs from the weights', or ``max_length`` is
+                larger than the number of positions.
+        """
+        name = folder_or_name or TOKENIZER
+        stored = None if folder_or_name else self.saved.build_tokenizer()
+        tokenizer = load_tokenizer(name) if stored is None else stored
+        self.vocabulary_sha256 = compute_vocabulary_hash(tokenizer)
+        self.new_vocabulary = self.saved.check_vocabulary(
+            self.vocabulary_sha256, f"tokenizer {name}", self.allow_missing
+        )
+        if max_length is None:
+            max_length = min(self.saved.max_length or MAX_LENGTH, self.positions or MAX_LENGTH)
+        elif self.positions is not None and max_length > self.positions:
+            raise UserError(
+                f"max_length: is {max_length}, but the text encoder has {self.positions} positions. Set it to at most "
+                f"{self.positions}."
+            )
+        return tokenizer, max_length
+
+    def has_new_vocabulary(
+        self, source: str | Path, allow_missing: Sequence[str], cache_dir: str | Path | None = None
+    ) -> bool:
+        """Return whether the texts have another vocabulary than the text encoder that is loaded from ``source``.
+
+        Raises:
+            UserError: they have, and ``allow_missing`` does not match its word embeddings.
+        """
+        if self.vocabulary_sha256 is None:
+            return False
+        saved = read_processors(source, cache_dir)
+        if saved.vocabulary_sha256 is None and rank() == 0:
+            warnings.warn(
+                f"{source} does not state its vocabulary. Assumed: that of the run's tokenizer.", stacklevel=3
+            )
+        key = "word_embeddings.weight"
+        return saved.check_vocabulary(self.vocabulary_sha256, "The run's tokenizer", allow_missing, key)
+
+    def statistics(
+        self, image_size: int, mean: Sequence[float] | None, std: Sequence[float] | None
+    ) -> tuple[Sequence[float], Sequence[float]]:
+        """Return mean and std of an image processor; None: those of the weights. Warn of values that differ."""
+        saved = self.saved
+        mean, std = tuple(mean or saved.mean or CLIP_MEAN), tuple(std or saved.std or CLIP_STD)
+        for name, value, trained in (
+            ("image_size", image_size, saved.image_size),
+            ("mean", list(mean), saved.mean and list(saved.mean)),
+            ("std", list(std), saved.std and list(saved.std)),
+        ):
+            message = f"{name} is set to {value}, but {saved.source} was trained with {name} {trained}."
+            if trained not in (None, value) and message not in self._contradictions and rank() == 0:
+                self._contradictions.add(message)
+                warnings.warn(message, stacklevel=3)
+        return mean, std
+
+
+def initial_processors(in_run: bool) -> InitialProcessors:
+    """Return the processors of the weights that MMF's current config starts from, and warn of those that are unknown.
+
+    Args:
+        in_run: False returns the processors of training from scratch, for use without a run.
+    """
+    if not in_run:
+        return InitialProcessors()
+    config = registry.get("config", default=None, no_warning=True)
+    known, current = registry.get(STATE, default=None, no_warning=True) or (None, None)
+    if current is None or known is not config:
+        saved, allow_missing = _read(config)
+        current = InitialProcessors(saved, _positions(config), allow_missing)
+        registry.register(STATE, (config, current))
+        if saved is not None:
+            tokenizer, max_length, statistics = (
+                any(params.get(key) is None for params in _params(config, types))
+                for types, key in ((TEXT_TYPES, "tokenizer"), (TEXT_TYPES, "max_length"), (IMAGE_TYPES, "mean"))
+            )
+            saved.warn_of_assumptions(tokenizer, max_length, statistics)
+    return current
+
+
+def _read(config: Any) -> tuple[SavedProcessors | None, list[str] | None]:
+    """Return the processors of the first weights that exist, and the names that may be missing in them.
+
+    Errors about missing weights are left to the code that loads them.
+    """
+    if config is None or config.get("model") not in MODELS:
+        return None, None
+    allow_missing = list((config.get("checkpoint") or {}).get("allow_missing") or [])
+    for source, patterns in _sources(config, allow_missing):
+        cache_dir = (config.get("env") or {}).get("cache_dir")
+        try:
+            find_processor_files(source, cache_dir)
+        except UserError:
+            continue
+        return read_processors(source, cache_dir), patterns
+    return None, allow_missing
+
+
+def _sources(config: Any, allow_missing: list[str]) -> Iterator[tuple[str | Path, list[str] | None]]:
+    """Yield the weights that a config may start from, in the order in which they are used, and what may be missing."""
+    section = config.get("checkpoint") or {}
+    if section.get("resume"):
+        folder = Path(mmf_api.save_dir())
+        if (folder / PROCESSORS_FILE).is_file():  # written by flava_finetune
+            yield folder / PROCESSORS_FILE, None
+        for checkpoint in sorted((folder / "checkpoints").glob("update_*"), reverse=True):
+            if _is_intact(checkpoint):
+                yield checkpoint, None
+    if section.get("resume_file"):
+        pretrained = section.get("resume_pretrained") and config["model"] == "flava"
+        yield section["resume_file"], allow_missing if pretrained else None
+    model = (config.get("model_config") or {}).get(config["model"]) or {}
+    if model.get("pretrained"):
+        yield model["pretrained"], allow_missing
+
+
+def _is_intact(checkpoint: Path) -> bool:
+    """Return whether the files of the processors match their checksums; if not, a run resumes from an older one."""
+    try:
+        for name in (PROCESSORS_FILE, TOKENIZER_FILE):
+            verify_file(checkpoint / name)
+    except CorruptFileError:
+        return False
+    return True
+
+
+def _params(config: Any, types: tuple[str, ...]) -> Iterator[Any]:
+    """Yield the params of all processors of these types of the run's datasets."""
+    for name in str(config.get("datasets") or "").split(","):
+        section = (config.get("dataset_config") or {}).get(name) or {}
+        for processor in (section.get("processors") or {}).values():
+            if processor and processor.get("type") in types:
+                yield processor.get("params") or {}
+
+
+def _positions(config: Any) -> int | None:
+    """Return the text encoder's number of positions in the config."""
+    if config is None or config.get("model") not in MODELS:
+        return None
+    model = (config.get("model_config") or {}).get(config["model"]) or {}
+    return (model.get("text_encoder") or {}).get("max_length")

@@ -1,0 +1,197 @@
+"""The processors that weights were trained with: tokenizer, text length, image size, image statistics, class names."""
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from mmf_flava.config.processors import CLIP_MEAN, CLIP_STD, MAX_LENGTH, TOKENIZER
+from mmf_flava.data.tokenizer import parse_tokenizer
+from mmf_flava.errors import UserError
+from mmf_flava.processes import rank
+from mmf_flava.weights.loading import WORD_EMBEDDINGS, matches_any
+
+Statistics = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class SavedProcessors:
+    """Processors of weights; a field is None if it is not stored.
+
+    source: path or name of the weights.
+    tokenizer: content of ``tokenizer.json``.
+    vocabulary_sha256: see ``compute_vocabulary_hash``.
+    max_length: maximum number of tokens of a text, including [CLS] and [SEP].
+    image_size: height and width of the image encoder's input, in pixels.
+    mean, std: statistics that pixel values in [0, 1] are normalised with.
+    classes: class names of a classifier, in label order.
+    """
+
+    source: str
+    tokenizer: str | None = None
+    vocabulary_sha256: str | None = None
+    max_length: int | None = None
+    image_size: int | None = None
+    mean: Statistics | None = None
+    std: Statistics | None = None
+    classes: tuple[str, ...] | None = None
+
+    @classmethod
+    def collect(cls, text: Any | None, image: Any | None, classes: Iterable[str] | None = None) -> "SavedProcessors":
+        """Return the values of a text processor, an image processor and class names; each may be None."""
+        return cls(
+            source="",
+            tokenizer=None if text is None else text.tokenizer.to_str(),
+            vocabulary_sha256=None if text is None else text.vocabulary_hash,
+            max_length=None if text is None else text.max_length,
+            image_size=None if image is None else image.image_size,
+            mean=None if image is None else image.mean,
+            std=None if image is None else image.std,
+            classes=None if classes is None else tuple(classes),
+        )
+
+    def completed_by(self, other: "SavedProcessors") -> "SavedProcessors":
+        """Return these processors, with values of ``other`` where a text or an image processor is missing."""
+        text = ("tokenizer", "vocabulary_sha256", "max_length") if self.vocabulary_sha256 is None else ()
+        image = ("image_size", "mean", "std") if self.mean is None else ()
+        return replace(self, **{name: getattr(other, name) for name in (*text, *image)})
+
+    def build_tokenizer(self) -> Tokenizer | None:
+        """Return the stored tokenizer; None if none is stored."""
+        return None if self.tokenizer is None else parse_tokenizer(self.tokenizer, f"{self.source}, tokenizer.json")
+
+    def check_vocabulary(
+        self, vocabulary_sha256: str, name: str, allow_missing: Iterable[str] | None = None, key: str = WORD_EMBEDDINGS
+    ) -> bool:
+        """Return whether a tokenizer has another vocabulary than the weights; False if theirs is unknown.
+
+        Args:
+            vocabulary_sha256: the tokenizer's, see ``compute_vocabulary_hash``.
+            name: the tokenizer, for the message.
+            allow_missing: another vocabulary is accepted if one of these patterns matches ``key``, the name of the word
+                embeddings in the model that the weights are loaded into; None: never.
+
+        Raises:
+            UserError: another vocabulary, and no pattern matches the word embeddings.
+        """
+        if self.vocabulary_sha256 in (None, vocabulary_sha256):
+            return False
+        if allow_missing is None or not matches_any(key, allow_missing):
+            train = f", or add '{key}' to checkpoint.allow_missing to train new word embeddings"
+            raise UserError(
+                f"{name}: the vocabulary differs from the one that {self.source} was trained with (SHA-256 "
+                f"{vocabulary_sha256[:12]}..., not {str(self.vocabulary_sha256)[:12]}...). Use the tokenizer of the "
+                f"weights{'' if allow_missing is None else train}."
+            )
+        return True
+
+    def warn_of_assumptions(self, tokenizer: bool = True, max_length: bool = True, statistics: bool = True) -> None:
+        """Issue one warning with the values that are assumed because they are not stored.
+
+        Args:
+            tokenizer, max_length, statistics: whether the value is needed, i.e. not set by the user.
+        """
+        assumed = []
+        if tokenizer and self.tokenizer is None:
+            assumed.append(f"tokenizer {TOKENIZER}")
+        if max_length and self.max_length is None:
+            assumed.append(f"at most {MAX_LENGTH} tokens")
+        if statistics and (self.mean is None or self.std is None):
+            assumed.append(f"CLIP's image mean {list(CLIP_MEAN)} and std {list(CLIP_STD)}")
+        if assumed and rank() == 0:
+            warnings.warn(
+                f"{self.source} does not state all processors that it was trained with. Assumed: "
+                f"{', '.join(assumed)}. Set tokenizer, max_length, mean and std if others were used.",
+                stacklevel=3,
+            )
+
+    @classmethod
+    def of_datasets(cls, datasets: Sequence[Any], classes: Sequence[str] | None = None) -> "SavedProcessors":
+        """Return the processors of datasets; processors of other projects are ignored.
+
+        Args:
+            datasets: in order of precedence; those of image-text pairs come first.
+            classes: class names in label order.
+
+        Raises:
+            UserError: the datasets have different vocabularies, or different image statistics.
+        """
+        texts = {id(data): text for data in datasets if hasattr(text := _get(data, "text_processor"), "tokenizer")}
+        images = {id(data): image for data in datasets if hasattr(image := _get(data, "image_processor"), "mean")}
+        _check_agreement(datasets, texts, ("vocabulary_hash",), "tokenizers with different vocabularies", "tokenizer")
+        _check_agreement(datasets, images, ("mean", "std"), "images with different mean and std", "mean and std")
+        order = sorted(datasets, key=lambda data: not (id(data) in texts and id(data) in images))
+        text = next((texts[id(data)] for data in order if id(data) in texts), None)
+        image = next((images[id(data)] for data in order if id(data) in images), None)
+        return cls.collect(text, image, classes)
+
+    # ------------------------------------------------------------------ JSON
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the stored values, the inverse of ``from_json``."""
+        values = asdict(self)
+        del values["source"]
+        return values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], source: str, where: str) -> "SavedProcessors":
+        """Return the processors with the values of ``to_json``; missing values are None.
+
+        Args:
+            where: location of the values, used in error messages.
+
+        Raises:
+            UserError: a value is invalid.
+        """
+        try:
+            return cls(
+                source,
+                tokenizer=_optional(str, values.get("tokenizer")),
+                vocabulary_sha256=_optional(str, values.get("vocabulary_sha256")),
+                max_length=_optional(int, values.get("max_length")),
+                image_size=_optional(int, values.get("image_size")),
+                mean=_optional(_statistics, values.get("mean")),
+                std=_optional(_statistics, values.get("std")),
+                classes=_optional(lambda names: tuple(map(str, names)), values.get("classes")),
+            )
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{where}: a value is invalid ({error}). Copy the weights again.") from None
+
+
+def class_names(dataset: object) -> list[str] | None:
+    """Return the class names of a dataset in label order: of images, of a GLUE task or of MMF's answer vocabulary."""
+    answers = getattr(getattr(dataset, "answer_processor", None), "answer_vocab", None)
+    names = (
+        getattr(dataset, "classes", None)
+        or getattr(getattr(dataset, "task", None), "labels", None)
+        or getattr(answers, "word_list", None)
+    )
+    return list(names) if names else None
+
+
+def _get(dataset: Any, processor: str) -> Any:
+    return getattr(dataset, processor, None)
+
+
+def _check_agreement(
+    datasets: Sequence[Any], processors: Mapping[int, Any], names: Sequence[str], difference: str, keys: str
+) -> None:
+    found = [(data, processors[id(data)]) for data in datasets if id(data) in processors]
+    for data, processor in found[1:]:
+        first, reference = found[0]
+        if any(getattr(processor, name) != getattr(reference, name) for name in names):
+            raise UserError(
+                f"dataset_config: {first.dataset_name} and {data.dataset_name} have {difference}, but train one model. "
+                f"Set the same {keys} for both."
+            )
+
+
+def _optional(convert: Any, value: Any) -> Any:
+    return None if value is None else convert(value)
+
+
+def _statistics(values: Any) -> Statistics:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
