@@ -6,8 +6,16 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from mmf_flava.config.run import REPLACED_KEYS, CheckpointConfig, EvaluationConfig, TrainingConfig
-from mmf_flava.config.schema import check_keys
+from mmf_flava.config.run import (
+    REPLACED_KEYS,
+    CheckpointConfig,
+    EvaluationConfig,
+    LinearProbeConfig,
+    RetrievalConfig,
+    TrainingConfig,
+    ZeroShotConfig,
+)
+from mmf_flava.config.schema import check_keys, suggestion
 from mmf_flava.errors import UserError
 
 # optimizers that update each element independently of the others
@@ -17,6 +25,11 @@ FINETUNING = {
     "training": {"precision", "max_grad_l2_norm", "process_group_timeout", "tf32", "deterministic"},
     "checkpoint": set[str](),
     "evaluation": {"task"},
+}
+EVALUATIONS: dict[str, Any] = {
+    "zero_shot": ZeroShotConfig,
+    "retrieval": RetrievalConfig,
+    "linear_probe": LinearProbeConfig,
 }
 OWN: dict[str, Any] = {"training": TrainingConfig, "checkpoint": CheckpointConfig, "evaluation": EvaluationConfig}
 
@@ -35,6 +48,12 @@ def check_flava(config: Any) -> None:
         raise UserError(
             "training.max_epochs is not supported, because the datasets are endless streams. Set training.max_updates."
         )
+    names = [name.strip() for name in config.datasets.split(",")]
+    for key in ("zero_shot", "retrieval", "linear_probe"):
+        section = config.evaluation.get(key)
+        dataset = None if section is None else section.get("dataset", EVALUATIONS[key].dataset)
+        if dataset is not None and dataset not in names:
+            raise UserError(f"evaluation.{key}.dataset: unknown dataset '{dataset}'.{suggestion(str(dataset), names)}")
     if training.max_updates is None:
         raise UserError("training.max_updates must be given: the number of updates of the run.")
     if training.early_stop.enabled:

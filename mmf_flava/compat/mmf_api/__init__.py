@@ -19,6 +19,8 @@ from mmf_flava.compat.mmf_api.builders import (
     redirect_logging_to_tqdm,
     save_dir,
 )
+from mmf_flava.compat.mmf_api.multitasking import parse_multitasking
+from mmf_flava.config.run import MultitaskingConfig
 
 MMF_VERSION = "main" if find_spec("mmf.trainers.mmf_trainer") else "rc10"
 _version = importlib.import_module(f"mmf_flava.compat.mmf_api.{MMF_VERSION}")
@@ -31,6 +33,16 @@ check_callbacks = _version.check_callbacks
 log = _version.log
 register_loss_if_missing = _version.register_loss_if_missing
 strategy_schemas = _version.strategy_schemas
+
+
+def read_multitasking(config: Any) -> MultitaskingConfig:
+    """Validate ``multitasking`` of a config, and remove the ``params`` of types that are not selected.
+
+    Raises:
+        UserError: a key is unknown, or a value is invalid.
+    """
+    names = [name.strip() for name in config.datasets.split(",")]
+    return parse_multitasking(config.get("multitasking") or {}, names, strategy_schemas(), STRATEGIES_HINT)
 
 
 def defaults() -> dict[str, Any]:
@@ -51,6 +63,7 @@ __all__ = [
     "check_callbacks",
     "defaults",
     "log",
+    "read_multitasking",
     "redirect_logging_to_tqdm",
     "register_loss_if_missing",
     "save_dir",

@@ -106,7 +106,7 @@ def _check_sections(sections: Mapping[str, Any], selected: set[str], where: str,
             content = OmegaConf.to_container(load_yaml(path), resolve=False)
             defaults.update((content.get(where) or {}) if isinstance(content, dict) else {})
     known = {*registered, *defaults}
-    for name in sections:
+    for name in sections or ():
         if name not in known:
             raise UserError(f"'{name}' is not a key of {where}.{suggestion(str(name), selected)}")
     for name in selected:
