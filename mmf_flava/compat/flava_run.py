@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mmf_flava.compat import command_line
-from mmf_flava.config.recipes import locate_recipe
 from mmf_flava.errors import UserError
 
 # the names that mmf_flava registers with MMF
@@ -61,10 +60,12 @@ def options_are_flava(options: Sequence[str]) -> bool:
         given = dict(word.partition("=")[::2] for word in options)
     recipe: dict[str, Any] | None = {}
     if "config" in given:
-        recipe = _read_names(given["config"])
+        recipe = _read_names(given["config"], [os.getcwd(), os.path.dirname(_mmf_root()), _mmf_root()])
         # MMF requires model= on the command line; only mmf_flava runs a recipe without it
         if recipe is None and "model" not in given:
             return True
+    elif given and "model" not in given:
+        return True  # MMF cannot run it; mmf_flava says what is missing
     names = {**(recipe or {}), **_names(given)}
     trainer = given.get("training.trainer", names.get("trainer"))
     return is_flava_run(names.get("model"), trainer, names.get("datasets", ()))
@@ -74,37 +75,29 @@ def _names(section: dict[str, Any]) -> dict[str, Any]:
     """Return the keys ``model`` and ``datasets`` that a recipe or the command line sets."""
     names: dict[str, Any] = {"model": str(section["model"])} if section.get("model") else {}
     if datasets := section.get("datasets") or section.get("dataset"):
-        words = datasets.split(",") if isinstance(datasets, str) else datasets
+        words = datasets if isinstance(datasets, list) else str(datasets).split(",")
         names["datasets"] = [str(word).strip() for word in words]
     return names
 
 
-def _read_names(path: str, parent: str = "") -> dict[str, Any] | None:
-    """Return model, datasets and trainer of a recipe and its includes, or None if the file cannot be read."""
-    import yaml
+def _read_names(path: str, places: list[str], chain: tuple[str, ...] = ()) -> dict[str, Any] | None:
+    """Return model, datasets and trainer of a recipe and its includes, or None if the file cannot be read.
 
-    file = _find_file(path, parent)
+    Args: see ``config.recipes.load_recipe``.
+    """
+    from mmf_flava.config.recipes import open_recipe
+
     try:
-        with open(file, encoding="utf-8") as stream:
-            content = yaml.safe_load(stream) or {}
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
-        return None
-    if not isinstance(content, dict):
+        file, content, includes = open_recipe(path, places)
+    except (OSError, UserError):
         return None
     names: dict[str, Any] = {}
-    for include in content.get("includes") or ():
-        names.update(_read_names(str(include), os.path.dirname(file)) or {})
+    for include in includes if file not in chain else ():
+        names.update(_read_names(include, [os.path.dirname(file), _mmf_root()], (*chain, file)) or {})
     names.update(_names(content))
     if isinstance(training := content.get("training"), dict) and "trainer" in training:
         names["trainer"] = str(training["trainer"])
     return names
-
-
-def _find_file(path: str, parent: str) -> str:
-    """Return the file that MMF's ``load_yaml`` opens for a config or, with a ``parent`` folder, for an include."""
-    root = _mmf_root()
-    places = [os.path.join(root, path), os.path.join(parent, path)] if parent else [path, os.path.join(root, path)]
-    return next(filter(os.path.isfile, places), None) or locate_recipe(path) or path
 
 
 @functools.cache

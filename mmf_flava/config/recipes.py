@@ -1,8 +1,19 @@
-"""Paths of the recipes. ``projects/flava/configs`` is next to the package in a checkout, and inside it in a wheel."""
+"""Recipes: how a path names a file, its includes, and errors that suggest close names.
 
+``projects/flava/configs`` is next to the package in a checkout, and inside it in a wheel.
+"""
+
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from mmf_flava.config.close_matches import close_matches, did_you_mean
+from mmf_flava.config.yaml_reader import read_yaml
+from mmf_flava.errors import UserError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+SUFFIXES = (".yaml", ".yml")
 
 
 def locate_recipe(path: str) -> str | None:
@@ -24,3 +35,82 @@ def recipe_path(name: str) -> str:
     if path is None:
         raise FileNotFoundError(f"mmf_flava has no recipe projects/flava/configs/{name}.yaml. Reinstall mmf_flava.")
     return path
+
+
+def find_recipe(path: str, places: list[str]) -> str | None:
+    """Return the file of ``config=PATH`` or of an include, or None.
+
+    Args:
+        path: absolute, with ``~``, or relative to one of ``places`` or to the root of mmf_flava's recipes.
+        places: folders, the first one that has the path is used.
+    """
+    expanded = os.path.expanduser(path)
+    candidates = [os.path.join(place, expanded) for place in places]
+    found = next(filter(os.path.exists, candidates), None) or locate_recipe(expanded)
+    return None if found is None else os.path.abspath(found)
+
+
+def open_recipe(path: str, places: list[str]) -> tuple[str, dict[Any, Any], list[str]]:
+    """Return the absolute path of a recipe, its content without ``includes``, and its includes.
+
+    Raises:
+        UserError: the file was not found (with close names), cannot be read, or its ``includes`` are not a list.
+    """
+    file = find_recipe(path, places)
+    if file is None:
+        raise UserError(_not_found(path, places))
+    content = read_yaml(file)
+    includes = content.pop("includes", [])
+    if not isinstance(includes, list) or not all(isinstance(include, str) for include in includes):
+        raise UserError(f"{path}: includes must be a list of paths, as in `includes: [base.yaml]`, got {includes!r}.")
+    return file, content, includes
+
+
+def load_recipe(path: str, places: list[str], roots: list[str], chain: tuple[str, ...] = ()) -> Any:
+    """Return a recipe with its includes merged, as an OmegaConf config. Later includes override earlier ones.
+
+    Args:
+        path: see ``find_recipe``.
+        places: folders to search for ``path``.
+        roots: folders to search for includes, after the folder of the recipe that includes them.
+        chain: the files that include this one.
+
+    Raises:
+        UserError: see ``open_recipe``; or a recipe includes itself, or has a value that OmegaConf does not support.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    file, content, includes = open_recipe(path, places)
+    if file in chain:
+        raise UserError(f"{file}: includes itself ({' includes '.join([*chain, file])}). Remove one of the includes.")
+    folders = [os.path.dirname(file), *roots]
+    configs = [load_recipe(include, folders, roots, (*chain, file)) for include in includes]
+    try:
+        return OmegaConf.merge(OmegaConf.create(), *configs, OmegaConf.create(content))
+    except OmegaConfBaseException as error:
+        message = " ".join(str(error).split("\n    ")[0].split())
+        raise UserError(f"{file}: is not a valid config ({message}). Correct the value.") from None
+
+
+def _not_found(path: str, places: list[str]) -> str:
+    searched = "" if os.path.isabs(path) else f" in {' or '.join(places)}, nor among the recipes of mmf_flava"
+    matches = list(dict.fromkeys(_close_files(os.path.expanduser(path), places)))[:3]
+    hint = did_you_mean(matches)[0].upper() + did_you_mean(matches)[1:] if matches else "Correct the path."
+    return f"Config file {path} was not found{searched}. {hint}"
+
+
+def _close_files(path: str, places: list[str]) -> Iterator[str]:
+    """Yield paths of YAML files with a close name, in the folder of ``path`` and among mmf_flava's recipes."""
+    folder, name = os.path.split(path)
+    stem = os.path.splitext(name)[0] if name.endswith(SUFFIXES) else name
+    for place in dict.fromkeys(os.path.join(place, folder) for place in [*places, str(_PACKAGE.parent), str(_PACKAGE)]):
+        if os.path.isdir(place):
+            names = {os.path.splitext(entry)[0]: entry for entry in os.listdir(place) if entry.endswith(SUFFIXES)}
+            yield from (os.path.join(folder, names[match]) for match in close_matches(stem, names, 0.7))
+    shipped: dict[str, str] = {}
+    for root in (_PACKAGE.parent, _PACKAGE):
+        files = (root / "projects" / "flava" / "configs").rglob("*.yaml")
+        for file in sorted(files, key=lambda file: (len(file.parts), file)):
+            shipped.setdefault(file.stem, str(file.relative_to(root)))
+    yield from (shipped[match] for match in close_matches(stem, shipped, 0.7))

@@ -69,7 +69,7 @@ def test_options(recipe):
         ("includes: [base.yaml]", True),
         ("includes: [base.yaml]\nmodel: cnn_lstm", False),
         ("model: cnn_lstm\ndataset: clevr", False),
-        ("[]", False),
+        ("[]", True),  # MMF needs model= on the command line
     ],
 )
 def test_recipes(recipe, text, expected):

@@ -1,9 +1,10 @@
 """key=value options, and the errors for unknown keys."""
 
 import pytest
+from omegaconf import OmegaConf
 
 from mmf_flava.compat.behaviour.command_line import check_sections
-from mmf_flava.compat.behaviour.overrides import check_key, parse_section_value
+from mmf_flava.compat.behaviour.overrides import check_key, merge_options, parse_section_value, read_early_options
 from mmf_flava.compat.command_line import split_options
 from mmf_flava.config.close_matches import close_matches
 from mmf_flava.errors import UserError
@@ -54,9 +55,13 @@ def test_known_keys_are_accepted(key):
         ("traning.max_update", "did you mean training.max_updates?"),
         ("max_updates", "the configuration has no key 'max_updates'; did you mean training.max_updates?"),
         ("optimizer.lr", "did you mean optimizer.params.lr?"),
-        ("training.max_updates.x", "training.max_updates is a value and has no key 'x'"),
-        ("layers[2]", "the list 'layers' has 2 entries"),
-        ("training[0]", "'training' is not a list"),
+        ("training.max_updates.x", "training.max_updates is a value and has no key 'x'."),
+        ("layers[2]", "the list 'layers' has 2 entries, the first is [0]. Set the whole list with layers=[...]."),
+        ("layers[-3]", "the list 'layers' has 2 entries, the first is [0]. Set the whole list with layers=[...]."),
+        ("layers.0", "layers is a list and has no key '0'. Write layers[0]."),
+        ("layers[x]", "the configuration has no key 'layers[x]'; did you mean layers?"),
+        ("training[0]", "'training' is not a list. Set the whole list with training=[...]."),
+        ("training.batch_size[0]", "'batch_size' is not a list. Set the whole list with training.batch_size=[...]."),
         (
             "training.sampling.type",
             "training has no key 'sampling'; use multitasking.type and multitasking.params.sampling_ratios",
@@ -83,12 +88,83 @@ def test_close_matches_ignore_case():
     assert close_matches("Flava", ["flava", "vilt"]) == ["flava"]
 
 
-@pytest.mark.parametrize("value", ["{pmd:0.7,imagenet:0.3}", "{a: {b:1}}"])
-def test_section_without_spaces_after_its_colons_is_an_error(value):
-    with pytest.raises(UserError, match=r"^sizes=.* a space after each colon"):
-        parse_section_value("sizes", value, {})
-
-
 def test_sections_are_parsed():
     assert parse_section_value("sizes", "{pmd: 0.7, 'a:b': 1, c: null}", {}) == {"pmd": 0.7, "a:b": 1, "c": None}
     assert parse_section_value("sizes", "None", {}) is None
+
+
+CONFIG = """
+splits: {train: [a.tar, b.tar], val: one.tar, test: null}
+losses: [{type: mim, weight: 1.0}, {type: mlm, params: {gradient: local, sizes: [1, 2]}}]
+nested: [[1, 2], [3]]
+training: {batch_size: 2, lr: 0.1, name: run, half: '${training.batch_size}'}
+datasets: pmd
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "key", "value"),
+    [
+        (["splits.train[0]=x.tar"], "splits.train", ["x.tar", "b.tar"]),
+        (["splits.train[-1]=x.tar"], "splits.train", ["a.tar", "x.tar"]),
+        (["splits.train=[x.tar]"], "splits.train", ["x.tar"]),
+        (["splits.train=['x y.tar', z.tar]"], "splits.train", ["x y.tar", "z.tar"]),
+        (["splits.train=[]"], "splits.train", []),
+        (["splits.test=[x.tar]"], "splits.test", ["x.tar"]),
+        (["splits={train: [c.tar]}"], "splits", {"train": ["c.tar"]}),
+        (["losses=[{type: flava_itm}]"], "losses", [{"type": "flava_itm"}]),
+        (["losses[0]={type: itm}"], "losses[0]", {"type": "itm"}),
+        (["losses[0]={type: itm}", "losses[0].type=x"], "losses[0]", {"type": "x"}),
+        (["losses[0]=itm"], "losses[0]", "itm"),
+        (["losses[1].params.gradient=global"], "losses[1].params.gradient", "global"),
+        (["losses[1].params.sizes[0]=7"], "losses[1].params.sizes", [7, 2]),
+        (["losses[-2].weight=1e-4"], "losses[0].weight", 1e-4),
+        (["nested[0][1]=9"], "nested", [[1, 9], [3]]),
+        (["nested[1]=[4, 5]"], "nested", [[1, 2], [4, 5]]),
+        (["training.lr=1e-4"], "training.lr", 1e-4),
+        (["training.lr=~"], "training.lr", None),
+        (["training.name=true"], "training.name", True),
+        (["training.name='true'"], "training.name", "true"),
+        (["training.name=a=b, c d"], "training.name", "a=b, c d"),
+        (["training.lr=1", "training.lr=2"], "training.lr", 2),
+        (["training={lr: 3}", "training.lr=4"], "training", {"lr": 4}),
+        (["training.lr=5", "training={lr: 3}"], "training", {"lr": 3}),
+        (["training.batch_size=8"], "training.half", 8),
+        (["training.lr=${training.batch_size}"], "training.lr", 2),
+        (["dataset=[a, b]"], "datasets", "a,b"),
+        (["training.lr", "a=b"], "training.lr", "a=b"),  # MMF's older form
+    ],
+)
+def test_options_are_set(options, key, value):
+    config = OmegaConf.create(CONFIG)
+    merge_options(config, options)
+    assert OmegaConf.select(config, key) == value
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("splits.val[0]=x.tar", r"'val' is not a list\. Set the whole list with splits\.val=\[\.\.\.\]"),
+        ("splits.test[0]=x.tar", r"'test' is not a list\. Set the whole list with splits\.test=\[\.\.\.\]"),
+        ("training=mim", r"training is a section\. Set one of its keys, such as training\.batch_size=\.\.\."),
+        ("losses[0][1]=x", r"'losses' is not a list"),
+        ("splits.train=[a", r"splits\.train=\[a: is not valid YAML"),
+        ("training.lr=", r"training\.lr=: has no value"),
+        ("training.lr=${a", r"training\.lr=\$\{a: .* Correct the value"),
+        ("training={lr:3}", r"training=\{lr:3\}: 'lr:3' has no value\. YAML requires a space"),
+        ("losses[0].wieght=1", r"losses\[0\] has no key 'wieght'; did you mean losses\[0\]\.weight\?"),
+    ],
+)
+def test_options_that_cannot_be_set_are_errors(option, message):
+    config = OmegaConf.create(CONFIG)
+    with pytest.raises(UserError, match=message):
+        merge_options(config, [option])
+    assert config == OmegaConf.create(CONFIG)
+
+
+def test_options_that_are_read_before_the_recipe():
+    options = ["config=~/a b.yaml", "datasets=[a, b]", "losses[0]={", "env.user_dir=5", "training.x="]
+    expected = {"config": "~/a b.yaml", "model": None, "dataset": None, "datasets": ["a", "b"], "env": {"user_dir": "5"}}
+    assert read_early_options(options) == expected
+    with pytest.raises(UserError, match=r"dataset=a and datasets=b: both are set"):
+        read_early_options(["dataset=a", "datasets=b"])

@@ -1,8 +1,7 @@
-"""Patch of ``key=value`` options: values may contain '=', and an unknown key is an error with close matches."""
+"""Patch of ``key=value`` options: values are YAML, and an unknown key is an error with close matches."""
 
-import functools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmf_flava.compat import flava_run
@@ -12,30 +11,27 @@ from mmf_flava.config.close_matches import close_matches, did_you_mean
 from mmf_flava.config.run import REPLACED_KEYS
 from mmf_flava.errors import UserError
 
-# MMF parses values as Python literals: `true` would be a string instead of True
-PYTHON_WORDS = {"true": "True", "false": "False", "null": "None"}
-FIELD = re.compile(r"([^\[\]]+)(?:\[(-?\d+)\])?")
+FIELD = re.compile(r"([^\[\]]+)((?:\[-?\d+\])*)")
 
 
 @patch(
     "mmf.utils.configuration",
-    what="a value may contain '=', true is True, a section can be null, and an unknown key is an error with close "
-    "matches",
-    why="MMF splits at every '=', parses true as a string, ignores the value of a section, and reports an unknown key "
-    "without known keys",
+    what="values of options are YAML, list entries can be set, and an unknown key is an error with close matches",
+    why="MMF splits at every '=', parses true as a string, ignores the value of a section or of a list entry that is a "
+    "string, and reports an unknown key without known keys",
     since="MMF 1.0.0rc1",
-    until="MMF splits at the first '=', sets sections and suggests keys",
+    until="MMF splits at the first '=', reads values as YAML, sets sections and entries, and suggests keys",
 )
 def merge(module: Any) -> None:
-    @wrap(module.Configuration, "_convert_to_dot_list", only_if=flava_run.is_current)
-    def _convert_to_dot_list(original: Any, self: Any, opts: list[str] | None) -> list[str]:
-        return [f"{key}={value}" for key, value in split_options(opts or [])]
+    @wrap(module.Configuration, "_build_opt_list", only_if=flava_run.is_current)
+    def _build_opt_list(original: Any, self: Any, opts: list[str] | None) -> Any:
+        return read_early_options(opts or [])
 
     if hasattr(module.Configuration, "_merge_with_dotlist"):
 
         @wrap(module.Configuration, "_merge_with_dotlist", only_if=flava_run.is_current)
         def _merge_method(original: Any, self: Any, config: Any, opts: list[str] | None) -> Any:
-            return merge_options(config, opts, functools.partial(original, self))
+            return merge_options(config, opts or [])
 
     else:  # MMF's main branch
 
@@ -46,33 +42,77 @@ def merge(module: Any) -> None:
             if skip_missing:
                 # MMF first merges options into its defaults only; later it merges all options into the complete config
                 opts = _options_of_defaults(opts or [], module.OmegaConf.to_container(config, resolve=False))
-            merge_words = functools.partial(original, skip_missing=skip_missing, log_info=log_info)
-            return merge_options(config, opts, merge_words)
+            return merge_options(config, opts or [], log_info)
 
 
-def merge_options(config: Any, opts: list[str] | None, merge_words: Callable[[Any, list[str]], Any]) -> Any:
-    """Merge the options into ``config``. MMF's ``merge_words`` merges all options except those that set a section.
+# the options that MMF reads before the recipe
+EARLY = ("config", "model", "dataset", "datasets", "env.user_dir")
+
+
+def read_early_options(opts: Sequence[str]) -> Any:
+    """Return the options that MMF reads before it merges the others, as a config.
 
     Raises:
-        UserError: an option is not key=value, its key is not in ``config``, or its value has the wrong type.
+        UserError: ``dataset`` and ``datasets`` have different values.
     """
     from omegaconf import OmegaConf
 
-    words: list[str] = []
-    sections: set[str] = set()
-    tree: Any = OmegaConf.to_container(config, resolve=False)
-    for key, value in split_options(opts or []):
-        check_key(_canonical(key), value, tree)
-        if key in sections or isinstance(OmegaConf.select(config, key), Mapping):
-            sections.add(key)
-            # earlier options for keys inside the section are applied first
-            config, words = merge_words(config, words), []
-            OmegaConf.update(config, key, parse_section_value(key, value, tree), merge=False)
-            tree = OmegaConf.to_container(config, resolve=False)
-        else:
-            # the form "key value key value" of MMF's options preserves '=' in values
-            words += [key, PYTHON_WORDS.get(value, value)]
-    return merge_words(config, words)
+    config = OmegaConf.create({name: None for name in EARLY if "." not in name})
+    for key, value in split_options(opts):
+        if key in EARLY:
+            parsed = parse_option(key, value)
+            is_list = isinstance(parsed, list) and key in ("dataset", "datasets")
+            OmegaConf.update(config, key, parsed if is_list or parsed is None else str(parsed))
+    if None not in (config.dataset, config.datasets) and config.dataset != config.datasets:
+        raise UserError(f"dataset={config.dataset} and datasets={config.datasets}: both are set. Remove one of them.")
+    return config
+
+
+def merge_options(config: Any, opts: Sequence[str], log: bool = True) -> Any:
+    """Set the options in ``config``, in their order, and return it.
+
+    Raises:
+        UserError: an option is not key=value, its key is not in ``config``, or its value is not valid.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    for key, value in split_options(opts):
+        name = _canonical(key)
+        tree: Any = OmegaConf.to_container(config, resolve=False)
+        # an entry of a list may be a name or a section, such as a loss
+        is_section = isinstance(check_key(name, value, tree), Mapping) and not name.endswith("]")
+        parsed = parse_section_value(name, value, tree) if is_section else parse_option(key, value)
+        if name == "datasets" and isinstance(parsed, list):
+            parsed = ",".join(map(str, parsed))  # MMF splits a string
+        if log:
+            print(f"Overriding option {name} to {value}")
+        try:
+            _set(config, name, parsed)
+        except OmegaConfBaseException as error:
+            raise UserError(f"{key}={value}: {str(error).splitlines()[0]}. Correct the value.") from None
+    return config
+
+
+def parse_option(key: str, value: str) -> Any:
+    """Return the value of an option that is not a section."""
+    from mmf_flava.config.yaml_reader import parse_value
+
+    return parse_value(value, f"{key}={value}")
+
+
+def _set(config: Any, key: str, value: Any) -> None:
+    """Set an existing key, or an entry of an existing list such as ``key[1]``, to a value of any type."""
+    steps = [step for field in key.split(".") for step in _parse_field(field)]
+    for step in steps[:-1]:
+        config = config[step]
+    config[steps[-1]] = value
+
+
+def _parse_field(field: str) -> list[str | int]:
+    """Return the steps of a part of a key: ``a[0][-1]`` has the steps a, 0 and -1."""
+    match = FIELD.fullmatch(field)
+    return [field] if match is None else [match[1], *map(int, re.findall(r"-?\d+", match[2]))]
 
 
 def _canonical(key: str) -> str:
@@ -101,25 +141,38 @@ def check_key(key: str, value: str, tree: Mapping[str, Any]) -> Any:
     node: Any = tree
     parents: list[str] = []
     for field in key.split("."):
-        match = FIELD.fullmatch(field)
-        name = match[1] if match else field
+        name, *indexes = _parse_field(field)
         if not isinstance(node, Mapping):
-            raise UserError(f"{_option(key, value)}: {'.'.join(parents)} is a value and has no key {name!r}")
+            entry = f" Write {'.'.join(parents)}[{name}]." if _is_list(node) and str(name).isdigit() else ""
+            kind = "a list" if _is_list(node) else "a value"
+            raise UserError(f"{_option(key, value)}: {'.'.join(parents)} is {kind} and has no key {name!r}.{entry}")
         if name not in node:
-            section = ".".join(parents) if parents else "the configuration"
-            replaced = REPLACED_KEYS.get(".".join([*parents, name]))
-            matches = _close_keys(key, name, parents, node, tree)
-            hint = f"; use {replaced}" if replaced else f"; {did_you_mean(matches)}" if matches else ""
-            raise UserError(f"{_option(key, value)}: {section} has no key {name!r}{hint}")
+            raise UserError(f"{_option(key, value)}: {_unknown(key, str(name), parents, node, tree)}")
         node = node[name]
         parents.append(field)
-        if match and match[2] is not None:
-            if not isinstance(node, Sequence) or isinstance(node, str):
-                raise UserError(f"{_option(key, value)}: {name!r} is not a list")
-            if not -len(node) <= int(match[2]) < len(node):
-                raise UserError(f"{_option(key, value)}: the list {name!r} has {len(node)} entries")
-            node = node[int(match[2])]
+        for index in indexes:
+            whole = f"{'.'.join([*parents[:-1], str(name)])}=[...]"
+            if not _is_list(node):
+                raise UserError(f"{_option(key, value)}: {name!r} is not a list. Set the whole list with {whole}.")
+            if not -len(node) <= int(index) < len(node):
+                raise UserError(
+                    f"{_option(key, value)}: the list {name!r} has {len(node)} entries, the first is [0]. Set the "
+                    f"whole list with {whole}."
+                )
+            node = node[int(index)]
     return node
+
+
+def _is_list(node: Any) -> bool:
+    return isinstance(node, Sequence) and not isinstance(node, str | bytes)
+
+
+def _unknown(key: str, name: str, parents: list[str], node: Mapping[str, Any], tree: Mapping[str, Any]) -> str:
+    section = ".".join(parents) if parents else "the configuration"
+    replaced = REPLACED_KEYS.get(".".join([*parents, name]))
+    matches = _close_keys(key, name, parents, node, tree)
+    hint = f"; use {replaced}" if replaced else f"; {did_you_mean(matches)}" if matches else ""
+    return f"{section} has no key {name!r}{hint}"
 
 
 def parse_section_value(key: str, value: str, tree: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -128,22 +181,11 @@ def parse_section_value(key: str, value: str, tree: Mapping[str, Any]) -> dict[s
     Raises:
         UserError: the value is not a section or null, or has no space after a colon.
     """
-    import yaml
-
-    section = yaml.safe_load("null" if value == "None" else value)
+    section = parse_option(key, value)
     if section is None or isinstance(section, dict):
-        _check_colons(section or {}, f"{key}={value}")
         return section
     example = next((leaf for leaf in _leaves(tree) if leaf.startswith(f"{key}.")), f"{key}.KEY")
     raise UserError(f"{key}={value}: {key} is a section. Set one of its keys, such as {example}=..., or null.")
-
-
-def _check_colons(section: Mapping[Any, Any], option: str) -> None:
-    for key, value in section.items():
-        if isinstance(value, Mapping):
-            _check_colons(value, option)
-        elif value is None and ":" in str(key):  # YAML parses {a:1} as the key 'a:1' without a value
-            raise UserError(f"{option}: YAML requires a space after each colon, as in {{a: 1}}.")
 
 
 def _option(key: str, value: str) -> str:

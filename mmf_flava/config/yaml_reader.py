@@ -1,0 +1,182 @@
+"""Reads YAML: files with one-line errors that name file and line, and values of command-line options."""
+
+import contextlib
+import re
+from ast import literal_eval
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mmf_flava.errors import UserError
+
+MAX_NODES = 1_000_000  # after aliases are expanded; MMF's largest file has a few thousand
+EXAMPLE = "as in `model: flava`"
+
+
+def read_yaml(path: str) -> dict[Any, Any]:
+    """Return the content of a YAML file, whose root is a mapping.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: the file cannot be read, is not UTF-8, not valid YAML, or its root is not a mapping; or a key occurs
+            twice in a section.
+    """
+    text = _read_text(path)
+    try:
+        content = _parse(text, path)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}{_explain(error, text)}") from None
+    except RecursionError:
+        raise UserError(f"{path}: is nested too deeply. Remove levels of brackets or indentation.") from None
+    except (TypeError, ValueError) as error:  # such as a date or an integer that Python does not accept
+        raise UserError(f"{path}: is not valid YAML ({error}). Correct the value, or write it in quotes.") from None
+    if content is None:
+        raise UserError(f"{path}: is empty. Write keys and values, {EXAMPLE}.")
+    if not isinstance(content, dict):
+        kind = "a list" if isinstance(content, list) else f"the value {_shorten(repr(content))}"
+        raise UserError(f"{path}: must be a mapping of keys to values, {EXAMPLE}, but is {kind}.")
+    return content
+
+
+def _read_text(path: str) -> str:
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder. Set the path of a YAML file.") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({(error.strerror or '').lower()}). Set a readable file.") from None
+    except ValueError as error:  # a zero byte in the path
+        raise UserError(f"{path!r}: is not a path ({error}). Correct it.") from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise UserError(f"{path}, line {line}: is not UTF-8 text. Save the YAML file as UTF-8.") from None
+
+
+def _parse(text: str, path: str, complete: bool = False) -> Any:
+    """Return the content of a YAML text; ``complete``: raise UserError for a key without a value."""
+    loader = _loader()(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_size(node, path)
+        if complete:
+            _check_complete(node, path)
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+@cache
+def _loader() -> Any:
+    """Return OmegaConf's loader: without dates, with floats such as 1e-4, and an error for a key that occurs twice."""
+    from omegaconf._utils import get_yaml_loader
+
+    return get_yaml_loader()
+
+
+def _check_size(root: yaml.Node, path: str) -> None:
+    """Raise UserError if aliases expand to more than ``MAX_NODES`` values, or if one contains itself."""
+    sizes: dict[int, int] = {}  # 0: not finished
+
+    def size(node: yaml.Node) -> int:
+        if id(node) in sizes:
+            if sizes[id(node)] == 0:
+                line = node.start_mark.line + 1
+                raise UserError(f"{path}, line {line}: an anchor contains an alias of itself. Remove the alias.")
+            return sizes[id(node)]
+        sizes[id(node)] = 0
+        children = node.value if isinstance(node, yaml.CollectionNode) else []
+        pairs = isinstance(node, yaml.MappingNode)
+        total = 1 + sum(size(part) for child in children for part in (child if pairs else (child,)))
+        if total > MAX_NODES:
+            line = node.start_mark.line + 1
+            raise UserError(
+                f"{path}, line {line}: its aliases expand to more than {MAX_NODES:,} values. Write the values instead."
+            )
+        sizes[id(node)] = total
+        return total
+
+    size(root)
+
+
+def _check_complete(node: yaml.Node, option: str) -> None:
+    """Raise UserError for a key without a value, such as the key 'a:1' of {a:1}, and the keys of {a, b}."""
+    if isinstance(node, yaml.SequenceNode):
+        for child in node.value:
+            _check_complete(child, option)
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if isinstance(value, yaml.ScalarNode) and value.value == "" and value.style is None:
+                raise UserError(
+                    f"{option}: {key.value!r} has no value. YAML requires a space after each colon, as in {{a: 1}}. A "
+                    "list is written as [a, b]."
+                )
+            _check_complete(value, option)
+
+
+def _explain(error: yaml.YAMLError, text: str) -> str:
+    """Return the place and the fix of an error of PyYAML: ``, line 3: ...``."""
+    if isinstance(error, yaml.reader.ReaderError):
+        line = text[: error.position].count("\n") + 1
+        return f", line {line}: the character {chr(error.character)!r} is not allowed in YAML. Remove it."  # type: ignore[arg-type]
+    problem, mark = str(getattr(error, "problem", error)), getattr(error, "problem_mark", None)
+    place = f", line {mark.line + 1}" if mark is not None else ""
+    if duplicate := re.fullmatch(r"found duplicate key (.*)", problem):
+        return f"{place}: the key {duplicate[1]!r} occurs twice in its section. Remove one of them."
+    if "'\\t'" in problem:
+        return f"{place}: a tab is used as indentation. Use spaces."
+    return f"{place}: is not valid YAML ({' '.join(problem.split())}). Correct this line or the one before."
+
+
+def parse_value(text: str, option: str) -> Any:
+    """Return the value of a command-line option: a Python literal, a list or section in YAML's flow style, or a scalar.
+
+    A scalar is what YAML reads for it (``1e-4``, ``true``, ``null``, ``~``), otherwise the string itself, which may
+    contain spaces, colons, commas and '#'.
+
+    Args:
+        option: the option ``key=value``, for messages.
+
+    Raises:
+        UserError: the value is empty, or its brackets or quotes are not closed.
+    """
+    if not text.strip():
+        raise UserError(f"{option}: has no value. Write null for no value, or '\"\"' for an empty string.")
+    with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+        value = literal_eval(text.strip())
+        if isinstance(value, str | int | float | bool | list | dict | tuple | None):
+            return list(value) if isinstance(value, tuple) else value
+    if text.lstrip()[0] not in "[{\"'":
+        return _resolve_scalar(text)
+    forms = "Write a list as [a, b], a section as {a: 1}, and quote other values that begin with a bracket or quote."
+    try:
+        return _parse(text, option, complete=True)
+    except yaml.YAMLError as error:
+        problem = " ".join(str(getattr(error, "problem", error)).split())
+        raise UserError(f"{option}: is not valid YAML ({problem}). {forms}") from None
+    except UserError:
+        raise
+    except (RecursionError, ValueError) as error:
+        raise UserError(f"{_shorten(option)}: is not valid YAML ({error}). {forms}") from None
+
+
+def _resolve_scalar(text: str) -> Any:
+    loader = _loader()("")
+    try:
+        tag = loader.resolve(yaml.ScalarNode, text, (True, False))
+        return loader.construct_object(yaml.ScalarNode(tag, text))
+    except (yaml.YAMLError, ValueError):  # such as '=' and '<<', which are tags without a constructor
+        return text
+    finally:
+        loader.dispose()
+
+
+def _shorten(text: str, length: int = 60) -> str:
+    return text if len(text) <= length else f"{text[:length]}..."
