@@ -93,6 +93,15 @@ setup(
         "data": ["pycld2>=0.41", "pyarrow>=15", "simplejpeg>=1.7"],
         # class names and templates for zero-shot classification; file formats of PCAM and UCF101
         "eval": ["open_clip_torch>=2.24", "clip-benchmark>=1.6", "h5py>=3.10", "av>=12"],
-        "dev": ["pytest>=8", "GitPython>=3.1", "pytest-xdist", "ruff", "mypy", "build", "torchmetrics>=1.4"],
+        "dev": [
+            "pytest>=8",
+            "hypothesis>=6",
+            "GitPython>=3.1",
+            "pytest-xdist",
+            "ruff",
+            "mypy",
+            "build",
+            "torchmetrics>=1.4",
+        ],
     },
 )

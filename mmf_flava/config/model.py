@@ -124,6 +124,19 @@ LOSSES = (
 )
 
 
+# outputs of the model ``flava``, one of which each loss needs
+OUTPUTS = ("contrast", "mmm_image", "mmm_text", "itm", "mim", "mlm")
+
+
+def check_needs(loss: str, needs: Any) -> None:
+    """Raise UserError if a loss does not name the model's output that it is computed from."""
+    if needs not in OUTPUTS:
+        given = "has no class attribute needs" if needs is None else f"needs {needs!r}, which is not an output of flava"
+        raise UserError(
+            f"model_config.flava.losses: {loss} {given}. Set the class attribute needs to one of {', '.join(OUTPUTS)}."
+        )
+
+
 @dataclass
 class CoreConfig:
     """Keys of both models: the three encoders and the contrastive projections."""

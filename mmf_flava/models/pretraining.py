@@ -14,7 +14,7 @@ from mmf.modules.losses import MMFLoss
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from mmf_flava.config.model import FlavaConfig
+from mmf_flava.config.model import FlavaConfig, check_needs
 from mmf_flava.config.recipes import recipe_path
 from mmf_flava.config.schema import parse_section, suggestion, to_dict
 from mmf_flava.data.mask_counts import MaskCounts
@@ -59,7 +59,7 @@ class FlavaPretraining(BaseModel):
         """Build the losses of the config from MMF's registry, and the prediction heads that they need.
 
         Raises:
-            UserError: a loss is not registered.
+            UserError: a loss is not registered, or needs an output that the model does not have.
         """
         for loss in self.settings.losses:
             if registry.get_loss_class(loss.type) is None:
@@ -69,7 +69,9 @@ class FlavaPretraining(BaseModel):
         self.losses = nn.ModuleList(
             MMFLoss({"type": loss.type, "params": loss.params}) for loss in self.settings.losses
         )
-        self.needs: list[str] = [loss.loss_criterion.needs for loss in self.losses]  # type: ignore[union-attr,misc]
+        self.needs: list[str] = [getattr(loss.loss_criterion, "needs", None) for loss in self.losses]  # type: ignore[misc]
+        for loss, need in zip(self.settings.losses, self.needs, strict=True):
+            check_needs(loss.type, need)
         self.heads = nn.ModuleDict({name: self._head(name) for name in self.needs if name != "contrast"})
         self.heads.apply(partial(initialise, std=self.settings.initializer_range))
 

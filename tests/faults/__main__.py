@@ -2,6 +2,6 @@
 
 import sys
 
-from tests.faults import chaos, exact_kills, killed_runs, stops
+from tests.faults import chaos, exact_kills, killed_runs, recipe_mutations, stops
 
-sys.exit(max([test.main([]) for test in (chaos, exact_kills, stops, killed_runs)]))
+sys.exit(max([test.main([]) for test in (recipe_mutations, chaos, exact_kills, stops, killed_runs)]))

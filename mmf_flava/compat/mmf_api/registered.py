@@ -13,6 +13,7 @@ from mmf.common.registry import registry
 from mmf.utils.configuration import load_yaml
 from omegaconf import OmegaConf
 
+from mmf_flava.config.model import check_needs
 from mmf_flava.config.optimization import SCHEDULER_PARAMS, check_arguments
 from mmf_flava.config.schema import check_keys, check_type, suggestion
 from mmf_flava.errors import UserError
@@ -91,6 +92,8 @@ def _check_losses(losses: Any, where: str) -> None:
         if loss is None:
             hint = suggestion(str(name), registry.mapping["loss_name_mapping"])
             raise UserError(f"{where}: unknown loss '{name}'.{hint}")
+        if where == "model_config.flava.losses" and hasattr(loss, "needs"):
+            check_needs(name, loss.needs)
         if isinstance(params, Mapping) and "params" not in inspect.signature(loss).parameters:
             parameters = inspect.signature(loss).parameters.values()
             if not any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
