@@ -6,6 +6,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from mmf_flava.errors import UserError
@@ -34,6 +35,13 @@ def integer(at_least: int, at_most: int = 2**31 - 1) -> Callable[[str], int]:
         raise argparse.ArgumentTypeError(f"must be an integer {limit}, got {text!r}")
 
     return parse
+
+
+def file_path(text: str) -> Path:
+    """A ``type`` of argparse: a path, in which ``~`` is expanded, because shells do not expand it in --out=~/x."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must be a path, got an empty string")
+    return Path(text).expanduser()
 
 
 def command(main: Callable[..., int | None]) -> Callable[..., int]:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mmf_flava.command import ArgumentParser, command, integer
+from mmf_flava.command import ArgumentParser, command, file_path, integer
 from mmf_flava.config.model import FlavaConfig
 from mmf_flava.data.processor_files import read_processors, to_header, write_hugging_face, write_json
 from mmf_flava.data.saved_processors import SavedProcessors
@@ -50,10 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("source", metavar="SRC", help="file, folder, URL or Hugging Face model ID")
     parser.add_argument(
-        "target", metavar="DST", type=Path, help="output folder for hf, else an output file or its folder"
+        "target", metavar="DST", type=file_path, help="output folder for hf, else an output file or its folder"
     )
     parser.add_argument("--to", required=True, choices=["hf", *FILE_NAMES], help="output format, see below")
-    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="with --to hf: folder of the tokenizer to copy")
+    parser.add_argument(
+        "--tokenizer", type=file_path, metavar="DIR", help="with --to hf: folder of the tokenizer to copy"
+    )
     parser.add_argument(
         "--num-heads",
         type=integer(1),

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from mmf_flava.command import MAX_WORKERS, ArgumentParser, command, integer
+from mmf_flava.command import MAX_WORKERS, ArgumentParser, command, file_path, integer
 from mmf_flava.config.processors import MAX_LENGTH, TOKENIZER
 from mmf_flava.data.annotations import clean_text, parse_annotation
 from mmf_flava.data.image_decoding import decode_image
@@ -148,13 +148,16 @@ def build_parser() -> ArgumentParser:
     parser = ArgumentParser(prog="python -m mmf_flava.embed", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("source", metavar="SRC", help="folder of images, list of images, tar shards, or .txt")
     parser.add_argument("--weights", required=True, help="run folder, file, URL or hub name (facebook/flava-full)")
-    parser.add_argument("--out", required=True, type=Path, help="OUT.parquet, or a folder of .npy files")
+    parser.add_argument("--out", required=True, type=file_path, help="OUT.parquet, or a folder of .npy files")
     parser.add_argument(
         "--what", nargs="+", choices=KINDS, default=[], help="default: all kinds possible for the first item"
     )
     parser.add_argument("--tokenizer", help=f"folder or hub name; default: that of the weights, else {TOKENIZER}")
     parser.add_argument(
-        "--max-length", type=integer(3), metavar="N", help=f"tokens per text; default: as the weights, else {MAX_LENGTH}"
+        "--max-length",
+        type=integer(3),
+        metavar="N",
+        help=f"tokens per text; default: as the weights, else {MAX_LENGTH}",
     )
     for name in ("mean", "std"):
         parser.add_argument(

@@ -15,6 +15,7 @@ from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
+from mmf_flava.config.paths import resolve_path
 from mmf_flava.config.run import ZeroShotConfig
 from mmf_flava.config.schema import suggestion
 from mmf_flava.data.text_lines import read_lines
@@ -108,7 +109,7 @@ def _find_package(module: str, wheel: str) -> Path:
 
 def load_prompts_file(path: str) -> Prompts:
     """Load a text file with one class per line, or a JSON file {"classes": [...], "templates": [...]}."""
-    file = Path(path).expanduser()
+    file = resolve_path(path)
     try:
         lines = read_lines(file)
     except (OSError, UnicodeDecodeError) as error:

@@ -3,11 +3,11 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from mmf_flava.config.paths import resolve_path
 from mmf_flava.config.run import EvaluationConfig, LinearProbeConfig
 from mmf_flava.data.sampling import build_evaluation_loader
 from mmf_flava.evaluation import linear_probe, prompts, retrieval, zero_shot
@@ -70,7 +70,7 @@ class EvaluationSuite:
         assert config.batch_size is not None  # set by read_settings
         self.datasets, self.device, self.on_batch = datasets, device, on_batch
         # embeddings cannot be cached while the model is being trained
-        folder = Path(config.features_dir).expanduser() if distributed and config.features_dir else None
+        folder = resolve_path(config.features_dir) if distributed and config.features_dir else None
         self.extractor = FeatureExtractor(config.batch_size, num_workers, device, distributed, folder, on_batch)
         names = sorted({name for split in datasets.values() for name in split})
         if config.zero_shot is not None:

@@ -2,9 +2,8 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from mmf_flava.command import ArgumentParser, command
+from mmf_flava.command import ArgumentParser, command, file_path
 from mmf_flava.report import write_report
 
 
@@ -15,11 +14,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m mmf_flava.report",
         description="Creates an HTML report of a training run, or a comparison of several runs.",
     )
-    parser.add_argument("run_dirs", metavar="RUN_DIR", nargs="+", type=Path, help="run folder (env.save_dir)")
+    parser.add_argument("run_dirs", metavar="RUN_DIR", nargs="+", type=file_path, help="run folder (env.save_dir)")
     parser.add_argument(
         "--out",
         metavar="FILE",
-        type=Path,
+        type=file_path,
         help="output file (default: report.html in RUN_DIR, or comparison.html in the first of several RUN_DIRs)",
     )
     options = parser.parse_args(arguments)

@@ -9,14 +9,15 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from mmf_flava.command import ArgumentParser
+from mmf_flava.command import ArgumentParser, command, integer
 from tests.config.recipe_mutations import KINDS, check, mutate
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = ArgumentParser(prog="python -m tests.faults.recipe_mutations", description=__doc__)
-    parser.add_argument("--mutations", type=int, default=3000)
-    parser.add_argument("--first", type=int, default=0, help="number of the first mutation")
+    parser.add_argument("--mutations", type=integer(1), default=3000)
+    parser.add_argument("--first", type=integer(0), default=0, help="number of the first mutation")
     options = parser.parse_args(arguments)
     counts, wrong, started, slowest = Counter(dict.fromkeys(KINDS, 0)), 0, time.perf_counter(), 0.0
     for seed in range(options.first, options.first + options.mutations):

@@ -8,6 +8,7 @@ from mmf_flava.compat import flava_run
 from mmf_flava.compat.command_line import split_options
 from mmf_flava.compat.patch import patch, wrap
 from mmf_flava.config.close_matches import close_matches, did_you_mean
+from mmf_flava.config.paths import expand_home_folders
 from mmf_flava.config.run import REPLACED_KEYS
 from mmf_flava.errors import UserError
 
@@ -16,9 +17,10 @@ FIELD = re.compile(r"([^\[\]]+)((?:\[-?\d+\])*)")
 
 @patch(
     "mmf.utils.configuration",
-    what="values of options are YAML, list entries can be set, and an unknown key is an error with close matches",
+    what="values of options are YAML, paths may begin with ~, list entries can be set, and an unknown key is an error "
+    "with close matches",
     why="MMF splits at every '=', parses true as a string, ignores the value of a section or of a list entry that is a "
-    "string, and reports an unknown key without known keys",
+    "string, and reports an unknown key without known keys; shells do not expand key=~/path",
     since="MMF 1.0.0rc1",
     until="MMF splits at the first '=', reads values as YAML, sets sections and entries, and suggests keys",
 )
@@ -31,7 +33,7 @@ def merge(module: Any) -> None:
 
         @wrap(module.Configuration, "_merge_with_dotlist", only_if=flava_run.is_current)
         def _merge_method(original: Any, self: Any, config: Any, opts: list[str] | None) -> Any:
-            return merge_options(config, opts or [])
+            return expand_home_folders(merge_options(config, opts or []))
 
     else:  # MMF's main branch
 
@@ -42,7 +44,7 @@ def merge(module: Any) -> None:
             if skip_missing:
                 # MMF first merges options into its defaults only; later it merges all options into the complete config
                 opts = _options_of_defaults(opts or [], module.OmegaConf.to_container(config, resolve=False))
-            return merge_options(config, opts or [], log_info)
+            return expand_home_folders(merge_options(config, opts or [], log_info))
 
 
 # the options that MMF reads before the recipe

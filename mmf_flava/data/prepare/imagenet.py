@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mmf_flava.command import file_path
 from mmf_flava.data.annotations import NO_LABEL, to_label
 from mmf_flava.data.image_folder import is_hidden
 from mmf_flava.data.prepare.annotations import READ_ERRORS, open_parquet, read_parquet
@@ -176,7 +177,7 @@ def _manifest(classes: int, state: State) -> dict[str, Any]:
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser("imagenet", help="tar shards from Hugging Face parquet files of labelled images")
     parser.add_argument(
-        "--src", required=True, type=Path, nargs="+", metavar="PATH", help="parquet files or their folder"
+        "--src", required=True, type=file_path, nargs="+", metavar="PATH", help="parquet files or their folder"
     )
     parser.add_argument("--split", help="train selects train-00000-of-00294.parquet and train/0000.parquet")
     add_options(parser, SHARD)

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from mmf_flava.command import file_path
 from mmf_flava.data.prepare.annotations import READ_ERRORS, Annotation, AnnotationReader, read_pmd_records
 from mmf_flava.data.prepare.caption_rules import count_words
 from mmf_flava.data.prepare.image_source import ImageSource, fingerprint
@@ -127,9 +128,12 @@ def _manifest(part: str, state: State) -> dict[str, Any]:
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser("pmd", help="tar shards from published annotations and images of one part of PMD")
     parser.add_argument("--part", required=True, choices=sorted(PARTS), help="part of PMD")
-    parser.add_argument("--src", required=True, type=Path, metavar="PATH", help="annotation file or folder")
+    parser.add_argument("--src", required=True, type=file_path, metavar="PATH", help="annotation file or folder")
     parser.add_argument(
-        "--images", type=Path, metavar="DIR", help="img2dataset's output or a folder of image files (default: --src)"
+        "--images",
+        type=file_path,
+        metavar="DIR",
+        help="img2dataset's output or a folder of image files (default: --src)",
     )
     parser.add_argument(
         "--format", choices=("published", "pmd"), default="published", help="pmd: the format of facebook/pmd"

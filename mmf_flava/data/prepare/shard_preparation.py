@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from mmf_flava.command import integer
+from mmf_flava.command import file_path, integer
 from mmf_flava.data.prepare.lock import folder_lock
 from mmf_flava.data.shards import ShardWriter
 from mmf_flava.errors import UserError
@@ -124,7 +124,9 @@ class ShardPreparation:
 
 def add_options(parser: ArgumentParser, shard: int) -> None:
     """Add the common command-line options; ``shard`` is the default number of records per shard."""
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="output folder; a second call resumes")
+    parser.add_argument(
+        "--out", required=True, type=file_path, metavar="DIR", help="output folder; a second call resumes"
+    )
     parser.add_argument("--shard", type=integer(1), default=shard, help="records per shard (%(default)s)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 

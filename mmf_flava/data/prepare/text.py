@@ -7,6 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mmf_flava.command import file_path
 from mmf_flava.data.annotations import to_texts
 from mmf_flava.data.image_folder import is_hidden
 from mmf_flava.data.prepare.annotations import READ_ERRORS, open_text, read_json_lines, read_parquet
@@ -92,10 +93,12 @@ def prepare_text(src: Path, tokenizer: str, out: Path, column: str = "text", pro
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser("text", help="a token folder from text, JSONL or parquet files")
     parser.add_argument(
-        "--src", required=True, type=Path, metavar="PATH", help=f"file or folder of files: {' '.join(SUFFIXES)}"
+        "--src", required=True, type=file_path, metavar="PATH", help=f"file or folder of files: {' '.join(SUFFIXES)}"
     )
     parser.add_argument("--tokenizer", required=True, metavar="NAME", help="a folder or a hub name")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="token folder; a second call resumes")
+    parser.add_argument(
+        "--out", required=True, type=file_path, metavar="DIR", help="token folder; a second call resumes"
+    )
     parser.add_argument("--column", default="text", help="text column of JSONL and parquet files (%(default)s)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=run_text)

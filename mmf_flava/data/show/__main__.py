@@ -11,7 +11,7 @@ from mmf.common.registry import registry
 from mmf.utils.configuration import load_yaml
 from mmf.utils.env import setup_imports
 
-from mmf_flava.command import ArgumentParser, command, integer
+from mmf_flava.command import ArgumentParser, command, file_path, integer
 from mmf_flava.data.from_recipe import dataset_names, dataset_section, open_dataset, read_recipe
 from mmf_flava.data.show.page import render_page
 from mmf_flava.data.show.samples import SampleCard, make_card
@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument(
         "--statistics", type=integer(1), default=2000, metavar="N", help="records for statistics (default: %(default)s)"
     )
-    top.add_argument("--out", type=Path, metavar="FILE", help="output file (default: show_RECIPE.html)")
+    top.add_argument("--out", type=file_path, metavar="FILE", help="output file (default: show_RECIPE.html)")
     return top
 
 

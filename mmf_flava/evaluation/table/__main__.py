@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmf_flava.command import ArgumentParser, command
+from mmf_flava.command import ArgumentParser, command, file_path
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.table.layout import FORMATS, build_table, render
 from mmf_flava.evaluation.table.paper import TABLES
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--format", choices=FORMATS, help="output format (default: from the suffix of --out, else markdown)"
     )
-    parser.add_argument("--out", metavar="FILE", type=Path, help="output file (default: standard output)")
+    parser.add_argument("--out", metavar="FILE", type=file_path, help="output file (default: standard output)")
     options = parser.parse_args(arguments)
     suffix = "" if options.out is None else options.out.suffix.removeprefix(".")
     format_ = options.format or (suffix if suffix in FORMATS else "markdown")
