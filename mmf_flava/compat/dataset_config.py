@@ -140,7 +140,8 @@ def _config_class(kind: str, name: Any) -> Any:
 
 def _plain(config: Any, key: str) -> Section:
     """Return a section as a dict, with interpolations as strings; empty if it is not a section."""
-    values = OmegaConf.to_container(config, resolve=False).get(key) if OmegaConf.is_config(config) else config.get(key)
+    sections: Any = OmegaConf.to_container(config, resolve=False) if OmegaConf.is_config(config) else config
+    values = sections.get(key)
     return values if isinstance(values, dict) else {}
 
 

@@ -15,6 +15,10 @@ from mmf_flava.config.schema import parse_section, suggestion
 from mmf_flava.config.splits import SPLITS, SplitsConfig
 from mmf_flava.errors import UserError
 
+IMAGE: tuple[str, ...] = ("image_processor",)
+TEXT: tuple[str, ...] = ("text_processor",)
+BOTH = IMAGE + TEXT
+
 
 @dataclass
 class ProcessorEntry:
@@ -33,8 +37,8 @@ class DatasetConfig:
         REQUIRED: those that it cannot do without.
     """
 
-    PROCESSORS = ("image_processor", "text_processor")
-    REQUIRED = ("image_processor",)
+    PROCESSORS = BOTH
+    REQUIRED = IMAGE
 
     # folder of the data
     data_dir: str = MISSING
@@ -97,14 +101,14 @@ class ImageStreamConfig(RecordsConfig):
     def check_model(self, sizes: ModelSizes, where: str) -> None:
         """Raise UserError if masked image modeling has no masked patches or no codes."""
         params, key = self.params("image_processor"), f"{where}.processors.image_processor.params"
-        losses = " and ".join(sizes.code_losses)
+        losses = f"{sizes.where}.losses contains {' and '.join(sizes.code_losses)}" if sizes.code_losses else ""
         if losses and params.get("mask", True) is None:
-            raise UserError(f"{key}.mask: is null, but {losses} in {sizes.where}.losses needs masked patches. Set it.")
+            raise UserError(f"{key}.mask: is null, but {losses}, for which patches are masked. Set it to {{}}.")
         needs_view = losses and self.codes is None and sizes.codebook not in (None, "cached")
         if needs_view and params.get("codebook_size", True) is None:
             raise UserError(
-                f"{key}.codebook_size: is null, but {losses} in {sizes.where}.losses needs the codebook's input. Set "
-                f"it to {sizes.codebook_size}, or set {where}.codes."
+                f"{key}.codebook_size: is null, but {losses}, which predicts the codes of this view. Set it to "
+                f"{sizes.codebook_size}, or set {where}.codes."
             )
 
 
@@ -112,7 +116,7 @@ class ImageStreamConfig(RecordsConfig):
 class PMDConfig(ImageStreamConfig):
     """``pmd``: image-text pairs, e.g. the paper's Public Multimodal Datasets (70M pairs, section 3.5)."""
 
-    REQUIRED = ("image_processor", "text_processor")
+    REQUIRED = BOTH
 
     # number of batches in a window that is sorted by caption length; 1: no sorting
     length_buckets: int = ranged(1, at_least=1)
@@ -166,7 +170,7 @@ def _check_classes(value: Any, where: str) -> None:
 class TextCorpusConfig(StreamConfig):
     """``ccnews_bookcorpus``: blocks of text from token folders, e.g. the paper's CCNews and BookCorpus (§3.5)."""
 
-    PROCESSORS = REQUIRED = ("text_processor",)
+    PROCESSORS = REQUIRED = TEXT
 
     # tokens per sample, including [CLS] and [SEP]
     block_size: int = ranged(512, at_least=3)
@@ -185,7 +189,7 @@ class TextCorpusConfig(StreamConfig):
 class KarpathyConfig(DatasetConfig):
     """``karpathy``: Flickr30K and COCO for retrieval (section 4). A split is one of Karpathy's split files."""
 
-    REQUIRED = ("image_processor", "text_processor")
+    REQUIRED = BOTH
     build = max_bad_share = None  # a gallery must be complete
 
     # folder of the images, in data_dir; null: data_dir
@@ -220,7 +224,7 @@ class GlueConfig(DatasetConfig):
     data_dir has the folders of the zip files (CoLA, MRPC, ...) or of the JSONL or parquet files (cola, mrpc, ...).
     """
 
-    PROCESSORS = REQUIRED = ("text_processor",)
+    PROCESSORS = REQUIRED = TEXT
 
     task: str | None = ranged(None, choices=GLUE_TASKS)
     splits: GlueSplitsConfig = field(default_factory=GlueSplitsConfig)  # type: ignore[assignment]

@@ -109,14 +109,19 @@ class ImageTransformConfig(ProcessorConfig):
 
 @dataclass
 class MaskConfig:
-    """Block-wise patch mask of MIM and MMM (section 3.2, as in BEiT)."""
+    """Block-wise patch mask of MIM and MMM (section 3.2). BEiT's sizes are scaled to other numbers of patches."""
 
-    # number of masked patches
-    target: int = ranged(75, at_least=1)
-    # minimum number of patches of a block
-    min_block: int = ranged(16, at_least=1)
+    # number of masked patches; null: 75 of 196, as in BEiT
+    target: int | None = ranged(None, at_least=1)
+    # minimum number of patches of a block; null: 16 of 196, as in BEiT
+    min_block: int | None = ranged(None, at_least=1)
     # true: always exactly target patches; false: blocks that exceed target are skipped, as in BEiT
     exact: bool = False
+
+    def block_sizes(self, patches: int) -> tuple[int, int]:
+        """Return target and min_block for a number of patches."""
+        target = self.target or max(1, round(75 / 196 * patches))
+        return target, self.min_block or max(1, min(target, round(16 / 196 * patches)))
 
 
 @dataclass
@@ -141,17 +146,22 @@ class ImageProcessorConfig(ImageTransformConfig):
         }
 
     def check(self, where: str) -> None:
-        """Raise UserError if the image has no whole number of patches, or fewer than the mask has."""
+        """Raise UserError if the sizes of image, patches and mask do not fit together."""
         if self.image_size % self.patch_size:
             raise UserError(
                 f"{where}.image_size: must be a multiple of patch_size {self.patch_size}, got {self.image_size}."
             )
+        if self.mask is None:
+            return
         side = self.image_size // self.patch_size
-        if self.mask is not None and self.mask.target > side**2:
+        target, min_block = self.mask.block_sizes(side**2)
+        if target > side**2:
             raise UserError(
-                f"{where}.mask.target: must be at most {side**2}, the number of patches ({side} x {side}), got "
-                f"{self.mask.target}."
+                f"{where}.mask.target: must be at most {side**2}, the number of patches ({side} x {side}), "
+                f"got {target}."
             )
+        if min_block > target:
+            raise UserError(f"{where}.mask.min_block: must be at most target, {target}, got {min_block}.")
 
     def check_model(self, sizes: ModelSizes, where: str) -> None:
         super().check_model(sizes, where)
@@ -160,10 +170,11 @@ class ImageProcessorConfig(ImageTransformConfig):
         if self.codebook_size is None or expected is None or sizes.codebook != "dvae" or not sizes.code_losses:
             return
         if self.codebook_size != expected:
+            side = expected // DVAE_PATCH
             raise UserError(
                 f"{where}.codebook_size: is {self.codebook_size}, but DALL-E's codebook has one code per "
-                f"{DVAE_PATCH} x {DVAE_PATCH} pixels, and the image encoder has {expected // DVAE_PATCH} x {expected // DVAE_PATCH} "
-                f"patches. Set it to {expected}."
+                f"{DVAE_PATCH} x {DVAE_PATCH} pixels, and the image encoder has {side} x {side} patches. Set it to "
+                f"{expected}."
             )
 
 

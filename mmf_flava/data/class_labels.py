@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from mmf.common.registry import registry
 
+from mmf_flava.config.datasets import ImageClassificationConfig, ImageNetConfig
+from mmf_flava.config.paths import resolve_path
 from mmf_flava.data.annotations import NO_LABEL, to_label
 from mmf_flava.data.image_folder import ImageFolder, class_folder, find_class_folders, read_class_list
 from mmf_flava.data.image_list import LIST_EXTENSIONS, ImageList
@@ -20,17 +21,17 @@ from mmf_flava.files.download import is_remote
 CLASSIFIER = "flava_classification"
 
 
-def configured_classes(config: Mapping[str, Any], name: str) -> list[str] | None:
+def configured_classes(config: ImageNetConfig | ImageClassificationConfig, name: str) -> list[str] | None:
     """Return the class names of ``dataset_config.NAME.classes``: a list, or a file with one name per line.
 
     Raises:
         UserError: the file cannot be read, or names are empty or duplicate.
     """
-    where, value = f"dataset_config.{name}.classes", config.get("classes")
+    where, value = f"dataset_config.{name}.classes", config.classes
     if value is None:
         return None
     if isinstance(value, str):
-        path = Path(config["data_dir"]).expanduser() / Path(value).expanduser()
+        path = resolve_path(value, config.data_dir)
         try:
             value = [line.strip() for line in read_lines(path) if line.strip()]
         except (OSError, UnicodeDecodeError) as error:

@@ -15,13 +15,13 @@ from mmf.datasets.base_dataset_builder import BaseDatasetBuilder
 from omegaconf import OmegaConf
 
 from mmf_flava.compat import mmf_api
+from mmf_flava.config.datasets import GlueConfig
+from mmf_flava.config.paths import resolve_path
 from mmf_flava.config.recipes import recipe_path
-from mmf_flava.config.schema import check_keys, suggestion
-from mmf_flava.data.glue_files import SPLITS, Example, read_glue
+from mmf_flava.config.schema import parse_section
+from mmf_flava.data.glue_files import Example, read_glue
 from mmf_flava.data.glue_tasks import SCORE_RANGE, TASKS, GlueTask
 from mmf_flava.errors import UserError
-
-KEYS = ("data_dir", "task", "splits", "max_bad_share", "processors")
 
 
 class GlueDataset(BaseDataset):
@@ -32,8 +32,8 @@ class GlueDataset(BaseDataset):
     splits; id, the index in the split; sample_id, file and line.
     """
 
-    def __init__(self, config: Any, dataset_type: str, task: GlueTask, examples: list[Example]):
-        super().__init__("glue", config, dataset_type)
+    def __init__(self, config: GlueConfig, dataset_type: str, task: GlueTask, examples: list[Example]):
+        super().__init__("glue", OmegaConf.structured(config), dataset_type)
         self.task, self.examples = task, examples
         self._predictions: dict[int, str] = {}
 
@@ -47,16 +47,6 @@ class GlueDataset(BaseDataset):
         if example.target is not None:
             sample["targets"] = torch.tensor(example.target if self.task.labels else example.target / SCORE_RANGE[1])
         return sample
-
-    def init_processors(self) -> None:
-        """Build the text processor.
-
-        Raises:
-            UserError: no text processor is configured.
-        """
-        super().init_processors()
-        if not hasattr(self, "text_processor"):
-            raise UserError("dataset_config.glue.processors: text_processor is missing. Add one, e.g. flava_tokens.")
 
     def format_for_prediction(self, report: Any) -> list[dict[str, Any]]:
         """Return the predictions of a batch for ``mmf_predict``.
@@ -90,12 +80,9 @@ def write_submission(path: Path, predictions: dict[int, str]) -> None:
 
 @registry.register_builder("glue")
 class GlueBuilder(BaseDatasetBuilder):
-    """Builder of the dataset ``glue``.
+    """Builder of the dataset ``glue``."""
 
-    Keys: ``task`` (cola, mnli, mnli_matched, mnli_mismatched, mrpc, qnli, qqp, rte, sst2, stsb), ``data_dir``,
-    ``splits`` (GLUE's split, train, dev or test, for each of MMF's train, val and test; GLUE's test has no labels),
-    ``max_bad_share`` (maximum fraction of malformed lines, which are skipped) and ``processors``.
-    """
+    CONFIG = GlueConfig
 
     def __init__(self) -> None:
         super().__init__("glue")
@@ -111,33 +98,22 @@ class GlueBuilder(BaseDatasetBuilder):
         """Load one split.
 
         Raises:
-            UserError: the task or split is unknown, files are missing, or the model's number of labels or of text
-                positions does not match the dataset.
+            UserError: a key or value is invalid, files are missing, or the model has another number of labels.
         """
-        check_keys(config, KEYS, "dataset_config.glue")
-        task, split = _get_task(config.get("task")), config.splits.get(dataset_type)
-        if split not in SPLITS:
-            raise UserError(
-                f"dataset_config.glue.splits.{dataset_type} must be one of {', '.join(SPLITS)}, got {split!r}."
-            )
-        _check_model(task, config)
-        examples = read_glue(Path(config.data_dir).expanduser(), task, split, config.max_bad_share)
+        parsed = parse_section(self.CONFIG, config, "dataset_config.glue")
+        task, split = TASKS[str(parsed.task)], getattr(parsed.splits, dataset_type)
+        _check_model(task)
+        examples = read_glue(resolve_path(parsed.data_dir), task, split, parsed.max_bad_share)
         if any(example.target is None for example in examples):
             _check_unlabelled(task, dataset_type)
-        return GlueDataset(config, dataset_type, task, examples)
+        return GlueDataset(parsed, dataset_type, task, examples)
 
     def update_registry_for_model(self, config: Any) -> None:
         """Do nothing: the number of labels is set in the config."""
 
 
-def _get_task(name: Any) -> GlueTask:
-    if name not in TASKS:
-        raise UserError(f"dataset_config.glue.task: unknown task {name!r}.{suggestion(str(name), TASKS)}")
-    return TASKS[name]
-
-
-def _check_model(task: GlueTask, section: Any) -> None:
-    """Raise UserError if the model has a different number of labels than the task, or too few text positions."""
+def _check_model(task: GlueTask) -> None:
+    """Raise UserError if the model has a different number of labels than the task."""
     config = registry.get("config", default=None, no_warning=True) or {}
     name = config.get("model")
     model = (config.get("model_config") or {}).get(name) or {}
@@ -145,14 +121,6 @@ def _check_model(task: GlueTask, section: Any) -> None:
         raise UserError(
             f"model_config.{name}.num_labels is {outputs}, but the labels of {task.folder} are "
             f"{', '.join(task.labels) or 'scores'}. Set it to {task.num_labels}."
-        )
-    positions = (model.get("text_encoder") or {}).get("max_length")
-    max_length = OmegaConf.select(section, "processors.text_processor.params.max_length")
-    if positions is not None and max_length is not None and max_length > positions:
-        raise UserError(
-            f"dataset_config.glue.processors.text_processor.params.max_length is {max_length}, but "
-            f"model_config.{name}.text_encoder.max_length, its number of positions, is {positions}. Set "
-            f"params.max_length to at most {positions}."
         )
 
 

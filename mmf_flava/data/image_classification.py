@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from mmf.common.registry import registry
 
+from mmf_flava.config.datasets import ImageClassificationConfig
 from mmf_flava.data.annotations import NO_LABEL, read_label
 from mmf_flava.data.class_labels import check_labels, configured_classes, find_classes, model_labels, number_classes
 from mmf_flava.data.image_decoding import decode_image
 from mmf_flava.data.image_list import ImageList
 from mmf_flava.data.image_sets.catalogue import download_image_set, open_image_set
-from mmf_flava.data.image_stream import build_shard_cache
-from mmf_flava.data.mixture import read_path_weights
+from mmf_flava.data.image_stream import block_size, build_shard_cache, image_folder
 from mmf_flava.data.order import Order
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record, Records
 from mmf_flava.data.records import ConcatRecords, open_records, split_readers
@@ -44,12 +44,11 @@ class ImageClassificationDataset(StreamDataset):
         classes: as the argument.
     """
 
-    REQUIRED_PROCESSORS = ("image_processor",)
     HAS_LOSSES = False  # pretraining losses need masks
 
     def __init__(
         self,
-        config: Any,
+        config: ImageClassificationConfig,
         dataset_type: str,
         records: Records,
         classes: Sequence[str] | None = None,
@@ -60,9 +59,9 @@ class ImageClassificationDataset(StreamDataset):
         self._class_numbers = None if classes is None else {name: number for number, name in enumerate(classes)}
         self._model_labels = model_labels()
         self._num_classes = len(self.classes) if self.classes else self._model_labels
-        block = config.get("shuffle_block", 1024) if records.sequential else len(records)
+        block = block_size(records, config)
         super().__init__("image_classification", config, dataset_type, len(records), block)
-        if self.training and not config.get("augment", False):
+        if self.training and not config.augment:
             self.training = False
             self.order = Order(self.size, self.seed, shuffle=False, block_size=block)
 
@@ -145,28 +144,24 @@ def _split_location(path: str | Path) -> tuple[Path, str]:
 
 @registry.register_builder("image_classification")
 class ImageClassificationBuilder(StreamBuilder):
-    """Builds ``image_classification``.
-
-    Additional keys: ``source`` (a dataset of ``image_sets.catalogue``; ``splits`` then lists its splits. null: paths);
-    ``download`` (download missing files with torchvision); ``augment``; ``image_dir``; ``classes`` (class names in
-    label order, a list or a file with one name per line; null: those of the train split).
-    """
+    """Builds ``image_classification``."""
 
     NAME = "image_classification"
+    CONFIG = ImageClassificationConfig
 
-    def build(self, config: Any, dataset_type: str, *args: Any, **kwargs: Any) -> None:
+    def build_files(self, config: ImageClassificationConfig, dataset_type: str) -> None:
         """Download the split (``download``) or build the demo data (``build``) if configured."""
-        if config.get("source") is None:
-            super().build(config, dataset_type)
-        elif config.get("download"):
+        if config.source is None:
+            super().build_files(config, dataset_type)
+        elif config.download:
             for path in self.list_paths(config, dataset_type):
                 download_image_set(config.source, *_split_location(path))
 
-    def load(self, config: Any, dataset_type: str, *args: Any, **kwargs: Any) -> StreamDataset | None:
-        """Load a split as ``StreamBuilder.load`` does. Errors of published datasets name the config key to change."""
+    def load_split(self, config: ImageClassificationConfig, dataset_type: str) -> StreamDataset | None:
+        """Load a split as ``StreamBuilder`` does. Errors of published datasets name the config key to change."""
         paths = self.list_paths(config, dataset_type)
-        if config.get("source") is None or not paths:
-            dataset = super().load(config, dataset_type)
+        if config.source is None or not paths:
+            dataset = super().load_split(config, dataset_type)
             if isinstance(dataset, ImageClassificationDataset):
                 try:
                     dataset.check_labels()
@@ -178,16 +173,15 @@ class ImageClassificationBuilder(StreamBuilder):
         except UserError as error:
             raise UserError(f"dataset_config.{self.NAME}.{error}") from error
 
-    def open_split(self, config: Any, dataset_type: str, paths: list[str | Path]) -> ImageClassificationDataset:
-        if read_path_weights(config, self.NAME, dataset_type) is not None:
-            raise UserError(f"splits.{dataset_type}: weights are only supported for pretraining. Use a list of paths.")
-        if config.get("source") is not None:
+    def open_split(
+        self, config: ImageClassificationConfig, dataset_type: str, paths: list[str | Path]
+    ) -> ImageClassificationDataset:
+        if config.source is not None:
             readers = [open_image_set(config.source, *_split_location(path)) for path in paths]
             records: Records = readers[0] if len(readers) == 1 else ConcatRecords(readers)
             classes = _common_classes([getattr(reader, "classes", None) or [] for reader in readers])
             return ImageClassificationDataset(config, dataset_type, records, classes)
-        images = config.get("image_dir")
-        folder = None if images is None else Path(config.data_dir).expanduser() / Path(images).expanduser()
+        folder = image_folder(config)
         records = open_records(paths, build_shard_cache(self.NAME, config), folder)
         classes = configured_classes(config, self.NAME) or self._training_classes(config, folder)
         own_classes = classes is None and bool(self.list_paths(config, "train"))
@@ -197,7 +191,7 @@ class ImageClassificationBuilder(StreamBuilder):
             number_classes(records, classes)
         return ImageClassificationDataset(config, dataset_type, records, classes, own_classes)
 
-    def _training_classes(self, config: Any, images: Path | None) -> list[str] | None:
+    def _training_classes(self, config: ImageClassificationConfig, images: Path | None) -> list[str] | None:
         """Return the class names of the train split; None if it has none, or is not on this machine."""
         paths = self.list_paths(config, "train")
         return _common_classes(find_classes(paths, images)) if paths else None

@@ -3,7 +3,7 @@
 Shapes: V views of a record · h, w pixels of the codebook's view · P patches.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from mmf.common.registry import registry
 
-from mmf_flava.config.schema import check_positive
+from mmf_flava.config.datasets import ImageStreamConfig, RecordsConfig
+from mmf_flava.config.paths import resolve_path
 from mmf_flava.data.codes import OPENED_CODES, CodeFile, resolve_codes_folder, view_generator
 from mmf_flava.data.image_decoding import decode_image
-from mmf_flava.data.mixture import Component, read_path_weights
+from mmf_flava.data.mixture import Component
 from mmf_flava.data.record import Record, Records
 from mmf_flava.data.records import concat_records, open_records
 from mmf_flava.data.records_hash import records_sha256
@@ -27,33 +28,23 @@ from mmf_flava.files.download import default_cache_dir
 class ImageStreamDataset(StreamDataset):
     """A stream of records with images and optionally cached image codes.
 
-    YAML keys:
-        image_dir: folder of the images in image lists, relative to data_dir unless absolute; null: each list's folder.
-        views: null: a new random crop for every training sample; N: each training sample uses one of N fixed crops of
-            its record, chosen at random.
-        codes: output of ``mmf_flava.cache_codes``: a path, or a name relative to data_dir/codes; null: no cached codes.
-            With codes, a training sample has ``image_codes`` (P,) instead of ``image_for_codebook``.
-        cache_bytes: maximum size of the local copies of remote shards; null: no limit.
-
-    If ``codes`` is set, the train split requires the files. Other splits use them if they exist, and otherwise need a
-    codebook model; they keep ``image_for_codebook`` for displaying examples.
+    If ``codes`` is set, the train split requires the files, and a training sample has ``image_codes`` (P,) instead of
+    ``image_for_codebook``. Other splits use them if they exist, and otherwise need a codebook model; they keep
+    ``image_for_codebook`` for displaying examples.
     """
 
-    def __init__(self, name: str, config: Mapping[str, Any], dataset_type: str, paths: Sequence[str | Path]):
-        images = config.get("image_dir")
-        folder = None if images is None else Path(config["data_dir"]).expanduser() / Path(images).expanduser()
-        cache = build_shard_cache(name, config)
+    def __init__(self, name: str, config: ImageStreamConfig, dataset_type: str, paths: Sequence[str | Path]):
+        folder, cache = image_folder(config), build_shard_cache(name, config)
         components = []
-        if read_path_weights(config, name, dataset_type) is None:
+        if config.splits.weights(dataset_type) is None:
             self.records = open_records(paths, cache, folder)
         else:
             readers = [open_records(path, cache, folder) for path in paths]
             self.records = concat_records(readers)
-            components = [Component(len(reader), _block_size(reader, config)) for reader in readers]
-        block = _block_size(self.records, config)
+            components = [Component(len(reader), block_size(reader, config)) for reader in readers]
+        block = block_size(self.records, config)
         super().__init__(name, config, dataset_type, len(self.records), block, components)
-        views = config.get("views")
-        self.views = None if views is None else check_positive(views, f"dataset_config.{name}.views")
+        self.views = config.views
         self.codes: CodeFile | None = None
 
     def init_processors(self) -> None:
@@ -65,10 +56,10 @@ class ImageStreamDataset(StreamDataset):
         registry.register(OPENED_CODES, {**opened, f"{self.name} {self.dataset_type}": header})
 
     def _open_codes(self) -> None:
-        codes = self.config.get("codes")
+        codes = self.config.codes
         if codes is None:
             return
-        folder, stem = resolve_codes_folder(str(codes), self.config.data_dir), self.codes_stem
+        folder, stem = resolve_codes_folder(codes, self.config.data_dir), self.codes_stem
         if not (self.training or (folder / f"{stem}.json").is_file()):
             return
         expected = {
@@ -124,7 +115,7 @@ class ImageStreamDataset(StreamDataset):
         """Return the records that are cheap to read after ``index``: its block if remote, otherwise all records."""
         if not getattr(self.records, "remote", False):
             return range(self.size)
-        block = int(self.config.get("shuffle_block", 1024))
+        block = self.config.shuffle_block
         first = index // block * block
         return range(first, min(first + block, self.size))
 
@@ -135,17 +126,21 @@ class ImageStreamDataset(StreamDataset):
         return torch.stack(self.image_processor.codebook_views(image, generators, self.training))
 
 
-def build_shard_cache(name: str, config: Mapping[str, Any]) -> FileCache:
+def image_folder(config: RecordsConfig) -> Path | None:
+    """Return the folder of the images in image lists; None: the folder of each list."""
+    if config.image_dir is None:
+        return None
+    return resolve_path(config.image_dir, config.data_dir)
+
+
+def build_shard_cache(name: str, config: RecordsConfig) -> FileCache:
     """Build the cache for the local copies of a dataset's remote shards."""
-    limit = config.get("cache_bytes")
-    if limit is not None:
-        limit = check_positive(limit, f"dataset_config.{name}.cache_bytes")
-    return FileCache(default_cache_dir() / "shards" / name, limit)
+    return FileCache(default_cache_dir() / "shards" / name, config.cache_bytes)
 
 
-def _block_size(records: Records, config: Mapping[str, Any]) -> int:
+def block_size(records: Records, config: RecordsConfig) -> int:
     """Return the records per shuffle block.
 
     Image folders are sorted by class and cost the same to read in any order, so they are shuffled as one block.
     """
-    return config.get("shuffle_block", 1024) if records.sequential else len(records)
+    return config.shuffle_block if records.sequential else len(records)

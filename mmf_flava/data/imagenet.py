@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from mmf.common.registry import registry
 
+from mmf_flava.config.datasets import ImageNetConfig
 from mmf_flava.data.annotations import parse_label
 from mmf_flava.data.class_labels import configured_classes, find_classes, number_classes
 from mmf_flava.data.image_stream import ImageStreamDataset
@@ -20,9 +21,7 @@ class ImageNetDataset(ImageStreamDataset):
     numbers of ``classes`` or, if it is null, of the train split's folders.
     """
 
-    REQUIRED_PROCESSORS = ("image_processor",)
-
-    def __init__(self, config: Any, dataset_type: str, paths: Sequence[str | Path]):
+    def __init__(self, config: ImageNetConfig, dataset_type: str, paths: Sequence[str | Path]):
         super().__init__("imagenet", config, dataset_type, paths)
         train = StreamBuilder.list_paths(config, "train")
         classes = configured_classes(config, "imagenet") or _class_folders(train) or _class_folders(paths)
@@ -49,9 +48,10 @@ def _class_folders(paths: Sequence[str | Path]) -> list[str]:
 
 @registry.register_builder("imagenet")
 class ImageNetBuilder(StreamBuilder):
-    """Builder of ``imagenet``. Additional keys: ``classes``, ``image_dir``, ``views`` and ``codes``."""
+    """Builder of ``imagenet``."""
 
     NAME = "imagenet"
+    CONFIG = ImageNetConfig
 
-    def open_split(self, config: Any, dataset_type: str, paths: list[str | Path]) -> ImageNetDataset:
+    def open_split(self, config: ImageNetConfig, dataset_type: str, paths: list[str | Path]) -> ImageNetDataset:
         return ImageNetDataset(config, dataset_type, paths)

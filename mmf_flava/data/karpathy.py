@@ -15,7 +15,8 @@ import numpy as np
 from mmf.common.registry import registry
 from mmf.common.sample import Sample
 
-from mmf_flava.config.schema import check_positive
+from mmf_flava.config.datasets import KarpathyConfig
+from mmf_flava.config.paths import resolve_path
 from mmf_flava.data.annotations import clean_text
 from mmf_flava.data.image_decoding import decode_image
 from mmf_flava.data.order import sample_generator
@@ -123,15 +124,11 @@ class KarpathyDataset(StreamDataset):
     different gallery would change the metrics.
     """
 
-    REQUIRED_PROCESSORS = ("image_processor", "text_processor")
     HAS_LOSSES = False  # pretraining losses need masks
 
-    def __init__(self, config: Any, dataset_type: str, path: Path):
-        images = Path(config.data_dir).expanduser() / Path(config.get("image_dir") or "").expanduser()
-        captions_per_image = config.get("captions_per_image")
-        if captions_per_image is not None:
-            check_positive(captions_per_image, "dataset_config.karpathy.captions_per_image")
-        self.records = KarpathyRecords(path, images, dataset_type, captions_per_image)
+    def __init__(self, config: KarpathyConfig, dataset_type: str, path: Path):
+        images = resolve_path(config.image_dir or "", config.data_dir)
+        self.records = KarpathyRecords(path, images, dataset_type, config.captions_per_image)
         super().__init__("karpathy", config, dataset_type, len(self.records), len(self.records))
 
     def __getitem__(self, n: int) -> Sample:
@@ -156,19 +153,16 @@ class KarpathyDataset(StreamDataset):
 
 @registry.register_builder("karpathy")
 class KarpathyBuilder(StreamBuilder):
-    """Builds ``karpathy``.
-
-    Additional keys: ``image_dir`` and ``captions_per_image``. ``splits`` lists one split file each for val and test;
-    the entries of that split are used.
-    """
+    """Builds ``karpathy``. A split is a split file, of which the entries of that split are used."""
 
     NAME = "karpathy"
+    CONFIG = KarpathyConfig
 
-    def load(self, config: Any, dataset_type: str, *args: Any, **kwargs: Any) -> KarpathyDataset | None:
+    def load_split(self, config: KarpathyConfig, dataset_type: str) -> KarpathyDataset | None:
         """Load the gallery of one split. Return None if no file is configured for it.
 
         Raises:
-            UserError: the split is train, it has several files, or ``KarpathyRecords`` fails.
+            UserError: the split is train, or ``KarpathyRecords`` fails.
         """
         if dataset_type == "train":
             raise UserError(
@@ -176,8 +170,6 @@ class KarpathyBuilder(StreamBuilder):
                 "`python -m mmf_flava.data.prepare pmd --part coco`."
             )
         paths = self.list_paths(config, dataset_type)
-        if len(paths) > 1:
-            raise UserError(f"dataset_config.karpathy.splits.{dataset_type}: expected one file, got {len(paths)}.")
         return KarpathyDataset(config, dataset_type, Path(paths[0])) if paths else None
 
 

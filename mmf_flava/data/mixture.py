@@ -9,12 +9,11 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
 
-from mmf_flava.config.schema import to_dict
 from mmf_flava.data.order import Order, sample_generator
 from mmf_flava.errors import UserError
 
@@ -110,23 +109,3 @@ class Mixture:
                 positions[components == component] = np.arange(begin, end)
             self._cached[number] = sum(before), components, positions
         return self._cached[number]
-
-
-def read_path_weights(config: Mapping[str, Any], name: str, dataset_type: str) -> dict[str, float] | None:
-    """Return the weights of the paths of a split, or None if the config lists the paths without weights.
-
-    Raises:
-        UserError: a weight is not a number above 0, or a split other than train has weights.
-    """
-    where = f"dataset_config.{name}.splits.{dataset_type}"
-    listed = (config.get("splits") or {}).get(dataset_type)
-    if not isinstance(listed, Mapping):
-        return None
-    if dataset_type != "train":
-        raise UserError(f"{where}: only the train split supports weights. List the paths without weights.")
-    weights = to_dict(listed)
-    for path, weight in weights.items():
-        is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
-        if not (is_number and math.isfinite(weight) and weight > 0):
-            raise UserError(f"{where}.{path}: must be a number above 0, got {weight!r}. To skip a path, remove it.")
-    return weights

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 from mmf.common.registry import registry
 
-from mmf_flava.config.schema import check_positive
+from mmf_flava.config.datasets import PMDConfig
 from mmf_flava.data.annotations import parse_annotation
 from mmf_flava.data.image_stream import ImageStreamDataset
 from mmf_flava.data.record import BadRecord
 from mmf_flava.data.records import estimate_text_bytes
 from mmf_flava.data.stream import StreamBuilder
-from mmf_flava.errors import UserError
 
 TEXT_EXTENSIONS = ("json", "txt")
 MISMATCH_TRIES = 10  # records sampled to find a different caption for a mismatched pair
@@ -36,14 +35,10 @@ class PMDDataset(ImageStreamDataset):
     preferred. ``captions`` and ``targets`` always belong to the image. Outside training every pair matches.
     """
 
-    REQUIRED_PROCESSORS = ("image_processor", "text_processor")
-
-    def __init__(self, config: Any, dataset_type: str, paths: Sequence[str | Path]):
+    def __init__(self, config: PMDConfig, dataset_type: str, paths: Sequence[str | Path]):
         super().__init__("pmd", config, dataset_type, paths)
-        self.mismatch_probability = float(config.get("mismatch_probability", 0.1)) if self.training else 0.0
-        if not 0 <= self.mismatch_probability < 1:
-            raise UserError(f"mismatch_probability: must be in [0, 1), got {self.mismatch_probability}.")
-        self.length_buckets = check_positive(config.get("length_buckets", 1), "dataset_config.pmd.length_buckets")
+        self.mismatch_probability = config.mismatch_probability if self.training else 0.0
+        self.length_buckets = config.length_buckets
 
     def caption_bytes(self, n: int) -> int:
         """Return the approximate caption length of sample n in bytes, without reading the record."""
@@ -86,12 +81,10 @@ class PMDDataset(ImageStreamDataset):
 
 @registry.register_builder("pmd")
 class PMDBuilder(StreamBuilder):
-    """Builder of ``pmd``.
-
-    Additional keys: ``mismatch_probability``, ``length_buckets``, ``image_dir``, ``views`` and ``codes``.
-    """
+    """Builder of ``pmd``."""
 
     NAME = "pmd"
+    CONFIG = PMDConfig
 
-    def open_split(self, config: Any, dataset_type: str, paths: list[str | Path]) -> PMDDataset:
+    def open_split(self, config: PMDConfig, dataset_type: str, paths: list[str | Path]) -> PMDDataset:
         return PMDDataset(config, dataset_type, paths)

@@ -10,12 +10,16 @@ from mmf.common.registry import registry
 from mmf.common.sample import Sample, SampleList
 from mmf.datasets.base_dataset import BaseDataset
 from mmf.datasets.base_dataset_builder import BaseDatasetBuilder
+from omegaconf import OmegaConf
 from torch.utils.data import DataLoader
 
+from mmf_flava.config.datasets import DatasetConfig
+from mmf_flava.config.paths import resolve_path
 from mmf_flava.config.recipes import locate_recipe
+from mmf_flava.config.schema import parse_section
 from mmf_flava.data.collate import collate
 from mmf_flava.data.epochs import build_epoch_loader
-from mmf_flava.data.mixture import Component, Mixture, read_path_weights
+from mmf_flava.data.mixture import Component, Mixture
 from mmf_flava.data.order import Order, sample_generator
 from mmf_flava.data.record import BadRecord
 from mmf_flava.errors import UserError
@@ -38,6 +42,7 @@ class StreamDataset(BaseDataset):
     Subclasses implement ``_sample(index, rng)``.
 
     Args:
+        config: the dataset's config class.
         size: number of records.
         block_size: number of consecutive records in a shuffle block.
         components: size and block size of each path of the split; only used if the config sets weights for the paths.
@@ -46,29 +51,24 @@ class StreamDataset(BaseDataset):
     def __init__(
         self,
         name: str,
-        config: Mapping[str, Any],
+        config: Any,
         dataset_type: str,
         size: int,
         block_size: int,
         components: Sequence[Component] = (),
     ):
-        super().__init__(name, config, dataset_type)
+        super().__init__(name, OmegaConf.structured(config), dataset_type)
         self.training = dataset_type == "train"
         self.seed = _training_seed()
         self.size = size
-        self.max_bad_share = self._check_bad_share(config.get("max_bad_share", 0.01))
-        weights = read_path_weights(config, name, dataset_type)
+        self.max_bad_share: float | None = config.max_bad_share
+        weights = config.splits.weights(dataset_type)
         self.order: Order | Mixture
         if weights is None:
             self.order = Order(size, self.seed, shuffle=self.training, block_size=block_size)
         else:
             self.order = Mixture(components, weights, self.seed)
         self._stream = crc32(name.encode())
-
-    def _check_bad_share(self, value: Any) -> float | None:
-        if value is not None and not (isinstance(value, int | float) and 0 <= value <= 1):
-            raise UserError(f"dataset_config.{self.name}.max_bad_share: must be in [0, 1] or null, got {value!r}.")
-        return value
 
     def __len__(self) -> int:
         return self.order.size
@@ -117,18 +117,6 @@ class StreamDataset(BaseDataset):
         pad_id, multiple = processor.special.pad, processor.pad_to_multiple
         return collate(samples, self.dataset_name, self.dataset_type, pad_id, multiple)
 
-    def init_processors(self) -> None:
-        """Build the configured processors. Raises UserError if a required processor is missing."""
-        super().init_processors()
-        for processor in self.REQUIRED_PROCESSORS:
-            if not hasattr(self, processor):
-                raise UserError(
-                    f"dataset_config.{self.name}.processors has no {processor}. "
-                    f"{self.name} requires {', '.join(self.REQUIRED_PROCESSORS)}."
-                )
-
-    REQUIRED_PROCESSORS: tuple[str, ...] = ()
-
 
 def _training_seed() -> int:
     """Return ``training.seed`` of MMF's current config, or 0 if it is not set (missing, null or -1)."""
@@ -140,13 +128,11 @@ def _training_seed() -> int:
 class StreamBuilder(BaseDatasetBuilder):
     """Base class of the builders, which create a streaming dataset from the paths in its config.
 
-    Common keys: ``data_dir``; ``splits`` {train, val, test: lists of paths relative to data_dir}, where ``train`` may
-    also map paths to weights (see ``mixture``); ``processors``; ``shuffle_block`` (records per shuffle block);
-    ``max_bad_share`` (maximum fraction of training samples replaced because of bad records, default 0.01; null: no
-    limit); ``build`` (null, or demo: build the demo data if missing).
+    ``CONFIG`` is the class of the section ``dataset_config.NAME``.
     """
 
     NAME = ""
+    CONFIG: Any = DatasetConfig
 
     def __init__(self) -> None:
         super().__init__(self.NAME)
@@ -156,13 +142,19 @@ class StreamBuilder(BaseDatasetBuilder):
         """Return the absolute path of this dataset's default YAML."""
         return locate_recipe(f"projects/flava/configs/datasets/{cls.NAME}.yaml")
 
+    @classmethod
+    def parse(cls, section: Any) -> Any:
+        """Convert the section ``dataset_config.NAME`` to ``CONFIG``. Raises UserError for invalid keys or values."""
+        return parse_section(cls.CONFIG, section, f"dataset_config.{cls.NAME}")
+
     def build(self, config: Any, dataset_type: str, *args: Any, **kwargs: Any) -> None:
-        """Build missing demo data if ``build: demo`` is set. MMF calls this on rank 0 only."""
-        recipe = config.get("build")
-        if recipe is None:
+        """Build the data of a split if they are missing. MMF calls this on rank 0 only."""
+        self.build_files(self.parse(config), dataset_type)
+
+    def build_files(self, config: Any, dataset_type: str) -> None:
+        """Build missing demo data if ``build: demo`` is set."""
+        if config.build is None:
             return
-        if recipe != "demo":
-            raise UserError(f"dataset_config.{self.NAME}.build: must be null or demo, got {recipe!r}.")
         paths = [path for split in ("train", "val", "test") for path in self.list_paths(config, split)]
         if all(isinstance(path, str) or path.exists() for path in paths):
             return
@@ -175,10 +167,13 @@ class StreamBuilder(BaseDatasetBuilder):
         """Load the dataset of one split; return None for a val or test split without paths.
 
         Raises:
-            UserError: the train split has no paths, a file is missing, or a weight is invalid.
+            UserError: a key or value is invalid, the train split has no paths, or a file is missing.
         """
+        return self.load_split(self.parse(config), dataset_type)
+
+    def load_split(self, config: Any, dataset_type: str) -> StreamDataset | None:
+        """Load the dataset of one split as ``load`` does."""
         paths = self.list_paths(config, dataset_type)
-        read_path_weights(config, self.NAME, dataset_type)  # validate the weights before opening files
         if not paths:
             if dataset_type == "train":
                 raise UserError(
@@ -190,7 +185,7 @@ class StreamBuilder(BaseDatasetBuilder):
             return self.open_split(config, dataset_type, paths)
         except UserError as error:
             command = f"python -m mmf_flava.data.prepare demo --out {config.data_dir}"
-            hint = f"Build the demo data with `{command}`." if config.get("build") == "demo" else "Correct the path."
+            hint = f"Build the demo data with `{command}`." if config.build == "demo" else "Correct the path."
             raise UserError(f"dataset_config.{self.NAME}.splits.{dataset_type}: {error} {hint}") from error
 
     def open_split(self, config: Any, dataset_type: str, paths: list[str | Path]) -> StreamDataset:
@@ -218,6 +213,5 @@ class StreamBuilder(BaseDatasetBuilder):
     @staticmethod
     def list_paths(config: Any, dataset_type: str) -> list[str | Path]:
         """Return the paths of a split, relative to data_dir unless absolute. URLs are returned unchanged."""
-        listed = (config.get("splits") or {}).get(dataset_type) or []
-        root = Path(config.data_dir).expanduser()
-        return [path if is_remote(path) else root / path for path in ([listed] if isinstance(listed, str) else listed)]
+        paths = config.splits.paths(dataset_type)
+        return [path if is_remote(path) else resolve_path(path, config.data_dir) for path in paths]

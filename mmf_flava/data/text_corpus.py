@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from mmf.common.registry import registry
 
+from mmf_flava.config.datasets import TextCorpusConfig
 from mmf_flava.data.mixture import Component
 from mmf_flava.data.stream import StreamBuilder, StreamDataset
 from mmf_flava.data.token_files import TokenFile
@@ -25,12 +26,8 @@ class TextCorpusDataset(StreamDataset):
     "full sentences"). T is ``block_size``. An incomplete block at the end of a token folder is dropped.
     """
 
-    REQUIRED_PROCESSORS = ("text_processor",)
-
-    def __init__(self, config: Any, dataset_type: str, paths: Sequence[str | Path]):
-        block_size = int(config.get("block_size", 512))
-        if block_size < 3:
-            raise UserError(f"block_size: must be at least 3 ([CLS], one token and [SEP]), got {block_size}.")
+    def __init__(self, config: TextCorpusConfig, dataset_type: str, paths: Sequence[str | Path]):
+        block_size = config.block_size
         for path in filter(is_remote, paths):
             raise UserError(f"{path}: remote token folders are not supported. Download it and set the local path.")
         self.files = [TokenFile(path) for path in paths]
@@ -43,9 +40,8 @@ class TextCorpusDataset(StreamDataset):
                 f"{', '.join(str(path) for path in paths)}: {sum(map(len, self.files))} tokens are fewer than one "
                 f"block of {block_size}. Add text or lower block_size."
             )
-        block = config.get("shuffle_block", 1024)
-        components = [Component(len(file) // self.span, block) for file in self.files]
-        super().__init__("ccnews_bookcorpus", config, dataset_type, self._starts[-1], block, components)
+        components = [Component(len(file) // self.span, config.shuffle_block) for file in self.files]
+        super().__init__("ccnews_bookcorpus", config, dataset_type, self._starts[-1], config.shuffle_block, components)
 
     def init_processors(self) -> None:
         """Build the processor. Raises UserError if its vocabulary or max_length does not match the token files."""
@@ -73,9 +69,10 @@ class TextCorpusDataset(StreamDataset):
 
 @registry.register_builder("ccnews_bookcorpus")
 class TextCorpusBuilder(StreamBuilder):
-    """Builder of ``ccnews_bookcorpus``. Additional key: ``block_size`` (512), including [CLS] and [SEP]."""
+    """Builder of ``ccnews_bookcorpus``."""
 
     NAME = "ccnews_bookcorpus"
+    CONFIG = TextCorpusConfig
 
-    def open_split(self, config: Any, dataset_type: str, paths: list[str | Path]) -> TextCorpusDataset:
+    def open_split(self, config: TextCorpusConfig, dataset_type: str, paths: list[str | Path]) -> TextCorpusDataset:
         return TextCorpusDataset(config, dataset_type, paths)

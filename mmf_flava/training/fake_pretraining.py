@@ -13,6 +13,8 @@ from omegaconf import OmegaConf
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from mmf_flava.config.model import CodebookConfig, FlavaConfig
+from mmf_flava.config.processors import MAX_LENGTH, ImageProcessorConfig
+from mmf_flava.config.schema import parse_section
 from mmf_flava.data.mask_counts import FIELD, MaskCounts
 from mmf_flava.models.codebook.build import Codebook, KMeansCodebook
 from mmf_flava.models.codebook.dalle_encoder import DalleEncoder
@@ -77,16 +79,17 @@ def build_fake_batch(dataset: Any, size: int) -> SampleList:
     batch, patches, tokens = SampleList(), [0] * size, [0] * size
     image, text = (dataset.processors.get(f"{name}_processor") for name in ("image", "text"))
     if image is not None:
-        side, patches = image.params.image_size, [image.params.mask.target] * size
-        num_patches = (side // image.params.patch_size) ** 2
+        params = parse_section(ImageProcessorConfig, image.params, "image_processor.params")
+        side, num_patches = params.image_size, (params.image_size // params.patch_size) ** 2
+        patches = [params.mask.block_sizes(num_patches)[0] if params.mask is not None else 0] * size
         batch.add_field("image", torch.empty(size, 3, side, side))
         batch.add_field("image_patch_mask", torch.empty(size, num_patches, dtype=torch.bool))
         batch.add_field("image_codes", torch.empty(size, num_patches, dtype=torch.long))
-        if (pixels := image.params.codebook_size) is not None and not dataset.get("codes"):
+        if (pixels := params.codebook_size) is not None and not dataset.get("codes"):
             batch.add_field("image_for_codebook", torch.empty(size, 3, pixels, pixels))
     if text is not None:
         multiple, tokens = text.params.pad_to_multiple, _masked_tokens(text.params, size)
-        length = math.ceil(text.params.max_length / multiple) * multiple
+        length = math.ceil((text.params.max_length or MAX_LENGTH) / multiple) * multiple
         for name in ("input_ids", "input_ids_masked", "lm_label_ids"):
             batch.add_field(name, torch.empty(size, length, dtype=torch.long))
         batch.add_field("input_mask", torch.empty(size, length, dtype=torch.bool))
@@ -99,7 +102,7 @@ def build_fake_batch(dataset: Any, size: int) -> SampleList:
 
 def _masked_tokens(text: Any, size: int) -> list[int]:
     """Return the number of masked tokens per text: the assumed maximum for the first text, the mean for all others."""
-    maskable = text.max_length - 2
+    maskable = (text.max_length or MAX_LENGTH) - 2
     mean = maskable * text.mask_probability
     deviation = 0.0 if text.whole_word else math.sqrt(mean * (1 - text.mask_probability))
     return [min(round(mean + DEVIATIONS * deviation), maskable)] + [round(mean)] * (size - 1)

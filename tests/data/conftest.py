@@ -22,7 +22,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def config(demo: Path) -> Any:
     """The default YAML files with the demo's paths and small sizes: a 6 x 6 patch grid and texts of 16 tokens."""
-    image = {"params": {"codebook_size": 24, "mask": {"target": 14, "min_block": 4}}}
+    image = {"params": {"image_size": 24, "patch_size": 4, "codebook_size": 24, "mask": {"target": 14, "min_block": 4}}}
     text = {"params": {"tokenizer": "tokenizer"}}
     splits = {
         "pmd": {split: [f"pairs/{split}"] for split in ("train", "val", "test")},
@@ -38,12 +38,7 @@ def config(demo: Path) -> Any:
     for name in ("pmd", "ccnews_bookcorpus"):
         sections[name]["processors"]["text_processor"] = text
     defaults = [OmegaConf.load(DATASETS / f"{name}.yaml") for name in NAMES]
-    encoder = {"image_size": 24, "patch_size": 4}
-    return OmegaConf.merge(
-        {"env": {"data_dir": str(demo)}, "model_config": {"flava": {"image_encoder": encoder}}},
-        *defaults,
-        {"dataset_config": sections},
-    )
+    return OmegaConf.merge({"env": {"data_dir": str(demo)}}, *defaults, {"dataset_config": sections})
 
 
 @pytest.fixture

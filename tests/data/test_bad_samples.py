@@ -10,8 +10,8 @@ from math import ceil
 import pytest
 import torch
 
-from mmf_flava.data.dataset_schedule import DatasetSchedule
 from mmf_flava.config.processors import CLIP_MEAN, CLIP_STD
+from mmf_flava.data.dataset_schedule import DatasetSchedule
 from mmf_flava.data.quarantine import Quarantine, count_by_reason
 from mmf_flava.data.sampling import MultitaskLoader
 from mmf_flava.data.shards import ShardReader

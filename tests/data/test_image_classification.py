@@ -28,11 +28,13 @@ def load(tmp_path, demo):
         defaults = OmegaConf.load(DATASETS / f"{NAME}.yaml")
         overrides = {
             "data_dir": str(tmp_path),
-            "processors": {"text_processor": {"params": {"tokenizer": str(demo / "tokenizer")}}},
+            "processors": {
+                "image_processor": {"params": {"image_size": 24, "patch_size": 6}},
+                "text_processor": {"params": {"tokenizer": str(demo / "tokenizer")}},
+            },
         }
-        model_section = {"model_config": {"flava": {"image_encoder": {"image_size": 24, "patch_size": 6}}}}
         datasets_section = {"dataset_config": {NAME: {**overrides, **section}}}
-        config = OmegaConf.merge(model_section, defaults, datasets_section).dataset_config[NAME]
+        config = OmegaConf.merge(defaults, datasets_section).dataset_config[NAME]
         for key in ("image_processor", "text_processor"):
             registry.unregister(f"{NAME}_{key}")
         builder = registry.get_builder_class(NAME)()

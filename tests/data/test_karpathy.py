@@ -46,10 +46,12 @@ def load(demo, tmp_path):
 
     def load(split="test", name="dataset_coco.json", **options):
         overrides = {"data_dir": str(tmp_path), "splits": {"val": [name], "test": [name]}, **options}
-        overrides["processors"] = {"text_processor": {"params": {"tokenizer": str(demo / "tokenizer")}}}
-        encoder = {"image_size": 8, "patch_size": 4}
+        overrides["processors"] = {
+            "image_processor": {"params": {"image_size": 8, "patch_size": 4}},
+            "text_processor": {"params": {"tokenizer": str(demo / "tokenizer")}},
+        }
         config = OmegaConf.merge(
-            {"env": {"data_dir": str(tmp_path)}, "model_config": {"flava": {"image_encoder": encoder}}},
+            {"env": {"data_dir": str(tmp_path)}},
             OmegaConf.load(DATASETS / "karpathy.yaml"),
             {"dataset_config": {"karpathy": overrides}},
         ).dataset_config.karpathy
@@ -159,8 +161,8 @@ def test_training_and_multiple_files_raise(write, load, tmp_path):
     write([entry(1)])
     with pytest.raises(UserError, match="training is not supported"):
         load("train")
-    with pytest.raises(UserError, match=r"splits\.test: expected one file, got 2"):
+    with pytest.raises(UserError, match=r"splits\.test: must be one file, got 2"):
         load(splits={"val": None, "test": ["dataset_coco.json", "other.json"]})
     assert load("val", splits={"val": None, "test": None}) is None
-    with pytest.raises(UserError, match="captions_per_image is 0"):
+    with pytest.raises(UserError, match="captions_per_image: must be at least 1, got 0"):
         load(captions_per_image=0)

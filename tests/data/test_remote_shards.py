@@ -251,7 +251,7 @@ def test_mismatched_captions_come_from_the_same_block(server, downloads, remote_
 
 def test_cache_limit_of_zero_raises(server, downloads, remote_pairs, load):
     remote_pairs.cache_bytes = 0
-    with pytest.raises(UserError, match=r"dataset_config\.pmd\.cache_bytes is 0"):
+    with pytest.raises(UserError, match=r"dataset_config\.pmd\.cache_bytes: must be at least 1, got 0"):
         load("pmd")
 
 

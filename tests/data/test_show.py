@@ -267,8 +267,8 @@ def test_page_is_written_if_all_records_are_bad(recipe, tmp_path):
     [
         (["--dataset", "pmdd"], "no dataset 'pmdd'"),
         (["--split", "val"], "lists no data for the split val of pmd"),
-        (["--samples", "0"], "--samples is 0"),
-        (["--start", "-1"], "--start is -1, expected an integer of at least 0"),
+        (["--samples", "0"], "--samples: must be an integer of at least 1, got '0'"),
+        (["--start", "-1"], "--start: must be an integer of at least 0, got '-1'"),
         (["--out", "/proc/none/page.html"], "cannot be written"),
         (["dataset_config.pmd.data_dir=/nowhere"], "has no records: the path does not exist"),
     ],

@@ -7,6 +7,7 @@ from mmf.common.registry import registry
 from mmf.common.sample import Sample
 from omegaconf import OmegaConf
 
+from mmf_flava.config.datasets import StreamConfig
 from mmf_flava.data.prepare.demo import read_manifest
 from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.data.stream import StreamDataset
@@ -90,7 +91,7 @@ class Numbers(StreamDataset):
     """A dataset of numbers; records in ``bad`` are unusable."""
 
     def __init__(self, bad, dataset_type="val", size=10):
-        super().__init__("numbers", OmegaConf.create({}), dataset_type, size, size)
+        super().__init__("numbers", StreamConfig(data_dir=""), dataset_type, size, size)
         self.bad = bad
 
     def _sample(self, index, rng):
@@ -137,7 +138,7 @@ def test_negative_index_raises_an_error():
 
 def test_missing_processor_raises_an_error(config, load):
     config.dataset_config.pmd.processors.text_processor = None
-    with pytest.raises(UserError, match="no text_processor"):
+    with pytest.raises(UserError, match=r"dataset_config\.pmd\.processors\.text_processor: must be given"):
         load("pmd")
 
 

@@ -28,7 +28,7 @@ def test_mean_and_std_are_configurable():
 
 
 def test_invalid_size_raises_an_error():
-    with pytest.raises(UserError, match="flava_image_transform.image_size: must be at least 1, got 0"):
+    with pytest.raises(UserError, match=r"flava_image_transform\.image_size: must be at least 1, got 0"):
         FlavaImageTransform({"image_size": 0})
 
 
@@ -53,7 +53,7 @@ def test_text_is_padded_to_max_length(tokens):
 
 
 def test_unknown_params_raise_an_error(tmp_path):
-    with pytest.raises(UserError, match="'max_seq_length' is not a key of flava_tokens. Did you mean 'max_length'?"):
+    with pytest.raises(UserError, match=r"'max_seq_length' is not a key of flava_tokens\. Did you mean 'max_length'?"):
         FlavaTokensProcessor({"tokenizer": str(tmp_path), "max_seq_length": 128})
 
 

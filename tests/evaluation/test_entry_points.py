@@ -108,7 +108,7 @@ def test_folders_lists_and_shards_give_the_same_embeddings(embedder, photos, pat
 
 
 @pytest.mark.parametrize("name", ["image_classification", "imagenet", "karpathy"])
-def test_evaluation_datasets_give_the_same_embeddings(name, embedder, photos, paths, expected, tmp_path):
+def test_evaluation_datasets_give_the_same_embeddings(name, embedder, photos, paths, expected, tmp_path, monkeypatch):
     defaults = OmegaConf.load(DATASETS / f"{name}.yaml")
     image = {"params": {"image_size": 32, "patch_size": 8, "codebook_size": None, "mask": None}}
     section = {
@@ -127,8 +127,8 @@ def test_evaluation_datasets_give_the_same_embeddings(name, embedder, photos, pa
     config.processors.text_processor = None
     registry.unregister(f"{name}_image_processor")
     builder = registry.get_builder_class(name)()
+    monkeypatch.setattr(builder.CONFIG, "REQUIRED", ("image_processor",))
     dataset = builder.load(config, "test")
-    dataset.REQUIRED_PROCESSORS = ("image_processor",)
     dataset.init_processors()
     found = embedder.embed_image_batch(torch.stack([dataset[n]["image"] for n in range(len(dataset))]))
     assert np.abs(found - expected).max() < 1e-6

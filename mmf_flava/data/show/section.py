@@ -141,13 +141,14 @@ def _image_settings(dataset: ImageStreamDataset) -> list[Setting]:
     sizes = [size for reader in readers if isinstance(reader, ShardReader) for _, size in reader.shard_sizes()]
     area = f"{100 * low:.0f} to {format_percent(high, 0)} of the area"
     codebook = processor.codebook_size
+    masking = f"up to {processor.target}, in blocks of at least {processor.min_block}" if processor.mask else "none"
     settings = [
         ("Shards", f"{len(sizes):,}, {charts.format_bytes(sum(sizes))}" if sizes else ""),
         ("Encoder input", f"{side} x {side} pixels, {rows} x {columns} patches"),
         ("Codebook input", f"{codebook} x {codebook} pixels" if codebook else ""),
         ("Crops", area if dataset.training else "none: the whole image is resized"),
         ("Fixed views", str(dataset.views) if dataset.training and dataset.views else ""),
-        ("Patch masking", f"up to {processor.target}, in blocks of at least {processor.min_block}"),
+        ("Patch masking", masking),
     ]
     if dataset.codes is not None:
         kind = dataset.codes.header["codebook"]["type"]
