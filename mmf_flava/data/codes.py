@@ -24,6 +24,7 @@ from zlib import crc32
 
 import numpy as np
 
+from mmf_flava.config.paths import resolve_path
 from mmf_flava.data.order import sample_generator
 from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.errors import UserError
@@ -45,8 +46,8 @@ def view_generator(record: int, view: int) -> np.random.Generator:
 
 def resolve_codes_folder(codes: str, data_dir: str | Path) -> Path:
     """Return the folder of ``codes`` (in ``dataset_config.<name>``): a path, or a folder name in ``data_dir/codes``."""
-    path = Path(codes).expanduser()
-    return path if path.is_absolute() or len(path.parts) > 1 else Path(data_dir).expanduser() / "codes" / codes
+    path = resolve_path(codes)
+    return path if path.is_absolute() or len(path.parts) > 1 else resolve_path("codes", data_dir) / codes
 
 
 class CodeFile:
