@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from mmf_flava.command import MAX_WORKERS, ArgumentParser, command, integer
+from mmf_flava.config.device import check_device
 from mmf_flava.config.model import CodebookConfig
 from mmf_flava.config.schema import parse_section
 from mmf_flava.data.codes import NO_CODE, CodeWriter, build_header, check_header, read_header, resolve_codes_folder
@@ -209,6 +210,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    check_device(arguments.device, torch.cuda.device_count(), "--device")
     config = read_recipe(arguments.recipe, arguments.overrides)
     section = config.model_config[config.model].codebook
     codebook_config = parse_section(CodebookConfig, section, f"model_config.{config.model}.codebook")
@@ -223,7 +225,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.name or (dataset_config.get("codes") if dataset_config is not None else None) or codebook_config.type
     )
     with open_dict(config):
-        if dataset_config is not None:
+        if dataset_config is not None and "codes" in dataset_config:
             dataset_config.codes, dataset_config.views = None, arguments.views or dataset_config.get("views") or 1
     if torch.device(arguments.device).type == "cuda":
         set_tf32(bool(OmegaConf.select(config, "training.tf32")))  # as in training, so that the codes are equal

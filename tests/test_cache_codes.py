@@ -205,7 +205,8 @@ def test_command_with_a_bf16_dvae(data, tmp_path, monkeypatch):
     save_file(DalleEncoder(64, 8, num_groups=3).state_dict(), tmp_path / "model.safetensors")
     codebook = {"type": "dvae", "path": tmp_path, "hidden_size": 8, "num_groups": 3}
     options = [f"model_config.flava.codebook.{key}={value}" for key, value in codebook.items()]
-    options.append("dataset_config.imagenet.processors.image_processor.params.codebook_size=16")  # 4 x 4 codes
+    for name in ("pmd", "imagenet"):  # 4 x 4 codes
+        options.append(f"dataset_config.{name}.processors.image_processor.params.codebook_size=16")
     command = [sys.executable, "-m", "mmf_flava.cache_codes", DEMO, f"env.data_dir={data}", *options]
     command += ["--dataset", "imagenet", "--split", "val", "--dtype", "bf16", "--workers", "0", "--name", "tiny"]
     process = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)

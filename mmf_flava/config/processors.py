@@ -17,8 +17,8 @@ TOKENIZER = "bert-base-uncased"
 MAX_LENGTH = 77
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-# DALL-E's dVAE assigns a code to each 8 x 8 pixels
-DVAE_PATCH = 8
+# DALL-E's dVAE has four groups of blocks, which pool three times, and assigns a code to each 8 x 8 pixels
+DVAE_GROUPS, DVAE_PATCH = 4, 8
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class ModelSizes:
         positions: number of positions of the text encoder, in tokens.
         vocabulary: number of word embeddings.
         codebook: type of the image codebook.
+        code_pixels: height and width of the square of pixels that DALL-E's dVAE assigns a code to.
         code_losses: the model's losses that need image codes and masked patches.
     """
 
@@ -39,6 +40,7 @@ class ModelSizes:
     positions: int | None = None
     vocabulary: int | None = None
     codebook: str | None = None
+    code_pixels: int = DVAE_PATCH
     code_losses: tuple[str, ...] = ()
 
     @classmethod
@@ -54,6 +56,7 @@ class ModelSizes:
             _size(text, "max_length"),
             _size(text, "vocab_size"),
             codebook.get("type"),
+            2 ** ((_size(codebook, "num_groups") or DVAE_GROUPS) - 1),
             tuple(loss for loss in types if loss in ("flava_mim", "flava_mmm_image")),
         )
 
@@ -63,7 +66,8 @@ class ModelSizes:
         if self.image_size is None or self.patch_size is None:
             return None
         # centroids of a k-means codebook usually are patches of the image encoder's size
-        return self.image_size if self.codebook == "kmeans" else DVAE_PATCH * (self.image_size // self.patch_size)
+        pixels = self.patch_size if self.codebook == "kmeans" else self.code_pixels
+        return pixels * (self.image_size // self.patch_size)
 
 
 def _section(value: Any, key: str | None = None) -> Mapping[str, Any]:
@@ -170,10 +174,10 @@ class ImageProcessorConfig(ImageTransformConfig):
         if self.codebook_size is None or expected is None or sizes.codebook != "dvae" or not sizes.code_losses:
             return
         if self.codebook_size != expected:
-            side = expected // DVAE_PATCH
+            pixels, side = sizes.code_pixels, expected // sizes.code_pixels
             raise UserError(
                 f"{where}.codebook_size: is {self.codebook_size}, but DALL-E's codebook has one code per "
-                f"{DVAE_PATCH} x {DVAE_PATCH} pixels, and the image encoder has {side} x {side} patches. Set it to "
+                f"{pixels} x {pixels} pixels, and the image encoder has {side} x {side} patches. Set it to "
                 f"{expected}."
             )
 

@@ -15,7 +15,6 @@ from mmf_flava.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-SPLITS = ("train", "dev", "test")
 HUB_NAMES = {"train": ("train",), "dev": ("validation", "dev", "val"), "test": ("test",)}
 MSR_FILES = {"train": "msr_paraphrase_train.txt", "dev": "msr_paraphrase_train.txt", "test": "msr_paraphrase_test.txt"}
 DEV_IDS = ("dev_ids.tsv", "mrpc_dev_ids.tsv")

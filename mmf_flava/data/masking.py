@@ -8,7 +8,6 @@ import math
 import numpy as np
 
 IGNORED = -1  # label of tokens that are not predicted
-REPLACEMENTS = ("bert", "mask")
 
 
 def block_mask(

@@ -16,6 +16,8 @@ from mmf.datasets.processors.processors import BaseProcessor
 from PIL import Image
 from torch import Tensor
 
+from mmf_flava.compat.dataset_config import read_model_sizes
+from mmf_flava.config.paths import resolve_path
 from mmf_flava.config.processors import ImageProcessorConfig, TextProcessorConfig, TokensConfig
 from mmf_flava.config.schema import parse_section
 from mmf_flava.data.crops import CROP_ASPECT, Box, Crops, sample_crop_box
@@ -123,6 +125,17 @@ def _floats(pixels: Tensor) -> Tensor:
     return pixels.to(torch.float32, memory_format=torch.contiguous_format)
 
 
+def _check_vocabulary_size(tokens: int) -> None:
+    """Raise UserError if the tokenizer of a dataset has more tokens than the run's model has word embeddings."""
+    config = registry.get("config", default=None, no_warning=True)
+    sizes = read_model_sizes(config) if config is not None else None
+    if sizes is not None and sizes.vocabulary is not None and tokens > sizes.vocabulary:
+        raise UserError(
+            f"{sizes.where}.text_encoder.vocab_size: is {sizes.vocabulary}, but the tokenizer has {tokens} tokens. Set "
+            f"it to at least {tokens}."
+        )
+
+
 @registry.register_processor("flava_text")
 class FlavaTextProcessor(BaseProcessor):
     """Processor that converts a text into token ids, clean and with 15 % masked (paper section 3.2).
@@ -146,12 +159,14 @@ class FlavaTextProcessor(BaseProcessor):
     ):
         params = parse_section(TextProcessorConfig, config, "flava_text")
         name, initial = params.tokenizer, initial or initial_processors(data_dir is not None)
-        if name and data_dir is not None and (local := Path(data_dir).expanduser() / name).is_dir():
+        if name and data_dir is not None and (local := resolve_path(name, data_dir)).is_dir():
             name = str(local)
         self.tokenizer, self.max_length = initial.load_tokenizer(name, params.max_length)
         self.special = find_special_ids(self.tokenizer)
         self.vocabulary_hash = compute_vocabulary_hash(self.tokenizer)
         self.vocab_size = self.tokenizer.get_vocab_size()
+        if data_dir is not None:
+            _check_vocabulary_size(self.vocab_size)
         self.pad_to_multiple = params.pad_to_multiple
         self.mask_probability, self.whole_word, self.replace = (
             params.mask_probability,

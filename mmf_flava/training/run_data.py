@@ -84,13 +84,3 @@ class RunData:
             pin_memory=training.pin_memory,
             consecutive_batches=settings.training.update_frequency,
         )
-
-    def check_vocabulary_sizes(self, num_embeddings: int) -> None:
-        """Raise UserError if a tokenizer has more tokens than the text encoder has word embeddings."""
-        for name, dataset in {**self.datasets["test"], **self.datasets["train"]}.items():
-            processor = getattr(dataset, "text_processor", None)
-            if processor is not None and (tokens := processor.vocab_size) > num_embeddings:
-                raise UserError(
-                    f"model_config.flava.text_encoder.vocab_size is {num_embeddings}, but the tokenizer of dataset "
-                    f"'{name}' has {tokens} tokens. Set vocab_size to at least {tokens}."
-                )

@@ -71,7 +71,6 @@ class FlavaTrainer(TrainerAttributes):
         # MMF may seed the processes differently, but all processes must initialise the same weights
         torch.set_rng_state(gather_objects(torch.get_rng_state())[0])
         self.model = mmf_api.build_model(self.config).to(self.device)
-        self.data.check_vocabulary_sizes(self.model.settings.text_encoder.vocab_size)  # type: ignore[union-attr,arg-type]
         if self.rank > 0:  # processes use different random numbers for training, e.g. for dropout
             torch.manual_seed((self.config.training.seed or 0) + self.rank)
         checkpoint = load_initial_weights(self.model, self.config, self.checkpoints, self.settings.checkpoint)

@@ -168,9 +168,10 @@ SIZES = ModelSizes.read(MODEL, "m")
 
 
 def test_sizes_of_a_model():
-    assert ModelSizes("m", 32, 8, 20, 99, "dvae", ("flava_mim",)) == SIZES
+    assert ModelSizes("m", 32, 8, 20, 99, "dvae", 8, ("flava_mim",)) == SIZES
     assert SIZES.codebook_size == 32
     assert ModelSizes.read({**MODEL, "codebook": {"type": "kmeans"}}, "m").codebook_size == 32
+    assert ModelSizes.read({**MODEL, "codebook": {"type": "dvae", "num_groups": 3}}, "m").codebook_size == 16
     assert ModelSizes.read({"image_encoder": {"image_size": 224, "patch_size": 16}}, "m").codebook_size == 112
     for other in ({}, None, 5, {"image_encoder": {"type": "resnet152"}, "losses": ["bce"], "text_encoder": None}):
         assert ModelSizes.read(other, "m") == ModelSizes("m")

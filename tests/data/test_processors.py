@@ -128,3 +128,15 @@ def test_processors_are_registered():
 
     assert registry.get_processor_class("flava_image") is FlavaImageProcessor
     assert registry.get_processor_class("flava_text") is FlavaTextProcessor
+
+
+def test_vocabulary_larger_than_the_models_raises_an_error(text):
+    from mmf.common.registry import registry
+
+    encoder = {"text_encoder": {"vocab_size": 8}}
+    registry.register("config", OmegaConf.create({"model": "flava", "model_config": {"flava": encoder}}))
+    try:
+        with pytest.raises(UserError, match=r"^model_config\.flava\.text_encoder\.vocab_size: is 8, .* has 9 tokens"):
+            text()
+    finally:
+        registry.unregister("config")
