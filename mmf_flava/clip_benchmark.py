@@ -99,7 +99,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         patch.object(sys, "argv", [sys.argv[0], *words]),
         patch.object(argparse.ArgumentParser, "error", ArgumentParser.error),
     ):
-        cli.main()
+        try:
+            cli.main()
+        except ValueError as error:
+            if not str(error).startswith("Unsupported dataset"):
+                raise
+            raise UserError(f"--dataset: CLIP_benchmark has no such dataset ({error}).") from error
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from mmf_flava.errors import UserError
 
 MAX_WORKERS = 1024  # largest number of data loader workers
+MAX_INTEGER = 2**31 - 1
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 
@@ -24,14 +25,14 @@ class ArgumentParser(argparse.ArgumentParser):
         raise UserError(f"{text}. `{self.prog} --help` lists the arguments.")
 
 
-def integer(at_least: int, at_most: int = 2**31 - 1) -> Callable[[str], int]:
+def integer(at_least: int, at_most: int = MAX_INTEGER) -> Callable[[str], int]:
     """Return a ``type`` of argparse: an integer in this range."""
 
     def parse(text: str) -> int:
         with contextlib.suppress(ValueError):
             if at_least <= (number := int(text)) <= at_most:
                 return number
-        limit = f"of at least {at_least}" if len(text.lstrip("+-0")) < 10 else f"from {at_least} to {at_most}"
+        limit = f"of at least {at_least}" if at_most == MAX_INTEGER else f"from {at_least} to {at_most}"
         raise argparse.ArgumentTypeError(f"must be an integer {limit}, got {text!r}")
 
     return parse

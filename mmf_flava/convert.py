@@ -115,6 +115,8 @@ def convert(
         processors = _with_tokenizer(processors, tokenizer)
     compare_keys({}, {}, weights.unknown, allow_extra=allow_extra).check(weights.source, "FLAVA's keys")
     config = weights.infer_config(num_heads)
+    if num_heads is not None and config.image_encoder.hidden_size % num_heads:
+        raise UserError(f"--num-heads: {num_heads} does not divide the hidden size {config.image_encoder.hidden_size}.")
     tensors = weights.tensors if to == "mmf_flava" else add_poolers(weights.tensors)
     written, untranslated = from_native(tensors, to)
     notes = _notes(weights, tensors, untranslated, to)

@@ -188,3 +188,8 @@ def test_invalid_arguments_give_one_line_errors(source, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
     assert stop.value.code == 0 and "--to torchmultimodal" in capsys.readouterr().out
+
+
+def test_heads_must_divide_the_hidden_size(source, tmp_path, capsys):
+    code, message = run(capsys, source, tmp_path / "a.pt", "--to", "torchmultimodal", "--num-heads", 7)
+    assert code == 2 and "--num-heads: 7 does not divide the hidden size" in message

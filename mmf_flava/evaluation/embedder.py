@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from mmf_flava.config.device import check_device
+from mmf_flava.config.schema import check_positive
 from mmf_flava.data.annotations import clean_text
 from mmf_flava.data.image_decoding import ImageInput, load_image
 from mmf_flava.data.initial_processors import InitialProcessors
@@ -53,8 +55,10 @@ class Embedder:
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
+        if device is not None:
+            check_device(str(device), torch.cuda.device_count(), "device")
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.batch_size = batch_size
+        self.batch_size = check_positive(batch_size, "batch_size")
         model: Any = load_pretrained(weights)
         self.model = model.to(self.device)
         patch_embed = model.image_encoder.patch_embed

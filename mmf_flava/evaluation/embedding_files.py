@@ -55,12 +55,12 @@ class NumpyWriter:
 
     def __init__(self, path: Path) -> None:
         self.path, self.batches = path, []  # type: ignore[var-annotated]
+        path.mkdir()  # first, because computing the embeddings may take hours
 
     def write(self, batch: dict[str, Any]) -> None:
         self.batches.append(batch)
 
     def close(self) -> None:
-        self.path.mkdir()
         for name in self.batches[0]:
             columns = [batch[name] for batch in self.batches]
             if isinstance(columns[0], np.ndarray):

@@ -24,7 +24,7 @@ def test_other_names_raise_user_error_with_the_closest_one(name, hint):
 
 
 def test_missing_gpus_raise_user_error():
-    check_device("cpu", gpus=0)
+    check_device("cpu", gpus=0, where="--device")
     check_device("cuda:1", gpus=2)
     for name in ("cuda", "cuda:0"):
         with pytest.raises(UserError, match=f"training.device: {name}, but torch found no GPU"):

@@ -125,3 +125,18 @@ def test_images_need_no_tokenizer(weights, photos, tmp_path):
         (bare / name).write_bytes((weights / name).read_bytes())
     assert json.loads((bare / "config.json").read_text())
     assert Embedder(bare, tokenizer="/nowhere").images([photos / "0.png"]).shape == (1, 24)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "gpu"}, "device: 'gpu' is not a device"),
+        ({"device": "cuda:99"}, "device: cuda:99"),
+        ({"device": "cpu:x"}, "device: 'cpu:x' is not a device"),
+        ({"batch_size": 0}, "batch_size is 0, expected an integer of at least 1"),
+        ({"batch_size": 2.5}, "batch_size is 2.5"),
+    ],
+)
+def test_invalid_options_are_errors(weights, options, message):
+    with pytest.raises(UserError, match=message):
+        Embedder(weights, **options)

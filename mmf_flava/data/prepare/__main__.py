@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from mmf_flava.command import ArgumentParser, command, integer
+from mmf_flava.command import ArgumentParser, command, file_path, integer
 from mmf_flava.data.prepare import imagenet, index, pmd, text
 from mmf_flava.data.prepare.demo import DemoOptions, prepare_demo
 
@@ -20,7 +20,9 @@ def parser() -> argparse.ArgumentParser:
         "Does nothing if the data are already prepared.",
     )
     default = DemoOptions()
-    demo.add_argument("--out", required=True, metavar="DIR", help="output folder: new, empty or with demo data")
+    demo.add_argument(
+        "--out", required=True, type=file_path, metavar="DIR", help="output folder: new, empty or with demo data"
+    )
     demo.add_argument(
         "--image-size", type=integer(1), default=default.image_size, help="image side in pixels (%(default)s)"
     )

@@ -37,6 +37,7 @@ from mmf_flava.errors import UserError
 
 SPLITS = {"train": 1300, "val": 137, "test": 360}
 SEED = 0
+MAX_IMAGE_SIZE = 512
 RECORDS_PER_SHARD = 500
 
 
@@ -49,6 +50,16 @@ class DemoOptions:
     codes: int = 64
     vocabulary: int = 2048
     version: int = 1
+
+    def __post_init__(self) -> None:
+        """Raise UserError for sizes that do not give a grid of patches, and for more codes than patches."""
+        if not 1 <= self.image_size <= MAX_IMAGE_SIZE:
+            raise UserError(f"--image-size: must be from 1 to {MAX_IMAGE_SIZE}, got {self.image_size}.")
+        if self.patch_size < 1 or self.image_size % self.patch_size:
+            raise UserError(f"--patch-size: {self.patch_size} does not divide the image size {self.image_size}.")
+        patches = SPLITS["train"] * (self.image_size // self.patch_size) ** 2
+        if not 1 <= self.codes <= patches:
+            raise UserError(f"--codes: must be from 1 to the number of training patches, {patches}, got {self.codes}.")
 
 
 def prepare_demo(out: str | Path, options: DemoOptions | None = None, progress: bool = True) -> dict[str, Any]:
@@ -191,6 +202,9 @@ def _write_pairs(
                 text = json.dumps({"captions": captions[number], "label": int(labels[number])})
                 shard.write(f"scan-{number:04d}", {"png": png_bytes(scans[number]), "json": text.encode()})
                 bar.update()
+    pairs = sum(len(captions[number]) for number in numbers)
+    manifest = {"kind": "pmd", "counts": {"images": len(numbers), "pairs": pairs}}  # for ``dataset_config.pmd.epoch``
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return len(numbers)
 
 

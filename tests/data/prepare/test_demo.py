@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -138,3 +139,13 @@ def test_folder_with_other_files_raises_an_error_and_is_not_changed(tmp_path, ca
     assert main(["demo", "--out", str(tmp_path)]) == 2
     assert "not empty" in capsys.readouterr().err
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("image-size", "25"), ("image-size", "99999"), ("patch-size", "48"), ("codes", "100000"), ("codes", "0")],
+)
+def test_sizes_that_do_not_fit_are_errors(tmp_path, capsys, option, value):
+    assert main(["demo", "--out", str(tmp_path / "demo"), f"--{option}", value]) == 2
+    assert re.match(r"mmf_flava: --(image|patch)-size|mmf_flava: --codes", capsys.readouterr().err)
+    assert not any(tmp_path.iterdir())
