@@ -93,6 +93,8 @@ setup(
         "data": ["pycld2>=0.41", "pyarrow>=15", "simplejpeg>=1.7"],
         # class names and templates for zero-shot classification; file formats of PCAM and UCF101
         "eval": ["open_clip_torch>=2.24", "clip-benchmark>=1.6", "h5py>=3.10", "av>=12"],
+        # torch.onnx.export, see docs/export.md
+        "onnx": ["onnx>=1.18", "onnxscript>=0.5"],
         "dev": [
             "pytest>=8",
             "hypothesis>=6",
@@ -102,6 +104,9 @@ setup(
             "mypy",
             "build",
             "torchmetrics>=1.4",
+            "onnx>=1.18",
+            "onnxscript>=0.5",
+            "onnxruntime>=1.22",
         ],
     },
 )

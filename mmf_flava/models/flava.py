@@ -132,4 +132,4 @@ class Flava(nn.Module):
 
 
 def _cls(batch: Tensor) -> Positions:
-    return Positions.first(len(batch), batch.device)
+    return Positions.first(batch.shape[0], batch.device)

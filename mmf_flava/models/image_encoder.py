@@ -39,7 +39,7 @@ class ImageEncoder(Transformer):
         position = self.pos_embed
         if grid != self.patch_embed.grid_size:
             position = resample_abs_pos_embed(position, list(grid), list(self.patch_embed.grid_size))
-        cls = self.cls_token.expand(len(patches_BPD), -1, -1).to(patches_BPD.dtype)
+        cls = self.cls_token.expand(patches_BPD.shape[0], -1, -1).to(patches_BPD.dtype)
         return torch.cat([cls, patches_BPD], dim=1) + position
 
     def grid(self, image_BCHW: Tensor) -> tuple[int, int]:

@@ -35,10 +35,10 @@ class MultimodalEncoder(Transformer):
         Text padding (False or 0 in ``text_mask_BT``) is not attended to if ``mask_padding`` is set.
         """
         image, text = self.image_projection(image_BID), self.text_projection(text_BTD)
-        cls = self.cls_token.expand(len(image), -1, -1).to(image.dtype)
+        cls = self.cls_token.expand(image.shape[0], -1, -1).to(image.dtype)
         mask = None
         text_mask_BT = to_bool_mask(text_mask_BT)
         if self.mask_padding and text_mask_BT is not None:
-            seen = text_mask_BT.new_ones(len(image), 1 + image.shape[1])
+            seen = text_mask_BT.new_ones(image.shape[0], 1 + image.shape[1])
             mask = torch.cat([seen, text_mask_BT], dim=1)
         return super().forward(torch.cat([cls, image, text], dim=1), mask, queries)

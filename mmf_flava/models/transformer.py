@@ -99,9 +99,8 @@ class Transformer(nn.Module):
         all_masks = None if mask is None else mask.repeat(len(views), 1, 1, 1)
         for block in self.blocks[:-1]:
             x_BLD = block(x_BLD, attn_mask=all_masks)
-        hidden = [
-            self.blocks[-1](x, attn_mask=mask, queries=q) for x, q in zip(x_BLD.chunk(len(views)), views, strict=True)
-        ]
+        inputs = x_BLD.unflatten(0, (len(views), -1))  # keeps a dynamic batch size, unlike chunk
+        hidden = [self.blocks[-1](x, attn_mask=mask, queries=q) for x, q in zip(inputs, views, strict=True)]
         encoded = tuple(Encoded(h, self.norm(h), q) for h, q in zip(hidden, views, strict=True))
         return encoded if isinstance(queries, tuple) else encoded[0]
 
