@@ -34,11 +34,12 @@ class ImageEncoder(Transformer):
     def sequence(self, patches_BPD: Tensor, grid: tuple[int, int]) -> Tensor:
         """Prepend [CLS] and add position embeddings; return (B, 1 + P, D).
 
-        Position embeddings are interpolated if ``grid`` differs from the grid of ``image_size``.
+        Position embeddings are interpolated if ``grid`` differs from the grid of ``image_size``: bicubic, without
+        antialiasing, as in Hugging Face's FLAVA and in DINO.
         """
         position = self.pos_embed
         if grid != self.patch_embed.grid_size:
-            position = resample_abs_pos_embed(position, list(grid), list(self.patch_embed.grid_size))
+            position = resample_abs_pos_embed(position, list(grid), list(self.patch_embed.grid_size), antialias=False)
         cls = self.cls_token.expand(patches_BPD.shape[0], -1, -1).to(patches_BPD.dtype)
         return torch.cat([cls, patches_BPD], dim=1) + position
 

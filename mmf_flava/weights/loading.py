@@ -241,7 +241,9 @@ def resample_positions(tensors: dict[str, Tensor], expected: Mapping[str, Tensor
     old, new = (positions[key].shape[1] - 1 for positions in (tensors, expected))
     square = isqrt(old) ** 2 == old and isqrt(new) ** 2 == new
     if tensors[key].ndim == 3 and square and tensors[key].shape[2] == expected[key].shape[2]:
-        tensors[key] = resample_abs_pos_embed(tensors[key].float(), [isqrt(new)] * 2, [isqrt(old)] * 2)
+        # as in ``ImageEncoder.sequence``
+        sizes = [isqrt(new)] * 2, [isqrt(old)] * 2
+        tensors[key] = resample_abs_pos_embed(tensors[key].float(), *sizes, antialias=False)
 
 
 def _check_num_heads(stated: CoreConfig, settings: CoreConfig, source: str) -> None:

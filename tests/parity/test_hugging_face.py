@@ -1,7 +1,10 @@
 """Hugging Face's FLAVA with random weights, loaded here: equal states, logits, embeddings and losses."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn.functional import normalize
 from transformers import FlavaConfig as HFConfig
 from transformers import FlavaForPreTraining
@@ -72,6 +75,23 @@ def assert_close(actual, expected, name):
     difference = (actual - expected).abs().max().item()
     print(f"{name}: {difference:.1e}")
     assert difference <= TOLERANCE, f"{name} differs by {difference:.1e}"
+
+
+@pytest.mark.parametrize("size", [(48, 48), (16, 24), (72, 40)])
+def test_interpolated_positions_are_equal(models, tmp_path, size):
+    hf_model, model, (image_size, *_) = models
+    if image_size != 32:
+        pytest.skip("one model is enough")
+    image = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = hf_model.flava.image_model(image, interpolate_pos_encoding=True).last_hidden_state
+        assert_close(model.flava.image_encoder(image).normed, expected, "image states")
+    if size[0] == size[1]:  # resized when the weights are loaded
+        save_file(dict(model.flava.state_dict()), tmp_path / "model.safetensors")
+        config = replace(model.settings, image_encoder=replace(model.settings.image_encoder, image_size=size[0]))
+        larger = load_pretrained(tmp_path / "model.safetensors", config=config)
+        with torch.no_grad():
+            assert_close(larger.image_encoder(image).normed, expected, "image states of the larger model")
 
 
 @pytest.mark.parametrize("padded", [False, True], ids=["unpadded", "padded"])
