@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from mmf_flava.config.model import LOSSES
-from mmf_flava.files.checksums import write_checksums
 from tests.conftest import DEMO
 
 
@@ -122,19 +121,6 @@ def test_yaml_tag_raises_an_error_and_is_not_executed(mmf, tmp_path):
     assert result.returncode == 2
     assert "evil.yaml is not valid YAML" in result.stderr and "python/object/apply" in result.stderr
     assert not folder.exists()
-
-
-def test_checkpoint_of_another_vocabulary_raises_an_error(mmf, tmp_path):
-    assert mmf("mmf_run").returncode == 0
-    path = tmp_path / "run/checkpoints/update_00000004/state.json"
-    state = json.loads(path.read_text())
-    assert sorted(state["vocabularies"]) == ["ccnews_bookcorpus", "pmd"]
-    state["vocabularies"]["pmd"] = "0" * 64
-    path.write_text(json.dumps(state))
-    write_checksums(path.parent)
-    result = mmf("mmf_run", "checkpoint.resume=true", "training.max_updates=5")
-    assert result.returncode == 2
-    assert "dataset_config.pmd: the tokenizer's vocabulary differs" in result.stderr
 
 
 def test_bad_records_are_reported_and_too_many_stop_the_run(mmf, cache, tmp_path):

@@ -156,6 +156,8 @@ class FeatureExtractor:
     def _key(self, model: nn.Module, dataset: Any, kind: str) -> str:
         """Return the cache key, a hash of the weights, the dataset's records and configuration, and ``kind``."""
         section = json.dumps(to_dict(dataset.config), sort_keys=True, default=str)
+        image = getattr(dataset, "image_processor", None)  # mean and std are those of the weights if not configured
+        section += json.dumps([getattr(image, "mean", None), getattr(image, "std", None)])
         return hash_strings([self.weights_sha256(model), dataset.fingerprint(), dataset.dataset_type, section, kind])
 
     def _cache(self, model: Any, dataset: Any, kind: str) -> "FeatureCache | None":

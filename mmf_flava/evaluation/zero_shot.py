@@ -111,6 +111,11 @@ def check_config(config: ZeroShotConfig, datasets: Iterable[str]) -> None:
     for template in config.templates:
         if "{}" not in template:
             raise UserError(f"{where}.templates: '{template}' has no placeholder {{}} for the class name.")
+        if braces := set(template.replace("{}", "")) & {"{", "}"}:
+            raise UserError(
+                f"{where}.templates: '{template}' has {' and '.join(sorted(braces))} outside {{}}. Write {{}} for the "
+                "class name, and no other braces."
+            )
 
 
 def classify(model: Any, dataset: Any, config: ZeroShotConfig, extractor: FeatureExtractor) -> ZeroShotResult:
@@ -170,8 +175,8 @@ def load_or_build_classifier(
     """Return ``build_classifier``'s result, cached in ``extractor.folder`` by weights, classes and templates."""
     if extractor.folder is None:
         return build_classifier(model, text_processor, config, extractor.device, extractor.distributed)
-    vocabulary = str(getattr(text_processor, "vocabulary_hash", ""))
-    key = hash_strings([extractor.weights_sha256(model), vocabulary, *config.classes, "", *config.templates])
+    text = [str(getattr(text_processor, name, "")) for name in ("vocabulary_hash", "max_length")]
+    key = hash_strings([extractor.weights_sha256(model), *text, *config.classes, "", *config.templates])
     path = extractor.folder / f"classifier-{key}.safetensors"
     cached = None
     if rank() == 0 and path.is_file():
@@ -208,7 +213,7 @@ def build_classifier(
     )
     weights = {}
     for name in bar:
-        ids, mask = text_processor.encode([template.format(name) for template in config.templates])
+        ids, mask = text_processor.encode([template.replace("{}", name) for template in config.templates])
         weights[name] = normalize(model.encode_text(ids.to(device), mask.to(device)).float(), dim=-1).mean(0).cpu()
     if distributed:
         weights = {name: embedding for local in gather_objects(weights) for name, embedding in local.items()}
