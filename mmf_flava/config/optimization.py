@@ -39,6 +39,8 @@ SCHEDULER_PARAMS["warmup_cosine"] = {
     **SCHEDULER_PARAMS["warmup_linear"],
     "num_cycles": (float, Range(above=0)),
 }
+# keys of ``optimizer`` on MMF's main branch
+MMF_MAIN = ("allow_unused_parameters", "enable_state_sharding")
 REQUIRED = ("num_warmup_steps", "num_training_steps")
 
 
@@ -46,15 +48,13 @@ def check_optimization(config: Mapping[str, Any]) -> None:
     """Check the values of ``optimizer`` and ``scheduler``.
 
     Args:
-        config: the complete config, a dict without interpolations.
+        config: the complete config, a dict without interpolations, after ``check_optimization_sections``.
 
     Raises:
         UserError: a key is unknown, or a value has the wrong type or is out of range.
     """
     trains = "train" in str(config.get("run_type", "train"))
-    optimizer = _check_keys(config, "optimizer", ("allow_unused_parameters", "enable_state_sharding"))
-    for key in ("allow_unused_parameters", "enable_state_sharding"):
-        check_type(bool | None, optimizer.get(key), f"optimizer.{key}")
+    optimizer, scheduler = config.get("optimizer") or {}, config.get("scheduler") or {}
     if trains and not optimizer.get("type"):
         raise UserError("optimizer.type must be given. Set it to a class of torch.optim, such as AdamW.")
     params = optimizer.get("params") or {}
@@ -63,7 +63,6 @@ def check_optimization(config: Mapping[str, Any]) -> None:
             _check_param(f"optimizer.params.{name}", value, OPTIMIZER_PARAMS[name])
     if trains and config.get("model") == "flava_classification" and "lr" not in params:
         raise UserError("optimizer.params.lr must be given: lr_multiplier of flava_classification multiplies it.")
-    scheduler = _check_keys(config, "scheduler")
     check_scheduler(scheduler, required=trains and bool(config["training"].get("lr_scheduler")))
 
 
@@ -83,6 +82,14 @@ def check_scheduler(scheduler: Mapping[str, Any], required: bool) -> None:
     for key in REQUIRED:
         if required and key in known and key not in params:
             raise UserError(f"scheduler.params.{key} must be given for scheduler.type: {name}.")
+
+
+def check_optimization_sections(config: Mapping[str, Any]) -> None:
+    """Check the keys of ``optimizer`` and ``scheduler`` and their types, but not their params."""
+    optimizer = _check_keys(config, "optimizer", MMF_MAIN)
+    for key in MMF_MAIN:
+        check_type(bool | None, optimizer.get(key), f"optimizer.{key}")
+    _check_keys(config, "scheduler")
 
 
 def _check_keys(config: Mapping[str, Any], name: str, others: tuple[str, ...] = ()) -> Mapping[str, Any]:

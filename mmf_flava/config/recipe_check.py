@@ -9,7 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mmf_flava.config.flava_trainers import check_finetuning, check_flava
 from mmf_flava.config.mmf_sections import check_mmf_sections
 from mmf_flava.config.model import ClassificationConfig, FlavaConfig
-from mmf_flava.config.optimization import check_optimization
+from mmf_flava.config.optimization import check_optimization, check_optimization_sections
 from mmf_flava.config.schema import parse_section
 from mmf_flava.errors import UserError
 
@@ -29,15 +29,16 @@ def check_recipe(config: Any, defaults: Any) -> None:
     values = resolve(config)
     plain: dict[str, Any] = OmegaConf.to_container(defaults, resolve=False)  # type: ignore[assignment]
     check_mmf_sections(values, plain)
-    check_optimization(values)
-    model = values["model"]
-    if model in MODELS:
-        check_model(model, (values.get("model_config") or {}).get(model) or {})
+    check_optimization_sections(values)
     trainer = values["training"]["trainer"]
     if trainer == "flava":
         check_flava(config)
     elif trainer == "flava_finetune":
         check_finetuning(config, plain)
+    check_optimization(values)
+    model = values["model"]
+    if model in MODELS:
+        check_model(model, (values.get("model_config") or {}).get(model) or {})
 
 
 def check_model(name: str, section: Mapping[str, Any]) -> Any:

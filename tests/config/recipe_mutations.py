@@ -191,6 +191,8 @@ def outside(limits: Range, hint: Any, pick: random.Random) -> Any:
     if limits.choices is not None:
         value: Any = f"{pick.choice(limits.choices)}x"
         return [value] if is_list else value
+    if limits.length is not None and limits.at_least is None and limits.above is None:
+        return [0.5] * (limits.length + 1)
     wrong = []
     if limits.at_least is not None:
         wrong += [limits.at_least - 1 - (limits.also is not None), -99]

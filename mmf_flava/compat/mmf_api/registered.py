@@ -95,7 +95,8 @@ def _check_losses(losses: Any, where: str) -> None:
         if where == "model_config.flava.losses" and hasattr(loss, "needs"):
             check_needs(name, loss.needs)
         if isinstance(params, Mapping) and "params" not in inspect.signature(loss).parameters:
-            parameters = inspect.signature(loss).parameters.values()
+            has_none = loss.__init__ is torch.nn.Module.__init__
+            parameters = [] if has_none else list(inspect.signature(loss).parameters.values())
             if not any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
                 check_keys(params, [parameter.name for parameter in parameters], f"{where}[{number}].params")
 
