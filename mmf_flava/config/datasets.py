@@ -120,6 +120,9 @@ class PMDConfig(ImageStreamConfig):
 
     # number of batches in a window that is sorted by caption length; 1: no sorting
     length_buckets: int = ranged(1, at_least=1)
+    # images: an epoch has every training image once; pairs: each path of splits.train has as many samples as its
+    # manifest.json has pairs, as in the paper. Weights of the paths in splits.train override it
+    epoch: str = ranged("images", choices=("images", "pairs"))
     # fraction of training pairs with another image's caption, for image-text matching; the paper gives none, this is
     # torchmultimodal's
     mismatch_probability: float = ranged(0.1, at_least=0, below=1)

@@ -6,6 +6,7 @@ all forms.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from mmf.common.registry import registry
 from mmf_flava.config.datasets import PMDConfig
 from mmf_flava.data.annotations import parse_annotation
 from mmf_flava.data.image_stream import ImageStreamDataset
+from mmf_flava.data.pair_weights import read_pair_weights
 from mmf_flava.data.record import BadRecord
 from mmf_flava.data.records import estimate_text_bytes
-from mmf_flava.data.stream import StreamBuilder
+from mmf_flava.data.stream import StreamBuilder, StreamDataset
 
 TEXT_EXTENSIONS = ("json", "txt")
 MISMATCH_TRIES = 10  # records sampled to find a different caption for a mismatched pair
@@ -85,6 +87,13 @@ class PMDBuilder(StreamBuilder):
 
     NAME = "pmd"
     CONFIG = PMDConfig
+
+    def load_split(self, config: PMDConfig, dataset_type: str) -> StreamDataset | None:
+        """Load the dataset of one split. With ``epoch: pairs``, paths without weights get those of their manifests."""
+        if dataset_type == "train" and config.epoch == "pairs" and config.splits.weights("train") is None:
+            paths = zip(config.splits.paths("train"), self.list_paths(config, "train"), strict=True)
+            config = replace(config, splits=replace(config.splits, train=read_pair_weights(paths)))
+        return super().load_split(config, dataset_type)
 
     def open_split(self, config: PMDConfig, dataset_type: str, paths: list[str | Path]) -> PMDDataset:
         return PMDDataset(config, dataset_type, paths)
