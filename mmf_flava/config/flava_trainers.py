@@ -23,7 +23,7 @@ ELEMENTWISE = ("AdamW", "Adam", "adam_w", "SGD", "RMSprop", "Adagrad", "Adamax")
 # keys of flava's trainer that flava_finetune supports too
 FINETUNING = {
     "training": {"precision", "max_grad_l2_norm", "process_group_timeout", "tf32", "deterministic"},
-    "checkpoint": set[str](),
+    "checkpoint": {"allow_missing"},
     "evaluation": {"task"},
 }
 EVALUATIONS: dict[str, Any] = {

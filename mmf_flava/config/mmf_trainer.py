@@ -13,7 +13,7 @@ NAMES = ("base_trainer", "mmf")
 # mmf_flava's keys that also have an effect with MMF's trainers
 READ = {
     "training": {"update_frequency", "max_grad_l2_norm", "wandb", "process_group_timeout"},
-    "checkpoint": {"max_to_keep"},
+    "checkpoint": {"max_to_keep", "allow_missing"},
 }
 SECTIONS = {"training": TrainingConfig, "checkpoint": CheckpointConfig, "evaluation": EvaluationConfig}
 # dataset keys that MMF's trainers ignore, and values that do not require them: with MMF's trainers, bad records are
