@@ -40,12 +40,10 @@ def fill_defaults(config: Any, names: Sequence[str], replaced: Any, recipe: Any,
         for key, entry in _processors(sections, name).items():
             kind = options.get(f"dataset_config.{name}.processors.{key}.type", entry.get("type"))
             default = _processors(defaults, name).get(key, {})
-            if _config_class("processor", kind) is not None and kind != default.get("type", kind):
-                kept = _processors(given, name).get(key, {}).get("params") or {}
-                params = entry.get("params") or {}
-                entry["params"] = {
-                    k: v for k, v in params.items() if k in kept or k not in (default.get("params") or {})
-                }
+            is_replaced = _config_class("processor", kind) is not None and kind != default.get("type", kind)
+            if is_replaced and isinstance(entry.get("params"), dict):
+                kept, removed = _params(_processors(given, name).get(key, {})), _params(default)
+                entry["params"] = {k: v for k, v in _params(entry).items() if k in kept or k not in removed}
             _fill_processor(entry, kind)
         _fill_dataset(sections, name)
     if sections:
@@ -71,24 +69,16 @@ def set_model_defaults(config: Any) -> None:
 
 
 def check_datasets(config: Any) -> None:
-    """Check ``dataset_config`` of a complete config: keys, types and ranges of the run's datasets and processors.
-
-    The keys of MMF's own datasets and processors are not checked.
+    """Check the sections of the run's datasets: all keys of mmf_flava's datasets and processors, and processor types.
 
     Raises:
-        UserError: a name or key is unknown, or a value is invalid or does not fit another key or the model.
+        UserError: a key or type is unknown, or a value is invalid or does not fit another key or the model.
     """
-    registry = _registry()
-    if not registry.get("imports_setup", no_warning=True):  # no names are registered yet
+    if not _registry().get("imports_setup", no_warning=True):  # no names are registered yet
         return
     sections, names, sizes = config.get("dataset_config") or {}, dataset_names(config), read_model_sizes(config)
     if not isinstance(sections, Mapping):
         raise UserError(f"dataset_config: must be a section (a mapping of keys to values), got {sections!r}.")
-    builders = registry.mapping["builder_name_mapping"]
-    for name in sections:
-        if name not in builders:
-            hint = suggestion(name, builders if close_matches(str(name), builders) else names)
-            raise UserError(f"'{name}' is not a key of dataset_config.{hint}")
     for name in names:
         if name in sections:
             _check_dataset(name, _resolve(sections, name), sizes)
@@ -103,7 +93,8 @@ def _check_dataset(name: str, section: Any, sizes: ModelSizes) -> None:
         if not isinstance(entry, Mapping) or not entry:
             continue
         kind, key = entry.get("type"), f"{where}.processors.{key}"
-        if kind not in (known := _registry().mapping["processor_name_mapping"]):
+        known = _registry().mapping["processor_name_mapping"]
+        if not isinstance(kind, str) or kind not in known:
             ours = [name for name in known if _config_class("processor", name)]
             hint = suggestion(str(kind), known if close_matches(str(kind), known) else ours)
             raise UserError(f"{key}.type: {kind!r} is not a registered processor.{hint}")
@@ -135,7 +126,8 @@ def _registry() -> Any:
 
 
 def _config_class(kind: str, name: Any) -> Any:
-    return getattr(_registry().mapping[f"{kind}_name_mapping"].get(name), "CONFIG", None)
+    classes = _registry().mapping[f"{kind}_name_mapping"]
+    return getattr(classes.get(name), "CONFIG", None) if isinstance(name, str) else None
 
 
 def _plain(config: Any, key: str) -> Section:
@@ -150,6 +142,11 @@ def _processors(sections: Section, name: str) -> dict[str, Section]:
     processors = section.get("processors") if isinstance(section, dict) else None
     entries = processors.items() if isinstance(processors, dict) else ()
     return {key: entry for key, entry in entries if isinstance(entry, dict)}
+
+
+def _params(entry: Section) -> Section:
+    params = entry.get("params")
+    return params if isinstance(params, dict) else {}
 
 
 def _fill_dataset(sections: Section, name: str) -> None:

@@ -81,13 +81,19 @@ def load_recipe(path: str, places: list[str], roots: list[str], chain: tuple[str
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    from mmf_flava.config.merging import clear_replaced
+
     file, content, includes = open_recipe(path, places)
     if file in chain:
         raise UserError(f"{file}: includes itself ({' includes '.join([*chain, file])}). Remove one of the includes.")
     folders = [os.path.dirname(file), *roots]
     configs = [load_recipe(include, folders, roots, (*chain, file)) for include in includes]
     try:
-        return OmegaConf.merge(OmegaConf.create(), *configs, OmegaConf.create(content))
+        merged: Any = OmegaConf.create()
+        for config in [*configs, OmegaConf.create(content)]:
+            clear_replaced(merged, config)
+            merged = OmegaConf.merge(merged, config)
+        return merged
     except OmegaConfBaseException as error:
         message = " ".join(str(error).split("\n    ")[0].split())
         raise UserError(f"{file}: is not a valid config ({message}). Correct the value.") from None

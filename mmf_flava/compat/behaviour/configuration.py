@@ -112,6 +112,35 @@ def config_override(module: Any) -> None:
 
 @patch(
     "mmf.utils.configuration",
+    what="a recipe can replace a list of a dataset or model by a section; for MMF's defaults, this is an error",
+    why="OmegaConf cannot merge them, and its error does not name the key",
+    since=SINCE,
+    until="OmegaConf replaces values of another type in merges",
+)
+def replaced_containers(module: Any) -> None:
+    from mmf_flava.config.merging import check_containers, clear_replaced
+
+    @wrap(module.Configuration, "_build_user_config", only_if=flava_run.is_current)
+    def _build_user_config(original: Any, self: Any, opts: Any) -> Any:
+        user = original(self, opts)
+        check_containers(self._default_config, user)
+        return user
+
+    @wrap(module.Configuration, "_build_model_config", only_if=flava_run.is_current)
+    def _build_model_config(original: Any, self: Any, config: Any) -> Any:
+        defaults = original(self, config)
+        clear_replaced(defaults, self._user_config)
+        return defaults
+
+    @wrap(module.Configuration, "_build_dataset_config", only_if=flava_run.is_current)
+    def _build_dataset_config(original: Any, self: Any, config: Any) -> Any:
+        defaults = original(self, config)
+        clear_replaced(defaults, self._user_config)
+        return defaults
+
+
+@patch(
+    "mmf.utils.configuration",
     what="training.device is cpu unless CUDA is available or the user sets it",
     why="MMF's default is cuda, so that runs on a CPU warn about an option that the user has not set",
     since=SINCE,

@@ -10,6 +10,7 @@ from typing import Any
 from mmf.common.registry import registry
 from mmf.utils.configuration import load_yaml
 from mmf.utils.env import setup_imports
+from omegaconf import OmegaConf
 
 from mmf_flava.command import ArgumentParser, command, file_path, integer
 from mmf_flava.data.from_recipe import dataset_names, dataset_section, open_dataset, read_recipe
@@ -64,14 +65,23 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _default_overrides(recipe: str, overrides: Sequence[str]) -> list[str]:
-    """Return ``model`` and ``dataset`` overrides for a YAML file with only a ``dataset_config``; MMF requires both."""
+    """Return overrides for a YAML file with only a ``dataset_config``: its datasets, and a model that fits them."""
     setup_imports()
     content = load_yaml(recipe)
     keys = {override.partition("=")[0] for override in overrides} | set(content)
-    defaults = [] if "model" in keys else ["model=flava"]
+    defaults = [] if "model" in keys else ["model=flava", *_model_sizes(content.get("dataset_config") or {})]
     if content.get("dataset_config") and not keys & {"dataset", "datasets"}:
         defaults.append(f"dataset={','.join(content.dataset_config)}")
     return defaults
+
+
+def _model_sizes(sections: Any) -> list[str]:
+    """Return the overrides of ``model_config`` for the sizes of images and patches that a processor sets."""
+    sizes: dict[str, Any] = {}
+    for name in sections:
+        params = OmegaConf.select(sections, f"{name}.processors.image_processor.params") or {}
+        sizes |= {key: params[key] for key in ("image_size", "patch_size") if key in params}
+    return [f"model_config.flava.image_encoder.{key}={size}" for key, size in sizes.items()]
 
 
 def _paths(config: Any, name: str, split: str) -> list[str | Path]:

@@ -1,0 +1,41 @@
+"""Merging of configs in which one has a list where another has a section; OmegaConf raises an error without the key."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from mmf_flava.errors import UserError
+
+
+def check_containers(base: Any, given: Any) -> None:
+    """Raise UserError if ``given`` has a list where ``base`` has a section, or a section where it has a list."""
+    for key, value, is_list in _replaced(*map(_plain, (base, given))):
+        expected = "a section (a mapping of keys to values)" if is_list else "a list"
+        raise UserError(f"{'.'.join(map(str, key))}: must be {expected}, got {value!r}.")
+
+
+def clear_replaced(base: Any, given: Any) -> None:
+    """Set the sections of ``base`` to null that ``given`` replaces by a list, and its lists replaced by a section.
+
+    ``base`` is changed in place, so that the merged value is that of ``given``.
+    """
+    for key, _, _ in list(_replaced(*map(_plain, (base, given)))):
+        node = base
+        for name in key[:-1]:
+            node = node[name]
+        node[key[-1]] = None
+
+
+def _plain(config: Any) -> Any:
+    return OmegaConf.to_container(config, resolve=False) if OmegaConf.is_config(config) else None
+
+
+def _replaced(base: Any, given: Any) -> Iterator[tuple[tuple[Any, ...], Any, bool]]:
+    """Yield the key, the value in ``given`` and whether it is a list, where one has a list and one has a section."""
+    if isinstance(base, dict) and isinstance(given, dict):
+        for name in base.keys() & given.keys():
+            if {type(base[name]), type(given[name])} == {dict, list}:
+                yield (name,), given[name], isinstance(given[name], list)
+            else:
+                yield from (((name, *key), *rest) for key, *rest in _replaced(base[name], given[name]))
