@@ -82,3 +82,10 @@ def test_classifier_is_cached(tmp_path, monkeypatch):
 def test_invalid_section_raises(config, word):
     with pytest.raises(UserError, match=word):
         check_config(config, ["pmd"])
+
+
+@pytest.mark.parametrize("template", ["{} of {c}", "a {", "a {} }", "{0} {}", "a {{}} {!r}"])
+def test_templates_with_other_braces_are_errors(template):
+    config = ZeroShotConfig("toy", ["cat"], [template])
+    with pytest.raises(UserError, match=r"evaluation\.zero_shot\.templates: '.*' has .* outside \{\}"):
+        check_config(config, ["toy"])

@@ -13,6 +13,7 @@ from mmf_flava.compat.behaviour import (  # noqa: F401 - each module registers i
     devices,
     env,
     logger,
+    mmf_data,
     overrides,
     trainers,
     transformers,

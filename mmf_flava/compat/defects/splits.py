@@ -23,8 +23,8 @@ def loaders(module: Any) -> None:
         if len(present) == len(self.datamodules):
             return original(self, dataset_type)
         if not present:
-            if dataset_type == "val" and "train" in self.config.get("run_type", ""):
-                raise _no_data(self.dataset_list, "val")
+            if dataset_type in ("train", "val") and "train" in self.config.get("run_type", ""):
+                raise _no_data(self.dataset_list, dataset_type)
             # other strategies fail without datasets
             return module.MultiDataLoader({}, module.build_iteration_strategy({"enabled": False}, {}))
         everything = self.datamodules, self.dataset_list
@@ -70,6 +70,6 @@ def _lacks_split(datamodule: Any, split: str) -> bool:
 
 def _no_data(names: Any, split: str) -> UserError:
     return UserError(
-        f"dataset_config: none of the datasets {', '.join(names)} has a {split} split, which MMF's trainer evaluates "
-        f"on. List data in dataset_config.NAME.splits.{split}, set another run_type, or set training.trainer: flava."
+        f"dataset_config: none of the datasets {', '.join(names)} has a {split} split, which this run needs. "
+        f"List data in dataset_config.NAME.splits.{split}, set another run_type, or set training.trainer: flava."
     )
