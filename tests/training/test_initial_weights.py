@@ -6,6 +6,9 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 from mmf_flava.config.run import CheckpointConfig
+from mmf_flava.data.initial_processors import InitialProcessors
+from mmf_flava.data.processor_files import write_processors
+from mmf_flava.data.saved_processors import SavedProcessors
 from mmf_flava.errors import UserError
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
 from mmf_flava.training.initial_weights import load_initial_weights, load_pretrained_weights
@@ -65,3 +68,20 @@ def test_missing_heads_raise_unless_allowed(tiny, trained, tmp_path):
         load_pretrained_weights(build(tiny), core, CheckpointConfig(), None)
     (message,) = load_pretrained_weights(build(tiny), core, CheckpointConfig(allow_missing=["heads.*"]), None)
     assert "allowed mismatches: 28, e.g. heads." in message
+
+
+def test_text_encoder_of_another_vocabulary_is_refused(tiny, trained, monkeypatch):
+    _, file = trained
+    tiny.text_encoder.pretrained = str(file)
+    initial = InitialProcessors()
+    initial.vocabulary_sha256 = "1" * 64
+    monkeypatch.setattr("mmf_flava.training.initial_weights.initial_processors", lambda in_run: initial)
+    with pytest.warns(UserWarning, match="does not state its vocabulary. Assumed: that of the run's tokenizer"):
+        load_pretrained_weights(build(tiny), None, CheckpointConfig(), None)
+    write_processors(SavedProcessors("", vocabulary_sha256="2" * 64), file.parent)
+    with pytest.raises(UserError, match="The run's tokenizer: the vocabulary differs .* add 'word_embeddings.weight'"):
+        load_pretrained_weights(build(tiny), None, CheckpointConfig(), None)
+    model = build(tiny)
+    before = model.flava.text_encoder.word_embeddings.weight.clone()
+    load_pretrained_weights(model, None, CheckpointConfig(allow_missing=["word_embeddings.weight"]), None)
+    assert torch.equal(model.flava.text_encoder.word_embeddings.weight, before)

@@ -49,3 +49,16 @@ def test_different_number_of_attention_heads_raises(hf_folder):
     config.image_encoder.num_heads = 2
     with pytest.raises(UserError, match=r"image_encoder\.num_heads is 2.*trained with 4 attention heads.*Set it to 4"):
         load_weights(build(config), hf_folder)
+
+
+def test_rows_per_token_are_not_loaded_for_another_vocabulary(tiny, tmp_path):
+    source = build(tiny)
+    randomise(source)
+    save_file(dict(source.state_dict()), tmp_path / "model.safetensors")
+    model, names = build(tiny), ["flava.text_encoder.word_embeddings.weight", "heads.mlm.decoder.*"]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    report = load_weights(model, tmp_path / "model.safetensors", allow_missing=names, new_vocabulary=True)
+    kept = {name for name, value in model.state_dict().items() if torch.equal(value, before[name])}
+    dropped = {names[0], "heads.mlm.decoder.weight", "heads.mlm.decoder.bias"}
+    assert {*report.allowed} == dropped <= kept
+    assert "heads.mmm_text.decoder.weight" not in kept
