@@ -84,7 +84,7 @@ def test_invalid_section_raises(config, word):
         check_config(config, ["pmd"])
 
 
-@pytest.mark.parametrize("template", ["{} of {c}", "a {", "a {} }", "{0} {}", "a {{}} {!r}"])
+@pytest.mark.parametrize("template", ["{} of {c}", "a {} }", "{0} {}", "a {{}} {!r}"])
 def test_templates_with_other_braces_are_errors(template):
     config = ZeroShotConfig("toy", ["cat"], [template])
     with pytest.raises(UserError, match=r"evaluation\.zero_shot\.templates: '.*' has .* outside \{\}"):

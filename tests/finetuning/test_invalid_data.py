@@ -102,3 +102,25 @@ def test_finetuning_without_a_test_split(finetune, memes, tmp_path, value):
 def test_finetuning_needs_train_and_val(finetune, memes, tmp_path, split):
     with pytest.raises(UserError, match=rf"{split}"):
         finetune("demo_hateful_memes", tmp_path / "save", f"env.data_dir={memes}", f"{ANNOTATIONS}.{split}=null", *FEW)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "option", "message"),
+    [
+        ("demo_hateful_memes", "checkpoint.resume_file=~/gone", r"/gone.* was not found"),
+        (
+            "demo_vqa2",
+            "dataset_config.vqa2.images.train=null",
+            r"dataset_config\.vqa2: the split train cannot be loaded",
+        ),
+        ("demo_vqa2", "model_config.flava_classification.num_labels=3", r"num_labels=\d"),
+        (
+            "demo_vqa2",
+            "dataset_config.vqa2.processors.answer_processor.params.vocab_file=/gone.txt",
+            r"vocab_file: /gone\.txt cannot be read",
+        ),
+    ],
+)
+def test_missing_files_are_named(finetune, toy_data, tmp_path, recipe, option, message):
+    with pytest.raises(UserError, match=message):
+        finetune(recipe, tmp_path / "save", *FEW, option)

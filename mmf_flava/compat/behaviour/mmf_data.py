@@ -36,14 +36,51 @@ def annotation_file(module: Any) -> None:
             ) from error
 
 
-@patch("mmf.datasets.mmf_dataset_builder", what="a split whose annotations are null has no data", **INVALID)
+@patch("mmf.utils.checkpoint", what="a missing checkpoint is a one-line error", **INVALID)
+def missing_checkpoint(module: Any) -> None:
+    @wrap(module.Checkpoint, "load_state_dict", only_if=flava_run.is_current)
+    def load_state_dict(original: Any, self: Any) -> Any:
+        try:
+            return original(self)
+        except RuntimeError as error:
+            if not str(error).endswith("doesn't exist"):
+                raise
+            file = str(error).removesuffix(" doesn't exist")
+            raise UserError(f"checkpoint.resume_file: {file} was not found. Correct the path.") from None
+
+
+@patch("mmf.utils.text", what="a missing vocabulary of a processor is a one-line error", **INVALID)
+def missing_vocabulary(module: Any) -> None:
+    @wrap(module.VocabDict, "__init__", only_if=flava_run.is_current)
+    def __init__(original: Any, self: Any, vocab_file: str, *args: Any, **kwargs: Any) -> None:
+        try:
+            original(self, vocab_file, *args, **kwargs)
+        except (RuntimeError, OSError, ValueError) as error:
+            raise UserError(f"vocab_file: {vocab_file} cannot be read ({error}). Set it to an existing file.") from None
+
+
+@patch(
+    "mmf.datasets.mmf_dataset_builder",
+    what="a split whose annotations are null has no data, and missing images of a split are a one-line error",
+    **INVALID,
+)
 def null_annotations(module: Any) -> None:
     @wrap(module.MMFDatasetBuilder, "load", only_if=flava_run.is_current)
     def load(original: Any, self: Any, config: Any, dataset_type: str, *args: Any, **kwargs: Any) -> Any:
         if not config.get("split_train") and not (config.get("annotations") or {}).get(dataset_type):
-            self.config = config
+            self.config, self.dataset = config, None
             return None
-        return original(self, config, dataset_type, *args, **kwargs)
+        try:
+            return original(self, config, dataset_type, *args, **kwargs)
+        except UserError:
+            raise
+        except ENTRY_ERRORS as error:
+            if not self.dataset_class.__module__.startswith("mmf."):
+                raise
+            raise UserError(
+                f"dataset_config.{self.dataset_name}: the split {dataset_type} cannot be loaded "
+                f"({type(error).__name__}: {error}). List its annotations, and as many images or features."
+            ) from error
 
 
 @patch(
