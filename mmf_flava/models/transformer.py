@@ -109,7 +109,7 @@ def initialise(module: nn.Module, std: float = 0.02) -> None:
     """Initialise weights with N(0, std), LayerNorm weights with 1, biases and the padding embedding with 0.
 
     Use as ``model.apply(initialise)``. Source: both public implementations, with std 0.02; not specified in the paper.
-    [CLS], the mask token and the image positions stay 0, as there: docs/initialisation.md compares them with N(0, 0.02).
+    [CLS], mask token and image positions stay 0, as there; docs/initialisation.md compares them with N(0, 0.02).
     """
     if isinstance(module, nn.Linear | nn.Conv2d | nn.Embedding):
         nn.init.normal_(module.weight, std=std)
