@@ -38,7 +38,7 @@ def test_zero_shot_recipe(path, monkeypatch):
     assert config.checkpoint.resume_pretrained
     assert parse_section(FlavaConfig, config.model_config.flava, "model_config.flava").losses == []
     if section.source is not None:
-        splits = [split for listed in section.splits.values() for split in listed]
+        splits = [split for listed in section.splits.values() for split in listed or ()]
         assert len(splits) == len({*splits}) >= 2
         assert {*splits} <= {*IMAGE_SETS[section.source].splits}
     zero_shot = settings.evaluation.zero_shot
