@@ -120,6 +120,8 @@ def _check(key: str, value: Any, default: Any) -> None:
         check_type(dict[str, Any], value, key)
         if default and key != "training.wandb":
             check_keys(value, default, key)
+            if missing := [name for name in default if name not in value]:
+                raise UserError(f"{key}.{missing[0]} must be given, because the section was replaced as a whole.")
             for name, item in value.items():
                 _check(f"{key}.{name}", item, default[name])
     elif key.startswith("env."):

@@ -18,7 +18,8 @@ from mmf_flava.errors import UserError
 
 SCRIPTS = Path(sys.executable).parent
 # the trainer makes it a run of FLAVA; the model and the dataset are small
-OWN = "model: cnn_lstm\ndataset: clevr\ntraining: {trainer: flava}\n"
+OWN = "model: cnn_lstm\ndataset: clevr\ntraining: {trainer: flava}\noptimizer: {type: AdamW}\n"
+SECTIONS = "own: {a: {optimizer: false}, b: {enabled: false, patience: 1}}"
 OTHER = ("model=cnn_lstm", "dataset=clevr")
 
 
@@ -151,7 +152,9 @@ def test_error_of_a_dataloader_worker_is_printed_without_traceback(capsys):
 
 
 def test_model_and_dataset_are_read_from_the_recipe():
-    write("model: cnn_lstm\ndatasets: [clevr, vqa2]\ntraining: {trainer: flava}\n", "base.yaml")
+    write(
+        "model: cnn_lstm\ndatasets: [clevr, vqa2]\ntraining: {trainer: flava}\noptimizer: {type: AdamW}\n", "base.yaml"
+    )
     config = configuration(f"config={write('includes: [base.yaml]')}").config
     assert (config.model, config.datasets) == ("cnn_lstm", "clevr,vqa2")
     assert "lstm" in config.model_config.cnn_lstm, "the model's defaults are missing"
@@ -174,17 +177,14 @@ def test_values_are_converted():
 
 def test_complete_sections_can_be_set():
     """MMF ignores the value of a section."""
-    opts = ["checkpoint.reset=null", "training.early_stop={enabled: true}"]
-    config = configuration(f"config={write_own()}", *opts).config
-    assert config.checkpoint.reset is None
-    assert config.training.early_stop == {"enabled": True}
+    config = configuration(f"config={write_own(SECTIONS)}", "own.a=null", "own.b={enabled: true}").config
+    assert config.own == {"a": None, "b": {"enabled": True}}
 
 
 def test_options_are_applied_in_order():
-    opts = ["checkpoint.reset.optimizer=true", "checkpoint.reset=null", "training.early_stop={patience: 3}"]
-    config = configuration(f"config={write_own()}", *opts, "training.early_stop.patience=4").config
-    assert config.checkpoint.reset is None
-    assert config.training.early_stop == {"patience": 4}
+    opts = ["own.a.optimizer=true", "own.a=null", "own.b={patience: 3}", "own.b.patience=4"]
+    config = configuration(f"config={write_own(SECTIONS)}", *opts).config
+    assert config.own == {"a": None, "b": {"patience": 4}}
 
 
 def test_options_of_a_section_that_only_the_recipe_has():
@@ -262,7 +262,7 @@ print(config.model, config.datasets)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [1,\nb: }", r"x\.yaml, line 5: is not valid YAML"),
+        ("a: [1,\nb: }", r"x\.yaml, line 6: is not valid YAML"),
         ("includes: [gone.yaml]", "Config file .*gone.yaml was not found"),
     ],
 )

@@ -48,7 +48,7 @@ UNTOUCHED = {
 RELATED = {
     "hidden_size", "num_heads", "image_size", "patch_size", "vocab_size", "pad_token_id", "max_length", "block_size",
     "logit_scale_init", "logit_scale_max", "codebook_size", "target", "min_block", "max_epochs", "clip_gradients",
-    "fp16", "enabled", "num_labels", "precision",
+    "fp16", "enabled", "num_labels", "precision", "compile",
 }  # fmt: skip
 
 
@@ -195,7 +195,7 @@ def outside(limits: Range, hint: Any, pick: random.Random) -> Any:
         return [0.5] * (limits.length + 1)
     wrong = []
     if limits.at_least is not None:
-        wrong += [limits.at_least - 1 - (limits.also is not None), -99]
+        wrong += [limits.at_least - 1, -99]
     if limits.above is not None:
         wrong += [limits.above, limits.above - 1]
     if limits.at_most is not None:

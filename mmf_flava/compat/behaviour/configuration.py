@@ -226,17 +226,17 @@ def complete_check(module: Any) -> None:
             if not flava_run.is_current():
                 raise
             raise interpolation_error(self.config, error) from None
-        if args and not default_only and flava_run.is_current():
+        # before setup_imports() no names are registered, and the defaults of model and datasets are missing
+        if args and flava_run.is_current() and module.registry.get("imports_setup", no_warning=True):
+            from mmf_flava.compat import mmf_api
+            from mmf_flava.compat.mmf_api.registered import check_registered
+
             check_recipe(self.config, self._default_config)
             check_datasets(self.config)
-            if module.registry.get("imports_setup", no_warning=True):
-                from mmf_flava.compat import mmf_api
-                from mmf_flava.compat.mmf_api.registered import check_registered
-
-                check_registered(resolve(self.config))
-                if self.config.training.trainer == "flava":
-                    mmf_api.check_callbacks(self.config)
-                    mmf_api.read_multitasking(self.config)
+            check_registered(resolve(self.config))
+            if self.config.training.trainer == "flava":
+                mmf_api.check_callbacks(self.config)
+                mmf_api.read_multitasking(self.config)
 
 
 def _join(datasets: Any) -> str:
