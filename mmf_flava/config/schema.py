@@ -108,7 +108,9 @@ def check_keys(section: Mapping[str, Any], known: Iterable[str], where: str) -> 
 
 def to_dict(section: Any) -> dict[str, Any]:
     """Convert a section to a dict with its interpolations resolved."""
-    return OmegaConf.to_container(section, resolve=True) if OmegaConf.is_config(section) else dict(section)  # type: ignore[return-value]
+    if OmegaConf.is_config(section):
+        return OmegaConf.to_container(section, resolve=True)  # type: ignore[return-value]
+    return {key: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for key, v in section.items()}
 
 
 def check_choice(value: str, allowed: Iterable[str], where: str) -> str:
