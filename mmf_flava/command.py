@@ -58,10 +58,9 @@ def command(main: Callable[..., int | None]) -> Callable[..., int]:
             sys.stdout.flush()  # here, so that a closed pipe is found before Python exits
             return code
         except BaseException as error:
-            code = report_error(error)
-            if not code:
-                raise
-            return code
+            if failed := report_error(error):
+                return failed
+            raise
 
     return run
 

@@ -164,7 +164,13 @@ def test_options_that_cannot_be_set_are_errors(option, message):
 
 def test_options_that_are_read_before_the_recipe():
     options = ["config=~/a b.yaml", "datasets=[a, b]", "losses[0]={", "env.user_dir=5", "training.x="]
-    expected = {"config": "~/a b.yaml", "model": None, "dataset": None, "datasets": ["a", "b"], "env": {"user_dir": "5"}}
+    expected = {
+        "config": "~/a b.yaml",
+        "model": None,
+        "dataset": None,
+        "datasets": ["a", "b"],
+        "env": {"user_dir": "5"},
+    }
     assert read_early_options(options) == expected
     with pytest.raises(UserError, match=r"dataset=a and datasets=b: both are set"):
         read_early_options(["dataset=a", "datasets=b"])

@@ -174,7 +174,7 @@ def _problem(entry: Any) -> str | None:
 
 def _check_label(sample: Any, dataset: Any, index: int) -> None:
     """Raise _InvalidSample for a label such as 0.5, which torch converts to the integer 0."""
-    targets = sample.get("targets") if isinstance(sample, Mapping) else None
+    targets: Any = sample.get("targets") if isinstance(sample, Mapping) else None
     if hasattr(targets, "is_floating_point") and not targets.is_floating_point() and targets.numel() == 1:
         entry = _entry(dataset, index)
         if isinstance(entry, Mapping) and isinstance(entry.get("label"), float) and (problem := _problem(entry)):
@@ -189,7 +189,8 @@ def _check_fields(dataset: Any, sample: Any) -> None:
     if different := expected ^ set(sample):
         names = ", ".join(sorted(different))
         raise _InvalidSample(f"the entries differ in {names}. Give all entries of a split a label, or none.")
-    targets, labels = sample.get("targets"), _number_of_labels()
+    labels = _number_of_labels()
+    targets: Any = sample.get("targets")
     if labels is None or not hasattr(targets, "numel"):
         return
     if targets.is_floating_point() and targets.ndim == 1 and targets.numel() not in (1, labels):
