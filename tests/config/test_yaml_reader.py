@@ -8,7 +8,10 @@ from mmf_flava.config.yaml_reader import parse_value, read_yaml
 from mmf_flava.errors import UserError
 
 BOMB = "\n".join(
-    ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9))]
+    [
+        "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]",
+        *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)),
+    ]
 )
 INVALID = {
     "list": (b"- a\n- b\n", r"must be a mapping of keys to values, .* but is a list\."),
