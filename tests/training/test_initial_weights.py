@@ -79,7 +79,7 @@ def test_text_encoder_of_another_vocabulary_is_refused(tiny, trained, monkeypatc
     with pytest.warns(UserWarning, match="does not state its vocabulary. Assumed: that of the run's tokenizer"):
         load_pretrained_weights(build(tiny), None, CheckpointConfig(), None)
     write_processors(SavedProcessors("", vocabulary_sha256="2" * 64), file.parent)
-    with pytest.raises(UserError, match="The run's tokenizer: the vocabulary differs .* add 'word_embeddings.weight'"):
+    with pytest.raises(UserError, match=r"The run's tokenizer: the vocabulary differs .* add 'word_embeddings.weight'"):
         load_pretrained_weights(build(tiny), None, CheckpointConfig(), None)
     model = build(tiny)
     before = model.flava.text_encoder.word_embeddings.weight.clone()
