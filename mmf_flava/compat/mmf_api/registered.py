@@ -93,7 +93,7 @@ def _check_losses(losses: Any, where: str) -> None:
             hint = suggestion(str(name), registry.mapping["loss_name_mapping"])
             raise UserError(f"{where}: unknown loss '{name}'.{hint}")
         if where == "model_config.flava.losses" and hasattr(loss, "needs"):
-            check_needs(name, loss.needs)
+            check_needs(str(name), loss.needs)
         if isinstance(params, Mapping) and "params" not in inspect.signature(loss).parameters:
             has_none = loss.__init__ is torch.nn.Module.__init__
             parameters = [] if has_none else list(inspect.signature(loss).parameters.values())
