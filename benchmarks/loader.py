@@ -34,12 +34,12 @@ from torchvision.transforms import functional as F
 from tqdm import tqdm
 
 from mmf_flava.command import ArgumentParser, command, integer
+from mmf_flava.config.processors import CLIP_MEAN, CLIP_STD
 from mmf_flava.data import image_decoding
 from mmf_flava.data.collate import collate
 from mmf_flava.data.dataset_schedule import DatasetSchedule
 from mmf_flava.data.masking import block_mask
 from mmf_flava.data.pmd import PMDBuilder
-from mmf_flava.config.processors import CLIP_MEAN, CLIP_STD
 from mmf_flava.data.sampling import MultitaskLoader
 from mmf_flava.data.shards import ShardWriter
 from mmf_flava.data.tokenizer import SPECIAL_TOKENS, build_wordpiece
