@@ -99,17 +99,24 @@ class ImageStreamConfig(RecordsConfig):
     codes: str | None = None
 
     def check_model(self, sizes: ModelSizes, where: str) -> None:
-        """Raise UserError if masked image modeling has no masked patches or no codes."""
+        """Raise UserError if a loss of these samples has no masked patches, or masked image modeling has no codes."""
         params, key = self.params("image_processor"), f"{where}.processors.image_processor.params"
+        if (masked := self.masked_losses(sizes)) and params.get("mask", True) is None:
+            raise UserError(
+                f"{key}.mask: is null, but {sizes.where}.losses contains {' and '.join(masked)}, for which patches are "
+                "masked. Set it to {}."
+            )
         losses = f"{sizes.where}.losses contains {' and '.join(sizes.code_losses)}" if sizes.code_losses else ""
-        if losses and params.get("mask", True) is None:
-            raise UserError(f"{key}.mask: is null, but {losses}, for which patches are masked. Set it to {{}}.")
         needs_view = losses and self.codes is None and sizes.codebook not in (None, "cached")
         if needs_view and params.get("codebook_size", True) is None:
             raise UserError(
                 f"{key}.codebook_size: is null, but {losses}, which predicts the codes of this view. Set it to "
                 f"{sizes.codebook_size}, or set {where}.codes."
             )
+
+    def masked_losses(self, sizes: ModelSizes) -> tuple[str, ...]:
+        """Return the model's losses that need the patch mask of these samples."""
+        return sizes.code_losses
 
 
 @dataclass
@@ -126,6 +133,10 @@ class PMDConfig(ImageStreamConfig):
     # fraction of training pairs with another image's caption, for image-text matching; the paper gives none, this is
     # torchmultimodal's
     mismatch_probability: float = ranged(0.1, at_least=0, below=1)
+
+    def masked_losses(self, sizes: ModelSizes) -> tuple[str, ...]:
+        """Return the model's losses of pairs; all of them are computed from masked and unmasked passes of a batch."""
+        return tuple(loss for loss in sizes.losses if loss not in ("flava_mim", "flava_mlm"))
 
 
 @dataclass

@@ -31,7 +31,7 @@ class ModelSizes:
         vocabulary: number of word embeddings.
         codebook: type of the image codebook.
         code_pixels: height and width of the square of pixels that DALL-E's dVAE assigns a code to.
-        code_losses: the model's losses that need image codes and masked patches.
+        losses: types of the model's losses.
     """
 
     where: str
@@ -41,7 +41,7 @@ class ModelSizes:
     vocabulary: int | None = None
     codebook: str | None = None
     code_pixels: int = DVAE_PATCH
-    code_losses: tuple[str, ...] = ()
+    losses: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, section: Any, where: str) -> "ModelSizes":
@@ -57,8 +57,13 @@ class ModelSizes:
             _size(text, "vocab_size"),
             codebook.get("type"),
             2 ** ((_size(codebook, "num_groups") or DVAE_GROUPS) - 1),
-            tuple(loss for loss in types if loss in ("flava_mim", "flava_mmm_image")),
+            tuple(map(str, types)),
         )
+
+    @property
+    def code_losses(self) -> tuple[str, ...]:
+        """The losses that predict image codes of masked patches."""
+        return tuple(loss for loss in self.losses if loss in ("flava_mim", "flava_mmm_image"))
 
     @property
     def codebook_size(self) -> int | None:

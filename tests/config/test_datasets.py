@@ -168,7 +168,8 @@ SIZES = ModelSizes.read(MODEL, "m")
 
 
 def test_sizes_of_a_model():
-    assert ModelSizes("m", 32, 8, 20, 99, "dvae", 8, ("flava_mim",)) == SIZES
+    assert ModelSizes("m", 32, 8, 20, 99, "dvae", 8, ("flava_mim", "flava_itm")) == SIZES
+    assert SIZES.code_losses == ("flava_mim",)
     assert SIZES.codebook_size == 32
     assert ModelSizes.read({**MODEL, "codebook": {"type": "kmeans"}}, "m").codebook_size == 32
     assert ModelSizes.read({**MODEL, "codebook": {"type": "dvae", "num_groups": 3}}, "m").codebook_size == 16
@@ -202,14 +203,27 @@ def test_params_must_fit_the_model(schema, params, message):
 
 
 @pytest.mark.parametrize(("key", "message"), [("mask", "patches are masked"), ("codebook_size", "set d.codes")])
-def test_losses_on_codes_need_mask_and_codebook_view(key, message):
-    processors = {**PROCESSORS, "image_processor": {**IMAGE, "params": {key: None}}}
-    config = parse(PMDConfig, processors=processors)
-    config.check_model(ModelSizes.read({**MODEL, "losses": [{"type": "flava_itm"}]}, "m"), "d")
+@pytest.mark.parametrize("schema", [PMDConfig, ImageNetConfig])
+def test_losses_on_codes_need_mask_and_codebook_view(schema, key, message):
+    processors = {"image_processor": {**IMAGE, "params": {key: None}}, "text_processor": TEXT}
+    config, sizes = (
+        parse(schema, processors=processors),
+        ModelSizes.read({**MODEL, "losses": [{"type": "flava_mmm_image"}, {"type": "flava_mim"}]}, "m"),
+    )
+    config.check_model(ModelSizes.read({**MODEL, "losses": [{"type": "flava_mlm"}]}, "m"), "d")
     with pytest.raises(UserError, match=rf"^d\.processors\.image_processor\.params\.{key}: is null, .*{message}"):
-        config.check_model(SIZES, "d")
+        config.check_model(sizes, "d")
     if key == "codebook_size":
-        parse(PMDConfig, processors=processors, codes="c").check_model(SIZES, "d")
+        parse(schema, processors=processors, codes="c").check_model(sizes, "d")
+
+
+@pytest.mark.parametrize("loss", ["flava_itm", "flava_global_contrastive", "flava_mmm_text"])
+def test_losses_of_pairs_need_a_mask(loss):
+    processors = {**PROCESSORS, "image_processor": {**IMAGE, "params": {"mask": None}}}
+    sizes = ModelSizes.read({**MODEL, "losses": [{"type": loss}]}, "m")
+    parse(ImageNetConfig, processors=processors).check_model(sizes, "d")
+    with pytest.raises(UserError, match=rf"params\.mask: is null, but m\.losses contains {loss}, .* Set it to \{{\}}"):
+        parse(PMDConfig, processors=processors).check_model(sizes, "d")
 
 
 def test_splits_are_null_by_default():
