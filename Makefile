@@ -1,5 +1,5 @@
 # make demo   set up .venv, then train and evaluate a small FLAVA on two CPU cores (about five minutes)
-# make test   set up .venv and run the tests
+# make test   set up .venv and run the tests in two processes; JOBS=1: one after another
 # make check  run ruff (format and lint), mypy and the tests, as required for every change
 # make chaos  run the complete fault tests, one line of JSON per test: SIGKILL during saves and runs, at random and at
 #             specific points; SIGTERM in every situation; corrupt bytes; memory; 3,000 mutated recipes. About an hour;
@@ -16,6 +16,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 RC10 := mmf==1.0.0rc10
+# processes that run tests; each needs 3 GB of memory
+JOBS := 2
 
 ifeq ($(origin PYTHON), undefined)
 PYTHON := python3
@@ -49,13 +51,13 @@ demo: $(READY)
 	$(RUN)/mmf_run config=projects/flava/configs/demo.yaml
 
 test: $(READY)
-	$(RUN)/python -m pytest
+	$(RUN)/python -m pytest -n $(JOBS) --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(RUN)/python -m pytest
+	$(RUN)/python -m pytest -n $(JOBS) --dist loadfile
 
 chaos: $(READY)
 	$(RUN)/python -m tests.faults
