@@ -34,7 +34,7 @@ from mmf_flava.models.codebook.build import Codebook, changed_fraction, load_cod
 from mmf_flava.models.codebook.dalle_encoder import DTYPES
 from mmf_flava.training.device import set_tf32
 
-SAVE_INTERVAL = 30.0  # seconds after which the progress is saved
+SAVE_INTERVAL = 30.0  # interval in seconds at which the progress is saved
 
 
 class CodebookViews(Dataset):
@@ -61,7 +61,7 @@ class CacheResult:
     records: int
     views: int
     unreadable: int  # number of computed records without a readable image
-    computed: int  # number of records computed by this call
+    computed: int  # number of records whose codes this call computed
 
 
 def cache_dataset_codes(
@@ -158,7 +158,7 @@ def compare_dtypes(config: CodebookConfig, images_N3hw: Tensor) -> Iterator[Dtyp
     for dtype in DTYPES:
         for channels_last in (False, True):
             codebook = load_codebook(replace(config, dtype=dtype, channels_last=channels_last)).to(images_N3hw.device)
-            changed = changed_fraction(codebook, reference, images_N3hw)  # also the warm-up
+            changed = changed_fraction(codebook, reference, images_N3hw)  # also serves as warm-up
             start = time.perf_counter()
             codebook(images_N3hw).sum().item()  # .item() synchronises host and device
             yield DtypeResult(dtype, channels_last, (time.perf_counter() - start) / len(images_N3hw), changed)
@@ -170,7 +170,9 @@ def load_first_views(dataset: ImageStreamDataset, count: int) -> Tensor:
     images = (image for image in (views[number] for number in range(dataset.size)) if image is not None)
     first = [image[0] for image, _ in zip(images, range(count), strict=False)]
     if not first:
-        raise UserError(f"dataset_config.{dataset.name}: no record has a readable image. Correct the paths.")
+        raise UserError(
+            f"dataset_config.{dataset.name}: no record has a readable image. Check its paths and its images."
+        )
     return torch.stack(first)
 
 
@@ -180,17 +182,23 @@ def parser() -> argparse.ArgumentParser:
         description="Precomputes the image codes of a dataset. Training then does not run the codebook.",
         epilog="To train with the codes, set dataset_config.NAME.codes to the value of --name.",
     )
-    top.add_argument("recipe", help="YAML file for config= of mmf_run")
+    top.add_argument("recipe", help="recipe: the YAML file that mmf_run takes as config=FILE")
     top.add_argument("overrides", nargs="*", metavar="key=value", help="config overrides, as for mmf_run")
     top.add_argument("--dataset", required=True, help="image dataset of the recipe, e.g. pmd")
     top.add_argument("--split", default="train", choices=("train", "val", "test"), help="split (default: %(default)s)")
     top.add_argument(
-        "--views", type=integer(1), help="fixed crops per training image (default: the recipe's views, or 1)"
+        "--views",
+        type=integer(1),
+        help="number of fixed crops per training image (default: views of the dataset in the recipe, otherwise 1)",
     )
     top.add_argument(
-        "--name", help="folder name in data_dir/codes, or a path (default: the recipe's codes, or the codebook type)"
+        "--name",
+        help="folder name in data_dir/codes, or a path (default: codes of the dataset in the recipe, otherwise the "
+        "codebook type)",
     )
-    top.add_argument("--dtype", choices=DTYPES, help="dtype of the dVAE encoder (default: the recipe's)")
+    top.add_argument(
+        "--dtype", choices=DTYPES, help="dtype of the dVAE encoder (default: codebook.dtype in the recipe)"
+    )
     top.add_argument("--batch-size", type=integer(1), default=32, help="views per batch (default: %(default)s)")
     top.add_argument(
         "--workers", type=integer(0, MAX_WORKERS), default=2, help="data loader workers (default: %(default)s)"
@@ -203,9 +211,11 @@ def parser() -> argparse.ArgumentParser:
         type=integer(1),
         default=16,
         metavar="N",
-        help="images to compare with fp32 codes (default: %(default)s)",
+        help="number of images whose codes are compared with fp32 codes (default: %(default)s)",
     )
-    top.add_argument("--measure", action="store_true", help="only compare the speed and codes of all dtypes")
+    top.add_argument(
+        "--measure", action="store_true", help="only compare speed and codes of all dtypes; write no codes"
+    )
     return top
 
 
@@ -228,7 +238,7 @@ def run(arguments: argparse.Namespace) -> None:
         if dataset_config is not None and "codes" in dataset_config:
             dataset_config.codes, dataset_config.views = None, arguments.views or dataset_config.get("views") or 1
     if torch.device(arguments.device).type == "cuda":
-        set_tf32(bool(OmegaConf.select(config, "training.tf32")))  # as in training, so that the codes are equal
+        set_tf32(bool(OmegaConf.select(config, "training.tf32")))  # as in training, for equal codes
     dataset = open_dataset(config, arguments.dataset, arguments.split)
     if not isinstance(dataset, ImageStreamDataset):
         raise UserError(f"--dataset {arguments.dataset}: the dataset has no images. Choose an image dataset.")
@@ -263,7 +273,7 @@ def _print_comparison(config: CodebookConfig, images_N3hw: Tensor, all_dtypes: b
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and return its exit code."""
-    run(parser().parse_intermixed_args(arguments))  # options and key=value in any order
+    run(parser().parse_intermixed_args(arguments))  # accepts options and key=value in any order
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def register() -> Any:
 def accuracy(output: Tensor, target: Tensor, topk: Sequence[int] = (1,)) -> list[float]:
     """Return the top-k accuracies of (N, C) logits.
 
-    This function replaces that of CLIP_benchmark 1.6.2, which fails with recent NumPy versions.
+    It replaces the function of CLIP_benchmark 1.6.2, which fails with recent NumPy versions.
     """
     correct = output.topk(max(topk)).indices == target[:, None]
     return [correct[:, :k].any(1).float().mean().item() for k in topk]
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         words += ["--model_type", NAME]
         if "--model" not in words:
             words += ["--model", NAME]
-    # CLIP_benchmark reads the arguments of the process, with a parser of argparse
+    # CLIP_benchmark parses sys.argv with argparse
     with (
         patch.object(sys, "argv", [sys.argv[0], *words]),
         patch.object(argparse.ArgumentParser, "error", ArgumentParser.error),
@@ -104,7 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except ValueError as error:
             if not str(error).startswith("Unsupported dataset"):
                 raise
-            raise UserError(f"--dataset: CLIP_benchmark has no such dataset ({error}).") from error
+            raise UserError(
+                f"--dataset: CLIP_benchmark has no such dataset ({error}). Choose another dataset."
+            ) from error
 
 
 if __name__ == "__main__":

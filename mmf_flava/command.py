@@ -1,4 +1,4 @@
-"""The wrapper of all command lines: a user error is one line on stderr, ``mmf_flava: ...``, and exit code 2."""
+"""Helpers for command-line programs: a user error prints one line, ``mmf_flava: ...``, and exits with code 2."""
 
 import argparse
 import contextlib
@@ -18,7 +18,7 @@ BROKEN_PIPE = 141
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """Parser that raises UserError for invalid arguments. Subparsers are of the same class."""
+    """Parser that raises UserError for invalid arguments. Its subparsers are of the same class."""
 
     def error(self, message: str) -> NoReturn:
         text = message.removeprefix("argument ").rstrip(".")
@@ -26,7 +26,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def integer(at_least: int, at_most: int = MAX_INTEGER) -> Callable[[str], int]:
-    """Return a ``type`` of argparse: an integer in this range."""
+    """Return an argparse ``type`` that accepts integers in this range."""
 
     def parse(text: str) -> int:
         with contextlib.suppress(ValueError):
@@ -39,23 +39,24 @@ def integer(at_least: int, at_most: int = MAX_INTEGER) -> Callable[[str], int]:
 
 
 def file_path(text: str) -> Path:
-    """A ``type`` of argparse: a path, in which ``~`` is expanded, because shells do not expand it in --out=~/x."""
+    """Parse a path (an argparse ``type``) and expand ``~``, which shells do not expand in --out=~/x."""
     if not text.strip():
         raise argparse.ArgumentTypeError("must be a path, got an empty string")
     return Path(text).expanduser()
 
 
 def command(main: Callable[..., int | None]) -> Callable[..., int]:
-    """Decorator of the main function of a command line, which receives the arguments (None: those of the process).
+    """Decorate the main function of a command-line program, so that user errors are reported by ``report_error``.
 
-    The decorated function returns the exit code: that of ``main``, or the one of ``report_error``.
+    The decorated function takes a list of arguments (default: the arguments of the process) and returns the exit code
+    of ``main`` or of ``report_error``.
     """
 
     @functools.wraps(main)
     def run(arguments: Sequence[str] | None = None, **options: Any) -> int:
         try:
             code = main(arguments, **options) or 0
-            sys.stdout.flush()  # here, so that a closed pipe is found before Python exits
+            sys.stdout.flush()  # flush here, so that a closed pipe is detected before Python exits
             return code
         except BaseException as error:
             if failed := report_error(error):
@@ -67,10 +68,10 @@ def command(main: Callable[..., int | None]) -> Callable[..., int]:
 
 @contextlib.contextmanager
 def report_user_errors(unless: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Exit with the code of ``report_error`` after an error that it reports; re-raise the others.
+    """Context manager: exit after an error that ``report_error`` reports, and re-raise all other errors.
 
     Args:
-        unless: if it returns True, all errors are re-raised.
+        unless: function called after an error; if it returns True, the error is re-raised.
     """
     try:
         yield
@@ -84,13 +85,13 @@ def report_user_errors(unless: Callable[[], bool] = lambda: False) -> Iterator[N
 def report_error(error: BaseException) -> int | None:
     """Print an error that the user can fix as one line on stderr, and return the exit code; None for other errors.
 
-    2: a UserError, or an error of the operating system about a file. 130: Ctrl-C. 141: stdout is a closed pipe. An
-    error of a process that MMF spawned, one per GPU, gives the exit code of that process.
+    Exit codes: 2 for a UserError or an OSError about a file, 130 for Ctrl-C, 141 if stdout is a closed pipe. The
+    error of a process that MMF spawned (one per GPU) has the exit code of that process.
     """
     if isinstance(error, KeyboardInterrupt):
         return _print("interrupted", INTERRUPTED)
     if isinstance(error, BrokenPipeError):
-        # otherwise Python flushes stdout again when it exits
+        # otherwise Python would flush stdout again at exit and fail
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     if isinstance(error, UserError):

@@ -50,7 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("source", metavar="SRC", help="file, folder, URL or Hugging Face model ID")
     parser.add_argument(
-        "target", metavar="DST", type=file_path, help="output folder for hf, else an output file or its folder"
+        "target",
+        metavar="DST",
+        type=file_path,
+        help="output folder for hf, otherwise an output file or the folder for it",
     )
     parser.add_argument("--to", required=True, choices=["hf", *FILE_NAMES], help="output format, see below")
     parser.add_argument(
@@ -60,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--num-heads",
         type=integer(1),
         metavar="N",
-        help="attention heads, if not stored in SRC (default: hidden size / 64)",
+        help="number of attention heads if SRC does not store it (default: hidden size / 64)",
     )
     parser.add_argument(
         "--allow-extra",
@@ -108,7 +111,7 @@ def convert(
     _check_target(file, to, force)
     if tokenizer is not None and to != "hf":
         raise UserError(
-            "--tokenizer is supported only with --to hf, because other formats are single files. Remove it."
+            "--tokenizer is supported only with --to hf, because other formats are single files. Remove --tokenizer."
         )
     weights, processors = read_weights(source), read_processors(source)
     if tokenizer is not None:
@@ -130,7 +133,7 @@ def convert(
             _write_file(temporary_file, written, config, processors, to)
             os.replace(temporary_file, file)
         if to != "mmf_flava":
-            notes.append(f"The format {to} stores neither tokenizer nor image statistics. Keep them with the file.")
+            notes.append(f"The format {to} stores neither tokenizer nor image mean and std. Store them separately.")
     numbers = sum(tensor.numel() for tensor in written.values())
     return [f"Wrote {file}: {len(written)} tensors with {numbers:,} values, format {to}.", *notes]
 
@@ -222,18 +225,20 @@ def _with_tokenizer(processors: SavedProcessors, folder: Path) -> SavedProcessor
 def _existing(folder: Path) -> Path:
     folder = folder.expanduser()
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
-        raise UserError(f"--tokenizer: {folder} has neither tokenizer.json nor vocab.txt. Set a folder with one.")
+        raise UserError(
+            f"--tokenizer: {folder} has neither tokenizer.json nor vocab.txt. Pass a folder with one of them."
+        )
     return folder
 
 
 def _processor_notes(processors: SavedProcessors) -> list[str]:
     notes = []
     if processors.tokenizer is None:
-        notes.append("No tokenizer was found, but FlavaProcessor requires one. Set its folder with --tokenizer DIR.")
+        notes.append("No tokenizer was found, but FlavaProcessor requires one. Pass its folder with --tokenizer DIR.")
     if processors.mean is None or processors.std is None:
         notes.append(
-            "No image mean and std were found; CLIP's were written. Correct preprocessor_config.json if the weights "
-            "were trained with others."
+            "No image mean and std were found; CLIP's values were written. Correct preprocessor_config.json if the "
+            "weights were trained with other values."
         )
     return notes
 

@@ -1,4 +1,7 @@
-"""Write embeddings: ``python -m mmf_flava.embed PHOTOS --weights facebook/flava-full --out photos.parquet``."""
+"""Command line that writes embeddings of images and texts to files.
+
+Example: ``python -m mmf_flava.embed PHOTOS --weights facebook/flava-full --out photos.parquet``.
+"""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -105,13 +108,13 @@ def embed(embedder: Embedder, source: str, kinds: Sequence[str] = (), workers: i
                 yield _embed_batch(embedder, usable, kinds)
             bar.update(len(batch))
     if not embedded:
-        raise UserError(f"{source}: all {skipped} items were skipped. Check the reasons above.")
+        raise UserError(f"{source}: all {skipped} items were skipped. Correct them; the reasons are listed above.")
 
 
 def _open_source(
     embedder: Embedder, source: str, kinds: Sequence[str]
 ) -> tuple[RecordDataset | LineDataset, list[str]]:
-    """Return the dataset and its kinds of embeddings."""
+    """Return the dataset and the kinds of embeddings to compute for it."""
     path = Path(source).expanduser()
     if path.suffix.lower() == ".txt":
         if any(kind != "text" for kind in kinds):
@@ -150,24 +153,39 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--weights", required=True, help="run folder, file, URL or hub name (facebook/flava-full)")
     parser.add_argument("--out", required=True, type=file_path, help="OUT.parquet, or a folder of .npy files")
     parser.add_argument(
-        "--what", nargs="+", choices=KINDS, default=[], help="default: all kinds possible for the first item"
+        "--what",
+        nargs="+",
+        choices=KINDS,
+        default=[],
+        help="kinds of embeddings; default: all kinds that are possible for the first item",
     )
-    parser.add_argument("--tokenizer", help=f"folder or hub name; default: that of the weights, else {TOKENIZER}")
+    parser.add_argument(
+        "--tokenizer", help=f"folder or hub name; default: the tokenizer of the weights, otherwise {TOKENIZER}"
+    )
     parser.add_argument(
         "--max-length",
         type=integer(3),
         metavar="N",
-        help=f"tokens per text; default: as the weights, else {MAX_LENGTH}",
+        help=f"maximum number of tokens per text; default: the value stored with the weights, otherwise {MAX_LENGTH}",
     )
     for name in ("mean", "std"):
         parser.add_argument(
-            f"--{name}", type=float, nargs=3, metavar=("R", "G", "B"), help="default: that of the weights, else CLIP's"
+            f"--{name}",
+            type=float,
+            nargs=3,
+            metavar=("R", "G", "B"),
+            help=f"{name} of the pixel values; default: the {name} stored with the weights, otherwise CLIP's {name}",
         )
-    parser.add_argument("--batch-size", type=integer(1), default=32, help="items per forward pass (%(default)s)")
     parser.add_argument(
-        "--workers", type=integer(0, MAX_WORKERS), default=1, help="worker processes of the data loader (%(default)s)"
+        "--batch-size", type=integer(1), default=32, help="items per forward pass (default: %(default)s)"
     )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: the GPU if available")
+    parser.add_argument(
+        "--workers",
+        type=integer(0, MAX_WORKERS),
+        default=1,
+        help="worker processes of the data loader (default: %(default)s)",
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: the GPU if available, otherwise cpu")
     parser.add_argument("--force", action="store_true", help="replace OUT")
     return parser
 

@@ -111,7 +111,7 @@ def test_tokenizer_option_copies_a_tokenizer(source, tmp_path):
     for name in ("model.safetensors", "config.json"):
         shutil.copy(source / name, tmp_path)
     lines = convert(tmp_path, tmp_path / "without", "hf")
-    assert "--tokenizer DIR" in lines[-2] and "CLIP's were written" in lines[-1]
+    assert "--tokenizer DIR" in lines[-2] and "CLIP's values were written" in lines[-1]
     convert(tmp_path, tmp_path / "with", "hf", tokenizer=source)
     assert FlavaProcessor.from_pretrained(tmp_path / "with").tokenizer.vocab_size == len(WORDS)
 

@@ -29,19 +29,20 @@ T = TypeVar("T")
 class Embedder:
     """Computes embeddings of images, texts and image-text pairs, with the processors that are stored with the weights.
 
-    For weights without processors, a warning states those that are assumed.
+    If the weights have no stored processors, a warning states the defaults that are assumed.
 
     Args:
         weights: any source that ``load_pretrained`` accepts: a run folder, a file, a URL, or a hub name such as
             ``facebook/flava-full``.
-        tokenizer: folder or hub name; default: that of the weights, else bert-base-uncased.
-        device: default: the GPU if available, else the CPU.
+        tokenizer: folder or hub name; default: the tokenizer stored with the weights, otherwise bert-base-uncased.
+        device: default: the GPU if available, otherwise the CPU.
         batch_size: items per forward pass.
-        max_length: maximum number of tokens of a text; default: that of the weights, else 77.
-        mean, std: three numbers each, for pixel values in [0, 1]; default: those of the weights, else CLIP's.
+        max_length: maximum number of tokens of a text; default: the value stored with the weights, otherwise 77.
+        mean, std: three numbers each, for pixel values in [0, 1]; default: the values stored with the weights,
+            otherwise CLIP's values.
 
     Raises:
-        UserError: weights or tokenizer not found, or a vocabulary that is not that of the weights.
+        UserError: the weights or the tokenizer were not found, or the tokenizer's vocabulary does not fit the weights.
     """
 
     def __init__(
@@ -91,17 +92,17 @@ class Embedder:
         return self._text_processor
 
     def preprocess(self, image: ImageInput) -> torch.Tensor:
-        """Return the (3, H, W) input of the image encoder; the image is resized to a square without cropping.
+        """Return an image as (3, H, W) input of the image encoder, resized to a square without cropping.
 
         Raises:
-            UserError: a file that cannot be read, or an unsupported input.
-            BadRecord: a file that is not an image.
+            UserError: the file cannot be read, or the type of the input is not supported.
+            BadRecord: the file is not an image.
         """
         item = {"image": load_image(image), "rng": np.random.default_rng(0), "train": False}
         return self.image_processor(item)["image"]
 
     def images(self, images: ImageInput | Iterable[ImageInput]) -> np.ndarray:
-        """Return (N, E) float32 unit embeddings, comparable with those of texts by their dot product.
+        """Return (N, E) float32 unit embeddings of images; dot products with text embeddings are cosine similarities.
 
         Args:
             images: one image or several: paths, bytes of image files, PIL images of any mode, or arrays of shape
@@ -109,7 +110,7 @@ class Embedder:
                 these forms.
 
         Raises:
-            UserError: a file that cannot be read or is not an image, or an unsupported input.
+            UserError: a file cannot be read or is not an image, or the type of an input is not supported.
         """
         items = enumerate(_list_images(images))
         return _concatenate(self.embed_image_batch(self._stack(batch)) for batch in self._batches(items))
@@ -123,10 +124,10 @@ class Embedder:
         return _concatenate(self.embed_text_batch(batch) for batch in self._batches(_list_texts(texts)))
 
     def pairs(self, images: ImageInput | Iterable[ImageInput], texts: str | Iterable[str]) -> np.ndarray:
-        """Return (N, D) float32 features: the multimodal encoder's [CLS_M], the input of classification heads.
+        """Return (N, D) float32 features of pairs: the multimodal encoder's [CLS_M] outputs, for classification heads.
 
         Raises:
-            UserError: as for ``images`` and ``texts``, or there are not as many images as texts.
+            UserError: see ``images`` and ``texts``; also raised if the numbers of images and texts differ.
         """
         batches = self._batches(_zip_equal(enumerate(_list_images(images)), _list_texts(texts)))
         return _concatenate(
@@ -138,23 +139,23 @@ class Embedder:
 
     @torch.no_grad()
     def embed_image_batch(self, image_B3HW: torch.Tensor) -> np.ndarray:
-        """Return (B, E) unit embeddings of the outputs of ``preprocess``."""
+        """Return (B, E) unit embeddings of preprocessed images (see ``preprocess``)."""
         return self.model.encode_image(image_B3HW.to(self.device)).float().cpu().numpy()
 
     @torch.no_grad()
     def embed_text_batch(self, texts: Sequence[str]) -> np.ndarray:
-        """Return (B, E) unit embeddings."""
+        """Return (B, E) unit embeddings of texts."""
         ids, mask = (tensor.to(self.device) for tensor in self.text_processor.encode(texts))
         return self.model.encode_text(ids, mask).float().cpu().numpy()
 
     @torch.no_grad()
     def embed_pair_batch(self, image_B3HW: torch.Tensor, texts: Sequence[str]) -> np.ndarray:
-        """Return (B, D) features of the multimodal encoder."""
+        """Return (B, D) features of image-text pairs from the multimodal encoder."""
         ids, mask = (tensor.to(self.device) for tensor in self.text_processor.encode(texts))
         return self.model.encode_multimodal(image_B3HW.to(self.device), ids, mask)[:, 0].float().cpu().numpy()
 
     def _stack(self, images: Sequence[tuple[int, ImageInput]]) -> torch.Tensor:
-        """Return the (B, 3, H, W) inputs of numbered images."""
+        """Preprocess images to (B, 3, H, W); the number of an image appears in error messages."""
         inputs = []
         for number, image in images:
             try:
@@ -172,7 +173,7 @@ class Embedder:
 
 
 def _list_images(images: Any) -> Iterable[Any]:
-    """Return one image as a list of one; unsupported inputs as well, so that ``preprocess`` describes them."""
+    """Return an iterable of images. A single image, or an input that ``preprocess`` will reject, is put in a list."""
     one_array = isinstance(images, np.ndarray) and images.ndim in (2, 3) and images.dtype != object
     one_item = isinstance(images, str | Path | bytes | bytearray | memoryview | Image.Image | torch.Tensor | Mapping)
     if one_array or one_item or hasattr(images, "read") or not isinstance(images, Iterable):
@@ -194,7 +195,7 @@ def _zip_equal(images: Iterable[T], texts: Iterable[str]) -> Iterator[tuple[T, s
     missing = object()
     for image, text in zip_longest(images, texts, fillvalue=missing):
         if image is missing or text is missing:
-            raise UserError("pairs: there are not as many images as texts. Pass one text for each image.")
+            raise UserError("pairs: the numbers of images and texts differ. Pass one text for each image.")
         yield image, text  # type: ignore[misc]
 
 

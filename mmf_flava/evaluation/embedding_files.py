@@ -12,7 +12,7 @@ from mmf_flava.errors import UserError
 
 
 class EmbeddingWriter(Protocol):
-    """Interface of the writers; a batch maps column names to one value per item, and has the column ``id``."""
+    """Interface of the writers. A batch maps column names to lists with one value per item; ``id`` is required."""
 
     def write(self, batch: dict[str, Any]) -> None: ...
 
@@ -55,7 +55,7 @@ class NumpyWriter:
 
     def __init__(self, path: Path) -> None:
         self.path, self.batches = path, []  # type: ignore[var-annotated]
-        path.mkdir()  # first, because computing the embeddings may take hours
+        path.mkdir()  # fail now, not after hours of computation, if the folder cannot be created
 
     def write(self, batch: dict[str, Any]) -> None:
         self.batches.append(batch)

@@ -1,6 +1,6 @@
 """Examples of the model's predictions for masked images and texts, shown in the report.
 
-Shapes: h x w = image size of the codebook's input.
+Shapes: h x w = size of the codebook's input images.
 """
 
 import json
@@ -35,7 +35,7 @@ class ExampleWriter:
 
     @torch.no_grad()
     def add(self, model: Any, batch: Any, tokenizer: Any | None) -> None:
-        """Add the predictions for one batch; pairs and unimodal batches each get half of the configured number."""
+        """Add the predictions for one batch; half of the configured examples are pairs, half single images or texts."""
         output = model(batch)
         if self.folder is None:
             return

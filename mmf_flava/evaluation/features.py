@@ -1,7 +1,7 @@
 """Extraction of one embedding per image of a dataset, distributed over processes, with an optional cache on disk.
 
 Images are processed in batches and then discarded. Embeddings are grouped in chunks of 128 or 1,024 samples. The cache
-has one file per chunk, so an interrupted extraction can be resumed, even with another number of processes.
+has one file per chunk, so an interrupted extraction can be resumed, also with a different number of processes.
 
 Shapes: N = number of samples, B = batch size, E = projection size, D = embedding size.
 """
@@ -105,7 +105,7 @@ class FeatureExtractor:
     def chunks(self, model: Any, dataset: Any, kind: str) -> Iterator[Features]:
         """Yield the chunks of this process in order; ``kind`` is a key of ``ENCODERS``."""
         size = len(dataset)
-        # does not depend on the number of processes, so that the cache is valid for any number
+        # the chunk size does not depend on the number of processes, so that any number can use the cache
         length = CHUNK if size < LARGE_DATASET else LARGE_CHUNK
         spans = [range(start, min(start + length, size)) for start in range(0, size, length)]
         if self.distributed:
@@ -156,7 +156,8 @@ class FeatureExtractor:
     def _key(self, model: nn.Module, dataset: Any, kind: str) -> str:
         """Return the cache key, a hash of the weights, the dataset's records and configuration, and ``kind``."""
         section = json.dumps(to_dict(dataset.config), sort_keys=True, default=str)
-        image = getattr(dataset, "image_processor", None)  # mean and std are those of the weights if not configured
+        # mean and std are not in the config if they were stored with the weights
+        image = getattr(dataset, "image_processor", None)
         section += json.dumps([getattr(image, "mean", None), getattr(image, "std", None)])
         return hash_strings([self.weights_sha256(model), dataset.fingerprint(), dataset.dataset_type, section, kind])
 
@@ -165,8 +166,8 @@ class FeatureExtractor:
             return None
         if not hasattr(dataset, "fingerprint"):
             mmf_api.log(
-                f"evaluation.features_dir: embeddings of dataset '{dataset.dataset_name}' are not cached, because its "
-                "class has no method fingerprint()."
+                f"evaluation.features_dir: embeddings of dataset '{dataset.dataset_name}' are not cached, because the "
+                "dataset's class has no method fingerprint()."
             )
             return None
         return FeatureCache(self.folder / f"{dataset.dataset_name}-{self._key(model, dataset, kind)}")
@@ -191,7 +192,7 @@ def join_chunks(chunks: Iterator[Features], size: int, distributed: bool) -> Fea
 
 
 def interleave(lists: list[list[T]]) -> list[T]:
-    """Merge per-process lists of results, which were assigned round robin, into one list in the original order."""
+    """Merge the processes' lists of results, assigned round robin, into one list in the original order."""
     rounds = zip_longest(*lists, fillvalue=None)
     return [item for items in rounds for item in items if item is not None]
 

@@ -37,7 +37,7 @@ class Gallery:
         Duplicate samples, which replace unreadable records, are removed.
 
         Args:
-            merge_equal_captions: keep one of several equal captions, as a positive of every image that has it.
+            merge_equal_captions: merge equal captions into one, which is a positive of every image that has it.
 
         Raises:
             UserError: some images have no caption; the message lists the first of them.
@@ -47,7 +47,8 @@ class Gallery:
         ]:
             raise UserError(
                 f"evaluation.retrieval: {len(uncaptioned)} of {len(features)} images have no caption "
-                f"({join_first(uncaptioned)}). Set a dataset in which every image has a caption."
+                f"({join_first(uncaptioned)}). Set evaluation.retrieval.dataset to a dataset in "
+                "which every image has a caption."
             )
         first: dict[tuple[str, ...], int] = {}
         for n, name in enumerate(features.ids):

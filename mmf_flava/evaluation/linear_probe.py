@@ -1,4 +1,4 @@
-"""Linear probe (B.2): logistic regression on frozen embeddings, with CLIP's hyperparameter sweep of the L2 penalty.
+"""Linear probe: logistic regression on frozen embeddings, with CLIP's sweep of the L2 penalty (FLAVA paper, B.2).
 
 CLIP scores seven penalties from 1e-6 to 1e6 on validation samples, then halves the step around the best one four times,
 down to an eighth of a decade, and finally fits on training and validation samples together. Embeddings are not
@@ -138,11 +138,13 @@ def run_probe(
     class is held out.
 
     Raises:
-        UserError: no labelled test sample, or too few training samples or classes.
+        UserError: there are no labelled test samples, or too few labelled training samples or classes.
     """
     train, test = _drop_unlabelled(train), _drop_unlabelled(test)
     if not len(test):
-        raise UserError(f"evaluation.linear_probe: dataset '{config.dataset}' has no labelled test images.")
+        raise UserError(
+            f"evaluation.linear_probe: dataset '{config.dataset}' has no labelled test images. Choose another dataset."
+        )
     val = None if val is None else _drop_unlabelled(val)
     train_and_val = train if val is None else train + val
     if val is None:

@@ -1,4 +1,4 @@
-"""Multinomial logistic regression with L-BFGS: scikit-learn's, and an equivalent that runs on a torch device.
+"""Multinomial logistic regression with L-BFGS: scikit-learn's, and an equivalent implementation for torch devices.
 
 Both use SciPy's L-BFGS-B. torch.optim.LBFGS is not used: it skips the update of the inverse Hessian if the dot product
 of step and gradient change is at most 1e-10, regardless of the scale of the objective. On 1,000 unscaled digits with
@@ -44,7 +44,7 @@ class Classifier:
     Attributes:
         weight: (C, D).
         intercept: (C,).
-        labels: (C,) labels of the training data.
+        labels: (C,) label of each class in the training data.
         iterations: L-BFGS iterations.
     """
 
@@ -87,7 +87,9 @@ def fit(
     labels, classes = np.unique(targets, return_inverse=True)
     if len(labels) < 2:
         found = f"label {labels[0]} for all {len(targets)} images" if len(labels) else "no labelled image"
-        raise UserError(f"evaluation.linear_probe: labelled images of two classes are required, got {found}.")
+        raise UserError(
+            f"evaluation.linear_probe: labelled images of two classes are required, got {found}. Add labelled images."
+        )
     if not np.isfinite(embeddings.sum(dtype=np.float64)):  # unlike isfinite(embeddings), needs no temporary array
         raise UserError("evaluation.linear_probe: some image embeddings are NaN or infinite. Use other weights.")
     return SOLVERS[solver](embeddings, classes, labels, penalty, max_iterations, torch.device(device), tolerance)

@@ -61,7 +61,7 @@ class Pearson(BaseMetric):
 
 @registry.register_metric("spearman")
 class Spearman(BaseMetric):
-    """Spearman rank correlation of predicted and true values, in [-1, 1]; ties get their mean rank."""
+    """Spearman rank correlation of predicted and true values, in [-1, 1]; tied values get their mean rank."""
 
     def __init__(self) -> None:
         super().__init__("spearman")
@@ -96,10 +96,10 @@ class AccuracyF1(BaseMetric):
 
 @registry.register_metric("roc_auc")
 class RocAuc(BaseMetric):
-    """Area under the ROC curve of each class against the others, averaged over classes; the paper's Hateful Memes.
+    """Area under the ROC curve of each class against the others, averaged over classes; used for Hateful Memes.
 
-    It replaces MMF's metric, which ranks samples by their fp32 softmax. That is exactly 1 for margins above 17, so that
-    the samples of which the model is most certain are ties.
+    It replaces MMF's metric, which ranks samples by their fp32 softmax. This softmax is exactly 1 for margins above 17,
+    so that the samples of which the model is most certain are tied.
     """
 
     average = "macro"
@@ -110,9 +110,9 @@ class RocAuc(BaseMetric):
     def calculate(
         self, sample_list: Mapping[str, Any], model_output: Mapping[str, Any], *args: Any, **kwargs: Any
     ) -> Tensor:
-        """Compute the area from ``scores`` (N, C) and ``targets``, (N,) classes or (N, C) of 0 and 1.
+        """Compute the area from ``scores`` (N, C) and ``targets``, either (N,) classes or (N, C) zeros and ones.
 
-        Return 0 with a warning if a class has all samples or none.
+        Return 0 with a warning if all or none of the samples are of one class.
         """
         scores, targets = model_output["scores"], sample_list["targets"]
         if scores.dim() != 2 or scores.shape[1] < 2 or targets.shape not in (scores.shape[:1], scores.shape):
@@ -136,7 +136,7 @@ class RocAuc(BaseMetric):
 
 @registry.register_metric("macro_roc_auc")
 class MacroRocAuc(RocAuc):
-    """``roc_auc`` under MMF's other name."""
+    """The metric ``roc_auc`` under the additional name ``macro_roc_auc``, as in MMF."""
 
     def __init__(self) -> None:
         super().__init__("macro_roc_auc")
@@ -144,7 +144,7 @@ class MacroRocAuc(RocAuc):
 
 @registry.register_metric("micro_roc_auc")
 class MicroRocAuc(RocAuc):
-    """Area under one ROC curve of the decisions for all classes."""
+    """Micro-averaged ROC AUC: area under one ROC curve for the scores of all classes."""
 
     average = "micro"
 
@@ -153,14 +153,14 @@ class MicroRocAuc(RocAuc):
 
 
 def _margins(scores_NC: Tensor) -> Tensor:
-    """Return (N, C) log odds of the softmax in fp64: the score of a class minus the logsumexp of the others."""
+    """Return (N, C) log odds of the softmax in fp64: the score of a class minus the logsumexp of the other scores."""
     scores = scores_NC.double()
     others = (scores[:, torch.arange(scores.shape[1]) != label] for label in range(scores.shape[1]))
     return scores - torch.stack([other.logsumexp(dim=1) for other in others], dim=1)
 
 
 def _on_device(value: float, output: Mapping[str, Any]) -> Tensor:
-    """Return a () tensor on the device of the scores, because MMF stacks the values of all metrics."""
+    """Return a scalar tensor on the device of the scores, because MMF stacks the values of all metrics."""
     return torch.tensor(value, dtype=torch.float64, device=output["scores"].device)
 
 

@@ -1,9 +1,9 @@
 """Class names and prompt templates, from open_clip, CLIP_benchmark or a file.
 
 ``imagenet`` has CLIP's 1,000 edited class names and 80 templates, as shipped with open_clip. All other names are
-CLIP_benchmark's English prompt sets (cifar10, food101, ...) or the aliases in ``ALIASES``. Only the data files of both
+CLIP_benchmark's English prompt sets (cifar10, food101, ...) or aliases from ``ALIASES``. Only the data files of both
 packages are read; the packages are not imported, because that is slow. Some of CLIP_benchmark's sets have templates
-only; the class names are then those of the dataset.
+only; the class names are then taken from the dataset.
 """
 
 import json
@@ -31,7 +31,7 @@ ALIASES = {
     "sst": "renderedsst2",
 }
 NUMBERS = re.compile(r"([0-9]+)|([^0-9]+)")
-MAX_SHOWN = 3  # invalid entries listed in an error message
+MAX_SHOWN = 3  # maximum number of invalid entries listed in an error message
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Prompts:
 
 
 def resolve_prompts(config: ZeroShotConfig, datasets: Mapping[str, Mapping[str, Any]]) -> ZeroShotConfig:
-    """Return the section with its class names and templates filled in.
+    """Return ``config`` with its class names and templates filled in.
 
     The order of precedence is ``classes`` and ``templates``, ``classes_file``, ``prompts``, the dataset's class names.
 
@@ -164,7 +164,7 @@ def _check_classes(classes: Sequence[str], label_names: Sequence[str], dataset: 
         raise UserError(
             f"{SECTION}: the labels of dataset '{dataset}' are its class folders in alphabetical order ("
             f"{_join_shown(folders)}), which is not their numeric order, and none of the classes has the name of a "
-            f"folder. Name the classes as the folders, or list the folders in dataset_config.{dataset}.classes."
+            f"folder. Use the folder names as class names, or list the folders in dataset_config.{dataset}.classes."
         )
     if misplaced:
         raise UserError(

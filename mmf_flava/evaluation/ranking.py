@@ -28,7 +28,7 @@ class Tiling:
     distributed: bool = False
 
     def local_rows(self, size: int) -> list[slice]:
-        """Split ``size`` rows into blocks and return those that this process computes."""
+        """Split ``size`` rows into blocks and return the blocks that this process computes."""
         blocks = _blocks(size, TILE_ROWS)
         return blocks[rank() :: world_size()] if self.distributed else blocks
 
@@ -76,7 +76,7 @@ def positive_ranks(images_NE: Tensor, captions_ME: Tensor, pairs_P2: Tensor, til
     if tiling.distributed:
         gathered = gather_objects((image_ranks, caption_ranks))
         image_ranks, caption_ranks = (torch.stack(counts).sum(0) for counts in zip(*gathered, strict=True))
-    # subtract the positives that are as similar as the best one, which were also counted
+    # subtract the positives that are as similar as the best positive, because they were counted too
     image_ranks -= torch.bincount(image[positives == best_of_image[image]], minlength=len(images_NE))
     caption_ranks -= torch.bincount(caption[positives == best_of_caption[caption]], minlength=len(captions_ME))
     return image_ranks, caption_ranks
@@ -109,7 +109,7 @@ def recall_at(ranks_Q: Tensor, depths: list[int]) -> dict[int, float]:
 
 
 def _pair_similarities(images_NE: Tensor, captions_ME: Tensor, pairs_P2: Tensor, tiling: Tiling) -> Tensor:
-    """Return the (P,) similarities of the pairs, bitwise equal to those that are computed in tiles."""
+    """Return the (P,) similarities of the pairs, bitwise equal to the similarities that are computed in tiles."""
     similarities = torch.empty(len(pairs_P2), dtype=torch.double)
     for rows in _blocks(len(pairs_P2), TILE_COLUMNS):
         image, caption = pairs_P2[rows].T

@@ -1,4 +1,6 @@
-"""Image-text retrieval by the cosine similarity of contrastive embeddings, and by the matching head (§4, B.2).
+"""Image-text retrieval by contrastive similarity and by the matching head (FLAVA paper, §4 and B.2).
+
+The contrastive similarity is the cosine similarity of image and text embeddings.
 
 Shapes: N = number of images, M = number of captions, E = projection size.
 """

@@ -18,8 +18,8 @@ class SplitMetrics(Metrics):
     """The metrics of ``evaluation.metrics``, computed from the samples of all processes.
 
     MMF computes each metric per process and averages the results, which is correct for accuracy but not for F1, AUROC
-    and correlations. MMF assigns the samples of a split to the processes round robin and pads the end with its first
-    samples, so that all processes have the same number; this class removes the padding.
+    and correlations. MMF assigns the samples of a split to the processes round robin and pads the end with copies of
+    the first samples, so that all processes have the same number; this class removes the padding.
 
     Args:
         metrics: metric names in MMF's format.

@@ -19,7 +19,7 @@ from mmf_flava.processes import gather_objects, rank, world_size
 
 @dataclass
 class SplitResult:
-    """Evaluation results on one split: the mean of each loss, and None for each evaluation that was not run."""
+    """Evaluation results on one split: the mean of each loss, and the result of each evaluation (None if not run)."""
 
     losses: dict[str, float] = field(default_factory=dict)
     zero_shot: ZeroShotResult | None = None
@@ -84,7 +84,7 @@ class EvaluationSuite:
         self.config = config
 
     def run(self, model: Any, split: str) -> SplitResult:
-        """Run the configured evaluations on ``split``; the model's training mode is restored.
+        """Run the configured evaluations on ``split``, and restore the model's training mode.
 
         The linear probe is skipped for validation during training.
         """
@@ -110,7 +110,7 @@ class EvaluationSuite:
             return None
         train, val, test = (None if f is None else LabelledEmbeddings(f.embeddings, f.targets) for f in features)
         assert train is not None and test is not None
-        # many recipes use the same images for val and test
+        # many recipes use the same images for val and test: do not select the penalty on test images
         if features[1] is not None and features[2] is not None and features[1].ids == features[2].ids:
             val = None
         return linear_probe.run_probe(train, val, test, config, self.device)

@@ -1,6 +1,8 @@
-"""Zero-shot classification: a class weight is the mean of its prompts' text embeddings (CLIP's protocol; §4, B.1).
+"""Zero-shot classification with CLIP's protocol (FLAVA paper, §4 and B.1).
 
-Shapes: E projection, C classes, N images.
+The weight vector of a class is the normalised mean of the text embeddings of its prompts.
+
+Shapes: E = projection size, C = number of classes, N = number of images.
 """
 
 from collections.abc import Iterable
@@ -63,7 +65,7 @@ class ZeroShotResult:
         return torch.bincount(self.targets * classes + self.predictions, minlength=classes**2).view(classes, classes)
 
     def per_class(self) -> list[dict[str, Any]]:
-        """Return the number of images and the accuracy of each class; the accuracy is None without images."""
+        """Return the number of images and the accuracy of each class; without images, the accuracy is None."""
         counts, correct = self.confusion.sum(1).tolist(), self.confusion.diagonal().tolist()
         return [
             {"class": name, "count": count, "accuracy": hits / count if count else None}
@@ -101,7 +103,7 @@ def check_config(config: ZeroShotConfig, datasets: Iterable[str]) -> None:
     """Check the section ``evaluation.zero_shot``.
 
     Raises:
-        UserError: no classes, a template without a placeholder for the class name, or an unknown dataset.
+        UserError: there are no classes, a template has no placeholder for the class name, or the dataset is unknown.
     """
     where = "evaluation.zero_shot"
     if config.dataset not in (names := list(datasets)):
@@ -156,7 +158,9 @@ def _classify_chunk(chunk: Features, classifier_CE: Tensor) -> _ChunkPredictions
 
 def _check_labels(targets: Tensor, ids: list[str], config: ZeroShotConfig) -> None:
     if not len(targets):
-        raise UserError(f"evaluation.zero_shot: dataset '{config.dataset}' has no labelled images.")
+        raise UserError(
+            f"evaluation.zero_shot: dataset '{config.dataset}' has no labelled images. Choose another dataset."
+        )
     out_of_range = (targets >= (classes := len(config.classes))).nonzero().flatten().tolist()
     if out_of_range:
         examples = ", ".join(f"{ids[n]} has label {int(targets[n])}" for n in out_of_range[:3])

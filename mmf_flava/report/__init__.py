@@ -40,6 +40,6 @@ def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
         os.replace(partial, target)  # atomic: readers never see an incomplete page
     except OSError as error:
         raise UserError(
-            f"Failed to write the report to {target} ({error.strerror}). Set another path with --out FILE.html."
+            f"Failed to write the report to {target} ({error.strerror}). Choose another path with --out FILE.html."
         ) from error
     return target

@@ -41,7 +41,7 @@ def loss_names(runs: Sequence[Run]) -> list[str]:
 
 
 def first_and_last_loss(run: Run, name: str) -> tuple[float | None, float | None] | None:
-    """Return the first and last value of the training curve, or those of the summary if there is no curve."""
+    """Return the first and last value of the training curve, or the values in the summary if there is no curve."""
     values = [record.losses[name] for record in run.train if name in record.losses]
     if values:
         return values[0], values[-1]
@@ -155,7 +155,7 @@ def _value(key: str) -> Getter:
 def _curve(
     run: int, records: Sequence[MetricsRecord], getter: Getter, style: Style, label: str | None = None
 ) -> list[Curve]:
-    """Return a list with the curve of ``getter``'s values, or an empty list if all of them are None."""
+    """Return a list with one curve of the values that ``getter`` returns, or an empty list if all values are None."""
     points = [(float(record.update), value) for record in records if (value := getter(record)) is not None]
     if not points:
         return []

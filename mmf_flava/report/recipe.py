@@ -33,7 +33,7 @@ def read_recipe(folder: Path) -> dict[str, str]:
 def diff_recipes(recipes: Sequence[dict[str, str]]) -> dict[str, list[str | None]]:
     """Return the keys that differ, with the value of each recipe; None if a recipe does not have the key.
 
-    A section that is missing in some recipes, e.g. that of an unused dataset, and equal in all others is returned as
+    A section that is missing in some recipes, e.g. an unused dataset's section, and equal in all others is returned as
     one key with the value ``PRESENT``. Empty recipes are ignored.
     """
     non_empty = [recipe for recipe in recipes if recipe]

@@ -117,7 +117,7 @@ def short_names(folders: Sequence[Path]) -> list[str]:
 def _read_run(folder: Path, name: str) -> Run:
     if not folder.is_dir():
         raise UserError(
-            f"Run folder {folder} was not found. Set the folder of a run, its env.save_dir (default: ./save)."
+            f"Run folder {folder} was not found. Pass a run folder, i.e. env.save_dir of a run (default: ./save)."
         )
     train, validation = _read_metrics(folder / METRICS)
     evaluation, summary = read_json(folder / EVALUATION), read_json(folder / SUMMARY)
@@ -127,7 +127,7 @@ def _read_run(folder: Path, name: str) -> Run:
     if len(missing) == len(FILES):
         raise UserError(
             f"{folder} has no results: {METRICS}, {EVALUATION} and {SUMMARY} are missing or empty. "
-            "Set the folder of a run that has logged at least once."
+            "Pass the folder of a run that has logged at least once."
         )
     return Run(
         folder=folder,

@@ -1,4 +1,4 @@
-"""Bytes that a forward pass saves for the backward pass, counted with fake CUDA tensors on a machine without CUDA.
+"""Count of the bytes that a forward pass saves for the backward pass, with fake CUDA tensors and without a GPU.
 
 Under torch's ``FakeTensorMode`` the model computes shapes and dtypes only, which takes a few seconds at full size.
 Attention saves the tensors that CUDA's flash and memory-efficient kernels save.
@@ -27,10 +27,10 @@ from mmf_flava.models.transformer import Transformer
 class SavedBytes:
     """The result of ``count_saved``.
 
-    activations: bytes of saved tensors. With checkpointing these are the inputs of all blocks and the tensors of one
-        block, plus one gradient of the size of its largest tensor.
+    activations: bytes of saved tensors. With activation checkpointing: the inputs of all blocks, the saved tensors of
+        one block, and one gradient of the size of the largest of these tensors.
     weight_copies: bytes of half-precision copies of weights, made by autocast.
-    logits: number of elements of the largest logits of a masked prediction.
+    logits: number of elements of the largest logits tensor of a masked prediction head.
     trained: names of the parameters that receive a gradient.
     """
 
@@ -41,13 +41,13 @@ class SavedBytes:
 
 
 def count_saved(model: Any, batch: Any, autocast: bool = False, checkpointing: bool = False) -> SavedBytes:
-    """Count the storages that a forward pass of the pretraining model saves, except weights and the batch.
+    """Count the bytes that a forward pass of the pretraining model saves for backward, except weights and the batch.
 
-    To be called under ``FakeTensorMode``, with model and batch on CUDA.
+    Call this function under ``FakeTensorMode``, with the model and the batch on CUDA.
 
     Args:
         autocast: run under autocast to bf16.
-        checkpointing: count as with ``training.activation_checkpointing``.
+        checkpointing: assume ``training.activation_checkpointing: true``.
     """
     names = {parameter: name for name, parameter in model.named_parameters()}
     ignored = {_key(tensor) for tensor in (*names, *batch.values()) if isinstance(tensor, Tensor)}
@@ -69,14 +69,14 @@ def count_saved(model: Any, batch: Any, autocast: bool = False, checkpointing: b
 
 
 def peak_bytes(function: Callable[[], Any]) -> int:
-    """Return the largest number of bytes of tensors that ``function`` creates and that exist at the same time."""
+    """Return the peak memory in bytes of the tensors that ``function`` creates."""
     with _LiveBytes() as live:
         function()
     return live.peak
 
 
 class _Storages:
-    """Bytes of distinct storages, which are kept alive so that their keys stay unique."""
+    """Distinct tensor storages with their sizes in bytes. Keeps them alive, so that their keys stay unique."""
 
     def __init__(self, ignored: Collection[int] = ()) -> None:
         self.ignored = ignored
@@ -110,7 +110,7 @@ def _blocks(model: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def _checkpoint_block(block: Any, saved: _Storages) -> Iterator[_Storages]:
-    """Make the block save only its input in ``saved``; yield the storages that it saves when it is recomputed."""
+    """Treat the block as checkpointed: add its input to ``saved``; yield the storages that its recomputation saves."""
     recomputed = _Storages(saved.ignored)
     block.forward = partial(_run_block, block.forward, saved, recomputed)
     try:
@@ -139,7 +139,7 @@ def _leaves(losses: Iterable[Tensor]) -> Iterator[nn.Parameter]:
 
 
 class _WeightCopies(TorchDispatchMode):
-    """Records the tensors into which weights are cast."""
+    """Dispatch mode that records the tensors created by casting weights to another dtype."""
 
     def __init__(self, weights: Collection[int]) -> None:
         super().__init__()
@@ -153,7 +153,7 @@ class _WeightCopies(TorchDispatchMode):
 
 
 class _LiveBytes(TorchDispatchMode):
-    """Tracks the bytes of the storages that operations create, until they are freed."""
+    """Dispatch mode that tracks the total size of the storages that operations create and have not yet freed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -175,7 +175,10 @@ class _LiveBytes(TorchDispatchMode):
 
 
 class _CudaAttention(TorchFunctionMode):
-    """Runs the attention kernels that CUDA selects; for fake tensors torch selects one that saves the weights."""
+    """Function mode that runs the attention kernels that torch selects on CUDA.
+
+    For fake tensors, torch would select a kernel that saves the attention weights.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is scaled_dot_product_attention:
@@ -196,7 +199,7 @@ def _attention(
 
 @contextmanager
 def _autocast(enabled: bool) -> Iterator[None]:
-    """Autocast to bf16 on CUDA; ``torch.autocast`` disables itself on a machine without CUDA."""
+    """Context manager: autocast to bf16 on CUDA. ``torch.autocast`` would disable itself on a machine without CUDA."""
     torch.set_autocast_enabled("cuda", enabled)
     torch.set_autocast_dtype("cuda", torch.bfloat16)
     try:

@@ -14,7 +14,7 @@ Events in order, with their arguments:
 
 Every process calls its own callbacks for every event, including evaluations that only the first process runs.
 
-A training report contains a batch and its ``losses`` under the model's names, e.g. ``train/pmd/flava_itm``. As in
+A training report contains a batch and its ``losses``, named as by the model, e.g. ``train/pmd/flava_itm``. As in
 ``metrics.jsonl``, losses are multiplied by their loss weights and not divided by ``update_frequency``. The report of an
 update contains the last batch, the mean losses over all batches, and the total number of samples as ``batch_size``.
 Evaluation metrics are named as in ``training.early_stop.criteria``: ``val/total_loss``, ``val/losses/flava_itm``,
@@ -36,7 +36,7 @@ from mmf_flava.training.monitor import TOTAL
 
 
 class Callbacks(list[Any]):
-    """List of the callbacks of a run. ``mmf_api.check_callbacks`` must have validated them.
+    """List of the callbacks of a run. Validate ``training.callbacks`` with ``mmf_api.check_callbacks`` first.
 
     Attributes:
         meter: MMF meter that averages the training losses of the last 20 logged updates.
@@ -55,7 +55,7 @@ class Callbacks(list[Any]):
             getattr(callback, event)(**arguments)
 
     def start_update(self) -> None:
-        """Discard the losses of the previous update and call ``on_update_start``."""
+        """Discard the collected losses of the previous update and call ``on_update_start``."""
         self._losses, self._samples = [], 0
         self.call("on_update_start")
 
@@ -89,7 +89,9 @@ class Callbacks(list[Any]):
         self.call("on_update_end", report=report, meter=self.meter, should_log=should_log)
 
     def end_evaluation(self, event: str, split: str, result: SplitResult | None, datasets: Mapping[str, Any]) -> None:
-        """Call ``event`` with the result of the first process. All processes must call this method.
+        """Call ``event`` on every process with the evaluation result of the first process.
+
+        All processes must call this method.
 
         Args:
             event: e.g. ``on_validation_end``.
@@ -146,7 +148,7 @@ class TrainerAttributes:
     updater: Any
     callbacks: Callbacks
     trains: bool
-    current_epoch = 1  # the training data are an endless stream
+    current_epoch = 1  # always 1: the training data is an endless stream
 
     @property
     def training_config(self) -> Any:
@@ -165,7 +167,7 @@ class TrainerAttributes:
 
     @property
     def current_iteration(self) -> int:
-        """Number of training batches so far, including batches of skipped updates and of the run before a resume."""
+        """Number of training batches so far, including batches of skipped updates and batches before a resume."""
         return self.data.loader.step if self.trains else 0
 
     @property

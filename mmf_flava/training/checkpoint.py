@@ -46,9 +46,9 @@ class Snapshot:
     Attributes:
         weights: the model's tensors by name.
         metadata: header of the weights file.
-        optimizer: the optimizer's tensors by ``<parameter>.<name>``.
+        optimizer: the optimizer's tensors under keys ``<parameter>.<name>``.
         state_json: content of ``state.json``.
-        processors: the processors of the run.
+        processors: the image and text processors of the run.
     """
 
     update: int
@@ -103,7 +103,7 @@ def _metadata(model: Stateful) -> dict[str, str]:
 
 
 def load_state(path: Path, optimizer: Any | None) -> dict[str, Any]:
-    """Load the optimizer state of a checkpoint folder into ``optimizer``, if given, and return ``state.json``."""
+    """Return the content of a checkpoint's ``state.json``. Load the optimizer state if ``optimizer`` is not None."""
     state = json.loads((path / "state.json").read_text(encoding="utf-8"))
     if optimizer is not None:
         tensors = load_file(path / "optimizer.safetensors")
@@ -134,7 +134,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def _flatten_optimizer(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Split an optimizer's state dict into tensors by ``<parameter>.<name>`` and JSON-serialisable values."""
+    """Split an optimizer's state dict into tensors with keys ``<parameter>.<name>`` and JSON-serialisable values."""
     tensors, numbers = {}, {}
     for parameter, values in state["state"].items():
         for name, value in values.items():

@@ -1,10 +1,11 @@
 """The checkpoints of a run, written atomically.
 
-A checkpoint is written to a temporary folder, which is then renamed. The pointer files are updated last.
+A checkpoint is written to a temporary folder, which is then renamed. The pointer files, which contain the name of a
+checkpoint, are updated last.
 
 A run folder contains ``checkpoints/update_00000200/{model,optimizer}.safetensors, {state,processors,tokenizer}.json,
-checksums.sha256``, and the pointer files ``checkpoints/latest`` and ``checkpoints/best``, see
-``files.checkpoint_names``.
+checksums.sha256``, and the pointer files ``checkpoints/latest`` and ``checkpoints/best`` (see
+``files.checkpoint_names``).
 """
 
 import os
@@ -30,7 +31,7 @@ class CheckpointFolder:
     Args:
         folder: the run folder; checkpoints are in its subfolder ``checkpoints``.
         max_to_keep: number of newest checkpoints to keep in addition to the best one; -1 keeps all.
-        background: copy the state to the CPU and write it in a background thread while training continues.
+        background: whether to copy the state to the CPU and write it in a background thread while training continues.
         log: called with messages about saved and corrupt checkpoints.
     """
 
@@ -89,9 +90,10 @@ class CheckpointFolder:
         return path
 
     def _newest_first(self) -> list[Path]:
-        """Return the checkpoints, newest first, starting with ``latest``.
+        """Return the checkpoints in the order in which they are tried: first ``latest``, then older ones, newest first.
 
-        Checkpoints of later updates than ``latest`` come last. They remain after a resume from an older checkpoint.
+        Checkpoints of later updates than ``latest`` come last. They exist if the run was resumed from an older
+        checkpoint.
         """
         updates = {path: int(match[1]) for path in self.folder.glob("*") if (match := NAME.fullmatch(path.name))}
         latest = self._read_pointer(LATEST)
@@ -133,7 +135,7 @@ class CheckpointFolder:
         return path
 
     def check(self) -> None:
-        """Raise the error of a background save if one has failed; do not wait for a running one."""
+        """Raise the error of a failed background save. Does not wait for a save that is still running."""
         if self._pending is not None and self._pending.done():
             self.wait()
 
@@ -160,7 +162,7 @@ class CheckpointFolder:
                 self._write_pointer(name, path)
             self._prune()
         except (OSError, SafetensorError) as error:
-            shutil.rmtree(temporary, ignore_errors=True)  # frees space on a full disk
+            shutil.rmtree(temporary, ignore_errors=True)  # removing it frees space on a full disk
             raise self._write_error(snapshot.update, error) from error
         self.log(f"Saved {path}")
 
@@ -186,8 +188,8 @@ class CheckpointFolder:
         best, pointer = self._read_pointer(BEST), self.folder / BEST
         if best is None and pointer.is_file():
             self.log(
-                f"Warning: {pointer} is corrupt. Old checkpoints are kept until you delete it or a new best checkpoint "
-                "is saved."
+                f"Warning: {pointer} is corrupt. Old checkpoints are kept until this file is deleted or a new best "
+                "checkpoint is saved."
             )
             return
         checkpoints = self._newest_first()
@@ -196,7 +198,7 @@ class CheckpointFolder:
             kept = kept[: self.max_to_keep]
         for path in checkpoints:
             if path not in kept and path != best:
-                # renamed first, so that a partly removed checkpoint is never loaded
+                # rename it first, so that a partly removed checkpoint is never loaded
                 removed = path.with_name(f".{path.name}.removed")
                 os.replace(path, removed)
                 shutil.rmtree(removed, ignore_errors=True)
@@ -222,7 +224,7 @@ class CheckpointFolder:
 
 
 def _fsync(path: Path) -> None:
-    """Flush a file or a folder's entries to disk."""
+    """Flush a file, or the entries of a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -24,7 +24,7 @@ def prepare_device(requested: str, training: TrainingConfig) -> torch.device:
         torch.set_num_threads(training.num_threads)
     torch.autograd.set_detect_anomaly(training.detect_anomaly)
     cuda = parse_device(requested)[0] == "cuda" and torch.cuda.is_available()
-    # MMF or compat has already set the current device: that of the local rank, or N of cuda:N
+    # MMF or compat has already set the current CUDA device: the local rank, or N for training.device=cuda:N
     device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
     set_numerics(training, device)
     registry.register("current_device", device)
@@ -32,18 +32,18 @@ def prepare_device(requested: str, training: TrainingConfig) -> torch.device:
 
 
 def set_numerics(training: TrainingConfig, device: torch.device) -> None:
-    """Set TF32, deterministic algorithms and the implementations of attention; on CUDA, log the choice.
+    """Configure torch's TF32, deterministic algorithms and attention kernels. On CUDA, log the settings.
 
-    torch's own default is TF32 in convolutions, and none in matrix products.
+    By default, torch uses TF32 in convolutions but not in matrix products.
     """
     torch.use_deterministic_algorithms(training.deterministic)
     if training.deterministic:
-        # read when the first cuBLAS handle is created
+        # cuBLAS reads this variable when its first handle is created
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     if device.type == "cuda":
         set_tf32(training.tf32)
-        # it plans each new shape anew, and lengths and masks vary
+        # cuDNN attention creates a new plan for every new shape, and the lengths of texts and masks vary
         torch.backends.cuda.enable_cudnn_sdp(False)
         mmf_api.log(
             f"fp32 matrix products and convolutions on {device} {'use' if training.tf32 else 'do not use'} TF32 "
@@ -52,7 +52,7 @@ def set_numerics(training: TrainingConfig, device: torch.device) -> None:
 
 
 def set_tf32(enabled: bool) -> None:
-    """Let fp32 matrix products and convolutions on CUDA use TF32, or not."""
+    """Enable or disable TF32 for fp32 matrix products and convolutions on CUDA."""
     # not torch.backends.*.fp32_precision: torch raises errors if code that reads the older flags runs after it
     torch.set_float32_matmul_precision("high" if enabled else "highest")
     torch.backends.cudnn.allow_tf32 = enabled

@@ -25,7 +25,7 @@ def diagnose_disk_error(error: Exception) -> tuple[str, str]:
         return reason, "Free some space, or keep fewer checkpoints with checkpoint.max_to_keep"
     if number in FORBIDDEN:
         return reason, "Make the folder writable, or choose another folder with env.save_dir"
-    return reason, "Check the disk"
+    return reason, "Check that the disk is available and has no errors"
 
 
 def _parse_errno(error: Exception) -> int | None:
@@ -35,7 +35,7 @@ def _parse_errno(error: Exception) -> int | None:
 
 @contextmanager
 def explain_disk_errors(folder: Path) -> Iterator[None]:
-    """Convert an OSError of a full or read-only disk to a UserError that names the file and the fix.
+    """Context manager: convert an OSError of a full or read-only disk to a UserError that names the file and the fix.
 
     Args:
         folder: named in the message if the OSError has no file name.

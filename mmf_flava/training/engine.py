@@ -1,4 +1,4 @@
-"""Wrappers of the model for training on several processes. ``Engine`` replicates it; ``fsdp.py`` shards it."""
+"""Wrappers of the model for training on several processes: ``Engine`` replicates it, ``FsdpEngine`` shards it."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -11,7 +11,7 @@ Masters = Mapping[nn.Parameter, nn.Parameter]  # parameter -> master parameter t
 
 
 class Engine:
-    """A model that is replicated on every process. With several processes, ``ddp`` averages their gradients.
+    """A model that is replicated on every process. With several processes, DDP averages the gradients.
 
     Attributes:
         module: the module to train.
@@ -46,17 +46,21 @@ class Engine:
         """Do nothing; subclasses override this hook, which is called after every optimizer step."""
 
     def model_state(self, masters: Masters) -> dict[str, Tensor]:
-        """Return the model's state dict in fp32, from the master parameters. Must be called by all processes."""
+        """Return the model's state dict in fp32. Must be called by all processes.
+
+        Args:
+            masters: the fp32 master parameter of each trainable parameter.
+        """
         names = {parameter: name for name, parameter in self.model.named_parameters()}
         return {**self.model.state_dict(), **{names[weight]: master.detach() for weight, master in masters.items()}}
 
     def full_optimizer_state(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Convert this process's optimizer state dict to that of a single-process run.
+        """Convert this process's optimizer state dict to the state dict of a single-process run.
 
         Must be called by all processes.
         """
         return state
 
     def local_optimizer_state(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Convert the optimizer state dict of a single-process run to that of this process."""
+        """Convert the optimizer state dict of a single-process run to the state dict of this process."""
         return state

@@ -44,7 +44,7 @@ def build_fake_model(flava: FlavaConfig, training: Any) -> FlavaPretraining:
             fp16.cast_to_fp16(model)
     if training.sharding == "fsdp":
         for parameter in model.parameters():
-            if parameter.ndim:  # the logit scale, in the root unit, stays in fp32
+            if parameter.ndim:  # the scalar, the logit scale, is in the root unit and stays in fp32
                 parameter.data = parameter.data.to(COMPUTE[training.precision])
     return model.train()
 
@@ -61,7 +61,7 @@ def build_fake_codebook(config: CodebookConfig, pixels: int, num_patches: int) -
         return DalleEncoder(*sizes, dtype=config.dtype, channels_last=config.channels_last)
     shape = (config.vocab_size, 3 * (pixels // math.isqrt(num_patches)) ** 2)
     with unset_fake_temporarily(), torch.device("cpu"):
-        codebook = KMeansCodebook(torch.zeros(shape))  # computes a hash of the values
+        codebook = KMeansCodebook(torch.zeros(shape))  # hashes the values, which fake tensors lack
     codebook.centroids = torch.empty(shape)
     return codebook
 

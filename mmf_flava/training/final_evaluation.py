@@ -46,7 +46,8 @@ class FinalEvaluation:
         """
         if predicts and self.config.zero_shot is None:
             raise UserError(
-                "evaluation.predict: true writes zero-shot predictions, but evaluation.zero_shot is not set. Set it."
+                "evaluation.predict: true writes zero-shot predictions, but evaluation.zero_shot is not set. Set "
+                "evaluation.zero_shot, or set evaluation.predict: false."
             )
         result = self.suite.run(model, split)
         if rank() == 0:

@@ -44,7 +44,7 @@ class FlavaFinetune(FinetuningBase):
         super().load()
         set_numerics(numerics, self.device)
         if self.precision == "bf16":
-            # MMF calls forward in an autocast context, which without fp16 disables outer autocast contexts on CUDA
+            # MMF disables autocast on CUDA around forward unless fp16 is set, so autocast is enabled inside forward
             self.model.forward = torch.autocast(self.device.type, torch.bfloat16)(self.model.forward)
         self.results = Results(Path(mmf_api.save_dir()))
         if is_master() and "train" in self.run_type and not self.config.checkpoint.resume:
@@ -121,7 +121,7 @@ class FlavaFinetune(FinetuningBase):
             self.predict_split(split)
             return
         if not _has_labels(self.dataset(split)):
-            mmf_api.log(f"The {split} split has no labels and is not evaluated. Run mmf_predict to predict them.")
+            mmf_api.log(f"The {split} split has no labels and is not evaluated. Run mmf_predict to predict its labels.")
             return
         mmf_api.log(f"Evaluating on the {split} split")
         meter = self.evaluate_split(split)
@@ -150,6 +150,6 @@ def _numerics(config: Any) -> TrainingConfig:
 
 
 def _has_labels(dataset: Any) -> bool:
-    """Return whether the samples of a split have labels; -1 is a missing label."""
+    """Return whether the samples of a split have labels; the label -1 means that there is none."""
     targets = dataset[0].get("targets")
     return targets is not None and not (targets.dim() == 0 and int(targets) == -1)

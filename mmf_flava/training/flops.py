@@ -57,7 +57,7 @@ def _pair_flops(config: FlavaConfig, needs: Collection[str], batch: Any, num_pro
     if masked:
         masks = {"mmm_image": batch["image_patch_mask"], "mmm_text": batch["lm_label_ids"] != IGNORED}
         masks = {name: mask & positive[:, None] for name, mask in masks.items() if name in needs}
-        used = 1 + torch.cat([positive.new_zeros(size, 1), *masks.values()], dim=1).sum(dim=1).max()  # 1: [CLS_M]
+        used = 1 + torch.cat([positive.new_zeros(size, 1), *masks.values()], dim=1).sum(dim=1).max()  # 1 for [CLS_M]
         products += size * multimodal.hidden_size * ((1 + patches) * image.hidden_size + tokens * text.hidden_size)
         products += _encoder_products(multimodal, size, 2 + patches + tokens, int(used))
         vocab_sizes = {"mmm_image": config.codebook.vocab_size, "mmm_text": text.vocab_size}

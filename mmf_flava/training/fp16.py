@@ -18,7 +18,7 @@ SCALER_STATE = ("loss_scale", "_iter", "_last_overflow_iter", "_last_rescale_ite
 
 
 def use_fp32_layer_norms(model: nn.Module) -> None:
-    """Replace every LayerNorm by one that computes in fp32 and returns the dtype of its input (§3.4).
+    """Replace every LayerNorm by one that computes in fp32 and returns the dtype of its input (FLAVA paper, §3.4).
 
     The weights of the new LayerNorm may be fp16, e.g. weights gathered by FSDP.
     """
@@ -44,7 +44,7 @@ def init_zero_parameters(model: nn.Module, std: float = 0.02) -> None:
 
 
 def cast_to_fp16(model: nn.Module) -> dict[nn.Parameter, nn.Parameter]:
-    """Cast the trainable parameters to fp16, and return the fp32 master parameter of each.
+    """Cast the trainable parameters to fp16, and return the fp32 master parameter of each fp16 parameter.
 
     LayerNorms and the logit scale, whose exponential multiplies all logits, stay in fp32.
     """
@@ -58,7 +58,7 @@ def cast_to_fp16(model: nn.Module) -> dict[nn.Parameter, nn.Parameter]:
 
 
 def add_fp32_parameters(weights: list[nn.Parameter], masters: Masters) -> Masters:
-    """Return the master of each parameter. The master of an fp32 parameter shares its memory."""
+    """Return the masters of all weights. The master of a weight that is already fp32 shares the weight's memory."""
     return {weight: masters[weight] if weight in masters else nn.Parameter(weight.data) for weight in weights}
 
 
@@ -74,7 +74,7 @@ class MasterOptimizer(FairseqOptimizer):
         self._optimizer, self.masters = optimizer, masters
 
     def clip_grad_norm(self, max_norm: float, aggregate_norm_fn: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return the gradient norm of the complete model, without clipping; FP16Optimizer clips."""
+        """Return the gradient norm of the complete model. Does not clip, because FP16Optimizer clips the gradients."""
         gradients = [parameter.grad for parameter in self.params if parameter.grad is not None]
         return aggregate_norm_fn(nn.utils.get_total_norm(gradients))
 
@@ -105,11 +105,11 @@ class HalfPrecision:
             list(masters.values()),
         )
         self.total_norm = total_norm
-        self.fairseq.zero_grad()  # also sets fairseq's gradient multiplier from the loss scale
+        self.fairseq.zero_grad()  # also makes fairseq set its gradient multiplier from the loss scale
 
     @property
     def loss_scale(self) -> float:
-        """Factor that losses are multiplied by."""
+        """Factor by which losses are multiplied before the backward pass."""
         return self.fairseq.scaler.loss_scale
 
     def backward(self, loss: Tensor) -> None:

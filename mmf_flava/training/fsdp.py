@@ -33,7 +33,7 @@ class ParameterShard:
     shapes: list[torch.Size]
 
     def gather(self, values: Tensor) -> dict[str, Tensor]:
-        """Gather ``values`` of the shard's shape from all processes and unflatten them; called by all."""
+        """Gather ``values``, shaped like the shard, from all processes and unflatten them. Called by all processes."""
         flat = values.new_empty(distributed.get_world_size() * len(values))
         distributed.all_gather_into_tensor(flat, values.detach().contiguous())
         sizes = [shape.numel() for shape in self.shapes]
@@ -59,7 +59,7 @@ class FsdpEngine(Engine):
     def __init__(self, model: Any, groups: list[dict[str, Any]], precision: str) -> None:
         names = {parameter: name for name, parameter in model.named_parameters()}
         self.group_of = {names[p]: number for number, group in enumerate(groups) for p in group["params"]}
-        # the index of each parameter in the optimizer state of a single-process run
+        # index of each parameter in the optimizer state of a single-process run
         self.index_of = {name: i for i, name in enumerate(names[p] for group in groups for p in group["params"])}
         self.untrained = {name: value for name, value in model.state_dict().items() if name not in self.group_of}
         self.shards: list[list[ParameterShard]] = [[] for _ in groups]
@@ -74,7 +74,7 @@ class FsdpEngine(Engine):
         self.evaluated = root
 
     def _wrap_unit(self, module: nn.Module, path: str, precision: str) -> nn.Module:
-        """Flatten and shard the parameters of a module that are not in an inner unit, by parameter group."""
+        """Wrap a module as an FSDP unit: one flat parameter per parameter group, without inner units' parameters."""
         groups: dict[int, list[nn.Parameter]] = {}
         for name, parameter in module.named_parameters():
             if (number := self.group_of.get(_join(path, name))) is not None:
@@ -143,7 +143,7 @@ class FsdpEngine(Engine):
         for number, shard in enumerate(shards):
             entries = [state["state"].get(self.index_of[name], {}) for name in shard.names]
             for key in max(entries, key=len):
-                if key == STEP:  # one count per flat parameter: the maximum of its parameters' counts
+                if key == STEP:  # one step count per flat parameter: the maximum of the step counts of its parameters
                     local.setdefault(number, {})[key] = max(entry[key] for entry in entries if entry)
                 else:
                     values = [

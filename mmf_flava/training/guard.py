@@ -44,12 +44,14 @@ class LossGuard:
         self._batches: list[tuple[str, list[str], dict[str, Tensor]]] = []
 
     def add_batch(self, batch: Mapping[str, Any], losses: dict[str, Tensor]) -> None:
-        """Add the losses of a batch of the current update. No host-device synchronization."""
+        """Add the losses of a batch of the current update, without synchronising host and device."""
         means = {name: loss.detach().float().mean() for name, loss in losses.items()}
         self._batches.append((batch["dataset_name"], list(batch["sample_id"]), means))
 
     def should_skip(self, update: int) -> bool:
-        """Return whether to skip the current update, whose batches were added. Must be called by all processes.
+        """Return whether to skip the current update, based on the losses that ``add_batch`` added.
+
+        Must be called by all processes.
 
         Args:
             update: number of completed updates.

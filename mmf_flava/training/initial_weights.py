@@ -1,4 +1,4 @@
-"""Loading of a run's initial weights: its last checkpoint, ``checkpoint.resume_file``, or pretrained weights."""
+"""Loading of a run's initial weights from its last checkpoint, ``checkpoint.resume_file`` or pretrained weights."""
 
 from functools import partial
 from pathlib import Path
@@ -85,11 +85,12 @@ def verify_named_checkpoint(path: Path) -> None:
 def load_pretrained_weights(
     model: nn.Module, model_source: str | None, config: CheckpointConfig, cache_dir: str | None
 ) -> list[str]:
-    """Load pretrained weights of the complete model, or of each encoder with the config key ``pretrained``.
+    """Load pretrained weights of the complete model, or of every encoder whose config sets ``pretrained``.
 
     Args:
         model_source: file, folder, URL or Hugging Face model ID of a complete FLAVA model; None: load encoders.
-        config: its ``allow_missing`` and ``allow_extra`` are patterns of weight names that may not match.
+        config: ``allow_missing`` and ``allow_extra`` are patterns of weights that may be missing in the file or the
+            model, respectively.
 
     Returns:
         A log message for each loaded source.

@@ -14,10 +14,11 @@ LOCK = ".lock"
 
 
 class RunLock:
-    """A POSIX record lock on the run folder, held until the process exits. The lock file names the process.
+    """A POSIX record lock on the run folder, held until the process exits.
 
-    Child processes do not inherit record locks. They would inherit an ``flock`` lock: the data loader workers of a
-    killed job would keep the folder locked until they exit.
+    The lock file contains the process ID and the host name. Child processes do not inherit record locks. An
+    ``flock`` lock would be inherited: the data loader workers of a killed job would keep the folder locked until they
+    exit.
 
     Args:
         folder: the run folder; created if missing.

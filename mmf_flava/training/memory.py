@@ -1,4 +1,4 @@
-"""Memory that a pretraining recipe needs on each process, estimated without a device, data or weights.
+"""Estimate of the memory that each process of a pretraining run needs, without a GPU, data or weights.
 
 Not included: the CUDA context, buffers of NCCL and cuBLAS, workspaces of cuDNN, fragmentation, and evaluations.
 """
@@ -22,23 +22,25 @@ from mmf_flava.models.codebook.frozen import CHUNK_SIZE
 from mmf_flava.training.activations import SavedBytes, count_saved, peak_bytes
 from mmf_flava.training.fake_pretraining import build_fake_batch, build_fake_codebook, build_fake_model
 
-USABLE = 0.9  # fraction of an accelerator's memory for an estimate; the rest is for what the estimate does not include
+# an estimate may use this fraction of an accelerator's memory; the rest is for memory that it does not include
+USABLE = 0.9
 FP32, GIGABYTE = 4, 10**9  # bytes
 CODE_LOSSES = {"mim", "mmm_image"}
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes that one process needs for an update, with the dataset whose batches need most.
+    """Memory in bytes that one process needs for an update on the dataset with the highest memory use.
 
-    weights: fp32 weights. With fp16 these are the master weights, with fsdp this process's shard.
-    compute_copies: half-precision copies of the weights. With fsdp these are the gathered weights.
-    gradients: includes ddp's buckets, fp16's fp32 gradients, and fsdp's gradients of a complete unit.
+    weights: fp32 weights: with fp16 the master weights, with FSDP this process's shard.
+    compute_copies: half-precision copies of the weights; with FSDP the gathered weights.
+    gradients: all gradients, including DDP's buckets, the fp32 copies of fp16 gradients, and, with FSDP, the gradients
+        of a complete unit before they are sharded.
     optimizer: the optimizer's state.
     codebook: weights of the image codebook.
-    codebook_activations: largest memory of the codebook while it encodes a chunk of images.
+    codebook_activations: peak memory of the codebook's activations while it encodes a chunk of images.
     activations: tensors saved for the backward pass.
-    losses: temporary tensors of the largest masked prediction, and embeddings and logits of the contrastive loss.
+    losses: temporary tensors of the largest masked prediction loss, and embeddings and logits of the contrastive loss.
     batch: the batch on the device.
     """
 
@@ -132,7 +134,7 @@ def _state_bytes(
 ) -> dict[str, int]:
     """Return the bytes of weights, gradients and optimizer state.
 
-    Parameters that no dataset trains have neither gradients nor optimizer state, but ddp's buckets include them.
+    Parameters that no dataset trains have neither gradients nor optimizer state, but DDP's buckets include them.
     """
     training, sharding = config.training, config.training.sharding
     trained = [weights[name] for name in frozenset[str]().union(*(counted.trained for counted in saved))]
@@ -154,9 +156,9 @@ def _state_bytes(
 
 
 def _gathered_bytes(weights: Mapping[str, nn.Parameter]) -> tuple[int, int]:
-    """Return the bytes of fsdp's units that are gathered at the same time, and of the largest unit.
+    """Return the bytes of the FSDP units that are gathered at the same time, and the bytes of the largest unit.
 
-    These are at most all units but blocks, and one block of each encoder.
+    At most one block of each encoder and all units that are not blocks are gathered at the same time.
     """
     units: dict[str, int] = {}  # names as in fsdp.py: flava.ENCODER, flava.ENCODER.blocks.N, heads.NAME
     for name, weight in weights.items():
@@ -169,7 +171,7 @@ def _gathered_bytes(weights: Mapping[str, nn.Parameter]) -> tuple[int, int]:
 
 
 def _optimizer_ratio(config: Any) -> float:
-    """Return the elements of optimizer state per element of a parameter, from one step of the recipe's optimizer."""
+    """Return the number of optimizer state elements per parameter element, measured in one step of the optimizer."""
     parameter = nn.Parameter(torch.zeros(8, 8))
     parameter.grad = torch.zeros_like(parameter)
     optimizer = mmf_api.build_optimizer([{"params": [parameter]}], config)

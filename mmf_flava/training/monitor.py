@@ -63,13 +63,13 @@ class Monitor:
         return {"criteria": self.criteria, "value": self.value}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the best value from a checkpoint, unless the checkpoint was selected by another metric."""
+        """Restore the best value from a checkpoint, unless the checkpoint was saved with another ``criteria``."""
         if state["criteria"] == self.criteria:
             self.value = state["value"]
 
 
 def _available_metrics(losses: list[str], evaluation: EvaluationConfig) -> dict[str, bool]:
-    """Return a dict from the metrics that the evaluation computes to whether lower is better."""
+    """Return the metrics that the evaluation computes, each mapped to True if lower is better."""
     known = {TOTAL: True, **{f"losses/{name}": True for name in losses}}
     if evaluation.zero_shot is not None:
         known["zero_shot/accuracy"] = False

@@ -71,8 +71,8 @@ class PeerWatchdog:
         update: function that returns the number of completed updates.
         interval: seconds between two heartbeats.
         max_missed: number of missed heartbeats after which a process counts as hung.
-        grace_period: seconds that a process waits before it exits because of an error in another process. It often
-            fails with the same error itself in this time. A process waits twice as long before it reports a
+        grace_period: seconds that a process waits before it exits because of an error in another process. Often
+            it fails with the same error itself in the meantime. A process waits twice as long before it reports a
             RuntimeError, because the cause may be a collective with a dead process.
     """
 
@@ -82,7 +82,7 @@ class PeerWatchdog:
         self._update, self._interval, self._max_missed, self._grace_period = update, interval, max_missed, grace_period
         self._connections: dict[int, PeerConnection] = {}
         self._names: list[str] = []
-        self._stopping = threading.Event()  # set when this process exits by itself
+        self._stopping = threading.Event()  # set when this process stops the watchdog itself
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 

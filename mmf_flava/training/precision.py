@@ -55,4 +55,4 @@ class FullPrecision:
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Ignore ``state``, which contains the loss scaler if it was saved with fp16."""
+        """Ignore ``state``: it is empty, or the state of the loss scaler of a checkpoint saved with fp16."""

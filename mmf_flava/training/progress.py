@@ -29,15 +29,15 @@ from mmf_flava.training.metric_loggers import open_metric_loggers
 
 
 class Progress:
-    """Accumulates losses and rates, which ``report`` logs.
+    """Accumulates the losses and rates that ``report`` logs.
 
     Args:
         folder: the run folder, which contains ``metrics.jsonl``.
         config: the complete MMF config.
         wandb: the config section ``training.wandb``.
         model: the trained model; FLOPs are computed from its configuration.
-        start: number of updates before this process started.
-        seconds: training time in seconds before this process started.
+        start: number of updates before the run was resumed; 0 for a new run.
+        seconds: training time in seconds before the run was resumed; 0 for a new run.
         silent: write nothing and only take part in collectives. True on all processes except the first.
     """
 
@@ -108,7 +108,7 @@ class Progress:
             lr: the learning rate to log.
 
         Returns:
-            The mean losses over these updates and all processes.
+            The losses, averaged over the updates since the last report and over all processes.
         """
         elapsed = time.perf_counter() - self.reset_time
         names = sorted(self.losses)

@@ -15,7 +15,7 @@ from mmf_flava.evaluation.examples import ExampleWriter
 from mmf_flava.evaluation.suite import EvaluationSuite, SplitResult
 from mmf_flava.report import write_report
 
-# files and patterns that a run writes
+# names and glob patterns of the files and folders that a run writes
 RUN_FILES = (
     "metrics.jsonl",
     "checkpoints",
@@ -54,7 +54,7 @@ class Results:
         OmegaConf.save(config, self.folder / "config.yaml", resolve=True)
 
     def record_losses(self, losses: dict[str, float]) -> None:
-        """Update the first and the last value of each loss, which ``summary.json`` contains."""
+        """Update the first and last values of the losses, which ``write_summary`` writes to ``summary.json``."""
         self.first_losses = {**losses, **self.first_losses}
         self.last_losses.update(losses)
 
@@ -113,7 +113,7 @@ class Results:
     def write_finetuning_evaluation(
         self, task: str | None, split: str, updates: int, values: dict[str, dict[str, float]]
     ) -> None:
-        """Write ``evaluation.json`` of a finetuned model. ``values`` are its ``losses`` and ``metrics``."""
+        """Write ``evaluation.json`` of a finetuned model. ``values`` has the keys ``losses`` and ``metrics``."""
         self._write("evaluation.json", {"task": task, "split": split, "updates": updates, **values})
 
     def write_examples(self, model: Any, suite: EvaluationSuite, config: ExamplesConfig, silent: bool = False) -> None:

@@ -21,7 +21,8 @@ class RunData:
 
     Attributes:
         datasets: split -> dataset name -> dataset; the split "probe" contains the training images of a linear probe.
-        processors: the processors of the datasets; where they have none, those of the weights that the run starts from.
+        processors: image and text processors of the datasets; a processor that no dataset has is taken from the weights
+            that the run starts from.
         loader: loader of the training batches; not set if the run does not train.
 
     Raises:
@@ -56,7 +57,8 @@ class RunData:
                 f"dataset_config.{name}.splits.train is empty, but evaluation.linear_probe needs training images. Add "
                 "them, or remove evaluation.linear_probe."
             )
-        section.splits = {"test": paths if isinstance(paths, str) else list(paths)}  # without mixture weights
+        # a mapping of paths to mixture weights becomes a list of its paths
+        section.splits = {"test": paths if isinstance(paths, str) else list(paths)}
         return mmf_api.build_dataset(name, section, "test")
 
     def _open_loader(self, training: Any, settings: Settings) -> MultitaskLoader:

@@ -67,6 +67,7 @@ class RunState:
         self.monitor.load_state_dict(state["best"])
         self.guard.load_state_dict(state["guard"])
         self.results.first_losses, self.results.last_losses = state["losses"]
-        if rank() < len(state["rng"]):  # with more processes than before, the additional ones keep their states
+        # a checkpoint of a run with fewer processes has no state for the additional processes
+        if rank() < len(state["rng"]):
             restore_rng(state["rng"][rank()])
         return state["update"], state["seconds"]

@@ -19,7 +19,7 @@ from mmf_flava.training.metric_loggers import import_wandb
 
 @dataclass
 class Settings:
-    """The config keys that mmf_flava adds to MMF's. MMF's keys are read from the config itself."""
+    """The config keys that mmf_flava adds to MMF. MMF's own keys are read from the config."""
 
     training: TrainingConfig
     checkpoint: CheckpointConfig
@@ -32,7 +32,7 @@ def read_settings(config: Any) -> Settings:
     """Validate ``training``, ``checkpoint``, ``evaluation`` and ``multitasking`` against the keys of MMF and mmf_flava.
 
     As in MMF, ``training.batch_size_per_device`` sets the global ``config.training.batch_size``. If
-    ``evaluation.batch_size`` is None, it is set to its default.
+    ``evaluation.batch_size`` is None, it is set to ``training.batch_size``, at most ``MAX_EVALUATION_BATCH``.
 
     Raises:
         UserError: a key is unknown, a value is invalid or has the wrong type, or a callback is invalid.

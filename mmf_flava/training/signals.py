@@ -24,7 +24,7 @@ class StopRequest(BaseException):
 
 
 class StopSignals:
-    """Context manager: signals request a stop instead of killing the process. A second Ctrl-C kills the process.
+    """Context manager that records signals as a stop request. Only a second Ctrl-C kills the process.
 
     Attributes:
         name: name of the first signal received, or None.

@@ -1,4 +1,4 @@
-"""``training.trainer: flava``: the trainer for multitask pretraining (§3.4).
+"""``training.trainer: flava``: the trainer for multitask pretraining (FLAVA paper, §3.4).
 
 MMF calls ``load()``, then ``train()`` or ``inference()``.
 """
@@ -56,7 +56,7 @@ class FlavaTrainer(TrainerAttributes):
     def load(self) -> None:
         """Build datasets, model and optimizer, and resume from a checkpoint if ``checkpoint.resume`` is set."""
         if self.trains and (missing := self.peer_watchdog.start()):
-            mmf_api.log(f"Warning: ranks {missing} cannot connect to rank 0. Only gloo and NCCL detect if they die.")
+            mmf_api.log(f"Warning: ranks {missing} cannot connect to rank 0. If one dies, only gloo or NCCL notices.")
         with self.peer_watchdog:
             self._load()
 
@@ -106,7 +106,7 @@ class FlavaTrainer(TrainerAttributes):
         """Train to ``training.max_updates``, then evaluate on the test split and write the report.
 
         If any process receives a stop signal, all processes save a checkpoint after the current update and exit with
-        ``STOPPED``.
+        code ``STOPPED``.
         """
         if not self.trains:
             self.inference()
@@ -126,7 +126,7 @@ class FlavaTrainer(TrainerAttributes):
         self._open_quarantine()
         mmf_api.log(
             f"Training {self.num_parameters:,} parameters on {', '.join(self.settings.datasets)}, updates "
-            f"{self.num_updates} to {training.max_updates} of {training.batch_size} samples, "
+            f"{self.num_updates} to {training.max_updates} with {training.batch_size} samples each, "
             f"{self.settings.training.precision} on {self.device}"
         )
         wandb, silent = self.settings.training.wandb, self.rank > 0
@@ -181,7 +181,7 @@ class FlavaTrainer(TrainerAttributes):
         frequency, done = self.settings.training.update_frequency, []
         for number in range(1, frequency + 1):
             started = time.perf_counter()
-            # a signal may interrupt waiting for data only before the first batch and only if no other process waits
+            # a signal may interrupt waiting for data only before the first batch, and only if the run has one process
             interruptible = world_size() == 1 and number == 1
             item = self.signals.run_unless_stopped(lambda: next(batches)) if interruptible else next(batches)
             if item is None:
@@ -248,7 +248,7 @@ class FlavaTrainer(TrainerAttributes):
         self.state.save(self.checkpoints, self.num_updates, self.seconds, self.model.settings, best)
 
     def _stop(self) -> None:
-        """Wait for the last save and exit with ``STOPPED``. Called by all processes after the same update."""
+        """Wait for the last save and exit with code ``STOPPED``. Called by all processes after the same update."""
         self.checkpoints.wait()
         when = f"after update {self.num_updates}. Resume with checkpoint.resume=true"
         if self.num_updates == 0:

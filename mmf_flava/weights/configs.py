@@ -27,7 +27,7 @@ HEAD_SIZE = 64  # dimensions per attention head in every released model; tensor 
 CONFIG_KEY = "flava_config"  # key of the configuration in the metadata of safetensors files that mmf_flava writes
 EncoderConfig = TypeVar("EncoderConfig", bound=TransformerConfig)
 
-# native configuration key -> Hugging Face's key
+# key of mmf_flava's configuration -> Hugging Face's key
 SIZES = {
     "hidden_size": "hidden_size",
     "num_layers": "num_hidden_layers",
@@ -77,16 +77,20 @@ def _parse_json(text: str, file: Path) -> dict[str, Any]:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{file}: the configuration is not valid JSON ({error}). Download the file again.") from None
+        raise UserError(
+            f"{file}: the configuration is not valid JSON ({error}). The file may be damaged: download or "
+            "copy it again from its source."
+        ) from None
     if not isinstance(values, dict):
         raise UserError(
-            f"{file}: the configuration must be a JSON object, got {type(values).__name__}. Download the file again."
+            f"{file}: the configuration must be a JSON object, got {type(values).__name__}. The file may be damaged: "
+            "download or copy it again from its source."
         )
     return values
 
 
 def config_from_dict(values: dict[str, Any], where: str) -> FlavaConfig:
-    """Build a configuration from a dictionary; paths of pretrained weights and losses are dropped.
+    """Build a configuration from a dictionary. Its losses and the ``pretrained`` keys of the encoders are dropped.
 
     Args:
         where: location of the dictionary, used in error messages.
@@ -110,13 +114,13 @@ def config_to_dict(config: FlavaConfig) -> dict[str, Any]:
     """Convert a configuration to a dictionary; the inverse of ``config_from_dict``."""
     values = asdict(config)
     for encoder in ENCODERS:
-        values[encoder].pop("pretrained", None)  # a path on this machine
+        values[encoder].pop("pretrained", None)  # may be a path on this machine
     kept = (*ENCODERS, "projection_size", "logit_scale_init", "logit_scale_max")
     return {key: values[key] for key in kept} | {"codebook": {"vocab_size": config.codebook.vocab_size}}
 
 
 def config_from_hugging_face(values: dict[str, Any], where: str = "config.json") -> FlavaConfig:
-    """Build a configuration from Hugging Face's ``config.json``; missing keys have the same defaults as there.
+    """Build a configuration from Hugging Face's ``config.json``; missing keys get Hugging Face's defaults.
 
     Args:
         where: location of the content, used in error messages.
@@ -205,8 +209,8 @@ def config_from_tensors(tensors: dict[str, Tensor], num_heads: int | None = None
         return _from_shapes({key: tensor.shape for key, tensor in tensors.items()}, num_heads)
     except (KeyError, IndexError) as error:
         raise UserError(
-            f"Failed to infer the model configuration: the weights have no {error.args[0]}. Use weights of a complete "
-            "FLAVA."
+            f"Failed to infer the model configuration: the weights have no tensor {error.args[0]}. Use weights of a "
+            "complete FLAVA."
         ) from None
 
 

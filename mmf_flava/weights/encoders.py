@@ -1,6 +1,7 @@
 """Loading of a single encoder from a ViT (timm, DINO, BEiT, Hugging Face), a pre-norm text encoder or a FLAVA.
 
-The native keys of the image encoder are those of timm. Tensors that the encoder does not have are unknown keys.
+The native keys of the image encoder are timm's keys. Keys of tensors that the encoder does not have are reported as
+unknown keys.
 """
 
 import re
@@ -22,7 +23,7 @@ from mmf_flava.weights.names import PREFIXES, STYLES, complete_key, to_native
 from mmf_flava.weights.sources import find_weights
 from mmf_flava.weights.weight_files import read_tensors
 
-# key prefixes of the backbone in checkpoints of timm, DINO, BEiT, BERT and RoBERTa
+# prefixes of the encoder's keys in checkpoints of timm, DINO, BEiT, BERT and RoBERTa
 WRAPPERS = re.compile(
     r"^(module\.|_orig_mod\.|backbone\.|vit\.|beit\.|bert\.|roberta\.|roberta_prelayernorm\.|visual\.|encoder\.(?=blocks\.))"
 )
@@ -119,7 +120,7 @@ def _image_encoder_tensors(tensors: dict[str, Tensor], source: str) -> tuple[dic
     layer. Relative position bias tables are unknown keys, because FLAVA's attention does not support them.
 
     Raises:
-        UserError: the keys are not those of a ViT.
+        UserError: the keys do not belong to a ViT.
     """
     stripped = _strip(tensors)
     if not any(key.startswith("blocks.") for key in stripped):
@@ -134,7 +135,7 @@ def _text_encoder_tensors(tensors: dict[str, Tensor], source: str) -> tuple[dict
     """Translate a pre-norm text encoder's tensors to the text encoder's keys; return them and the unknown keys.
 
     Raises:
-        UserError: the keys are not those of a text encoder.
+        UserError: the keys do not belong to a text encoder.
     """
     stripped = _strip(tensors)
     if not any(".attention.self." in key for key in stripped):
@@ -164,7 +165,7 @@ def _text_encoder_tensors(tensors: dict[str, Tensor], source: str) -> tuple[dict
 
 
 def _strip(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Remove prefixes of the backbone from the keys, and drop heads of other tasks and buffers."""
+    """Remove the encoder's prefix from the keys, and drop buffers and the heads of other tasks."""
     stripped: dict[str, Tensor] = {}
     for key, value in tensors.items():
         while match := WRAPPERS.match(key):
@@ -192,7 +193,11 @@ def _extract_encoder(
 
 
 def _missing_prefix(keys: Iterable[str], encoder: str) -> str:
-    """Return the prefix that completes the keys of a file with one encoder, ``@image`` or ``@text``; "" if none."""
+    """Return the prefix that the keys of a single-encoder file lack; "" if no prefix fits.
+
+    Args:
+        encoder: ``@image`` or ``@text``.
+    """
     keys = list(keys)
     columns = next(line.split()[1:] for line in PREFIXES.strip().splitlines() if line.startswith(f"{encoder} "))
     hits = {

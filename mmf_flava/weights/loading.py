@@ -26,7 +26,7 @@ MAX_LINES = 8  # maximum number of lines in an error message per kind of mismatc
 
 @dataclass
 class IncompatibleKeys:
-    """Differences between the keys and shapes of a model and those of loaded weights.
+    """Differences in keys and shapes between a model and loaded weights.
 
     missing: model keys that were not loaded.
     unexpected: loaded keys that the model does not have.
@@ -80,7 +80,7 @@ def compare_keys(
     allow_missing: Iterable[str] = (),
     allow_extra: Iterable[str] = (),
 ) -> IncompatibleKeys:
-    """Compare the keys and shapes of a model with those of loaded tensors.
+    """Compare a model and loaded tensors by keys and shapes.
 
     Args:
         expected: the model's state dict.
@@ -212,7 +212,7 @@ def copy_weights(
     resample_positions(tensors, expected, "flava.image_encoder.pos_embed")
     allow_missing = list(allow_missing)
     if weights.style == "torchmultimodal" and not weights.has_heads:
-        allow_missing.append("flava.logit_scale")  # torchmultimodal stores it with the loss, not with the core model
+        allow_missing.append("flava.logit_scale")  # torchmultimodal stores it in the loss, not in the core model
     return load_tensors(
         model,
         tensors,
@@ -224,7 +224,7 @@ def copy_weights(
 
 
 def drop_vocabulary(tensors: dict[str, Tensor], allow_missing: Iterable[str]) -> None:
-    """Remove the parameters with one row per token that match ``allow_missing``: the model has another vocabulary."""
+    """Remove the vocabulary-sized parameters that match ``allow_missing``, because the model has another vocabulary."""
     for key in [key for key in tensors if PER_TOKEN.search(key) and matches_any(key, allow_missing)]:
         del tensors[key]
 
@@ -235,7 +235,7 @@ def _component(key: str) -> str:
 
 
 def resample_positions(tensors: dict[str, Tensor], expected: Mapping[str, Tensor], key: str) -> None:
-    """Interpolate the position embeddings ``tensors[key]`` in place if their square grid differs from the model's."""
+    """Interpolate the position embeddings ``tensors[key]`` in place if their square grid differs in size."""
     if key not in tensors or key not in expected or tensors[key].shape == expected[key].shape:
         return
     old, new = (positions[key].shape[1] - 1 for positions in (tensors, expected))
@@ -247,7 +247,7 @@ def resample_positions(tensors: dict[str, Tensor], expected: Mapping[str, Tensor
 
 
 def _check_num_heads(stated: CoreConfig, settings: CoreConfig, source: str) -> None:
-    """Raise UserError if the numbers of attention heads differ; tensor shapes do not depend on them."""
+    """Raise UserError if the numbers of attention heads differ, because tensor shapes do not show this."""
     section = f"model_config.{'flava' if isinstance(settings, FlavaConfig) else 'flava_classification'}"
     for name in ("image_encoder", "text_encoder", "multimodal_encoder"):
         trained, expected = (getattr(config, name).num_heads for config in (stated, settings))

@@ -47,7 +47,7 @@ def read_pickled_tensors(path: str | Path) -> dict[str, Tensor]:
     except Exception as error:  # a corrupt pickle can raise almost any exception
         raise UserError(
             f"{path} was not loaded, and nothing in it was executed: the file is not a valid pickled module "
-            f"({type(error).__name__}: {error}). Download the file again."
+            f"({type(error).__name__}: {error}). The file may be damaged: download or copy it again from its source."
         ) from None
 
 
@@ -105,7 +105,7 @@ def _fill(storage: Storage, data: bytes) -> None:
 
 
 def _tensors(root: Any) -> dict[str, Tensor]:
-    """Return the tensors of a dictionary, or of a module and its submodules by dotted names."""
+    """Return the tensors of a dictionary, or the tensors of a module and its submodules under dotted names."""
     if isinstance(root, dict):
         return {str(name): value.build() for name, value in dict.items(root) if isinstance(value, TensorSpec)}
     tensors: dict[str, Tensor] = {}

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from mmf_flava.errors import UserError
 
-MAX_PICKLE = 16 * 2**20  # maximum size of a pickle in bytes, without storages; that of encoder.pkl is about 30 kB
+# maximum size of a pickle in bytes, without storages; the pickle in OpenAI's encoder.pkl has about 30 kB
+MAX_PICKLE = 16 * 2**20
 INERT_MODULES = ("dall_e.", "torch.nn.modules.")
 DTYPES = {
     "DoubleStorage": torch.float64,
@@ -75,7 +76,7 @@ class TensorSpec(NamedTuple):
         """Return the tensor as a view of its storage.
 
         Raises:
-            UserError: a number is negative, or the tensor extends beyond its storage or has more elements than it.
+            UserError: a number is negative, or the tensor extends beyond its storage or has more elements.
         """
         numbers = (self.offset, *self.size, *self.stride)
         last = self.offset + sum((n - 1) * step for n, step in zip(self.size, self.stride, strict=True))

@@ -79,9 +79,10 @@ def find_weights(source: str | Path, cache_dir: str | Path | None = None, sha256
 
     Args:
         source: local file or folder, http(s) URL, or Hugging Face model ID (``facebook/flava-full``), which may be
-            followed by ``@revision``. Of a run, its folder or ``checkpoints/latest`` (the newest checkpoint),
-            ``checkpoints/best``, or a checkpoint folder.
-        cache_dir: download folder; default: ``mmf_flava`` in MMF_CACHE_DIR if that is set, else ~/.cache/mmf_flava.
+            followed by ``@revision``. For a run: a checkpoint folder, ``checkpoints/best``, or, for the newest
+            checkpoint, the run folder or ``checkpoints/latest``.
+        cache_dir: download folder; default: $MMF_CACHE_DIR/mmf_flava if MMF_CACHE_DIR is set, otherwise
+            ~/.cache/mmf_flava.
         sha256: expected SHA-256 of a downloaded file.
 
     Raises:
@@ -101,15 +102,16 @@ def find_weights(source: str | Path, cache_dir: str | Path | None = None, sha256
 
 
 def find_processor_files(source: str | Path, cache_dir: str | Path | None = None) -> Path | None:
-    """Return the weights file, or the folder, beside which the processors of weights are stored.
+    """Return the weights file of a source or the folder of its processors, so that the processors can be read.
 
-    Of a Hugging Face repository, only the small files are downloaded, and none if the weights are in the cache.
+    For a Hugging Face repository, this function downloads only configuration and processors, and nothing if the weights
+    are in the cache.
 
     Args:
         source, cache_dir: see ``find_weights``.
 
     Returns:
-        The path, or None for a repository that has weights only.
+        The path, or None for a repository that contains only weights.
 
     Raises:
         UserError: the source was not found.
@@ -158,7 +160,7 @@ def _find_cached_weights(name: str, cache_dir: str | Path | None) -> Path | None
 
 
 def _download_optional_files(name: str, cache_dir: str | Path | None) -> list[Path]:
-    """Download configuration and processors of a repository; return the files that it has."""
+    """Download configuration and processors of a repository; return the files that exist."""
     files = []
     for optional in OPTIONAL_FILES:
         with suppress(RemoteFileNotFoundError):

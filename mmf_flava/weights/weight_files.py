@@ -22,12 +22,12 @@ WEIGHTS_NAMES = (
     ("pytorch_model.bin", "pytorch_model.bin.index.json"),
 )
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
-# keys under which training code saves a model's weights; DINO saves a teacher and a student
+# keys under which training code saves a model's weights; DINO saves both a teacher and a student
 WRAPPERS = ("model", "state_dict", "teacher", "student", "module", "model_ema")
 
 
 def find_checkpoint(path: Path) -> Path:
-    """Return the checkpoint folder of a run folder or its ``checkpoints``, the newest, or of a pointer file.
+    """Return the newest checkpoint folder of a run folder or its ``checkpoints``, or the target of a pointer file.
 
     Other paths, such as a checkpoint folder itself, are returned unchanged.
 
@@ -42,13 +42,13 @@ def find_checkpoint(path: Path) -> Path:
         return path
     if (checkpoint := read_pointer(pointer)) is None:
         names = sorted(found.name for found in pointer.parent.glob("update_*") if NAME.fullmatch(found.name))
-        known = f"Name one of {pointer.parent}, e.g. {names[-1]}." if names else "Name another source."
+        known = f"Use a checkpoint in {pointer.parent}, e.g. {names[-1]}." if names else "Use other weights."
         raise UserError(f"{pointer} does not name a checkpoint. {known}")
     return checkpoint
 
 
 def find_weights_file(folder: Path) -> Path:
-    """Return the weights file or the index of shards in a folder; for a run folder, that of the newest checkpoint.
+    """Return the weights file or the index of shards in a folder; for a run folder, in its newest checkpoint.
 
     Raises:
         UserError: the folder has no weights file, or several.
@@ -73,8 +73,8 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read the tensors of a file, or of all shards of an index, without executing anything in it.
 
     Returns:
-        The tensors under the keys of the file, and the metadata: that of a safetensors file, or the other entries of a
-        PyTorch checkpoint whose weights are under one of the keys in ``WRAPPERS``.
+        The tensors under the keys of the file, and the metadata: the header of a safetensors file, or the other entries
+        of a PyTorch checkpoint whose weights are under one of the keys in ``WRAPPERS``.
 
     Raises:
         UserError: the file is corrupt, has no weights, or contains pickled code.
@@ -97,7 +97,10 @@ def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(file, framework="pt") as opened:
             return {key: opened.get_tensor(key) for key in opened.keys()}, dict(opened.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{file} is not a valid safetensors file ({error}). Download it again.") from None
+        raise UserError(
+            f"{file} is not a valid safetensors file ({error}). The file may be damaged: download or copy it again "
+            "from its source."
+        ) from None
 
 
 def read_header(file: Path) -> dict[str, str]:
@@ -124,7 +127,10 @@ def _read_torch(file: Path) -> Any:
         ) from None
     except (OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, zipfile.BadZipFile) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{file} is not a valid PyTorch file ({reason}). Download it again.") from None
+        raise UserError(
+            f"{file} is not a valid PyTorch file ({reason}). The file may be damaged: download or copy it again "
+            "from its source."
+        ) from None
 
 
 def _unwrap(content: Any, file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -139,7 +145,8 @@ def _unwrap(content: Any, file: Path) -> tuple[dict[str, Tensor], dict[str, Any]
     tensors = _tensors(content) if isinstance(content, Mapping) else {}
     if not tensors:
         raise UserError(
-            f"{file} has no weights. Expected a dictionary of tensors, or one under a key of {', '.join(WRAPPERS)}."
+            f"{file} has no weights. Expected a dictionary of tensors at the top level or under one of the keys "
+            f"{', '.join(WRAPPERS)}."
         )
     return tensors, metadata
 
@@ -160,7 +167,10 @@ def shard_files(index: Path) -> dict[str, list[str]]:
         for key, name in weight_map.items():
             shards.setdefault(name, []).append(key)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{index} is not a valid index of shards ({error!r}). Download it again.") from None
+        raise UserError(
+            f"{index} is not a valid index of shards ({error!r}). The file may be damaged: download or copy it again "
+            "from its source."
+        ) from None
     for name in shards:
         if not isinstance(name, str) or Path(name).name != name or "\\" in name or not name.endswith(SUFFIXES):
             raise UserError(f"{index}: shard {name!r} is not a weights file in the same folder. Correct the index.")
@@ -174,7 +184,7 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
         if missing := [key for key in keys if key not in shard]:
             raise UserError(
                 f"{index.parent / name}: {len(missing)} tensors listed in {index.name} are missing, e.g. {missing[0]}. "
-                "Download the shard again."
+                "Download or copy the shard again from its source."
             )
         tensors.update({key: shard[key] for key in keys})
     return tensors

@@ -166,7 +166,7 @@ def test_other_images_raise(embedder, paths):
         with pytest.raises(UserError, match=r"^images\[0\]: image: expected"):
             embedder.images(images)
     for images, texts in ((paths, ["word1"]), (paths[0], ["word1", "word2"])):
-        with pytest.raises(UserError, match="not as many images as texts"):
+        with pytest.raises(UserError, match="numbers of images and texts differ"):
             embedder.pairs(images, texts)
 
 

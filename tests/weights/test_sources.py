@@ -68,7 +68,7 @@ def test_missing_and_corrupt_pointers_raise(run):
     best, checkpoints = run / "checkpoints/best", run / "checkpoints"
     with open(best, "a") as file:
         file.write("x")
-    message = f"{best} does not name a checkpoint. Name one of {checkpoints}, e.g. update_00000002."
+    message = f"{best} does not name a checkpoint. Use a checkpoint in {checkpoints}, e.g. update_00000002."
     with pytest.raises(UserError, match=re.escape(message)):
         read_weights(best)
     best.unlink()

@@ -28,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--paper", choices=TABLES, default="table4", help="table of the FLAVA paper (default: %(default)s)"
     )
     parser.add_argument(
-        "--format", choices=FORMATS, help="output format (default: from the suffix of --out, else markdown)"
+        "--format",
+        choices=FORMATS,
+        help="output format (default: the suffix of --out if it is a format, otherwise markdown)",
     )
     parser.add_argument("--out", metavar="FILE", type=file_path, help="output file (default: standard output)")
     options = parser.parse_args(arguments)

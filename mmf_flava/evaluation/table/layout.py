@@ -21,7 +21,7 @@ class Table:
 
     Attributes:
         names: row names.
-        results: column -> row -> cell, without rows that were not run.
+        results: column -> row -> cell; rows without results are missing.
         paper: table of the FLAVA paper.
         skipped: messages about results that are not in the table.
     """

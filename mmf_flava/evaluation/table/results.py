@@ -101,7 +101,9 @@ class Column:
             if len(runs) < len(tasks):
                 if runs:
                     missing = " and ".join(set(tasks) - {run.task for run in runs})
-                    self.skipped.append(f"{row.name} requires a run of {missing} in addition to {runs[0].folder}.")
+                    self.skipped.append(
+                        f"{row.name} requires a run with task {missing} in addition to {runs[0].folder}."
+                    )
                 continue
             if cell is not None:
                 raise UserError(self._conflict(cell.runs[0].folder, runs[0].folder, row.name))
@@ -114,7 +116,8 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
     path = folder / "evaluation.json"
     if not path.is_file():
         raise UserError(
-            f"{folder} has no evaluation.json. Set the folder (env.save_dir) of a run that has finished its evaluation."
+            f"{folder} has no evaluation.json. Pass the folder (env.save_dir) of a run "
+            "that has finished its evaluation."
         )
     try:
         evaluation = json.loads(path.read_text(encoding="utf-8"))

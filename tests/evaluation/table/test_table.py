@@ -64,7 +64,7 @@ def test_mnli_is_the_mean_of_matched_and_mismatched(make_run):
     matched = make_run("mnli_matched", metrics={"accuracy": 0.8})
     column = Column("ours", [matched])
     assert column.cells() == {}
-    assert column.skipped == [f"MNLI requires a run of mnli_mismatched in addition to {matched}."]
+    assert column.skipped == [f"MNLI requires a run with task mnli_mismatched in addition to {matched}."]
     mismatched = make_run("mnli_mismatched", metrics={"accuracy": 0.9})
     assert values(matched, mismatched) == {"MNLI": pytest.approx(85)}
     with pytest.raises(UserError, match=r"mnli and .*mnli_matched both have results for MNLI"):
