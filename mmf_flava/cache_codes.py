@@ -38,7 +38,7 @@ SAVE_INTERVAL = 30.0  # interval in seconds at which the progress is saved
 
 
 class CodebookViews(Dataset):
-    """Dataset of the codebook inputs of each record: (V, 3, h, w), or None if the record has no readable image."""
+    """Dataset of codebook inputs: an item is a (V, 3, h, w) tensor of V views, or None if no image is readable."""
 
     def __init__(self, dataset: ImageStreamDataset, first: int):
         self.dataset, self.first = dataset, first
@@ -133,7 +133,7 @@ def _device(codebook: Codebook) -> torch.device:
 
 
 def _codes(codebook: Codebook, images: list[Tensor | None], views: int, patches: int) -> np.ndarray:
-    """Return the codes of a batch, (R, V, P) uint16. The codes of unreadable images are NO_CODE."""
+    """Return (R, V, P) uint16 codes of R records, V views and P patches. Codes of unreadable images are NO_CODE."""
     codes = np.full((len(images), views, patches), NO_CODE, dtype=np.uint16)
     readable = [index for index, image in enumerate(images) if image is not None]
     if readable:

@@ -141,7 +141,7 @@ def convert(
 def add_poolers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Add the poolers of the three encoders, with N(0, 0.02) weights and zero biases, if they are missing.
 
-    The other implementations have these parameters, but never use them.
+    The other implementations of FLAVA have these parameters, but never use them.
     """
     complete = dict(tensors)
     generator = torch.Generator().manual_seed(0)  # fixed seed, so that the same weights always give the same file

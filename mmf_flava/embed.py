@@ -38,7 +38,7 @@ folder with image.npy, text.npy, multimodal.npy and ids.txt. Unreadable items ar
 
 
 class RecordDataset(Dataset):
-    """Items of records: (id, image tensor or None, caption or None), or (id, reason) for an unusable record."""
+    """Dataset of records: an item is (id, image tensor or None, caption or None), or (id, reason) if unusable."""
 
     def __init__(self, records: Records, embedder: Embedder, kinds: Sequence[str]) -> None:
         self.records, self.processor = records, embedder.image_processor
@@ -83,7 +83,7 @@ class LineDataset(Dataset):
 
 
 def embed(embedder: Embedder, source: str, kinds: Sequence[str] = (), workers: int = 0) -> Iterator[dict[str, Any]]:
-    """Yield batches and show a progress bar.
+    """Embed the items of a source: yield batches of embeddings, and show a progress bar.
 
     A batch is {"id": ids, "text": captions, "image_vector": (B, E), "text_vector": (B, E), "multimodal_vector": (B, D)}
     with the keys of the requested kinds.

@@ -85,7 +85,7 @@ class LinearProbeResult:
         return mean_per_class(self.targets, self.predictions)
 
     def summary(self) -> dict[str, Any]:
-        """Return the entry of ``evaluation.json``."""
+        """Return the section of ``evaluation.json``."""
         sweep = [{"lambda": t.penalty, self.metric: t.score, "iterations": t.iterations} for t in self.trials]
         return {
             "accuracy": self.accuracy,
@@ -182,8 +182,8 @@ def run_probe(
 def search_penalty(run_trial: Callable[[float], Trial], smallest: float, largest: float) -> list[Trial]:
     """Run CLIP's search and return its trials, sorted by penalty.
 
-    The grid has 8 penalties per decade. The search scores every 16th, then repeatedly halves the step and scores both
-    neighbours of the best penalty so far.
+    The grid has 8 penalties per decade. The search scores every 16th penalty of the grid, then repeatedly halves the
+    step and scores both neighbours of the best penalty so far.
     """
     last = math.floor(math.log10(largest / smallest) * PER_DECADE + 1e-6)
     trials = {index: run_trial(smallest * 10 ** (index / PER_DECADE)) for index in [*range(0, last, FIRST_STEP), last]}

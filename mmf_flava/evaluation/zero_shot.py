@@ -23,7 +23,7 @@ from mmf_flava.evaluation.features import FeatureExtractor, Features, bar_interv
 from mmf_flava.processes import gather_objects, rank, world_size
 
 TOP = 5
-MIN_PROMPTS_FOR_BAR = 10_000  # fewer prompts are encoded without a progress bar
+MIN_PROMPTS_FOR_BAR = 10_000  # minimum number of prompts for which a progress bar is shown
 
 
 @dataclass
@@ -73,7 +73,7 @@ class ZeroShotResult:
         ]
 
     def summary(self) -> dict[str, Any]:
-        """Return the entry of ``evaluation.json``."""
+        """Return the section of ``evaluation.json``."""
         per_class = self.per_class()
         accuracies = [row["accuracy"] for row in per_class if row["accuracy"] is not None]
         return {
@@ -139,7 +139,7 @@ def classify(model: Any, dataset: Any, config: ZeroShotConfig, extractor: Featur
 
 @dataclass
 class _ChunkPredictions:
-    """Predictions for the labelled images of one chunk; the fields are those of ZeroShotResult."""
+    """Predictions for the labelled images of one chunk; the fields are the same as in ``ZeroShotResult``."""
 
     targets: Tensor
     best: Tensor
@@ -176,7 +176,10 @@ def _check_labels(targets: Tensor, ids: list[str], config: ZeroShotConfig) -> No
 def load_or_build_classifier(
     model: Any, text_processor: Any, config: ZeroShotConfig, extractor: FeatureExtractor
 ) -> Tensor:
-    """Return ``build_classifier``'s result, cached in ``extractor.folder`` by weights, classes and templates."""
+    """Return the result of ``build_classifier``, cached in ``extractor.folder``.
+
+    The cache key depends on weights, classes and templates.
+    """
     if extractor.folder is None:
         return build_classifier(model, text_processor, config, extractor.device, extractor.distributed)
     text = [str(getattr(text_processor, name, "")) for name in ("vocabulary_hash", "max_length")]

@@ -120,7 +120,7 @@ def metric_cards(runs: Sequence[Run]) -> list[Card]:
 
 
 def speed_cards(runs: Sequence[Run]) -> list[Card]:
-    """Return charts of the learning rate, the throughput and the data wait."""
+    """Return charts of the learning rate, the throughput and the time spent waiting for data."""
     cards = []
     for key, (title, description) in SPEED_CHARTS.items():
         curves: list[Curve] = []

@@ -122,7 +122,7 @@ def restore_rng(rng: dict[str, Any]) -> None:
 
 
 def rng_state() -> dict[str, Any]:
-    """Return the states of this process's random number generators: Python, numpy, torch and current CUDA device."""
+    """Return the states of this process's random number generators: Python, numpy, torch, current CUDA device."""
     numpy: dict[str, Any] = np.random.get_state(legacy=False)
     cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
     return {

@@ -85,7 +85,7 @@ def _text_flops(config: FlavaConfig, batch: Any) -> float:
 def _encoder_products(config: TransformerConfig, batch: int, length: int, used: int) -> float:
     """Return the number of multiplications of an encoder's forward pass.
 
-    The last block computes queries, output projection and MLP at only ``used`` positions.
+    The last block computes queries, output projection and MLP only at ``used`` positions.
     """
     full_blocks = _block_products(config, length, length) * (config.num_layers - 1)
     return batch * (full_blocks + _block_products(config, length, used))

@@ -74,7 +74,10 @@ class FsdpEngine(Engine):
         self.evaluated = root
 
     def _wrap_unit(self, module: nn.Module, path: str, precision: str) -> nn.Module:
-        """Wrap a module as an FSDP unit: one flat parameter per parameter group, without inner units' parameters."""
+        """Wrap a module as an FSDP unit with one flat parameter per parameter group.
+
+        The parameters of inner units are not included.
+        """
         groups: dict[int, list[nn.Parameter]] = {}
         for name, parameter in module.named_parameters():
             if (number := self.group_of.get(_join(path, name))) is not None:
@@ -92,7 +95,7 @@ class FsdpEngine(Engine):
         )
 
     def skip_gradient_sync(self, enabled: bool) -> AbstractContextManager[None]:
-        """See ``Engine``. In this context every process accumulates the gradients of the complete model."""
+        """See ``Engine.skip_gradient_sync``; meanwhile every process holds the gradients of the complete model."""
         return self.module.no_sync() if enabled else nullcontext()  # type: ignore[operator]
 
     def total_norm(self, norm: Tensor) -> Tensor:
@@ -111,7 +114,7 @@ class FsdpEngine(Engine):
         self.module._wait_for_previous_optim_step()  # type: ignore[operator]
 
     def model_state(self, masters: Masters) -> dict[str, Tensor]:
-        """See ``Engine``. The result is on the CPU of the first process and empty on other processes."""
+        """Return the complete fp32 state dict on the CPU of the first process, and an empty dict on other processes."""
         state = {}
         for shard in (shard for shards in self.shards for shard in shards):
             gathered = shard.gather(masters[shard.parameter])
@@ -120,7 +123,10 @@ class FsdpEngine(Engine):
         return {**state, **self.untrained} if state else {}
 
     def full_optimizer_state(self, state: dict[str, Any]) -> dict[str, Any]:
-        """See ``Engine``. The result is on the CPU of the first process and empty on other processes."""
+        """Convert the sharded optimizer state to the state dict of a single-process run.
+
+        The result is on the CPU of the first process and empty on other processes.
+        """
         full: dict[int, dict[str, Any]] = {}
         shards = [shard for group in self.shards for shard in group]
         for number, shard in enumerate(shards):

@@ -34,8 +34,8 @@ class MemoryEstimate:
 
     weights: fp32 weights: with fp16 the master weights, with FSDP this process's shard.
     compute_copies: half-precision copies of the weights; with FSDP the gathered weights.
-    gradients: all gradients, including DDP's buckets, the fp32 copies of fp16 gradients, and, with FSDP, the gradients
-        of a complete unit before they are sharded.
+    gradients: includes DDP's buckets, the fp32 copies of fp16 gradients, and, with FSDP, the unsharded gradients of one
+        unit (of all units if ``update_frequency`` is greater than 1).
     optimizer: the optimizer's state.
     codebook: weights of the image codebook.
     codebook_activations: peak memory of the codebook's activations while it encodes a chunk of images.

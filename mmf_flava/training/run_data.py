@@ -49,7 +49,7 @@ class RunData:
 
     @staticmethod
     def _build_probe_dataset(name: str, config: Any) -> Any:
-        """Build the training split for evaluation: without augmentation, each record once, in file order."""
+        """Build the training split for the linear probe: without augmentation, each record once, in file order."""
         section: Any = OmegaConf.create(OmegaConf.to_container(config.dataset_config[name], resolve=True))
         paths = (section.get("splits") or {}).get("train")
         if not paths:

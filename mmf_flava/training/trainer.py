@@ -126,7 +126,7 @@ class FlavaTrainer(TrainerAttributes):
         self._open_quarantine()
         mmf_api.log(
             f"Training {self.num_parameters:,} parameters on {', '.join(self.settings.datasets)}, updates "
-            f"{self.num_updates} to {training.max_updates} with {training.batch_size} samples each, "
+            f"{self.num_updates} to {training.max_updates}, batches of {training.batch_size} samples, "
             f"{self.settings.training.precision} on {self.device}"
         )
         wandb, silent = self.settings.training.wandb, self.rank > 0
@@ -173,7 +173,7 @@ class FlavaTrainer(TrainerAttributes):
 
     @property
     def evaluates(self) -> bool:
-        """Whether this process takes part in evaluations: the first, or all if weights are sharded."""
+        """Whether this process takes part in evaluations: only the first process, or all if weights are sharded."""
         return self.rank == 0 or self.updater.engine.all_ranks_evaluate
 
     def _update(self, batches: Any, progress: Progress) -> bool:
@@ -211,7 +211,7 @@ class FlavaTrainer(TrainerAttributes):
         return losses
 
     def _after_update(self, progress: Progress, stopping: bool) -> bool:
-        """Log, evaluate and save at their intervals; return whether the run must stop."""
+        """Log, evaluate and save at the configured intervals; return whether the run must stop."""
         training, update = self.config.training, self.num_updates
         last, improved = update == training.max_updates, False
         self.checkpoints.check()
@@ -227,7 +227,7 @@ class FlavaTrainer(TrainerAttributes):
         return stopping
 
     def _evaluate(self, progress: Progress) -> tuple[bool, bool]:
-        """Evaluate on ``val``; return whether the monitored metric improved, and whether a signal interrupted."""
+        """Evaluate on ``val``. Return whether the monitored metric improved, and whether a signal stopped the run."""
         improved = stopping = False
         result = None
         self.callbacks.call("on_validation_start")

@@ -1,6 +1,6 @@
 """Reading, translation and loading of FLAVA weights whose keys follow one of four naming styles.
 
-The styles are those of mmf_flava ("native"), Hugging Face, torchmultimodal and the original MMF code.
+The styles are mmf_flava's ("native"), Hugging Face's, torchmultimodal's and the style of the original MMF code.
 
 sources: find or download a weights file, and translate its keys to native keys
 weight_files: read tensors from safetensors and PyTorch files, without executing pickled code

@@ -133,7 +133,7 @@ def config_from_hugging_face(values: dict[str, Any], where: str = "config.json")
         if section.get("hidden_act", "gelu") != "gelu" or not section.get("qkv_bias", True):
             raise UserError(
                 f"{where}: hidden_act must be gelu and qkv_bias must be true, got {section.get('hidden_act', 'gelu')} "
-                f"and {section.get('qkv_bias', True)}. Use weights of a model with these values."
+                f"and {section.get('qkv_bias', True)}. Use other weights."
             )
     if not pair.get("use_cls_token", True):
         raise UserError(f"{where}: multimodal_config.use_cls_token must be true. Use weights of a model with [CLS_M].")

@@ -1,7 +1,7 @@
 """Loading of a single encoder from a ViT (timm, DINO, BEiT, Hugging Face), a pre-norm text encoder or a FLAVA.
 
 The native keys of the image encoder are timm's keys. Keys of tensors that the encoder does not have are reported as
-unknown keys.
+unexpected keys.
 """
 
 import re
@@ -117,7 +117,7 @@ def _image_encoder_tensors(tensors: dict[str, Tensor], source: str) -> tuple[dic
     """Translate a ViT's tensors to the image encoder's keys; return them and the unknown keys.
 
     BEiT's query and value biases are concatenated into one qkv bias. Layer scale is folded into the preceding linear
-    layer. Relative position bias tables are unknown keys, because FLAVA's attention does not support them.
+    layer. Relative position bias tables are reported as unexpected keys, because FLAVA's attention does not support them.
 
     Raises:
         UserError: the keys do not belong to a ViT.

@@ -28,7 +28,7 @@ PREFIXES = """
 @itm        heads.itm.                 itm_head.                loss.itm_loss.                  heads.cmd.itm_head.
 @code       codebook.blocks.           image_codebook.blocks.   image_codebook.encoder.blocks.  image_codebook.blocks.
 """  # noqa: E501
-# Placeholders that stand for several placeholders of PREFIXES: a row of TABLE with one is repeated for each member.
+# Placeholders that stand for several placeholders of PREFIXES: a row of TABLE that contains one is repeated for each.
 GROUPS = {"@encoder": ("@image", "@text", "@pair"), "@masked": ("@mim", "@mlm", "@mmm_image", "@mmm_text")}
 
 # Syntax: * is "weight" or "bias", # is a number, [n] is the n-th third of a fused tensor along dimension 0, and = is
@@ -122,7 +122,7 @@ class Translation:
 
 @cache
 def key_mappings(style: str) -> tuple[KeyMapping, ...]:
-    """Return the table for one style, with prefixes and groups expanded."""
+    """Return the rows of TABLE for one style, with all placeholders expanded."""
     prefixes = {line.split()[0]: line.split()[1:] for line in PREFIXES.strip().splitlines()}
     column = STYLES.index(style)
     mappings: list[KeyMapping] = []
@@ -242,7 +242,10 @@ def from_native(tensors: dict[str, Tensor], style: str) -> tuple[dict[str, Tenso
 
 @cache
 def _mappings_by_prefix(style: str, native: bool) -> dict[str, tuple[KeyMapping, ...]]:
-    """Return the table grouped by key prefix, which avoids matching each of 618 keys against all patterns (1 s)."""
+    """Return the key mappings of a style, grouped by key prefix.
+
+    Matching each of the 618 keys of a model against all patterns would take 1 s.
+    """
     found: dict[str, list[KeyMapping]] = {}
     for mapping in key_mappings(style):
         found.setdefault(_key_prefix(mapping.native if native else mapping.foreign), []).append(mapping)

@@ -55,7 +55,9 @@ def build_table(columns: Sequence[Column], paper: str = "table4") -> Table:
     printed = paper_table(paper)
     for column in columns:
         if column.name in printed.columns:
-            raise UserError(f"Column '{column.name}' is already in the paper's table. Choose another NAME.")
+            raise UserError(
+                f"Column '{column.name}' is already in the paper's table. Choose another NAME in NAME=RUN_DIR."
+            )
     results = {column.name: column.cells() for column in columns}
     run = {name for cells in results.values() for name in cells}
     names = tuple(row.name for row in table_rows() if row.name in (run if row.group == "extra" else printed.cells))
