@@ -198,7 +198,7 @@ def _write_folder(
     processors: SavedProcessors,
     tokenizer: Path | None,
 ) -> None:
-    """Write a Hugging Face model folder atomically; in an existing folder, replace only the files with these names."""
+    """Write a Hugging Face model folder atomically. Other files in an existing folder are kept."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as temporary:
         output = Path(temporary) / folder.name

@@ -85,7 +85,7 @@ class LinearProbeResult:
         return mean_per_class(self.targets, self.predictions)
 
     def summary(self) -> dict[str, Any]:
-        """Return the section of ``evaluation.json``."""
+        """Return the section ``linear_probe`` of ``evaluation.json``."""
         sweep = [{"lambda": t.penalty, self.metric: t.score, "iterations": t.iterations} for t in self.trials]
         return {
             "accuracy": self.accuracy,

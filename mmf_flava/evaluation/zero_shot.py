@@ -73,7 +73,7 @@ class ZeroShotResult:
         ]
 
     def summary(self) -> dict[str, Any]:
-        """Return the section of ``evaluation.json``."""
+        """Return the section ``zero_shot`` of ``evaluation.json``."""
         per_class = self.per_class()
         accuracies = [row["accuracy"] for row in per_class if row["accuracy"] is not None]
         return {
@@ -89,7 +89,7 @@ class ZeroShotResult:
         }
 
     def prediction_rows(self) -> list[dict[str, Any]]:
-        """Return one row per image for ``mmf_predict``."""
+        """Return the predictions that ``mmf_predict`` writes: one dict per image."""
         columns = zip(
             self.ids, self.targets.tolist(), self.predictions.tolist(), self.confidences.tolist(), strict=True
         )

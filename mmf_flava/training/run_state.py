@@ -54,7 +54,7 @@ class RunState:
 
         Args:
             path: the checkpoint's folder.
-            reset: config section ``checkpoint.reset``: ``optimizer`` resets the optimizer, ``counts`` everything else.
+            reset: config section ``checkpoint.reset``: ``optimizer`` resets the optimizer, ``counts`` resets all else.
 
         Returns:
             The checkpoint's number of updates and training time in seconds; zeros with ``reset.counts``.

@@ -117,7 +117,7 @@ def _image_encoder_tensors(tensors: dict[str, Tensor], source: str) -> tuple[dic
     """Translate a ViT's tensors to the image encoder's keys; return them and the unknown keys.
 
     BEiT's query and value biases are concatenated into one qkv bias. Layer scale is folded into the preceding linear
-    layer. Relative position bias tables are reported as unexpected keys, because FLAVA's attention does not support them.
+    layer. Relative position bias tables, which FLAVA's attention does not support, are reported as unexpected keys.
 
     Raises:
         UserError: the keys do not belong to a ViT.
