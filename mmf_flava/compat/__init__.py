@@ -1,12 +1,16 @@
-"""Patches for MMF, fairseq, fairscale and torchvision, and ``mmf_api``, the interface to MMF's two versions.
+"""Patches for MMF, fairseq, fairscale and torchvision, and an interface to both supported versions of MMF.
 
 ``mmf_flava.pth`` installs the import hook of ``hooks`` at interpreter start. The hook loads the patches when one of the
 patched packages is first imported. Patches are grouped by kind:
 
-* ``imports``: required for these packages to import and work with current dependencies. Always applied.
-* ``defects``: fixes of MMF errors that stop a run or make its results wrong. Always applied, listed in each run's log.
-* ``behaviour``: defaults, checks and messages of FLAVA. Active only in FLAVA's runs, see ``flava_run``.
+* ``imports``: needed to import and run these packages with current versions of their dependencies. Always applied.
+* ``defects``: fixes of errors in MMF and fairscale that stop a run or make its results wrong. Always applied. Each run
+  lists them in its log.
+* ``behaviour``: defaults, checks and messages of FLAVA. Active only in FLAVA's runs, which use a model, trainer or
+  dataset of mmf_flava (see ``flava_run``).
+
+``mmf_api`` is the interface to MMF 1.0.0rc10 and to MMF's main branch.
 
 ``python -m mmf_flava.compat`` prints a table of all patches and documents ``MMF_FLAVA_COMPAT``, which selects
-patches. This module imports nothing, because every Python start imports it.
+the patches to apply. This module imports nothing, because Python imports it at every start.
 """

@@ -16,12 +16,12 @@ from mmf_flava.compat.selection import HELP, KINDS, VARIABLE, load_patches, pars
 MEANINGS = {
     "imports": "always applied: required to import and run MMF",
     "defects": "always applied, listed in each run's log: fixes of errors that stop a run or make its results wrong",
-    "behaviour": "active in FLAVA's runs only, whose model, trainer or a dataset is registered by mmf_flava",
+    "behaviour": "active only in FLAVA's runs, which use a model, trainer or dataset of mmf_flava",
 }
 
 
 def import_patched_modules(package: str) -> str:
-    """Import the patched modules of a package, and return the reason of a failure or an empty string."""
+    """Import a package and its patched modules. Return the reason if an import fails, otherwise an empty string."""
     if importlib.util.find_spec(package) is None:
         return "package not installed"
     for module in [package, *(name for name in PATCHES if name.partition(".")[0] == package)]:
@@ -35,7 +35,7 @@ def import_patched_modules(package: str) -> str:
 
 
 def _lacks(package: str, module: str) -> bool:
-    """Return whether the installed version of a package has no module of this name."""
+    """Return whether the installed package lacks a module. If so, mark the module's patches as not needed."""
     if importlib.util.find_spec(module.rpartition(".")[0] or package) and importlib.util.find_spec(module):
         return False
     for patch in PATCHES.get(module, ()):

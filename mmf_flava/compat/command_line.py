@@ -1,4 +1,4 @@
-"""Command line of MMF's scripts: ``key=value`` options."""
+"""Parsing of the command line of MMF's scripts, which consists of ``key=value`` options."""
 
 import sys
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ def options() -> list[str]:
 
 
 def split_options(opts: Sequence[str]) -> list[tuple[str, str]]:
-    """Split ``["a.b=c=d"]`` into ``[("a.b", "c=d")]``.
+    """Split options into pairs of key and value: ``["a.b=c=d"]`` becomes ``[("a.b", "c=d")]``.
 
-    If the first word has no '=', the options have MMF's older form ``["a.b", "c=d"]``.
+    MMF's older form, in which keys and values are separate words (``["a.b", "c=d"]``), is supported too.
 
     Raises:
         UserError: an option does not have the form key=value.

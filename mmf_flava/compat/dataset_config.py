@@ -1,6 +1,7 @@
-"""``dataset_config`` of a run: defaults of mmf_flava's datasets and processors from their config classes, and checks.
+"""Defaults and checks of the config section ``dataset_config``, based on config classes.
 
-The config class of a registered dataset builder or processor is its attribute ``CONFIG``; those of MMF have none.
+Each dataset builder and each processor of mmf_flava has a config class as attribute ``CONFIG``. MMF's own builders and
+processors have no config class.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from mmf_flava.config.processors import ModelSizes
 from mmf_flava.config.schema import parse_section, suggestion, to_dict
 from mmf_flava.errors import UserError
 
-# value of a key whose default is the model's, until the command line is merged
+# placeholder for a default that is taken from the model's config after the command line is merged
 FROM_MODEL = "from the model"
 MISSING = "???"
 
@@ -22,17 +23,17 @@ Section = dict[str, Any]
 
 
 def fill_defaults(config: Any, names: Sequence[str], replaced: Any, recipe: Any, options: Mapping[str, str]) -> None:
-    """Add the keys that the datasets of a run and their processors have and that ``config`` does not set.
+    """Add defaults for the keys of the run's datasets and their processors that ``config`` does not set.
 
-    Where the recipe or the command line replaces the type of a processor by one of mmf_flava's, the params of the
-    replaced type are removed.
+    If the recipe or the command line replaces the type of a processor by a type of mmf_flava, the default params of the
+    old type are removed.
 
     Args:
-        config: recipe and default YAML files, merged; changed in place.
-        names: the datasets of the run.
-        replaced: the default YAML files of the datasets.
+        config: the merged default YAML files and recipe; changed in place.
+        names: names of the run's datasets.
+        replaced: the merged default YAML files of the datasets.
         recipe: the recipe.
-        options: the command line, which is merged later.
+        options: the options of the command line (key -> value), which are merged into ``config`` later.
     """
     sections = _plain(config, "dataset_config")
     defaults, given = _plain(replaced, "dataset_config"), _plain(recipe, "dataset_config")
@@ -51,7 +52,7 @@ def fill_defaults(config: Any, names: Sequence[str], replaced: Any, recipe: Any,
 
 
 def set_model_defaults(config: Any) -> None:
-    """Set the keys whose default is the model's, and the keys of sections that the command line has replaced."""
+    """Set defaults that depend on the model, and add missing keys to sections that the command line has replaced."""
     sections, sizes = _plain(config, "dataset_config"), read_model_sizes(config)
     for name in dataset_names(config):
         for entry in _processors(sections, name).values():
@@ -69,7 +70,9 @@ def set_model_defaults(config: Any) -> None:
 
 
 def check_datasets(config: Any) -> None:
-    """Check the sections of the run's datasets: all keys of mmf_flava's datasets and processors, and processor types.
+    """Check the sections of the run's datasets in ``dataset_config``.
+
+    The types of all processors, and all keys of mmf_flava's datasets and processors are checked.
 
     Raises:
         UserError: a key or type is unknown, or a value is invalid or does not fit another key or the model.
@@ -109,7 +112,7 @@ def dataset_names(config: Any) -> list[str]:
 
 
 def read_model_sizes(config: Any) -> ModelSizes:
-    """Return the sizes of the run's model."""
+    """Return the sizes of the run's model that its processors must match, such as the image size."""
     name = config.get("model")
     try:
         section = OmegaConf.select(config, f"model_config.{name}")
@@ -131,7 +134,7 @@ def _config_class(kind: str, name: Any) -> Any:
 
 
 def _plain(config: Any, key: str) -> Section:
-    """Return a section as a dict, with interpolations as strings; empty if it is not a section."""
+    """Return a section as a dict with unresolved interpolations, or an empty dict if the value is not a section."""
     sections: Any = OmegaConf.to_container(config, resolve=False) if OmegaConf.is_config(config) else config
     values = sections.get(key)
     return values if isinstance(values, dict) else {}
@@ -167,7 +170,7 @@ def _defaults(schema: Any) -> Section:
 
 
 def _merge(defaults: Section, given: Section) -> Section:
-    """Merge two sections. A default that must be given by the recipe is not added."""
+    """Merge a section into its defaults. Mandatory keys, which have no default, are not added."""
     merged = {key: value for key, value in defaults.items() if value != MISSING}
     for key, value in given.items():
         default = merged.get(key)
@@ -176,7 +179,7 @@ def _merge(defaults: Section, given: Section) -> Section:
 
 
 def _resolve(sections: Any, name: str) -> Any:
-    """Return a section without interpolations."""
+    """Return a section with its interpolations resolved."""
     try:
         section = sections[name]
         return to_dict(section) if isinstance(section, Mapping) else section

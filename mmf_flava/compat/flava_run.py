@@ -1,4 +1,6 @@
-"""Detection of FLAVA's runs. All patches in ``behaviour`` are active only in FLAVA's runs.
+"""Detection of FLAVA's runs, which use a model, trainer or dataset of mmf_flava.
+
+The patches in ``behaviour`` are active only in these runs.
 
 ``is_flava_run`` decides by the names of model, trainer and datasets. It is called once for each MMF configuration,
 before the configuration is merged. Before MMF builds a configuration, ``process_is_flava`` applies the same function to
@@ -29,7 +31,10 @@ def is_flava_run(model: str | None, trainer: str | None, datasets: Iterable[str]
 
 
 def is_current() -> bool:
-    """Return whether the latest MMF configuration, or this process if there is none, belongs to a FLAVA run."""
+    """Return whether the latest MMF configuration belongs to a FLAVA run.
+
+    If MMF has not built a configuration yet, ``process_is_flava`` decides.
+    """
     return process_is_flava() if _current is None else _current
 
 
@@ -47,13 +52,13 @@ def process_is_flava() -> bool:
     main = getattr(sys.modules.get("__main__"), "__spec__", None)
     if main is not None and main.name.startswith("mmf_flava."):
         return True
-    # a program that imports mmf_flava before MMF; compat itself imports only these four
+    # a program that imports mmf_flava before MMF; compat itself imports only these four subpackages
     packages = {name.split(".")[1] for name in list(sys.modules) if name.startswith("mmf_flava.")}
     return not packages <= {"command", "compat", "config", "errors"} and "mmf_flava.plugin" not in sys.modules
 
 
 def options_are_flava(options: Sequence[str]) -> bool:
-    """Return whether the options of MMF's command line, with the recipe of ``config=``, start a FLAVA run."""
+    """Return whether the options of MMF's command line and the recipe that ``config=`` sets start a FLAVA run."""
     try:
         given = dict(command_line.split_options(options))
     except UserError:
@@ -65,7 +70,7 @@ def options_are_flava(options: Sequence[str]) -> bool:
         if recipe is None and "model" not in given:
             return True
     elif given and "model" not in given:
-        return True  # MMF cannot run it; mmf_flava says what is missing
+        return True  # MMF cannot run without a model; mmf_flava reports what is missing
     names = {**(recipe or {}), **_names(given)}
     trainer = given.get("training.trainer", names.get("trainer"))
     return is_flava_run(names.get("model"), trainer, names.get("datasets", ()))
@@ -81,9 +86,9 @@ def _names(section: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_names(path: str, places: list[str], chain: tuple[str, ...] = ()) -> dict[str, Any] | None:
-    """Return model, datasets and trainer of a recipe and its includes, or None if the file cannot be read.
+    """Return the names of the model, the datasets and the trainer that a recipe and its includes set.
 
-    Args: see ``config.recipes.load_recipe``.
+    None is returned if the file cannot be read. For the arguments, see ``config.recipes.load_recipe``.
     """
     from mmf_flava.config.recipes import open_recipe
 

@@ -1,7 +1,7 @@
 """Import hook that applies patches to other packages when they are imported.
 
-Every start of Python in this environment imports this file, so it imports only modules that are already loaded.
-The patches are imported when one of ``PACKAGES`` is first imported. ``MMF_FLAVA_COMPAT=0`` disables the finder.
+In this environment, Python imports this file at every start. Therefore it imports only modules that are loaded anyway.
+The patches are imported when one of ``PACKAGES`` is first imported. ``MMF_FLAVA_COMPAT=0`` disables the import hook.
 """
 
 import os
@@ -51,7 +51,7 @@ class VirtualLoader:
 
 
 class Finder:
-    """Import finder, first in ``sys.meta_path``. Returns None for modules that have no patches."""
+    """Import finder that attaches patches to modules. It is first in ``sys.meta_path`` and ignores other modules."""
 
     def __init__(self):
         self.patches = None  # not loaded yet
@@ -89,7 +89,10 @@ class Finder:
 
 
 def load_selected_patches():
-    """Import the selected patches. In ``mmf_run``, an invalid ``MMF_FLAVA_COMPAT`` is a one-line error, exit code 2."""
+    """Import the selected patches.
+
+    In MMF's scripts, an invalid ``MMF_FLAVA_COMPAT`` is a one-line error, and the exit code is 2.
+    """
     from importlib import import_module
 
     command, command_line, selection = (
@@ -105,6 +108,6 @@ def is_patch_finder(finder):
 
 
 def install():
-    """Insert the finder first in ``sys.meta_path``, once. Does nothing if ``MMF_FLAVA_COMPAT`` is ``0``."""
+    """Insert the finder first in ``sys.meta_path``, unless it is there already or ``MMF_FLAVA_COMPAT`` is ``0``."""
     if os.environ.get("MMF_FLAVA_COMPAT") != "0" and not any(map(is_patch_finder, sys.meta_path)):
         sys.meta_path.insert(0, Finder())

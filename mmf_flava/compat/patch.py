@@ -1,4 +1,4 @@
-"""Patches: registered changes of modules of other packages, with their reasons and the conditions for removal."""
+"""Registration of patches, which change modules of other packages, and helpers for writing patches."""
 
 import functools
 import inspect
@@ -119,7 +119,7 @@ def wrap(
 
 
 def source_contains(text: str, path: str) -> Callable[[Any], bool]:
-    """Return a function for ``needed`` that checks whether the source of ``module.<path>`` contains ``text``."""
+    """Return a function for ``Patch.needed`` that checks whether the source of ``module.<path>`` contains ``text``."""
 
     def probe(module: ModuleType) -> bool:
         node: Any = module
@@ -131,7 +131,10 @@ def source_contains(text: str, path: str) -> Callable[[Any], bool]:
 
 
 def overlay(real: Any, **names: Any) -> ModuleType:
-    """Return a copy of module ``real`` with other values for ``names``, to change the module for one importer only."""
+    """Return a view of the module ``real`` in which ``names`` have other values.
+
+    A patch uses it to change a module only for one of the modules that import it.
+    """
     module = ModuleType(real.__name__)
     module.__dict__.update(names)
     module.__getattr__ = lambda name: getattr(real, name)  # type: ignore[method-assign]

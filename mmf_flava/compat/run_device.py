@@ -26,7 +26,7 @@ def uses_cuda(config: Any = None) -> bool:
 
 @contextlib.contextmanager
 def hide_cuda(*modules: Any) -> Iterator[None]:
-    """Context manager: ``torch.cuda.is_available()`` returns False in the code of these modules."""
+    """Context manager: ``torch.cuda.is_available()`` returns False in the code of ``modules``."""
     real = [module.torch for module in modules]
     for module, torch in zip(modules, real, strict=True):
         module.torch = overlay(torch, cuda=overlay(torch.cuda, is_available=lambda: False))

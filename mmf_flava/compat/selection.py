@@ -14,8 +14,8 @@ HELP = f"""\
 {VARIABLE} selects the patches:
   0          none; the import hook is not installed
   imports    patches that current versions of Python, torch, transformers and OmegaConf require
-  defects    imports, and fixes of MMF errors that stop a run or make its results wrong
-  all        defects, and the behaviour of FLAVA's runs (default)
+  defects    as imports, plus fixes of MMF errors that stop a run or make its results wrong
+  all        as defects, plus defaults, checks and messages of FLAVA's runs (default)
 Append -NAME to exclude a single patch: {VARIABLE}=all,-splits.loaders"""
 
 
@@ -31,18 +31,20 @@ class Selection:
 
 
 def parse_selection(value: str) -> Selection:
-    """Parse a value such as ``defects,-splits.loaders``: a level and excluded patches. Empty: ``all``.
+    """Parse a value of ``MMF_FLAVA_COMPAT``, such as ``defects,-splits.loaders``: a level and excluded patches.
+
+    The default level is ``all``.
 
     Raises:
-        UserError: the level is unknown, or the value has two levels.
+        UserError: the level is unknown, or the value contains two levels.
     """
     words = [word.strip() for word in value.split(",") if word.strip()]
     excluded = {word.removeprefix("-") for word in words if word.startswith("-")}
     levels = [word for word in words if not word.startswith("-")] or ["all"]
     if len(levels) > 1 or levels[0] not in LEVELS:
         raise UserError(
-            f"{VARIABLE}: unknown value {value!r}. Set it to {', '.join(LEVELS)}, optionally followed by ,-NAME to "
-            "exclude a patch."
+            f"{VARIABLE}: unknown value {value!r}. Set it to one of {', '.join(LEVELS)}. To exclude a patch, append "
+            ",-NAME."
         )
     return Selection(LEVELS[levels[0]], frozenset(excluded))
 

@@ -1,7 +1,7 @@
 """Config classes of the datasets: ``dataset_config.NAME``.
 
-Each dataset builder of ``data`` has its config class as ``CONFIG``. The YAML files in projects/flava/configs/datasets
-have the values that cannot be defaults of a class: folders and processors.
+Each dataset builder in ``mmf_flava.data`` has one of these classes as attribute ``CONFIG``. The YAML files in
+projects/flava/configs/datasets set the folders and processors of the datasets.
 """
 
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ class DatasetConfig:
 
     Class attributes:
         PROCESSORS: names of the processors that the dataset uses.
-        REQUIRED: those that it cannot do without.
+        REQUIRED: names of the processors that must be set.
     """
 
     PROCESSORS = BOTH
@@ -43,7 +43,7 @@ class DatasetConfig:
     # folder of the data
     data_dir: str = MISSING
     splits: SplitsConfig = field(default_factory=SplitsConfig)
-    # name -> {type, params}; null: none
+    # name -> {type, params}; null: no processor
     processors: dict[str, Any] = field(default_factory=dict)
 
     def check(self, where: str) -> None:
@@ -61,7 +61,7 @@ class DatasetConfig:
         """Raise UserError if a value does not fit the model. ``where`` is the section's full name."""
 
     def params(self, processor: str) -> dict[str, Any]:
-        """Return the params of a processor as in the config."""
+        """Return the params of a processor as written in the config."""
         return (self.processors.get(processor) or {}).get("params") or {}
 
 
@@ -69,11 +69,11 @@ class DatasetConfig:
 class StreamConfig(DatasetConfig):
     """Keys of the datasets that are read as an endless stream of samples."""
 
-    # demo: build the demo's data in data_dir if missing
+    # demo: create the demo's data in data_dir if it is missing
     build: str | None = ranged(None, choices=("demo",))
     # number of consecutive records that are shuffled together; image folders and lists are shuffled as a whole
     shuffle_block: int = ranged(1024, at_least=1)
-    # maximum fraction of training samples that are replaced because their records are bad; null: no limit
+    # maximum fraction of training samples that are replaced because their records are invalid; null: no limit
     max_bad_share: float | None = ranged(0.01, at_least=0, at_most=1)
 
 
@@ -83,9 +83,9 @@ class RecordsConfig(StreamConfig):
     data_dir, or URLs of shards (http, https, s3) with braces for several: "https://host/{00000..00099}.tar".
     """
 
-    # folder of the image paths in image lists, in data_dir; null: the folder of each list
+    # folder in data_dir to which the paths in image lists are relative; null: the folder of each list
     image_dir: str | None = None
-    # limit in bytes of the cache of remote shards; the least recently used shard is deleted first. null: no limit
+    # maximum size in bytes of the cache of remote shards; the least recently used shards are deleted. null: no limit
     cache_bytes: int | None = ranged(None, at_least=1)
 
 
@@ -95,11 +95,11 @@ class ImageStreamConfig(RecordsConfig):
 
     # null: a new random crop for every training sample; N: one of N fixed crops of each record, chosen at random
     views: int | None = ranged(None, at_least=1)
-    # image codes from mmf_flava.cache_codes: a path, or a name in data_dir/codes; null: none
+    # image codes written by mmf_flava.cache_codes: a path, or a name in data_dir/codes; null: no cached codes
     codes: str | None = None
 
     def check_model(self, sizes: ModelSizes, where: str) -> None:
-        """Raise UserError if a loss of these samples has no masked patches, or masked image modeling has no codes."""
+        """Raise UserError if a loss needs a patch mask or image codes that the samples of this dataset do not have."""
         params, key = self.params("image_processor"), f"{where}.processors.image_processor.params"
         if (masked := self.masked_losses(sizes)) and params.get("mask", True) is None:
             raise UserError(
@@ -110,12 +110,12 @@ class ImageStreamConfig(RecordsConfig):
         needs_view = losses and self.codes is None and sizes.codebook not in (None, "cached")
         if needs_view and params.get("codebook_size", True) is None:
             raise UserError(
-                f"{key}.codebook_size: is null, but {losses}, which predicts the codes of this view. Set it to "
+                f"{key}.codebook_size: is null, but {losses}, whose targets are computed from this input. Set it to "
                 f"{sizes.codebook_size}, or set {where}.codes."
             )
 
     def masked_losses(self, sizes: ModelSizes) -> tuple[str, ...]:
-        """Return the model's losses that need the patch mask of these samples."""
+        """Return the model's losses that need a patch mask in the samples of this dataset."""
         return sizes.code_losses
 
 
@@ -127,15 +127,16 @@ class PMDConfig(ImageStreamConfig):
 
     # number of batches in a window that is sorted by caption length; 1: no sorting
     length_buckets: int = ranged(1, at_least=1)
-    # images: an epoch has every training image once; pairs: each path of splits.train has as many samples as its
-    # manifest.json has pairs, as in the paper. Weights of the paths in splits.train override it
+    # images: an epoch contains every training image once. pairs: an epoch contains as many samples of each path in
+    # splits.train as the path has pairs according to its manifest.json, as in the paper. Weights in splits.train
+    # override this key
     epoch: str = ranged("images", choices=("images", "pairs"))
-    # fraction of training pairs with another image's caption, for image-text matching; the paper gives none, this is
-    # torchmultimodal's
+    # fraction of training pairs with another image's caption, for image-text matching; not stated in the paper, 0.1 in
+    # torchmultimodal
     mismatch_probability: float = ranged(0.1, at_least=0, below=1)
 
     def masked_losses(self, sizes: ModelSizes) -> tuple[str, ...]:
-        """Return the model's losses of pairs; all of them are computed from masked and unmasked passes of a batch."""
+        """Return the model's losses on image-text pairs, whose batches are encoded with and without the patch mask."""
         return tuple(loss for loss in sizes.losses if loss not in ("flava_mim", "flava_mlm"))
 
 
@@ -143,7 +144,7 @@ class PMDConfig(ImageStreamConfig):
 class ImageNetConfig(ImageStreamConfig):
     """``imagenet``: images without text, e.g. the paper's ImageNet-1k (section 3.5)."""
 
-    # class names in label order: a list, or a file in data_dir; null: the training split's folders
+    # class names in label order: a list, or a file in data_dir; null: the names of the training split's folders
     classes: Any = None
 
     def check(self, where: str) -> None:
@@ -158,11 +159,11 @@ class ImageClassificationConfig(RecordsConfig):
     # torchvision's name of a published dataset, see mmf_flava/data/image_sets/catalogue.py; splits then lists splits of
     # this dataset, which are concatenated. null: splits lists records with images, as for imagenet
     source: str | None = None
-    # true: torchvision downloads a missing source
+    # true: torchvision downloads the dataset ``source`` if it is missing
     download: bool = False
-    # class names in label order: a list, or a file in data_dir; null: the training split's
+    # class names in label order: a list, or a file in data_dir; null: the training split's classes
     classes: Any = None
-    # true: random crops and a new random order every epoch for training
+    # true: training uses random crops and a new random order in every epoch
     augment: bool = False
 
     def check(self, where: str) -> None:
@@ -201,14 +202,14 @@ class TextCorpusConfig(StreamConfig):
 
 @dataclass
 class KarpathyConfig(DatasetConfig):
-    """``karpathy``: Flickr30K and COCO for retrieval (section 4). A split is one of Karpathy's split files."""
+    """``karpathy``: Flickr30K and COCO for retrieval (section 4). Each split is one of Karpathy's split files."""
 
     REQUIRED = BOTH
-    build = max_bad_share = None  # a gallery must be complete
+    build = max_bad_share = None  # not supported: a retrieval gallery must be complete
 
     # folder of the images, in data_dir; null: data_dir
     image_dir: str | None = None
-    # the first N captions of an image; null: all. The usual protocol has five
+    # number of captions used of each image, in file order; null: all. The usual protocol uses five
     captions_per_image: int | None = ranged(5, at_least=1)
 
     def check(self, where: str) -> None:
@@ -224,7 +225,9 @@ GLUE_SPLITS = ("train", "dev", "test")
 
 @dataclass
 class GlueSplitsConfig:
-    """GLUE's split for each of MMF's. The paper reports dev. test has no labels and is used by mmf_predict."""
+    """GLUE's split for each split of MMF. The paper reports scores on dev. GLUE's test split has no labels and is
+    used by mmf_predict.
+    """
 
     train: str = ranged("train", choices=GLUE_SPLITS)
     val: str = ranged("dev", choices=GLUE_SPLITS)
@@ -235,7 +238,8 @@ class GlueSplitsConfig:
 class GlueConfig(DatasetConfig):
     """``glue``: GLUE for finetuning, from its published files.
 
-    data_dir has the folders of the zip files (CoLA, MRPC, ...) or of the JSONL or parquet files (cola, mrpc, ...).
+    data_dir contains the folders from GLUE's zip files (CoLA, MRPC, ...), or folders with JSONL or parquet files (cola,
+    mrpc, ...).
     """
 
     PROCESSORS = REQUIRED = TEXT

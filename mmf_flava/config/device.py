@@ -7,7 +7,7 @@ from mmf_flava.errors import UserError
 
 
 def parse_device(name: str, where: str = "training.device") -> tuple[str, int | None]:
-    """Return the device type, ``cpu`` or ``cuda``, and the index N of ``cuda:N`` or None.
+    """Return the device type (``cpu`` or ``cuda``) and the GPU's index (N for ``cuda:N``, otherwise None).
 
     Args:
         where: the key or option, for messages.

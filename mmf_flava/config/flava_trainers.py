@@ -35,7 +35,7 @@ OWN: dict[str, Any] = {"training": TrainingConfig, "checkpoint": CheckpointConfi
 
 
 def check_flava(config: Any) -> None:
-    """Check the keys of the trainer ``flava``, whose types and ranges are valid.
+    """Check the keys of the trainer ``flava``. Their types and ranges must have been checked before.
 
     Raises:
         UserError: a key or a combination of keys is not supported.
@@ -83,10 +83,10 @@ def _check_fsdp(config: Any) -> None:
 
 
 def check_finetuning(config: Any, defaults: Mapping[str, Any]) -> str:
-    """Check the keys of the trainer ``flava_finetune`` and return its precision.
+    """Check the keys of the trainer ``flava_finetune`` and return the precision of the run.
 
     Args:
-        defaults: MMF's defaults.
+        defaults: MMF's default config.
 
     Raises:
         UserError: a key or a combination of keys is not supported.

@@ -1,4 +1,7 @@
-"""Merging of configs in which one has a list where another has a section; OmegaConf raises an error without the key."""
+"""Merging of configs that have a list and a section under the same key.
+
+OmegaConf cannot merge a list with a section, and its error message does not contain the key.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,16 +12,16 @@ from mmf_flava.errors import UserError
 
 
 def check_containers(base: Any, given: Any) -> None:
-    """Raise UserError if ``given`` has a list where ``base`` has a section, or a section where it has a list."""
+    """Raise UserError if ``given`` has a list where ``base`` has a section, or a section where ``base`` has a list."""
     for key, value, is_list in _replaced(*map(_plain, (base, given))):
         expected = "a section (a mapping of keys to values)" if is_list else "a list"
         raise UserError(f"{'.'.join(map(str, key))}: must be {expected}, got {value!r}.")
 
 
 def clear_replaced(base: Any, given: Any) -> None:
-    """Set the sections of ``base`` to null that ``given`` replaces by a list, and its lists replaced by a section.
+    """Set the lists and sections of ``base`` to null that ``given`` replaces by a value of the other type.
 
-    ``base`` is changed in place, so that the merged value is that of ``given``.
+    ``base`` is changed in place. Merging both configs then gives the value in ``given``.
     """
     for key, _, _ in list(_replaced(*map(_plain, (base, given)))):
         node = base
@@ -32,7 +35,11 @@ def _plain(config: Any) -> Any:
 
 
 def _replaced(base: Any, given: Any) -> Iterator[tuple[tuple[Any, ...], Any, bool]]:
-    """Yield the key, the value in ``given`` and whether it is a list, where one has a list and one has a section."""
+    """Compare two configs, and find the keys with a list in one of them and a section in the other.
+
+    Yields:
+        The key, the value in ``given``, and whether this value is a list.
+    """
     if isinstance(base, dict) and isinstance(given, dict):
         for name in base.keys() & given.keys():
             if {type(base[name]), type(given[name])} == {dict, list}:

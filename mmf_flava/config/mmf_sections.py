@@ -1,4 +1,4 @@
-"""Validation of MMF's own sections: keys and types are those of MMF's defaults, ranges are listed here."""
+"""Validation of MMF's own config sections. Keys and types are taken from MMF's defaults; ranges are listed here."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -17,9 +17,9 @@ ADDED = {
     "evaluation": EvaluationConfig,
     "multitasking": MultitaskingConfig,
 }
-# sections with checks of their own, or with any keys
+# sections that are checked elsewhere or may have any keys
 OTHERS = {"model_config", "dataset_config", "optimizer", "scheduler", "trainer", "config", "includes", "dataset"}
-# keys that MMF's Configuration.upgrade moves to other sections, and the key that main has removed
+# keys that MMF's Configuration.upgrade moves to other sections, and a key that MMF's main branch has removed
 MOVED = {
     "training": {
         "resume_file", "resume", "resume_best", "load_pretrained", "pretrained_state_mapping", "run_type",
@@ -51,7 +51,7 @@ RANGES = {
     "distributed.world_size": POSITIVE,
     "learning_rate": Range(at_least=0),
 }
-# types of keys whose default does not show them
+# types of keys whose type does not follow from their default
 TYPES: dict[str, Any] = {
     "datasets": str | list[str],
     "model": str,
@@ -72,11 +72,11 @@ RUN_TYPES = ("train", "val", "test", "inference", "predict")
 
 
 def check_mmf_sections(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """Check all sections but those of models, datasets, optimizer and scheduler.
+    """Check all sections except those of models, datasets, optimizer and scheduler.
 
     Args:
-        config: the complete config, a dict without interpolations.
-        defaults: MMF's defaults, a dict. Values with an interpolation are strings.
+        config: the complete config as a dict, with its interpolations resolved.
+        defaults: MMF's default config as a dict, with unresolved interpolations.
 
     Raises:
         UserError: a key is unknown, or a value has the wrong type or is out of range.
@@ -99,7 +99,8 @@ def check_section(name: str, section: Any, default: Mapping[str, Any], trainer: 
     """Check a section to which mmf_flava adds keys, and return an instance of its class in ``ADDED``.
 
     Args:
-        trainer: with MMF's own trainers, ``training.wandb`` may have any argument of ``wandb.init``.
+        trainer: name of the trainer. With a trainer other than ``flava``, ``training.wandb`` may have any argument of
+            ``wandb.init``.
     """
     schema, values = ADDED[name], to_dict(section)
     own = {field.name for field in fields(schema)}
@@ -113,7 +114,7 @@ def check_section(name: str, section: Any, default: Mapping[str, Any], trainer: 
 
 
 def _check(key: str, value: Any, default: Any) -> None:
-    """Check a value against its default in MMF. A section that is empty by default, and ``wandb``, have any keys."""
+    """Check a value against its default in MMF. Sections that are empty by default, and ``wandb``, may have any key."""
     if key in TYPES:
         check_type(TYPES[key], value, key)
     elif isinstance(default, Mapping):

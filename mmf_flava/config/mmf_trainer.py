@@ -16,13 +16,13 @@ READ = {
     "checkpoint": {"max_to_keep", "allow_missing"},
 }
 SECTIONS = {"training": TrainingConfig, "checkpoint": CheckpointConfig, "evaluation": EvaluationConfig}
-# dataset keys that MMF's trainers ignore, and values that do not require them: with MMF's trainers, bad records are
-# replaced but not counted, and batches are not sorted by length
+# dataset keys that MMF's trainers ignore -> value for which this makes no difference: with MMF's trainers, bad records
+# are replaced but not counted, and batches are not sorted by length
 DATA = {"max_bad_share": None, "length_buckets": 1}
 
 
 def check_mmf_trainer(config: Any, processes: int, devices: int) -> None:
-    """Raise UserError if the config requires mmf_flava's trainer.
+    """Raise UserError if the config requires a trainer of mmf_flava.
 
     Args:
         config: the complete config.

@@ -1,6 +1,6 @@
 """Config classes of the models ``flava`` (pretraining) and ``flava_classification`` (finetuning).
 
-The defaults are those of the released checkpoints and of Table A.1 of the FLAVA paper.
+The defaults are the values of the released checkpoints and of Table A.1 of the FLAVA paper.
 """
 
 import math
@@ -75,7 +75,7 @@ class TextEncoderConfig(TransformerConfig):
 @dataclass
 class MultimodalEncoderConfig(TransformerConfig):
     num_layers: int = ranged(6, at_least=1)
-    # mask [PAD] in the attention, as Hugging Face since 2024; torchmultimodal does not mask it
+    # exclude [PAD] from the attention, as Hugging Face's FLAVA does since 2024; torchmultimodal does not exclude it
     mask_padding: bool = True
 
 
@@ -88,7 +88,7 @@ class CodebookConfig:
 
     ``type``: ``cached`` reads the codes from the batch (``image_codes``), see ``dataset_config.<name>.codes``; ``dvae``
     is DALL-E's dVAE encoder with the weights at ``path`` (file, folder or Hugging Face model ID); ``kmeans`` assigns
-    the nearest of the centroids at ``path`` (safetensors, key ``centroids``) and is meant for small runs.
+    each patch to the nearest of the centroids at ``path`` (safetensors, key ``centroids``) and is meant for small runs.
     """
 
     type: str = ranged("cached", choices=CODEBOOKS)
@@ -101,7 +101,7 @@ class CodebookConfig:
     # dVAE encoder: fp32 | bf16 | fp16. Half precision changes some codes; mmf_flava.cache_codes prints their fraction
     dtype: str = ranged("fp32", choices=("fp32", "bf16", "fp16"))
     channels_last: bool = True
-    # expected SHA-256 of the codebook's weights; a different hash, also of cached codes, raises an error
+    # expected SHA-256 of the codebook's weights; other weights, and cached codes of another codebook, raise an error
     sha256: str | None = None
 
 
@@ -124,12 +124,12 @@ LOSSES = (
 )
 
 
-# outputs of the model ``flava``, one of which each loss needs
+# outputs of the model ``flava``; each loss needs one of them
 OUTPUTS = ("contrast", "mmm_image", "mmm_text", "itm", "mim", "mlm")
 
 
 def check_needs(loss: str, needs: Any) -> None:
-    """Raise UserError if a loss does not name the model's output that it is computed from."""
+    """Raise UserError if a loss's attribute ``needs`` is not the name of an output of the model ``flava``."""
     if needs not in OUTPUTS:
         given = "has no class attribute needs" if needs is None else f"needs {needs!r}, which is not an output of flava"
         raise UserError(
@@ -207,7 +207,7 @@ class ClassificationConfig(CoreConfig):
     freeze: list[str] = ranged([], choices=MODULES)
     # module -> factor by which optimizer.params.lr is multiplied
     lr_multiplier: dict[str, float] = ranged({}, at_least=0)
-    # names, or {type, params}, of registered losses, as in every MMF model
+    # registered losses, each a name or {type, params}, as in every MMF model
     losses: list[Any] = ranged([{"type": "cross_entropy"}], non_empty=True)
 
     def check(self, where: str) -> None:

@@ -1,6 +1,7 @@
-"""Validation of ``optimizer`` and ``scheduler``: values by the names of the parameters, names by their classes.
+"""Validation of the config sections ``optimizer`` and ``scheduler``.
 
-The names of an optimizer's parameters are those of its class, which ``compat.registered`` checks.
+This module checks the values of known params. ``compat.mmf_api.registered`` checks that the class of the optimizer or
+scheduler has the params.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from mmf_flava.config.schema import check_keys, check_type, suggestion
 from mmf_flava.errors import UserError
 
 FRACTION = Range(at_least=0, below=1)
-# parameters of the optimizers of torch and of MMF: type and range
+# params of the optimizers of torch and of MMF: type and range
 OPTIMIZER_PARAMS: dict[str, tuple[Any, Range]] = {
     "lr": (float, Range(at_least=0)),
     "betas": (list[float], Range(at_least=0, below=1, length=2)),
@@ -48,7 +49,8 @@ def check_optimization(config: Mapping[str, Any]) -> None:
     """Check the values of ``optimizer`` and ``scheduler``.
 
     Args:
-        config: the complete config, a dict without interpolations, after ``check_optimization_sections``.
+        config: the complete config as a dict, with its interpolations resolved. ``check_optimization_sections`` must be
+            called before.
 
     Raises:
         UserError: a key is unknown, or a value has the wrong type or is out of range.
@@ -62,15 +64,17 @@ def check_optimization(config: Mapping[str, Any]) -> None:
         if name in OPTIMIZER_PARAMS:
             _check_param(f"optimizer.params.{name}", value, OPTIMIZER_PARAMS[name])
     if trains and config.get("model") == "flava_classification" and "lr" not in params:
-        raise UserError("optimizer.params.lr must be given: lr_multiplier of flava_classification multiplies it.")
+        raise UserError(
+            "optimizer.params.lr must be given, because lr_multiplier of flava_classification multiplies it."
+        )
     check_scheduler(scheduler, required=trains and bool(config["training"].get("lr_scheduler")))
 
 
 def check_scheduler(scheduler: Mapping[str, Any], required: bool) -> None:
-    """Check the params of MMF's schedulers; other schedulers have a class of their own.
+    """Check the params of MMF's own schedulers; other schedulers are checked in ``compat.mmf_api.registered``.
 
     Args:
-        required: raise an error if a param without default is missing.
+        required: whether a missing param that has no default is an error.
     """
     name, params = scheduler.get("type", "pythia"), scheduler.get("params") or {}
     known = SCHEDULER_PARAMS.get(name)
@@ -85,7 +89,7 @@ def check_scheduler(scheduler: Mapping[str, Any], required: bool) -> None:
 
 
 def check_optimization_sections(config: Mapping[str, Any]) -> None:
-    """Check the keys of ``optimizer`` and ``scheduler`` and their types, but not their params."""
+    """Check the keys of the sections ``optimizer`` and ``scheduler`` and the types of their values, but no params."""
     optimizer = _check_keys(config, "optimizer", MMF_MAIN)
     for key in MMF_MAIN:
         check_type(bool | None, optimizer.get(key), f"optimizer.{key}")
@@ -108,10 +112,10 @@ def _check_param(key: str, value: Any, expected: tuple[Any, Range]) -> None:
 
 
 def check_arguments(params: Mapping[str, Any], defaults: Mapping[str, Any], where: str) -> None:
-    """Check params against the arguments of a class: unknown names, and values of another type than the default.
+    """Check params against the arguments of a class: unknown names, missing params, and values of the wrong type.
 
     Args:
-        defaults: argument -> default; ``...`` for an argument without default, which must be given.
+        defaults: default of each argument; ``...`` for a required argument.
     """
     for name, value in params.items():
         if name not in defaults:

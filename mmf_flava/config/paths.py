@@ -1,15 +1,15 @@
-"""What a path in a recipe or on the command line means. This module decides it for every key.
+"""Interpretation of paths in recipes and on the command line.
 
-An absolute path is used as it is, and a path that begins with ``~`` is relative to the home folder, in every key. Other
-paths are relative to a folder that depends on the key:
+An absolute path is used unchanged, and a path that begins with ``~`` is relative to the home folder. Any other path is
+relative to a folder that depends on the key:
 
 ====================================================  ==========================================================
 config=, ``includes``                                  see ``config.recipes.find_recipe``
 ``env.*_dir``, ``dataset_config.NAME.data_dir``        the working directory
 ``splits``, ``image_dir``, ``classes`` (a file)        data_dir of the dataset; URLs are allowed in ``splits``
 ``codes``                                              data_dir/codes, or the working directory if it has a ``/``
-``tokenizer``                                          data_dir, then the working directory; else a model ID
-``codebook.path``, ``pretrained``, ``resume_file``     the working directory; else a URL or model ID
+``tokenizer``                                          data_dir or the working directory; otherwise a model ID
+``codebook.path``, ``pretrained``, ``resume_file``     the working directory; otherwise a URL or model ID
 ``evaluation.zero_shot.classes_file``, ``features_dir`` the working directory
 keys of MMF's own datasets                             ``env.data_dir``, as MMF documents
 ====================================================  ==========================================================

@@ -1,8 +1,8 @@
 """Config classes of the processors: ``dataset_config.NAME.processors.PROCESSOR.params``.
 
-Each processor class of ``data`` has its config class as ``CONFIG``. The keys whose default is the model's are set to it
-in a run, unless they are given; ``ModelSizes`` has the model's values. The defaults below are those of FLAVA's released
-models.
+Each processor class in ``mmf_flava.data`` has one of these classes as attribute ``CONFIG``. In a run, the defaults of
+some keys, such as ``image_size``, are replaced by the values of the run's model (``ModelSizes``). The defaults below
+are the values of FLAVA's released models.
 """
 
 from collections.abc import Mapping
@@ -23,14 +23,14 @@ DVAE_GROUPS, DVAE_PATCH = 4, 8
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """The sizes of a model that its processors must have; None: the model has no such size.
+    """The sizes of a model that its processors must match. A size is None if the model does not have it.
 
     Attributes:
         where: the model's section, e.g. ``model_config.flava``.
         positions: number of positions of the text encoder, in tokens.
         vocabulary: number of word embeddings.
         codebook: type of the image codebook.
-        code_pixels: height and width of the square of pixels that DALL-E's dVAE assigns a code to.
+        code_pixels: height and width of the square of pixels to which DALL-E's dVAE assigns one code.
         losses: types of the model's losses.
     """
 
@@ -45,7 +45,7 @@ class ModelSizes:
 
     @classmethod
     def read(cls, section: Any, where: str) -> "ModelSizes":
-        """Read the sizes from a model's config section, whose other keys may be those of any model of MMF."""
+        """Read the sizes from the config section of a model, which may be any model of MMF. Other keys are ignored."""
         image, text, codebook = (_section(section, name) for name in ("image_encoder", "text_encoder", "codebook"))
         losses = section.get("losses") if isinstance(section, Mapping) and codebook else None
         types = [_section(loss).get("type") for loss in losses] if isinstance(losses, list) else []
@@ -67,7 +67,7 @@ class ModelSizes:
 
     @property
     def codebook_size(self) -> int | None:
-        """Height and width of the codebook's input with one code per patch of the image encoder, in pixels."""
+        """Height and width, in pixels, of the codebook input that yields one code per patch of the image encoder."""
         if self.image_size is None or self.patch_size is None:
             return None
         # centroids of a k-means codebook usually are patches of the image encoder's size
@@ -91,7 +91,7 @@ class ProcessorConfig:
 
     @classmethod
     def model_defaults(cls, sizes: ModelSizes) -> dict[str, Any]:
-        """Return the keys whose default is the model's, with the default or, if the model has none, None."""
+        """Return the defaults that depend on the model, such as ``image_size``; None if the model has no such size."""
         return {}
 
     def check_model(self, sizes: ModelSizes, where: str) -> None:
@@ -102,9 +102,10 @@ class ProcessorConfig:
 class ImageTransformConfig(ProcessorConfig):
     """``flava_image_transform``: resizes the entire image to a square and normalises it."""
 
-    # height and width of the image encoder's input, in pixels; default: the model's
+    # height and width of the image encoder's input, in pixels; default: the image_size of the model
     image_size: int = ranged(224, at_least=1)
-    # per channel, of values in [0, 1]; null: those of the weights that the run starts from, else CLIP's
+    # mean and standard deviation of each channel, for pixel values in [0, 1]; null: the values stored with the weights
+    # that the run starts from, otherwise CLIP's values
     mean: list[float] | None = ranged(None, length=3)
     std: list[float] | None = ranged(None, above=0, length=3)
 
@@ -120,26 +121,26 @@ class ImageTransformConfig(ProcessorConfig):
 class MaskConfig:
     """Block-wise patch mask of MIM and MMM (section 3.2). BEiT's sizes are scaled to other numbers of patches."""
 
-    # number of masked patches; null: 75 of 196, as in BEiT
+    # number of masked patches; null: 75 of 196 patches, as in BEiT
     target: int | None = ranged(None, at_least=1)
-    # minimum number of patches of a block; null: 16 of 196, as in BEiT
+    # minimum number of patches of a block; null: 16 of 196 patches, as in BEiT
     min_block: int | None = ranged(None, at_least=1)
     # true: always exactly target patches; false: blocks that exceed target are skipped, as in BEiT
     exact: bool = False
 
     def block_sizes(self, patches: int) -> tuple[int, int]:
-        """Return target and min_block for a number of patches."""
+        """Return ``target`` and ``min_block`` for images with this number of patches."""
         target = self.target or max(1, round(75 / 196 * patches))
         return target, self.min_block or max(1, min(target, round(16 / 196 * patches)))
 
 
 @dataclass
 class ImageProcessorConfig(ImageTransformConfig):
-    """``flava_image``: the encoder's input, the codebook's input and the patch mask; crops in training."""
+    """``flava_image``: inputs of the image encoder and codebook, and the patch mask. Training images are cropped."""
 
-    # height and width of a patch, in pixels; default: the model's
+    # height and width of a patch, in pixels; default: the patch_size of the model
     patch_size: int = ranged(16, at_least=1)
-    # height and width of the codebook's input, in pixels; null: none. Default: one code per patch
+    # height and width of the codebook's input, in pixels; null: no input. Default: the size with one code per patch
     codebook_size: int | None = ranged(112, at_least=1)
     # smallest and largest area of a training crop, as a fraction of the image's area
     crop_scale: list[float] = ranged([0.9, 1.0], above=0, at_most=1, length=2, ascending=True)
@@ -192,17 +193,17 @@ class TokensConfig(ProcessorConfig):
     """``flava_tokens``: token ids of a text or text pair, padded to ``max_length``."""
 
     # folder (absolute, or relative to data_dir or the working directory) or Hugging Face model ID; null: the tokenizer
-    # of the weights that the run starts from, else bert-base-uncased
+    # of the weights that the run starts from, otherwise bert-base-uncased
     tokenizer: str | None = None
-    # maximum number of tokens, including [CLS] and [SEP]; longer texts are truncated. null: that of the weights that
-    # the run starts from, else 77; at most the text encoder's number of positions
+    # maximum number of tokens, including [CLS] and [SEP]; longer texts are truncated. At most the text encoder's
+    # number of positions. null: the number stored with the weights that the run starts from, otherwise 77
     max_length: int | None = ranged(None, at_least=3)
 
     def check_model(self, sizes: ModelSizes, where: str) -> None:
         if sizes.positions is not None and self.max_length is not None and self.max_length > sizes.positions:
             raise UserError(
-                f"{where}.max_length: is {self.max_length}, but {sizes.where}.text_encoder.max_length, its number of "
-                f"positions, is {sizes.positions}. Set it to at most {sizes.positions}."
+                f"{where}.max_length: is {self.max_length}, but {sizes.where}.text_encoder.max_length, the number of "
+                f"positions of the text encoder, is {sizes.positions}. Set it to at most {sizes.positions}."
             )
 
 
@@ -211,7 +212,7 @@ REPLACEMENTS = ("bert", "mask")
 
 @dataclass
 class TextProcessorConfig(TokensConfig):
-    """``flava_text``: token ids of a text, clean and masked for MLM and MMM (section 3.2)."""
+    """``flava_text``: token ids of a text, unmasked and masked, for MLM and MMM (section 3.2)."""
 
     # pad batches to a multiple of this length, to limit the number of distinct lengths
     pad_to_multiple: int = ranged(1, at_least=1)

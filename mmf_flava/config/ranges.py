@@ -93,7 +93,7 @@ def ranged(
 
 
 def check_ranges(config: Any, where: str) -> None:
-    """Check the values of a config dataclass and of the dataclasses in it.
+    """Check the values of a config dataclass and of its nested dataclasses.
 
     A dataclass with checks between its keys has a method ``check(where)``, which is called last.
 
@@ -111,7 +111,7 @@ def check_ranges(config: Any, where: str) -> None:
 
 
 def check_value(value: Any, limits: Range | None, key: str) -> None:
-    """Raise UserError if the value of a key is not finite or not in its range. Its type is valid."""
+    """Raise UserError if the value of a key is not finite or not in its range. Its type must have been checked."""
     if not all(map(math.isfinite, _floats(value))):
         raise UserError(f"{key}: must be finite, got {value}.")
     if limits is not None and not limits.contains(value):

@@ -1,4 +1,4 @@
-"""The check of a complete config, before models and datasets are built."""
+"""Validation of the complete config, before models and datasets are built."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,8 +20,9 @@ def check_recipe(config: Any, defaults: Any) -> None:
     """Check all keys that can be checked without torch and MMF: names, types, ranges and combinations.
 
     Args:
-        config: the complete config: MMF's defaults, those of model and datasets, the recipe and the command line.
-        defaults: MMF's defaults.
+        config: the complete config, merged from MMF's defaults, the defaults of the model and the datasets, the recipe
+            and the command line.
+        defaults: MMF's default config.
 
     Raises:
         UserError: a key is unknown, or a value has the wrong type, is out of range or does not fit another key.
@@ -42,7 +43,7 @@ def check_recipe(config: Any, defaults: Any) -> None:
 
 
 def check_model(name: str, section: Mapping[str, Any]) -> Any:
-    """Check ``model_config.<name>`` and return its config class; MMF adds the key ``model`` to the section."""
+    """Check ``model_config.<name>`` and return it as a config object; the key ``model``, added by MMF, is ignored."""
     keys = {key: value for key, value in section.items() if key != "model"}
     return parse_section(MODELS[name], keys, f"model_config.{name}")
 

@@ -1,4 +1,4 @@
-"""Recipes: how a path names a file, its includes, and errors that suggest close names.
+"""Loading of recipes: search for the file, merging of its includes, and errors that suggest similar file names.
 
 ``projects/flava/configs`` is next to the package in a checkout, and inside it in a wheel.
 """
@@ -38,11 +38,11 @@ def recipe_path(name: str) -> str:
 
 
 def find_recipe(path: str, places: list[str]) -> str | None:
-    """Return the file of ``config=PATH`` or of an include, or None.
+    """Return the absolute path of a recipe given by ``config=PATH`` or an include, or None if it was not found.
 
     Args:
         path: absolute, with ``~``, or relative to one of ``places`` or to the root of mmf_flava's recipes.
-        places: folders, the first one that has the path is used.
+        places: folders to search; the first folder that contains the path is used.
     """
     expanded = os.path.expanduser(path)
     candidates = [os.path.join(place, expanded) for place in places]
@@ -54,7 +54,8 @@ def open_recipe(path: str, places: list[str]) -> tuple[str, dict[Any, Any], list
     """Return the absolute path of a recipe, its content without ``includes``, and its includes.
 
     Raises:
-        UserError: the file was not found (with close names), cannot be read, or its ``includes`` are not a list.
+        UserError: the file was not found (the message suggests similar names), it cannot be read, or its ``includes``
+            are not a list.
     """
     file = find_recipe(path, places)
     if file is None:
@@ -73,7 +74,7 @@ def load_recipe(path: str, places: list[str], roots: list[str], chain: tuple[str
         path: see ``find_recipe``.
         places: folders to search for ``path``.
         roots: folders to search for includes, after the folder of the recipe that includes them.
-        chain: the files that include this one.
+        chain: files of the recipes that include this one, for the detection of cycles.
 
     Raises:
         UserError: see ``open_recipe``; or a recipe includes itself, or has a value that OmegaConf does not support.
@@ -107,7 +108,7 @@ def _not_found(path: str, places: list[str]) -> str:
 
 
 def _close_files(path: str, places: list[str]) -> Iterator[str]:
-    """Yield paths of YAML files with a close name, in the folder of ``path`` and among mmf_flava's recipes."""
+    """Yield paths of YAML files with a similar name, in the folder of ``path`` and among mmf_flava's recipes."""
     folder, name = os.path.split(path)
     stem = os.path.splitext(name)[0] if name.endswith(SUFFIXES) else name
     for place in dict.fromkeys(os.path.join(place, folder) for place in [*places, str(_PACKAGE.parent), str(_PACKAGE)]):

@@ -1,4 +1,4 @@
-"""Config keys that the trainer ``flava`` adds to MMF's. The trainer ``flava_finetune`` supports some of them."""
+"""Config keys that the trainer ``flava`` adds to MMF's keys. The trainer ``flava_finetune`` supports some of them."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,18 +20,18 @@ REPLACED_KEYS = {"training.sampling": "multitasking.type and multitasking.params
 
 @dataclass
 class MultitaskingConfig:
-    """``multitasking``: selection of the dataset of each update. The section exists on MMF's main branch only."""
+    """``multitasking``: selection of the dataset of each update. MMF has this section on its main branch only."""
 
     # false: every update uses the first dataset
     enabled: bool = True
-    # round_robin | ratios: sampled with the weights params.sampling_ratios | with MMF's main branch, any strategy
+    # round_robin | ratios (sampling with the weights params.sampling_ratios) | any strategy of MMF's main branch
     type: str = "round_robin"
     params: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class WandbConfig:
-    """``training.wandb``; null means wandb's default. The section exists on MMF's main branch only."""
+    """``training.wandb``; null means wandb's default. MMF has this section on its main branch only."""
 
     enabled: bool = False
     project: str = "mmf"
@@ -72,7 +72,7 @@ class TrainingConfig:
     tf32: bool = False
     # use deterministic algorithms only, so that a resumed run on CUDA is bit-identical; slower
     deterministic: bool = False
-    # timeout in minutes for waiting for other processes, e.g. while rank 0 evaluates with ddp; then the run stops
+    # timeout in minutes for waiting for other processes, e.g. while rank 0 evaluates with ddp; after it, the run stops
     process_group_timeout: int = ranged(360, at_least=1, at_most=MAX_MINUTES)
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
@@ -85,7 +85,7 @@ class CheckpointConfig:
     max_to_keep: int = ranged(3, at_least=1, also=-1)
     # write checkpoints in a background thread, from a copy of the state in CPU memory
     background: bool = False
-    # patterns of weight names that may be missing from loaded weights, and of names that loaded weights may add
+    # patterns of names of weights that a loaded file may lack (allow_missing) or have in addition (allow_extra)
     allow_missing: list[str] = field(default_factory=list)
     allow_extra: list[str] = field(default_factory=list)
 
@@ -121,7 +121,7 @@ class LinearProbeConfig:
     """Logistic regression on the image encoder's [CLS], fitted to ``dataset``'s training images."""
 
     dataset: str = "image_classification"
-    # torch (on the run's device) | sklearn (the paper's, on the CPU); both converge to the same solution
+    # torch (on the run's device) | sklearn (as in the paper, on the CPU); both converge to the same solution
     solver: str = ranged("torch", choices=PROBE_SOLVERS)
     max_iterations: int = ranged(1000, at_least=1)
     # metric to select the L2 penalty: accuracy | mean_per_class (mean of the per-class accuracies)
@@ -144,7 +144,7 @@ class ExamplesConfig:
 class EvaluationConfig:
     """Keys of ``evaluation`` that are not in MMF's defaults. An evaluation whose section is null is not run."""
 
-    # task in the FLAVA paper whose score the report compares, e.g. cifar10: see mmf_flava.evaluation.table
+    # task of the FLAVA paper whose score the report shows for comparison, e.g. cifar10: see mmf_flava.evaluation.table
     task: str | None = None
     # samples per forward pass of one process; null: training.batch_size, at most 256
     batch_size: int | None = ranged(None, at_least=1)

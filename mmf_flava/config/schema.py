@@ -31,7 +31,7 @@ def parse_section(schema: type[T], section: Any, where: str) -> T:
         where: the section's full name for messages, e.g. ``model_config.flava``.
 
     Raises:
-        UserError: an unknown key (with a suggestion), a wrong type, a value out of range or a missing mandatory value.
+        UserError: a key is unknown, a value has the wrong type or is out of range, or a mandatory value is missing.
     """
     if not isinstance(section, Mapping):
         raise UserError(f"{where}: must be a section (a mapping of keys to values), got {section!r}.")
@@ -52,9 +52,13 @@ MAX_INTEGER = 2**63 - 1
 
 
 def check_type(hint: Any, value: Any, where: str) -> None:
-    """Raise UserError if a value, named ``where``, is not of the type ``hint``: a type annotation of a config class.
+    """Raise UserError if a value does not have the type ``hint``, a type annotation of a config class.
 
-    Values are not converted, except integers to floats. A dataclass is a section with its fields as keys.
+    An integer is a valid float; other types are not converted. If ``hint`` is a dataclass, the value must be a section
+    whose keys are fields of the dataclass.
+
+    Args:
+        where: the full name of the value, for messages.
     """
     kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     if value == "???" or any(kind is Any or _has_type(kind, value) for kind in kinds):

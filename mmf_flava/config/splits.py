@@ -27,7 +27,7 @@ class SplitsConfig:
             _check_split(getattr(self, split), f"{where}.{split}", split == "train")
 
     def paths(self, split: str) -> list[str]:
-        """Return the paths of a split as in the config."""
+        """Return the paths of a split as written in the config."""
         listed = getattr(self, split)
         return [listed] if isinstance(listed, str) else list(listed or ())
 

@@ -1,4 +1,4 @@
-"""Reads YAML: files with one-line errors that name file and line, and values of command-line options."""
+"""Parsing of YAML files and of the values of command-line options, with one-line errors."""
 
 import contextlib
 import re
@@ -19,7 +19,7 @@ def read_yaml(path: str) -> dict[Any, Any]:
     """Return the content of a YAML file, whose root is a mapping.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         UserError: the file cannot be read, is not UTF-8, not valid YAML, or its root is not a mapping; or a key occurs
             twice in a section.
     """
@@ -48,9 +48,9 @@ def _read_text(path: str) -> str:
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder. Set the path of a YAML file.") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({(error.strerror or '').lower()}). Set a readable file.") from None
+        raise UserError(f"{path}: cannot be read ({(error.strerror or '').lower()}). Use a readable file.") from None
     except ValueError as error:  # a zero byte in the path
-        raise UserError(f"{path!r}: is not a path ({error}). Correct it.") from None
+        raise UserError(f"{path!r}: is not a path ({error}). Correct the path.") from None
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -59,7 +59,12 @@ def _read_text(path: str) -> str:
 
 
 def _parse(text: str, path: str, complete: bool = False) -> Any:
-    """Return the content of a YAML text; ``complete``: raise UserError for a key without a value."""
+    """Return the content of a YAML text.
+
+    Args:
+        path: file or option, for messages.
+        complete: whether a key without a value is an error.
+    """
     loader = _loader()(text)
     try:
         node = loader.get_single_node()
@@ -75,14 +80,14 @@ def _parse(text: str, path: str, complete: bool = False) -> Any:
 
 @cache
 def _loader() -> Any:
-    """Return OmegaConf's loader: without dates, with floats such as 1e-4, and an error for a key that occurs twice."""
+    """Return OmegaConf's YAML loader: dates are strings, 1e-4 is a float, and a duplicate key is an error."""
     from omegaconf._utils import get_yaml_loader
 
     return get_yaml_loader()
 
 
 def _check_size(root: yaml.Node, path: str) -> None:
-    """Raise UserError if aliases expand to more than ``MAX_NODES`` values, or if one contains itself."""
+    """Raise UserError if aliases expand to more than ``MAX_NODES`` values, or if an alias contains itself."""
     sizes: dict[int, int] = {}  # 0: not finished
 
     def size(node: yaml.Node) -> int:
@@ -107,7 +112,7 @@ def _check_size(root: yaml.Node, path: str) -> None:
 
 
 def _check_complete(node: yaml.Node, option: str) -> None:
-    """Raise UserError for a key without a value, such as the key 'a:1' of {a:1}, and the keys of {a, b}."""
+    """Raise UserError for a key without a value, such as 'a:1' in {a:1}, or a and b in {a, b}."""
     if isinstance(node, yaml.SequenceNode):
         for child in node.value:
             _check_complete(child, option)
@@ -122,7 +127,7 @@ def _check_complete(node: yaml.Node, option: str) -> None:
 
 
 def _explain(error: yaml.YAMLError, text: str) -> str:
-    """Return the place and the fix of an error of PyYAML: ``, line 3: ...``."""
+    """Describe an error of PyYAML and its fix in the form ``, line 3: ...``, which follows the name of the file."""
     if isinstance(error, yaml.reader.ReaderError):
         line = text[: error.position].count("\n") + 1
         return f", line {line}: the character {chr(error.character)!r} is not allowed in YAML. Remove it."  # type: ignore[arg-type]

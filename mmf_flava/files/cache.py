@@ -28,8 +28,8 @@ class FileCache:
     are resumed.
 
     folder: the cache folder; it should not contain other files.
-    limit: maximum size of ``folder`` in bytes without shard indexes; None for no limit. Files that this process has
-        opened and files that are being downloaded are never evicted, even if the limit is then exceeded.
+    limit: maximum size of ``folder`` in bytes, not counting shard indexes; None for no limit. Files that this process
+        has opened and files that are being downloaded are never evicted, even if the limit is then exceeded.
     """
 
     folder: Path
@@ -58,7 +58,7 @@ class FileCache:
         return path
 
     def open(self, url: str, size: int = 0) -> int:
-        """Open the local copy and set its time of last use; download the file if it is missing.
+        """Open the local copy of a file and mark it as just used; download the file if it is missing.
 
         Args:
             size: file size in bytes, or 0 if unknown; this space is freed before a download.
@@ -92,7 +92,7 @@ class FileCache:
                 path.unlink()
 
     def _evict(self, size: int, requested: Path) -> None:
-        """Delete the least recently used files until ``size`` more bytes are within the limit; keep ``requested``."""
+        """Delete the least recently used files, except ``requested``, until ``size`` more bytes fit in the limit."""
         if self.limit is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)

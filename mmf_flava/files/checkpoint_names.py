@@ -1,7 +1,7 @@
-"""Names of the checkpoints in a run folder, and the pointer files that name one of them.
+"""Names of the checkpoint folders of a run, and the pointer files ``checkpoints/latest`` and ``checkpoints/best``.
 
-``checkpoints/latest`` and ``checkpoints/best`` contain the name of a checkpoint folder beside them and the SHA-256 of
-its ``checksums.sha256``.
+A pointer file contains the name of a checkpoint folder in ``checkpoints`` and the SHA-256 of the file
+``checksums.sha256`` in that checkpoint folder.
 """
 
 import re

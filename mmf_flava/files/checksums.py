@@ -1,7 +1,7 @@
-"""SHA-256 checksums of a folder's files in ``checksums.sha256``, the format of ``sha256sum --check``.
+"""SHA-256 checksums of a folder's files, stored in ``checksums.sha256`` in the format of ``sha256sum --check``.
 
-The last line is the checksum of all other lines, so that corruption of this file is detected too. ``sha256sum`` treats
-the last line as a comment.
+The last line is the checksum of all other lines, so corruption of ``checksums.sha256`` is detected too. ``sha256sum``
+treats the last line as a comment.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ def verify_folder(folder: Path) -> None:
     """Verify all files that are listed in ``checksums.sha256`` of ``folder``.
 
     Raises:
-        CorruptFileError: a file is missing or does not match its checksum; the message has the first such file.
+        CorruptFileError: a file is missing or does not match its checksum; the message names the first such file.
     """
     checksums = folder / CHECKSUMS
     if not checksums.is_file():

@@ -32,13 +32,13 @@ def is_remote(path: object) -> bool:
 
 
 def default_cache_dir() -> Path:
-    """Return the download folder: ``mmf_flava`` in MMF_CACHE_DIR if that is set, else ~/.cache/mmf_flava."""
+    """Return the download folder: ``$MMF_CACHE_DIR/mmf_flava`` if MMF_CACHE_DIR is set, else ``~/.cache/mmf_flava``."""
     configured = os.environ.get("MMF_CACHE_DIR")
     return Path(configured).expanduser() / "mmf_flava" if configured else Path.home() / ".cache" / "mmf_flava"
 
 
 def hub_url(name: str, file: str) -> str:
-    """Return the URL of a file in a Hugging Face repository, on the server HF_ENDPOINT if that variable is set.
+    """Return the URL of a file in a Hugging Face repository. The environment variable HF_ENDPOINT sets another server.
 
     Args:
         name: model ID ``owner/name``, which may be followed by ``@revision``.
@@ -60,7 +60,7 @@ def download_file(
         progress: whether to show a progress bar.
 
     Raises:
-        RemoteFileNotFoundError: the file does not exist on the server.
+        RemoteFileNotFoundError: the file does not exist on the server, or access to it is denied.
         DownloadError: the connection failed or was lost; the next call resumes the download.
         UserError: the checksum does not match, or the disk is full.
     """
@@ -117,7 +117,7 @@ class DownloadHandler(PathHandler):
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Redirect handler that stores the checksum of the Hugging Face Hub.
+    """Redirect handler that stores the checksum that the Hugging Face Hub sends.
 
     Only the redirect response contains this checksum; the storage server sends a different ETag.
     """
@@ -128,7 +128,9 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self.checksum = self.checksum or _checksum(headers, "X-Linked-Etag")
         if not newurl.startswith(("http://", "https://")):
             scheme = newurl.split(":")[0]
-            raise UserError(f"{strip_query(req.full_url)} redirects to a {scheme}: URL; only http and https work.")
+            raise UserError(
+                f"{strip_query(req.full_url)} redirects to a {scheme}: URL; only http and https are supported."
+            )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -197,7 +199,8 @@ def _save(response: Any, partial: Path, offset: int, progress: bool) -> None:
         if isinstance(error, OSError) and (error.filename or error.errno in (errno.ENOSPC, errno.EDQUOT)):
             target = partial.with_name(name)
             raise UserError(
-                f"{target} cannot be written ({error.strerror}). Free disk space, or set another MMF_CACHE_DIR."
+                f"{target} cannot be written ({error.strerror}). Free disk space, or set MMF_CACHE_DIR to another "
+                "folder."
             ) from None
         raise DownloadError(
             f"{name}: the connection was lost after {partial.stat().st_size:,} bytes ({error}). Run the command again "
@@ -221,8 +224,8 @@ def _verify(file: Path, sha256: str, what: str) -> None:
         actual = hashlib.file_digest(handle, "sha256").hexdigest()
     if actual != sha256:
         raise UserError(
-            f"{what} has sha256 {actual}, expected {sha256}. Delete the file to download it again, or correct the "
-            "checksum."
+            f"{what} has sha256 {actual}, expected {sha256}. Delete the local copy, if any, and download the file "
+            "again, or correct the checksum."
         )
 
 

@@ -12,9 +12,12 @@ from mmf_flava.files.download_errors import DownloadError, RemoteFileNotFoundErr
 
 
 def download_object(url: str, target: Path, folder: Path) -> None:
-    """Download ``s3://bucket/key`` to ``target``; ``folder``, on the same file system, is used for temporary files.
+    """Download ``s3://bucket/key`` to ``target``.
 
     Credentials, region and endpoint are configured as for boto3 (``AWS_ENDPOINT_URL`` for S3-compatible services).
+
+    Args:
+        folder: folder for temporary files, on the same file system as ``target``.
 
     Raises:
         RemoteFileNotFoundError: the object does not exist, or the credentials do not give access to it.

@@ -23,7 +23,7 @@ def contrastive_loss(contrast: Contrast, single_process: bool = True, gradient: 
     Each rank computes only the B x G logits of its own pairs, not all G x G. Pairs that do not match are only used as
     negatives of other pairs. For a batch without matching pairs the loss is exactly 0 and the gradient is zero.
 
-    The logits are always computed in fp32: bf16 rounds logits of the largest temperature, 100, in steps of 0.5.
+    The logits are always computed in fp32: at the maximum temperature of 100, bf16 rounds logits in steps of 0.5.
 
     Args:
         single_process, gradient: see ``gather_embeddings``.

@@ -1,4 +1,6 @@
-"""Losses over the samples of all ranks: N-process training is equivalent to one process with the same global batch.
+"""Helpers for losses over the samples of all ranks.
+
+Training with N processes is equivalent to training with one process and the same global batch.
 
 Each rank computes its own term of a loss, scaled so that the average over ranks is the loss of the global batch.
 DistributedDataParallel and FullyShardedDataParallel average gradients over ranks, so the gradients are also those of

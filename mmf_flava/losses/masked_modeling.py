@@ -25,7 +25,7 @@ def masked_cross_entropy(logits_NV: Tensor, labels_N: Tensor, single_process: bo
 
 
 class MaskedModeling(nn.Module):
-    """Base class of the masked modeling losses: cross entropy of ``model_output[needs]``."""
+    """Base class of the masked modeling losses: cross entropy of the prediction in ``model_output[needs]``."""
 
     needs: ClassVar[str]
 

@@ -1,4 +1,4 @@
-"""Export of one encoder with ``torch.export``, for a dynamic batch size; ``torch.onnx.export`` takes the result.
+"""Export of one encoder with ``torch.export``, with a dynamic batch size; ``torch.onnx.export`` accepts the result.
 
 Shapes: B = batch size, H = image size, T = number of tokens, L = length of the multimodal sequence, D = hidden size,
 E = projection size.
@@ -17,7 +17,7 @@ MAX_LENGTH = 77  # tokens per text, as in the evaluations
 
 
 class EncodeImage(nn.Module):
-    """``Flava.encode_image`` as a module. The names of the arguments become those of ONNX's inputs."""
+    """``Flava.encode_image`` as a module. The argument names become the names of the ONNX inputs."""
 
     def __init__(self, flava: Flava) -> None:
         super().__init__()
@@ -50,18 +50,20 @@ KINDS: dict[str, tuple[type[EncodeImage], tuple[str, ...]]] = {
 
 
 def export_encoder(model: nn.Module, kind: str, max_length: int = MAX_LENGTH) -> ExportedProgram:
-    """Export one encoder of the core model, or of a model that has it as ``flava``. Only the batch size is dynamic.
+    """Export one encoder of the core model, or of a model with the core model as ``flava``.
+
+    Only the batch size is dynamic.
 
     Args:
         kind: ``image``: image (B, 3, H, H) -> (B, E). ``text``: input_ids (B, T) int64, input_mask (B, T) bool ->
-            (B, E). ``multimodal``: all three -> (B, L, D).
+            (B, E). ``multimodal``: all three inputs -> (B, L, D).
         max_length: T, at most the number of the text encoder's position embeddings.
 
     Returns:
-        The program; ``program.module()`` is called with the inputs in this order.
+        The program; ``program.module()`` is called with the inputs in the order listed for ``kind``.
 
     Raises:
-        UserError: ``kind`` is not one of these.
+        UserError: ``kind`` is not ``image``, ``text`` or ``multimodal``.
     """
     module, names = KINDS[check_choice(kind, KINDS, "kind")]
     flava: Any = getattr(model, "flava", model)

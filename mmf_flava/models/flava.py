@@ -26,7 +26,7 @@ class PairStates:
     image, text: outputs for unmasked inputs, (B, 1 + P, D) and (B, T, D), or [CLS] only; used by the contrastive loss.
     image_masked, text_masked: outputs for masked inputs, (B, 1 + P, D) and (B, T, D).
     multimodal: outputs for masked inputs, (B, L, D), at [CLS_M], [CLS_I], P patches and T tokens, or only at the
-        positions in ``queries``.
+        positions in the argument ``queries`` of ``Flava.encode_pair``.
     """
 
     image: Encoded | None = None
@@ -89,7 +89,7 @@ class Flava(nn.Module):
     def temperature(self) -> Tensor:
         """Clamp the logit scale to [0, ln 100] in place, and return its exponential, which multiplies the logits.
 
-        Source: both public implementations.
+        Hugging Face's and torchmultimodal's implementations do the same.
         """
         self.logit_scale.data.clamp_(0, self.logit_scale_max)  # under FSDP a view, which only .data can modify in place
         return self.logit_scale.exp()

@@ -37,7 +37,7 @@ class Positions:
 
     @classmethod
     def from_mask(cls, mask_BL: Tensor, counts: Sequence[int]) -> "Positions":
-        """Create ``Positions`` of the True entries of a mask; Q is their maximum number per sequence, at least 1.
+        """Create ``Positions`` of the True entries of a mask. Q is their maximum number per sequence, at least 1.
 
         Args:
             counts: number of True entries per sequence; known on the host, which avoids host-device synchronisation.
@@ -59,7 +59,7 @@ class Positions:
         return states_BLD.reshape(-1, width).index_select(0, flat_index.flatten()).view(batch, -1, width)
 
     def select(self, states_BQD: Tensor, mask_BL: Tensor, count: int) -> Tensor:
-        """Return (N, D), equal to ``states_BLD[mask_BL]``, from ``states_BQD = take(states_BLD)``.
+        """Return the (N, D) states ``states_BLD[mask_BL]``, given only ``states_BQD = take(states_BLD)``.
 
         Args:
             mask_BL: must be False outside of these positions.
@@ -69,9 +69,9 @@ class Positions:
 
 
 class LastBlock(Block):
-    """timm's transformer block with an output at selected positions only.
+    """timm's transformer block that can compute its output at selected positions only.
 
-    With ``queries`` the output is (B, Q, D), equal to ``queries.take(output)`` without ``queries``.
+    With ``queries``, the output has the shape (B, Q, D) and equals ``queries.take(output)`` of the complete output.
     """
 
     def forward(  # type: ignore[override]

@@ -1,4 +1,4 @@
-"""Inputs of the losses, which are entries of the model's output; each loss has the key of its input in ``needs``.
+"""Dataclasses of the losses' inputs. The model returns them in a dict; ``needs`` of a loss is the key of its input.
 
 Shapes: B = batch size, M = number of matching pairs, N = number of masked positions, V = vocabulary size,
 E = projection size.

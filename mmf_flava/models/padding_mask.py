@@ -1,4 +1,4 @@
-"""Attention masks of padded texts.
+"""Conversion of the attention masks of padded texts.
 
 Shapes: B = batch size, T = number of tokens.
 """
@@ -10,11 +10,11 @@ from mmf_flava.errors import UserError
 
 
 def to_bool_mask(mask_BT: Tensor | None) -> Tensor | None:
-    """Return a mask of booleans, or of 0 and 1 as integers or floats, as booleans: True on tokens, False on padding.
+    """Convert a mask of booleans, or of 0 and 1 (integers or floats), to booleans: True for tokens, False for padding.
 
     Raises:
-        UserError: a mask of floats has other values, such as Hugging Face's additive masks (0 and -inf). The values
-            are not checked while the model is compiled or exported.
+        UserError: a float mask has values other than 0 and 1, such as Hugging Face's additive masks (0 and -inf). The
+            values are not checked while the model is compiled or exported.
     """
     if mask_BT is None or mask_BT.dtype == torch.bool:
         return mask_BT

@@ -38,10 +38,11 @@ def load_pretrained(
         allow_missing: patterns of native keys that may be missing or have another shape in the file; these parameters
             keep their initial values.
         allow_extra: patterns of keys in the file that are ignored if the model does not have them.
-        config: model configuration; default: stored with the weights, or inferred from tensor shapes.
+        config: model configuration; default: the one stored with the weights, or one inferred from tensor shapes.
         num_heads: number of attention heads, used if the source does not store it; default: hidden size / 64.
         sha256: expected SHA-256 of the downloaded file.
-        cache_dir: download folder; default: ``mmf_flava`` in MMF_CACHE_DIR if that is set, else ~/.cache/mmf_flava.
+        cache_dir: download folder; default: ``$MMF_CACHE_DIR/mmf_flava`` if MMF_CACHE_DIR is set, else
+            ``~/.cache/mmf_flava``.
 
     Raises:
         UserError: the source was not found, its file is unsafe or corrupt, or the weights do not match.
@@ -54,8 +55,8 @@ def load_pretrained(
 
 
 def _build_pretraining_model(config: FlavaConfig, weights: Weights) -> nn.Module:
-    """Build the MMF model ``flava`` without a trainer, with all losses and the type of codebook in the weights."""
-    setup_imports()  # registers the losses of MMF and, through compat, those of mmf_flava
+    """Build the MMF model ``flava`` without a trainer, with all losses and a codebook of the type in the weights."""
+    setup_imports()  # registers the losses of MMF and, through compat, the losses of mmf_flava
     if registry.get("config", None, no_warning=True) is None:  # MMFLoss reads evaluation.predict
         registry.register("config", OmegaConf.create({"evaluation": {"predict": False}}))
     config = replace(
@@ -69,7 +70,7 @@ def _build_pretraining_model(config: FlavaConfig, weights: Weights) -> nn.Module
 
 
 def _build_codebook(tensors: dict[str, Tensor]) -> nn.Module | None:
-    """Build a codebook of the type and size in the weights, without loading it; None if they have no codebook."""
+    """Build a codebook of the type and size in the weights, without its values; None if there is no codebook."""
     stem = tensors.get("codebook.blocks.input.weight")
     if stem is not None:
         names = [key.split(".") for key in tensors if key.startswith("codebook.blocks.group_")]

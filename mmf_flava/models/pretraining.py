@@ -88,7 +88,7 @@ class FlavaPretraining(BaseModel):
         return MaskedPredictionHead(encoder.hidden_size, vocabulary, encoder.layer_norm_eps)
 
     def forward(self, sample_list: Any) -> dict[str, Any]:
-        """Return ``{"losses": {"train/pmd/flava_itm": (1,), ...}}`` and the inputs of the losses under their names.
+        """Return ``{"losses": {"train/pmd/flava_itm": (1,), ...}}`` and the losses' inputs (see ``models.outputs``).
 
         ``scores`` and ``targets`` are the (B, E) contrastive embeddings of images and of texts, for MMF's retrieval
         metrics. Their shape is (0, E) for batches without pairs.
@@ -205,14 +205,15 @@ class FlavaPretraining(BaseModel):
         if self.codebook is None:
             raise UserError(
                 f"Batches of dataset '{batch.dataset_name}' have no image_codes, but model_config.flava.codebook.type "
-                "is 'cached'. Cache them with `python -m mmf_flava.cache_codes`, or set codebook.type and path."
+                "is 'cached'. Cache the codes with `python -m mmf_flava.cache_codes`, or set codebook.type and "
+                "codebook.path."
             )
         return self.codebook.codes_at(batch["image_for_codebook"], mask_BP, counts)
 
     def get_optimizer_parameters(self, config: Any) -> list[dict[str, Any]]:
         """Return two parameter groups; biases, LayerNorms and the logit scale have no weight decay.
 
-        Source: MMF's BERT models.
+        MMF's BERT models use the same groups.
         """
         decayed: list[Tensor] = []
         not_decayed: list[Tensor] = []
@@ -234,7 +235,7 @@ class FlavaPretraining(BaseModel):
         return self.flava.image_features(image_BCHW)
 
     def image_states(self, image_BCHW: Tensor) -> Tensor:
-        """Return the (B, 1 + P, D) image states that ``match`` requires, for unmasked images."""
+        """Return the (B, 1 + P, D) states of unmasked images, an input of ``match``."""
         return self.flava.image_encoder(image_BCHW).hidden
 
     def match(self, image_states_BID: Tensor, input_ids_BT: Tensor, input_mask_BT: Tensor) -> Tensor:

@@ -88,11 +88,11 @@ class Transformer(nn.Module):
             x_BLD: input embeddings. If ``queries`` is a tuple of length n, these are n views of B sequences,
                 concatenated along the batch dimension.
             mask_BL: True where a position may be attended to; the same for all views.
-            queries: positions at which the last block and the final LayerNorm are computed; None computes all. All
-                views of a tuple are processed by the other blocks as one batch.
+            queries: positions at which the last block and the final LayerNorm are computed; None for all positions.
+                If this is a tuple, the other blocks process all views as one batch.
 
         Returns:
-            An ``Encoded``, or a tuple of n if ``queries`` is a tuple.
+            An ``Encoded``, or a tuple of n of them if ``queries`` is a tuple.
         """
         views = queries if isinstance(queries, tuple) else (queries,)
         mask = None if mask_BL is None else mask_BL[:, None, None, :]
@@ -108,8 +108,9 @@ class Transformer(nn.Module):
 def initialise(module: nn.Module, std: float = 0.02) -> None:
     """Initialise weights with N(0, std), LayerNorm weights with 1, biases and the padding embedding with 0.
 
-    Use as ``model.apply(initialise)``. Source: both public implementations, with std 0.02; not specified in the paper.
-    [CLS], mask token and image positions stay 0, as there; docs/initialisation.md compares them with N(0, 0.02).
+    Use as ``model.apply(initialise)``. The paper does not specify the initialisation; this is the initialisation of
+    Hugging Face's and torchmultimodal's implementations, with std 0.02. As in both, [CLS], the mask token and the image
+    position embeddings stay 0; docs/initialisation.md compares this with N(0, 0.02).
     """
     if isinstance(module, nn.Linear | nn.Conv2d | nn.Embedding):
         nn.init.normal_(module.weight, std=std)

@@ -210,7 +210,7 @@ def test_learning_rate_is_set_from_either_key(text, opts, rate):
 @pytest.mark.parametrize("value", ["optimizer", "3", "[1]"])
 def test_value_for_a_section_is_an_error(value):
     with pytest.raises(
-        UserError, match=r"checkpoint.reset is a section\. Set .*checkpoint\.reset\.\w+=\.\.\., or null"
+        UserError, match=r"checkpoint.reset is a section\. Set .*checkpoint\.reset\.\w+=\.\.\., or set it to null"
     ):
         configuration(f"config={write_own()}", f"checkpoint.reset={value}")
 

@@ -75,7 +75,7 @@ def test_failed_download_is_an_error(own_run, tmp_path, monkeypatch):
     ) as raised:
         file.download_file(str(tmp_path))
     assert str(tmp_path) in str(raised.value)
-    for remedy in ("dataset_config.NAME for a dataset", "checkpoint.resume_file for a checkpoint"):
+    for remedy in ("dataset_config.NAME (for a dataset)", "checkpoint.resume_file (for a checkpoint)"):
         assert remedy in str(raised.value)
 
 

@@ -58,7 +58,7 @@ def test_table_lists_all_patches_by_kind():
     for text in (
         "imports: always",
         "defects: always",
-        "behaviour: active in FLAVA's runs only",
+        "behaviour: active only in FLAVA's runs",
         "all,-splits.loaders",
     ):
         assert text in result.stdout

@@ -32,7 +32,7 @@ def test_values(value, kinds, excluded):
 
 @pytest.mark.parametrize("value", ["1", "none", "imports,defects", "splits.loaders"])
 def test_unknown_value_is_an_error(value):
-    with pytest.raises(UserError, match=r"MMF_FLAVA_COMPAT: unknown value .*Set it to 0, imports, defects, all"):
+    with pytest.raises(UserError, match=r"MMF_FLAVA_COMPAT: unknown value .*Set it to one of 0, imports, defects, all"):
         parse_selection(value)
 
 

@@ -44,7 +44,10 @@ ENTRIES = {
     "text is missing": (without("text"), r"KeyError: 'text'"),
     "image is missing": (lambda n, row: row | {"img": "gone.png"}, r"No such file .*gone\.png"),
     "image is null": (lambda n, row: row | {"img": None}, r"its img is None, expected a string"),
-    "some labels": (lambda n, row: row if n % 2 else without("label")(n, row), r"the entries differ in targets"),
+    "some labels": (
+        lambda n, row: row if n % 2 else without("label")(n, row),
+        r"this entry and the first one differ in targets",
+    ),
 }
 
 

@@ -14,7 +14,7 @@ from mmf_flava.errors import UserError
 
 @patch(
     "mmf_cli.run",
-    what="a UserError ends the run with a one-line message and exit code 2, and Ctrl-C with exit code 130",
+    what="a UserError ends the run with a one-line message and exit code 2; Ctrl-C ends it with exit code 130",
     why="MMF prints a long traceback for a misspelt option",
     since="MMF 1.0.0rc1",
     until="MMF distinguishes invalid input from its own errors",
@@ -48,7 +48,7 @@ def early_check(_: None) -> None:
 
 
 def check_sections(opts: Sequence[str], known: set[str]) -> None:
-    """Raise UserError if the first word of an option closely resembles, but does not equal, one of MMF's sections.
+    """Raise UserError if an option begins with a misspelt section: a word similar to one of MMF's sections.
 
     Other unknown keys are reported later, when the sections of models, datasets and the recipe are known.
     """

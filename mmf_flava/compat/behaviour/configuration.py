@@ -12,7 +12,7 @@ SINCE = "MMF 1.0.0rc1"
 
 @patch(
     "mmf.utils.configuration",
-    what="each configuration is marked as a FLAVA run or not, before it is merged",
+    what="each configuration is marked as belonging to a FLAVA run or not, before it is merged",
     why="the other patches of kind behaviour are active only in FLAVA's runs",
     since=SINCE,
     until="mmf_flava has no other patches of kind behaviour",
@@ -35,10 +35,11 @@ def run_kind(module: Any) -> None:
 
 @patch(
     "mmf.utils.configuration",
-    what="a recipe can replace a list of a dataset or model by a section; for MMF's defaults, this is an error",
-    why="OmegaConf cannot merge them, and its error does not name the key",
+    what="a recipe can replace a list in the section of a dataset or model by a section and vice versa; in MMF's own "
+    "sections, this is an error",
+    why="OmegaConf cannot merge a list with a section, and its error message does not contain the key",
     since=SINCE,
-    until="OmegaConf replaces values of another type in merges",
+    until="OmegaConf can merge values of different types",
 )
 def replaced_containers(module: Any) -> None:
     from mmf_flava.config.merging import check_containers, clear_replaced
@@ -65,7 +66,7 @@ def replaced_containers(module: Any) -> None:
 @patch(
     "mmf.utils.configuration",
     what="training.device is cpu unless CUDA is available or the user sets it",
-    why="MMF's default is cuda, so that runs on a CPU warn about an option that the user has not set",
+    why="MMF's default is cuda; without CUDA, each run logs a warning about an option that the user has not set",
     since=SINCE,
     until="MMF's default depends on the machine",
     needed=source_contains("Device specified is 'cuda'", "Configuration._update_specific"),
@@ -131,7 +132,7 @@ def model_and_dataset(module: Any) -> None:
 @patch(
     "mmf.utils.configuration",
     what="all keys of the complete configuration are checked before models and datasets are built",
-    why="MMF ignores unknown keys, and reports wrong values as exceptions of the code that uses them, or not at all",
+    why="MMF ignores unknown keys, and wrong values raise exceptions in the code that uses them or are not reported",
     since=SINCE,
     until="MMF checks the keys and values of a config",
 )
@@ -169,7 +170,7 @@ def _join(datasets: Any) -> str:
 
 @patch(
     "mmf.utils.configuration",
-    what="a missing or unknown model or dataset is an error with close matches",
+    what="a missing or unknown model or dataset is an error that suggests similar names",
     why="MMF logs a warning, continues, and later raises a KeyError",
     since=SINCE,
     until="MMF rejects unknown names itself",

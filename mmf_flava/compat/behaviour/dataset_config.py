@@ -10,8 +10,8 @@ from mmf_flava.compat.patch import patch, wrap
 @patch(
     "mmf.utils.configuration",
     what="dataset_config contains all keys of mmf_flava's datasets and processors, with their defaults",
-    why="MMF's defaults are YAML files; the config classes state each default once, and the command line can only set "
-    "keys that the configuration contains",
+    why="the command line can only set keys that the configuration contains; MMF reads defaults from YAML files only, "
+    "but the defaults of mmf_flava's datasets and processors are in their config classes",
     since="MMF 1.0.0rc1",
     until="MMF reads the defaults of a dataset from a config class",
 )

@@ -8,7 +8,7 @@ from mmf_flava.compat.patch import patch, wrap
 from mmf_flava.errors import UserError
 
 MISSING: dict[str, Any] = {
-    "what": "the error for a missing file contains the file's folder and URL",
+    "what": "the error message for a missing file contains the file's folder and URL",
     "why": "MMF prints the traceback of the failed download",
     "since": "MMF 1.0.0rc1",
     "until": "MMF distinguishes invalid input from its own errors",
@@ -25,8 +25,8 @@ def missing_file(module: Any) -> None:
             folder = os.path.join(download_path, self._dest_folder or "")
             raise UserError(
                 f"{self._file_name} was not found in {folder} and could not be downloaded from {self._url} "
-                f"({type(error).__name__}). Copy the file to this folder, or set the path of an existing copy: "
-                "dataset_config.NAME for a dataset, checkpoint.resume_file for a checkpoint."
+                f"({type(error).__name__}). Copy the file to this folder, or set the path of an existing copy in "
+                "dataset_config.NAME (for a dataset) or checkpoint.resume_file (for a checkpoint)."
             ) from error
 
 

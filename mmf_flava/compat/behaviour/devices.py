@@ -1,4 +1,4 @@
-"""Patches of devices and processes: ``training.device``, number of processes, and process groups."""
+"""Patches for devices and processes: ``training.device``, number of processes, and process groups."""
 
 from datetime import timedelta
 from functools import partial
@@ -38,8 +38,9 @@ def valid_device(module: Any) -> None:
 
 @patch(
     "mmf_cli.run",
-    what="training with sharding: none, and runs with device: cpu, start one process; cuda:N selects a GPU",
-    why="MMF starts a process for each GPU of the machine, and a single process uses GPU 0",
+    what="training with training.sharding: none, and every run with training.device: cpu or cuda:N, uses one process; "
+    "cuda:N uses GPU N",
+    why="MMF starts a process for each GPU of the machine, and a single process always uses GPU 0",
     since=SINCE,
     until="MMF reads training.device and has an option for sharding",
 )
@@ -155,7 +156,7 @@ def process_group_options(module: Any) -> None:
 @patch(
     "fairscale.internal.parallel",
     what="fairscale's process groups have the timeout training.process_group_timeout",
-    why="fairscale creates them with torch's default timeout of minutes",
+    why="fairscale creates them with torch's default timeout, which is only some minutes",
     since="fairscale 0.4",
     until="fairscale, which is archived, is replaced by torch's own FSDP",
 )

@@ -13,7 +13,7 @@ PLUGIN = "mmf_flava.plugin"
 @patch(
     "mmf.utils.env",
     what="setup_imports() also imports mmf_flava.plugin, in every run",
-    why="MMF does not support entry points, and FLAVA must be registered without env.user_dir",
+    why="MMF does not find plugins by entry points, and FLAVA must also be registered if env.user_dir is not set",
     since="MMF 1.0.0rc1",
     until="MMF finds plugins by entry points",
 )

@@ -25,7 +25,7 @@ def annotation_file(module: Any) -> None:
 
     @wrap(module.AnnotationDatabase, load, only_if=flava_run.is_current)
     def load_annotation_db(original: Any, self: Any, path: str) -> None:
-        remedy = "Set dataset_config.NAME.annotations to files of this dataset."
+        remedy = "Set dataset_config.NAME.annotations to the dataset's annotation files."
         try:
             original(self, path)
         except FileNotFoundError:
@@ -79,7 +79,8 @@ def null_annotations(module: Any) -> None:
                 raise
             raise UserError(
                 f"dataset_config.{self.dataset_name}: the split {dataset_type} cannot be loaded "
-                f"({type(error).__name__}: {error}). List its annotations, and as many images or features."
+                f"({type(error).__name__}: {error}). List the split's annotation files, and the same number of images "
+                "or features."
             ) from error
 
 
@@ -101,11 +102,15 @@ def empty_split(module: Any) -> None:
             if split in parts or (split == "val" and "train" in parts):
                 raise UserError(
                     f"dataset_config: the split {split} of {', '.join(self._given_datasets)} has no data, but run_type "
-                    f"{config.run_type} uses it. List its annotations, or set another run_type."
+                    f"{config.run_type} uses it. List the split's annotation files, or set another run_type."
                 ) from None
 
 
-@patch("mmf.datasets.concat_dataset", what="an entry that cannot be used is an error that names it", **INVALID)
+@patch(
+    "mmf.datasets.concat_dataset",
+    what="an invalid entry of an annotation file is an error that names the file and the entry",
+    **INVALID,
+)
 def entries(module: Any) -> None:
     inherited = module.MMFConcatDataset.__getitem__
 
@@ -135,7 +140,7 @@ class _InvalidSample(Exception):
 
 
 def _locate(dataset: Any, index: int) -> tuple[Any, int, int]:
-    """Return the dataset that has the sample, its number among the concatenated ones, and the index of the sample."""
+    """Return the dataset with the sample, the dataset's number in the concatenation, and the sample's index in it."""
     number = bisect.bisect_right(dataset.cumulative_sizes, index % len(dataset))
     return (
         dataset.datasets[number],
@@ -158,7 +163,7 @@ def _entry(dataset: Any, index: int) -> Any:
 
 
 def _problem(entry: Any) -> str | None:
-    """Return what is wrong with an entry of an annotation file, if it is one of the usual mistakes."""
+    """Return a description of the mistake in an entry of an annotation file, or None if it has no usual mistake."""
     if not isinstance(entry, Mapping):
         return "it is not an object with keys"
     label, number = entry.get("label", 0), entry.get("id", 0)
@@ -182,20 +187,22 @@ def _check_label(sample: Any, dataset: Any, index: int) -> None:
 
 
 def _check_fields(dataset: Any, sample: Any) -> None:
-    """Raise _InvalidSample if the fields differ from the other samples', or the label is not one of the model's."""
+    """Raise _InvalidSample if a sample has other fields than the first sample, or a label that the model lacks."""
     if not isinstance(sample, Mapping):
         return
     expected = dataset.__dict__.setdefault("_first_fields", set(sample))
     if different := expected ^ set(sample):
         names = ", ".join(sorted(different))
-        raise _InvalidSample(f"the entries differ in {names}. Give all entries of a split a label, or none.")
+        raise _InvalidSample(
+            f"this entry and the first one differ in {names}. Add a label to all entries of the split or to none."
+        )
     labels = _number_of_labels()
     targets: Any = sample.get("targets")
     if labels is None or not hasattr(targets, "numel"):
         return
     if targets.is_floating_point() and targets.ndim == 1 and targets.numel() not in (1, labels):
         raise _InvalidSample(
-            f"has scores of {targets.numel()} labels, but num_labels is {labels}. Set "
+            f"has scores for {targets.numel()} labels, but num_labels is {labels}. Set "
             f"model_config.flava_classification.num_labels={targets.numel()}."
         )
     if not targets.is_floating_point() and targets.numel() == 1 and not 0 <= int(targets) < labels:

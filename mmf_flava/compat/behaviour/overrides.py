@@ -1,4 +1,4 @@
-"""Patch of ``key=value`` options: values are YAML, and an unknown key is an error with close matches."""
+"""Patch of ``key=value`` options: values are YAML, and the error for an unknown key suggests similar keys."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,10 +17,10 @@ FIELD = re.compile(r"([^\[\]]+)((?:\[-?\d+\])*)")
 
 @patch(
     "mmf.utils.configuration",
-    what="values of options are YAML, paths may begin with ~, list entries can be set, and an unknown key is an error "
-    "with close matches",
+    what="values of options are YAML, paths may begin with ~, list entries can be set, and the error for an unknown "
+    "key suggests similar keys",
     why="MMF splits at every '=', parses true as a string, ignores the value of a section or of a list entry that is a "
-    "string, and reports an unknown key without known keys; shells do not expand key=~/path",
+    "string, and suggests no keys for an unknown key; shells do not expand key=~/path",
     since="MMF 1.0.0rc1",
     until="MMF splits at the first '=', reads values as YAML, sets sections and entries, and suggests keys",
 )
@@ -52,7 +52,7 @@ EARLY = ("config", "model", "dataset", "datasets", "env.user_dir")
 
 
 def read_early_options(opts: Sequence[str]) -> Any:
-    """Return the options that MMF reads before it merges the others, as a config.
+    """Return a config with the options in ``EARLY``, which MMF reads before it merges all options.
 
     Raises:
         UserError: ``dataset`` and ``datasets`` have different values.
@@ -71,7 +71,7 @@ def read_early_options(opts: Sequence[str]) -> Any:
 
 
 def merge_options(config: Any, opts: Sequence[str], log: bool = True) -> Any:
-    """Set the options in ``config``, in their order, and return it.
+    """Set the options in ``config``, in the order of the command line, and return ``config``.
 
     Raises:
         UserError: an option is not key=value, its key is not in ``config``, or its value is not valid.
@@ -112,7 +112,7 @@ def _set(config: Any, key: str, value: Any) -> None:
 
 
 def _parse_field(field: str) -> list[str | int]:
-    """Return the steps of a part of a key: ``a[0][-1]`` has the steps a, 0 and -1."""
+    """Split one part of a key into its name and indexes: ``a[0][-1]`` into a, 0 and -1."""
     match = FIELD.fullmatch(field)
     return [field] if match is None else [match[1], *map(int, re.findall(r"-?\d+", match[2]))]
 
@@ -122,7 +122,7 @@ def _canonical(key: str) -> str:
 
 
 def _options_of_defaults(opts: list[str], defaults: Mapping[str, Any]) -> list[str]:
-    """Return the options that set an existing value, not a section, of the defaults."""
+    """Return the options that set a value (not a section) that the defaults contain."""
     found = []
     for key, value in split_options(opts):
         try:
@@ -181,13 +181,15 @@ def parse_section_value(key: str, value: str, tree: Mapping[str, Any]) -> dict[s
     """Parse null or a section such as ``{a: 1}`` in YAML or Python syntax.
 
     Raises:
-        UserError: the value is not a section or null, or has no space after a colon.
+        UserError: the value is neither a section nor null, or has a colon without a space after it.
     """
     section = parse_option(key, value)
     if section is None or isinstance(section, dict):
         return section
     example = next((leaf for leaf in _leaves(tree) if leaf.startswith(f"{key}.")), f"{key}.KEY")
-    raise UserError(f"{key}={value}: {key} is a section. Set one of its keys, such as {example}=..., or null.")
+    raise UserError(
+        f"{key}={value}: {key} is a section. Set one of its keys, such as {example}=..., or set it to null."
+    )
 
 
 def _option(key: str, value: str) -> str:
@@ -195,12 +197,12 @@ def _option(key: str, value: str) -> str:
 
 
 def _close_keys(key: str, name: str, parents: list[str], node: Mapping[str, Any], tree: Mapping[str, Any]) -> list[str]:
-    """Return up to three known keys close to ``key``: with the wrong field corrected, or with the same last field.
+    """Return up to three known keys that are similar to ``key`` or have the same last field.
 
     Args:
         name: the wrong field.
         parents: the fields before ``name``.
-        node: the section without ``name``.
+        node: the section that does not contain ``name``.
     """
     rest = key.split(".")[len(parents) + 1 :]
     leaves = list(_leaves(tree))

@@ -1,4 +1,4 @@
-"""Patches of MMF's files of a run: the recipe and its includes, ``env.user_dir`` and ``--config_override``."""
+"""Patches for what configures a run: the recipe and its includes, ``env.user_dir`` and ``--config_override``."""
 
 import os
 import sys
@@ -28,7 +28,9 @@ def load_yaml(module: Any) -> None:
             try:
                 return original(f)
             except Exception as error:
-                raise UserError(f"Config file {f} cannot be read ({error}). Download it, and set its path.") from error
+                raise UserError(
+                    f"Config file {f} cannot be read ({error}). Download the file, and use its local path."
+                ) from error
         config = module.registry.get("config", no_warning=True)
         user_dir = module.OmegaConf.select(config, "env.user_dir") if config else None
         root = module.get_mmf_root()
@@ -38,8 +40,9 @@ def load_yaml(module: Any) -> None:
 
 @patch(
     "mmf.utils.configuration",
-    what="env.user_dir may begin with ~ and end with /, and a value that is not a package of its own is an error",
-    why="MMF raises a ModuleNotFoundError, or does not import the folder if another module has its name",
+    what="env.user_dir may begin with ~ and end with /; a folder that is not a package, or that has the name of "
+    "another module, is an error",
+    why="MMF raises a ModuleNotFoundError, or does not import the folder if another module has the same name",
     since=SINCE,
     until="MMF checks env.user_dir",
 )
@@ -55,7 +58,7 @@ def user_dir(module: Any) -> None:
         loaded = sys.modules.get(name)
         places = [*getattr(loaded, "__path__", ()), getattr(loaded, "__file__", None) or ""]
         if loaded is not None and folder not in map(os.path.abspath, places):
-            raise UserError(f"env.user_dir: {user_dir} has the name of another module, {name}. Rename the folder.")
+            raise UserError(f"env.user_dir: {user_dir} has the same name as another module, {name}. Rename the folder.")
         try:
             return original(folder, *args, **kwargs)
         except ModuleNotFoundError as error:

@@ -11,9 +11,9 @@ from mmf_flava.errors import UserError
 
 @patch(
     "mmf.utils.build",
-    what="options that MMF's own trainer ignores, such as training.precision: bf16, are errors; a warm-up of the "
-    "learning rate that is not shorter than the run is a warning",
-    why="the run would train in fp32 on one process without a warning",
+    what="options that MMF's own trainer ignores, such as training.precision: bf16, are errors; a learning "
+    "rate warm-up that is not shorter than the run is a warning",
+    why="otherwise the run would train in fp32 on one process, without a warning",
     since="MMF 1.0.0rc1",
     until="MMF's trainer rejects unknown keys",
 )
@@ -47,7 +47,7 @@ def _check_mmf_trainer(config: Any) -> None:
 
 @patch(
     "mmf.utils.build",
-    what="an unknown training.trainer is an error with close matches",
+    what="an unknown training.trainer is an error that suggests similar names",
     why="MMF calls None instead of a class, and the traceback does not contain the unknown name",
     since="MMF 1.0.0rc1",
     until="MMF rejects unknown names itself",

@@ -1,4 +1,4 @@
-"""Patch that imports modules under the flat names of transformers 3 when they are needed."""
+"""Patch that resolves the flat module names of transformers 3, such as ``transformers.modeling_bert``, on import."""
 
 import functools
 import importlib
@@ -16,7 +16,9 @@ from mmf_flava.compat.patch import patch, wrap
 
 
 class FlatNames(MetaPathFinder, Loader):
-    """Import finder and loader: ``transformers.modeling_bert`` is ``transformers.models.bert.modeling_bert``."""
+    """Import finder and loader that resolves, for example, ``transformers.modeling_bert`` to the module in
+    ``transformers.models.bert``.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None

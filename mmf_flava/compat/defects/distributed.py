@@ -188,7 +188,7 @@ def _parallelize_on_cpu(module: Any, trainer: type) -> None:
     why="with seed -1 MMF samples a different seed on each process, and MMF's main branch adds the rank to any seed; "
     "the order of the data is derived from training.seed and must be the same on all processes",
     since=SINCE,
-    until="MMF separates the seed of a run from that of a process",
+    until="MMF distinguishes the seed of a run from the seeds of its processes",
     needed=lambda module: hasattr(module, "set_seed"),
 )
 def set_seed(module: Any) -> None:
@@ -203,7 +203,7 @@ def set_seed(module: Any) -> None:
 
 
 class _Rank(int):
-    """A rank that can be added to a seed of None, which stays None."""
+    """A rank that can be added to a seed. If the seed is None, the sum is None."""
 
     def __radd__(self, seed: int | None) -> int | None:  # type: ignore[override]
         return None if seed is None else seed + int(self)

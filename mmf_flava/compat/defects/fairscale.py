@@ -1,4 +1,4 @@
-"""Patches of FullyShardedDataParallel (FSDP) of fairscale 0.4.13: CPU, bfloat16 and unused parameters."""
+"""Patches of FullyShardedDataParallel (FSDP) of fairscale 0.4.13 for CPUs, bfloat16 and unused parameters."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def norm_on_cpu(module: Any) -> None:
 @patch(
     "fairscale.internal.reduce_scatter_bucketer",
     what="buckets are flattened before they are reduced",
-    why="a bucket has shape (world size, n), which gloo does not support, for CPU or CUDA tensors",
+    why="a bucket has the shape (world size, n), which gloo supports neither for CPU nor for CUDA tensors",
     since=SINCE,
     until=UNTIL,
 )
@@ -169,8 +169,8 @@ def unused_units(module: Any) -> None:
 @patch(
     FSDP,
     what="outputs of units are identified by a unique number",
-    why="FSDP stores id(tensor), which a later tensor may have too. FSDP then does not register the hook of the later "
-    "tensor, possibly on one process only, and the processes gather different weights",
+    why="FSDP stores id(tensor), which Python may reuse for a later tensor. FSDP then does not register the hook of "
+    "the later tensor, possibly on one process only, and the processes gather different weights",
     since=SINCE,
     until=UNTIL,
     needed=source_contains("append(id(t))", "FullyShardedDataParallel._register_pre_backward_hooks"),

@@ -30,8 +30,9 @@ def _is_constant(module: Any, loader: Any) -> bool:
 
 @patch(
     "mmf.datasets.multi_dataset_loader",
-    what="an epoch of one of several datasets (multitasking.enabled=false) ends when that dataset is exhausted",
-    why="MMF then requests another dataset from the constant strategy, which has only one: training hangs",
+    what="if multitasking.enabled is false, an epoch ends when the only dataset in use is exhausted",
+    why="MMF then requests another dataset from the constant strategy, which always returns the same dataset: training "
+    "hangs",
     since="MMF's main branch of 2021",
     until="MultiDataLoader.change_dataloader handles the constant strategy",
     needed=_has_loader,
@@ -47,7 +48,7 @@ def constant_pass(module: Any) -> None:
 @patch(
     "mmf.datasets.multi_dataset_loader",
     what="an epoch of three or more datasets ends when all of them are exhausted",
-    why="MMF replaces an exhausted dataset by another one; if this one is exhausted too, MMF ends the epoch and "
+    why="MMF replaces an exhausted dataset by another one; if that one is exhausted too, MMF ends the epoch and "
     "drops the remaining samples of the other datasets",
     since="MMF's main branch of 2021",
     until="MultiDataLoader.__next__ continues until it finds a batch",
@@ -70,7 +71,7 @@ def whole_pass(module: Any) -> None:
     "mmf.datasets.multi_dataset_loader",
     what="the length of MultiDataLoader is the number of batches that it yields",
     why="MMF divides the number of all samples by training.batch_size, which ignores the smaller last batch and the "
-    "batch_size of each dataset: max_epochs ends within an epoch",
+    "batch_size of each dataset: with max_epochs, training ends within an epoch",
     since="MMF's main branch of 2021",
     until="MultiDataLoader.__len__ adds the lengths of its loaders",
     needed=lambda module: _has_loader(module) and "_total_length" in inspect.getsource(module.MultiDataLoader.__len__),

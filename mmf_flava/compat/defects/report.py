@@ -1,4 +1,4 @@
-"""Log record that lists the defects fixed in a run."""
+"""Patch that logs the names of the defects that are fixed in a run."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def fixed_defects(module: Any) -> None:
 
 
 def _log(module: Any, names: str) -> None:
-    """Log the names on the first process. Nothing is logged without the log writer of MMF 1.0.0rc10."""
+    """Log the names on the first process. With MMF 1.0.0rc10, nothing is logged if MMF's log writer does not exist."""
     message = f"mmf_flava fixes these defects (python -m mmf_flava.compat explains them): {names}"
     if hasattr(module, "logger"):  # MMF's main branch
         if module.is_main():

@@ -8,8 +8,8 @@ from mmf_flava.errors import UserError
 
 NO_SPLIT: dict[str, Any] = {
     "what": "datasets without a val or test split are skipped when MMF loads that split",
-    "why": "MMF raises a TypeError, although dataset builders may return None for a split; pretraining on pairs, "
-    "images and text has a val split of pairs only",
+    "why": "MMF raises a TypeError, although dataset builders may return None for a split; in pretraining on "
+    "image-text pairs, images and text, only the pairs have a val split",
     "since": "MMF's main branch of 2021",
     "until": "MultiDataModule and TestReporter skip datasets whose split is None",
 }

@@ -40,7 +40,7 @@ def no_anomaly_detection(module: Any) -> None:
 
 @patch(
     "mmf.utils.early_stopping",
-    what="a resumed run restores the update of the best metric value",
+    what="a resumed run restores the number of the update with the best metric value",
     why="MMF restores only the best value: patience is counted from update 0, and a resumed run stops immediately",
     since="MMF 1.0.0rc1",
     until="EarlyStopping.init_from_checkpoint reads best_update",

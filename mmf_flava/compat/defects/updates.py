@@ -11,7 +11,7 @@ from mmf_flava.compat.patch import patch, source_contains, wrap
 
 @patch(
     "mmf.trainers.core.training_loop",
-    what="the losses of an update are divided by its number of batches (update_frequency)",
+    what="the losses of an update are divided by the number of its batches (update_frequency)",
     why="MMF divides by the number of remaining batches of the epoch, although strategies without epochs (round_robin, "
     "random, ratios) continue after it: later losses are divided by 0, then by -1, -2, ...",
     since="MMF's main branch of 2021",
@@ -36,7 +36,7 @@ def whole_updates(module: Any) -> None:
 
 
 def _group_by_update(loader: Any, frequency: int) -> Iterator[tuple[Iterable[Any], int]]:
-    """Yield the batches of each update of an epoch and their number. The last update may have fewer batches."""
+    """For each update of an epoch, yield its batches and their number. The last update may have fewer batches."""
     remaining = _epoch_length(loader)
     batches = (batch for batch in loader)  # calling iter(loader) again would restart the epoch
     for first in batches:
@@ -105,8 +105,8 @@ def _should_stop(trainer: Any, logger: Any) -> bool:
 @patch(
     "mmf.common.report",
     what="a loss that first occurs in a later batch of an update is counted once",
-    why="if the batches of an update are from several datasets, MMF inserts such a loss and then adds it to itself, "
-    "also in the later report, and warns at every update",
+    why="if the batches of an update come from several datasets, MMF inserts the new loss and then adds it to itself, "
+    "which also changes the later batch's report, and warns at every update",
     since="MMF's main branch of 2021",
     until="Report._accumulate_loss inserts a new loss unchanged",
     needed=source_contains("self.losses[key] += value", "Report._accumulate_loss"),

@@ -1,4 +1,4 @@
-"""Patches that MMF, fairseq, fairscale and torchvision require to import and work with current dependencies.
+"""Patches needed to import and run MMF, fairseq, fairscale and torchvision with current dependencies.
 
 They are applied to all runs of MMF, not only FLAVA's.
 """

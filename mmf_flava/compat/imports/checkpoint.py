@@ -1,4 +1,4 @@
-"""Loading of MMF's checkpoints, which current versions of torch reject."""
+"""Patch that loads MMF's checkpoints, which current versions of torch reject by default."""
 
 import collections
 import inspect
@@ -34,7 +34,7 @@ def _safe_globals() -> list[Any]:
 
 @patch(
     "mmf.utils.checkpoint",
-    what="MMF loads its own checkpoints; in FLAVA's runs the error for an unsafe file contains file and class",
+    what="MMF loads its own checkpoints; in FLAVA's runs, the error for an unsafe file names file and class",
     why="torch.load rejects the classes in the state of MMF's schedulers, so that runs with training.lr_scheduler "
     "cannot be resumed",
     since="torch 2.6",
@@ -67,5 +67,5 @@ def _explain(file: Any, error: Exception) -> str:
         )
     return (
         f"{name} contains {unsafe[1]}, which torch does not unpickle because it could execute arbitrary code. If you "
-        "trust the file, load it with weights_only=False, save only its weights, and use that file."
+        "trust the file, load it with weights_only=False, save only its weights, and use the new file."
     )

@@ -1,4 +1,4 @@
-"""demjson, with which MMF parses ``--config_override``."""
+"""Import stub of the package demjson, which MMF uses to parse ``--config_override``."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Names that MMF imports from pytorch-lightning."""
+"""Import stub of a module that MMF imports and that pytorch-lightning 2 has removed."""
 
 import importlib
 from typing import Any

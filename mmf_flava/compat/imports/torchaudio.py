@@ -1,4 +1,4 @@
-"""Image transforms of MMF's main branch without torchaudio."""
+"""Patch for image transforms of MMF's main branch if torchaudio is not installed."""
 
 from importlib.util import find_spec
 from typing import Any

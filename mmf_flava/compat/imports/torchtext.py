@@ -1,4 +1,4 @@
-"""Virtual modules in place of torchtext, which MMF imports and which is no longer maintained."""
+"""Import stubs of torchtext, which MMF imports and which is no longer maintained."""
 
 import importlib
 from typing import Any
@@ -22,7 +22,7 @@ def package(module: Any) -> None:
     "torchtext.vocab",
     when="virtual",
     what="torchtext.vocab is a module without pretrained embeddings",
-    why="see torchtext.package",
+    why="mmf.utils.vocab imports torchtext.vocab, see the patch torchtext.package",
     since="torch 2.4",
     until="MMF imports torchtext only to load vectors",
 )

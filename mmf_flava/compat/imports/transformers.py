@@ -1,4 +1,4 @@
-"""Modules and classes that MMF imports from transformers and that transformers has moved or removed."""
+"""Import stubs of modules and classes that MMF imports and that transformers has moved or removed."""
 
 import importlib
 from types import ModuleType
@@ -11,7 +11,7 @@ def _register_moved_module(old: str, new: str, **extra: Any) -> None:
     """Register ``old`` as a virtual module with the contents of ``new``.
 
     Args:
-        extra: functions that create the values of additional names.
+        extra: additional names of the virtual module, and functions that create their values.
     """
 
     def change(module: ModuleType) -> None:
@@ -25,7 +25,7 @@ def _register_moved_module(old: str, new: str, **extra: Any) -> None:
         old,
         when="virtual",
         what=f"{old} has the contents of {new}",
-        why="MMF 1.0.0rc10 imports the flat modules of transformers 3",
+        why="MMF 1.0.0rc10 imports modules under the flat names of transformers 3",
         since="transformers 4.0",
         until="MMF imports from transformers.models",
     )(change)

@@ -36,7 +36,7 @@ strategy_schemas = _version.strategy_schemas
 
 
 def read_multitasking(config: Any) -> MultitaskingConfig:
-    """Validate ``multitasking`` of a config, and remove the ``params`` of types that are not selected.
+    """Validate the section ``multitasking`` of a config, and remove ``params`` that belong to other types.
 
     Raises:
         UserError: a key is unknown, or a value is invalid.
@@ -46,7 +46,7 @@ def read_multitasking(config: Any) -> MultitaskingConfig:
 
 
 def defaults() -> dict[str, Any]:
-    """Return MMF's default config, with its interpolations as strings."""
+    """Return MMF's default config with unresolved interpolations."""
     return OmegaConf.to_container(load_yaml(get_default_config_path()), resolve=False)  # type: ignore[return-value]
 
 

@@ -1,4 +1,4 @@
-"""Functions that are the same for both versions of MMF."""
+"""Builders and helpers that work with both supported versions of MMF."""
 
 import logging
 import sys
@@ -35,7 +35,7 @@ def build_model(config: Any) -> nn.Module:
 
 
 class _ParameterGroups(nn.Module):
-    """Wrapper of parameter groups with the method that MMF's ``build_optimizer`` calls."""
+    """Stand-in for a model: has parameter groups and the method that MMF's ``build_optimizer`` calls."""
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ def build_optimizer(groups: list[dict[str, Any]], config: Any) -> torch.optim.Op
 def redirect_logging_to_tqdm() -> Iterator[None]:
     """Context manager: log records are printed above a progress bar and do not break it."""
     loggers = [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
-    # tqdm would add a terminal handler to a logger without one
+    # other loggers are excluded, because tqdm would add a terminal handler to them
     with logging_redirect_tqdm([logger for logger in (logging.root, *loggers) if _logs_to_terminal(logger)]):
         yield
 

@@ -18,8 +18,8 @@ def check_callbacks(config: Any) -> None:
     """Validate ``training.callbacks`` before datasets and model are built.
 
     Raises:
-        UserError: an entry without a type, a misspelt key, a type that is not registered, or params that its class
-            does not accept.
+        UserError: an entry has no type, a misspelt key, a type that is not registered, or params that the callback's
+            class does not accept.
     """
     for number, entry in enumerate(config.training.get("callbacks") or []):
         where = f"training.callbacks[{number}]"
@@ -38,7 +38,8 @@ def _check_entry(name: str, params: Mapping[str, Any], where: str) -> None:
     if callback is None:
         hint = suggestion(name, registry.mapping["callback_name_mapping"])
         raise UserError(
-            f"{where}.type: no callback named '{name}' is registered. Set env.user_dir to its folder.{hint}"
+            f"{where}.type: no callback named '{name}' is registered. Set env.user_dir to the package that registers "
+            f"it.{hint}"
         )
     if not isinstance(params, Mapping):
         raise UserError(f"{where}.params: expected keys and values, got {params!r}.")

@@ -26,13 +26,16 @@ __all__ = [
     "strategy_schemas",
 ]
 
-STRATEGIES_HINT = "register your own with registry.register_iteration_strategy in env.user_dir"
+STRATEGIES_HINT = "register other strategies with registry.register_iteration_strategy in env.user_dir"
 
 logger = logging.getLogger("mmf.flava")
 
 
 def build_dataset(name: str, config: Any, split: str) -> Dataset | None:
-    """Build a split of a dataset with its registered builder; None without this split. Rank 0 creates missing files."""
+    """Build a split of a dataset with its registered builder. Return None if the dataset lacks this split.
+
+    Rank 0 first creates missing files.
+    """
     module: Any = build_datamodule(name)
     if is_main():
         module.build_dataset(config)

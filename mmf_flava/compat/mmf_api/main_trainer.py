@@ -9,7 +9,7 @@ MMF_TRAINER = "mmf"
 
 
 class FinetuningBase(MMFTrainer):
-    """See ``mmf_api.trainer``."""
+    """Base class of the finetuning trainer, see ``mmf_api.trainer``."""
 
     def load(self) -> None:
         self.meter = Meter()  # MMF's meter is a class attribute, which would keep the values of earlier runs
@@ -46,7 +46,7 @@ class FinetuningBase(MMFTrainer):
         super().after_training_loop()
 
     def on_validation_end(self, **kwargs: Any) -> None:
-        if self.training_ended:  # after its training loop MMF does not call the callback
+        if self.training_ended:  # MMF calls the early-stopping callback only in its training loop
             self.early_stop_callback.on_validation_end(**kwargs)
         super().on_validation_end(**kwargs)
         self.on_logged(kwargs["meter"], self.num_updates)

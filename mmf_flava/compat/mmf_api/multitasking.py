@@ -12,12 +12,12 @@ from mmf_flava.errors import UserError
 def parse_multitasking(
     section: Any, names: Sequence[str], schemas: Mapping[str, type], hint: str
 ) -> MultitaskingConfig:
-    """Validate ``multitasking``, and remove the ``params`` of types that are not selected.
+    """Validate the section ``multitasking``, and remove ``params`` that belong to other types.
 
     Args:
         names: the datasets of the run.
         schemas: config class of each registered iteration strategy.
-        hint: how to get other strategies.
+        hint: advice for the error message about an unknown strategy.
     """
     config = parse_section(MultitaskingConfig, section, "multitasking")
     if config.type not in schemas:

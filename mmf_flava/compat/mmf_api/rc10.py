@@ -91,7 +91,7 @@ def register_loss_if_missing(name: str) -> Callable[[type], type]:
 
 
 def log(message: str) -> None:
-    """Log a message to the terminal and ``train.log``. Only the first process logs; outside a run, Python's logging."""
+    """Log a message to the terminal and ``train.log`` on the first process. Outside a run, use Python's logging."""
     if writer := registry.get("writer", no_warning=True):
         writer.write(message)
     else:

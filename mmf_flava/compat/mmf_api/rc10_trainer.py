@@ -8,7 +8,7 @@ MMF_TRAINER = "base_trainer"
 
 
 class FinetuningBase(BaseTrainer):
-    """See ``mmf_api.trainer``."""
+    """Base class of the finetuning trainer, see ``mmf_api.trainer``."""
 
     def load(self) -> None:
         super().load()

@@ -1,4 +1,4 @@
-"""Validation of the names and params of registered classes: optimizer, scheduler, losses, and sections of others."""
+"""Validation of the names and params of registered optimizers, schedulers, losses, models and datasets."""
 
 import contextlib
 import functools
@@ -23,10 +23,10 @@ COMMON = {"train", "val", "test", "image_processor", "text_processor"}
 
 
 def check_registered(config: Mapping[str, Any]) -> None:
-    """Check names and params that are defined by registered classes.
+    """Check the names of registered classes in a config, and the params and keys that these classes define.
 
     Args:
-        config: the complete config, a dict without interpolations.
+        config: the complete config as a dict, with its interpolations resolved.
 
     Raises:
         UserError: a class is not registered, or has no such param or key.
@@ -71,9 +71,9 @@ def _check_scheduler(section: Mapping[str, Any]) -> None:
 
 
 def _check_class(cls: Any, params: Mapping[str, Any], where: str) -> None:
-    """Check params against the arguments of a class after the first: an optimizer's weights, a scheduler's optimizer.
+    """Check params against the arguments of an optimizer or scheduler class, except the first argument.
 
-    Any name is accepted if the class has ``**kwargs``.
+    If the class has ``**kwargs``, all names are accepted.
     """
     arguments = list(inspect.signature(cls).parameters.values())[1:]
     if any(argument.kind == argument.VAR_KEYWORD for argument in arguments):
@@ -102,7 +102,7 @@ def _check_losses(losses: Any, where: str) -> None:
 
 
 def _check_sections(sections: Mapping[str, Any], selected: set[str], where: str, registered: Mapping[str, Any]) -> None:
-    """Check ``model_config`` or ``dataset_config``: its names, and the keys of classes that do not belong to FLAVA."""
+    """Check the names in ``model_config`` or ``dataset_config``, and the keys of classes outside of mmf_flava."""
     defaults: dict[str, Any] = {}
     for name in selected:
         path = registered[name].config_path() if name in registered else None
@@ -123,7 +123,7 @@ def _check_tree(section: Any, default: Any, where: str, names_in_source: Callabl
     """Check the keys and the types of a section against the YAML file of its class.
 
     A key that is not in the file must occur in the source of the class. A mapping that is empty or null in the file,
-    and ``params``, have any keys. Values may be null.
+    and ``params``, may have any keys. Values may be null.
     """
     if section is None or default is None:
         return
@@ -142,7 +142,7 @@ def _check_tree(section: Any, default: Any, where: str, names_in_source: Callabl
 
 @functools.cache
 def _names_in_source(cls: type) -> set[str]:
-    """Return the attributes and strings in the source of a class, its bases and the classes that its module imports."""
+    """Return attribute names and strings in the source of a class, its bases and the classes its module imports."""
     imported = [value for value in vars(sys.modules[cls.__module__]).values() if inspect.isclass(value)]
     modules = {base.__module__ for owner in (cls, *imported) for base in owner.__mro__}
     names: set[str] = set()

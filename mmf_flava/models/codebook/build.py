@@ -30,7 +30,7 @@ SIZES = ("vocab_size", "hidden_size", "num_groups", "num_blocks_per_group")
 class KMeansCodebook(Frozen):
     """A k-means codebook: the code of a patch is the index of the nearest of K centroids.
 
-    Centroids are patches of 3 x p x p values in [0, 1]. They are computed in seconds.
+    Centroids are patches of 3 x p x p values in [0, 1]. Computing them takes seconds.
     """
 
     centroids: Tensor
@@ -54,7 +54,7 @@ class KMeansCodebook(Frozen):
         return select(self(image_B3hw), mask_BP, count)
 
     def decode(self, codes_BP: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Return (B, 3, h, w) images that consist of the codes' centroids, for visualisation."""
+        """Return (B, 3, h, w) images in which each patch is the centroid of its code, for visualisation."""
         patches = self.centroids[codes_BP].transpose(1, 2)
         size = (grid[0] * self.patch_size, grid[1] * self.patch_size)
         return fold(patches, size, self.patch_size, stride=self.patch_size)

@@ -1,6 +1,7 @@
-"""The DALL-E dVAE's encoder, FLAVA's image codebook (§3.2): 112 x 112 pixels -> 14 x 14 codes in [0, 8192).
+"""The encoder of DALL-E's dVAE, FLAVA's image codebook (§3.2): 112 x 112 pixels -> 14 x 14 codes in [0, 8192).
 
-The layers are those of OpenAI's ``dall_e.Encoder``; parameters have the names of Hugging Face's ``FlavaImageCodebook``.
+The layers are the same as in OpenAI's ``dall_e.Encoder``; parameters are named as in Hugging Face's
+``FlavaImageCodebook``.
 
 Shapes: B = batch size, h x w = image size of the codebook's input, P = codes per image (row-major), N = number of
 masked patches, C = channels, V = vocabulary size.

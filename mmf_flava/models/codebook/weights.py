@@ -1,4 +1,4 @@
-"""Reading of the dVAE encoder's weights: Hugging Face's codebook, a FLAVA checkpoint or OpenAI's ``encoder.pkl``."""
+"""Reading of the dVAE encoder's weights from Hugging Face's codebook, a FLAVA checkpoint or OpenAI's encoder.pkl."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ PICKLE_SUFFIX = ".pkl"
 
 
 def read_codebook_weights(source: str) -> dict[str, Tensor]:
-    """Read the encoder's tensors under Hugging Face's keys (``blocks.input.weight``, ...).
+    """Read the encoder's tensors, and return them under Hugging Face's keys (``blocks.input.weight``, ...).
 
     Args:
         source: file, folder, URL, or Hugging Face model ID such as ``facebook/flava-image-codebook`` or
@@ -43,7 +43,7 @@ def find_codebook_file(source: str) -> Path:
 
 
 def extract_codebook(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Extract the codebook's tensors from a checkpoint, under Hugging Face's keys; empty if it has no codebook.
+    """Extract the codebook's tensors from a checkpoint, under Hugging Face's keys; empty if there is no codebook.
 
     OpenAI's and torchmultimodal's keys end with ``.w`` and ``.b``, and lack the components ``group`` and ``path``.
     """
