@@ -82,7 +82,7 @@ def to_label(value: object, class_numbers: Mapping[str, int] | None = None) -> i
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f"label must be a class number or a class name, got {_shorten(value)}")
     if not NO_LABEL <= value <= MAX_LABEL:
-        raise ValueError(f"label must be in 0..{MAX_LABEL}, or -1 if there is none, got {_shorten(value)}")
+        raise ValueError(f"label must be in 0..{MAX_LABEL}, or -1 for a missing label, got {_shorten(value)}")
     return value
 
 

@@ -1,4 +1,4 @@
-"""Length bucketing: batches of captions of similar length, to reduce padding."""
+"""Length bucketing: batches of samples with captions of similar length, to reduce padding."""
 
 from collections.abc import Callable, Sequence
 from zlib import crc32
@@ -11,7 +11,7 @@ _STREAM = crc32(b"buckets")
 
 
 class LengthBuckets:
-    """Sequence of global batches: ``buckets[k]`` is the list of stream positions of the samples of batch k.
+    """Sequence of global batches: ``buckets[k]`` is the list of indices of the samples in batch k.
 
     The samples of each window of several batches are sorted by length and divided into batches; then the batches of
     the window are shuffled. The result depends on the seed only. A window may span two epochs; each sample of the

@@ -1,4 +1,4 @@
-"""Class numbers of labelled images: one numbering for all splits of a dataset, and checks of the labels at opening."""
+"""Class numbers of labelled images: one numbering for all splits of a dataset, and checks of the labels."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -22,7 +22,9 @@ CLASSIFIER = "flava_classification"
 
 
 def configured_classes(config: ImageNetConfig | ImageClassificationConfig, name: str) -> list[str] | None:
-    """Return the class names of ``dataset_config.NAME.classes``: a list, or a file with one name per line.
+    """Return the class names in ``dataset_config.NAME.classes``: a list, or a file with one name per line.
+
+    Return None if the key is null.
 
     Raises:
         UserError: the file cannot be read, or names are empty or duplicate.
@@ -47,8 +49,8 @@ def configured_classes(config: ImageNetConfig | ImageClassificationConfig, name:
 def find_classes(paths: Sequence[str | Path], images: Path | None = None) -> list[list[str]]:
     """Return the class names of each path of a split, in label order; an empty list if a path has no class names.
 
-    Class folders are listed by ``classes.txt`` or sorted. The names in an image list are sorted. Shards, lists of class
-    numbers, and paths that do not exist have no class names.
+    Class folders are in the order of ``classes.txt`` if this file exists, otherwise sorted by name. The class names in
+    an image list are sorted. Tar shards, image lists with class numbers, and missing paths have no class names.
     """
     return [_find_classes(path, images) for path in paths]
 
@@ -67,7 +69,7 @@ def _find_classes(path: str | Path, images: Path | None) -> list[str]:
 
 @lru_cache(maxsize=16)
 def _find_class_names(path: Path, images: Path | None, size: int, modified: int) -> tuple[str, ...]:
-    """Return the sorted names in an image list. Cached, because each split needs the names of the train split."""
+    """Return the sorted class names in an image list. Cached, because every split needs those of the train split."""
     labels = {label.strip() for _, label in ImageList(path, images).read_labels() if isinstance(label, str)}
     labels.discard("")
     return tuple(sorted(labels)) if any(not _is_class_number(label) for label in labels) else ()
@@ -82,14 +84,14 @@ def _is_class_number(label: str) -> bool:
 
 
 def number_classes(records: Records, classes: Sequence[str]) -> None:
-    """Number the class folders of ``records`` in the order of ``classes``. Other folders get no label."""
+    """Number the class folders of ``records`` in the order of ``classes``. Images in other folders get no label."""
     for reader in split_readers(records):
         if isinstance(reader, ImageFolder):
             reader.number_classes(classes)
 
 
 def model_labels() -> int | None:
-    """Return ``num_labels`` of the classification model in MMF's current configuration; None without such a model."""
+    """Return ``num_labels`` of the classification model in MMF's current config, or None for other models."""
     config = registry.get("config", default=None, no_warning=True)
     if config is None or config.get("model") != CLASSIFIER:
         return None
@@ -97,12 +99,12 @@ def model_labels() -> int | None:
 
 
 def check_labels(records: Records, classes: Sequence[str] | None, limit: int | None, required: bool) -> None:
-    """Check the labels of class folders and image lists. Shards and published datasets are not read.
+    """Check the labels of class folders and image lists. Labels in tar shards and published datasets are not checked.
 
     Args:
         classes: class names in label order, if known.
-        limit: number of classes; None: unknown.
-        required: every record must have a label; otherwise, either all records or none.
+        limit: number of classes; None if unknown.
+        required: whether every record must have a label. If False, all labels may be missing instead.
 
     Raises:
         UserError: labels are invalid, missing or not below ``limit``; the message names the file and the lines.
@@ -125,13 +127,13 @@ def check_labels(records: Records, classes: Sequence[str] | None, limit: int | N
         count = f"of {len(reader)} entries"
         if invalid:
             raise UserError(
-                f"{path}: {len(invalid)} {count} have an invalid label: {join_first(invalid)}. Write class numbers, "
-                "or class names that the training split has or that are listed in the key classes."
+                f"{path}: {len(invalid)} {count} have an invalid label: {join_first(invalid)}. Use class numbers, "
+                "or class names that occur in the train split or are listed in the config key classes."
             )
         if beyond:
             raise UserError(
-                f"{path}: {len(beyond)} {count} have a label beyond the {limit} classes, 0 to {(limit or 0) - 1}: "
-                f"{join_first(beyond)}. Correct the labels, or the number of classes ({_limit_keys(classes)})."
+                f"{path}: {len(beyond)} {count} have a label that is not in 0..{(limit or 0) - 1}, the {limit} "
+                f"classes: {join_first(beyond)}. Correct the labels, or the number of classes ({_limit_keys(classes)})."
             )
         if missing and (required or len(missing) < len(reader)):
             raise UserError(
@@ -148,8 +150,8 @@ def _check_folders(reader: ImageFolder) -> None:
     if unknown := [name for name in reader.folders if name not in reader.class_numbers]:
         raise UserError(
             f"{reader.root}: the folders {join_first(unknown)} are not among the {len(reader.classes)} classes "
-            f"({join_first(reader.classes)}), which are those of the training split or of an explicit list. Rename "
-            "the folders, add the classes, or move images without a label to the folder above."
+            f"({join_first(reader.classes)}), which the train split or the config key classes defines. Rename the "
+            f"folders, add their names to the classes, or move images without a label directly into {reader.root}."
         )
 
 

@@ -33,7 +33,7 @@ OPENED_CODES = "flava_codes"  # key in MMF's registry; the value maps "pmd train
 VERSION = 1
 DTYPE = np.dtype("<u2")
 COMMAND = "python -m mmf_flava.cache_codes"
-RECOMPUTE = f"Delete the codes and their header, and run {COMMAND} again."
+RECOMPUTE = f"Delete the codes file and its JSON header, and run {COMMAND} again."
 NO_CODE = 0xFFFF  # stored instead of codes if the image could not be decoded
 MAX_HEADER = 2**20  # bytes
 _VIEW_STREAM = crc32(b"views")
@@ -45,7 +45,7 @@ def view_generator(record: int, view: int) -> np.random.Generator:
 
 
 def resolve_codes_folder(codes: str, data_dir: str | Path) -> Path:
-    """Return the folder of ``codes`` (in ``dataset_config.<name>``): a path, or a folder name in ``data_dir/codes``."""
+    """Return the folder that ``dataset_config.NAME.codes`` refers to: a path, or a folder in data_dir/codes."""
     path = resolve_path(codes)
     return path if path.is_absolute() or len(path.parts) > 1 else resolve_path("codes", data_dir) / codes
 
@@ -177,7 +177,7 @@ def build_header(
     Args:
         records_hash: see ``records_sha256``.
         geometry: sizes and crop parameters of the image processor.
-        codebook: type, sha256, vocab_size and dtype.
+        codebook: type, sha256, vocab_size and dtype of the image codebook.
     """
     return {
         "version": VERSION,

@@ -55,7 +55,7 @@ class Crops:
     def resize(self, side: int, resampling: Image.Resampling) -> Tensor:
         """Resize the entire image to a square, (3, s, s) uint8, with Pillow.
 
-        The pixels equal those of Hugging Face's Pillow-based image processor.
+        The pixels are identical to the output of Hugging Face's Pillow-based image processor.
         """
         return _channels_first(np.array(Image.fromarray(self._pixels).resize((side, side), resampling)))
 

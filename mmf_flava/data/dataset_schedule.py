@@ -1,4 +1,4 @@
-"""Selection of the dataset of each training step by MMF's iteration strategies, reproducible from seed and step."""
+"""Selection of the dataset of each training step with MMF's iteration strategies, determined by seed and step only."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -38,7 +38,7 @@ class DatasetSchedule:
         self._strategy: Callable[[], int] | None = None
 
     def dataset_at(self, step: int) -> str:
-        """Return the name of the dataset of ``step``, >= 0. Calls in order of steps are fastest.
+        """Return the name of the dataset of ``step`` (>= 0). Calls with increasing steps are fastest.
 
         Raises:
             UserError: the strategy returned an invalid dataset index.

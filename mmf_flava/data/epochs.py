@@ -20,8 +20,8 @@ class EpochSampler:
     evaluation all epochs are equal, so the added positions repeat the split's first samples, as in torch's
     DistributedSampler.
 
-    A resumed run starts with an epoch that the previous run has not started, even if all batches of the previous run
-    came from this dataset.
+    A resumed run starts with an epoch that the previous run has not started. In multitask training, the number of
+    batches of each dataset is unknown, so all earlier batches are counted as batches of this dataset.
 
     Args:
         size: number of samples per epoch.

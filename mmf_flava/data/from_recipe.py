@@ -13,14 +13,14 @@ from mmf_flava.errors import UserError
 
 
 def read_recipe(path: str, overrides: Sequence[str] = ()) -> Any:
-    """Load the config of ``mmf_run config=PATH key=value ...`` with all defaults and set it as MMF's current config."""
+    """Load the config that ``mmf_run config=PATH key=value ...`` would use, and set it as MMF's current config."""
     setup_imports()
     arguments = argparse.Namespace(config_override=None, opts=[f"config={path}", *overrides])
     return Configuration(arguments).get_config()
 
 
 def dataset_names(config: Any) -> list[str]:
-    """Return the dataset names in the config's ``datasets``. Other entries of ``dataset_config`` have no defaults."""
+    """Return the names in the config key ``datasets``. For other datasets, ``dataset_config`` lacks default values."""
     return config.datasets.split(",")
 
 
@@ -36,7 +36,7 @@ def dataset_section(config: Any, name: str) -> Any:
 
 
 def open_dataset(config: Any, name: str, split: str) -> StreamDataset:
-    """Open one split of a dataset with its registered builder, which first builds missing demo data (``build: demo``).
+    """Open one split of a dataset with its registered builder, which creates missing demo data if ``build`` is demo.
 
     Raises:
         UserError: the config has no dataset ``name``, or the split has no paths.

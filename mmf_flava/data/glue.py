@@ -1,4 +1,4 @@
-"""Dataset ``glue``: one of the eight GLUE tasks of the FLAVA paper (B.2), read from the published files.
+"""Dataset ``glue``: one of the eight GLUE tasks of the FLAVA paper (appendix B.2), read from the published files.
 
 Shapes: T = ``max_length`` of the text processor, in tokens.
 """
@@ -62,7 +62,7 @@ class GlueDataset(BaseDataset):
         return [{"index": index, "prediction": self._predictions[index]} for index in report.id.tolist()]
 
     def _prediction(self, scores: torch.Tensor) -> str:
-        """Return the class name, or STS-B's score with three decimals."""
+        """Return the predicted class name or, for STS-B, the predicted score with three decimals."""
         if self.task.labels:
             return self.task.labels[int(scores.argmax())]
         lowest, highest = SCORE_RANGE
@@ -98,7 +98,8 @@ class GlueBuilder(BaseDatasetBuilder):
         """Load one split.
 
         Raises:
-            UserError: a key or value is invalid, files are missing, or the model has another number of labels.
+            UserError: a key or value is invalid, files are missing, or the model has a different number of
+                labels than the task.
         """
         parsed = parse_section(self.CONFIG, config, "dataset_config.glue")
         task, split = TASKS[str(parsed.task)], getattr(parsed.splits, dataset_type)
@@ -127,12 +128,12 @@ def _check_model(task: GlueTask) -> None:
 def _check_unlabelled(task: GlueTask, dataset_type: str) -> None:
     if dataset_type != "test":
         raise UserError(
-            f"dataset_config.glue.splits.{dataset_type}: this split of {task.folder} has no labels. It is only "
-            "supported as splits.test. Set it to dev."
+            f"dataset_config.glue.splits.{dataset_type}: this split of {task.folder} has no labels, so it can only be "
+            "used as splits.test. Set the key to dev."
         )
     config = registry.get("config", default=None, no_warning=True) or {}
     if (config.get("evaluation") or {}).get("predict") and not task.submission:
         raise UserError(
             "dataset_config.glue.task=mnli: GLUE expects one file each for MNLI matched and mismatched. Predict with "
-            "dataset_config.glue.task=mnli_matched, then with mnli_mismatched."
+            "dataset_config.glue.task=mnli_matched, then with dataset_config.glue.task=mnli_mismatched."
         )

@@ -1,4 +1,4 @@
-"""Readers of GLUE's published files: TSV (zip files), Microsoft's MRPC files, and JSONL or parquet (Hugging Face)."""
+"""Readers of GLUE's files: TSV from GLUE's zips, Microsoft's MRPC files, and JSONL or parquet from Hugging Face."""
 
 import json
 import logging
@@ -29,7 +29,7 @@ class Example(NamedTuple):
 
 
 class MalformedLine(Exception):
-    """Raised for a malformed line."""
+    """Raised if a line of a GLUE file is malformed."""
 
 
 # (line number, function that returns the example or raises MalformedLine)
@@ -42,9 +42,9 @@ def read_glue(data_dir: Path, task: GlueTask, split: str, max_bad_share: float |
     Malformed lines are skipped with a warning (QQP has some).
 
     Args:
-        data_dir: folder that contains the files or the task's folder (``MRPC`` or ``mrpc``).
-        max_bad_share: maximum fraction of malformed lines; None: no limit. Files without labels must not have any,
-            because GLUE expects a prediction for each line.
+        data_dir: folder that contains the files or the task's folder (for example ``MRPC`` or ``mrpc``).
+        max_bad_share: maximum fraction of malformed lines; None: no limit. Files without labels must not have any
+            malformed lines, because GLUE expects a prediction for each line.
 
     Raises:
         UserError: files are missing, have unexpected columns, or have too many malformed lines.
@@ -71,14 +71,14 @@ def find_files(data_dir: Path, task: GlueTask, split: str) -> list[Path]:
     if task.name == "mrpc":
         names.insert(1, f"{task.folder}/{MSR_FILES[split]}")
     raise UserError(
-        f"{data_dir} has no {split} split of {task.folder}: expected {', '.join(names)}, with or without the folder. "
-        "Download GLUE's zips from gluebenchmark.com/tasks or its parquet files from nyu-mll/glue on the Hugging Face "
-        "hub, and set dataset_config.glue.data_dir to their folder."
+        f"{data_dir} has no {split} split of {task.folder}: expected {', '.join(names)}. The files may also be "
+        "directly in dataset_config.glue.data_dir. Download GLUE's zips from gluebenchmark.com/tasks or its parquet "
+        "files from nyu-mll/glue on the Hugging Face hub, and set dataset_config.glue.data_dir to their folder."
     )
 
 
 def _find_files_of_stem(folder: Path, split: str, stem: str) -> list[Path]:
-    """Return the files with the stem ``stem`` in ``folder``: TSV, else JSONL, else parquet (possibly several)."""
+    """Return the files called ``stem`` in ``folder``: the TSV file, otherwise the JSONL file or the parquet files."""
     if (path := folder / f"{stem}.tsv").is_file():
         return [path]
     names = [stem.replace(split, name, 1) for name in HUB_NAMES[split]]
@@ -100,7 +100,7 @@ def _read_examples(path: Path, task: GlueTask, split: str, max_bad_share: float 
             faults.append(f"line {number} ({error})")
     total = len(examples) + len(faults)
     if not total:
-        raise UserError(f"{path} has no examples of the {split} split. Download it again.")
+        raise UserError(f"{path} has no examples of the {split} split. Download the file again.")
     unlabelled = any(example.target is None for example in examples)
     if faults and (unlabelled or (max_bad_share is not None and len(faults) > max_bad_share * total)):
         limit = "but a prediction is needed for each line" if unlabelled else f"more than max_bad_share {max_bad_share}"
@@ -157,7 +157,7 @@ def _find_column(path: Path, header: list[str], name: str) -> int:
 
 
 def _msr_split_filter(path: Path, header: list[str], split: str) -> Callable[[list[str]], bool]:
-    """Return a predicate for the rows of Microsoft's training file that belong to ``split``, by the list of dev ids."""
+    """Return a function that tells whether a row of Microsoft's training file belongs to ``split``, by the dev ids."""
     ids = next((ids for name in DEV_IDS if (ids := path.with_name(name)).is_file()), None)
     if ids is None:
         raise UserError(
@@ -188,7 +188,7 @@ def _read_parquet_records(path: Path) -> Iterator[dict[str, Any]]:
     except UserError:  # pyarrow is missing
         raise
     except (ValueError, OSError) as error:  # pyarrow's errors are subclasses of these
-        raise UserError(f"{path} cannot be read as parquet ({error}). Download it again.") from error
+        raise UserError(f"{path} cannot be read as parquet ({error}). Download the file again.") from error
 
 
 def _read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:

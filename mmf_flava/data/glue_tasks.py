@@ -1,4 +1,4 @@
-"""The eight GLUE tasks of the FLAVA paper (B.2): files, columns and labels."""
+"""The eight GLUE tasks of the FLAVA paper (appendix B.2): files, columns and labels."""
 
 from dataclasses import dataclass
 
@@ -65,8 +65,8 @@ TASKS = {
     task.name: task
     for task in (
         GlueTask("cola", "CoLA", ("sentence",), ("sentence",), "label", ("0", "1"), "CoLA"),
-        # dev_matched and dev_mismatched are evaluated as one split of 19,647 examples. Their sizes differ by 17, so the
-        # joint accuracy is within 0.05 % of the difference between both accuracies from their mean
+        # dev_matched and dev_mismatched are evaluated as one split of 19,647 examples. Their sizes differ by 17, so
+        # the joint accuracy is almost the mean of both accuracies: it deviates by less than 0.05 % of their difference.
         _mnli("", MNLI_SUFFIXES),
         _mnli("_matched", MNLI_SUFFIXES[:1]),
         _mnli("_mismatched", MNLI_SUFFIXES[1:]),

@@ -1,4 +1,4 @@
-"""``image_classification``: labelled images for zero-shot classification, linear probes and finetuning.
+"""Dataset ``image_classification``: labelled images for zero-shot classification, linear probes and finetuning.
 
 The images come from a published dataset that torchvision supports (``source``), or from class folders, shards or image
 lists, as for ``imagenet``.
@@ -33,15 +33,15 @@ from mmf_flava.errors import UserError, join_first
 class ImageClassificationDataset(StreamDataset):
     """Labelled images: fields image, targets (label or -1), sample_id.
 
-    By default the train split uses the evaluation transform and the order of the files, as linear probes need it. With
-    ``augment: true`` it uses random crops and is reshuffled every epoch.
+    By default, the train split uses the evaluation transform and the order of the files, as required for linear
+    probes. With ``augment: true``, it uses random crops and is reshuffled every epoch.
 
     Args:
         classes: class names in label order; None if the dataset has none.
-        own_classes: whether these are the names of this split, because the train split has none.
+        own_classes: whether ``classes`` comes from this split, because the train split has no class names.
 
     Attributes:
-        classes: as the argument.
+        classes: class names in label order; None if the dataset has none.
     """
 
     HAS_LOSSES = False  # pretraining losses need masks
@@ -78,13 +78,15 @@ class ImageClassificationDataset(StreamDataset):
         if label == NO_LABEL and self._labels_required:
             raise BadRecord(Reason.NO_LABEL, f"{record.key}: no label", record.key)
         if self._num_classes is not None and label >= self._num_classes:
-            message = f"{record.key}: label {label} is beyond the {self._num_classes} classes"
+            message = (
+                f"{record.key}: label {label} is not in 0..{self._num_classes - 1}, the {self._num_classes} classes"
+            )
             raise BadRecord(Reason.UNKNOWN_LABEL, message, record.key)
         return label
 
     @cached_property
     def _labels_required(self) -> bool:
-        """Whether every record needs a label: for training, and to evaluate a classifier on a split with labels."""
+        """Whether every record must have a label: in training, and if a classifier is evaluated on a labelled split."""
         if self.dataset_type == "train" or self._model_labels is None:
             return self.dataset_type == "train"
         try:
@@ -106,16 +108,16 @@ class ImageClassificationDataset(StreamDataset):
             )
         if self._own_classes and self.classes is not None and expected not in (None, len(self.classes)):
             raise UserError(
-                f"{len(self.classes)} class folders are numbered from 0, but the train split has class numbers without "
-                f"names, and model_config.flava_classification.num_labels is {expected}. List all class names in label "
-                "order in the key classes."
+                f"The class numbers of the {len(self.classes)} class folders are unknown: the train split has class "
+                f"numbers without names, and model_config.flava_classification.num_labels is {expected}. List "
+                "all class names in label order in the config key classes."
             )
         check_labels(self.records, self.classes, self._num_classes, required=self.dataset_type == "train")
 
     def fingerprint(self) -> str:
         """Return a hash of the images and labels.
 
-        All labels are hashed if the reader stores them as a list, else those of 64 records.
+        All labels are hashed if they can be read without the images, otherwise the labels of 64 records.
         """
         digest = hashlib.sha256(records_sha256(self.records, (*IMAGE_EXTENSIONS, "cls", "json")).encode())
         digest.update(json.dumps(self.classes).encode())
@@ -127,30 +129,30 @@ class ImageClassificationDataset(StreamDataset):
 
 
 def _common_classes(names_by_path: Sequence[Sequence[str]]) -> list[str] | None:
-    """Return the class names that all paths of a split share; None if any path has none."""
+    """Return the class names that all paths of a split share, or None if a path has no class names."""
     known = [list(names) for names in names_by_path if names]
     if any(names != known[0] for names in known):
         raise UserError(
-            "the paths of a split have different classes. Use paths with the same classes, or list them in the key "
-            "classes."
+            "the paths of a split have different classes. Use paths with the same classes, or list all class "
+            "names in the config key classes."
         )
     return known[0] if known and len(known) == len(names_by_path) else None
 
 
 def _split_location(path: str | Path) -> tuple[Path, str]:
-    """Return (data_dir, split). Splits of published datasets are listed like paths relative to data_dir."""
+    """Return (data_dir, split) of ``data_dir/split``. The config lists splits of published datasets like paths."""
     return Path(path).parent, Path(path).name
 
 
 @registry.register_builder("image_classification")
 class ImageClassificationBuilder(StreamBuilder):
-    """Builds ``image_classification``."""
+    """Builder of the dataset ``image_classification``."""
 
     NAME = "image_classification"
     CONFIG = ImageClassificationConfig
 
     def build_files(self, config: ImageClassificationConfig, dataset_type: str) -> None:
-        """Download the split (``download``) or build the demo data (``build``) if configured."""
+        """Download a split of a published dataset if ``download`` is set, or build demo data if ``build`` is demo."""
         if config.source is None:
             super().build_files(config, dataset_type)
         elif config.download:
@@ -158,7 +160,7 @@ class ImageClassificationBuilder(StreamBuilder):
                 download_image_set(config.source, *_split_location(path))
 
     def load_split(self, config: ImageClassificationConfig, dataset_type: str) -> StreamDataset | None:
-        """Load a split as ``StreamBuilder`` does. Errors of published datasets name the config key to change."""
+        """Load the dataset of one split. Errors of published datasets name the config key to change."""
         paths = self.list_paths(config, dataset_type)
         if config.source is None or not paths:
             dataset = super().load_split(config, dataset_type)
@@ -192,6 +194,6 @@ class ImageClassificationBuilder(StreamBuilder):
         return ImageClassificationDataset(config, dataset_type, records, classes, own_classes)
 
     def _training_classes(self, config: ImageClassificationConfig, images: Path | None) -> list[str] | None:
-        """Return the class names of the train split; None if it has none, or is not on this machine."""
+        """Return the class names of the train split; None if it has none or is not on this machine."""
         paths = self.list_paths(config, "train")
         return _common_classes(find_classes(paths, images)) if paths else None

@@ -1,4 +1,4 @@
-"""Converts images from all sources to upright RGB pixels: fields of records, files, bytes, PIL images and arrays."""
+"""Conversion of images to upright RGB pixels, from records, files, bytes, PIL images and arrays."""
 
 import io
 import warnings
@@ -36,7 +36,7 @@ def decode_image(record: Record, side: int | None = None) -> np.ndarray:
     """Decode the image of a record, as ``decode_bytes`` does.
 
     Args:
-        record: has a field with one of ``IMAGE_EXTENSIONS``.
+        record: a record with an image field; ``IMAGE_EXTENSIONS`` lists the names of such fields.
     """
     data = next((record.fields[extension] for extension in IMAGE_EXTENSIONS if extension in record.fields), None)
     if data is None:
@@ -47,13 +47,13 @@ def decode_image(record: Record, side: int | None = None) -> np.ndarray:
 def decode_bytes(data: bytes, name: str, side: int | None = None) -> np.ndarray:
     """Decode an image file to RGB, upright according to its Exif orientation.
 
-    Pillow identifies the format and the decoded size. If simplejpeg is installed, it decodes common JPEGs faster and
-    bit-identically. Of animations the first frame is used.
+    Pillow identifies the format and the decoded size. If simplejpeg is installed, it decodes common JPEGs faster, with
+    identical pixels. The first frame of an animation is used.
 
     Args:
         name: the record's key or the file's path, for error messages.
-        side: larger JPEGs are decoded at 1/2, 1/4 or 1/8 of their size, but not below ``side`` pixels. This is faster,
-            but changes pixels, so it is only used for training. None: full size.
+        side: JPEGs with more than ``side`` pixels per side are decoded at 1/2, 1/4 or 1/8 of their size, but not below
+            ``side``. This is faster, but changes pixels, so it is only used for training. None: full size.
 
     Returns:
         (h, w, 3) uint8.
@@ -78,7 +78,7 @@ def decode_bytes(data: bytes, name: str, side: int | None = None) -> np.ndarray:
 
 
 def load_image(image: ImageInput) -> np.ndarray:
-    """Load an image from any supported source; equal images give equal pixels.
+    """Load an image from any supported source. The pixels do not depend on the kind of source.
 
     Args:
         image: the path or the bytes of an image file, or an input of ``to_pixels``.
@@ -113,7 +113,7 @@ def to_pixels(image: Image.Image | np.ndarray) -> np.ndarray:
         (h, w, 3) uint8.
 
     Raises:
-        UserError: the type, shape or dtype is not supported; the message has the conversion.
+        UserError: the type, shape or dtype is not supported; the message shows how to convert the input.
         BadRecord: the PIL image cannot be decoded.
     """
     if isinstance(image, np.ndarray):
@@ -157,13 +157,13 @@ def _decode_simple_jpeg(image: Image.Image, data: bytes) -> np.ndarray | None:
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Convert 16-bit images to 8 bits: the high byte, as Pillow does for 16-bit RGB files.
+    """Convert 16-bit images to 8 bits by keeping the high byte, as Pillow does for 16-bit RGB files.
 
     Pillow's own conversion of 16-bit grey images clips the values at 255.
     """
     transparency = image.info.get("transparency")
     if image.mode in SUPPORTED_MODES:
-        if image.mode == "RGB" and isinstance(transparency, tuple) and max(transparency) > 255:  # of a 16-bit file
+        if image.mode == "RGB" and isinstance(transparency, tuple) and max(transparency) > 255:  # from a 16-bit file
             image.info["transparency"] = tuple(value >> 8 for value in transparency)
         return image
     values = np.asarray(image) if image.mode == "I" or image.mode.startswith("I;16") else None
@@ -189,7 +189,7 @@ def _convert_array(array: np.ndarray) -> np.ndarray:
 
 
 def _describe_unsupported(image: object) -> str:
-    """Return the problem and the conversion to write."""
+    """Return an error message with the problem and, for arrays, the code that converts the input."""
     if not isinstance(image, np.ndarray | torch.Tensor):
         return (
             f"expected a path, the bytes of a file, a PIL image or an array, got {type(image).__name__}. Pass a file's "

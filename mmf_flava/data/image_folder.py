@@ -17,8 +17,9 @@ class ImageFolder:
 
     A record's key is the path relative to ``root``. Its fields are the image and ``cls``, the class number in ASCII
     (webdataset's convention). Class numbers follow ``root/classes.txt`` (one folder name per line) if that file exists,
-    else the sorted folder names, as in torchvision. ``number_classes`` changes them, for one numbering in all splits.
-    Images directly in ``root``, and folders that are not listed, have no ``cls``. Hidden folders are ignored.
+    else the sorted folder names, as in torchvision. ``number_classes`` changes the numbers, so that all splits of a
+    dataset use the same. Images directly in ``root`` and images in folders that are not listed have no ``cls``. Hidden
+    folders are ignored.
 
     Raises:
         UserError: ``classes.txt`` cannot be read.
@@ -33,7 +34,7 @@ class ImageFolder:
         self.number_classes(read_class_list(self.root) or self.folders)
 
     def number_classes(self, classes: Sequence[str]) -> None:
-        """Number the classes in the order of ``classes``, names of folders."""
+        """Number the class folders in the order of their names in ``classes``."""
         self.classes = list(classes)
         self.class_numbers = {name: number for number, name in enumerate(self.classes)}
 
@@ -69,7 +70,7 @@ def class_folder(key: str) -> str | None:
 
 
 def find_class_folders(root: Path) -> list[str]:
-    """Return the sorted names of the folders in ``root`` that contain images. Reads few files of each folder."""
+    """Return the sorted names of the folders in ``root`` that contain images. Stops at each folder's first image."""
     names = [name for name, _ in _subfolders(os.fspath(root), set())]
     return [name for name in names if next(find_images(root, name), None) is not None]
 
@@ -86,7 +87,7 @@ def read_class_list(root: Path) -> list[str] | None:
     try:
         return [name for line in read_lines(path) if (name := line.strip())]
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: failed to read the file as UTF-8 text ({error}). Check the file.") from error
+        raise UserError(f"{path}: failed to read the file as UTF-8 text ({error}). Save it as UTF-8.") from error
 
 
 def find_images(root: str | Path, folder: str = "") -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Image lists: annotation files with one entry per image file, its captions and its label.
+"""Image lists: annotation files with one entry per image, which has the image's path, captions and label.
 
     {"image": "train/1.jpg", "captions": ["a cat", "a grey cat"], "label": 3, "id": "cat-1"}
 
@@ -6,7 +6,7 @@
 image is required. The key names of MMF's annotations are supported too; the first key present in each group is used:
     image      image, image_path, img, file_name; image_name and image_id, to which MMF adds ".jpg"
     captions   captions, caption, text, caption_str: a string or a list; caption_tokens: the words of one caption
-The label is a class number or a class name. ``annotations`` reads captions and labels.
+The label is a class number or a class name. See ``annotations`` for their values.
 """
 
 import io
@@ -26,7 +26,7 @@ from mmf_flava.data.annotations import to_captions
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record
 from mmf_flava.errors import UserError, join_first
 
-LIST_EXTENSIONS = (".jsonl", ".json", ".npy")  # .npy: only to explain how to convert it
+LIST_EXTENSIONS = (".jsonl", ".json", ".npy")  # .npy is not supported; the error message explains how to convert it
 IMAGE_KEYS = ("image", "image_path", "img", "file_name", "image_name", "image_id")
 NAMES_WITHOUT_EXTENSION = ("image_name", "image_id")
 MAX_SHOWN_ERRORS = 3  # invalid lines that an error message describes
@@ -70,8 +70,9 @@ class ImageList:
         self._text: bytes | None = None
         if self.path.suffix.lower() == ".npy":
             raise UserError(
-                f"{self.path}: pickle files can execute code and are not supported. If you trust the file, convert it "
-                f'with `python -c "{CONVERTER}" {shlex.quote(str(path))} > {shlex.quote(self.path.stem)}.jsonl`.'
+                f"{self.path}: .npy annotations are pickle files, which can execute code and are not supported. "
+                f'If you trust the file, convert it with `python -c "{CONVERTER}" '
+                f"{shlex.quote(str(path))} > {shlex.quote(self.path.stem)}.jsonl`."
             )
         if not self.images.is_dir():
             raise UserError(f"{self.path}: the image folder {self.images} does not exist. Correct the path.")
@@ -169,7 +170,7 @@ class ImageList:
             try:
                 yield location, parse_entry(self._line(index)).label
             except (OSError, ValueError, RecursionError) as error:
-                raise UserError(f"{self.path}: {location} has changed ({error}). Start again.") from error
+                raise UserError(f"{self.path}: {location} has changed ({error}). Restart the run.") from error
 
     def _line_number(self, index: int) -> int:
         return index + 1 + bisect_right(self._blank_positions, index)

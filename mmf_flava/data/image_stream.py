@@ -1,6 +1,6 @@
-"""Base class of the streaming datasets with images: records, crops and cached image codes.
+"""Base class of streaming datasets with images: records, crops and cached image codes.
 
-Shapes: V views of a record · h, w pixels of the codebook's view · P patches.
+Shapes: V = views per record, h, w = height and width of the codebook input in pixels, P = patches per image.
 """
 
 from collections.abc import Sequence
@@ -28,9 +28,9 @@ from mmf_flava.files.download import default_cache_dir
 class ImageStreamDataset(StreamDataset):
     """A stream of records with images and optionally cached image codes.
 
-    If ``codes`` is set, the train split requires the files, and a training sample has ``image_codes`` (P,) instead of
-    ``image_for_codebook``. Other splits use them if they exist, and otherwise need a codebook model; they keep
-    ``image_for_codebook`` for displaying examples.
+    If the config key ``codes`` is set, the train split requires cached codes, and a training sample has ``image_codes``
+    (P,) instead of ``image_for_codebook``. Other splits use cached codes if they exist; otherwise, the model computes
+    the codes. Samples of other splits always have ``image_for_codebook``, which is needed to display examples.
     """
 
     def __init__(self, name: str, config: ImageStreamConfig, dataset_type: str, paths: Sequence[str | Path]):
@@ -74,8 +74,8 @@ class ImageStreamDataset(StreamDataset):
             self.codes = CodeFile(folder, stem, expected)
         except UserError as error:
             raise UserError(
-                f"dataset_config.{self.name}.codes: {error} Create them with `python -m mmf_flava.cache_codes RECIPE "
-                f"--dataset {self.name} --split {self.dataset_type} --name {codes}`."
+                f"dataset_config.{self.name}.codes: {error} Create the codes with `python -m mmf_flava.cache_codes "
+                f"RECIPE --dataset {self.name} --split {self.dataset_type} --name {codes}`."
             ) from None
         if self.training:
             self.views = self.codes.views
@@ -86,7 +86,7 @@ class ImageStreamDataset(StreamDataset):
 
     @property
     def num_cached_views(self) -> int:
-        """The number of crops per record for which codes are cached; outside training 1, the entire image."""
+        """Number of views per record with cached codes: crops in training, otherwise the entire image."""
         return (self.views or 1) if self.training else 1
 
     @property
@@ -95,7 +95,7 @@ class ImageStreamDataset(StreamDataset):
 
     @property
     def _decode_size(self) -> int | None:
-        """Side in pixels to which the JPEG decoder may downscale an image; None, the full size, outside training."""
+        """Minimum side in pixels to which the JPEG decoder may downscale images; None (full size) in evaluation."""
         return self.image_processor.decode_size if self.training else None
 
     def _image_fields(self, record: Record, index: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class ImageStreamDataset(StreamDataset):
         return {**self.image_processor({**item, "codebook_view": not self.training}), "image_codes": codes}
 
     def _nearby_records(self, index: int) -> range:
-        """Return the records that are cheap to read after ``index``: its block if remote, otherwise all records."""
+        """Return records that are cheap to read after ``index``: its block if shards are remote, otherwise all."""
         if not getattr(self.records, "remote", False):
             return range(self.size)
         block = self.config.shuffle_block
@@ -120,14 +120,14 @@ class ImageStreamDataset(StreamDataset):
         return range(first, min(first + block, self.size))
 
     def codebook_views(self, index: int) -> torch.Tensor:
-        """Return the codebook views of record ``index``, (V, 3, h, w). Raises BadRecord if it has no image."""
+        """Return the codebook inputs of record ``index``, (V, 3, h, w). Raises BadRecord if it has no image."""
         image = decode_image(self.records.read(index), self._decode_size)
         generators = [view_generator(index, view) for view in range(self.num_cached_views)]
         return torch.stack(self.image_processor.codebook_views(image, generators, self.training))
 
 
 def image_folder(config: RecordsConfig) -> Path | None:
-    """Return the folder of the images in image lists; None: the folder of each list."""
+    """Return the root folder of relative image paths in image lists; None: the folder that contains the list."""
     if config.image_dir is None:
         return None
     return resolve_path(config.image_dir, config.data_dir)
@@ -139,7 +139,7 @@ def build_shard_cache(name: str, config: RecordsConfig) -> FileCache:
 
 
 def block_size(records: Records, config: RecordsConfig) -> int:
-    """Return the records per shuffle block.
+    """Return the number of records per shuffle block.
 
     Image folders are sorted by class and cost the same to read in any order, so they are shuffled as one block.
     """

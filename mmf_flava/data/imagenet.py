@@ -1,4 +1,4 @@
-"""The ``imagenet`` dataset: images without text, such as ImageNet-1k (paper section 3.5)."""
+"""Dataset ``imagenet``: images without text, such as ImageNet-1k (paper section 3.5)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +17,8 @@ from mmf_flava.data.stream import StreamBuilder
 class ImageNetDataset(ImageStreamDataset):
     """Images with the fields image, image_for_codebook or image_codes, image_patch_mask, targets, sample_id.
 
-    ``targets`` is the label or -1. Pretraining uses no labels; linear probes do. Class folders of all splits have the
-    numbers of ``classes`` or, if it is null, of the train split's folders.
+    ``targets`` is the label or -1. Pretraining uses no labels; linear probes do. In all splits, class
+    folders are numbered in the order of the config key ``classes`` or, if it is null, of the train split's folders.
     """
 
     def __init__(self, config: ImageNetConfig, dataset_type: str, paths: Sequence[str | Path]):
@@ -39,7 +39,7 @@ class ImageNetDataset(ImageStreamDataset):
 
 
 def _class_folders(paths: Sequence[str | Path]) -> list[str]:
-    """Return the names of the class folders of a split; if its paths have different names, all of them, sorted."""
+    """Return the names of the class folders of a split; if its paths differ, return all names, sorted."""
     names = [classes for classes in find_classes([path for path in paths if Path(path).is_dir()]) if classes]
     if all(classes == names[0] for classes in names):
         return names[0] if names else []
@@ -48,7 +48,7 @@ def _class_folders(paths: Sequence[str | Path]) -> list[str]:
 
 @registry.register_builder("imagenet")
 class ImageNetBuilder(StreamBuilder):
-    """Builder of ``imagenet``."""
+    """Builder of the dataset ``imagenet``."""
 
     NAME = "imagenet"
     CONFIG = ImageNetConfig

@@ -1,4 +1,4 @@
-"""The processors of the weights that a run starts from, which are those of its datasets where the recipe names none."""
+"""Default tokenizer, image mean and image std of a run's datasets, read from the weights that the run starts from."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -25,16 +25,20 @@ IMAGE_TYPES = ("flava_image", "flava_image_transform")
 
 
 class InitialProcessors:
-    """Tokenizer and image statistics where the user names none: those of the weights, else those of the released ones.
+    """Default tokenizer, text length, and image mean and std of datasets whose config does not set them.
+
+    The defaults are the values stored with the weights that the run starts from. Values that are not stored are set to
+    those of the released FLAVA weights.
 
     Args:
-        saved: the processors of the weights; None if training starts from scratch.
-        positions: number of positions of the text encoder; None: unknown.
-        allow_missing: patterns of weight names that may be missing; None if all must be loaded.
+        saved: the processors stored with the weights; None if training starts from scratch.
+        positions: number of positions of the text encoder; None if unknown.
+        allow_missing: patterns of the names of weights that may be missing; None if no weights may be missing.
 
     Attributes:
-        vocabulary_sha256: hash of the vocabulary of the texts; None before a text processor is built.
-        new_vocabulary: whether this is another vocabulary than that of the weights, which ``allow_missing`` accepts.
+        vocabulary_sha256: hash of the vocabulary of the run's datasets; None until a text processor is built.
+        new_vocabulary: whether this vocabulary differs from the vocabulary of the weights, as ``allow_missing``
+            permits.
     """
 
     def __init__(
@@ -49,11 +53,15 @@ class InitialProcessors:
         self._contradictions: set[str] = set()
 
     def load_tokenizer(self, folder_or_name: str | None, max_length: int | None) -> tuple[Tokenizer, int]:
-        """Return the tokenizer and the maximum number of tokens of a text processor; None: those of the weights.
+        """Return the tokenizer and the maximum number of tokens of a text processor.
+
+        Args:
+            folder_or_name: folder or Hugging Face model ID of the tokenizer; None: the default tokenizer.
+            max_length: maximum number of tokens; None: the default.
 
         Raises:
-            UserError: the tokenizer was not found, its vocabulary differs from the weights', or ``max_length`` is
-                larger than the number of positions.
+            UserError: the tokenizer was not found, its vocabulary differs from the vocabulary of the weights, or
+                ``max_length`` is larger than the number of positions.
         """
         name = folder_or_name or TOKENIZER
         stored = None if folder_or_name else self.saved.build_tokenizer()
@@ -74,17 +82,17 @@ class InitialProcessors:
     def has_new_vocabulary(
         self, source: str | Path, allow_missing: Sequence[str], cache_dir: str | Path | None = None
     ) -> bool:
-        """Return whether the texts have another vocabulary than the text encoder that is loaded from ``source``.
+        """Return whether the vocabulary of the run's datasets differs from the vocabulary of the weights in ``source``.
 
         Raises:
-            UserError: they have, and ``allow_missing`` does not match its word embeddings.
+            UserError: the vocabularies differ, and no pattern in ``allow_missing`` matches the word embeddings.
         """
         if self.vocabulary_sha256 is None:
             return False
         saved = read_processors(source, cache_dir)
         if saved.vocabulary_sha256 is None and rank() == 0:
             warnings.warn(
-                f"{source} does not state its vocabulary. Assumed: that of the run's tokenizer.", stacklevel=3
+                f"{source} does not state its vocabulary. Assumed: the vocabulary of the run's tokenizer.", stacklevel=3
             )
         key = "word_embeddings.weight"
         return saved.check_vocabulary(self.vocabulary_sha256, "The run's tokenizer", allow_missing, key)
@@ -92,7 +100,10 @@ class InitialProcessors:
     def statistics(
         self, image_size: int, mean: Sequence[float] | None, std: Sequence[float] | None
     ) -> tuple[Sequence[float], Sequence[float]]:
-        """Return mean and std of an image processor; None: those of the weights. Warn of values that differ."""
+        """Return the mean and std of an image processor. If they are None, return the defaults.
+
+        Warn if the image size, mean or std differs from the value that the weights were trained with.
+        """
         saved = self.saved
         mean, std = tuple(mean or saved.mean or CLIP_MEAN), tuple(std or saved.std or CLIP_STD)
         for name, value, trained in (
@@ -108,10 +119,10 @@ class InitialProcessors:
 
 
 def initial_processors(in_run: bool) -> InitialProcessors:
-    """Return the processors of the weights that MMF's current config starts from, and warn of those that are unknown.
+    """Return the default processors of the current run. Warn if the weights it starts from do not store all of them.
 
     Args:
-        in_run: False returns the processors of training from scratch, for use without a run.
+        in_run: whether MMF's current config is used; if False, return the defaults of training from scratch.
     """
     if not in_run:
         return InitialProcessors()
@@ -131,9 +142,9 @@ def initial_processors(in_run: bool) -> InitialProcessors:
 
 
 def _read(config: Any) -> tuple[SavedProcessors | None, list[str] | None]:
-    """Return the processors of the first weights that exist, and the names that may be missing in them.
+    """Return the processors of the first existing weights of a config, and the names that may be missing there.
 
-    Errors about missing weights are left to the code that loads them.
+    Weights that do not exist are skipped here; loading them raises the error.
     """
     if config is None or config.get("model") not in MODELS:
         return None, None
@@ -149,7 +160,7 @@ def _read(config: Any) -> tuple[SavedProcessors | None, list[str] | None]:
 
 
 def _sources(config: Any, allow_missing: list[str]) -> Iterator[tuple[str | Path, list[str] | None]]:
-    """Yield the weights that a config may start from, in the order in which they are used, and what may be missing."""
+    """Yield the weights that a run may start from, in order of precedence, with patterns of optional names."""
     section = config.get("checkpoint") or {}
     if section.get("resume"):
         folder = Path(mmf_api.save_dir())
@@ -167,7 +178,7 @@ def _sources(config: Any, allow_missing: list[str]) -> Iterator[tuple[str | Path
 
 
 def _is_intact(checkpoint: Path) -> bool:
-    """Return whether the files of the processors match their checksums; if not, a run resumes from an older one."""
+    """Return whether a checkpoint's processor files match their checksums. Corrupt checkpoints are not resumed from."""
     try:
         for name in (PROCESSORS_FILE, TOKENIZER_FILE):
             verify_file(checkpoint / name)
@@ -177,7 +188,7 @@ def _is_intact(checkpoint: Path) -> bool:
 
 
 def _params(config: Any, types: tuple[str, ...]) -> Iterator[Any]:
-    """Yield the params of all processors of these types of the run's datasets."""
+    """Yield the config key ``params`` of all processors of the run's datasets whose type is one of ``types``."""
     for name in str(config.get("datasets") or "").split(","):
         section = (config.get("dataset_config") or {}).get(name) or {}
         for processor in (section.get("processors") or {}).values():
@@ -186,7 +197,7 @@ def _params(config: Any, types: tuple[str, ...]) -> Iterator[Any]:
 
 
 def _positions(config: Any) -> int | None:
-    """Return the text encoder's number of positions in the config."""
+    """Return the number of positions that the config sets for the text encoder, or None if it does not set it."""
     if config is None or config.get("model") not in MODELS:
         return None
     model = (config.get("model_config") or {}).get(config["model"]) or {}

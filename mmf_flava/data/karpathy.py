@@ -1,7 +1,8 @@
-"""``karpathy``: Flickr30K and COCO for retrieval, with Karpathy's splits (§4, B.2).
+"""Dataset ``karpathy``: Flickr30K and COCO for retrieval, with Karpathy's splits (paper section 4, appendix B.2).
 
 The format of ``dataset_flickr30k.json`` and ``dataset_coco.json`` is {"images": [{"filename", "filepath" (COCO),
-"split", "imgid", "sentences": [{"raw", "imgid", "sentid"}]}]}. Their test splits have 1,000 and 5,000 images.
+"split", "imgid", "sentences": [{"raw", "imgid", "sentid"}]}]}. The test splits have 1,000 (Flickr30K)
+and 5,000 (COCO) images.
 """
 
 import hashlib
@@ -137,7 +138,7 @@ class KarpathyDataset(StreamDataset):
             return Sample(self._sample(index, sample_generator(self.seed, index)))
         except BadRecord as error:
             raise UserError(
-                f"{self.records.path}: {error}. A gallery must be complete: download this image again."
+                f"{self.records.path}: {error}. A retrieval gallery must be complete: download this image again."
             ) from error
 
     def _sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -153,7 +154,7 @@ class KarpathyDataset(StreamDataset):
 
 @registry.register_builder("karpathy")
 class KarpathyBuilder(StreamBuilder):
-    """Builds ``karpathy``. A split is a split file, of which the entries of that split are used."""
+    """Builder of the dataset ``karpathy``. The config sets a split file for each split."""
 
     NAME = "karpathy"
     CONFIG = KarpathyConfig
@@ -174,7 +175,7 @@ class KarpathyBuilder(StreamBuilder):
 
 
 def _read_split(path: Path, split: str) -> list[dict[str, Any]]:
-    """Read the entries of a split."""
+    """Read the entries of one split from Karpathy's split file."""
     try:
         data = json.loads(path.read_bytes())
     except OSError as error:

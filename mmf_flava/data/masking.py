@@ -33,7 +33,7 @@ def block_mask(
         min_block, max_block: minimum and maximum area of a rectangle, including patches that are already masked;
             ``max_block`` defaults to ``target``.
         aspect: minimum and maximum of height / width, sampled log-uniformly.
-        attempts: maximum number of attempts to sample a rectangle that masks new patches.
+        attempts: maximum number of attempts to find a rectangle that masks new patches.
         exact: mask additional single patches at random until exactly ``target`` patches are masked.
 
     Returns:
@@ -67,7 +67,7 @@ def _add_block(
     height, width = mask.shape
     random = rng.random
     for _ in range(attempts):
-        # ``limit`` may be smaller than ``smallest``; as in the released code, the area is then between the two
+        # ``limit`` may be smaller than ``smallest``; the area is then between both, as in the released code
         area = smallest + (limit - smallest) * random()
         ratio = math.exp(low + (high - low) * random())
         h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))

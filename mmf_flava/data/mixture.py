@@ -1,4 +1,4 @@
-"""Weighted mixtures of the paths of a dataset. The record of sample n depends on the seed and n only.
+"""Weighted mixtures of the paths of a dataset. The record of sample n depends only on the seed and n.
 
 With ``splits: {train: {coco: 1, cc12m: 0.5, redcaps: 2}}``, one epoch contains every record of coco once, half of the
 records of cc12m (all of them after two epochs), and every record of redcaps twice.
@@ -53,9 +53,9 @@ class Mixture:
     def __init__(self, components: Sequence[Component], weights: Mapping[str, float], seed: int = 0):
         for path, component in zip(weights, components, strict=True):
             if not component.size:
-                raise UserError(f"{path} has no records. Remove it from the mixture.")
+                raise UserError(f"{path} has no records. Remove the path from the mixture.")
         self.seed = seed
-        # With a common seed, components of equal size would have the same permutations.
+        # Separate seeds: with the same seed, components of equal size would have the same permutations.
         self._orders = [
             Order(component.size, seed + (n << 64), True, component.block_size)
             for n, component in enumerate(components)

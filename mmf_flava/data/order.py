@@ -1,7 +1,6 @@
-"""Sample order and per-sample random generators as pure functions of (seed, n).
+"""Sample order and random generators as pure functions of the seed and the index n of a sample in the endless stream.
 
-Checkpoints store no generator state: sample n of the endless stream does not depend on the number of workers or on
-restarts.
+Therefore, checkpoints store no generator state, and a sample does not depend on the number of workers or on restarts.
 """
 
 from collections import OrderedDict
@@ -13,7 +12,7 @@ _BLOCK_ORDER_STREAM, _RECORD_ORDER_STREAM = 0x0B10C5, 0x1451DE
 
 
 def sample_generator(seed: int, n: int, stream: int = 0) -> np.random.Generator:
-    """Return the random generator of sample n, used for its crops, masks, caption and negatives.
+    """Return the random generator of sample n, which determines its crops, masks and captions.
 
     Args:
         seed: the run's seed, >= 0.
@@ -24,7 +23,7 @@ def sample_generator(seed: int, n: int, stream: int = 0) -> np.random.Generator:
 
 
 class Order:
-    """Mapping from sample indices of an endless stream to ``size`` records; every epoch is a permutation of them.
+    """Mapping from the sample indices of an endless stream to records; every epoch is a permutation of the records.
 
     Shuffling permutes the blocks of ``block_size`` consecutive records and the records inside each block. Reads stay
     near-sequential in a shard, and 70 million records need no permutation of 70 million entries in memory.
@@ -87,7 +86,7 @@ class Order:
         if key not in self._record_orders:
             if len(self._record_orders) >= self.CACHED_BLOCKS:
                 self._record_orders.popitem(last=False)
-            # Block and epoch have separate counter words, so that no two pairs of them share random numbers.
+            # Block and epoch have separate counter words, so that no two permutations share random numbers.
             bits = np.random.Philox(key=self.seed, counter=[0, block, epoch, _RECORD_ORDER_STREAM])
             self._record_orders[key] = np.random.Generator(bits).permutation(self._length(block))
         return self._record_orders[key]

@@ -1,7 +1,7 @@
-"""Weights of the parts of PMD by the pairs and images in their manifests, for ``dataset_config.pmd.epoch: pairs``.
+"""Weights of PMD's parts for ``dataset_config.pmd.epoch: pairs``, from the counts of pairs and images in manifests.
 
 COCO, Visual Genome and Localized Narratives have several captions per image, and a record has all captions of its
-image. An epoch in which each record occurs once would have 0.2 % of its pairs from Visual Genome instead of 7.7 %.
+image. If each record occurred once per epoch, only 0.2 % of the pairs would come from Visual Genome instead of 7.7 %.
 """
 
 import json
@@ -20,7 +20,7 @@ def read_pair_weights(paths: Iterable[tuple[str, str | Path]]) -> dict[str, floa
     """Return the weight of each path: the mean number of pairs per image in the ``manifest.json`` beside its shards.
 
     Args:
-        paths: the paths as in the config and resolved. A path that is listed twice counts twice.
+        paths: (path in the config, resolved path). A path that is listed twice gets twice its weight.
 
     Raises:
         UserError: a path has no manifest with these counts, or shards in several folders.
@@ -35,7 +35,7 @@ def _pairs_per_image(path: str | Path) -> float:
     shards = [] if is_remote(path) else find_shards(path)
     folders = sorted({shard.parent for shard in shards}) or [Path(path)]
     if len(folders) > 1:
-        raise UserError(f"{KEY}: pairs: {path} has shards in {len(folders)} folders. List each folder, or {REMEDY}.")
+        raise UserError(f"{KEY}=pairs: {path} has shards in {len(folders)} folders. List each folder, or {REMEDY}.")
     try:
         counts = json.loads((folders[0] / "manifest.json").read_text(encoding="utf-8"))["counts"]
         pairs, images = counts["pairs"], counts["images"]
@@ -43,7 +43,7 @@ def _pairs_per_image(path: str | Path) -> float:
             raise ValueError
     except (OSError, ValueError, LookupError, TypeError):
         raise UserError(
-            f"{KEY}: pairs requires the numbers of pairs and images of {path}, but {folders[0]} has no valid "
+            f"{KEY}=pairs requires the numbers of pairs and images of {path}, but {folders[0]} has no valid "
             f"manifest.json. Create the shards with `python -m mmf_flava.data.prepare pmd`, {REMEDY}."
         ) from None
     return pairs / images

@@ -1,8 +1,8 @@
-"""The ``pmd`` dataset: image-text pairs (the paper's Public Multimodal Datasets, section 3.5, or any such shards).
+"""Dataset ``pmd``: image-text pairs, such as the paper's Public Multimodal Datasets (PMD, section 3.5).
 
 A record has an image and its captions: in ``json`` as {"captions": [...]} or {"caption": "..."}, otherwise in ``txt``
-(the formats of img2dataset). ``json`` may also have {"label": 3}, for zero-shot classification. ``annotations`` lists
-all forms.
+(the formats of img2dataset). ``json`` may also have {"label": 3}, for zero-shot classification. See
+``annotations`` for all supported formats.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,15 +26,16 @@ MISMATCH_TRIES = 10  # records sampled to find a different caption for a mismatc
 
 
 class PMDDataset(ImageStreamDataset):
-    """Image-text pairs with the negatives of image-text matching.
+    """Image-text pairs. In training, some pairs are mismatched, as needed for image-text matching.
 
     Fields: image, image_for_codebook or image_codes, image_patch_mask, input_ids, input_mask, input_ids_masked,
     lm_label_ids, is_correct, captions (all captions of the image), targets (label or -1), sample_id.
 
     In training, a sample's text is one of the image's captions or, with probability ``mismatch_probability``, a caption
-    of another record (is_correct 0). The paper gives no rate; 0.1 is torchmultimodal's. With remote shards, the other
-    record is sampled from the same shuffle block; with ``length_buckets``, records of similar text length are
-    preferred. ``captions`` and ``targets`` always belong to the image. Outside training every pair matches.
+    of another record (is_correct 0). The paper does not state this probability; the default of 0.1 is
+    torchmultimodal's value. With remote shards, the other record is sampled from the same shuffle block. With
+    ``length_buckets``, records of similar text length are preferred. ``captions`` and ``targets`` always belong to the
+    image. Outside training, every pair matches.
     """
 
     def __init__(self, config: PMDConfig, dataset_type: str, paths: Sequence[str | Path]):
@@ -83,13 +84,13 @@ class PMDDataset(ImageStreamDataset):
 
 @registry.register_builder("pmd")
 class PMDBuilder(StreamBuilder):
-    """Builder of ``pmd``."""
+    """Builder of the dataset ``pmd``."""
 
     NAME = "pmd"
     CONFIG = PMDConfig
 
     def load_split(self, config: PMDConfig, dataset_type: str) -> StreamDataset | None:
-        """Load the dataset of one split. With ``epoch: pairs``, paths without weights get those of their manifests."""
+        """Load the dataset of one split. With ``epoch: pairs``, default weights of paths are read from manifests."""
         if dataset_type == "train" and config.epoch == "pairs" and config.splits.weights("train") is None:
             paths = zip(config.splits.paths("train"), self.list_paths(config, "train"), strict=True)
             config = replace(config, splits=replace(config.splits, train=read_pair_weights(paths)))

@@ -1,7 +1,7 @@
-"""Files of ``SavedProcessors``, which are stored with weights.
+"""Reading and writing of the files that store the processors of weights (``SavedProcessors``).
 
-Checkpoints have ``processors.json`` and ``tokenizer.json``, single safetensors files an entry in the header, and
-Hugging Face folders ``preprocessor_config.json`` and the tokenizer's files.
+Checkpoints contain ``processors.json`` and ``tokenizer.json``. Single safetensors files have an entry in the header.
+Hugging Face folders contain ``preprocessor_config.json`` and the tokenizer's files.
 """
 
 import json
@@ -21,10 +21,11 @@ from mmf_flava.weights.weight_files import read_header
 PROCESSORS_FILE, TOKENIZER_FILE = "processors.json", "tokenizer.json"
 IMAGE_FILE, TOKENIZER_SETTINGS = "preprocessor_config.json", "tokenizer_config.json"
 HEADER_KEY = "flava_processors"
+REMEDY = "The file may be damaged: copy or download it again."
 
 
 def read_processors(source: str | Path, cache_dir: str | Path | None = None) -> SavedProcessors:
-    """Return the processors that are stored with weights; of remote weights, only the small files are downloaded.
+    """Read the processors that are stored with weights. From the Hugging Face hub, only small files are downloaded.
 
     Args:
         source, cache_dir: see ``weights.sources.find_weights``.
@@ -57,7 +58,7 @@ def write_processors(processors: SavedProcessors, folder: Path) -> None:
 
 
 def to_header(processors: SavedProcessors) -> dict[str, str]:
-    """Return the entry of a safetensors file's header."""
+    """Return the entry that stores the processors in the header of a safetensors file."""
     return {HEADER_KEY: json.dumps(processors.to_json())}
 
 
@@ -65,7 +66,7 @@ def to_header(processors: SavedProcessors) -> dict[str, str]:
 
 
 def _read_hugging_face(folder: Path, source: str) -> SavedProcessors:
-    """Return the processors in a Hugging Face folder, or the vocabulary's hash in a checkpoint without processors."""
+    """Read the processors in a Hugging Face folder, or the vocabulary hash in a checkpoint without processors."""
     values: dict[str, Any] = {"vocabulary_sha256": _recorded_hash(folder / "state.json")}
     if any((folder / name).is_file() for name in (TOKENIZER_FILE, "vocab.txt")):
         tokenizer = load_tokenizer(folder)
@@ -80,14 +81,14 @@ def _read_hugging_face(folder: Path, source: str) -> SavedProcessors:
     if image := _read_json(folder / IMAGE_FILE):
         size, normalised = image.get("size"), image.get("do_normalize", True)
         values["image_size"] = size.get("height", size.get("shortest_edge")) if isinstance(size, Mapping) else size
-        # the defaults are those of Hugging Face's FlavaImageProcessor
+        # same defaults as Hugging Face's FlavaImageProcessor
         values["mean"] = image.get("image_mean") or CLIP_MEAN if normalised else (0, 0, 0)
         values["std"] = image.get("image_std") or CLIP_STD if normalised else (1, 1, 1)
     return SavedProcessors.from_json(values, source, str(folder / IMAGE_FILE))
 
 
 def _recorded_hash(file: Path) -> str | None:
-    """Return the vocabulary's hash in ``state.json`` of a checkpoint that was written without its processors."""
+    """Return the vocabulary hash in a checkpoint's ``state.json``, or None if it has no hash or different hashes."""
     recorded = _read_json(file).get("vocabularies")
     hashes = {*recorded.values()} if isinstance(recorded, dict) else set()
     return hashes.pop() if len(hashes) == 1 else None
@@ -97,7 +98,7 @@ def write_hugging_face(folder: Path, processors: SavedProcessors, config: FlavaC
     """Write the processors in the layout that ``transformers.FlavaProcessor.from_pretrained`` reads.
 
     Args:
-        source: folder whose other tokenizer files are copied if its tokenizer has the same vocabulary.
+        source: folder of the original weights. If it has a tokenizer with the same vocabulary, its files are copied.
     """
     write_json(folder / IMAGE_FILE, _image_processor(processors, config))
     if processors.tokenizer is None:
@@ -119,7 +120,7 @@ def write_hugging_face(folder: Path, processors: SavedProcessors, config: FlavaC
 
 
 def _image_processor(processors: SavedProcessors, config: FlavaConfig) -> dict[str, Any]:
-    """Return the configuration of Hugging Face's FlavaImageProcessor for the image size and patch size."""
+    """Return the config of Hugging Face's FlavaImageProcessor for the model's image size and patch size."""
     image = config.image_encoder
     grid = image.image_size // image.patch_size
     side = {"height": image.image_size, "width": image.image_size}
@@ -150,7 +151,7 @@ def write_json(file: Path, values: dict[str, Any]) -> None:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    """Return the content of a JSON file; empty without this file."""
+    """Return the content of a JSON file, or an empty dict if the file does not exist."""
     return _parse_json(_read_text(file), str(file)) if file.is_file() else {}
 
 
@@ -158,14 +159,14 @@ def _read_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read ({error}). Copy it again.") from None
+        raise UserError(f"{file} cannot be read ({error}). {REMEDY}") from None
 
 
 def _parse_json(text: str, where: str) -> dict[str, Any]:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is not valid JSON ({error}). Copy it again.") from None
+        raise UserError(f"{where} is not valid JSON ({error}). {REMEDY}") from None
     if not isinstance(values, dict):
-        raise UserError(f"{where} must be a JSON object, got {type(values).__name__}. Copy it again.")
+        raise UserError(f"{where} must be a JSON object, got {type(values).__name__}. {REMEDY}")
     return values

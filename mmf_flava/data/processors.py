@@ -1,4 +1,4 @@
-"""MMF processors for pretraining: inputs of the image encoder and the image codebook, clean and masked token ids.
+"""MMF processors for pretraining, which create the inputs of the image encoder, image codebook and text encoder.
 
 Shapes: H, W = size of the encoder input and h, w = size of the codebook input, in pixels, P = number of patches,
 N = number of texts, T = number of tokens.
@@ -37,7 +37,8 @@ class FlavaImageProcessor(BaseProcessor):
 
     Args:
         config: ``params`` of the processor, see ``ImageProcessorConfig``.
-        initial: processors of the weights, for mean and std; default: those of the run that the dataset is built for.
+        initial: source of the default mean and std; default: the processors stored with the weights that the run starts
+            from.
     """
 
     CONFIG = ImageProcessorConfig
@@ -55,7 +56,8 @@ class FlavaImageProcessor(BaseProcessor):
         self._scale = torch.from_numpy(1 / (255 * std))[:, None, None]
         self._shift = torch.from_numpy(-mean / std)[:, None, None]
         largest = max(self.image_size, self.codebook_size or 0)
-        # JPEGs may be decoded at a reduced size, but not below this side: the smallest crop still has enough pixels.
+        # JPEGs may be decoded at a reduced size, but with at least this many pixels per side, so that the smallest crop
+        # still has enough pixels.
         self.decode_size = math.ceil(largest / math.sqrt(self.crop_scale[0] * CROP_ASPECT[0]))
 
     def __call__(self, item: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
@@ -64,7 +66,7 @@ class FlavaImageProcessor(BaseProcessor):
         Args:
             item: {"image": (h, w, 3) uint8 or another input of ``to_pixels``, "rng": numpy Generator, "train": bool},
                 and optionally "crop_rng", a separate generator for the crop, and "codebook_view": False, which omits
-                the codebook input (for cached codes).
+                the codebook input (used with cached image codes).
 
         Returns:
             image (3, H, W) float, normalised; image_for_codebook (3, h, w) float in [0, 1], unless omitted;
@@ -84,9 +86,12 @@ class FlavaImageProcessor(BaseProcessor):
     def codebook_views(
         self, image: np.ndarray | Image.Image, generators: Sequence[np.random.Generator], train: bool
     ) -> list[Tensor]:
-        """Return one codebook input per generator, (3, h, w) in [0, 1]. Each generator samples one crop."""
+        """Return one codebook input per generator: (3, h, w) float tensors with values in [0, 1].
+
+        In training, each generator samples the crop of its input. Otherwise, all inputs show the entire image.
+        """
         if self.codebook_size is None:
-            raise UserError("flava_image: codebook_size is null. Set it, e.g. to 112, to compute codes.")
+            raise UserError("flava_image: codebook_size is null. Set it, for example to 112, to compute image codes.")
         crops = Crops(image)
         return [
             self._codebook_view(crops, self.codebook_size, self._box(crops, generator) if train else None)
@@ -94,12 +99,12 @@ class FlavaImageProcessor(BaseProcessor):
         ]
 
     def pixels(self, image_3HW: Tensor) -> np.ndarray:
-        """Convert an encoder input back to (H, W, 3) uint8 pixels, for display."""
+        """Convert a normalised encoder input back to (H, W, 3) uint8 pixels, for display."""
         pixels = (image_3HW - self._shift) / self._scale
         return pixels.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
 
     def codebook_geometry(self, train: bool) -> dict[str, Any]:
-        """Return the parameters that determine the codebook inputs, except the random generators of the crops."""
+        """Return the parameters that determine how codebook inputs are created from an image and a random generator."""
         return {
             "codebook_size": self.codebook_size,
             "decode_size": self.decode_size if train else None,
@@ -126,7 +131,7 @@ def _floats(pixels: Tensor) -> Tensor:
 
 
 def _check_vocabulary_size(tokens: int) -> None:
-    """Raise UserError if the tokenizer of a dataset has more tokens than the run's model has word embeddings."""
+    """Raise UserError if a dataset's tokenizer has more tokens than the model has word embeddings."""
     config = registry.get("config", default=None, no_warning=True)
     sizes = read_model_sizes(config) if config is not None else None
     if sizes is not None and sizes.vocabulary is not None and tokens > sizes.vocabulary:
@@ -138,13 +143,13 @@ def _check_vocabulary_size(tokens: int) -> None:
 
 @registry.register_processor("flava_text")
 class FlavaTextProcessor(BaseProcessor):
-    """Processor that converts a text into token ids, clean and with 15 % masked (paper section 3.2).
+    """Processor that returns the token ids of a text, and a copy in which 15 % are masked for MLM (paper section 3.2).
 
     Args:
         config: ``params`` of the processor, see ``TextProcessorConfig``.
         data_dir: folder of the dataset.
-        initial: processors of the weights, for tokenizer and max_length; default: those of the run that the dataset is
-            built for.
+        initial: source of the default tokenizer and max_length; default: the processors stored with the weights that
+            the run starts from.
     """
 
     CONFIG: type[TokensConfig] = TextProcessorConfig
@@ -179,7 +184,7 @@ class FlavaTextProcessor(BaseProcessor):
         self._maskable[[self.special.cls, self.special.sep, self.special.mask, self.special.pad]] = False
 
     def __call__(self, item: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Return the clean and masked token ids of a text, without padding.
+        """Return the original and the masked token ids of a text, without padding.
 
         Args:
             item: {"text": str, or "input_ids": ids without [CLS] and [SEP]; "rng": numpy Generator}.
@@ -206,7 +211,7 @@ class FlavaTextProcessor(BaseProcessor):
         }
 
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Tokenize texts without masking, for zero-shot and retrieval.
+        """Tokenize texts without masking, for zero-shot classification and retrieval.
 
         Returns:
             input_ids (N, T) long and input_mask (N, T) bool. T is the length of the longest text, at most
@@ -221,7 +226,7 @@ class FlavaTextProcessor(BaseProcessor):
         return torch.from_numpy(ids), torch.from_numpy(mask)
 
     def _tokenize(self, text: str) -> list[int]:
-        # A WordPiece token has at most 100 characters, so that later characters would be truncated anyway.
+        # A WordPiece token has at most 100 characters, so characters beyond this limit would be truncated anyway.
         return self.tokenizer.encode(text[: 101 * self.max_length], add_special_tokens=False).ids
 
     def _add_special_tokens(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:

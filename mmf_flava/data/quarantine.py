@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 BadRecords = dict[tuple[str, str, int], str]  # (dataset, split, record index) -> reason
 
-MIN_SAMPLES = 1000  # number of samples of a dataset from which its fraction of bad records is checked
+MIN_SAMPLES = 1000  # the fraction of bad records of a dataset is checked after this number of samples
 
 
 class Quarantine:
@@ -25,8 +25,8 @@ class Quarantine:
     Args:
         file: JSON Lines file with one entry per bad record of the run: dataset, split, sample_id, record (its index),
             reason, message. New entries are appended; existing entries are not written again.
-        limits: dataset -> maximum fraction of replaced training samples, or None for no limit. It is checked when this
-            process has received at least 1,000 training samples of the dataset.
+        limits: dataset -> maximum fraction of replaced training samples, or None for no limit. It is checked as soon as
+            this process has received at least 1,000 training samples of the dataset.
         warn: function that is called with a message for the first bad record of each dataset and reason.
 
     Attributes:
@@ -51,10 +51,10 @@ class Quarantine:
             entry = json.loads(line)
             self.bad_records[entry["dataset"], entry["split"], entry["record"]] = entry["reason"]
         except (ValueError, KeyError, TypeError):
-            return  # incomplete last line of a killed run; its record is added when it is read again
+            return  # incomplete last line of a killed run; the record is listed again when it is read again
 
     def update(self, batch: Mapping[str, Any]) -> None:
-        """Add the replaced records of a batch that ``collate`` created.
+        """Count and list the bad records that were replaced in a batch.
 
         Raises:
             UserError: the fraction of replaced training samples of a dataset exceeds its limit.

@@ -9,7 +9,7 @@ IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "
 
 
 class Reason(StrEnum):
-    """Why a record is bad. Bad records are counted by these names."""
+    """Reasons why a record is bad. Bad records are counted by reason."""
 
     VANISHED = "vanished"  # a shard, index or file can no longer be opened or read
     CHANGED = "changed bytes"  # checksum mismatch with the index, or the shard is truncated
@@ -49,7 +49,7 @@ class BadRecord(Exception):
 
 @dataclass(frozen=True)
 class Record:
-    """One record: a key and its fields by lower-case extension, for example ``{"jpg": ..., "json": ...}``."""
+    """One record: a key, and its fields by lower-case file extension, for example ``{"jpg": ..., "json": ...}``."""
 
     key: str
     fields: dict[str, bytes]

@@ -1,4 +1,4 @@
-"""Opens records from tar shards, folders of images in class folders, or image lists."""
+"""Functions that open records from tar shards, image folders or image lists."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ class ConcatRecords:
 
 
 def concat_records(readers: Sequence[Records]) -> Records:
-    """Concatenate readers. Adjacent shard readers are merged into one, which bounds the number of open files."""
+    """Concatenate readers. Adjacent shard readers are merged into one reader, which limits the number of open files."""
     merged: list[Records] = []
     for _, group in groupby(readers, lambda reader: isinstance(reader, ShardReader)):
         adjacent = list(group)
@@ -63,10 +63,10 @@ def open_records(
             the URL (http, https, s3) of a tar file. Braces expand to several tar files, as in
             ``{00000..00099}.tar``.
         cache: cache for remote shards; see ``expand_remote_shards``.
-        images: root folder of the images in image lists; None: the folder of each list.
+        images: root folder of relative image paths in image lists; None: the folder that contains the list.
 
     Raises:
-        UserError: a path has neither shards nor images.
+        UserError: a path has no tar shards, images or image list.
     """
     listed = [paths] if isinstance(paths, str | Path) else list(paths)
     readers: list[Records] = []
@@ -86,7 +86,7 @@ def open_records(
         raise UserError("No record paths were given. List tar shards, image folders or image lists.")
     records = readers[0] if len(readers) == 1 else ConcatRecords(readers)
     if not len(records):
-        raise UserError(f"{join_first([str(path) for path in listed])}: the shards have no records. Build them again.")
+        raise UserError(f"{join_first([str(path) for path in listed])}: the shards have no records. Create them again.")
     return records
 
 
@@ -96,9 +96,10 @@ def split_readers(records: Records) -> list[Records]:
 
 
 def estimate_text_bytes(records: Records, index: int) -> int:
-    """Return the size in bytes of a record's ``txt`` field, or of ``json`` if it has none, without reading it.
+    """Return the approximate size of a record's captions in bytes, without reading the record. It is 0 if unknown.
 
-    The size approximates the length of the captions. It is 0 if unknown.
+    In tar shards, this is the size of the field ``txt`` or, if it is missing, of ``json``. In image lists, it is the
+    length of the record's line.
     """
     reader, local_index = records.locate(index) if isinstance(records, ConcatRecords) else (records, index)
     if isinstance(reader, ImageList):

@@ -92,7 +92,7 @@ def expand_remote_shards(url: str, cache: FileCache | None) -> Sequence[RemoteSh
     """Return the shards at a URL, with braces expanded.
 
     Args:
-        cache: cache of the local copies; default: the folder ``shards`` of the default cache, without size limit.
+        cache: cache of the local copies; default: ``shards`` in the default cache folder, without a size limit.
 
     Raises:
         UserError: the URL does not end in .tar.

@@ -17,7 +17,7 @@ from mmf_flava.errors import UserError
 
 
 class Schedule(Protocol):
-    """Interface of dataset schedules, which map each step to the same dataset on all ranks without communication."""
+    """Interface of dataset schedules. A schedule maps each training step to a dataset, the same on all ranks."""
 
     @property
     def names(self) -> Sequence[str]: ...
@@ -28,7 +28,8 @@ class Schedule(Protocol):
 class StreamBatchSampler:
     """An endless batch sampler of one dataset, partitioned across ranks.
 
-    Global batch k consists of the stream positions [k*B, (k+1)*B), or of ``buckets[k]`` if ``buckets`` is given.
+    A global batch contains the samples of all ranks. With B = ``batch_size``, global batch k consists of the samples
+    k * B to (k + 1) * B - 1 of the dataset's stream or, if ``buckets`` is given, of the samples ``buckets[k]``.
     """
 
     def __init__(
@@ -50,11 +51,11 @@ class MultitaskLoader:
     Args:
         datasets: name -> dataset with ``dataset[n]`` for any n >= 0 and ``dataset.collate(samples)``. A dataset with
             ``length_buckets`` greater than 1 must also have ``caption_bytes(n)``, see ``LengthBuckets``.
-        schedule: ``DatasetSchedule`` of some or all of these datasets.
+        schedule: schedule that selects the dataset of each step from some or all of these datasets.
         batch_size: global batch size, summed over all ranks.
         num_workers: data loader workers per dataset; 0 loads in the main process.
-        seed: seed of the length buckets and of the DataLoaders' generators, which replace torch's global generator.
-        rank, world_size: this rank loads ``positions[rank::world_size]`` of every global batch.
+        seed: seed of the length buckets and of the DataLoaders, so that they do not use torch's global generator.
+        rank, world_size: rank of this process and number of processes; every process loads a part of each global batch.
         start_step: index of the first batch.
         pin_memory: as in torch's DataLoader.
         consecutive_batches: number of consecutive batches from the same dataset, for gradient accumulation.
@@ -78,7 +79,8 @@ class MultitaskLoader:
             raise UserError(f"Unknown datasets to sample from: {', '.join(missing)}. Known: {', '.join(datasets)}.")
         if batch_size < 1 or batch_size % world_size:
             raise UserError(
-                f"The batch size must be a positive multiple of the {world_size} processes, got {batch_size}."
+                f"The batch size must be a positive multiple of the number of processes, {world_size}, got "
+                f"{batch_size}."
             )
         self.datasets, self.schedule, self.batch_size = datasets, schedule, batch_size
         self.num_workers, self.seed, self.pin_memory = num_workers, seed, pin_memory
@@ -118,7 +120,7 @@ class MultitaskLoader:
         return {"step": self.step, "consumed": dict(self.consumed)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume from ``state``. The number of ranks and of workers may differ from the saved run."""
+        """Continue at the position in ``state``. The numbers of ranks and of workers may differ from before."""
         self.close()
         self.step = int(state["step"])
         self.consumed = {name: int(state["consumed"].get(name, 0)) for name in self.consumed}
@@ -138,10 +140,10 @@ class MultitaskLoader:
 def build_evaluation_loader(
     dataset: Any, batch_size: int, num_workers: int = 0, spans: Sequence[range] | None = None
 ) -> DataLoader:
-    """Build a loader that yields every sample of ``spans`` once, in order. A batch contains samples of one span only.
+    """Build a data loader that yields every sample of a dataset or of parts of it once, in order.
 
     Args:
-        spans: ranges of positions; None: the entire dataset.
+        spans: ranges of sample indices to load; every batch lies within one range. None: the entire dataset.
     """
     spans = [range(len(dataset))] if spans is None else spans
     batches = [list(span[start : start + batch_size]) for span in spans for start in range(0, len(span), batch_size)]
@@ -151,10 +153,10 @@ def build_evaluation_loader(
 def build_batch_loader(
     dataset: Any, batches: Any, num_workers: int, seed: int = 0, pin_memory: bool = False, persistent: bool = False
 ) -> DataLoader:
-    """Build a torch DataLoader over precomputed batches of positions.
+    """Build a torch DataLoader for the given batches of sample indices.
 
     Args:
-        batches: iterable of lists of positions.
+        batches: iterable of lists of sample indices.
         persistent: whether the workers are kept after the last batch, for the next iterator.
     """
     if num_workers:

@@ -1,4 +1,4 @@
-"""The processors that weights were trained with: tokenizer, text length, image size, image statistics, class names."""
+"""Processors that a model was trained with: tokenizer, text length, image size, image mean and std, class names."""
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,14 +18,14 @@ Statistics = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class SavedProcessors:
-    """Processors of weights; a field is None if it is not stored.
+    """Processors that a model was trained with, as stored with its weights. Values that are not stored are None.
 
     source: path or name of the weights.
     tokenizer: content of ``tokenizer.json``.
     vocabulary_sha256: see ``compute_vocabulary_hash``.
     max_length: maximum number of tokens of a text, including [CLS] and [SEP].
     image_size: height and width of the image encoder's input, in pixels.
-    mean, std: statistics that pixel values in [0, 1] are normalised with.
+    mean, std: mean and standard deviation per channel, which normalise pixel values in [0, 1].
     classes: class names of a classifier, in label order.
     """
 
@@ -40,7 +40,7 @@ class SavedProcessors:
 
     @classmethod
     def collect(cls, text: Any | None, image: Any | None, classes: Iterable[str] | None = None) -> "SavedProcessors":
-        """Return the values of a text processor, an image processor and class names; each may be None."""
+        """Collect the values of a text processor, an image processor and class names; each may be None."""
         return cls(
             source="",
             tokenizer=None if text is None else text.tokenizer.to_str(),
@@ -53,7 +53,7 @@ class SavedProcessors:
         )
 
     def completed_by(self, other: "SavedProcessors") -> "SavedProcessors":
-        """Return these processors, with values of ``other`` where a text or an image processor is missing."""
+        """Return a copy whose missing text or image values are replaced by the values of ``other``."""
         text = ("tokenizer", "vocabulary_sha256", "max_length") if self.vocabulary_sha256 is None else ()
         image = ("image_size", "mean", "std") if self.mean is None else ()
         return replace(self, **{name: getattr(other, name) for name in (*text, *image)})
@@ -65,16 +65,17 @@ class SavedProcessors:
     def check_vocabulary(
         self, vocabulary_sha256: str, name: str, allow_missing: Iterable[str] | None = None, key: str = WORD_EMBEDDINGS
     ) -> bool:
-        """Return whether a tokenizer has another vocabulary than the weights; False if theirs is unknown.
+        """Return whether a tokenizer's vocabulary differs from the vocabulary of the weights; False if it is unknown.
 
         Args:
-            vocabulary_sha256: the tokenizer's, see ``compute_vocabulary_hash``.
-            name: the tokenizer, for the message.
-            allow_missing: another vocabulary is accepted if one of these patterns matches ``key``, the name of the word
-                embeddings in the model that the weights are loaded into; None: never.
+            vocabulary_sha256: hash of the tokenizer's vocabulary, see ``compute_vocabulary_hash``.
+            name: name of the tokenizer, used in the error message.
+            allow_missing: patterns of the names of weights that may be missing. A different vocabulary is accepted if
+                one of them matches ``key``. None: a different vocabulary is never accepted.
+            key: name of the word embeddings in the model that the weights are loaded into.
 
         Raises:
-            UserError: another vocabulary, and no pattern matches the word embeddings.
+            UserError: the vocabularies differ, and no pattern matches the word embeddings.
         """
         if self.vocabulary_sha256 in (None, vocabulary_sha256):
             return False
@@ -88,10 +89,10 @@ class SavedProcessors:
         return True
 
     def warn_of_assumptions(self, tokenizer: bool = True, max_length: bool = True, statistics: bool = True) -> None:
-        """Issue one warning with the values that are assumed because they are not stored.
+        """Issue one warning that lists the default values used in place of values that are not stored.
 
         Args:
-            tokenizer, max_length, statistics: whether the value is needed, i.e. not set by the user.
+            tokenizer, max_length, statistics: whether the default is used, because the user has not set the value.
         """
         assumed = []
         if tokenizer and self.tokenizer is None:
@@ -102,17 +103,17 @@ class SavedProcessors:
             assumed.append(f"CLIP's image mean {list(CLIP_MEAN)} and std {list(CLIP_STD)}")
         if assumed and rank() == 0:
             warnings.warn(
-                f"{self.source} does not state all processors that it was trained with. Assumed: "
-                f"{', '.join(assumed)}. Set tokenizer, max_length, mean and std if others were used.",
+                f"{self.source} does not state all processor settings that it was trained with. Assumed: "
+                f"{', '.join(assumed)}. If other values were used, set tokenizer, max_length, mean and std.",
                 stacklevel=3,
             )
 
     @classmethod
     def of_datasets(cls, datasets: Sequence[Any], classes: Sequence[str] | None = None) -> "SavedProcessors":
-        """Return the processors of datasets; processors of other projects are ignored.
+        """Collect the processors of a run's datasets. Processors from outside mmf_flava are ignored.
 
         Args:
-            datasets: in order of precedence; those of image-text pairs come first.
+            datasets: datasets in order of precedence. Datasets of image-text pairs precede all others.
             classes: class names in label order.
 
         Raises:
@@ -130,14 +131,14 @@ class SavedProcessors:
     # ------------------------------------------------------------------ JSON
 
     def to_json(self) -> dict[str, Any]:
-        """Return the stored values, the inverse of ``from_json``."""
+        """Return the values as a JSON object; the inverse of ``from_json``."""
         values = asdict(self)
         del values["source"]
         return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], source: str, where: str) -> "SavedProcessors":
-        """Return the processors with the values of ``to_json``; missing values are None.
+        """Create the processors from a JSON object of ``to_json``. Missing values become None.
 
         Args:
             where: location of the values, used in error messages.
@@ -157,11 +158,13 @@ class SavedProcessors:
                 classes=_optional(lambda names: tuple(map(str, names)), values.get("classes")),
             )
         except (TypeError, ValueError) as error:
-            raise UserError(f"{where}: a value is invalid ({error}). Copy the weights again.") from None
+            raise UserError(
+                f"{where}: a value is invalid ({error}). The file may be damaged: copy or download it again."
+            ) from None
 
 
 def class_names(dataset: object) -> list[str] | None:
-    """Return the class names of a dataset in label order: of images, of a GLUE task or of MMF's answer vocabulary."""
+    """Return a dataset's class names in label order: image classes, labels of a GLUE task or MMF's answers."""
     answers = getattr(getattr(dataset, "answer_processor", None), "answer_vocab", None)
     names = (
         getattr(dataset, "classes", None)

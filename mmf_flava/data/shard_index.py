@@ -45,7 +45,7 @@ class ShardIndex:
         tar_bytes: size of the shard in bytes.
         data_start: byte offset of the rows in the index file.
         dtype: structured dtype of a row: ``key`` and one entry per extension in the shard.
-        rows: the rows in memory if the index file could not be written, else None.
+        rows: the rows, if the index file could not be written; otherwise None.
     """
 
     count: int
@@ -158,7 +158,7 @@ def write_index(path: str | Path) -> ShardIndex:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        logger.warning("%s: cannot write the index (%s). It is rebuilt at every start.", path, error)
+        logger.warning("%s: cannot write the index (%s). It will be rebuilt at every start.", path, error)
         return replace(index, rows=rows)
     return index
 

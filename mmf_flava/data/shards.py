@@ -1,4 +1,4 @@
-"""Tar shards with random access through a sidecar index. Reads webdataset and img2dataset tars unchanged.
+"""Tar shards with random access through a sidecar index. Reads tar files of webdataset and img2dataset.
 
 A record is the set of tar members with the same key: ``000123.jpg`` and ``000123.json`` are the record ``000123`` with
 the fields ``jpg`` and ``json`` (webdataset's convention). The index (``shard_index``) stores the byte range of each
@@ -108,7 +108,7 @@ class ShardReader:
                     "Increase cache_bytes."
                 )
             if index.truncated:
-                logger.warning("%s is truncated: its last record is corrupt. Download or rebuild it.", path)
+                logger.warning("%s is truncated: its last record is corrupt. Download or rebuild the shard.", path)
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -228,7 +228,9 @@ def find_shards(path: str | Path) -> list[Path]:
         by_name = {name: find_shards(name) for name in expanded}
         missing = [name for name, shards in by_name.items() if not shards]
         if missing:
-            raise UserError(f"{path}: {len(missing)} shards were not found, first {missing[0]}. Correct the braces.")
+            raise UserError(
+                f"{path}: {len(missing)} shards were not found, for example {missing[0]}. Correct the braces."
+            )
         return [shard for shards in by_name.values() for shard in shards]
     if path.is_dir():
         return sorted(path.glob("*.tar"))

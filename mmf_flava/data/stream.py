@@ -42,7 +42,7 @@ class StreamDataset(BaseDataset):
     Subclasses implement ``_sample(index, rng)``.
 
     Args:
-        config: the dataset's config class.
+        config: the dataset's config, an instance of its config class.
         size: number of records.
         block_size: number of consecutive records in a shuffle block.
         components: size and block size of each path of the split; only used if the config sets weights for the paths.
@@ -94,7 +94,7 @@ class StreamDataset(BaseDataset):
                 )
         raise UserError(
             f"dataset {self.name} ({self.dataset_type}): {tries} consecutive records, starting at record {first}, "
-            f"are bad. Last error: {replaced[-1]['message']}. Rebuild the dataset."
+            f"are bad. Last error: {replaced[-1]['message']}. Repair or rebuild the dataset."
         )
 
     def _replacement_offset(self, attempt: int) -> int:
@@ -126,9 +126,9 @@ def _training_seed() -> int:
 
 
 class StreamBuilder(BaseDatasetBuilder):
-    """Base class of the builders, which create a streaming dataset from the paths in its config.
+    """Base class of builders, which create streaming datasets from the paths in their config.
 
-    ``CONFIG`` is the class of the section ``dataset_config.NAME``.
+    ``NAME`` is the name of the dataset, and ``CONFIG`` the config class of the section ``dataset_config.NAME``.
     """
 
     NAME = ""
@@ -144,7 +144,7 @@ class StreamBuilder(BaseDatasetBuilder):
 
     @classmethod
     def parse(cls, section: Any) -> Any:
-        """Convert the section ``dataset_config.NAME`` to ``CONFIG``. Raises UserError for invalid keys or values."""
+        """Convert the section ``dataset_config.NAME`` to ``CONFIG``. Raises UserError if a key or value is invalid."""
         return parse_section(cls.CONFIG, section, f"dataset_config.{cls.NAME}")
 
     def build(self, config: Any, dataset_type: str, *args: Any, **kwargs: Any) -> None:
@@ -195,7 +195,7 @@ class StreamBuilder(BaseDatasetBuilder):
     def build_dataloader(
         self, dataset_instance: StreamDataset | None, dataset_type: str, *args: Any, **kwargs: Any
     ) -> DataLoader:
-        """Build the data loader of a split for MMF's own trainers (see ``epochs``). Called by MMF's main branch.
+        """Build the data loader of a split for MMF's own trainers (see ``epochs``). Only MMF's main branch calls this.
 
         Raises:
             UserError: the split has no paths.
@@ -208,7 +208,7 @@ class StreamBuilder(BaseDatasetBuilder):
         return build_epoch_loader(dataset_instance)
 
     def update_registry_for_model(self, config: Any) -> None:
-        """Do nothing. MMF calls this hook of every builder; FLAVA models are configured without the dataset."""
+        """Do nothing: the configs of FLAVA models do not depend on datasets. MMF calls this hook of every builder."""
 
     @staticmethod
     def list_paths(config: Any, dataset_type: str) -> list[str | Path]:

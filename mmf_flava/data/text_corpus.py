@@ -1,6 +1,6 @@
-"""The ``ccnews_bookcorpus`` dataset: text-only blocks from token folders (CCNews and BookCorpus, paper section 3.5).
+"""Dataset ``ccnews_bookcorpus``: text-only blocks from token folders (CCNews and BookCorpus, paper section 3.5).
 
-Shapes: T tokens of a block.
+Shapes: T = number of tokens of a block.
 """
 
 from bisect import bisect_right
@@ -22,14 +22,16 @@ from mmf_flava.files.download import is_remote
 class TextCorpusDataset(StreamDataset):
     """Text blocks with the fields input_ids, input_mask, input_ids_masked, lm_label_ids, (T,) each, and sample_id.
 
-    A block is [CLS], T - 2 consecutive tokens, [SEP]. It may span several documents, separated by [SEP] (RoBERTa's
-    "full sentences"). T is ``block_size``. An incomplete block at the end of a token folder is dropped.
+    A block is [CLS], T - 2 consecutive tokens, [SEP]. It may span several documents, separated by [SEP] (as in
+    RoBERTa's "full sentences"). T is ``block_size``. An incomplete block at the end of a token folder is dropped.
     """
 
     def __init__(self, config: TextCorpusConfig, dataset_type: str, paths: Sequence[str | Path]):
         block_size = config.block_size
         for path in filter(is_remote, paths):
-            raise UserError(f"{path}: remote token folders are not supported. Download it and set the local path.")
+            raise UserError(
+                f"{path}: remote token folders are not supported. Download the folder and set its local path."
+            )
         self.files = [TokenFile(path) for path in paths]
         self.span = block_size - 2
         self._starts = [0]
@@ -37,8 +39,8 @@ class TextCorpusDataset(StreamDataset):
             self._starts.append(self._starts[-1] + len(file) // self.span)
         if not self._starts[-1]:
             raise UserError(
-                f"{', '.join(str(path) for path in paths)}: {sum(map(len, self.files))} tokens are fewer than one "
-                f"block of {block_size}. Add text or lower block_size."
+                f"{', '.join(str(path) for path in paths)}: the number of tokens, {sum(map(len, self.files))}, is less "
+                f"than one block of {block_size}. Add text or decrease block_size."
             )
         components = [Component(len(file) // self.span, config.shuffle_block) for file in self.files]
         super().__init__("ccnews_bookcorpus", config, dataset_type, self._starts[-1], config.shuffle_block, components)
@@ -54,9 +56,10 @@ class TextCorpusDataset(StreamDataset):
         for file in self.files:
             if file.meta["vocabulary_sha256"] != self.text_processor.vocabulary_hash:
                 raise UserError(
-                    f"The tokens in {file.folder} have a different vocabulary ({file.meta['vocabulary_size']} tokens) "
-                    f"from the tokenizer ({self.text_processor.vocab_size} tokens). Tokenize the text again, or use "
-                    "the original tokenizer."
+                    f"The text in {file.folder} was tokenized with a different vocabulary "
+                    f"({file.meta['vocabulary_size']} tokens) than the vocabulary of the run's tokenizer "
+                    f"({self.text_processor.vocab_size} tokens). Tokenize the text again, or use the "
+                    "original tokenizer."
                 )
 
     def _sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -69,7 +72,7 @@ class TextCorpusDataset(StreamDataset):
 
 @registry.register_builder("ccnews_bookcorpus")
 class TextCorpusBuilder(StreamBuilder):
-    """Builder of ``ccnews_bookcorpus``."""
+    """Builder of the dataset ``ccnews_bookcorpus``."""
 
     NAME = "ccnews_bookcorpus"
     CONFIG = TextCorpusConfig

@@ -1,4 +1,4 @@
-"""Lines of text files, which end at ``\\n`` or ``\\r\\n`` only, not at U+2028 or form feeds."""
+"""Splitting of text into lines, at ``\\n`` or ``\\r\\n`` only (``str.splitlines`` also splits at form feeds)."""
 
 from pathlib import Path
 

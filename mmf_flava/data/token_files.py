@@ -32,7 +32,7 @@ def write_tokens(folder: str | Path, texts: Iterable[str], tokenizer: Tokenizer,
     Args:
         texts: one text per document; empty texts are skipped.
         source: identifier of ``texts``. If given, an interrupted write of the same source and vocabulary is resumed
-            after its last complete batch; ``texts`` must then contain the texts of the interrupted write as well.
+            after its last complete batch; ``texts`` must also contain the texts that were already written.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def remove_progress(folder: Path) -> None:
 
 
 def _load_progress(folder: Path, initial: dict[str, Any]) -> dict[str, Any]:
-    """Return the progress of an interrupted write of the same source and vocabulary, or else ``initial``."""
+    """Return the progress of an interrupted write of the same source and vocabulary; otherwise ``initial``."""
     try:
         state = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""Loading of WordPiece tokenizers, their special token ids, and a hash of their vocabulary."""
+"""WordPiece tokenizers: loading, ids of the special tokens, and a hash of the vocabulary."""
 
 import hashlib
 import json
@@ -26,15 +26,15 @@ class SpecialIds:
 
 
 def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
-    """Load a tokenizer from a local folder or from the Hugging Face hub, without truncation and padding.
+    """Load a tokenizer from a local folder or the Hugging Face hub, with truncation and padding disabled.
 
     Args:
         name_or_path: folder with ``tokenizer.json`` or ``vocab.txt`` (BERT), or a Hugging Face model ID.
-            ``do_lower_case`` in ``tokenizer_config.json`` is respected; without it, the text of a ``vocab.txt`` is
-            lower-cased unless the vocabulary has upper-case letters.
+            In a folder, ``do_lower_case`` in ``tokenizer_config.json`` determines whether texts are lower-cased. If it
+            is missing, tokenizers from ``vocab.txt`` lower-case texts unless the vocabulary has upper-case letters.
 
     Raises:
-        UserError: the folder has neither file, a file is invalid, or the tokenizer cannot be loaded from the hub.
+        UserError: the folder has no tokenizer, a file is invalid, or the tokenizer cannot be loaded from the hub.
     """
     folder = Path(name_or_path).expanduser()
     if folder.is_dir():
@@ -59,19 +59,21 @@ def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
 
 
 def parse_tokenizer(text: str, where: str, settings: dict[str, Any] | None = None) -> Tokenizer:
-    """Build a tokenizer from the content of a ``tokenizer.json``, without truncation and padding.
+    """Build a tokenizer from the content of a ``tokenizer.json``, with truncation and padding disabled.
 
     Args:
         where: location of the content, used in error messages.
-        settings: content of ``tokenizer_config.json``; its ``do_lower_case`` replaces that of the normalizer.
+        settings: content of ``tokenizer_config.json``; ``do_lower_case`` overrides the normalizer's ``lowercase``.
 
     Raises:
         UserError: the content is invalid.
     """
     try:
         tokenizer = Tokenizer.from_str(text)
-    except Exception as error:  # the only type that tokenizers raises
-        raise UserError(f"{where} is not a valid tokenizer.json ({error}). Save the tokenizer again.") from None
+    except Exception as error:  # tokenizers does not raise a more specific type
+        raise UserError(
+            f"{where} is not a valid tokenizer.json ({error}). Download or save the tokenizer again."
+        ) from None
     lowercase = (settings or {}).get("do_lower_case")
     if lowercase is not None and isinstance(normalizer := tokenizer.normalizer, normalizers.BertNormalizer):
         normalizer.lowercase = bool(lowercase)
@@ -80,20 +82,20 @@ def parse_tokenizer(text: str, where: str, settings: dict[str, Any] | None = Non
 
 
 def _complete_texts(tokenizer: Tokenizer) -> Tokenizer:
-    """Disable truncation and padding, which a tokenizer saves with its vocabulary; the processors truncate and pad."""
+    """Disable truncation and padding, which ``tokenizer.json`` may enable. The text processors truncate and pad."""
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
 
 
 def _read_settings(file: Path) -> dict[str, Any]:
-    """Return the content of ``tokenizer_config.json``; empty without this file."""
+    """Return the content of ``tokenizer_config.json``, or an empty dict if the file does not exist."""
     if not file.is_file():
         return {}
     try:
         settings = json.loads(_read_text(file))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{file} is not valid JSON ({error}). Save the tokenizer again.") from None
+        raise UserError(f"{file} is not valid JSON ({error}). Download or save the tokenizer again.") from None
     return settings if isinstance(settings, dict) else {}
 
 
@@ -101,15 +103,18 @@ def _read_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: failed to read the file as UTF-8 text ({error}). Save the tokenizer again.") from None
+        raise UserError(
+            f"{file}: failed to read the file as UTF-8 text ({error}). Download or save the tokenizer again."
+        ) from None
 
 
 def build_wordpiece(vocabulary: list[str], lowercase: bool | None = None) -> Tokenizer:
-    """Build a WordPiece tokenizer like BERT's.
+    """Build a WordPiece tokenizer with the normalisation and word splitting of BERT.
 
     Args:
         vocabulary: the tokens in order of id.
-        lowercase: lower-case texts and remove accents; default: unless the vocabulary has upper-case letters.
+        lowercase: whether to lower-case texts and remove accents; default: True unless the vocabulary has upper-case
+            letters.
     """
     if lowercase is None:
         lowercase = not any("A" <= char <= "Z" for token in vocabulary if not token.startswith("[") for char in token)
@@ -144,7 +149,7 @@ def compute_vocabulary_hash(tokenizer: Tokenizer) -> str:
 
 
 def build_continuation_table(tokenizer: Tokenizer) -> np.ndarray:
-    """Return a (V,) bool table, True for ids that continue a word (``##ing``); ``~table[ids]`` marks word starts."""
+    """Return a bool array with one value per token id: whether the token continues a word, such as ``##ing``."""
     table = np.zeros(tokenizer.get_vocab_size(with_added_tokens=True), dtype=bool)
     for token, number in tokenizer.get_vocab(with_added_tokens=True).items():
         table[number] = token.startswith("##")

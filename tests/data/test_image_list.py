@@ -189,7 +189,7 @@ def test_pickled_imdb_raises_with_working_conversion_command(tmp_path):
     header = {"version": 1}
     row = {"image_id": 17, "image_path": "a b.jpg", "caption_tokens": np.array(["a", "cat"]), "label": np.int64(3)}
     np.save(tmp_path / "im db.npy", np.array([header, row], dtype=object), allow_pickle=True)
-    with pytest.raises(UserError, match="pickle files can execute code") as caught:
+    with pytest.raises(UserError, match="are pickle files, which can execute code") as caught:
         open_records(tmp_path / "im db.npy")
     command = str(caught.value).split("`")[1]
     assert command.startswith("python ")

@@ -89,7 +89,7 @@ def test_path_without_counts_raises(tmp_path, counts):
     if counts is not None:
         write_manifest(tmp_path, **counts)
     message = (
-        rf"^dataset_config\.pmd\.epoch: pairs requires .* {tmp_path} has no valid manifest\.json.*\.epoch=images\.$"
+        rf"^dataset_config\.pmd\.epoch=pairs requires .* {tmp_path} has no valid manifest\.json.*\.epoch=images\.$"
     )
     with pytest.raises(UserError, match=message):
         read_pair_weights([("a", tmp_path)])

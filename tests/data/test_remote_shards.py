@@ -106,7 +106,7 @@ def test_local_and_remote_records_can_be_mixed(server, url, local, cache):
 
 def test_local_shard_names_expand_braces(local):
     assert len(open_records(local / "{00000..00002}.tar")) == SHARDS * RECORDS_PER_SHARD
-    with pytest.raises(UserError, match=r"2 shards were not found, first .*00003\.tar"):
+    with pytest.raises(UserError, match=r"2 shards were not found, for example .*00003\.tar"):
         open_records(local / "{00000..00004}.tar")
 
 

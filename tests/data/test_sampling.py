@@ -87,7 +87,7 @@ def test_ranks_partition_the_global_batch(ranks):
 
 
 def test_invalid_arguments_raise_an_error():
-    with pytest.raises(UserError, match="multiple of the 3 processes, got 8"):
+    with pytest.raises(UserError, match="multiple of the number of processes, 3, got 8"):
         MultitaskLoader(DATASETS, DatasetSchedule({"a": Numbers("a")}), 8, world_size=3)
     with pytest.raises(UserError, match="Unknown datasets to sample from: d"):
         MultitaskLoader(DATASETS, DatasetSchedule({"d": Numbers("d")}), 8)

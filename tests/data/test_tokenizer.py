@@ -55,7 +55,7 @@ def test_cased_vocab_txt_without_config_keeps_upper_case(tmp_path):
 def test_invalid_file_raises_an_error(tmp_path, name):
     (tmp_path / "vocab.txt").write_text("\n".join(WORDS) + "\n")
     (tmp_path / name).write_text("{")
-    with pytest.raises(UserError, match=rf"{name}.*Save the tokenizer again"):
+    with pytest.raises(UserError, match=rf"{name}.*Download or save the tokenizer again"):
         load_tokenizer(tmp_path)
 
 

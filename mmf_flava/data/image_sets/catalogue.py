@@ -28,8 +28,8 @@ class ImageSet:
         homepage: URL of the source.
         downloadable: whether torchvision can download it.
         has_loader: whether torchvision's class has a ``loader`` argument.
-        open: (root, split) -> records; None: torchvision's class.
-        relabel: torchvision's label -> label; None: unchanged.
+        open: function (root, split) -> records; None: the dataset is opened with torchvision's class.
+        relabel: function that maps torchvision's label to the label of the record; None: unchanged.
     """
 
     splits: tuple[str, ...]
@@ -174,7 +174,7 @@ def get_image_set(name: str) -> ImageSet:
 
 
 def open_image_set(name: str, root: Path, split: str) -> Records:
-    """Open a split of a published dataset. Its ``classes`` are the class names in label order, or None.
+    """Open a split of a published dataset. The attribute ``classes`` has the class names in label order, or None.
 
     Raises:
         UserError: the dataset or split is unknown, or its files are not in ``root``.
@@ -187,7 +187,7 @@ def open_image_set(name: str, root: Path, split: str) -> Records:
             return image_set.open(root, split)
         return TorchvisionRecords(_open_torchvision(name, root, split), root, split, image_set.relabel)
     except (OSError, RuntimeError, UnicodeDecodeError) as error:
-        # keep torchvision's first sentence (missing or corrupt); the second one is the download hint given below
+        # keep the first sentence of torchvision's message (missing or corrupt); the second one is a download hint
         detail = str(error).split(". You ")[0].rstrip(".")
         hint = ", or set download: true" if image_set.downloadable else ""
         raise UserError(

@@ -1,7 +1,7 @@
-"""KITTI as used in CLIP, VTAB's task: the distance of the nearest vehicle in the image.
+"""KITTI as a classification task, as in VTAB and CLIP: the distance of the nearest vehicle in the image.
 
 The published test images have no labels. VTAB and CLIP use the split of TensorFlow Datasets, which divides the training
-images by video into 6,347 + 423 + 711 images. It is sampled here in the same way.
+images by video into 6,347 + 423 + 711 images. This module samples the split in the same way.
 """
 
 from pathlib import Path
@@ -29,14 +29,14 @@ def open_kitti(root: Path, split: str) -> LabelledFiles:
 
 
 def read_distance_class(labels: Path) -> int:
-    """Return the class 0 to 3 of a label file, by the distance of its nearest vehicle."""
+    """Return the class (0 to 3) of an image from its label file: the distance range of the nearest vehicle."""
     rows = [line.split() for line in read_lines(labels)]
     depths = [float(row[13]) for row in rows if row and row[0] in VEHICLES]
     return next((label for label, limit in enumerate(DISTANCE_LIMITS) if min(depths, default=1000.0) <= limit), 3)
 
 
 def find_image_numbers(mapping: Path, split: str) -> list[int]:
-    """Return the numbers of the training images in a split, by the videos that the devkit maps them to."""
+    """Return the numbers of the training images whose videos, according to the devkit, belong to ``split``."""
     lines = read_lines(mapping / "train_mapping.txt")
     positions = [int(position) - 1 for position in (mapping / "train_rand.txt").read_text().split(",")]
     videos = [lines[position].split(" ")[1] for position in positions]

@@ -1,4 +1,4 @@
-"""Labelled images as records: files with labels, or torchvision datasets. Fields are the image and ``cls``."""
+"""Records of labelled images, from files or torchvision datasets. Their fields are the image and ``cls``, the label."""
 
 import io
 from collections.abc import Callable, Iterable, Sequence
@@ -26,7 +26,7 @@ class LabelledFiles:
     """Image files with labels.
 
     Args:
-        root: the folder of the files.
+        root: folder of the files.
         keys: paths relative to ``root``.
         labels: one label per key.
         classes: class names in label order, if known.
@@ -62,14 +62,16 @@ class LabelledFiles:
 class TorchvisionRecords:
     """A torchvision dataset whose samples are (image, label).
 
-    Images that torchvision decodes are stored as uncompressed BMP, which is cheap compared with resizing. Datasets with
-    a ``loader`` argument get ``Path`` as loader, so that ``image_decoding`` decodes their files.
+    Datasets with a ``loader`` argument must be created with ``loader=Path``, so that a record contains the original
+    image file. Other datasets return decoded images, which are encoded as uncompressed BMP. This is fast compared with
+    resizing.
 
     Args:
         dataset: the torchvision dataset, without transforms.
-        root: the folder of its files. Keys are paths relative to it, or ``name`` and the index.
-        name: the split, used in keys.
-        relabel: torchvision's label -> label.
+        root: folder of the dataset's files. The key of a record is the file's path relative to ``root`` or, for decoded
+            images, ``name`` and the index.
+        name: name of the split.
+        relabel: function that maps torchvision's label to the label of the record; None: unchanged.
     """
 
     sequential = False

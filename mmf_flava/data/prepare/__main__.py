@@ -1,4 +1,4 @@
-"""``python -m mmf_flava.data.prepare demo --out DIR``: prepares data for the registered datasets."""
+"""``python -m mmf_flava.data.prepare COMMAND``: prepare data for the datasets of mmf_flava."""
 
 import argparse
 import sys
@@ -15,22 +15,26 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = commands.add_parser(
         "demo",
-        help="demo data: scanned digits with captions, Python documentation as text; no download",
+        help="create demo data without a download: scanned digits with captions, Python's documentation as text",
         description="Prepares the demo data from scikit-learn's digits and Python's documentation. "
         "Does nothing if the data are already prepared.",
     )
     default = DemoOptions()
     demo.add_argument(
-        "--out", required=True, type=file_path, metavar="DIR", help="output folder: new, empty or with demo data"
+        "--out",
+        required=True,
+        type=file_path,
+        metavar="DIR",
+        help="output folder, which must be new, empty or contain demo data",
     )
     demo.add_argument(
-        "--image-size", type=integer(1), default=default.image_size, help="image side in pixels (%(default)s)"
+        "--image-size", type=integer(1), default=default.image_size, help="image side in pixels (default: %(default)s)"
     )
     demo.add_argument(
-        "--patch-size", type=integer(1), default=default.patch_size, help="patch side in pixels (%(default)s)"
+        "--patch-size", type=integer(1), default=default.patch_size, help="patch side in pixels (default: %(default)s)"
     )
     demo.add_argument(
-        "--codes", type=integer(1), default=default.codes, help="number of codebook entries (%(default)s)"
+        "--codes", type=integer(1), default=default.codes, help="number of codebook entries (default: %(default)s)"
     )
     demo.add_argument("--quiet", action="store_true", help="no progress bar")
     demo.set_defaults(run=run_demo)

@@ -43,7 +43,7 @@ def open_text(path: Path) -> IO[str]:
 
 
 def make_annotation(captions: object, url: object = "", names: Iterable[str] = ()) -> Annotation:
-    """Return an annotation with the captions, a text or a list of texts, that are not empty after cleaning."""
+    """Create an annotation from a caption or a list of captions. Captions are cleaned, and empty ones are dropped."""
     try:
         cleaned = tuple(text for text in map(clean, to_texts(captions)) if text)
     except ValueError:
@@ -84,7 +84,7 @@ def read_sbu(path: Path) -> Iterator[Annotation]:
     other = path.with_name(path.name.replace("_urls.txt", "_captions.txt"))
     if not path.name.endswith("_urls.txt") or not other.is_file():
         raise UserError(
-            f"{path}: expected NAME_urls.txt with NAME_captions.txt in the same folder. Give NAME_urls.txt."
+            f"{path}: expected NAME_urls.txt with NAME_captions.txt in the same folder. Set --src to NAME_urls.txt."
         )
     with open_text(path) as urls, open_text(other) as captions:
         for url, caption in zip(urls, captions, strict=True):
@@ -130,7 +130,10 @@ def read_visual_genome(path: Path) -> Iterator[Annotation]:
 
 
 def read_wit(path: Path) -> Iterator[Annotation]:
-    """Read WIT, TSV with a header line: English rows; the first non-empty of reference, attribution and alt text."""
+    """Read the English rows of WIT, a TSV file with a header line.
+
+    The caption is the first non-empty text of the reference, attribution and alt-text descriptions.
+    """
     columns = ("caption_reference_description", "caption_attribution_description", "caption_alt_text_description")
     csv.field_size_limit(sys.maxsize)
     with open_text(path) as file:
@@ -151,8 +154,8 @@ def read_redcaps(path: Path) -> Iterator[Annotation]:
 def read_yfcc100m(path: Path) -> Iterator[Annotation]:
     """Read ``yfcc100m_dataset``, TSV without header: 23 columns, or 25 with a line number and a photo hash.
 
-    Columns of the 23, from 0: 0 photo id, 6 title, 7 description (both URL-encoded), 14 download URL, 22 marker
-    (1 = video). In the format with 25, the line number is before column 0 and the hash after it.
+    Columns, numbered from 0: 0 photo id, 6 title, 7 description (both URL-encoded), 14 download URL, 22 marker
+    (1 = video). In the format with 25 columns, the line number precedes column 0 and the hash follows it.
     """
     is_english = load_english_detector()
     for fields in _tsv(path):

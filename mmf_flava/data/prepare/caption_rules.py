@@ -24,12 +24,12 @@ def clean(text: object) -> str:
 
 
 def count_words(text: str) -> int:
-    """Return the number of words: runs of non-white-space with at least one letter or digit."""
+    """Return the number of words. Words are separated by white space and have at least one letter or digit."""
     return sum(1 for run in text.split() if WORD.search(run))
 
 
 def yfcc_caption(description: str, title: str, is_english: IsEnglish) -> tuple[str | None, str]:
-    """Return the caption of a YFCC100M image (paper section 3.5): the description if it is valid, else the title.
+    """Return the caption of a YFCC100M image (paper section 3.5): the description if it is valid, otherwise the title.
 
     A text is valid if it is English and has more than two words.
 
@@ -38,7 +38,7 @@ def yfcc_caption(description: str, title: str, is_english: IsEnglish) -> tuple[s
 
     Returns:
         (caption, "") or (None, reason): ``no text``, ``too few words`` or ``not English``. If the reasons of the two
-        texts differ, the one of the later check is returned.
+        texts differ, the reason from the later check is returned.
     """
     reasons = []
     for encoded in (description, title):

@@ -1,6 +1,6 @@
-"""Captions of the demo's scanned digits, from the class and from measurements of the scan.
+"""Captions of the scanned digits in the demo data, generated from the digit and from measurements of the scan.
 
-Shapes: N scans · H, W pixels (8, 8).
+Shapes: N = number of scans, H, W = height and width of a scan in pixels (8, 8).
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 CAPTIONS_PER_SCAN = 5
 
-# FULL, with all measurements, is used for every scan; four of TEMPLATES are sampled.
+# Every scan has a caption from FULL, which has all measurements, and captions from four random TEMPLATES.
 FULL = "{a_weight} handwritten {digit} {lean} and {width}"
 TEMPLATES = (
     "this scan shows the digit {digit}",
@@ -48,7 +48,7 @@ def compute_moments(scans_NHW: np.ndarray) -> ScanMoments:
 
 
 class Captioner:
-    """Writes captions for scans. The terciles of the train scans define light and bold, narrow and wide."""
+    """Generator of captions. Terciles of the train scans define light, medium and bold, and narrow and wide digits."""
 
     LEAN = 0.08  # columns per row; digits with a smaller lean count as upright
 
@@ -57,7 +57,7 @@ class Captioner:
         self._terciles = {name: np.quantile(getattr(train, name), [1 / 3, 2 / 3]) for name in ("ink", "width")}
 
     def captions(self, scans_NHW: np.ndarray, labels_N: np.ndarray, seed: int = 0) -> list[list[str]]:
-        """Return five different captions for each scan; the templates are sampled with ``seed``."""
+        """Return five different captions for each scan; ``seed`` determines their templates."""
         moments = compute_moments(scans_NHW)
         rng = np.random.default_rng(seed)
         result = []

@@ -11,7 +11,7 @@ of Handwritten Digits"); captions describe measurements of each scan; text is CP
     codebook.safetensors               "centroids": see ``fit_codebook``
     manifest.json                      counts and checksums
 
-Shapes: N images · S image side · p patch side · K codes.
+Shapes: N = number of images, S = image side, p = patch side, both in pixels, K = number of codes.
 """
 
 import hashlib
@@ -52,7 +52,7 @@ class DemoOptions:
     version: int = 1
 
     def __post_init__(self) -> None:
-        """Raise UserError for sizes that do not give a grid of patches, and for more codes than patches."""
+        """Raise UserError if an option is out of range, or the patch size does not divide the image size."""
         if not 1 <= self.image_size <= MAX_IMAGE_SIZE:
             raise UserError(f"--image-size: must be from 1 to {MAX_IMAGE_SIZE}, got {self.image_size}.")
         if self.patch_size < 1 or self.image_size % self.patch_size:
@@ -66,7 +66,7 @@ def prepare_demo(out: str | Path, options: DemoOptions | None = None, progress: 
     """Prepare the demo data in the folder ``out``.
 
     Data are written to a hidden folder next to ``out`` and renamed at the end. A killed process leaves ``out``
-    unchanged, and the next call deletes its files. A concurrent call in another process waits for the first.
+    unchanged, and the next call deletes the hidden folder. A concurrent call in another process waits for the first.
 
     Returns:
         The manifest; ``"created"`` is False if the data existed already.
@@ -109,7 +109,7 @@ def split_scans() -> dict[str, np.ndarray]:
 
 
 def fit_codebook(scans_NHW: np.ndarray, image_size: int, patch_size: int, codes: int) -> np.ndarray:
-    """Fit k-means to the patches of the codebook view of the images (resized to S x S with LANCZOS).
+    """Fit k-means to the patches of images, which are resized to S x S pixels with LANCZOS like codebook inputs.
 
     Args:
         scans_NHW: uint8 grey scans.
@@ -203,7 +203,8 @@ def _write_pairs(
                 shard.write(f"scan-{number:04d}", {"png": png_bytes(scans[number]), "json": text.encode()})
                 bar.update()
     pairs = sum(len(captions[number]) for number in numbers)
-    manifest = {"kind": "pmd", "counts": {"images": len(numbers), "pairs": pairs}}  # for ``dataset_config.pmd.epoch``
+    # ``dataset_config.pmd.epoch`` requires these counts.
+    manifest = {"kind": "pmd", "counts": {"images": len(numbers), "pairs": pairs}}
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return len(numbers)
 

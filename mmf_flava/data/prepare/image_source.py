@@ -1,4 +1,4 @@
-"""Lookup of the image of an annotation, in img2dataset's tar shards or among image files.
+"""Lookup of images by URL or file name, in img2dataset's tar shards or among image files.
 
 The index is an SQLite file on disk, so that memory does not grow with the number of images.
 """
@@ -27,7 +27,7 @@ class ImageSource:
         database: path of the index; it is written if it does not exist.
 
     Raises:
-        UserError: the folder contains neither.
+        UserError: the folder contains neither shards nor image files.
     """
 
     def __init__(self, folder: str | Path, database: Path):
@@ -35,7 +35,9 @@ class ImageSource:
         shards = find_shards(self.folder)
         self._reader = ShardReader(shards) if shards else None
         if not shards and not self.folder.is_dir():
-            raise UserError(f"{folder}: no images found. Give img2dataset's output or a folder of image files.")
+            raise UserError(
+                f"{folder}: no images found. Set --images to img2dataset's output or a folder of image files."
+            )
         if not database.is_file():
             self._write_index(database)
         self._database = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
@@ -67,7 +69,7 @@ class ImageSource:
         return next(((extension, data) for extension, data in fields.items() if data), None)
 
     def _write_index(self, database: Path) -> None:
-        """Write the index under a temporary name first, so that a killed process leaves no partial index."""
+        """Write the index under a temporary name and rename it, so that a killed process leaves no partial index."""
         temporary = database.with_name(f".{database.name}.partial")
         temporary.unlink(missing_ok=True)
         connection = sqlite3.connect(temporary)

@@ -34,7 +34,8 @@ SIGNATURES = {
     "bmp": rb"BM",
     "tif": rb"II\*\0|MM\0\*",
 }
-# data/train-00000-of-00294.parquet, with a hash in older datasets; the hub's automatic conversions: train/0000.parquet
+# Files of the split train are called train-00000-of-00294.parquet; older datasets append a hash. In the Hugging Face
+# hub's automatic conversions, they are called train/0000.parquet.
 SPLIT_OF_FILE = re.compile(r"(.+)-\d+-of-\d+(-[0-9a-f]+)?\.parquet")
 
 
@@ -59,15 +60,15 @@ def prepare_imagenet(
         shard: records per shard.
 
     Raises:
-        UserError: no parquet files, several splits and none selected, unexpected columns, or ``out`` contains data of
-            different input.
+        UserError: no parquet files were found, the files belong to several splits and none is selected, columns are
+            unexpected, or ``out`` contains data that were prepared from a different input.
     """
     files = parquet_files(src, split)
     tables = [_open(path) for path in files]
     classes = tables[0].classes
     for table in tables:
         if table.classes != classes:
-            raise UserError(f"{table.path} has other class names than {tables[0].path}. Prepare them separately.")
+            raise UserError(f"{table.path} has other class names than {tables[0].path}. Prepare the files separately.")
     inputs = {"split": split, "records_per_shard": shard, "parquet": fingerprint(files)}
 
     def convert(_work: Path, first: int) -> Iterator[RowResult]:
@@ -103,7 +104,7 @@ def parquet_files(src: Sequence[Path], split: str | None) -> list[Path]:
     selected = [path for path in files if split is None or _split(path) == split]
     where = ", ".join(map(str, src))
     if not files:
-        raise UserError(f"{where}: no parquet files found. Give *.parquet files or their folder.")
+        raise UserError(f"{where}: no parquet files found. Set --src to *.parquet files or their folder.")
     if not selected:
         raise UserError(f"{where}: no split {split!r} found. Available splits: {', '.join(splits)}.")
     if split is None and len(splits) > 1:
@@ -124,7 +125,7 @@ def _open(path: Path) -> Table:
     except UserError:
         raise
     except READ_ERRORS as error:
-        raise UserError(f"{path} is not a parquet file or is truncated ({error}). Download it again.") from None
+        raise UserError(f"{path} is not a parquet file or is truncated ({error}). Download the file again.") from None
     labelled = "label" in leaves
     if "image.bytes" not in leaves or (labelled and not re.match("u?int", str(schema.field("label").type))):
         columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
@@ -146,7 +147,7 @@ def _rows(tables: list[Table], first: int) -> Iterator[dict[str, Any]]:
             try:
                 yield from read_parquet(table.path, table.columns, first, BATCH)
             except READ_ERRORS as error:
-                raise UserError(f"{table.path} is corrupt ({error}). Download it again.") from error
+                raise UserError(f"{table.path} is corrupt ({error}). Download the file again.") from error
         first = max(0, first - table.rows)
 
 
@@ -175,11 +176,15 @@ def _manifest(classes: int, state: State) -> dict[str, Any]:
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser("imagenet", help="tar shards from Hugging Face parquet files of labelled images")
+    parser = commands.add_parser(
+        "imagenet", help="create tar shards from Hugging Face parquet files of labelled images"
+    )
     parser.add_argument(
         "--src", required=True, type=file_path, nargs="+", metavar="PATH", help="parquet files or their folder"
     )
-    parser.add_argument("--split", help="train selects train-00000-of-00294.parquet and train/0000.parquet")
+    parser.add_argument(
+        "--split", help="split to read; train reads files such as train-00000-of-00294.parquet and train/0000.parquet"
+    )
     add_options(parser, SHARD)
     parser.set_defaults(run=run_imagenet)
 

@@ -13,7 +13,7 @@ from mmf_flava.errors import UserError
 
 @dataclass(frozen=True)
 class IndexSummary:
-    """Result of ``prepare_indexes``. existing: number of valid indexes before the call."""
+    """Result of ``prepare_indexes``. ``existing`` is the number of indexes that were valid before the call."""
 
     shards: int
     records: int
@@ -46,7 +46,7 @@ def prepare_indexes(paths: Sequence[str | Path], progress: bool = True) -> Index
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser("index", help="indexes of tar shards, written before the first run")
+    parser = commands.add_parser("index", help="write the indexes of tar shards before the first run")
     parser.add_argument("paths", nargs="+", metavar="PATH", help="a tar file, a glob, or a folder of tar files")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=run_index)

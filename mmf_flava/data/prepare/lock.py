@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Wait for other processes that hold the lock of ``folder``. The lock is released if its process dies."""
+    """Hold the lock of ``folder``. Wait for another process that holds it. A process that dies releases its lock."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

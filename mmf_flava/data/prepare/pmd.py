@@ -33,7 +33,7 @@ class PmdOptions:
 
     Args:
         part: one of ``PARTS``.
-        src: annotations, a file or a folder.
+        src: annotation file, or folder of annotation files.
         images: img2dataset's output or a folder of image files.
         format: ``published``, or ``pmd`` for records in the format of facebook/pmd.
         shard: records per shard.
@@ -50,8 +50,8 @@ def prepare_pmd(out: str | Path, options: PmdOptions, progress: bool = True) -> 
     """Write the shards of one part to ``out`` and return their manifest.
 
     Raises:
-        UserError: annotations or images were not found, the annotation format is wrong, or ``out`` contains data of
-            different input.
+        UserError: annotations or images were not found, the annotation format is wrong, or ``out`` contains data
+            that were prepared from a different input.
     """
     files = annotation_files(options)
     inputs = {
@@ -105,7 +105,7 @@ def _annotations(files: list[Path], options: PmdOptions) -> Iterator[Annotation]
             publisher = "facebook/pmd" if options.format == "pmd" else options.part
             raise UserError(
                 f"{path} is not in the format of {publisher} or is truncated ({type(error).__name__}: {error}). "
-                "Check --part and --format, or download it again."
+                "Check --part and --format, or download the file again."
             ) from error
 
 
@@ -126,17 +126,22 @@ def _manifest(part: str, state: State) -> dict[str, Any]:
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser("pmd", help="tar shards from published annotations and images of one part of PMD")
+    parser = commands.add_parser(
+        "pmd", help="create tar shards from published annotations and images of one part of PMD"
+    )
     parser.add_argument("--part", required=True, choices=sorted(PARTS), help="part of PMD")
     parser.add_argument("--src", required=True, type=file_path, metavar="PATH", help="annotation file or folder")
     parser.add_argument(
         "--images",
         type=file_path,
         metavar="DIR",
-        help="img2dataset's output or a folder of image files (default: --src)",
+        help="img2dataset's output or a folder of image files (default: the folder of --src)",
     )
     parser.add_argument(
-        "--format", choices=("published", "pmd"), default="published", help="pmd: the format of facebook/pmd"
+        "--format",
+        choices=("published", "pmd"),
+        default="published",
+        help="format of --src: as published, or as in facebook/pmd (default: %(default)s)",
     )
     add_options(parser, PmdOptions.shard)
     parser.set_defaults(run=run_pmd)

@@ -5,7 +5,8 @@ The output folder contains
     manifest.json    counts, reasons for dropped rows, checksums; written last
     .work/           progress and temporary files; deleted at the end
 
-A process that was killed is resumed after its last complete shard. The content of a shard depends only on the input.
+If preparation was interrupted, the next call resumes after the last complete shard. The content of a shard depends only
+on the input.
 """
 
 import hashlib
@@ -45,7 +46,7 @@ class ShardPreparation:
         name: label of the progress bar.
         input: identifies the input and options; resuming with a different ``input`` raises an error.
         convert: (folder for temporary files, number of the first row) -> results of the rows from that number on.
-        manifest: returns the manifest for the final state: ``input``, ``counts``, ``dropped`` and ``shards``.
+        manifest: function that creates the manifest from the final ``input``, ``counts``, ``dropped`` and ``shards``.
         count_names: names of the counts, in addition to ``rows``.
         shard: records per shard.
         rows: total number of rows, if known.
@@ -67,7 +68,7 @@ class ShardPreparation:
         If another process prepares data in ``out``, wait until it has finished.
 
         Raises:
-            UserError: ``out`` contains data of a different ``input``, or ``shard`` is less than 1.
+            UserError: ``out`` contains data that were prepared from a different ``input``, or ``shard`` is less than 1.
         """
         if self.shard < 1:
             raise UserError(f"--shard is {self.shard}; it must be at least 1.")
@@ -76,7 +77,10 @@ class ShardPreparation:
             finished = _load(out / "manifest.json")
             state = finished or _load(out / ".work" / "progress.json") or self._initial_state()
             if state["input"] != self.input:
-                raise UserError(f"{out} contains data of other input or options. Choose another --out or delete it.")
+                raise UserError(
+                    f"{out} contains data that were prepared from a different input or with different options. Choose "
+                    "another --out, or delete the folder."
+                )
             if not finished:
                 for partial in out.glob(".*.partial"):  # left by a killed process
                     partial.unlink()
@@ -125,9 +129,9 @@ class ShardPreparation:
 def add_options(parser: ArgumentParser, shard: int) -> None:
     """Add the common command-line options; ``shard`` is the default number of records per shard."""
     parser.add_argument(
-        "--out", required=True, type=file_path, metavar="DIR", help="output folder; a second call resumes"
+        "--out", required=True, type=file_path, metavar="DIR", help="output folder; an interrupted run is resumed"
     )
-    parser.add_argument("--shard", type=integer(1), default=shard, help="records per shard (%(default)s)")
+    parser.add_argument("--shard", type=integer(1), default=shard, help="records per shard (default: %(default)s)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 

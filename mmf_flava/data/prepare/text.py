@@ -33,7 +33,7 @@ def _is_text_file(path: Path, root: Path) -> bool:
 
 
 def documents(files: list[Path], column: str = "text") -> Iterator[str]:
-    """Yield the documents: paragraphs separated by empty lines for text files, else ``column`` of each record.
+    """Yield the documents: paragraphs of text files (separated by empty lines), and ``column`` of other records.
 
     Raises:
         UserError: a record has no such column, or a file cannot be read.
@@ -74,7 +74,8 @@ def prepare_text(src: Path, tokenizer: str, out: Path, column: str = "text", pro
     If another process writes to ``out``, wait until it has finished.
 
     Raises:
-        UserError: no text was found, a file cannot be read, or ``out`` contains tokens of different input.
+        UserError: no text was found, a file cannot be read, or ``out`` contains tokens of a
+            different text or vocabulary.
     """
     files, loaded_tokenizer = text_files(src), load_tokenizer(tokenizer)
     source = f"{fingerprint(files)} {column}"
@@ -83,7 +84,7 @@ def prepare_text(src: Path, tokenizer: str, out: Path, column: str = "text", pro
         if (out / "meta.json").is_file():
             meta = TokenFile(out).meta
             if (meta.get("source"), meta["vocabulary_sha256"]) != (source, compute_vocabulary_hash(loaded_tokenizer)):
-                raise UserError(f"{out} contains tokens of other text or another vocabulary. Choose another --out.")
+                raise UserError(f"{out} contains tokens of a different text or vocabulary. Choose another --out.")
             remove_progress(out)
             return meta
         with tqdm(documents(files, column), desc="tokenizing", unit="document", disable=not progress) as bar:
@@ -91,15 +92,19 @@ def prepare_text(src: Path, tokenizer: str, out: Path, column: str = "text", pro
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser("text", help="a token folder from text, JSONL or parquet files")
+    parser = commands.add_parser("text", help="convert text, JSONL or parquet files to a token folder")
     parser.add_argument(
         "--src", required=True, type=file_path, metavar="PATH", help=f"file or folder of files: {' '.join(SUFFIXES)}"
     )
-    parser.add_argument("--tokenizer", required=True, metavar="NAME", help="a folder or a hub name")
     parser.add_argument(
-        "--out", required=True, type=file_path, metavar="DIR", help="token folder; a second call resumes"
+        "--tokenizer", required=True, metavar="NAME", help="local folder or Hugging Face model ID of the tokenizer"
     )
-    parser.add_argument("--column", default="text", help="text column of JSONL and parquet files (%(default)s)")
+    parser.add_argument(
+        "--out", required=True, type=file_path, metavar="DIR", help="token folder; an interrupted run is resumed"
+    )
+    parser.add_argument(
+        "--column", default="text", help="name of the text column in JSONL and parquet files (default: %(default)s)"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=run_text)
 

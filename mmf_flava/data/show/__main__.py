@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m mmf_flava.data.show",
         description="Writes an HTML page with samples and statistics of the datasets of a recipe.",
     )
-    top.add_argument("recipe", help="YAML file for config= of mmf_run, or with only a dataset_config")
+    top.add_argument("recipe", help="recipe of mmf_run, or a YAML file that has only the section dataset_config")
     top.add_argument("overrides", nargs="*", metavar="key=value", help="config overrides, as for mmf_run")
     top.add_argument("--dataset", metavar="NAME", help="dataset of the recipe (default: all)")
     top.add_argument("--split", default="train", choices=("train", "val", "test"), help="split (default: %(default)s)")
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _default_overrides(recipe: str, overrides: Sequence[str]) -> list[str]:
-    """Return overrides for a YAML file with only a ``dataset_config``: its datasets, and a model that fits them."""
+    """Return the overrides that a YAML file with only a ``dataset_config`` needs: its datasets and a model."""
     setup_imports()
     content = load_yaml(recipe)
     keys = {override.partition("=")[0] for override in overrides} | set(content)
@@ -76,7 +76,7 @@ def _default_overrides(recipe: str, overrides: Sequence[str]) -> list[str]:
 
 
 def _model_sizes(sections: Any) -> list[str]:
-    """Return the overrides of ``model_config`` for the sizes of images and patches that a processor sets."""
+    """Return overrides that set the model's image and patch sizes to those in the config of an image processor."""
     sizes: dict[str, Any] = {}
     for name in sections:
         params = OmegaConf.select(sections, f"{name}.processors.image_processor.params") or {}
@@ -97,7 +97,7 @@ def _section(config: Any, name: str, paths: list[str | Path], arguments: argpars
 
 
 def _cards(dataset: StreamDataset, start: int, count: int) -> tuple[list[SampleCard], str | None]:
-    """Return the cards of ``count`` samples, at most one epoch. Stop at the first error and return its message too."""
+    """Return the cards of ``count`` samples, at most one epoch, and the message of the first error, which ends them."""
     cards: list[SampleCard] = []
     try:
         for number in range(start, start + min(count, len(dataset))):

@@ -16,7 +16,7 @@ def render_page(recipe: str, split: str, sections: Sequence[Section], missing: S
     """Return the page as HTML. All text from the data is escaped.
 
     Args:
-        missing: datasets of the recipe without data for this split.
+        missing: names of the recipe's datasets that have no data for this split.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True,

@@ -1,4 +1,4 @@
-"""The manifests that ``data.prepare pmd`` writes next to its shards."""
+"""Reader of the manifests that ``python -m mmf_flava.data.prepare pmd`` writes next to its shards."""
 
 import json
 from collections.abc import Sequence

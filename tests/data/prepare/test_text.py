@@ -50,7 +50,7 @@ def test_text_command(corpus, capsys):
     assert "11 tokens in 4 documents" in capsys.readouterr().out
     (corpus / "text/3.txt").write_text("a")
     assert command(corpus) == 2
-    assert "other text" in capsys.readouterr().err
+    assert "contains tokens of a different text or vocabulary" in capsys.readouterr().err
 
 
 def test_parquet(corpus):
