@@ -45,7 +45,7 @@ class ImageFolder:
         return self.read(index)
 
     def read(self, index: int, only: Sequence[str] | None = None) -> Record:
-        """Return record ``index``, restricted to the extensions in ``only`` if given.
+        """Return record ``index``. If ``only`` is given, read only the fields with these extensions.
 
         Raises:
             BadRecord: the file cannot be read.

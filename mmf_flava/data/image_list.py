@@ -129,7 +129,7 @@ class ImageList:
         return self.read(index)
 
     def read(self, index: int, only: Sequence[str] | None = None) -> Record:
-        """Return record ``index``, restricted to the extensions in ``only`` if given.
+        """Return record ``index``. If ``only`` is given, read only the fields with these extensions.
 
         Raises:
             BadRecord: a file cannot be read, or the annotation file has changed.

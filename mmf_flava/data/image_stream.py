@@ -112,7 +112,7 @@ class ImageStreamDataset(StreamDataset):
         return {**self.image_processor({**item, "codebook_view": not self.training}), "image_codes": codes}
 
     def _nearby_records(self, index: int) -> range:
-        """Return records that are cheap to read after ``index``: its block if shards are remote, otherwise all."""
+        """Return records that are cheap to read after ``index``: its block if remote, otherwise all records."""
         if not getattr(self.records, "remote", False):
             return range(self.size)
         block = self.config.shuffle_block

@@ -67,7 +67,7 @@ class Records(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, index: int, only: Sequence[str] | None = None) -> Record:
-        """Return record ``index``, restricted to the extensions in ``only`` if given.
+        """Return record ``index``. If ``only`` is given, read only the fields with these extensions.
 
         Raises:
             BadRecord: the record cannot be read.

@@ -1,4 +1,4 @@
-"""Functions that open records from tar shards, image folders or image lists."""
+"""Functions that open the records of a dataset in tar shards, image folders or image lists."""
 
 from bisect import bisect_right
 from collections.abc import Sequence

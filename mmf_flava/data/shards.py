@@ -117,7 +117,7 @@ class ShardReader:
         return self.read(index)
 
     def read(self, index: int, only: Sequence[str] | None = None) -> Record:
-        """Return record ``index``, restricted to the extensions in ``only`` if given.
+        """Return record ``index``. If ``only`` is given, read only the fields with these extensions.
 
         Raises:
             BadRecord: the bytes cannot be read or do not match their checksum.

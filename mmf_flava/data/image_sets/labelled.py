@@ -43,7 +43,7 @@ class LabelledFiles:
         return len(self.keys)
 
     def read(self, index: int, only: Sequence[str] | None = None) -> Record:
-        """Return record ``index``, restricted to the extensions in ``only`` if given.
+        """Return record ``index``. If ``only`` is given, read only the fields with these extensions.
 
         Raises:
             BadRecord: the image cannot be read.
@@ -86,7 +86,7 @@ class TorchvisionRecords:
         return len(self.dataset)
 
     def read(self, index: int, only: Sequence[str] | None = None) -> Record:
-        """Return record ``index``, restricted to the extensions in ``only`` if given.
+        """Return record ``index``. If ``only`` is given, read only the fields with these extensions.
 
         Raises:
             BadRecord: the image cannot be read.
