@@ -129,7 +129,7 @@ def resident_memory() -> int:
 
 def run_measurement(name: str, folder: Path, reads: int = 0) -> dict[str, float]:
     """Run ``measure_<name>`` in a new process."""
-    command = [sys.executable, __file__, "--measure", name, "--folder", str(folder), "--reads", str(reads)]
+    command = [sys.executable, __file__, "--measure", name, "--folder", str(folder), "--reads", str(reads or 1)]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,9 @@ SCRIPTS = Path(sys.executable).parent
 DEMO = str(Path(__file__).parents[1] / "projects" / "flava" / "configs" / "demo.yaml")
 # the demo with small batches and few updates, which takes seconds
 SHORT = ["training.batch_size=16", "training.max_updates=4", "training.num_workers=0", "training.tensorboard=false"]
+
+# keys of MMF's registry
+RUN_STATE = ("config", "current_iteration", "current_epoch", "flava_initial_processors")
 
 Command = Callable[..., subprocess.CompletedProcess]
 
@@ -48,6 +52,33 @@ def mmf(cache, tmp_path) -> Command:
         )
 
     return run
+
+
+def _run_state() -> dict[str, Any]:
+    """Remove the state of a run from MMF's registry and return it."""
+    module = sys.modules.get("mmf.common.registry")
+    state = module.registry.mapping["state"] if module else {}
+    return {key: state.pop(key) for key in RUN_STATE if key in state}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def module_without_earlier_run():
+    """Remove the state of runs of other modules, so that no test reads the config of an earlier run."""
+    _run_state()
+    yield
+    _run_state()
+
+
+@pytest.fixture(autouse=True)
+def run_state(module_without_earlier_run):
+    """Restore the state of the module's fixtures after each test."""
+    before = _run_state()
+    if before:
+        sys.modules["mmf.common.registry"].registry.mapping["state"].update(before)
+    yield
+    _run_state()
+    if before:
+        sys.modules["mmf.common.registry"].registry.mapping["state"].update(before)
 
 
 @pytest.fixture

@@ -77,6 +77,10 @@ def check_scheduler(scheduler: Mapping[str, Any], required: bool) -> None:
         required: whether a missing param that has no default is an error.
     """
     name, params = scheduler.get("type", "pythia"), scheduler.get("params") or {}
+    if required and not name:
+        raise UserError(
+            "scheduler.type must be given. Set it, e.g. to warmup_cosine, or set training.lr_scheduler: false."
+        )
     known = SCHEDULER_PARAMS.get(name)
     if known is None:
         return
@@ -101,7 +105,7 @@ def _check_keys(config: Mapping[str, Any], name: str, others: tuple[str, ...] = 
     check_type(dict[str, Any], section, name)
     check_keys(section, ("type", "params", *others), name)
     check_type(str | None, section.get("type"), f"{name}.type")
-    check_type(dict[str, Any] | None, section.get("params"), f"{name}.params")
+    check_type(dict[str, Any], section.get("params", {}), f"{name}.params")
     return section
 
 
@@ -131,16 +135,23 @@ def check_arguments(params: Mapping[str, Any], defaults: Mapping[str, Any], wher
             raise UserError(f"{where}.{name} must be given.")
 
 
-def warmup_warning(config: Any) -> str | None:
-    """Return a warning if the warm-up of the learning rate is not shorter than the run, else None."""
+def schedule_warning(config: Any) -> str | None:
+    """Return a warning if the warm-up or the schedule of the learning rate does not fit the run, else None."""
     scheduler, updates = config.get("scheduler") or {}, config.training.get("max_updates")
-    steps = (scheduler.get("params") or {}).get("num_warmup_steps")
+    if not (config.training.get("lr_scheduler") and "train" in config.run_type and updates):
+        return None
+    params = scheduler.get("params") or {}
+    warmup, steps = params.get("num_warmup_steps"), params.get("num_training_steps")
     rate = ((config.get("optimizer") or {}).get("params") or {}).get("lr")
-    if not (config.training.get("lr_scheduler") and "train" in config.run_type and updates and steps and rate):
-        return None
-    if steps < updates:
-        return None
-    return (
-        f"scheduler.params.num_warmup_steps: {steps} is not less than training.max_updates, {updates}. The learning "
-        f"rate reaches at most {rate * (updates - 1) / steps:.3g} instead of {rate:g}."
-    )
+    warnings = []
+    if warmup and rate and warmup >= updates:
+        warnings.append(
+            f"scheduler.params.num_warmup_steps: {warmup} is not less than training.max_updates, {updates}. The "
+            f"learning rate reaches at most {rate * (updates - 1) / warmup:.3g} instead of {rate:g}."
+        )
+    if steps and steps < updates:
+        warnings.append(
+            f"scheduler.params.num_training_steps: {steps} is less than training.max_updates, {updates}. The schedule "
+            f"of the learning rate ends after {steps} updates. Set it to ${{training.max_updates}}."
+        )
+    return " ".join(warnings) or None

@@ -106,8 +106,8 @@ class ImageTransformConfig(ProcessorConfig):
     image_size: int = ranged(224, at_least=1)
     # mean and standard deviation of each channel, for pixel values in [0, 1]; null: the values stored with the weights
     # that the run starts from, otherwise CLIP's values
-    mean: list[float] | None = ranged(None, length=3)
-    std: list[float] | None = ranged(None, above=0, length=3)
+    mean: list[float] | None = ranged(None, at_least=0, at_most=1, length=3)
+    std: list[float] | None = ranged(None, above=0, at_most=1, length=3)
 
     @classmethod
     def model_defaults(cls, sizes: ModelSizes) -> dict[str, Any]:

@@ -70,4 +70,6 @@ def interpolation_error(config: Any, error: OmegaConfBaseException) -> UserError
             node = node.get(name) if isinstance(node, dict) else node[int(name)] if isinstance(node, list) else None
         value = f"{node!r} has no value: "
     reason = str(error).splitlines()[0].rstrip(".")
+    if "Recursive" in reason:
+        return UserError(f"{key}: {value}it refers to itself. Set a value.")
     return UserError(f"{key}: {value}{reason}. Set the key or the environment variable that it names.")

@@ -47,7 +47,8 @@ def parse_section(schema: type[T], section: Any, where: str) -> T:
     return config
 
 
-TYPES = {bool: "true or false", int: "an integer", float: "a number", str: "a string; write it in quotes"}
+TYPES = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
+MANDATORY = "???"  # OmegaConf's mark of a value that the user must set
 MAX_INTEGER = 2**63 - 1
 
 
@@ -60,13 +61,24 @@ def check_type(hint: Any, value: Any, where: str) -> None:
     Args:
         where: the full name of the value, for messages.
     """
+    if isinstance(value, str) and value == MANDATORY:
+        raise UserError(f"{where} must be given.")
     kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    if value == "???" or any(kind is Any or _has_type(kind, value) for kind in kinds):
+    if any(kind is Any or _has_type(kind, value) for kind in kinds):
         kind = next((kind for kind in kinds if _has_type(kind, value)), Any)
         _check_elements(kind, value, where)
         return
     names = [_type_name(kind) for kind in kinds if kind is not NoneType]
-    raise UserError(f"{where}: must be {' or '.join(names)}, got {value!r}.")
+    raise UserError(f"{where}: must be {' or '.join(names)}, got {value!r}.{_conversion(kinds, value, where)}")
+
+
+def _conversion(kinds: tuple[Any, ...], value: Any, where: str) -> str:
+    """Return how to write a number as a string, or a float such as 1e3 as an integer; empty if neither is meant."""
+    if str in kinds and isinstance(value, bool | int | float):
+        return f" Write it in quotes; on the command line as '{where}=\"{value}\"'."
+    if int in kinds and isinstance(value, float) and value.is_integer():
+        return f" Write {int(value)}."
+    return ""
 
 
 def _has_type(kind: Any, value: Any) -> bool:
@@ -88,6 +100,8 @@ def _check_elements(kind: Any, value: Any, where: str) -> None:
         check_keys(value, hints, where)
         for name, item in value.items():
             check_type(hints[name], item, f"{where}.{name}")
+            if item == "" and hints[name] != Any:
+                raise UserError(f"{where}.{name}: must not be empty. Set a value, or null or no key for the default.")
     elif get_origin(kind) is list:
         for number, item in enumerate(value):
             check_type(get_args(kind)[0], item, f"{where}[{number}]")

@@ -3,6 +3,7 @@
 import contextlib
 import re
 from ast import literal_eval
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,9 @@ def read_yaml(path: str) -> dict[Any, Any]:
         raise UserError(f"{path}{_explain(error, text)}") from None
     except RecursionError:
         raise UserError(f"{path}: is nested too deeply. Remove levels of brackets or indentation.") from None
-    except (TypeError, ValueError) as error:  # such as a date or an integer that Python does not accept
+    except UserError:
+        raise
+    except Exception as error:  # PyYAML's constructors raise errors of any type, e.g. for `!!bool maybe`
         raise UserError(f"{path}: is not valid YAML ({error}). Correct the value, or write it in quotes.") from None
     if content is None:
         raise UserError(f"{path}: is empty. Write keys and values, {EXAMPLE}.")
@@ -63,7 +66,7 @@ def _parse(text: str, path: str, complete: bool = False) -> Any:
 
     Args:
         path: file or option, for messages.
-        complete: whether a key without a value is an error.
+        complete: whether a key without a value is an error and None is null, as in the value of an option.
     """
     loader = _loader()(text)
     try:
@@ -71,6 +74,14 @@ def _parse(text: str, path: str, complete: bool = False) -> Any:
         if node is None:
             return None
         _check_size(node, path)
+        for scalar in _scalars(node, set()):
+            if not _is_decimal(scalar):
+                raise UserError(
+                    f"{path}: YAML does not read {scalar.value} as a decimal number. Write it in quotes if it is a "
+                    "string, or as a decimal number without leading zeros."
+                )
+            if complete and scalar.style is None and scalar.value == "None":  # a Python literal
+                scalar.tag = "tag:yaml.org,2002:null"
         if complete:
             _check_complete(node, path)
         return loader.construct_document(node)
@@ -111,6 +122,25 @@ def _check_size(root: yaml.Node, path: str) -> None:
     size(root)
 
 
+def _scalars(node: yaml.Node, visited: set[int]) -> Iterator[yaml.ScalarNode]:
+    """Yield the scalars of a YAML document, each once."""
+    if id(node) in visited:
+        return
+    visited.add(id(node))
+    if isinstance(node, yaml.ScalarNode):
+        yield node
+    for child in node.value if isinstance(node, yaml.CollectionNode) else ():
+        for part in child if isinstance(child, tuple) else (child,):
+            yield from _scalars(part, visited)
+
+
+def _is_decimal(node: yaml.ScalarNode) -> bool:
+    """Return False for a number such as 010 or 1:30, which YAML 1.1 reads as 8 (octal) and 90 (base 60)."""
+    number = node.value.replace("_", "").lstrip("+-")
+    is_number = node.style is None and node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+    return not (is_number and (":" in number or (number[:1] == "0" and number[1:].isdigit())))
+
+
 def _check_complete(node: yaml.Node, option: str) -> None:
     """Raise UserError for a key without a value, such as 'a:1' in {a:1}, or a and b in {a, b}."""
     if isinstance(node, yaml.SequenceNode):
@@ -135,6 +165,8 @@ def _explain(error: yaml.YAMLError, text: str) -> str:
     place = f", line {mark.line + 1}" if mark is not None else ""
     if duplicate := re.fullmatch(r"found duplicate key (.*)", problem):
         return f"{place}: the key {duplicate[1]!r} occurs twice in its section. Remove one of them."
+    if "determine a constructor" in problem:
+        return f"{place}: is not valid YAML ({' '.join(problem.split())}). Write the value in quotes."
     if "'\\t'" in problem:
         return f"{place}: a tab is used as indentation. Use spaces."
     return f"{place}: is not valid YAML ({' '.join(problem.split())}). Correct this line or the one before."
@@ -154,11 +186,11 @@ def parse_value(text: str, option: str) -> Any:
     """
     if not text.strip():
         raise UserError(f"{option}: has no value. Write null for no value, or '\"\"' for an empty string.")
-    with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
-        value = literal_eval(text.strip())
-        if isinstance(value, str | int | float | bool | list | dict | tuple | None):
-            return list(value) if isinstance(value, tuple) else value
     if text.lstrip()[0] not in "[{\"'":
+        with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            value = literal_eval(text.strip())
+            if isinstance(value, str | int | float | bool | list | dict | tuple | None):
+                return list(value) if isinstance(value, tuple) else value
         return _resolve_scalar(text)
     forms = "Write a list as [a, b], a section as {a: 1}, and quote other values that begin with a bracket or quote."
     try:
@@ -168,15 +200,15 @@ def parse_value(text: str, option: str) -> Any:
         raise UserError(f"{option}: is not valid YAML ({problem}). {forms}") from None
     except UserError:
         raise
-    except (RecursionError, ValueError) as error:
+    except Exception as error:
         raise UserError(f"{_shorten(option)}: is not valid YAML ({error}). {forms}") from None
 
 
 def _resolve_scalar(text: str) -> Any:
     loader = _loader()("")
     try:
-        tag = loader.resolve(yaml.ScalarNode, text, (True, False))
-        return loader.construct_object(yaml.ScalarNode(tag, text))
+        node = yaml.ScalarNode(loader.resolve(yaml.ScalarNode, text, (True, False)), text)
+        return loader.construct_object(node) if _is_decimal(node) else text
     except (yaml.YAMLError, ValueError):  # such as '=' and '<<', which are tags without a constructor
         return text
     finally:

@@ -127,7 +127,7 @@ def read_label(record: Record, class_numbers: Mapping[str, int] | None = None) -
     """
     try:
         if "cls" in record.fields:
-            name = record.fields["cls"].decode()
+            name = record.fields["cls"].decode("utf-8-sig")
             return to_label(name, None if _is_number(name.strip()) else class_numbers)
         return to_label(_parse_object(record).get("label"), class_numbers) if "json" in record.fields else NO_LABEL
     except ValueError as error:

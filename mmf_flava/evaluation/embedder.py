@@ -67,7 +67,10 @@ class Embedder:
         saved = read_processors(weights)
         saved.warn_of_assumptions(tokenizer is None, max_length is None, mean is None or std is None)
         self._initial = InitialProcessors(saved, len(model.text_encoder.position_embeddings.weight))
-        statistics = {name: None if value is None else list(value) for name, value in (("mean", mean), ("std", std))}
+        statistics = {
+            name: list(value) if isinstance(value, Iterable) else value
+            for name, value in (("mean", mean), ("std", std))
+        }
         self.image_processor = FlavaImageProcessor(
             {"image_size": side, "patch_size": patch, "codebook_size": None, "mask": None, **statistics},
             initial=self._initial,
@@ -113,7 +116,8 @@ class Embedder:
             UserError: a file cannot be read or is not an image, or the type of an input is not supported.
         """
         items = enumerate(_list_images(images))
-        return _concatenate(self.embed_image_batch(self._stack(batch)) for batch in self._batches(items))
+        batches = (self.embed_image_batch(self._stack(batch)) for batch in self._batches(items))
+        return _concatenate(batches, self.model.image_projection.out_features)
 
     def texts(self, texts: str | Iterable[str]) -> np.ndarray:
         """Return (N, E) float32 unit embeddings of one text or several; texts are truncated to ``max_length`` tokens.
@@ -121,7 +125,8 @@ class Embedder:
         Raises:
             UserError: an item is not a string.
         """
-        return _concatenate(self.embed_text_batch(batch) for batch in self._batches(_list_texts(texts)))
+        batches = (self.embed_text_batch(batch) for batch in self._batches(_list_texts(texts)))
+        return _concatenate(batches, self.model.text_projection.out_features)
 
     def pairs(self, images: ImageInput | Iterable[ImageInput], texts: str | Iterable[str]) -> np.ndarray:
         """Return (N, D) float32 features of pairs: the multimodal encoder's [CLS_M] outputs, for classification heads.
@@ -131,8 +136,11 @@ class Embedder:
         """
         batches = self._batches(_zip_equal(enumerate(_list_images(images)), _list_texts(texts)))
         return _concatenate(
-            self.embed_pair_batch(self._stack([image for image, _ in batch]), [text for _, text in batch])
-            for batch in batches
+            (
+                self.embed_pair_batch(self._stack([image for image, _ in batch]), [text for _, text in batch])
+                for batch in batches
+            ),
+            self.model.multimodal_encoder.image_projection.out_features,
         )
 
     # ------------------------------------------------------------------ one batch
@@ -199,6 +207,5 @@ def _zip_equal(images: Iterable[T], texts: Iterable[str]) -> Iterator[tuple[T, s
         yield image, text  # type: ignore[misc]
 
 
-def _concatenate(batches: Iterable[np.ndarray]) -> np.ndarray:
-    arrays = list(batches)
-    return np.concatenate(arrays) if arrays else np.empty((0, 0), np.float32)
+def _concatenate(batches: Iterable[np.ndarray], width: int) -> np.ndarray:
+    return np.concatenate([np.empty((0, width), np.float32), *batches])

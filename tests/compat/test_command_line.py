@@ -220,6 +220,11 @@ def test_misspelt_section_of_the_recipe_is_an_error():
         configuration(f"config={write_own('traning: {max_updates: 3}')}")
 
 
+def test_dotted_key_of_the_recipe_is_an_error():
+    with pytest.raises(UserError, match=r"x\.yaml: training\.max_updates is not a key\. .* `training: {max_updates: "):
+        configuration(f"config={write_own('training.max_updates: 3')}")
+
+
 @pytest.mark.parametrize("own", ["my_section: {a: 1}", "optimizers: {lr: 1}\nlearning_rate: ${optimizers.lr}"])
 def test_sections_with_other_names_are_accepted(own):
     configuration(f"config={write_own(own)}")

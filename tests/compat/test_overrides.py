@@ -162,6 +162,16 @@ def test_options_that_cannot_be_set_are_errors(option, message):
     assert config == OmegaConf.create(CONFIG)
 
 
+def test_new_params_of_the_optimizer_are_added():
+    config = OmegaConf.create({"optimizer": {"type": "AdamW", "params": {"lr": 0.1}}})
+    merge_options(config, ["optimizer.params.eps=1e-6"])
+    assert config.optimizer.params == {"lr": 0.1, "eps": 1e-6}
+    with pytest.raises(UserError, match="optimizer has no key 'eps'"):
+        merge_options(config, ["optimizer.eps=1e-6"])
+    with pytest.raises(UserError, match="is a value and has no key"):
+        merge_options(config, ["optimizer.params.eps.x=1e-6"])
+
+
 def test_options_that_are_read_before_the_recipe():
     options = ["config=~/a b.yaml", "datasets=[a, b]", "losses[0]={", "env.user_dir=5", "training.x="]
     expected = {

@@ -110,6 +110,8 @@ def test_block_size_must_fit_max_length():
     ("params", "message"),
     [
         ({"mask": True}, r"p\.mask: must be a section"),
+        ({"mean": [123.675, 116.28, 103.53]}, r"p\.mean: must be .* each at least 0 and at most 1"),
+        ({"std": [58.4, 57.1, 57.4]}, r"p\.std: must be .* each above 0 and at most 1"),
         ({"mask": {"targt": 3}}, r"'targt' is not a key of p\.mask\. Did you mean 'target'"),
         ({"mask": {"target": 197}}, r"p\.mask\.target: must be at most 196, the number of patches \(14 x 14\)"),
         ({"mask": {"target": 5, "min_block": 6}}, r"p\.mask\.min_block: must be at most target, 5, got 6"),

@@ -44,7 +44,14 @@ def test_defaults_and_limits_are_valid():
         ({"inner": {"share": 1.0}}, r"here\.inner\.share: must be at least 0 and below 1, got 1\.0"),
         ({"inners": [{}, {"share": -1}]}, r"here\.inners\[1\]\.share: "),
         ({"inner": {"share": float("nan")}}, r"here\.inner\.share: must be finite, got nan"),
-        ({"kind": 5}, r"here\.kind: must be a string; write it in quotes, got 5"),
+        (
+            {"kind": 5},
+            r"here\.kind: must be a string, got 5\. Write it in quotes; on the command line as 'here\.kind=\"5\"'",
+        ),
+        ({"count": 1e3}, r"here\.count: must be an integer, got 1000\.0\. Write 1000\."),
+        ({"kind": ""}, r"here\.kind: must not be empty"),
+        ({"count": "???"}, r"here\.count must be given"),
+        ({"inners": [{"share": "???"}]}, r"here\.inners\[0\]\.share must be given"),
         ("text", r"here: must be a section"),
     ],
 )

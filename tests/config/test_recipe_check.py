@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.compat.mmf_api.registered import check_registered
-from mmf_flava.config.optimization import warmup_warning
+from mmf_flava.config.optimization import schedule_warning
 from mmf_flava.config.recipe_check import check_recipe, resolve
 from mmf_flava.config.recipes import recipe_path
 from mmf_flava.errors import UserError
@@ -47,6 +47,12 @@ FLAVA = "model_config__flava__"
     [
         ({"optimizer": 0.5}, r"optimizer: must be a section \(a mapping of keys to values\), got 0\.5"),
         ({"optimizer__parms": {"lr": 1}}, "'parms' is not a key of optimizer. Did you mean 'params'"),
+        ({"optimizer__params": None}, r"optimizer\.params: must be a section"),
+        ({"scheduler__type": None}, r"scheduler\.type must be given"),
+        ({"training__batch_size": "???"}, r"training\.batch_size must be given"),
+        ({"training__num_workers": "???"}, r"training\.num_workers must be given"),
+        ({"optimizer__params__lr": "???"}, r"optimizer\.params\.lr must be given"),
+        ({"checkpoint__resume_file": ""}, r"checkpoint\.resume_file: must not be empty"),
         ({"optimizer__params__betas": []}, r"optimizer\.params\.betas: must be a list of 2 numbers"),
         ({"optimizer__params__betas": [0.9, 1.0]}, r"optimizer\.params\.betas: .*below 1, got \[0\.9, 1\.0\]"),
         ({"optimizer__params__lr": -1e-3}, r"optimizer\.params\.lr: must be at least 0"),
@@ -164,9 +170,9 @@ def test_interpolation_without_a_value_names_its_key(tmp_path, key, value):
 
 def test_warm_up_that_is_not_shorter_than_the_run_is_one_warning(recipes):
     config = copy.deepcopy(recipes["demo"])
-    assert warmup_warning(config) is None
+    assert schedule_warning(config) is None
     config.training.max_updates, config.optimizer.params.lr = 50, 1e-3
-    assert warmup_warning(config) == (
+    assert schedule_warning(config) == (
         "scheduler.params.num_warmup_steps: 50 is not less than training.max_updates, 50. The learning rate reaches at "
         "most 0.00098 instead of 0.001."
     )
@@ -178,7 +184,16 @@ def test_warm_up_that_is_not_shorter_than_the_run_is_one_warning(recipes):
         scheduler.step()
     assert max(rates) == pytest.approx(0.00098)
     config.run_type = "test"
-    assert warmup_warning(config) is None
+    assert schedule_warning(config) is None
+
+
+def test_schedule_that_is_shorter_than_the_run_is_a_warning(recipes):
+    config = copy.deepcopy(recipes["demo"])
+    config.scheduler.params.num_training_steps = 100
+    assert schedule_warning(config) == (
+        "scheduler.params.num_training_steps: 100 is less than training.max_updates, 1800. The schedule of the "
+        "learning rate ends after 100 updates. Set it to ${training.max_updates}."
+    )
 
 
 @pytest.mark.parametrize("needs", [None, "contrasts"])

@@ -30,7 +30,7 @@ FULL_INSIDE = SafetensorError('I/O error: Os { code: 28, kind: StorageFull, mess
         (checkpoint, "save_file", 2, FULL_INSIDE),
         (checkpoint_folder, "write_checksums", 1, FULL),
         *((checkpoint_folder, "_fsync", call, FULL) for call in (1, 2, 6, 7)),
-        (checkpoint_folder, "_pointer_text", 1, FULL),
+        (checkpoint_folder, "pointer_text", 1, FULL),
         (checkpoint_folder.os, "replace", 1, FULL),
         (checkpoint_folder.os, "replace", 2, FULL),
     ],

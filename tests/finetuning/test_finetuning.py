@@ -169,7 +169,9 @@ UNCHANGED = ("training.max_updates=1", "optimizer.params.lr=0.0")
 
 def test_initialisation_from_a_pretraining_run(finetune, pretrained, tmp_path):
     """With a learning rate of 0, all pretrained weights are kept; positions are interpolated for larger images."""
-    finetune("demo_vqa2", tmp_path, *UNCHANGED, f"model_config.flava_classification.pretrained={pretrained}")
+    weights = f"model_config.flava_classification.pretrained={pretrained}"
+    tokenizer = "dataset_config.vqa2.processors.text_processor.params.tokenizer=null"  # that of the weights
+    finetune("demo_vqa2", tmp_path, *UNCHANGED, weights, tokenizer)
     before = load_pretrained(pretrained).state_dict()
     after = torch.load(tmp_path / "best.ckpt", weights_only=True)["model"]
     positions = "image_encoder.pos_embed"

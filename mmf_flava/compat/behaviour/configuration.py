@@ -155,11 +155,13 @@ def complete_check(module: Any) -> None:
             from mmf_flava.compat import mmf_api
             from mmf_flava.compat.mmf_api.registered import check_registered
 
+            is_flava = self.config.training.trainer == "flava"
+            if is_flava:
+                mmf_api.check_callbacks(self.config)
             check_recipe(self.config, self._default_config)
             check_datasets(self.config)
             check_registered(resolve(self.config))
-            if self.config.training.trainer == "flava":
-                mmf_api.check_callbacks(self.config)
+            if is_flava:
                 mmf_api.read_multitasking(self.config)
 
 
@@ -219,6 +221,10 @@ def misspelt_section(module: Any) -> None:
         known = {*self._default_config, "dataset", "includes"}
         text = module.OmegaConf.to_yaml(user) if user else ""
         for key in user:
+            if key not in known and (section := str(key).partition("."))[0] in known:
+                raise UserError(
+                    f"{self.config_path}: {key} is not a key. Nest it as `{section[0]}: {{{section[2]}: ...}}`."
+                )
             # users may add sections: only sections that resemble known ones and that no interpolation uses are errors
             if key not in known and f"${{{key}" not in text and (matches := close_matches(str(key), known, 0.8)):
                 raise UserError(f"{self.config_path}: unknown section {key!r}; {did_you_mean(matches)}")

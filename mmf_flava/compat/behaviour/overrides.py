@@ -12,6 +12,8 @@ from mmf_flava.config.paths import expand_home_folders
 from mmf_flava.config.run import REPLACED_KEYS
 from mmf_flava.errors import UserError
 
+# sections whose keys depend on another key; the check of the complete recipe names unknown ones
+OPEN_SECTIONS = ("optimizer.params", "scheduler.params", "multitasking.params")
 FIELD = re.compile(r"([^\[\]]+)((?:\[-?\d+\])*)")
 
 
@@ -137,6 +139,8 @@ def _options_of_defaults(opts: list[str], defaults: Mapping[str, Any]) -> list[s
 def check_key(key: str, value: str, tree: Mapping[str, Any]) -> Any:
     """Return the value of ``key`` in ``tree``. MMF's syntax ``key[0]`` for list entries is supported.
 
+    The value of a new key of a section in ``OPEN_SECTIONS`` is None.
+
     Raises:
         UserError: the key does not exist.
     """
@@ -148,6 +152,8 @@ def check_key(key: str, value: str, tree: Mapping[str, Any]) -> Any:
             entry = f" Write {'.'.join(parents)}[{name}]." if _is_list(node) and str(name).isdigit() else ""
             kind = "a list" if _is_list(node) else "a value"
             raise UserError(f"{_option(key, value)}: {'.'.join(parents)} is {kind} and has no key {name!r}.{entry}")
+        if name not in node and ".".join(parents) in OPEN_SECTIONS and key == ".".join([*parents, field]):
+            return None
         if name not in node:
             raise UserError(f"{_option(key, value)}: {_unknown(key, str(name), parents, node, tree)}")
         node = node[name]

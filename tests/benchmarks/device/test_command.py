@@ -53,7 +53,7 @@ import device.runner
 from device.command import main
 from device.parts import Part
 device.runner.MIN_SECONDS = {least}
-sys.exit(main(sys.argv[1:], [Part(name, f"fake_{{name}}", {seconds}) for name in {names!r}]))
+sys.exit(main(sys.argv[1:], parts=[Part(name, f"fake_{{name}}", {seconds}) for name in {names!r}]))
 """
 CONCURRENT = """
 import sys

@@ -77,8 +77,6 @@ def test_half_precision_keeps_the_last_layer_in_fp32(encoder, images, dtype, tmp
     assert other.logits(images).dtype == torch.float32
     fraction = changed_fraction(other, encoder, images)
     assert fraction == 0 if dtype == "fp32" else fraction < 0.3
-    with pytest.raises(UserError, match="fp8"):
-        load_codebook(config(tmp_path, dtype="fp8"))
 
 
 FORMATS = {
@@ -129,8 +127,6 @@ def test_invalid_configuration_raises(encoder, tmp_path):
     save_file(encoder.state_dict(), tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=r"blocks\.output\.conv\.bias: \(64,\), expected \(32,\)"):
         build_codebook(config(tmp_path, vocab_size=32))
-    with pytest.raises(UserError, match="num_groups is 0"):
-        build_codebook(config(tmp_path, num_groups=0))
     with pytest.raises(UserError, match="sha256 is 00"):
         build_codebook(config(tmp_path, sha256="00"))
 
