@@ -71,5 +71,7 @@ def interpolation_error(config: Any, error: OmegaConfBaseException) -> UserError
         value = f"{node!r} has no value: "
     reason = str(error).splitlines()[0].rstrip(".")
     if "Recursive" in reason:
-        return UserError(f"{key}: {value}it refers to itself. Set a value.")
+        return UserError(
+            f"{key}: the interpolation refers to this key itself, directly or through other keys. Set a value."
+        )
     return UserError(f"{key}: {value}{reason}. Set the key or the environment variable that it names.")

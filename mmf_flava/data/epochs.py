@@ -15,9 +15,10 @@ from mmf_flava.processes import rank, world_size
 class EpochSampler:
     """Batch sampler of one process. Each iterator yields the batches of the next epoch.
 
-    Epoch e consists of the samples e * size to (e + 1) * size - 1 of the stream, interleaved across processes. If
-    ``size`` is not a multiple of ``world_size``, the epoch is extended by a few samples, so that all processes get the
-    same number. In evaluation, all epochs are equal, so the added samples are the split's first samples, as in torch's
+    Epoch e consists of the samples e * size to (e + 1) * size - 1 of the dataset, which is an endless stream. The
+    samples are interleaved across processes. If ``size`` is not a multiple of ``world_size``, the epoch also contains
+    the next few samples of the stream, so that all processes get the same number. In evaluation, every epoch contains
+    the samples of the split in the same order, so these are the split's first samples, as in torch's
     DistributedSampler.
 
     A resumed run starts with an epoch that the previous run has not started. In multitask training, the number of

@@ -86,7 +86,7 @@ class ImageStreamDataset(StreamDataset):
 
     @property
     def num_cached_views(self) -> int:
-        """Number of views per record with cached codes: crops in training, otherwise the entire image."""
+        """Number of views of a record whose codes are cached: ``views`` in training, else 1 (the entire image)."""
         return (self.views or 1) if self.training else 1
 
     @property

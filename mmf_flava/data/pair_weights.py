@@ -23,7 +23,7 @@ def read_pair_weights(paths: Iterable[tuple[str, str | Path]]) -> dict[str, floa
         paths: (path in the config, resolved path). A path that is listed twice gets twice its weight.
 
     Raises:
-        UserError: a path has no manifest with these counts, or shards in several folders.
+        UserError: a path has no manifest with these counts, or its shards are in several folders.
     """
     weights: dict[str, float] = {}
     for name, path in paths:
