@@ -1,6 +1,6 @@
 """FLAVA as a plugin for MMF. Public names are imported lazily: importing this package imports neither torch nor MMF."""
 
-TYPE_CHECKING = False  # type checkers assume True; ``typing`` is not imported, because that takes time
+TYPE_CHECKING = False  # True for type checkers; typing.TYPE_CHECKING is not used, because importing typing is slow
 if TYPE_CHECKING:
     from typing import Any
 

@@ -1,4 +1,4 @@
-"""The global contrastive loss (§3.2, "GC").
+"""The global contrastive loss (FLAVA paper, §3.2, "GC").
 
 Shapes: B = batch size per rank, G = B x number of ranks, E = projection size.
 """
@@ -20,8 +20,8 @@ GRADIENTS = ("global", "local")
 def contrastive_loss(contrast: Contrast, single_process: bool = True, gradient: str = "global") -> Tensor:
     """Return this rank's term of the symmetric (image-to-text and text-to-image) cross entropy over the global batch.
 
-    Each rank computes only the B x G logits of its own pairs, not all G x G. Pairs that do not match are only used as
-    negatives of other pairs. For a batch without matching pairs the loss is exactly 0 and the gradient is zero.
+    Each rank computes only the logits of its own pairs, not of all pairs in the global batch. Pairs that do not match
+    are only used as negatives of other pairs. For a batch without matching pairs, loss and gradient are exactly 0.
 
     The logits are always computed in fp32: at the maximum temperature of 100, bf16 rounds logits in steps of 0.5.
 
@@ -46,8 +46,8 @@ class GlobalContrastive(nn.Module):
     """The global contrastive loss L_GC, with the samples of all ranks as negatives.
 
     Args:
-        gradient: ``global`` back-propagates to the embeddings of all ranks, as in the paper; ``local`` only to those of
-            this rank, as in CLIP.
+        gradient: ``global`` back-propagates to the embeddings of all ranks, as in the paper; ``local`` back-propagates
+            only to the embeddings of this rank, as in CLIP.
     """
 
     needs = "contrast"

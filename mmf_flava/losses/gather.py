@@ -3,8 +3,8 @@
 Training with N processes is equivalent to training with one process and the same global batch.
 
 Each rank computes its own term of a loss, scaled so that the average over ranks is the loss of the global batch.
-DistributedDataParallel and FullyShardedDataParallel average gradients over ranks, so the gradients are also those of
-the global loss.
+DistributedDataParallel and FullyShardedDataParallel average gradients over ranks, so the averaged gradients are the
+gradients of the global loss.
 
 Shapes: B = batch size per rank, G = B x number of ranks, E = embedding size.
 """
@@ -18,10 +18,10 @@ from mmf_flava.processes import world_size
 
 
 def global_mean(total: Tensor, count: int | Tensor, single_process: bool) -> Tensor:
-    """Return this rank's term of a mean over the values of all ranks; the terms of all ranks average to the mean.
+    """Return this rank's term of the mean over the values of all ranks; the average of all ranks' terms is this mean.
 
     Args:
-        total: () sum of this rank's values, with gradient.
+        total: scalar tensor, the sum of this rank's values, with gradient.
         count: number of this rank's values, which may differ between ranks. The result is 0 if no rank has a value.
         single_process: compute the mean over the values of this process only, as in evaluation.
     """
@@ -33,9 +33,10 @@ def global_mean(total: Tensor, count: int | Tensor, single_process: bool) -> Ten
 
 
 def gather_embeddings(embeddings_BE: Tensor, single_process: bool, gradient: str = "global") -> Tensor:
-    """Return the (G, E) embeddings of all ranks in rank order; B must be equal on all ranks.
+    """Return the embeddings of all ranks, concatenated in rank order. The batch size must be equal on all ranks.
 
     Args:
+        embeddings_BE: the embeddings of this rank.
         single_process: return the embeddings of this process only, as in evaluation.
         gradient: with ``"global"`` gradients flow back to the rank of each embedding; with ``"local"``, as in CLIP,
             only to this rank's own embeddings (the paper's ablation, Table D.1).

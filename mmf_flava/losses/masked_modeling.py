@@ -1,4 +1,4 @@
-"""Masked modeling losses: MIM and MLM on unimodal batches, MMM on image-text pairs (§3.2).
+"""Masked modeling losses: MIM and MLM on unimodal batches, MMM on image-text pairs (FLAVA paper, §3.2).
 
 Shapes: N = number of masked positions, V = vocabulary size.
 """
@@ -14,7 +14,9 @@ from mmf_flava.models.outputs import MaskedPrediction
 
 
 def masked_cross_entropy(logits_NV: Tensor, labels_N: Tensor, single_process: bool = True) -> Tensor:
-    """Return this rank's term of the mean cross entropy over the masked positions of all ranks; 0 if there are none.
+    """Return this rank's term of the mean cross entropy over the masked positions of all ranks.
+
+    The result is 0 if no position is masked.
 
     The cross entropy is always computed in fp32: a softmax over 30,522 tokens is inaccurate in half precision.
 

@@ -1,4 +1,4 @@
-"""The image-text matching loss (§3.2)."""
+"""The image-text matching loss (FLAVA paper, §3.2)."""
 
 from typing import Any
 

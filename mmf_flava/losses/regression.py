@@ -1,4 +1,4 @@
-"""Mean squared error loss (STS-B, B.2) for MMF 1.0.0rc10, which lacks ``mse``; MMF's main branch has it."""
+"""The loss ``mse`` (mean squared error, used for STS-B), which MMF's main branch has and MMF 1.0.0rc10 lacks."""
 
 from typing import Any
 

@@ -1,4 +1,6 @@
-"""The MMF model ``flava_classification``: FLAVA's core model and an MLP classifier on [CLS], for finetuning (B.2).
+"""The MMF model ``flava_classification``: FLAVA's core model and an MLP classifier on [CLS], for finetuning.
+
+See B.2 of the FLAVA paper.
 
 Shapes: B = batch size, T = number of tokens, D = hidden size, C = number of labels.
 """
@@ -29,8 +31,9 @@ SECTION = "model_config.flava_classification"
 class FlavaClassification(BaseModel):
     """FLAVA with a classifier on [CLS_M] of image-text pairs, or on [CLS] of images or of texts.
 
-    Batches with ``image`` and ``input_ids`` are encoded by the multimodal encoder; batches with only one of them by the
-    image or the text encoder. MMF builds the losses of the config and computes them from ``scores`` and ``targets``.
+    Batches with ``image`` and ``input_ids`` are encoded by the multimodal encoder. Batches with only ``image`` or
+    only ``input_ids`` are encoded by the image or the text encoder, respectively. MMF builds the losses of the config
+    and computes them from ``scores`` and ``targets``.
     """
 
     def __init__(self, config: Any) -> None:
@@ -47,7 +50,7 @@ class FlavaClassification(BaseModel):
         """Build the core model and the classifier, load pretrained weights and freeze components.
 
         Raises:
-            UserError: the weights were not found or do not match.
+            UserError: the pretrained weights were not found or do not match the model.
         """
         settings = self.settings
         self.flava = Flava(settings)
@@ -64,7 +67,7 @@ class FlavaClassification(BaseModel):
         initial = initial_processors(in_run=True)
         allow_missing = list(initial.allow_missing or [])
         if settings.pretrained is not None:
-            # the file may have no classifier, or one for another task, which is not loaded
+            # the file may have no classifier, or a classifier for another task, which is not loaded
             load_weights(
                 self,
                 settings.pretrained,
@@ -109,7 +112,7 @@ class FlavaClassification(BaseModel):
         return {"scores": scores}
 
     def _check_targets(self, batch: Any) -> None:
-        """Raise UserError if targets with one score per label, (B, C), do not have C = ``num_labels``."""
+        """Raise UserError if the targets have one score per label and the number of scores is not ``num_labels``."""
         targets, expected = batch["targets"], self.settings.num_labels
         if targets.ndim == 2 and targets.shape[1] != expected:
             raise UserError(
@@ -147,7 +150,9 @@ class FlavaClassification(BaseModel):
         return ids_BT[:, :longest], mask_BT[:, :longest]
 
     def get_optimizer_parameters(self, config: Any) -> list[dict[str, Any]]:
-        """Return parameter groups by learning rate and weight decay; biases and LayerNorms have no weight decay."""
+        """Return one parameter group per combination of learning rate and weight decay.
+
+        Biases and LayerNorms have no weight decay."""
         groups: dict[tuple[float, bool], list[Tensor]] = {}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:

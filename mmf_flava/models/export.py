@@ -50,17 +50,17 @@ KINDS: dict[str, tuple[type[EncodeImage], tuple[str, ...]]] = {
 
 
 def export_encoder(model: nn.Module, kind: str, max_length: int = MAX_LENGTH) -> ExportedProgram:
-    """Export one encoder of the core model, or of a model with the core model as ``flava``.
-
-    Only the batch size is dynamic.
+    """Export one encoder of a FLAVA model. Only the batch size is dynamic.
 
     Args:
-        kind: ``image``: image (B, 3, H, H) -> (B, E). ``text``: input_ids (B, T) int64, input_mask (B, T) bool ->
-            (B, E). ``multimodal``: all three inputs -> (B, L, D).
-        max_length: T, at most the number of the text encoder's position embeddings.
+        model: a ``Flava``, or a model whose attribute ``flava`` is a ``Flava``.
+        kind: ``image`` exports image (B, 3, H, H) -> embeddings (B, projection size). ``text`` exports input_ids (B, T)
+            int64, input_mask (B, T) bool -> embeddings (B, projection size). ``multimodal`` exports image, input_ids,
+            input_mask -> states (B, L, D).
+        max_length: number of tokens T; reduced to the number of the text encoder's position embeddings if larger.
 
     Returns:
-        The program; ``program.module()`` is called with the inputs in the order listed for ``kind``.
+        The exported program; ``program.module()`` is called with the inputs in the order listed for ``kind``.
 
     Raises:
         UserError: ``kind`` is not ``image``, ``text`` or ``multimodal``.
@@ -70,7 +70,7 @@ def export_encoder(model: nn.Module, kind: str, max_length: int = MAX_LENGTH) ->
     parameter, size = flava.logit_scale, flava.image_encoder.patch_embed.img_size
     tokens = min(max_length, len(flava.text_encoder.position_embeddings.weight))
     with torch.device(parameter.device):
-        examples = {  # two of each: torch.export makes a dimension of size 1 static
+        examples = {  # batch size 2: torch.export makes a dimension of size 1 static
             "image": torch.zeros(2, 3, *size),
             "input_ids": torch.zeros(2, tokens, dtype=torch.long),
             "input_mask": torch.ones(2, tokens, dtype=torch.bool),

@@ -1,4 +1,4 @@
-"""FLAVA's core model: three encoders, two contrastive projections and the logit scale (§3.1, Figure 2).
+"""FLAVA's core model: three encoders, two contrastive projections and the logit scale (FLAVA paper, §3.1, Figure 2).
 
 Shapes: B = batch size, C = channels, H = image height, W = image width, P = number of patches, T = number of tokens,
 L = 1 + (1 + P) + T = length of the multimodal sequence, D = hidden size, E = projection size.
@@ -21,7 +21,9 @@ from mmf_flava.models.transformer import Encoded, initialise
 
 @dataclass
 class PairStates:
-    """Encoder outputs for a batch of image-text pairs. A field is None if its forward pass was not run.
+    """Encoder outputs for a batch of image-text pairs. A field is None if its inputs were not encoded.
+
+    P is the number of patches, and L = 2 + P + T is the length of the multimodal sequence.
 
     image, text: outputs for unmasked inputs, (B, 1 + P, D) and (B, T, D), or [CLS] only; used by the contrastive loss.
     image_masked, text_masked: outputs for masked inputs, (B, 1 + P, D) and (B, T, D).
@@ -55,11 +57,11 @@ class Flava(nn.Module):
                 encoder.compile_blocks()
 
     def encode_image(self, image_BCHW: Tensor) -> Tensor:
-        """Return the (B, E) contrastive embeddings of unmasked images, normalised to unit length."""
+        """Return the (B, projection size) contrastive embeddings of unmasked images, normalised to unit length."""
         return self.project_image(self.image_encoder(image_BCHW, queries=_cls(image_BCHW)))
 
     def encode_text(self, input_ids_BT: Tensor, input_mask_BT: Tensor | None = None) -> Tensor:
-        """Return the (B, E) contrastive embeddings of unmasked texts, normalised to unit length.
+        """Return the (B, projection size) contrastive embeddings of unmasked texts, normalised to unit length.
 
         Args:
             input_mask_BT: False or 0 at padding; None means no padding.
@@ -67,7 +69,7 @@ class Flava(nn.Module):
         return self.project_text(self.text_encoder(input_ids_BT, input_mask_BT, _cls(input_ids_BT)))
 
     def image_features(self, image_BCHW: Tensor) -> Tensor:
-        """Return the (B, D) [CLS] states of unmasked images after the final LayerNorm, for linear probes (B.2)."""
+        """Return the (B, D) [CLS] states of unmasked images after the final LayerNorm, for linear probes."""
         return self.image_encoder(image_BCHW, queries=_cls(image_BCHW)).cls
 
     def encode_multimodal(
@@ -79,11 +81,11 @@ class Flava(nn.Module):
         return self.multimodal_encoder(image.hidden, text.hidden, input_mask_BT).normed
 
     def project_image(self, image: Encoded) -> Tensor:
-        """Project [CLS] *after* the final LayerNorm to (B, E) image embeddings of unit length, in fp32."""
+        """Project image [CLS] states *after* the final LayerNorm to contrastive embeddings of unit length, in fp32."""
         return normalize(self.image_projection(image.cls).float(), dim=-1)
 
     def project_text(self, text: Encoded) -> Tensor:
-        """Project [CLS] *after* the final LayerNorm to (B, E) text embeddings of unit length, in fp32."""
+        """Project text [CLS] states *after* the final LayerNorm to contrastive embeddings of unit length, in fp32."""
         return normalize(self.text_projection(text.cls).float(), dim=-1)
 
     def temperature(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""The pretraining heads.
+"""The pretraining heads (FLAVA paper, §3.2).
 
 Shapes: N = number of masked positions, B = batch size, D = hidden size, V = vocabulary size.
 """
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class MaskedPredictionHead(nn.Module):
-    """BERT's prediction head with a decoder that is not tied to the embeddings; for MIM, MLM and MMM (§3.2)."""
+    """BERT's prediction head with a decoder that is not tied to the embeddings; for MIM, MLM and MMM."""
 
     def __init__(self, width: int, vocab_size: int, layer_norm_eps: float) -> None:
         super().__init__()
@@ -18,12 +18,12 @@ class MaskedPredictionHead(nn.Module):
         self.decoder = nn.Linear(width, vocab_size)
 
     def forward(self, states_ND: Tensor) -> Tensor:
-        """Return (N, V) logits. Pass masked positions only, because the decoder is the widest layer of the model."""
+        """Return (N, vocabulary size) logits. Pass only masked positions: the decoder is the model's widest layer."""
         return self.decoder(self.norm(self.activation(self.dense(states_ND))))
 
 
 class MatchingHead(nn.Module):
-    """Image-text matching head on [CLS_M]: BERT's pooler and a binary classifier, class 1 = matching pair (§3.2)."""
+    """Image-text matching head on [CLS_M]: BERT's pooler and a binary classifier, class 1 = matching pair."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

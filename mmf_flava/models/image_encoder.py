@@ -1,4 +1,4 @@
-"""The image encoder: a ViT whose masked patches are replaced by a learned mask token (§3.1, §3.2).
+"""The image encoder: a ViT whose masked patches are replaced by a learned mask token (FLAVA paper, §3.1, §3.2).
 
 Shapes: B = batch size, C = channels, H = image height, W = image width, P = number of patches, D = hidden size.
 """
@@ -24,18 +24,18 @@ class ImageEncoder(Transformer):
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.patch_embed.num_patches, config.hidden_size))
 
     def embed(self, image_BCHW: Tensor) -> Tensor:
-        """Return the (B, P, D) patch embeddings, without position embeddings."""
+        """Return the (B, number of patches, D) patch embeddings, without position embeddings."""
         return self.patch_embed(image_BCHW.to(self.patch_embed.proj.weight.dtype))
 
     def mask(self, patches_BPD: Tensor, patch_mask_BP: Tensor) -> Tensor:
-        """Replace the embeddings of masked patches (True) with the mask token; return (B, P, D)."""
+        """Replace the embeddings of masked patches (True in ``patch_mask_BP``) with the mask token."""
         return torch.where(patch_mask_BP[..., None], self.mask_token.to(patches_BPD.dtype), patches_BPD)
 
     def sequence(self, patches_BPD: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Prepend [CLS] and add position embeddings; return (B, 1 + P, D).
+        """Prepend [CLS] to the patch embeddings and add position embeddings.
 
-        Position embeddings are interpolated if ``grid`` differs from the grid of ``image_size``: bicubic, without
-        antialiasing, as in Hugging Face's FLAVA and in DINO.
+        If ``grid`` (rows and columns of patches) differs from the grid for ``image_size``, the position embeddings are
+        interpolated: bicubic, without antialiasing, as in Hugging Face's FLAVA and in DINO.
         """
         position = self.pos_embed
         if grid != self.patch_embed.grid_size:
@@ -54,12 +54,12 @@ class ImageEncoder(Transformer):
         patch_mask_BP: Tensor | tuple[Tensor | None, ...] | None = None,
         queries: Queries = None,
     ) -> EncodedViews:
-        """Encode images to (B, 1 + P, D) states; masked patches (True) are replaced with the mask token.
+        """Encode images to (B, 1 + number of patches, D) states, with masked patches (True) replaced by the mask token.
 
-        With tuples of n masks and n ``queries``, n differently masked views of the images are encoded, and a tuple is
-        returned; see ``Transformer.forward``.
+        If ``patch_mask_BP`` and ``queries`` are tuples of length n, the images are encoded n times with different
+        masks, and a tuple of n outputs is returned; see ``Transformer.forward``.
         """
-        patches = self.embed(image_BCHW)  # computed once for all views
+        patches = self.embed(image_BCHW)  # computed once for all masks
         masks = patch_mask_BP if isinstance(patch_mask_BP, tuple) else (patch_mask_BP,)
         views = [patches if mask is None else self.mask(patches, mask) for mask in masks]
         return super().forward(self.sequence(torch.cat(views), self.grid(image_BCHW)), None, queries)

@@ -37,10 +37,11 @@ class Positions:
 
     @classmethod
     def from_mask(cls, mask_BL: Tensor, counts: Sequence[int]) -> "Positions":
-        """Create ``Positions`` of the True entries of a mask. Q is their maximum number per sequence, at least 1.
+        """Create ``Positions`` of the True entries of a mask.
 
         Args:
-            counts: number of True entries per sequence; known on the host, which avoids host-device synchronisation.
+            counts: number of True entries per sequence. Integers avoid host-device synchronisation. Their maximum, at
+                least 1, is the number of positions per sequence of the result.
         """
         most = max(*counts, 1)
         index = mask_BL.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
@@ -53,16 +54,17 @@ class Positions:
         return cls(zeros, torch.ones_like(zeros, dtype=torch.bool))
 
     def take(self, states_BLD: Tensor) -> Tensor:
-        """Return the (B, Q, D) states at these positions; padding entries are states of other positions."""
+        """Return the (B, positions per sequence, D) states at these positions. Padding entries are arbitrary states."""
         batch, length, width = states_BLD.shape
         flat_index = self.index + length * torch.arange(batch, device=self.index.device)[:, None]
         return states_BLD.reshape(-1, width).index_select(0, flat_index.flatten()).view(batch, -1, width)
 
     def select(self, states_BQD: Tensor, mask_BL: Tensor, count: int) -> Tensor:
-        """Return the (N, D) states ``states_BLD[mask_BL]``, given only ``states_BQD = take(states_BLD)``.
+        """Return the (N, D) states at the N True entries of a mask.
 
         Args:
-            mask_BL: must be False outside of these positions.
+            states_BQD: result of ``take``: the states at these positions.
+            mask_BL: mask over complete sequences, False outside of these positions.
             count: N.
         """
         return select(states_BQD, self.valid & mask_BL.gather(1, self.index), count)
@@ -71,7 +73,7 @@ class Positions:
 class LastBlock(Block):
     """timm's transformer block that can compute its output at selected positions only.
 
-    With ``queries``, the output has the shape (B, Q, D) and equals ``queries.take(output)`` of the complete output.
+    With ``queries``, the result equals ``queries.take(output)``, where ``output`` is the result without ``queries``.
     """
 
     def forward(  # type: ignore[override]
@@ -84,7 +86,7 @@ class LastBlock(Block):
         return states + self.drop_path2(self.ls2(self.mlp(self.norm2(states))))
 
     def _attend(self, x_BLD: Tensor, attn_mask: Tensor | None, queries: Positions) -> Tensor:
-        """Return the (B, Q, D) output of self-attention at the positions in ``queries``."""
+        """Return the output of self-attention at the positions in ``queries``: (B, positions per sequence, D)."""
         attention = cast(Attention, self.attn)
         heads, width = attention.num_heads, attention.attn_dim
         to_query, to_key_value = attention.qkv.weight.split([width, 2 * width])

@@ -1,4 +1,6 @@
-"""The multimodal encoder over [CLS_M] and the projected image and text states, without position embeddings (§3.1).
+"""The multimodal encoder over [CLS_M] and the projected image and text states, without position embeddings.
+
+See §3.1 of the FLAVA paper.
 
 Shapes: B = batch size, I = 1 + number of patches, T = number of tokens, D = hidden size of the image or text encoder,
 M = hidden size of the multimodal encoder.
@@ -30,7 +32,7 @@ class MultimodalEncoder(Transformer):
         text_mask_BT: Tensor | None = None,
         queries: Positions | None = None,
     ) -> EncodedViews:
-        """Encode image-text pairs to (B, 1 + I + T, M) states.
+        """Encode image-text pairs to the states of [CLS_M], [CLS_I], the patches and the text tokens, in this order.
 
         Text padding (False or 0 in ``text_mask_BT``) is not attended to if ``mask_padding`` is set.
         """

@@ -1,4 +1,4 @@
-"""Dataclasses of the losses' inputs. The model returns them in a dict; ``needs`` of a loss is the key of its input.
+"""Inputs of the losses. The model returns them in a dict; the attribute ``needs`` of a loss is the key of its input.
 
 Shapes: B = batch size, M = number of matching pairs, N = number of masked positions, V = vocabulary size,
 E = projection size.
@@ -13,9 +13,9 @@ from torch import Tensor
 class Contrast:
     """Inputs of the contrastive loss.
 
-    image, text: (B, E) embeddings with unit length.
-    temperature: () exponential of the logit scale; the cosine similarities are multiplied by it.
-    positive: (M,) int, indices of matching pairs in the batch.
+    image, text: (B, projection size) embeddings of unit length.
+    temperature: scalar, the exponential of the logit scale, which multiplies the cosine similarities.
+    positive: 1-D int tensor of the indices of matching pairs in the batch.
     """
 
     image: Tensor
@@ -28,7 +28,7 @@ class Contrast:
 class MaskedPrediction:
     """Inputs of a masked modeling loss, at the masked positions of matching pairs or unimodal samples.
 
-    logits: (N, V); labels: (N,) int.
+    logits: (N, vocabulary size); labels: (N,) int; N = number of masked positions.
     """
 
     logits: Tensor
@@ -39,7 +39,7 @@ class MaskedPrediction:
 class Matching:
     """Inputs of the image-text matching loss.
 
-    logits: (B, 2); labels: (B,) int, 1 for matching pairs, else 0.
+    logits: (B, 2); labels: (B,) int, 1 for matching pairs, 0 for other pairs.
     """
 
     logits: Tensor

@@ -32,20 +32,20 @@ def load_pretrained(
     """Return FLAVA with pretrained weights, in eval mode. No pickled code is executed.
 
     Args:
-        source: local file or folder, http(s) URL, or Hugging Face model ID (``facebook/flava-full``), with weights of
-            Hugging Face, torchmultimodal, the original MMF code or mmf_flava.
+        source: local file or folder, http(s) URL, or Hugging Face model ID (``facebook/flava-full``) of weights in
+            the format of Hugging Face, torchmultimodal, the original MMF code or mmf_flava.
         heads: False returns the core model (``Flava``), True the pretraining model with heads, losses and codebook.
-        allow_missing: patterns of native keys that may be missing or have another shape in the file; these parameters
-            keep their initial values.
+        allow_missing: patterns of mmf_flava's parameter names that may be missing or have another shape in the file;
+            these parameters keep their initial values.
         allow_extra: patterns of keys in the file that are ignored if the model does not have them.
-        config: model configuration; default: the one stored with the weights, or one inferred from tensor shapes.
+        config: model configuration; default: the stored configuration, otherwise it is inferred from tensor shapes.
         num_heads: number of attention heads, used if the source does not store it; default: hidden size / 64.
         sha256: expected SHA-256 of the downloaded file.
-        cache_dir: download folder; default: ``$MMF_CACHE_DIR/mmf_flava`` if MMF_CACHE_DIR is set, else
+        cache_dir: download folder; default: ``$MMF_CACHE_DIR/mmf_flava`` if MMF_CACHE_DIR is set, otherwise
             ``~/.cache/mmf_flava``.
 
     Raises:
-        UserError: the source was not found, its file is unsafe or corrupt, or the weights do not match.
+        UserError: the source was not found, its file is unsafe or corrupt, or the weights do not match the model.
     """
     weights = read_weights(source, cache_dir, sha256)
     config = config or weights.infer_config(num_heads)
@@ -70,7 +70,7 @@ def _build_pretraining_model(config: FlavaConfig, weights: Weights) -> nn.Module
 
 
 def _build_codebook(tensors: dict[str, Tensor]) -> nn.Module | None:
-    """Build a codebook of the type and size in the weights, without its values; None if there is no codebook."""
+    """Build a codebook of the type and size in ``tensors``, without its values; None if ``tensors`` has no codebook."""
     stem = tensors.get("codebook.blocks.input.weight")
     if stem is not None:
         names = [key.split(".") for key in tensors if key.startswith("codebook.blocks.group_")]

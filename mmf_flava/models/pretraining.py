@@ -1,4 +1,4 @@
-"""The MMF model ``flava``: FLAVA's core model with pretraining heads and losses (§3.2, Figure 2).
+"""The MMF model ``flava``: FLAVA's core model with pretraining heads and losses (FLAVA paper, §3.2, Figure 2).
 
 Shapes: B = batch size, P = number of patches, T = number of tokens, L = 2 + P + T = length of the multimodal sequence,
 N = number of masked positions, D = hidden size, E = projection size.
@@ -50,7 +50,7 @@ class FlavaPretraining(BaseModel):
         """Build the core model and the codebook.
 
         Raises:
-            UserError: the codebook's weights were not found or do not match.
+            UserError: the codebook's weights were not found or do not match its configuration.
         """
         self.flava = Flava(self.settings)
         self.codebook = build_codebook(self.settings.codebook)
@@ -88,10 +88,13 @@ class FlavaPretraining(BaseModel):
         return MaskedPredictionHead(encoder.hidden_size, vocabulary, encoder.layer_norm_eps)
 
     def forward(self, sample_list: Any) -> dict[str, Any]:
-        """Return ``{"losses": {"train/pmd/flava_itm": (1,), ...}}`` and the losses' inputs (see ``models.outputs``).
+        """Return the losses of a batch, the inputs of the losses, and the embeddings for MMF's retrieval metrics.
 
-        ``scores`` and ``targets`` are the (B, E) contrastive embeddings of images and of texts, for MMF's retrieval
-        metrics. Their shape is (0, E) for batches without pairs.
+        Returns:
+            ``losses``: loss tensors by name, e.g. ``train/pmd/flava_itm``, multiplied by their loss weights. ``mim``,
+            ``contrast`` etc.: the inputs of the losses (see ``models.outputs``). ``scores`` and ``targets``: the
+            contrastive embeddings of images and of texts, (B, projection size); they are empty for batches without
+            pairs.
         """
         counts = MaskCounts.of(sample_list)
         if "image" in sample_list and "input_ids" in sample_list:
@@ -107,7 +110,7 @@ class FlavaPretraining(BaseModel):
         return {**output, **self._retrieval(output), "losses": losses}
 
     def _retrieval(self, output: dict[str, Any]) -> dict[str, Tensor]:
-        """Return ``scores`` and ``targets`` (see ``forward``), detached, because MMF stores them for many batches."""
+        """Return the detached ``scores`` and ``targets`` of ``forward``. MMF stores them for many batches."""
         if "contrast" not in self.needs:
             return {}
         if "contrast" in output:
@@ -153,7 +156,7 @@ class FlavaPretraining(BaseModel):
     def _multimodal_masks(self, batch: Any, positive_B: Tensor) -> dict[str, Tensor]:
         """Return, for each multimodal head, a (B, L) mask of its input positions.
 
-        The sequence is [CLS_M], [CLS_I], P patches, T tokens. MMM uses matching pairs only.
+        The sequence is [CLS_M], [CLS_I], patches, tokens. The MMM heads use matching pairs only.
         """
         image = batch["image_patch_mask"] & positive_B[:, None]
         text = (batch["lm_label_ids"] != IGNORED) & positive_B[:, None]
@@ -199,7 +202,7 @@ class FlavaPretraining(BaseModel):
         return {"mlm": MaskedPrediction(self.heads["mlm"](states.at(mask, count)), select(labels, mask, count))}
 
     def _codes(self, batch: Any, mask_BP: Tensor, counts: list[int]) -> Tensor:
-        """Return the (N,) codes of masked patches: cached codes if the batch has them, else from the codebook."""
+        """Return the (N,) codes of masked patches: cached codes of the batch if available, otherwise computed codes."""
         if "image_codes" in batch:
             return select(batch["image_codes"], mask_BP, sum(counts))
         if self.codebook is None:
@@ -211,7 +214,7 @@ class FlavaPretraining(BaseModel):
         return self.codebook.codes_at(batch["image_for_codebook"], mask_BP, counts)
 
     def get_optimizer_parameters(self, config: Any) -> list[dict[str, Any]]:
-        """Return two parameter groups; biases, LayerNorms and the logit scale have no weight decay.
+        """Return a parameter group with weight decay, and one without for biases, LayerNorms and the logit scale.
 
         MMF's BERT models use the same groups.
         """
@@ -235,7 +238,7 @@ class FlavaPretraining(BaseModel):
         return self.flava.image_features(image_BCHW)
 
     def image_states(self, image_BCHW: Tensor) -> Tensor:
-        """Return the (B, 1 + P, D) states of unmasked images, an input of ``match``."""
+        """Return the states of [CLS_I] and the patches of unmasked images, an input of the method ``match``."""
         return self.flava.image_encoder(image_BCHW).hidden
 
     def match(self, image_states_BID: Tensor, input_ids_BT: Tensor, input_mask_BT: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The text encoder: BERT's embeddings and the same pre-norm blocks as in the image encoder (§3.1).
+"""The text encoder: BERT's embeddings and the same pre-norm blocks as in the image encoder (FLAVA paper, §3.1).
 
 Shapes: B = batch size, T = number of tokens, D = hidden size.
 """
@@ -12,7 +12,7 @@ from mmf_flava.models.transformer import EncodedViews, Queries, Transformer
 
 
 class TextEncoder(Transformer):
-    """A pre-norm transformer on BERT's word, position and token-type (0 only) embeddings. [CLS] is position 0."""
+    """A pre-norm transformer with BERT's word, position and token-type (always 0) embeddings. [CLS] is position 0."""
 
     def __init__(self, config: TextEncoderConfig) -> None:
         super().__init__(config)
@@ -24,7 +24,7 @@ class TextEncoder(Transformer):
         self.embedding_dropout = nn.Dropout(config.dropout)
 
     def embed(self, input_ids_BT: Tensor) -> Tensor:
-        """Return (B, T, D): the sum of the three embeddings after LayerNorm and dropout."""
+        """Return the (B, T, D) sum of word, position and token-type embeddings after LayerNorm and dropout."""
         position = torch.arange(input_ids_BT.shape[1], device=input_ids_BT.device)
         x = (
             self.word_embeddings(input_ids_BT)
@@ -38,8 +38,8 @@ class TextEncoder(Transformer):
     ) -> EncodedViews:
         """Encode tokens to (B, T, D) states; ``mask_BT`` is False or 0 at padding.
 
-        With tuples of n tensors of token ids and n ``queries``, n differently masked views of the texts are encoded,
-        and a tuple is returned; see ``Transformer.forward``.
+        If ``input_ids_BT`` and ``queries`` are tuples of length n, n versions of the texts, e.g. unmasked and masked,
+        are encoded, and a tuple of n outputs is returned; see ``Transformer.forward``.
         """
         ids = torch.cat(input_ids_BT) if isinstance(input_ids_BT, tuple) else input_ids_BT
         return super().forward(self.embed(ids), to_bool_mask(mask_BT), queries)

@@ -1,4 +1,4 @@
-"""The pre-norm transformer, which is the base class of all three encoders (§3.1: "ViT" blocks for all modalities).
+"""The pre-norm transformer, which is the base class of all three encoders (FLAVA paper, §3.1).
 
 Shapes: B = batch size, L = sequence length, Q = needed positions per sequence, N = masked positions in the batch,
 D = hidden size.
@@ -16,10 +16,11 @@ from mmf_flava.models.last_block import LastBlock, Positions, select
 
 
 class Encoded(NamedTuple):
-    """The output of an encoder at all L positions or, if ``queries`` is set, only at its Q positions.
+    """The output of an encoder at all positions or, if ``queries`` is set, only at the positions in ``queries``.
 
-    hidden: (B, L or Q, D), output of the last block *before* the final LayerNorm; input of the multimodal encoder.
-    normed: (B, L or Q, D), ``hidden`` after the final LayerNorm; input of prediction heads and contrastive projections.
+    hidden: (B, number of positions, D), output of the last block *before* the final LayerNorm; input of the multimodal
+        encoder.
+    normed: same shape, ``hidden`` after the final LayerNorm; input of prediction heads and contrastive projections.
 
     This is a NamedTuple, because FSDP finds the tensors in a module's output only in tuples and dicts.
     """
@@ -82,17 +83,17 @@ class Transformer(nn.Module):
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
 
     def forward(self, x_BLD: Tensor, mask_BL: Tensor | None = None, queries: Queries = None) -> EncodedViews:
-        """Encode a sequence.
+        """Encode a batch of sequences.
 
         Args:
-            x_BLD: input embeddings. If ``queries`` is a tuple of length n, these are n views of B sequences,
-                concatenated along the batch dimension.
-            mask_BL: True where a position may be attended to; the same for all views.
+            x_BLD: input embeddings. If ``queries`` is a tuple of length n, these are n versions of the batch, e.g.
+                unmasked and masked, concatenated along the batch dimension.
+            mask_BL: True where a position may be attended to; the same for all versions.
             queries: positions at which the last block and the final LayerNorm are computed; None for all positions.
-                If this is a tuple, the other blocks process all views as one batch.
+                A tuple has one entry per version; the other blocks process all versions as one batch.
 
         Returns:
-            An ``Encoded``, or a tuple of n of them if ``queries`` is a tuple.
+            An ``Encoded``, or a tuple with one ``Encoded`` per version if ``queries`` is a tuple.
         """
         views = queries if isinstance(queries, tuple) else (queries,)
         mask = None if mask_BL is None else mask_BL[:, None, None, :]
@@ -110,7 +111,7 @@ def initialise(module: nn.Module, std: float = 0.02) -> None:
 
     Use as ``model.apply(initialise)``. The paper does not specify the initialisation; this is the initialisation of
     Hugging Face's and torchmultimodal's implementations, with std 0.02. As in both, [CLS], the mask token and the image
-    position embeddings stay 0; docs/initialisation.md compares this with N(0, 0.02).
+    position embeddings remain 0; docs/initialisation.md compares this with N(0, 0.02).
     """
     if isinstance(module, nn.Linear | nn.Conv2d | nn.Embedding):
         nn.init.normal_(module.weight, std=std)

@@ -14,9 +14,10 @@ Events in order, with their arguments:
 
 Every process calls its own callbacks for every event, including evaluations that only the first process runs.
 
-A training report contains a batch and its ``losses``, named as by the model, e.g. ``train/pmd/flava_itm``. As in
-``metrics.jsonl``, losses are multiplied by their loss weights and not divided by ``update_frequency``. The report of an
-update contains the last batch, the mean losses over all batches, and the total number of samples as ``batch_size``.
+A training report contains a batch and its ``losses`` under the names in the model's output, e.g.
+``train/pmd/flava_itm``. As in ``metrics.jsonl``, losses are multiplied by their loss weights and not divided by
+``update_frequency``. The report of an update contains the last batch, the mean losses over all batches, and the total
+number of samples as ``batch_size``.
 Evaluation metrics are named as in ``training.early_stop.criteria``: ``val/total_loss``, ``val/losses/flava_itm``,
 ``val/zero_shot/accuracy``.
 """

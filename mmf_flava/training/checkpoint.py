@@ -46,7 +46,7 @@ class Snapshot:
     Attributes:
         weights: the model's tensors by name.
         metadata: header of the weights file.
-        optimizer: the optimizer's tensors under keys ``<parameter>.<name>``.
+        optimizer: the optimizer's tensors under keys ``<parameter index>.<name>``.
         state_json: content of ``state.json``.
         processors: the image and text processors of the run.
     """

@@ -90,10 +90,10 @@ class CheckpointFolder:
         return path
 
     def _newest_first(self) -> list[Path]:
-        """Return the checkpoints in the order in which they are tried: first ``latest``, then older ones, newest first.
+        """Return the checkpoints in the order in which they are tried.
 
-        Checkpoints of later updates than ``latest`` come last. They exist if the run was resumed from an older
-        checkpoint.
+        The checkpoint that ``latest`` names is first, followed by older checkpoints from newest to oldest. Checkpoints
+        of later updates come last. They exist if the run was resumed from an older checkpoint.
         """
         updates = {path: int(match[1]) for path in self.folder.glob("*") if (match := NAME.fullmatch(path.name))}
         latest = self._read_pointer(LATEST)
@@ -114,10 +114,12 @@ class CheckpointFolder:
         best: bool = False,
         processors: SavedProcessors | None = None,
     ) -> Path:
-        """Save a checkpoint, replace an existing one of the same update, and remove old ones beyond ``max_to_keep``.
+        """Save a checkpoint and remove old checkpoints beyond ``max_to_keep``.
+
+        An existing checkpoint of the same update is replaced.
 
         Args:
-            state: JSON data; ``rng`` contains the result of ``rng_state`` of each process.
+            state: JSON-serialisable data; its key ``rng`` is a list of the result of ``rng_state`` on each process.
             best: mark the checkpoint as the best one, which is kept until a better one is saved.
             processors: the processors of the run.
 

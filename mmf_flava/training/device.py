@@ -59,7 +59,7 @@ def set_tf32(enabled: bool) -> None:
 
 
 def log_unused_gpus(requested: str, device: torch.device) -> None:
-    """Log how to train on all GPUs if a run with ``training.device: cuda`` uses one of several."""
+    """Log how to train on all GPUs if a run with ``training.device: cuda`` uses only one of several GPUs."""
     count = torch.cuda.device_count() if requested == "cuda" and device.type == "cuda" and world_size() == 1 else 1
     if count > 1:
         mmf_api.log(f"Training on 1 of {count} GPUs. To use all of them, set training.sharding=ddp or fsdp.")

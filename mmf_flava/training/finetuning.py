@@ -56,7 +56,7 @@ class FlavaFinetune(FinetuningBase):
         self.started = self.last_time - max((float(record.get("time", 0)) for record in written), default=0.0)
 
     def _write_processors(self) -> None:
-        """Write the processors to the folders of MMF's checkpoints."""
+        """Write the image and text processors to the folders in which MMF saves checkpoints."""
         datasets = [data for split in ("train", "val", "test") if (data := self.dataset(split)) is not None]
         num_labels = getattr(getattr(self.model, "settings", None), "num_labels", None)
         classes = next((names for data in datasets if (names := class_names(data))), None)
@@ -150,6 +150,6 @@ def _numerics(config: Any) -> TrainingConfig:
 
 
 def _has_labels(dataset: Any) -> bool:
-    """Return whether the samples of a split have labels; the label -1 means that there is none."""
+    """Return whether the samples of a split have labels; the label -1 marks a sample without a label."""
     targets = dataset[0].get("targets")
     return targets is not None and not (targets.dim() == 0 and int(targets) == -1)

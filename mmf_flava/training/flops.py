@@ -2,8 +2,8 @@
 
 Counts the matrix products of the forward and backward pass as the model executes them: the last block of an encoder is
 computed only at the positions that a loss uses, and prediction heads only at masked positions. A multiplication and an
-addition count as two operations. Padding tokens are counted. Not counted are the codebook (its codes can be cached),
-LayerNorms and other element-wise operations, the optimizer, and recomputation in attention. All weights are assumed to
+addition count as two operations. Padding tokens are counted. The codebook (its codes can be cached), LayerNorms and
+other element-wise operations, the optimizer, and recomputation in attention are not counted. All weights are assumed to
 be trained.
 """
 

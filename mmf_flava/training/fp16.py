@@ -18,9 +18,9 @@ SCALER_STATE = ("loss_scale", "_iter", "_last_overflow_iter", "_last_rescale_ite
 
 
 def use_fp32_layer_norms(model: nn.Module) -> None:
-    """Replace every LayerNorm by one that computes in fp32 and returns the dtype of its input (FLAVA paper, §3.4).
+    """Replace every LayerNorm by fairseq's ``Fp32LayerNorm``, which computes in fp32 (FLAVA paper, §3.4).
 
-    The weights of the new LayerNorm may be fp16, e.g. weights gathered by FSDP.
+    The output has the dtype of the input. The weights may be fp16, e.g. weights gathered by FSDP.
     """
     for parent in list(model.modules()):
         for name, child in parent.named_children():

@@ -33,7 +33,10 @@ class ParameterShard:
     shapes: list[torch.Size]
 
     def gather(self, values: Tensor) -> dict[str, Tensor]:
-        """Gather ``values``, shaped like the shard, from all processes and unflatten them. Called by all processes."""
+        """Gather ``values``, shaped like the shard, from all processes and unflatten them.
+
+        Must be called by all processes.
+        """
         flat = values.new_empty(distributed.get_world_size() * len(values))
         distributed.all_gather_into_tensor(flat, values.detach().contiguous())
         sizes = [shape.numel() for shape in self.shapes]
@@ -48,7 +51,7 @@ class ParameterShard:
 
 
 class FsdpEngine(Engine):
-    """A FLAVA whose weights, gradients and optimizer state are sharded over all processes.
+    """A FLAVA model whose weights, gradients and optimizer state are sharded over all processes.
 
     Weights and optimizer state are stored in fp32; weights are gathered in the compute precision. All processes must
     take part in every forward pass, including evaluations.
@@ -95,7 +98,10 @@ class FsdpEngine(Engine):
         )
 
     def skip_gradient_sync(self, enabled: bool) -> AbstractContextManager[None]:
-        """See ``Engine.skip_gradient_sync``; meanwhile every process holds the gradients of the complete model."""
+        """Return a context manager that disables gradient averaging over processes if ``enabled``.
+
+        In this context, every process holds the gradients of the complete model.
+        """
         return self.module.no_sync() if enabled else nullcontext()  # type: ignore[operator]
 
     def total_norm(self, norm: Tensor) -> Tensor:
@@ -106,7 +112,7 @@ class FsdpEngine(Engine):
     def after_step(self) -> None:
         """Clamp the logit scale, the only parameter of the root unit, and synchronise FSDP's CUDA streams.
 
-        The model's property ``temperature`` clamps only a gathered copy of the logit scale. The root unit synchronises
+        The method ``Flava.temperature`` clamps only a gathered copy of the logit scale. The root unit synchronises
         the streams only in ``forward``, which ``encode_image`` does not call.
         """
         for parameter in self.module.params:  # type: ignore[union-attr]

@@ -80,8 +80,8 @@ class LossGuard:
         self.log(f"Skipped update {update + 1} on {name}: loss {reason} ({text}). {self.file} lists the samples.")
         if self.consecutive_skips == MAX_CONSECUTIVE_SKIPS:
             raise UserError(
-                f"{MAX_CONSECUTIVE_SKIPS} updates in a row were skipped: loss {reason}, last at update {update + 1} "
-                f"({text}). {self.file} lists the samples. Lower optimizer.params.lr, or set "
+                f"{MAX_CONSECUTIVE_SKIPS} updates in a row were skipped, the last one at update {update + 1}: loss "
+                f"{reason} ({text}). {self.file} lists the samples. Lower optimizer.params.lr, or set "
                 "training.clip_gradients=true with training.max_grad_l2_norm, and resume from the last checkpoint."
             )
         return True

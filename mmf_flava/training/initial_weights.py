@@ -88,7 +88,7 @@ def load_pretrained_weights(
     """Load pretrained weights of the complete model, or of every encoder whose config sets ``pretrained``.
 
     Args:
-        model_source: file, folder, URL or Hugging Face model ID of a complete FLAVA model; None: load encoders.
+        model_source: file, folder, URL or Hugging Face model ID of a complete FLAVA model; None loads encoders.
         config: ``allow_missing`` and ``allow_extra`` are patterns of weights that may be missing in the file or the
             model, respectively.
 

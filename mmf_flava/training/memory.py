@@ -32,10 +32,10 @@ CODE_LOSSES = {"mim", "mmm_image"}
 class MemoryEstimate:
     """Memory in bytes that one process needs for an update on the dataset with the highest memory use.
 
-    weights: fp32 weights: with fp16 the master weights, with FSDP this process's shard.
-    compute_copies: half-precision copies of the weights; with FSDP the gathered weights.
-    gradients: includes DDP's buckets, the fp32 copies of fp16 gradients, and, with FSDP, the unsharded gradients of one
-        unit (of all units if ``update_frequency`` is greater than 1).
+    weights: the fp32 weights. With fp16, these are the master weights; with FSDP, this process's shard.
+    compute_copies: half-precision copies of the weights; with FSDP, the gathered weights.
+    gradients: all gradients, including DDP's buckets, the fp32 copies of fp16 gradients, and, with FSDP, the unsharded
+        gradients of one unit (of all units if ``update_frequency`` is greater than 1).
     optimizer: the optimizer's state.
     codebook: weights of the image codebook.
     codebook_activations: peak memory of the codebook's activations while it encodes a chunk of images.
@@ -58,7 +58,7 @@ class MemoryEstimate:
 
     @property
     def components(self) -> dict[str, int]:
-        """Bytes of each component."""
+        """Memory in bytes of each component, e.g. ``weights`` or ``gradients``."""
         return {name: size for name, size in asdict(self).items() if name not in ("dataset", "batch_size")}
 
     @property
@@ -67,7 +67,7 @@ class MemoryEstimate:
         return sum(self.components.values())
 
     def fits(self, accelerator_bytes: float) -> bool:
-        """Return whether ``total`` is at most ``USABLE`` of an accelerator's memory."""
+        """Return whether ``total`` is at most 90% (``USABLE``) of an accelerator's memory."""
         return self.total <= USABLE * accelerator_bytes
 
     def format(self) -> str:
@@ -87,7 +87,7 @@ def estimate_memory(config: Any, processes: int) -> MemoryEstimate:
         UserError: the recipe's model is not ``flava``.
     """
     if config.model != "flava":
-        raise UserError(f"model: {config.model} is not supported. Memory is estimated for model: flava.")
+        raise UserError(f"model: {config.model} is not supported. Memory can be estimated only for model: flava.")
     section = {key: value for key, value in to_dict(config.model_config.flava).items() if key != "model"}
     flava, training = parse_section(FlavaConfig, section, "model_config.flava"), config.training
     size = training.batch_size_per_device or math.ceil(training.batch_size / processes)

@@ -66,7 +66,7 @@ class TensorBoardLogger:
 
 
 class WandbLogger:
-    """Weights & Biases logger. The x-axis is ``update``, because a resumed run may log updates a second time.
+    """Weights & Biases logger. The x-axis is ``update``, not W&B's step, because a resumed run may log an update again.
 
     Raises:
         UserError: wandb is not installed or cannot start, e.g. without a login or network.

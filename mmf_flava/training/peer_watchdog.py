@@ -1,4 +1,6 @@
-"""Detection of dead, failed and hung processes. The other processes report the failure and exit, even in a collective.
+"""Detection of dead, failed and hung processes. The other processes report the failure and exit.
+
+They exit even if they are waiting in a collective operation.
 
 Every process has a TCP connection to rank 0, in addition to the connections of gloo and NCCL. The operating system
 closes the connection of a dead process. A suspended or disconnected process sends no heartbeats. A process that fails

@@ -31,7 +31,7 @@ class Precision(Protocol):
 
 
 class FullPrecision:
-    """Implementation for fp32 weights: computes in fp32, or in bf16 under autocast."""
+    """Implementation of ``Precision`` for fp32 weights, with computation in fp32 or, under autocast, in bf16."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, total_norm: Callable[[Tensor], Tensor]) -> None:
         self.optimizer, self.total_norm = optimizer, total_norm

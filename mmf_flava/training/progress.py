@@ -1,7 +1,8 @@
 """Progress of a run: progress bar, log messages, ``metrics.jsonl``, TensorBoard, W&B.
 
 Rates are measured since the previous record. The time of evaluations and checkpoints is excluded, and the time spent
-waiting for data is included. A rate is the first process's rate times the number of processes:
+waiting for data is included. The rates per second are the first process's rates times the number of processes. Fields
+of a record:
 
 samples_per_second: images, texts or pairs.
 tokens_per_second: image patches and text tokens including [CLS] and [SEP], without padding. Every token is
@@ -124,7 +125,7 @@ class Progress:
         }
         self.write("train", {"lr": lr, **rates, "losses": losses})
         shown = ", ".join(f"{name.removeprefix('flava_')} {value:.3f}" for name, value in losses.items())
-        speed = f"{samples:.0f} samples/s, {tokens:.0f} tokens/s, {format_flops(flops)}, wait {data_wait:.1%}"
+        speed = f"{samples:.0f} samples/s, {tokens:.0f} tokens/s, {format_flops(flops)}, data wait {data_wait:.1%}"
         self.bar.set_postfix_str(speed)
         mmf_api.log(f"update {self.update}/{self.total}: {shown}, lr {lr:.2e}, {speed}")
         self.reset()
@@ -154,7 +155,7 @@ def count_tokens(batch: Any) -> int:
 
 
 def format_flops(per_second: float) -> str:
-    """Format a rate, e.g. 3.214e13 -> "32.1 TFLOP/s"; rates below 1e12 are in GFLOP/s."""
+    """Format a number of FLOPs per second, e.g. 3.214e13 -> "32.1 TFLOP/s"; rates below 1e12 are in GFLOP/s."""
     size, unit = (1e12, "TFLOP/s") if per_second >= 1e12 else (1e9, "GFLOP/s")
     return f"{float(f'{per_second / size:.3g}'):g} {unit}"
 

@@ -54,7 +54,8 @@ class RunState:
 
         Args:
             path: the checkpoint's folder.
-            reset: config section ``checkpoint.reset``: ``optimizer`` resets the optimizer, ``counts`` resets all else.
+            reset: config section ``checkpoint.reset``: ``optimizer`` resets the optimizer, ``counts`` resets all
+                other state.
 
         Returns:
             The checkpoint's number of updates and training time in seconds; zeros with ``reset.counts``.

@@ -1,4 +1,4 @@
-"""Distribution of the model over processes with ``training.sharding``; unsupported combinations raise an error."""
+"""Distribution of the model over processes by replication (DDP) or sharding (FSDP), as set by ``training.sharding``."""
 
 import warnings
 from typing import Any
@@ -36,8 +36,8 @@ def build_engine(
     if training.sharding == "fsdp":
         if world_size() == 1:
             raise UserError(
-                "training.sharding: fsdp needs several processes, but this run has one. Start several with "
-                "torchrun, or set training.sharding: none."
+                "training.sharding: fsdp needs several processes, but this run has one. Start several processes "
+                "with torchrun, or set training.sharding: none."
             )
         from mmf_flava.training.fsdp import FsdpEngine  # imports fairseq and fairscale, which takes a second
 

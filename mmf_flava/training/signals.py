@@ -24,7 +24,7 @@ class StopRequest(BaseException):
 
 
 class StopSignals:
-    """Context manager that records signals as a stop request. Only a second Ctrl-C kills the process.
+    """Context manager that records SIGTERM, Ctrl-C and SIGUSR1 as a stop request. A second Ctrl-C kills the process.
 
     Attributes:
         name: name of the first signal received, or None.
@@ -63,7 +63,10 @@ class StopSignals:
             raise StopRequest
 
     def received_by_any(self, device: torch.device) -> bool:
-        """Return whether any process received a signal. All processes must call it after the same update."""
+        """Return whether any process received a signal.
+
+        All processes must call this method after the same update.
+        """
         return mean_over_ranks(torch.tensor(float(self.name is not None), device=device)).item() > 0
 
     def run_unless_stopped(self, work: Callable[[], T]) -> T | None:

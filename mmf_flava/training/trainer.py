@@ -56,7 +56,9 @@ class FlavaTrainer(TrainerAttributes):
     def load(self) -> None:
         """Build datasets, model and optimizer, and resume from a checkpoint if ``checkpoint.resume`` is set."""
         if self.trains and (missing := self.peer_watchdog.start()):
-            mmf_api.log(f"Warning: ranks {missing} cannot connect to rank 0. If one dies, only gloo or NCCL notices.")
+            mmf_api.log(
+                f"Warning: ranks {missing} cannot connect to rank 0. If one of them dies, only gloo or NCCL detects it."
+            )
         with self.peer_watchdog:
             self._load()
 

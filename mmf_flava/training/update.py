@@ -100,9 +100,9 @@ class Updater:
         self.optimizer.load_state_dict(self.engine.local_optimizer_state(state))
 
     def schedule_state(self) -> dict[str, Any]:
-        """Return the state of the learning rate scheduler, None if there is none, and the state of the loss scaler.
+        """Return the state of the learning rate scheduler and the state of the loss scaler.
 
-        The second state is empty for fp32 and bf16, which use no loss scaler.
+        The first state is None if the run has no scheduler. The second state is empty unless the precision is fp16.
         """
         scheduler = None if self.scheduler is None else self.scheduler.state_dict()
         return {"scheduler": scheduler, "precision": self.precision.state_dict()}

@@ -38,7 +38,7 @@ def test_rates_are_counts_per_second(tmp_path: Path, tiny, pairs, monkeypatch: p
     assert record["tokens_per_second"] == 12.5  # 2 * (12 patches + 5 + 3 + 5 tokens) without padding
     assert record["flops_per_second"] == pytest.approx(batch_flops(tiny, needs, pairs) / 2, rel=1e-3)
     assert record["data_wait"] == 0.25 and record["losses"] == {"flava_itm": 1.5} and record["update"] == 2
-    assert "2 samples/s, 12 tokens/s" in messages[0] and "wait 25.0%" in messages[0]
+    assert "2 samples/s, 12 tokens/s" in messages[0] and "data wait 25.0%" in messages[0]
 
 
 def test_count_tokens_of_images_and_texts(pairs) -> None:

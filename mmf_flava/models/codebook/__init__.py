@@ -1,1 +1,1 @@
-"""Image codebooks: one code per patch, the targets of MIM and MMM-image (§3.2)."""
+"""Image codebooks: one code per patch, the targets of MIM and MMM-image (FLAVA paper, §3.2)."""

@@ -1,4 +1,4 @@
-"""Image codebooks: one code per patch, the targets of MIM and MMM-image (§3.2).
+"""Image codebooks: one code per patch, the targets of MIM and MMM-image (FLAVA paper, §3.2).
 
 Shapes: B = batch size, h x w = image size of the codebook's input, P = number of patches, N = number of masked
 patches, K = number of codes, p x p = patch size in pixels, F = 3 x p x p.
@@ -30,7 +30,7 @@ SIZES = ("vocab_size", "hidden_size", "num_groups", "num_blocks_per_group")
 class KMeansCodebook(Frozen):
     """A k-means codebook: the code of a patch is the index of the nearest of K centroids.
 
-    Centroids are patches of 3 x p x p values in [0, 1]. Computing them takes seconds.
+    A centroid is an image patch: 3 x patch size x patch size values in [0, 1]. Computing the centroids takes seconds.
     """
 
     centroids: Tensor
@@ -44,7 +44,7 @@ class KMeansCodebook(Frozen):
 
     @torch.no_grad()
     def forward(self, image_B3hw: Tensor) -> Tensor:
-        """Return the (B, P) codes of images with values in [0, 1]."""
+        """Return the (B, number of patches) codes of images with values in [0, 1]."""
         # always in fp32, because rounding of similar distances would change the argmin
         with torch.autocast(image_B3hw.device.type, enabled=False):
             patches = unfold(image_B3hw.float(), self.patch_size, stride=self.patch_size).transpose(1, 2)
@@ -54,7 +54,7 @@ class KMeansCodebook(Frozen):
         return select(self(image_B3hw), mask_BP, count)
 
     def decode(self, codes_BP: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Return (B, 3, h, w) images in which each patch is the centroid of its code, for visualisation."""
+        """Return (B, 3, H, W) images in which each patch is the centroid of its code, for visualisation."""
         patches = self.centroids[codes_BP].transpose(1, 2)
         size = (grid[0] * self.patch_size, grid[1] * self.patch_size)
         return fold(patches, size, self.patch_size, stride=self.patch_size)
@@ -70,7 +70,7 @@ def build_codebook(config: CodebookConfig) -> Codebook | None:
     dVAE's weights are then not read. Cached codes must have been created with the configured codebook.
 
     Raises:
-        UserError: the weights were not found or do not match, or cached codes were created with another codebook.
+        UserError: the weights were not found or do not match ``config``, or cached codes are from another codebook.
     """
     opened: Mapping[str, Any] = registry.get(OPENED_CODES, default={}, no_warning=True)
     _check_cached(config, opened, config.sha256)
@@ -93,7 +93,7 @@ def load_codebook(config: CodebookConfig) -> Codebook:
     """Load the codebook from ``config.path``, even if all datasets have cached codes.
 
     Raises:
-        UserError: the type is unknown, or the weights were not found, do not match or have another hash.
+        UserError: the type is unknown, or the weights were not found, or their sizes or hash differ from ``config``.
     """
     if config.type not in CODEBOOKS[1:]:
         raise UserError(f"{SECTION}.type: {config.type!r} is not one of {', '.join(CODEBOOKS[1:])}.")

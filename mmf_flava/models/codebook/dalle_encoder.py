@@ -1,7 +1,7 @@
-"""The encoder of DALL-E's dVAE, FLAVA's image codebook (§3.2): 112 x 112 pixels -> 14 x 14 codes in [0, 8192).
+"""The encoder of DALL-E's dVAE, which is FLAVA's image codebook (FLAVA paper, §3.2).
 
-The layers are the same as in OpenAI's ``dall_e.Encoder``; parameters are named as in Hugging Face's
-``FlavaImageCodebook``.
+It encodes 112 x 112 pixels to 14 x 14 codes in [0, 8192). The layers are the same as in OpenAI's
+``dall_e.Encoder``; parameters are named as in Hugging Face's ``FlavaImageCodebook``.
 
 Shapes: B = batch size, h x w = image size of the codebook's input, P = codes per image (row-major), N = number of
 masked patches, C = channels, V = vocabulary size.
@@ -74,7 +74,7 @@ class DalleEncoder(Frozen):
 
     @torch.no_grad()
     def _hidden(self, image_B3hw: Tensor) -> Tensor:
-        """Return the (B, C, h / stride, w / stride) input of the last convolution (1 x 1), in fp32."""
+        """Return the (B, C, H / stride, W / stride) input of the last convolution (1 x 1), in fp32."""
         with torch.autocast(image_B3hw.device.type, enabled=False):
             pixels = (1 - 2 * LOGIT_LAPLACE_EPS) * image_B3hw.float() + LOGIT_LAPLACE_EPS
             states = pixels.to(self.dtype).contiguous(memory_format=self.memory_format)
@@ -85,13 +85,13 @@ class DalleEncoder(Frozen):
 
     @torch.no_grad()
     def logits(self, image_B3hw: Tensor) -> Tensor:
-        """Return the (B, V, h / stride, w / stride) logits of images with values in [0, 1], in fp32."""
+        """Return the fp32 logits of images with values in [0, 1]: (B, vocabulary size, H / stride, W / stride)."""
         states = self._hidden(image_B3hw)
         with torch.autocast(image_B3hw.device.type, enabled=False):
             return self._output(states)
 
     def forward(self, image_B3hw: Tensor) -> Tensor:
-        """Return the (B, P) codes of images with values in [0, 1]."""
+        """Return the (B, number of codes per image) codes of images with values in [0, 1]."""
         return self.logits(image_B3hw).argmax(dim=1).flatten(1)
 
     @torch.no_grad()

@@ -14,7 +14,7 @@ CHUNK_SIZE = 64  # maximum number of images that a codebook encodes at a time
 
 
 class Frozen(nn.Module):
-    """A module without gradients that stays in eval mode and keeps its dtype when its parent model is converted.
+    """A module without gradients that stays in eval mode and keeps its dtype, even if the model is cast to fp16.
 
     sha256: hash of the weights (see ``weights_sha256``), or None before they are loaded.
     """

@@ -37,7 +37,7 @@ def read_codebook_weights(source: str) -> dict[str, Tensor]:
 
 
 def find_codebook_file(source: str) -> Path:
-    """Return the local file of a path, URL or Hugging Face model ID; download it if it is remote."""
+    """Return the local weights file for a path, URL or Hugging Face model ID; download the file if it is remote."""
     pickled = Path(source).expanduser() / f"encoder{PICKLE_SUFFIX}"
     return pickled if pickled.is_file() else find_weights(source)
 
