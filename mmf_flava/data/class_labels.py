@@ -41,7 +41,7 @@ def configured_classes(config: ImageNetConfig | ImageClassificationConfig, name:
     classes = [str(class_name) for class_name in value]
     duplicates = sorted({class_name for class_name in classes if classes.count(class_name) > 1})
     if not classes or duplicates:
-        problem = f"{join_first(duplicates)} is listed twice" if duplicates else "no class is listed"
+        problem = f"listed more than once: {join_first(duplicates)}" if duplicates else "no class is listed"
         raise UserError(f"{where}: {problem}. List each class once.")
     return classes
 
@@ -69,7 +69,7 @@ def _find_classes(path: str | Path, images: Path | None) -> list[str]:
 
 @lru_cache(maxsize=16)
 def _find_class_names(path: Path, images: Path | None, size: int, modified: int) -> tuple[str, ...]:
-    """Return the sorted class names in an image list. Cached, because every split needs those of the train split."""
+    """Return the sorted class names in an image list. Cached, because every split needs them."""
     labels = {label.strip() for _, label in ImageList(path, images).read_labels() if isinstance(label, str)}
     labels.discard("")
     return tuple(sorted(labels)) if any(not _is_class_number(label) for label in labels) else ()
@@ -104,7 +104,7 @@ def check_labels(records: Records, classes: Sequence[str] | None, limit: int | N
     Args:
         classes: class names in label order, if known.
         limit: number of classes; None if unknown.
-        required: whether every record must have a label. If False, all labels may be missing instead.
+        required: whether every record must have a label. If False, either every record or no record must have a label.
 
     Raises:
         UserError: labels are invalid, missing or not below ``limit``; the message names the file and the lines.
@@ -132,8 +132,8 @@ def check_labels(records: Records, classes: Sequence[str] | None, limit: int | N
             )
         if beyond:
             raise UserError(
-                f"{path}: {len(beyond)} {count} have a label that is not in 0..{(limit or 0) - 1}, the {limit} "
-                f"classes: {join_first(beyond)}. Correct the labels, or the number of classes ({_limit_keys(classes)})."
+                f"{path}: {len(beyond)} {count} have a label that is not in 0..{(limit or 0) - 1} ({limit} "
+                f"classes): {join_first(beyond)}. Correct the labels or the number of classes ({_limit_keys(classes)})."
             )
         if missing and (required or len(missing) < len(reader)):
             raise UserError(

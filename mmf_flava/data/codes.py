@@ -40,7 +40,7 @@ _VIEW_STREAM = crc32(b"views")
 
 
 def view_generator(record: int, view: int) -> np.random.Generator:
-    """Return the random generator for the crop box of a cached view. It does not depend on the run's seed."""
+    """Return the random generator for crop ``view`` of a record's image. It does not depend on the run's seed."""
     return sample_generator(0, record, _VIEW_STREAM + view)
 
 
@@ -77,7 +77,7 @@ class CodeFile:
         self._codes = np.memmap(self.path, DTYPE, "r", shape=self.shape).view(np.ndarray)
 
     def read(self, record: int, view: int) -> np.ndarray:
-        """Return the codes of one view, (P,) int64.
+        """Return the codes of crop ``view`` of a record's image: one int64 number per patch.
 
         Raises:
             BadRecord: the image could not be decoded when the codes were computed.
@@ -138,7 +138,7 @@ class CodeWriter:
         return done
 
     def write(self, codes_RVP: np.ndarray) -> None:
-        """Append the codes of the next R records, (R, V, P)."""
+        """Append the codes of the next records, an array of shape (records, views, patches)."""
         assert codes_RVP.shape[1:] == (self.header["views"], self.header["patches"])
         self._file.write(np.ascontiguousarray(codes_RVP, DTYPE).tobytes())
         self.done += len(codes_RVP)
@@ -217,15 +217,15 @@ MISMATCHES = {
     "version": "a different version of the file format",
     "records": "a different number of records",
     "records_sha256": "different records (the data or their order have changed)",
-    "views": "a different number of views",
+    "views": "a different number of views (crops per image)",
     "patches": "a different number of patches",
-    "geometry": "a different geometry of the views (sizes or crop parameters)",
+    "geometry": "a different geometry (image sizes or crop parameters)",
     "codebook": "a different codebook",
 }
 
 
 def check_header(header: Mapping[str, Any], expected: Mapping[str, Any], path: str) -> None:
-    """Raise UserError for the first header value that differs from the expected one."""
+    """Raise UserError if a value in the header of a codes file differs from the expected value."""
     for key, value in expected.items():
         cached = header.get(key)
         if cached == value:

@@ -1,6 +1,6 @@
-"""Random crop boxes and resized views of an image.
+"""Random crop boxes and resized crops of an image.
 
-Shapes: h, w = height and width of an image, s = height and width of a resized view, in pixels.
+Shapes: h, w = height and width of an image in pixels.
 """
 
 import math
@@ -41,7 +41,7 @@ def sample_crop_box(rng: np.random.Generator, width: int, height: int, scale: Se
 
 
 class Crops:
-    """A decoded image with methods to crop and resize it. ``size`` is (w, h).
+    """A decoded image with methods to crop and resize it. ``size`` is (width, height).
 
     Args:
         image: (h, w, 3) uint8, or another input of ``to_pixels``.
@@ -53,14 +53,14 @@ class Crops:
         self.size = (self._pixels.shape[1], self._pixels.shape[0])
 
     def resize(self, side: int, resampling: Image.Resampling) -> Tensor:
-        """Resize the entire image to a square, (3, s, s) uint8, with Pillow.
+        """Resize the entire image to a square, (3, ``side``, ``side``) uint8, with Pillow.
 
         The pixels are identical to the output of Hugging Face's Pillow-based image processor.
         """
         return _channels_first(np.array(Image.fromarray(self._pixels).resize((side, side), resampling)))
 
     def view(self, box: Box, side: int, resampling: Image.Resampling) -> Tensor:
-        """Crop ``box`` and resize it to a square, (3, s, s) uint8.
+        """Crop ``box`` and resize it to a square, (3, ``side``, ``side``) uint8.
 
         For downscaling, the box is rounded to integer pixels, as in torchvision. For upscaling, the box is not rounded,
         because one pixel is a large fraction of a small box.

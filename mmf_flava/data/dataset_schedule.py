@@ -1,4 +1,4 @@
-"""Selection of the dataset of each training step with MMF's iteration strategies, determined by seed and step only."""
+"""Selection of a dataset for each training step with MMF's iteration strategies, reproducible from seed and step."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -53,8 +53,9 @@ class DatasetSchedule:
             self._num_calls = step + 1
         if not 0 <= self._choice < len(self.names):
             raise UserError(
-                f"multitasking.type: {self.multitasking.type} returned dataset index {self._choice}, expected 0 to "
-                f"{len(self.names) - 1} ({', '.join(self.names)}). Check multitasking.params."
+                f"multitasking.type: the strategy {self.multitasking.type} returned dataset index "
+                f"{self._choice}, expected 0 to {len(self.names) - 1} ({', '.join(self.names)}). Check "
+                "multitasking.params."
             )
         return self.names[self._choice]
 

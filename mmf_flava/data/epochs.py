@@ -18,7 +18,7 @@ class EpochSampler:
     Epoch e consists of the samples e * size to (e + 1) * size - 1 of the dataset, which is an endless stream. The
     samples are interleaved across processes. If ``size`` is not a multiple of ``world_size``, the epoch also contains
     the next few samples of the stream, so that all processes get the same number. In evaluation, every epoch contains
-    the samples of the split in the same order, so these are the split's first samples, as in torch's
+    the samples of the split in the same order, so the additional samples are its first ones, as in torch's
     DistributedSampler.
 
     A resumed run starts with an epoch that the previous run has not started. In multitask training, the number of
@@ -48,7 +48,7 @@ class EpochSampler:
 
 
 def build_epoch_loader(dataset: Any) -> DataLoader:
-    """Build this process's data loader of a split from the ``training`` section of MMF's current config."""
+    """Build this process's data loader of a split with the options in the section ``training`` of MMF's config."""
     training = registry.get("config").training
     if dataset.dataset_type == "train":
         # Reset the iteration of an earlier run in this process. On resume, MMF sets it after the loaders are built.

@@ -20,7 +20,7 @@ def read_recipe(path: str, overrides: Sequence[str] = ()) -> Any:
 
 
 def dataset_names(config: Any) -> list[str]:
-    """Return the names in the config key ``datasets``. For other datasets, ``dataset_config`` lacks default values."""
+    """Return the dataset names in the config key ``datasets``. MMF loads the default configs of these datasets only."""
     return config.datasets.split(",")
 
 
@@ -49,6 +49,7 @@ def open_dataset(config: Any, name: str, split: str) -> StreamDataset:
     dataset = builder.load_dataset(section, split)
     if dataset is None:
         raise UserError(
-            f"dataset_config.{name}.splits.{split}: no paths are listed. List at least one, or choose another split."
+            f"dataset_config.{name}.splits.{split}: no paths are listed. List at least one path, or choose another "
+            "split."
         )
     return dataset

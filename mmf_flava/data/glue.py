@@ -1,7 +1,4 @@
-"""Dataset ``glue``: one of the eight GLUE tasks of the FLAVA paper (appendix B.2), read from the published files.
-
-Shapes: T = ``max_length`` of the text processor, in tokens.
-"""
+"""Dataset ``glue``: one of the eight GLUE tasks of the FLAVA paper (appendix B.2), read from the published files."""
 
 import csv
 from pathlib import Path
@@ -27,9 +24,12 @@ from mmf_flava.errors import UserError
 class GlueDataset(BaseDataset):
     """One split of a GLUE task.
 
-    Fields of a sample: input_ids (T,) long and input_mask (T,) bool, for [CLS] text [SEP] or
-    [CLS] text [SEP] text [SEP]; targets, the label or STS-B's score divided by 5 (as in fairseq), missing in test
-    splits; id, the index in the split; sample_id, file and line.
+    Fields of a sample:
+        input_ids: token ids of [CLS] text [SEP] or [CLS] text [SEP] text [SEP], padded to ``max_length``.
+        input_mask: bool, False on padding.
+        targets: the label, or the score of STS-B divided by 5 (as in fairseq); missing in test splits.
+        id: index of the example in the split.
+        sample_id: file name and line number of the example.
     """
 
     def __init__(self, config: GlueConfig, dataset_type: str, task: GlueTask, examples: list[Example]):
@@ -110,7 +110,7 @@ class GlueBuilder(BaseDatasetBuilder):
         return GlueDataset(parsed, dataset_type, task, examples)
 
     def update_registry_for_model(self, config: Any) -> None:
-        """Do nothing: the number of labels is set in the config."""
+        """Do nothing: the number of labels is set in the config. MMF calls this hook of every builder."""
 
 
 def _check_model(task: GlueTask) -> None:

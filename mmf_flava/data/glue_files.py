@@ -157,7 +157,7 @@ def _find_column(path: Path, header: list[str], name: str) -> int:
 
 
 def _msr_split_filter(path: Path, header: list[str], split: str) -> Callable[[list[str]], bool]:
-    """Return a function that tells whether a row of Microsoft's training file belongs to ``split``, by the dev ids."""
+    """Return a function that tells, by the list of dev ids, whether a row of MRPC's training file is in ``split``."""
     ids = next((ids for name in DEV_IDS if (ids := path.with_name(name)).is_file()), None)
     if ids is None:
         raise UserError(

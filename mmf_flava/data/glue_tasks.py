@@ -13,7 +13,7 @@ class GlueTask:
 
     Attributes:
         name: value of ``dataset_config.glue.task``.
-        folder: folder in GLUE's zip.
+        folder: name of the task's folder in GLUE's zip file.
         fields: field names of the texts in the Hugging Face hub's JSONL and parquet files.
         columns: column names of the texts in GLUE's TSV files.
         target: column name of the label in GLUE's TSV files.
@@ -33,16 +33,16 @@ class GlueTask:
 
     @property
     def hub_folder(self) -> str:
-        """Folder in nyu-mll/glue on the Hugging Face hub."""
+        """Name of the task's folder in the repository nyu-mll/glue on the Hugging Face hub."""
         return self.name.partition("_")[0]
 
     @property
     def num_labels(self) -> int:
-        """Number of outputs of the classifier; 1 for a score."""
+        """Number of outputs of the classifier; 1 if the task predicts a score."""
         return len(self.labels) or 1
 
     def file_stems(self, split: str) -> list[str]:
-        """Return the file stems of ``train``, ``dev`` or ``test``."""
+        """Return the file names, without extension, of the split ``train``, ``dev`` or ``test``."""
         return [split] if split == "train" else [split + suffix for suffix in self.dev_test_suffixes]
 
 

@@ -31,7 +31,7 @@ from mmf_flava.errors import UserError, join_first
 
 
 class ImageClassificationDataset(StreamDataset):
-    """Labelled images: fields image, targets (label or -1), sample_id.
+    """Labelled images. A sample has the fields image, targets (label or -1) and sample_id.
 
     By default, the train split uses the evaluation transform and the order of the files, as required for linear
     probes. With ``augment: true``, it uses random crops and is reshuffled every epoch.
@@ -78,9 +78,7 @@ class ImageClassificationDataset(StreamDataset):
         if label == NO_LABEL and self._labels_required:
             raise BadRecord(Reason.NO_LABEL, f"{record.key}: no label", record.key)
         if self._num_classes is not None and label >= self._num_classes:
-            message = (
-                f"{record.key}: label {label} is not in 0..{self._num_classes - 1}, the {self._num_classes} classes"
-            )
+            message = f"{record.key}: label {label} is not in 0..{self._num_classes - 1} ({self._num_classes} classes)"
             raise BadRecord(Reason.UNKNOWN_LABEL, message, record.key)
         return label
 

@@ -36,7 +36,8 @@ def decode_image(record: Record, side: int | None = None) -> np.ndarray:
     """Decode the image of a record, as ``decode_bytes`` does.
 
     Args:
-        record: a record with an image field; ``IMAGE_EXTENSIONS`` lists the names of such fields.
+        record: a record with an image field; ``IMAGE_EXTENSIONS`` lists the possible names of this field.
+        side: see ``decode_bytes``.
     """
     data = next((record.fields[extension] for extension in IMAGE_EXTENSIONS if extension in record.fields), None)
     if data is None:
@@ -103,11 +104,11 @@ def load_image(image: ImageInput) -> np.ndarray:
 
 
 def to_pixels(image: Image.Image | np.ndarray) -> np.ndarray:
-    """Convert a PIL image or an array to RGB pixels, as ``decode_bytes`` converts the corresponding file.
+    """Convert a PIL image or an array to RGB pixels, in the same way as ``decode_bytes`` converts an image file.
 
     Args:
-        image: a PIL image of any mode, which is rotated according to its Exif orientation; or an array of shape (h, w),
-            (h, w, 3) or (h, w, 4) and dtype uint8 or uint16. Transparent images are composited on white.
+        image: a PIL image of any mode, which is rotated according to its Exif orientation; or an array of shape (H, W),
+            (H, W, 3) or (H, W, 4) and dtype uint8 or uint16. Transparent images are composited on white.
 
     Returns:
         (h, w, 3) uint8.
@@ -181,7 +182,7 @@ def _convert_array(array: np.ndarray) -> np.ndarray:
     if not (has_dtype and has_shape):
         raise UserError(f"image: {_describe_unsupported(array)}")
     if not array.size:
-        raise UserError(f"image: the array is empty: {array.shape}. Pass images of at least one pixel.")
+        raise UserError(f"image: the array of shape {array.shape} is empty. Pass images of at least one pixel.")
     pixels = (array if array.dtype.itemsize == 1 else array >> 8).astype(np.uint8)
     if pixels.ndim == 2:
         pixels = np.stack((pixels,) * 3, axis=-1)

@@ -17,9 +17,9 @@ class ImageFolder:
 
     A record's key is the path relative to ``root``. Its fields are the image and ``cls``, the class number in ASCII
     (webdataset's convention). Class numbers follow ``root/classes.txt`` (one folder name per line) if that file exists,
-    else the sorted folder names, as in torchvision. ``number_classes`` changes the numbers, so that all splits of a
-    dataset use the same. Images directly in ``root`` and images in folders that are not listed have no ``cls``. Hidden
-    folders are ignored.
+    otherwise the sorted folder names, as in torchvision. ``number_classes`` changes the numbers, so that all splits of
+    a dataset have the same numbers. Images directly in ``root`` and images in folders that are not listed have no
+    ``cls``. Hidden folders are ignored.
 
     Raises:
         UserError: ``classes.txt`` cannot be read.

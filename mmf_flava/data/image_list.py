@@ -49,7 +49,7 @@ class Entry(NamedTuple):
 class ImageList:
     """Records of one annotation file. Their fields are the image and ``json`` {"captions": [...], "label": n}.
 
-    A record's key is its id, or its image path if it has none; "#" and the line number are appended to duplicates.
+    A record's key is its id, or its image path if it has no id; "#" and the line number are appended to duplicates.
     Opening reads every line once. Memory use is 9 bytes per line of a JSONL file, or the full text of a JSON file.
     Readers can be forked and pickled.
 

@@ -1,6 +1,7 @@
 """Base class of streaming datasets with images: records, crops and cached image codes.
 
-Shapes: V = views per record, h, w = height and width of the codebook input in pixels, P = patches per image.
+Shapes: V = views (fixed crops) per record, h, w = height and width of the codebook input in pixels, P = patches per
+image.
 """
 
 from collections.abc import Sequence
@@ -81,12 +82,12 @@ class ImageStreamDataset(StreamDataset):
             self.views = self.codes.views
 
     def fingerprint(self) -> str:
-        """Return a hash of the records, used to validate caches computed from them."""
+        """Return a hash of the records, which detects outdated caches of codes and embeddings."""
         return records_sha256(self.records)
 
     @property
     def num_cached_views(self) -> int:
-        """Number of views of a record whose codes are cached: ``views`` in training, else 1 (the entire image)."""
+        """Number of crops per image whose codes are cached: ``views`` in training, otherwise 1 (the entire image)."""
         return (self.views or 1) if self.training else 1
 
     @property
@@ -112,7 +113,10 @@ class ImageStreamDataset(StreamDataset):
         return {**self.image_processor({**item, "codebook_view": not self.training}), "image_codes": codes}
 
     def _nearby_records(self, index: int) -> range:
-        """Return records that are cheap to read after ``index``: its block if remote, otherwise all records."""
+        """Return the records that are cheap to read after record ``index``.
+
+        These are the records of its shuffle block if the shards are remote, otherwise all records.
+        """
         if not getattr(self.records, "remote", False):
             return range(self.size)
         block = self.config.shuffle_block
@@ -120,7 +124,7 @@ class ImageStreamDataset(StreamDataset):
         return range(first, min(first + block, self.size))
 
     def codebook_views(self, index: int) -> torch.Tensor:
-        """Return the codebook inputs of record ``index``, (V, 3, h, w). Raises BadRecord if it has no image."""
+        """Return one codebook input per view of record ``index``, (V, 3, h, w). Raises BadRecord if it has no image."""
         image = decode_image(self.records.read(index), self._decode_size)
         generators = [view_generator(index, view) for view in range(self.num_cached_views)]
         return torch.stack(self.image_processor.codebook_views(image, generators, self.training))

@@ -27,18 +27,18 @@ IMAGE_TYPES = ("flava_image", "flava_image_transform")
 class InitialProcessors:
     """Default tokenizer, text length, and image mean and std of datasets whose config does not set them.
 
-    The defaults are the values stored with the weights that the run starts from. Values that are not stored are set to
-    those of the released FLAVA weights.
+    The defaults are the values stored with the weights that the run starts from. A value that is not stored
+    defaults to the value of the released FLAVA weights.
 
     Args:
         saved: the processors stored with the weights; None if training starts from scratch.
-        positions: number of positions of the text encoder; None if unknown.
+        positions: number of position embeddings of the text encoder; None if unknown.
         allow_missing: patterns of the names of weights that may be missing; None if no weights may be missing.
 
     Attributes:
         vocabulary_sha256: hash of the vocabulary of the run's datasets; None until a text processor is built.
-        new_vocabulary: whether this vocabulary differs from the vocabulary of the weights, as ``allow_missing``
-            permits.
+        new_vocabulary: whether this vocabulary differs from the vocabulary of the weights. This is an error unless
+            ``allow_missing`` matches the word embeddings.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class InitialProcessors:
 
         Raises:
             UserError: the tokenizer was not found, its vocabulary differs from the vocabulary of the weights, or
-                ``max_length`` is larger than the number of positions.
+                ``max_length`` is larger than the number of position embeddings.
         """
         name = folder_or_name or TOKENIZER
         stored = None if folder_or_name else self.saved.build_tokenizer()
@@ -74,7 +74,7 @@ class InitialProcessors:
             max_length = min(self.saved.max_length or MAX_LENGTH, self.positions or MAX_LENGTH)
         elif self.positions is not None and max_length > self.positions:
             raise UserError(
-                f"max_length: is {max_length}, but the text encoder has {self.positions} positions. Set it to at most "
+                f"max_length is {max_length}, but the text encoder has {self.positions} positions. Set it to at most "
                 f"{self.positions}."
             )
         return tokenizer, max_length
@@ -92,7 +92,8 @@ class InitialProcessors:
         saved = read_processors(source, cache_dir)
         if saved.vocabulary_sha256 is None and rank() == 0:
             warnings.warn(
-                f"{source} does not state its vocabulary. Assumed: the vocabulary of the run's tokenizer.", stacklevel=3
+                f"{source} does not store its vocabulary. It is assumed to be the vocabulary of the run's tokenizer.",
+                stacklevel=3,
             )
         key = "word_embeddings.weight"
         return saved.check_vocabulary(self.vocabulary_sha256, "The run's tokenizer", allow_missing, key)
@@ -119,7 +120,9 @@ class InitialProcessors:
 
 
 def initial_processors(in_run: bool) -> InitialProcessors:
-    """Return the default processors of the current run. Warn if the weights it starts from do not store all of them.
+    """Return the default processors of the current run.
+
+    Warn if the weights that the run starts from do not store all of these processors.
 
     Args:
         in_run: whether MMF's current config is used; if False, return the defaults of training from scratch.
@@ -142,9 +145,9 @@ def initial_processors(in_run: bool) -> InitialProcessors:
 
 
 def _read(config: Any) -> tuple[SavedProcessors | None, list[str] | None]:
-    """Return the processors of the first existing weights of a config, and the names that may be missing there.
+    """Return the processors of the first existing weights in a config, and the patterns of weights they may lack.
 
-    Weights that do not exist are skipped here; loading them raises the error.
+    Weights that do not exist are skipped here, because loading them raises an error later.
     """
     if config is None or config.get("model") not in MODELS:
         return None, None
@@ -160,7 +163,7 @@ def _read(config: Any) -> tuple[SavedProcessors | None, list[str] | None]:
 
 
 def _sources(config: Any, allow_missing: list[str]) -> Iterator[tuple[str | Path, list[str] | None]]:
-    """Yield the weights that a run may start from, in order of precedence, with patterns of optional names."""
+    """Yield the weights that a run may start from, in order of precedence, and patterns of weights they may lack."""
     section = config.get("checkpoint") or {}
     if section.get("resume"):
         folder = Path(mmf_api.save_dir())
@@ -178,7 +181,7 @@ def _sources(config: Any, allow_missing: list[str]) -> Iterator[tuple[str | Path
 
 
 def _is_intact(checkpoint: Path) -> bool:
-    """Return whether a checkpoint's processor files match their checksums. Corrupt checkpoints are not resumed from."""
+    """Return whether a checkpoint's processor files match their checksums. Runs skip corrupt checkpoints."""
     try:
         for name in (PROCESSORS_FILE, TOKENIZER_FILE):
             verify_file(checkpoint / name)
@@ -197,7 +200,7 @@ def _params(config: Any, types: tuple[str, ...]) -> Iterator[Any]:
 
 
 def _positions(config: Any) -> int | None:
-    """Return the number of positions that the config sets for the text encoder, or None if it does not set it."""
+    """Return the number of position embeddings that the config sets for the text encoder, or None if it is not set."""
     if config is None or config.get("model") not in MODELS:
         return None
     model = (config.get("model_config") or {}).get(config["model"]) or {}

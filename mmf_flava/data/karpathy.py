@@ -104,7 +104,7 @@ class KarpathyRecords:
         return len(self.keys)
 
     def read(self, index: int, only: Sequence[str] | None = None) -> Record:
-        """Return the image of record ``index``. Unknown extensions are replaced by jpg.
+        """Return record ``index``, which has an image only. An unknown file extension is replaced by ``jpg``.
 
         Raises:
             BadRecord: the file cannot be read.
@@ -119,7 +119,7 @@ class KarpathyRecords:
 
 
 class KarpathyDataset(StreamDataset):
-    """A retrieval gallery: fields image, captions, sample_id (the image's path).
+    """Retrieval gallery of one split. Its samples have the fields image, captions, sample_id (the image's path).
 
     Samples are not masked. An image that cannot be decoded raises UserError instead of being replaced, because a
     different gallery would change the metrics.
@@ -148,13 +148,13 @@ class KarpathyDataset(StreamDataset):
         return {"image": views["image"], "captions": self.records.captions[index], "sample_id": record.key}
 
     def fingerprint(self) -> str:
-        """Return a hash of the images and captions."""
+        """Return a hash of the images and captions, which detects outdated caches of embeddings."""
         return records_sha256(self.records)
 
 
 @registry.register_builder("karpathy")
 class KarpathyBuilder(StreamBuilder):
-    """Builder of the dataset ``karpathy``. The config sets a split file for each split."""
+    """Builder of the dataset ``karpathy``. The config sets the path of Karpathy's file for each split."""
 
     NAME = "karpathy"
     CONFIG = KarpathyConfig
@@ -163,7 +163,7 @@ class KarpathyBuilder(StreamBuilder):
         """Load the gallery of one split. Return None if no file is configured for it.
 
         Raises:
-            UserError: the split is train, or ``KarpathyRecords`` fails.
+            UserError: the split is train, or its files are missing or invalid.
         """
         if dataset_type == "train":
             raise UserError(

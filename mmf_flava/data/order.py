@@ -59,7 +59,7 @@ class Order:
         return block * self.block_size + int(self._permutation(epoch, block)[offset])
 
     def _locate(self, position: int) -> tuple[int, int]:
-        """Return the slot of the block in the epoch's block order, and the offset in the block.
+        """Return the slot of a sample's block in the epoch's block order, and the offset of the sample in the block.
 
         Only the block with the last records may have fewer than ``block_size`` records.
         """

@@ -1,8 +1,8 @@
 """Dataset ``pmd``: image-text pairs, such as the paper's Public Multimodal Datasets (PMD, section 3.5).
 
-A record has an image and its captions: in ``json`` as {"captions": [...]} or {"caption": "..."}, otherwise in ``txt``
-(the formats of img2dataset). ``json`` may also have {"label": 3}, for zero-shot classification. See
-``annotations`` for all supported formats.
+A record has an image and its captions. The captions are in the field ``json``, as {"captions": [...]} or
+{"caption": "..."}, or in the field ``txt`` (the formats of img2dataset). ``json`` may also have {"label": 3}, for
+zero-shot classification. See ``annotations`` for all supported formats.
 """
 
 from collections.abc import Iterable, Sequence
@@ -90,7 +90,7 @@ class PMDBuilder(StreamBuilder):
     CONFIG = PMDConfig
 
     def load_split(self, config: PMDConfig, dataset_type: str) -> StreamDataset | None:
-        """Load the dataset of one split. With ``epoch: pairs``, default weights of paths are read from manifests."""
+        """Load the dataset of one split. With ``epoch: pairs``, the default weights of paths come from manifests."""
         if dataset_type == "train" and config.epoch == "pairs" and config.splits.weights("train") is None:
             paths = zip(config.splits.paths("train"), self.list_paths(config, "train"), strict=True)
             config = replace(config, splits=replace(config.splits, train=read_pair_weights(paths)))

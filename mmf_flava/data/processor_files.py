@@ -1,6 +1,6 @@
 """Reading and writing of the files that store the processors of weights (``SavedProcessors``).
 
-Checkpoints contain ``processors.json`` and ``tokenizer.json``. Single safetensors files have an entry in the header.
+Checkpoints contain ``processors.json`` and ``tokenizer.json``. Safetensors files store the processors in their header.
 Hugging Face folders contain ``preprocessor_config.json`` and the tokenizer's files.
 """
 
@@ -88,7 +88,7 @@ def _read_hugging_face(folder: Path, source: str) -> SavedProcessors:
 
 
 def _recorded_hash(file: Path) -> str | None:
-    """Return the vocabulary hash in a checkpoint's ``state.json``, or None if it has no hash or different hashes."""
+    """Return the vocabulary hash in a checkpoint's ``state.json``, or None if there is no unique hash."""
     recorded = _read_json(file).get("vocabularies")
     hashes = {*recorded.values()} if isinstance(recorded, dict) else set()
     return hashes.pop() if len(hashes) == 1 else None

@@ -31,9 +31,9 @@ from mmf_flava.errors import UserError
 class FlavaImageProcessor(BaseProcessor):
     """Processor that creates the encoder input, the codebook input and the patch mask of an image.
 
-    Both inputs are views of the same region: a random crop in training (``RandomResizedCrop``), otherwise the entire
-    image. The region is resized to a square without preserving the aspect ratio, as in the released code (paper section
-    3.2; crop and sizes from torchmultimodal).
+    Both inputs show the same region of the image: a random crop in training (``RandomResizedCrop``), otherwise the
+    entire image. The region is resized to a square without preserving the aspect ratio, as in the released code (FLAVA
+    paper, section 3.2). The sizes and the crop parameters are the defaults of torchmultimodal.
 
     Args:
         config: ``params`` of the processor, see ``ImageProcessorConfig``.
@@ -64,13 +64,15 @@ class FlavaImageProcessor(BaseProcessor):
         """Return the encoder input, the codebook input and the patch mask of an image.
 
         Args:
-            item: {"image": (h, w, 3) uint8 or another input of ``to_pixels``, "rng": numpy Generator, "train": bool},
-                and optionally "crop_rng", a separate generator for the crop, and "codebook_view": False, which omits
-                the codebook input (used with cached image codes).
+            item: {"image": uint8 pixels (height, width, 3) or another input of ``to_pixels``, "rng": numpy Generator,
+                "train": bool}, and optionally "crop_rng", a separate generator for the crop, and "codebook_view":
+                False, which omits the codebook input (used with cached image codes).
 
         Returns:
-            image (3, H, W) float, normalised; image_for_codebook (3, h, w) float in [0, 1], unless omitted;
-            image_patch_mask (P,) bool, True = masked, unless disabled.
+            A dict with the following tensors:
+                image: the normalised encoder input, (3, H, W) float.
+                image_for_codebook: the codebook input, (3, h, w) float in [0, 1]; may be omitted.
+                image_patch_mask: (number of patches,) bool, True = masked; missing if masking is disabled.
         """
         rng, crops = item["rng"], Crops(item["image"])
         box = self._box(crops, item.get("crop_rng", rng)) if item["train"] else None
@@ -86,7 +88,7 @@ class FlavaImageProcessor(BaseProcessor):
     def codebook_views(
         self, image: np.ndarray | Image.Image, generators: Sequence[np.random.Generator], train: bool
     ) -> list[Tensor]:
-        """Return one codebook input per generator: (3, h, w) float tensors with values in [0, 1].
+        """Return one codebook input per generator: float tensors (3, height, width) with values in [0, 1].
 
         In training, each generator samples the crop of its input. Otherwise, all inputs show the entire image.
         """
@@ -136,14 +138,14 @@ def _check_vocabulary_size(tokens: int) -> None:
     sizes = read_model_sizes(config) if config is not None else None
     if sizes is not None and sizes.vocabulary is not None and tokens > sizes.vocabulary:
         raise UserError(
-            f"{sizes.where}.text_encoder.vocab_size: is {sizes.vocabulary}, but the tokenizer has {tokens} tokens. Set "
+            f"{sizes.where}.text_encoder.vocab_size is {sizes.vocabulary}, but the tokenizer has {tokens} tokens. Set "
             f"it to at least {tokens}."
         )
 
 
 @registry.register_processor("flava_text")
 class FlavaTextProcessor(BaseProcessor):
-    """Processor that returns the token ids of a text, and a copy in which 15 % are masked for MLM (paper section 3.2).
+    """Processor that returns the token ids of a text, and a masked copy for MLM (paper section 3.2).
 
     Args:
         config: ``params`` of the processor, see ``TextProcessorConfig``.

@@ -25,8 +25,8 @@ class Quarantine:
     Args:
         file: JSON Lines file with one entry per bad record of the run: dataset, split, sample_id, record (its index),
             reason, message. New entries are appended; existing entries are not written again.
-        limits: dataset -> maximum fraction of replaced training samples, or None for no limit. It is checked as soon as
-            this process has received at least 1,000 training samples of the dataset.
+        limits: dataset -> maximum fraction of replaced training samples, or None for no limit. The limit is checked as
+            soon as this process has received at least 1,000 training samples of the dataset.
         warn: function that is called with a message for the first bad record of each dataset and reason.
 
     Attributes:

@@ -59,8 +59,8 @@ def open_records(
     """Open the records at one or several paths, in order.
 
     Args:
-        paths: each a ``.tar`` file, a glob of tar files, a folder of tar files, a folder of images, an image list, or
-            the URL (http, https, s3) of a tar file. Braces expand to several tar files, as in
+        paths: one or several paths. Each is a ``.tar`` file, a glob of tar files, a folder of tar files, a folder of
+            images, an image list, or the URL (http, https, s3) of a tar file. Braces expand to several tar files, as in
             ``{00000..00099}.tar``.
         cache: cache for remote shards; see ``expand_remote_shards``.
         images: root folder of relative image paths in image lists; None: the folder that contains the list.
@@ -86,7 +86,9 @@ def open_records(
         raise UserError("No record paths were given. List tar shards, image folders or image lists.")
     records = readers[0] if len(readers) == 1 else ConcatRecords(readers)
     if not len(records):
-        raise UserError(f"{join_first([str(path) for path in listed])}: the shards have no records. Create them again.")
+        raise UserError(
+            f"{join_first([str(path) for path in listed])}: the shards have no records. Create the shards again."
+        )
     return records
 
 
@@ -96,7 +98,7 @@ def split_readers(records: Records) -> list[Records]:
 
 
 def estimate_text_bytes(records: Records, index: int) -> int:
-    """Return the approximate size of a record's captions in bytes, without reading the record. It is 0 if unknown.
+    """Return the approximate size of a record's captions in bytes, without reading the record; 0 if unknown.
 
     In tar shards, this is the size of the field ``txt`` or, if it is missing, of ``json``. In image lists, it is the
     length of the record's line.

@@ -76,7 +76,9 @@ class MultitaskLoader:
     ):
         missing = [name for name in schedule.names if name not in datasets]
         if missing:
-            raise UserError(f"Unknown datasets to sample from: {', '.join(missing)}. Known: {', '.join(datasets)}.")
+            raise UserError(
+                f"Unknown datasets to sample from: {', '.join(missing)}. Known datasets: {', '.join(datasets)}."
+            )
         if batch_size < 1 or batch_size % world_size:
             raise UserError(
                 f"The batch size must be a positive multiple of the number of processes, {world_size}, got "
@@ -120,7 +122,7 @@ class MultitaskLoader:
         return {"step": self.step, "consumed": dict(self.consumed)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue at the position in ``state``. The numbers of ranks and of workers may differ from before."""
+        """Continue at the position in ``state``. The state may come from a run with more or fewer ranks or workers."""
         self.close()
         self.step = int(state["step"])
         self.consumed = {name: int(state["consumed"].get(name, 0)) for name in self.consumed}
@@ -140,7 +142,7 @@ class MultitaskLoader:
 def build_evaluation_loader(
     dataset: Any, batch_size: int, num_workers: int = 0, spans: Sequence[range] | None = None
 ) -> DataLoader:
-    """Build a data loader that yields every sample of a dataset or of parts of it once, in order.
+    """Build a data loader that yields every sample of a dataset, or of the given ranges, once and in order.
 
     Args:
         spans: ranges of sample indices to load; every batch lies within one range. None: the entire dataset.
@@ -186,7 +188,7 @@ def _set_up_worker(_worker: int) -> None:
 
 @cache
 def _kill_workers_at_exit() -> None:
-    """Register an exit handler that kills the workers.
+    """Register an exit handler that kills the data loader workers.
 
     At exit, Python sends SIGTERM to daemonic processes and waits for them, but the workers ignore SIGTERM.
     """

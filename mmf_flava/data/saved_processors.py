@@ -65,7 +65,7 @@ class SavedProcessors:
     def check_vocabulary(
         self, vocabulary_sha256: str, name: str, allow_missing: Iterable[str] | None = None, key: str = WORD_EMBEDDINGS
     ) -> bool:
-        """Return whether a tokenizer's vocabulary differs from the vocabulary of the weights; False if it is unknown.
+        """Return whether a tokenizer's vocabulary differs from the weights' vocabulary; False if they do not store it.
 
         Args:
             vocabulary_sha256: hash of the tokenizer's vocabulary, see ``compute_vocabulary_hash``.
@@ -186,8 +186,8 @@ def _check_agreement(
         first, reference = found[0]
         if any(getattr(processor, name) != getattr(reference, name) for name in names):
             raise UserError(
-                f"dataset_config: {first.dataset_name} and {data.dataset_name} have {difference}, but train one model. "
-                f"Set the same {keys} for both."
+                f"dataset_config: {first.dataset_name} and {data.dataset_name} have {difference}, but the same "
+                f"model is trained on both. Set the same {keys} for both."
             )
 
 

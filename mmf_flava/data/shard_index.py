@@ -111,7 +111,7 @@ def ensure_index(path: Path) -> ShardIndex:
 
 @contextmanager
 def _index_lock(path: Path) -> Iterator[None]:
-    """Lock a shard's index. On file systems without locks, every process scans the shard: slower, but correct."""
+    """Lock a shard's index. On file systems without locks, every process scans the shard, which is slower."""
     lock = path.with_name(f".{path.name}{INDEX_SUFFIX}.lock")
     try:
         file = open(lock, "ab")  # noqa: SIM115 (closed below; some file systems only lock files that are open for writing)
@@ -158,7 +158,7 @@ def write_index(path: str | Path) -> ShardIndex:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        logger.warning("%s: cannot write the index (%s). It will be rebuilt at every start.", path, error)
+        logger.warning("%s: the index cannot be written (%s). It will be rebuilt at every start.", path, error)
         return replace(index, rows=rows)
     return index
 

@@ -98,9 +98,9 @@ class StreamDataset(BaseDataset):
         )
 
     def _replacement_offset(self, attempt: int) -> int:
-        """Return the offset from a bad record to replacement candidate ``attempt``.
+        """Return the offset from a bad record to the record that replaces it in attempt number ``attempt``.
 
-        The first candidates are the next records. Then the offset grows cubically, to skip a missing shard.
+        The first attempts use the next records. Then the offset grows cubically, to skip a missing shard.
         """
         adjacent = attempt < ADJACENT_TRIES or self.size <= MAX_CONSECUTIVE_BAD
         return attempt if adjacent else attempt + (attempt - ADJACENT_TRIES) ** 3
@@ -172,13 +172,13 @@ class StreamBuilder(BaseDatasetBuilder):
         return self.load_split(self.parse(config), dataset_type)
 
     def load_split(self, config: Any, dataset_type: str) -> StreamDataset | None:
-        """Load the dataset of one split as ``load`` does."""
+        """Load the dataset of one split; return None for a val or test split without paths."""
         paths = self.list_paths(config, dataset_type)
         if not paths:
             if dataset_type == "train":
                 raise UserError(
                     f"dataset_config.{self.NAME}.splits.train: no paths are listed. List folders or shards "
-                    f"relative to {config.data_dir}, or remove {self.NAME} from datasets."
+                    f"relative to {config.data_dir}, or remove {self.NAME} from the config key datasets."
                 )
             return None
         try:
@@ -189,7 +189,7 @@ class StreamBuilder(BaseDatasetBuilder):
             raise UserError(f"dataset_config.{self.NAME}.splits.{dataset_type}: {error} {hint}") from error
 
     def open_split(self, config: Any, dataset_type: str, paths: list[str | Path]) -> StreamDataset:
-        """Open the dataset over the paths of one split."""
+        """Open the dataset of one split from its paths."""
         raise NotImplementedError
 
     def build_dataloader(
@@ -212,6 +212,6 @@ class StreamBuilder(BaseDatasetBuilder):
 
     @staticmethod
     def list_paths(config: Any, dataset_type: str) -> list[str | Path]:
-        """Return the paths of a split, relative to data_dir unless absolute. URLs are returned unchanged."""
+        """Return the paths of a split. Relative paths are resolved against ``data_dir``. URLs remain unchanged."""
         paths = config.splits.paths(dataset_type)
         return [path if is_remote(path) else resolve_path(path, config.data_dir) for path in paths]

@@ -1,4 +1,4 @@
-"""Dataset ``ccnews_bookcorpus``: text-only blocks from token folders (CCNews and BookCorpus, paper section 3.5).
+"""Dataset ``ccnews_bookcorpus``: blocks of tokenized text (CCNews and BookCorpus, FLAVA paper, section 3.5).
 
 Shapes: T = number of tokens of a block.
 """
@@ -20,17 +20,18 @@ from mmf_flava.files.download import is_remote
 
 
 class TextCorpusDataset(StreamDataset):
-    """Text blocks with the fields input_ids, input_mask, input_ids_masked, lm_label_ids, (T,) each, and sample_id.
+    """Blocks of text. Fields: sample_id and, each of shape (T,), input_ids, input_mask, input_ids_masked, lm_label_ids.
 
     A block is [CLS], T - 2 consecutive tokens, [SEP]. It may span several documents, separated by [SEP] (as in
-    RoBERTa's "full sentences"). T is ``block_size``. An incomplete block at the end of a token folder is dropped.
+    RoBERTa's "full sentences"). T is ``block_size``. An incomplete block at the end of a corpus is dropped.
     """
 
     def __init__(self, config: TextCorpusConfig, dataset_type: str, paths: Sequence[str | Path]):
         block_size = config.block_size
         for path in filter(is_remote, paths):
             raise UserError(
-                f"{path}: remote token folders are not supported. Download the folder and set its local path."
+                f"{path}: remote folders of tokenized text are not supported. Download the folder and set its local "
+                "path."
             )
         self.files = [TokenFile(path) for path in paths]
         self.span = block_size - 2
@@ -46,7 +47,7 @@ class TextCorpusDataset(StreamDataset):
         super().__init__("ccnews_bookcorpus", config, dataset_type, self._starts[-1], config.shuffle_block, components)
 
     def init_processors(self) -> None:
-        """Build the processor. Raises UserError if its vocabulary or max_length does not match the token files."""
+        """Build the processor. Raises UserError if its vocabulary or max_length does not match the tokenized text."""
         super().init_processors()
         if self.text_processor.max_length < self.span + 2:
             raise UserError(

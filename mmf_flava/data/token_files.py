@@ -1,8 +1,8 @@
 """Memory-mapped token files: a corpus as one flat array of ids, 2 bytes per token for vocabularies up to 65,536.
 
-A token folder contains
+A token folder, which stores one tokenized corpus, contains
     tokens.bin      the ids of all documents, each document terminated by [SEP], as raw little-endian ``dtype``
-    documents.npy   (D + 1,) uint64: document d is ``tokens[documents[d]:documents[d + 1]]``
+    documents.npy   (number of documents + 1,) uint64: document d is ``tokens[documents[d]:documents[d + 1]]``
     meta.json       dtype, counts and vocabulary hash; written last, so a folder without it is incomplete
 """
 
@@ -25,7 +25,7 @@ PROGRESS, BOUNDARIES = ".progress.json", ".boundaries.bin"  # temporary files of
 
 
 def write_tokens(folder: str | Path, texts: Iterable[str], tokenizer: Tokenizer, source: str = "") -> dict[str, Any]:
-    """Tokenize ``texts`` into a token folder and return its metadata.
+    """Tokenize texts, write them to a folder (tokens.bin, documents.npy, meta.json), and return the metadata.
 
     Tokenization uses all cores (threads of the tokenizers library). The files do not depend on the number of threads.
 
@@ -84,7 +84,7 @@ def write_tokens(folder: str | Path, texts: Iterable[str], tokenizer: Tokenizer,
 
 
 def remove_progress(folder: Path) -> None:
-    """Delete the temporary files of a completed write."""
+    """Delete the temporary files with which ``write_tokens`` resumes an interrupted write."""
     for name in (PROGRESS, BOUNDARIES):
         (folder / name).unlink(missing_ok=True)
 
@@ -106,11 +106,11 @@ def _write_json(path: Path, data: dict[str, Any]) -> None:
 
 
 class TokenFile:
-    """Memory-mapped reader of a token folder.
+    """Memory-mapped reader of a folder of tokenized text (tokens.bin, documents.npy, meta.json).
 
     Attributes:
         tokens: (N,) token ids of all documents.
-        documents: (D + 1,) boundaries of the documents in ``tokens``.
+        documents: (number of documents + 1,) boundaries of the documents in ``tokens``.
         meta: content of ``meta.json``.
 
     Raises:

@@ -128,7 +128,7 @@ def build_wordpiece(vocabulary: list[str], lowercase: bool | None = None) -> Tok
 
 
 def find_special_ids(tokenizer: Tokenizer) -> SpecialIds:
-    """Return the ids of [CLS], [SEP], [MASK], [PAD] and [UNK]. Raises UserError if one is missing."""
+    """Return the ids of [CLS], [SEP], [MASK], [PAD] and [UNK]. Raises UserError if a token is missing."""
     ids = {}
     for token in ("cls", "sep", "mask", "pad", "unk"):
         number = tokenizer.token_to_id(f"[{token.upper()}]")

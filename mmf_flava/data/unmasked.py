@@ -40,7 +40,7 @@ class FlavaImageTransform(BaseProcessor):
         self._mean, self._std = (torch.tensor(list(values))[:, None, None] for values in (self.mean, self.std))
 
     def __call__(self, item: Any, *args: Any, **kwargs: Any) -> Any:
-        """Convert a PIL image or (h, w, 3) uint8 pixels, or the "image" entry of a dict, to (3, H, W) float."""
+        """Convert a PIL image, uint8 pixels (height, width, 3) or the "image" entry of a dict to (3, H, W) float."""
         if isinstance(item, dict):
             return {"image": self(item["image"])}
         crops = Crops(item)

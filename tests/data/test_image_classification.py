@@ -253,7 +253,7 @@ def test_classes_may_be_listed(tmp_path, load):
     for classes in ("names.txt", ["fox", "dog", "cat"]):
         dataset = load("val", splits={"train": ["nowhere"], "val": ["val"]}, classes=classes)
         assert (dataset.classes, targets(dataset)) == (["fox", "dog", "cat"], [2, 0])
-    for classes, words in (("none.txt", "failed to read"), (["a", "a"], "a is listed twice"), ([], "no class")):
+    for classes, words in (("none.txt", "failed to read"), (["a", "a"], "listed more than once: a"), ([], "no class")):
         with pytest.raises(UserError, match=rf"image_classification\.classes: .*{words}"):
             load("val", splits={"val": ["val"]}, classes=classes)
 
@@ -292,7 +292,7 @@ def test_labels_beyond_the_classes_raise(tmp_path, load, finetuning):
     write_list(tmp_path / "a.jsonl", 0, 1, 7, 2)
     finetuning(3)
     with pytest.raises(
-        UserError, match=r"1 of 4 entries have a label that is not in 0\.\.2, the 3 classes: line 3 \(label 7\)"
+        UserError, match=r"1 of 4 entries have a label that is not in 0\.\.2 \(3 classes\): line 3 \(label 7\)"
     ):
         load("train", splits={"train": ["a.jsonl"]})
 

@@ -136,7 +136,7 @@ def test_vocabulary_larger_than_the_models_raises_an_error(text):
     encoder = {"text_encoder": {"vocab_size": 8}}
     registry.register("config", OmegaConf.create({"model": "flava", "model_config": {"flava": encoder}}))
     try:
-        with pytest.raises(UserError, match=r"^model_config\.flava\.text_encoder\.vocab_size: is 8, .* has 9 tokens"):
+        with pytest.raises(UserError, match=r"^model_config\.flava\.text_encoder\.vocab_size is 8, .* has 9 tokens"):
             text()
     finally:
         registry.unregister("config")

@@ -257,5 +257,6 @@ def test_cache_limit_of_zero_raises(server, downloads, remote_pairs, load):
 
 def test_remote_text_corpus_raises(config, load):
     config.dataset_config.ccnews_bookcorpus.splits.train = ["https://host/text"]
-    with pytest.raises(UserError, match=r"https://host/text: remote token folders are not supported\. Download the"):
+    message = r"https://host/text: remote folders of tokenized text are not supported\. Download the"
+    with pytest.raises(UserError, match=message):
         load("ccnews_bookcorpus")

@@ -26,7 +26,7 @@ class ImageSet:
         splits: names of the splits.
         files: files expected in the data folder.
         homepage: URL of the source.
-        downloadable: whether torchvision can download it.
+        downloadable: whether torchvision can download the dataset.
         has_loader: whether torchvision's class has a ``loader`` argument.
         open: function (root, split) -> records; None: the dataset is opened with torchvision's class.
         relabel: function that maps torchvision's label to the label of the record; None: unchanged.

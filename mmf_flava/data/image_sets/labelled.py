@@ -114,11 +114,11 @@ def encode_bmp(image: Image.Image) -> bytes:
 
 
 def sample_split(root: Path, split: str, train: int, test: int | None) -> LabelledFiles:
-    """Sample a split of class folders that were published without splits, with a fixed seed.
+    """Sample one split, with a fixed seed, of class folders that were published without splits.
 
     Args:
         train: training images per class.
-        test: test images per class, from the remaining images; None: all of them.
+        test: test images per class, sampled from the remaining images; None: all remaining images.
 
     Raises:
         FileNotFoundError: ``root`` has no images.

@@ -172,7 +172,7 @@ def read_yfcc100m(path: Path) -> Iterator[Annotation]:
 
 
 def read_pmd_records(path: Path) -> Iterator[Annotation]:
-    """Read the format of ``facebook/pmd``, JSONL or parquet: image_url, text (or the first of texts), source, meta."""
+    """Read annotations in the format of ``facebook/pmd``: JSONL or parquet with image_url and text or texts."""
     for item in read_parquet(path) if path.suffix == ".parquet" else read_json_lines(path):
         try:
             captions = to_texts(item.get("texts"), "texts")[:1] or to_texts(item.get("text"), "text")[:1]

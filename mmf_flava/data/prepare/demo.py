@@ -6,7 +6,7 @@ of Handwritten Digits"); captions describe measurements of each scan; text is CP
 
     pairs/{train,val,test}/*.tar       webdataset: 8x8 grey ``png`` and ``json`` {"captions": [...], "label": 3}
     images/{train,val}/<digit>/*.png   image folders; classes.txt lists the classes in order
-    text/{train,val}/                  token folders; val is a held-out tenth of the topics
+    text/{train,val}/                  tokenized text; val is a held-out tenth of the topics
     tokenizer/tokenizer.json           WordPiece tokenizer trained on the train text and captions
     codebook.safetensors               "centroids": see ``fit_codebook``
     manifest.json                      counts and checksums
@@ -113,7 +113,9 @@ def fit_codebook(scans_NHW: np.ndarray, image_size: int, patch_size: int, codes:
 
     Args:
         scans_NHW: uint8 grey scans.
-        image_size, patch_size, codes: S, p and K.
+        image_size: height and width of the resized images (S), in pixels.
+        patch_size: height and width of a patch (p), in pixels.
+        codes: number of centroids (K).
 
     Returns:
         (K, 3 * p * p) float32 centroids in [0, 1], in the layout (3, p, p) of ``torch.nn.functional.unfold``, sorted by

@@ -48,7 +48,7 @@ class ImageSource:
             )
 
     def read(self, annotation: Annotation) -> tuple[str, bytes] | None:
-        """Return (extension, original bytes) of the image; None if it was not found or is empty."""
+        """Return (extension, original bytes) of an annotated image; None if it was not found or is empty."""
         query = "SELECT location FROM images WHERE key = ?"
         for key in (annotation.url, *annotation.names):
             found = key and self._database.execute(query, (_digest(key),)).fetchone()

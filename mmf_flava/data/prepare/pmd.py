@@ -1,8 +1,8 @@
 """``python -m mmf_flava.data.prepare pmd``: convert published annotations and images of one part of PMD to tar shards.
 
 A record contains the original bytes of the image and ``json`` {"captions", "source", "url"}. The manifest also has the
-mean number of words per caption. See ``shard_preparation`` for the output folder; while it is being prepared, ``.work``
-also contains the index of the images.
+mean number of words per caption. See ``shard_preparation`` for the output folder. During preparation, its subfolder
+``.work`` also contains the index of the images.
 """
 
 import argparse
@@ -130,7 +130,9 @@ def add_parser(commands: Any) -> None:
         "pmd", help="create tar shards from published annotations and images of one part of PMD"
     )
     parser.add_argument("--part", required=True, choices=sorted(PARTS), help="part of PMD")
-    parser.add_argument("--src", required=True, type=file_path, metavar="PATH", help="annotation file or folder")
+    parser.add_argument(
+        "--src", required=True, type=file_path, metavar="PATH", help="annotation file or folder of annotation files"
+    )
     parser.add_argument(
         "--images",
         type=file_path,

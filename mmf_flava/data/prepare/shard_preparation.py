@@ -63,7 +63,7 @@ class ShardPreparation:
     text_files: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, out: Path, progress: bool = True) -> dict[str, Any]:
-        """Write the shards to ``out``, or resume, and return the manifest.
+        """Write the shards to ``out``, or resume an interrupted preparation, and return the manifest.
 
         If another process prepares data in ``out``, wait until it has finished.
 

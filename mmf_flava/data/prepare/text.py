@@ -1,4 +1,4 @@
-"""``python -m mmf_flava.data.prepare text``: convert text, JSONL or parquet files to a token folder."""
+"""``python -m mmf_flava.data.prepare text``: convert text, JSONL or parquet files to a folder of token ids."""
 
 import argparse
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def _is_text_file(path: Path, root: Path) -> bool:
 
 
 def documents(files: list[Path], column: str = "text") -> Iterator[str]:
-    """Yield the documents: paragraphs of text files (separated by empty lines), and ``column`` of other records.
+    """Yield the documents: paragraphs of text files (separated by empty lines), and ``column`` of JSONL or parquet.
 
     Raises:
         UserError: a record has no such column, or a file cannot be read.
@@ -69,7 +69,9 @@ def _paragraphs(path: Path) -> Iterator[str]:
 
 
 def prepare_text(src: Path, tokenizer: str, out: Path, column: str = "text", progress: bool = True) -> dict[str, Any]:
-    """Write the token folder ``out`` and return its metadata. A complete folder is not changed.
+    """Tokenize the text files at ``src``, write the token ids to ``out``, and return their metadata.
+
+    If ``out`` is already complete, it is not changed.
 
     If another process writes to ``out``, wait until it has finished.
 
@@ -92,7 +94,7 @@ def prepare_text(src: Path, tokenizer: str, out: Path, column: str = "text", pro
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser("text", help="convert text, JSONL or parquet files to a token folder")
+    parser = commands.add_parser("text", help="convert text, JSONL or parquet files to a folder of token ids")
     parser.add_argument(
         "--src", required=True, type=file_path, metavar="PATH", help=f"file or folder of files: {' '.join(SUFFIXES)}"
     )
@@ -100,7 +102,7 @@ def add_parser(commands: Any) -> None:
         "--tokenizer", required=True, metavar="NAME", help="local folder or Hugging Face model ID of the tokenizer"
     )
     parser.add_argument(
-        "--out", required=True, type=file_path, metavar="DIR", help="token folder; an interrupted run is resumed"
+        "--out", required=True, type=file_path, metavar="DIR", help="output folder; an interrupted run is resumed"
     )
     parser.add_argument(
         "--column", default="text", help="name of the text column in JSONL and parquet files (default: %(default)s)"

@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _default_overrides(recipe: str, overrides: Sequence[str]) -> list[str]:
-    """Return the overrides that a YAML file with only a ``dataset_config`` needs: its datasets and a model."""
+    """Return the overrides that set datasets and a model if the YAML file has only the section ``dataset_config``."""
     setup_imports()
     content = load_yaml(recipe)
     keys = {override.partition("=")[0] for override in overrides} | set(content)
@@ -97,7 +97,10 @@ def _section(config: Any, name: str, paths: list[str | Path], arguments: argpars
 
 
 def _cards(dataset: StreamDataset, start: int, count: int) -> tuple[list[SampleCard], str | None]:
-    """Return the cards of ``count`` samples, at most one epoch, and the message of the first error, which ends them."""
+    """Return the cards of ``count`` samples (at most one epoch) and None.
+
+    If an error occurs, return the cards of the previous samples and the error message.
+    """
     cards: list[SampleCard] = []
     try:
         for number in range(start, start + min(count, len(dataset))):

@@ -1,4 +1,4 @@
-"""Rendering of the HTML page with template.html and show.css."""
+"""Rendering of the HTML page of ``mmf_flava.data.show`` with template.html and show.css."""
 
 from collections.abc import Sequence
 from pathlib import Path

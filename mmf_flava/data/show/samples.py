@@ -34,7 +34,7 @@ class EmbeddedImage:
 
 @dataclass(frozen=True)
 class DisplayToken:
-    """A token of a text with its masking."""
+    """A token of a text, and whether and how it is masked."""
 
     input_token: str  # token in the masked input of the model
     target_token: str

@@ -1,4 +1,4 @@
-"""Page section of a dataset: counts, settings, charts and sample cards."""
+"""Section of the HTML page for one dataset: counts, settings, charts and sample cards."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -147,7 +147,7 @@ def _image_settings(dataset: ImageStreamDataset) -> list[Setting]:
         ("Encoder input", f"{side} x {side} pixels, {rows} x {columns} patches"),
         ("Codebook input", f"{codebook} x {codebook} pixels" if codebook else ""),
         ("Crops", area if dataset.training else "none: the whole image is resized"),
-        ("Fixed views", str(dataset.views) if dataset.training and dataset.views else ""),
+        ("Fixed crops per image", str(dataset.views) if dataset.training and dataset.views else ""),
         ("Patch masking", masking),
     ]
     if dataset.codes is not None:

@@ -134,7 +134,7 @@ def _add_captions(statistics: Statistics, captions: list[str], processor: FlavaT
 
 
 def _add_sample(statistics: Statistics, dataset: StreamDataset, number: int) -> None:
-    """Add the mask ratios of sample ``number``. Raise UserError if no valid record is found."""
+    """Add the masked patches and tokens of sample ``number``. Raise UserError if no valid record is found."""
     sample = dataset[number]
     statistics.samples += 1
     if "image_patch_mask" in sample:
