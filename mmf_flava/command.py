@@ -1,4 +1,4 @@
-"""Helpers for command-line programs: a user error prints one line, ``mmf_flava: ...``, and exits with code 2."""
+"""Helpers for command-line programs. A user error is printed as one line, ``mmf_flava: ...``; the exit code is 2."""
 
 import argparse
 import contextlib
@@ -26,7 +26,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def integer(at_least: int, at_most: int = MAX_INTEGER) -> Callable[[str], int]:
-    """Return an argparse ``type`` that accepts integers in this range."""
+    """Return an argparse ``type`` that accepts the integers from ``at_least`` to ``at_most``."""
 
     def parse(text: str) -> int:
         with contextlib.suppress(ValueError):
@@ -68,7 +68,7 @@ def command(main: Callable[..., int | None]) -> Callable[..., int]:
 
 @contextlib.contextmanager
 def report_user_errors(unless: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Context manager: exit after an error that ``report_error`` reports, and re-raise all other errors.
+    """Context manager: print an error that the user can fix and exit; re-raise all other errors.
 
     Args:
         unless: function called after an error; if it returns True, the error is re-raised.
@@ -83,10 +83,12 @@ def report_user_errors(unless: Callable[[], bool] = lambda: False) -> Iterator[N
 
 
 def report_error(error: BaseException) -> int | None:
-    """Print an error that the user can fix as one line on stderr, and return the exit code; None for other errors.
+    """Print an error that the user can fix as one line on stderr, and return the exit code.
 
-    Exit codes: 2 for a UserError or an OSError about a file, 130 for Ctrl-C, 141 if stdout is a closed pipe. The
-    error of a process that MMF spawned (one per GPU) has the exit code of that process.
+    Other errors are not printed, and None is returned.
+
+    Exit codes: 2 for a UserError or an OSError about a file, 130 for Ctrl-C, 141 if stdout is a closed pipe. If a
+    process that MMF spawned (one per GPU) has failed, the exit code of that process.
     """
     if isinstance(error, KeyboardInterrupt):
         return _print("interrupted", INTERRUPTED)

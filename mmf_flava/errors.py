@@ -2,7 +2,7 @@
 
 
 class UserError(ValueError):
-    """An error that the user can fix; the message contains the key or file, the problem and the fix.
+    """An error that the user can fix; the message contains the config key or file, the problem and the fix.
 
     ``mmf_run`` and the commands of mmf_flava print the message without a traceback and exit with code 2.
     """

@@ -1,4 +1,4 @@
-"""Importing this module registers all components of mmf_flava with MMF; ``compat`` imports it when MMF starts."""
+"""Registration of all components of mmf_flava with MMF, on import. ``compat`` imports this module when MMF starts."""
 
 from mmf_flava.data import glue, image_classification, imagenet, karpathy, pmd, processors, text_corpus, unmasked
 from mmf_flava.evaluation import metrics

@@ -1,17 +1,17 @@
-"""Rank, world size and small collectives; without a process group, all functions assume a single process."""
+"""Rank, world size and small collective operations. Without a process group, a single process is assumed."""
 
 import torch
 from torch import distributed
 
 
 def world_size() -> int:
-    """Return the number of processes; 1 without a process group."""
+    """Return the number of processes; 1 if there is no process group."""
     running = distributed.is_available() and distributed.is_initialized()
     return distributed.get_world_size() if running else 1
 
 
 def rank() -> int:
-    """Return the rank of this process; 0 without a process group."""
+    """Return the rank of this process; 0 if there is no process group."""
     return distributed.get_rank() if world_size() > 1 else 0
 
 
@@ -30,7 +30,7 @@ def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
 
 
 def gather_objects(value: object) -> list:
-    """Return the values of all processes in rank order on every process; values must be picklable."""
+    """Return a list with the ``value`` of every process, in rank order. The values must be picklable."""
     if world_size() == 1:
         return [value]
     values: list = [None] * world_size()

@@ -119,7 +119,7 @@ def test_yaml_tag_raises_an_error_and_is_not_executed(mmf, tmp_path):
     recipe.write_text(f"model: flava\ndataset: !!python/object/apply:os.mkdir ['{folder}']\n")
     result = mmf("mmf_run", config=str(recipe))
     assert result.returncode == 2
-    assert "evil.yaml, line 2: is not valid YAML" in result.stderr and "python/object/apply" in result.stderr
+    assert "evil.yaml, line 2: the text is not valid YAML" in result.stderr and "python/object/apply" in result.stderr
     assert not folder.exists()
 
 

@@ -47,7 +47,7 @@ def format_patch(patch: Patch, problem: str) -> list[str]:
     """Return the table's lines for a patch: state and name, followed by what the patch changes and why."""
     state, remark = patch.state, patch.remark
     if state == WAITING:
-        state, remark = "not reached", problem or "no module imports the patched module"
+        state, remark = "not reached", problem or "the patched module was not imported"
     heading = f"{state:<12} {patch.name}  ({patch.when} {patch.module})"
     text = f"What: {patch.what}. Why: {patch.why}. Since {patch.since}; until {patch.until}."
     if remark:
@@ -57,7 +57,7 @@ def format_patch(patch: Patch, problem: str) -> list[str]:
 
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table."""
+    """Print a table of all patches."""
     ArgumentParser(prog="python -m mmf_flava.compat", description="Prints a table of all patches.").parse_args(
         arguments
     )

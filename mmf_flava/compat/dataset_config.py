@@ -29,7 +29,7 @@ def fill_defaults(config: Any, names: Sequence[str], replaced: Any, recipe: Any,
     old type are removed.
 
     Args:
-        config: the merged default YAML files and recipe; changed in place.
+        config: the default YAML files merged with the recipe; changed in place.
         names: names of the run's datasets.
         replaced: the merged default YAML files of the datasets.
         recipe: the recipe.

@@ -1,6 +1,7 @@
 """Import hook that applies patches to other packages when they are imported.
 
-In this environment, Python imports this file at every start. Therefore it imports only modules that are loaded anyway.
+Where mmf_flava is installed, Python imports this file at every start. Therefore it imports only modules that Python has
+already loaded.
 The patches are imported when one of ``PACKAGES`` is first imported. ``MMF_FLAVA_COMPAT=0`` disables the import hook.
 """
 

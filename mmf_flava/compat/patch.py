@@ -13,7 +13,7 @@ WAITING, APPLIED, NOT_NEEDED, TURNED_OFF = "waiting", "applied", "not needed", "
 
 @dataclass
 class Patch:
-    """A change of ``module`` by the function ``change``.
+    """A patch: the function ``change`` changes the module named ``module``.
 
     Attributes:
         module: name of the patched module.
@@ -131,9 +131,9 @@ def source_contains(text: str, path: str) -> Callable[[Any], bool]:
 
 
 def overlay(real: Any, **names: Any) -> ModuleType:
-    """Return a view of the module ``real`` in which ``names`` have other values.
+    """Return a module with the attributes of the module ``real``, of which those in ``names`` have new values.
 
-    A patch uses it to change a module only for one of the modules that import it.
+    A patch assigns this module to a name in one importing module, so that ``real`` is unchanged for all other modules.
     """
     module = ModuleType(real.__name__)
     module.__dict__.update(names)

@@ -1,4 +1,4 @@
-"""Config classes of the datasets: ``dataset_config.NAME``.
+"""Config classes of the datasets, one for each config section ``dataset_config.NAME``.
 
 Each dataset builder in ``mmf_flava.data`` has one of these classes as attribute ``CONFIG``. The YAML files in
 projects/flava/configs/datasets set the folders and processors of the datasets.
@@ -30,7 +30,7 @@ class ProcessorEntry:
 
 @dataclass
 class DatasetConfig:
-    """Keys of all datasets.
+    """Config keys that every dataset has.
 
     Class attributes:
         PROCESSORS: names of the processors that the dataset uses.
@@ -55,7 +55,9 @@ class DatasetConfig:
                 parse_section(ProcessorEntry, entry, f"{where}.processors.{name}")
         for name in self.REQUIRED:
             if not self.processors.get(name):
-                raise UserError(f"{where}.processors.{name}: must be given. Set its type, e.g. flava_{name[:-10]}.")
+                raise UserError(
+                    f"{where}.processors.{name}: must be given. Set the processor's type, e.g. flava_{name[:-10]}."
+                )
 
     def check_model(self, sizes: ModelSizes, where: str) -> None:
         """Raise UserError if a value does not fit the model. ``where`` is the section's full name."""
@@ -67,7 +69,7 @@ class DatasetConfig:
 
 @dataclass
 class StreamConfig(DatasetConfig):
-    """Keys of the datasets that are read as an endless stream of samples."""
+    """Config keys of the datasets that are read as an endless stream of samples."""
 
     # demo: create the demo's data in data_dir if it is missing
     build: str | None = ranged(None, choices=("demo",))
@@ -79,8 +81,10 @@ class StreamConfig(DatasetConfig):
 
 @dataclass
 class RecordsConfig(StreamConfig):
-    """Keys of the datasets of records with images: tar shards, globs, folders or image lists (.jsonl, .json) in
-    data_dir, or URLs of shards (http, https, s3) with braces for several: "https://host/{00000..00099}.tar".
+    """Config keys of the datasets whose records contain images.
+
+    The splits list tar shards, globs, folders or image lists (.jsonl, .json) in data_dir, or URLs of tar shards (http,
+    https, s3). Braces in a URL stand for several shards: "https://host/{00000..00099}.tar".
     """
 
     # folder in data_dir to which the paths in image lists are relative; null: the folder of each list
@@ -91,9 +95,10 @@ class RecordsConfig(StreamConfig):
 
 @dataclass
 class ImageStreamConfig(RecordsConfig):
-    """Keys of the image datasets for pretraining."""
+    """Config keys of the image datasets for pretraining."""
 
-    # null: a new random crop for every training sample; N: one of N fixed crops of each record, chosen at random
+    # number of fixed random crops of each image, one of which is chosen at random for each training sample; null: every
+    # training sample is a new random crop
     views: int | None = ranged(None, at_least=1)
     # image codes written by mmf_flava.cache_codes: a path, or a name in data_dir/codes; null: no cached codes
     codes: str | None = None
@@ -103,15 +108,15 @@ class ImageStreamConfig(RecordsConfig):
         params, key = self.params("image_processor"), f"{where}.processors.image_processor.params"
         if (masked := self.masked_losses(sizes)) and params.get("mask", True) is None:
             raise UserError(
-                f"{key}.mask: is null, but {sizes.where}.losses contains {' and '.join(masked)}, for which patches are "
-                "masked. Set it to {}."
+                f"{key}.mask is null, but {sizes.where}.losses contains {' and '.join(masked)}, for which masked "
+                "patches are required. Set it to {} for the default mask."
             )
         losses = f"{sizes.where}.losses contains {' and '.join(sizes.code_losses)}" if sizes.code_losses else ""
         needs_view = losses and self.codes is None and sizes.codebook not in (None, "cached")
         if needs_view and params.get("codebook_size", True) is None:
             raise UserError(
-                f"{key}.codebook_size: is null, but {losses}, whose targets are computed from this input. Set it to "
-                f"{sizes.codebook_size}, or set {where}.codes."
+                f"{key}.codebook_size is null, but {losses}, whose targets are computed from images of this size. "
+                f"Set it to {sizes.codebook_size}, or set {where}.codes."
             )
 
     def masked_losses(self, sizes: ModelSizes) -> tuple[str, ...]:
@@ -125,18 +130,18 @@ class PMDConfig(ImageStreamConfig):
 
     REQUIRED = BOTH
 
-    # number of batches in a window that is sorted by caption length; 1: no sorting
+    # number of batches whose samples are sorted together by caption length, to reduce padding; 1: no sorting
     length_buckets: int = ranged(1, at_least=1)
-    # images: an epoch contains every training image once. pairs: an epoch contains as many samples of each path in
-    # splits.train as the path has pairs according to its manifest.json, as in the paper. Weights in splits.train
-    # override this key
+    # images: an epoch contains every training image once. pairs (as in the paper): for each path in splits.train, an
+    # epoch contains as many samples as the path's manifest.json counts image-text pairs. If splits.train has weights,
+    # this key is ignored
     epoch: str = ranged("images", choices=("images", "pairs"))
-    # fraction of training pairs with another image's caption, for image-text matching; not stated in the paper, 0.1 in
-    # torchmultimodal
+    # fraction of training pairs whose caption is replaced by another image's caption, for image-text matching; the
+    # paper states no value, and torchmultimodal uses 0.1
     mismatch_probability: float = ranged(0.1, at_least=0, below=1)
 
     def masked_losses(self, sizes: ModelSizes) -> tuple[str, ...]:
-        """Return the model's losses on image-text pairs, whose batches are encoded with and without the patch mask."""
+        """Return the losses on image-text pairs. All need a patch mask: pairs are encoded with and without the mask."""
         return tuple(loss for loss in sizes.losses if loss not in ("flava_mim", "flava_mlm"))
 
 
@@ -144,7 +149,7 @@ class PMDConfig(ImageStreamConfig):
 class ImageNetConfig(ImageStreamConfig):
     """``imagenet``: images without text, e.g. the paper's ImageNet-1k (section 3.5)."""
 
-    # class names in label order: a list, or a file in data_dir; null: the names of the training split's folders
+    # class names in label order: a list, or a file in data_dir; null: the names of the folders in the training split
     classes: Any = None
 
     def check(self, where: str) -> None:
@@ -156,8 +161,8 @@ class ImageNetConfig(ImageStreamConfig):
 class ImageClassificationConfig(RecordsConfig):
     """``image_classification``: labelled images for zero-shot classification, linear probes and finetuning."""
 
-    # torchvision's name of a published dataset, see mmf_flava/data/image_sets/catalogue.py; splits then lists splits of
-    # this dataset, which are concatenated. null: splits lists records with images, as for imagenet
+    # name of a published dataset in torchvision, see mmf_flava/data/image_sets/catalogue.py; splits then lists the
+    # names of its splits; several are concatenated. null: splits lists paths of images, as for imagenet
     source: str | None = None
     # true: torchvision downloads the dataset ``source`` if it is missing
     download: bool = False
@@ -183,7 +188,7 @@ def _check_classes(value: Any, where: str) -> None:
 
 @dataclass
 class TextCorpusConfig(StreamConfig):
-    """``ccnews_bookcorpus``: blocks of text from token folders, e.g. the paper's CCNews and BookCorpus (§3.5)."""
+    """``ccnews_bookcorpus``: blocks of tokenized text, e.g. the paper's CCNews and BookCorpus (section 3.5)."""
 
     PROCESSORS = REQUIRED = TEXT
 
@@ -195,28 +200,28 @@ class TextCorpusConfig(StreamConfig):
         max_length = self.params("text_processor").get("max_length")
         if isinstance(max_length, int) and max_length < self.block_size:
             raise UserError(
-                f"{where}.processors.text_processor.params.max_length: is {max_length}, smaller than block_size. Set "
-                f"it to {self.block_size}."
+                f"{where}.processors.text_processor.params.max_length is {max_length}, but {where}.block_size is "
+                f"{self.block_size}. Set it to {self.block_size}."
             )
 
 
 @dataclass
 class KarpathyConfig(DatasetConfig):
-    """``karpathy``: Flickr30K and COCO for retrieval (section 4). Each split is one of Karpathy's split files."""
+    """``karpathy``: Flickr30K and COCO for retrieval (paper, section 4). A split is one of Karpathy's split files."""
 
     REQUIRED = BOTH
     build = max_bad_share = None  # not supported: a retrieval gallery must be complete
 
     # folder of the images, in data_dir; null: data_dir
     image_dir: str | None = None
-    # number of captions used of each image, in file order; null: all. The usual protocol uses five
+    # number of captions to use per image, in file order; null: all. Published results use five
     captions_per_image: int | None = ranged(5, at_least=1)
 
     def check(self, where: str) -> None:
         super().check(where)
         for split in SPLITS:
             if len(self.splits.paths(split)) > 1:
-                raise UserError(f"{where}.splits.{split}: must be one file, got {len(self.splits.paths(split))}.")
+                raise UserError(f"{where}.splits.{split}: must be one file, got {len(self.splits.paths(split))} files.")
 
 
 GLUE_TASKS = ("cola", "mnli", "mnli_matched", "mnli_mismatched", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb")
@@ -236,7 +241,7 @@ class GlueSplitsConfig:
 
 @dataclass
 class GlueConfig(DatasetConfig):
-    """``glue``: GLUE for finetuning, from its published files.
+    """``glue``: one of the GLUE tasks for finetuning, read from GLUE's published files.
 
     data_dir contains the folders from GLUE's zip files (CoLA, MRPC, ...), or folders with JSONL or parquet files (cola,
     mrpc, ...).

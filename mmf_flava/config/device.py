@@ -34,7 +34,7 @@ def check_device(name: str, gpus: int, where: str = "training.device") -> None:
     kind, index = parse_device(name, where)
     if kind == "cuda" and gpus == 0:
         raise UserError(
-            f"{where}: {name}, but torch found no GPU. Set it to cpu or remove it, or install a torch "
+            f"{where} is {name}, but torch found no GPU. Set it to cpu or remove it, or install a torch "
             "build that supports the installed driver."
         )
     if index is not None and index >= gpus:

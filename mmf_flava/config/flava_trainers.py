@@ -20,7 +20,7 @@ from mmf_flava.errors import UserError
 
 # optimizers that update each element independently of the others
 ELEMENTWISE = ("AdamW", "Adam", "adam_w", "SGD", "RMSprop", "Adagrad", "Adamax")
-# keys of flava's trainer that flava_finetune supports too
+# keys of the trainer flava that flava_finetune supports too
 FINETUNING = {
     "training": {"precision", "max_grad_l2_norm", "process_group_timeout", "tf32", "deterministic"},
     "checkpoint": {"allow_missing"},
@@ -96,7 +96,7 @@ def check_finetuning(config: Any, defaults: Mapping[str, Any]) -> str:
         check_keys(config[section], set(config[section]) - others, section)
     if "," in config.datasets:
         raise UserError(
-            f"datasets: training.trainer: flava_finetune supports one dataset, got {config.datasets}. MMF would log "
+            f"datasets is {config.datasets}, but training.trainer: flava_finetune supports one dataset. MMF would log "
             f"the metrics of all datasets under one name. Select one dataset, or set training.trainer: "
             f"{defaults['training']['trainer']}."
         )

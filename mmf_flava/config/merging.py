@@ -19,7 +19,7 @@ def check_containers(base: Any, given: Any) -> None:
 
 
 def clear_replaced(base: Any, given: Any) -> None:
-    """Set the lists and sections of ``base`` to null that ``given`` replaces by a value of the other type.
+    """In ``base``, set to null each list that ``given`` replaces by a section, and each section replaced by a list.
 
     ``base`` is changed in place. Merging both configs then gives the value in ``given``.
     """

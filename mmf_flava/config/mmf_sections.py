@@ -52,7 +52,7 @@ RANGES = {
     "distributed.world_size": POSITIVE,
     "learning_rate": Range(at_least=0),
 }
-# types of keys whose type does not follow from their default
+# types of the keys for which MMF's default does not determine the type
 TYPES: dict[str, Any] = {
     "datasets": str | list[str],
     "model": str,
@@ -97,7 +97,7 @@ def check_mmf_sections(config: Mapping[str, Any], defaults: Mapping[str, Any]) -
 
 
 def check_section(name: str, section: Any, default: Mapping[str, Any], trainer: str = "flava") -> Any:
-    """Check a section to which mmf_flava adds keys, and return an instance of its class in ``ADDED``.
+    """Check a section to which mmf_flava adds keys, and return these keys as a config object.
 
     Args:
         trainer: name of the trainer. With a trainer other than ``flava``, ``training.wandb`` may have any argument of
@@ -127,7 +127,7 @@ def _check(key: str, value: Any, default: Any) -> None:
         if default and key != "training.wandb":
             check_keys(value, default, key)
             if missing := [name for name in default if name not in value]:
-                raise UserError(f"{key}.{missing[0]} must be given, because the section was replaced as a whole.")
+                raise UserError(f"{key}.{missing[0]} must be given, because the config replaces the whole section.")
             for name, item in value.items():
                 _check(f"{key}.{name}", item, default[name])
     elif key.startswith("env."):

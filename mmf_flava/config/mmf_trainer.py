@@ -16,8 +16,8 @@ READ = {
     "checkpoint": {"max_to_keep", "allow_missing"},
 }
 SECTIONS = {"training": TrainingConfig, "checkpoint": CheckpointConfig, "evaluation": EvaluationConfig}
-# dataset keys that MMF's trainers ignore -> value for which this makes no difference: with MMF's trainers, bad records
-# are replaced but not counted, and batches are not sorted by length
+# dataset keys that MMF's trainers ignore, and the values that describe what these trainers do: invalid records are
+# replaced without a limit, and batches are not sorted by length
 DATA = {"max_bad_share": None, "length_buckets": 1}
 
 
@@ -31,8 +31,8 @@ def check_mmf_trainer(config: Any, processes: int, devices: int) -> None:
 
     Raises:
         UserError: the config sets training.precision, training.sharding or training.activation_checkpointing, which
-            MMF's trainers ignore. For model ``flava``, also if it sets training.fp16 or the trainer
-            ``base_trainer``, or if there are several processes or GPUs.
+            MMF's trainers ignore. For model ``flava``, also if it sets training.fp16 or
+            training.trainer: base_trainer, or if there are several processes or GPUs.
     """
     training = config.training
     if config.model == "flava" and training.trainer == "base_trainer":

@@ -16,7 +16,7 @@ from mmf_flava.errors import UserError
 
 @dataclass
 class TransformerConfig:
-    """Config of an encoder: pre-norm transformer blocks with a final LayerNorm (§3.1)."""
+    """Config of an encoder: pre-norm transformer blocks with a final LayerNorm (section 3.1 of the paper)."""
 
     hidden_size: int = ranged(768, at_least=1)
     num_layers: int = ranged(12, at_least=1)
@@ -27,7 +27,7 @@ class TransformerConfig:
     layer_norm_eps: float = ranged(1e-12, above=0, below=1)
 
     def check(self, where: str) -> None:
-        """Raise UserError if the attention heads do not divide the hidden size."""
+        """Raise UserError if the hidden size is not a multiple of the number of attention heads."""
         if self.hidden_size % self.num_heads:
             raise UserError(
                 f"{where}.num_heads: {self.num_heads} does not divide hidden_size {self.hidden_size}. Set one of them "
@@ -67,7 +67,7 @@ class TextEncoderConfig(TransformerConfig):
         super().check(where)
         if self.pad_token_id >= self.vocab_size:
             raise UserError(
-                f"{where}.pad_token_id: {self.pad_token_id} is not a token of a vocabulary of {self.vocab_size}. Set "
+                f"{where}.pad_token_id: {self.pad_token_id} is not less than vocab_size {self.vocab_size}. Set "
                 "it to the ID of [PAD]."
             )
 
@@ -84,7 +84,7 @@ CODEBOOKS = ("cached", "dvae", "kmeans")
 
 @dataclass
 class CodebookConfig:
-    """The image codebook, which assigns one code to each patch: the target of MIM and MMM (§3.2).
+    """The image codebook, which assigns one code to each patch: the target of MIM and MMM (paper, 3.2).
 
     ``type``: ``cached`` reads the codes from the batch (``image_codes``), see ``dataset_config.<name>.codes``; ``dvae``
     is DALL-E's dVAE encoder with the weights at ``path`` (file, folder or Hugging Face model ID); ``kmeans`` assigns
@@ -154,7 +154,7 @@ class CoreConfig:
     logit_scale_max: float = ranged(math.log(100), at_least=0)
 
     def check(self, where: str) -> None:
-        """Raise UserError if the logit scale starts above its maximum."""
+        """Raise UserError if ``logit_scale_init`` is above ``logit_scale_max``."""
         if self.logit_scale_init > self.logit_scale_max:
             raise UserError(
                 f"{where}.logit_scale_init: {self.logit_scale_init:g} is above logit_scale_max "
@@ -184,7 +184,7 @@ class FlavaConfig(CoreConfig):
 
 @dataclass
 class ClassifierConfig:
-    """The classification head on [CLS]: an MLP with ``num_layers`` linear layers and ReLU activations (B.2)."""
+    """The classification head on [CLS]: an MLP with ``num_layers`` linear layers and ReLU (section B.2)."""
 
     # size of the hidden layers; null: one linear layer
     hidden_size: int | None = ranged(1536, at_least=1)
@@ -211,7 +211,7 @@ class ClassificationConfig(CoreConfig):
     losses: list[Any] = ranged([{"type": "cross_entropy"}], non_empty=True)
 
     def check(self, where: str) -> None:
-        """Raise UserError for encoders of different widths, an unknown module, or a loss that is listed twice."""
+        """Raise UserError for encoders of different hidden sizes, an unknown module, or a loss that is listed twice."""
         super().check(where)
         encoders = (self.image_encoder, self.text_encoder, self.multimodal_encoder)
         widths = [encoder.hidden_size for encoder in encoders]

@@ -27,7 +27,7 @@ OPTIMIZER_PARAMS: dict[str, tuple[Any, Range]] = {
     "initial_accumulator_value": (float, Range(at_least=0)),
 }
 UPDATES = (int, Range(at_least=0))
-# MMF's schedulers pass their params to functions of transformers
+# params of MMF's schedulers, which pass them to functions of transformers
 SCHEDULER_PARAMS: dict[str, dict[str, tuple[Any, Range]]] = {
     "pythia": {"last_epoch": (int, Range(at_least=-1))},
     "warmup_linear": {
@@ -93,7 +93,7 @@ def check_scheduler(scheduler: Mapping[str, Any], required: bool) -> None:
 
 
 def check_optimization_sections(config: Mapping[str, Any]) -> None:
-    """Check the keys of the sections ``optimizer`` and ``scheduler`` and the types of their values, but no params."""
+    """Check the keys of the sections ``optimizer`` and ``scheduler`` and the types of values, except the params."""
     optimizer = _check_keys(config, "optimizer", MMF_MAIN)
     for key in MMF_MAIN:
         check_type(bool | None, optimizer.get(key), f"optimizer.{key}")

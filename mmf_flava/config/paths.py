@@ -25,7 +25,7 @@ HOME = re.compile(r"~[\w.-]*(/|$)")
 
 
 def resolve_path(path: str | Path, folder: str | Path = "") -> Path:
-    """Return a path with ``~`` expanded. A relative path is relative to ``folder``, or to the working directory."""
+    """Expand ``~`` in a path. A relative path is relative to ``folder`` (default: the working directory)."""
     return Path(os.path.expanduser(folder)) / os.path.expanduser(path)
 
 

@@ -91,7 +91,7 @@ class ProcessorConfig:
 
     @classmethod
     def model_defaults(cls, sizes: ModelSizes) -> dict[str, Any]:
-        """Return the defaults that depend on the model, such as ``image_size``; None if the model has no such size."""
+        """Return the defaults that depend on the model, such as ``image_size``; None for sizes that the model lacks."""
         return {}
 
     def check_model(self, sizes: ModelSizes, where: str) -> None:
@@ -119,7 +119,7 @@ class ImageTransformConfig(ProcessorConfig):
 
 @dataclass
 class MaskConfig:
-    """Block-wise patch mask of MIM and MMM (section 3.2). BEiT's sizes are scaled to other numbers of patches."""
+    """Block-wise patch mask of MIM and MMM (section 3.2). The defaults are BEiT's sizes, scaled to the image."""
 
     # number of masked patches; null: 75 of 196 patches, as in BEiT
     target: int | None = ranged(None, at_least=1)
@@ -129,7 +129,7 @@ class MaskConfig:
     exact: bool = False
 
     def block_sizes(self, patches: int) -> tuple[int, int]:
-        """Return ``target`` and ``min_block`` for images with this number of patches."""
+        """Return ``target`` and ``min_block`` for images of ``patches`` patches."""
         target = self.target or max(1, round(75 / 196 * patches))
         return target, self.min_block or max(1, min(target, round(16 / 196 * patches)))
 
@@ -182,7 +182,7 @@ class ImageProcessorConfig(ImageTransformConfig):
         if self.codebook_size != expected:
             pixels, side = sizes.code_pixels, expected // sizes.code_pixels
             raise UserError(
-                f"{where}.codebook_size: is {self.codebook_size}, but DALL-E's codebook has one code per "
+                f"{where}.codebook_size is {self.codebook_size}, but DALL-E's codebook has one code per "
                 f"{pixels} x {pixels} pixels, and the image encoder has {side} x {side} patches. Set it to "
                 f"{expected}."
             )
@@ -202,7 +202,7 @@ class TokensConfig(ProcessorConfig):
     def check_model(self, sizes: ModelSizes, where: str) -> None:
         if sizes.positions is not None and self.max_length is not None and self.max_length > sizes.positions:
             raise UserError(
-                f"{where}.max_length: is {self.max_length}, but {sizes.where}.text_encoder.max_length, the number of "
+                f"{where}.max_length is {self.max_length}, but {sizes.where}.text_encoder.max_length, the number of "
                 f"positions of the text encoder, is {sizes.positions}. Set it to at most {sizes.positions}."
             )
 
@@ -226,4 +226,4 @@ class TextProcessorConfig(TokensConfig):
 def _check_equal(value: int, expected: int | None, key: str, encoder: str) -> None:
     name = key.rpartition(".")[2]
     if expected is not None and value != expected:
-        raise UserError(f"{key}: is {value}, but {encoder}.{name} is {expected}. Remove the key, or set both equal.")
+        raise UserError(f"{key} is {value}, but {encoder}.{name} is {expected}. Remove {name}, or set both equal.")

@@ -95,11 +95,11 @@ def ranged(
 def check_ranges(config: Any, where: str) -> None:
     """Check the values of a config dataclass and of its nested dataclasses.
 
-    A dataclass with checks between its keys has a method ``check(where)``, which is called last.
+    If a dataclass has a method ``check(where)``, which checks combinations of keys, the method is called last.
 
     Raises:
-        UserError: a value is invalid or keys do not fit together. The message names the key, which starts with
-            ``where``.
+        UserError: a value is invalid or keys do not fit together. The message names the key, whose full name
+            starts with ``where``.
     """
     for item in fields(config):
         value, key = getattr(config, item.name), f"{where}.{item.name}"

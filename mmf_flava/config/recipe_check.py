@@ -74,4 +74,4 @@ def interpolation_error(config: Any, error: OmegaConfBaseException) -> UserError
         return UserError(
             f"{key}: the interpolation refers to this key itself, directly or through other keys. Set a value."
         )
-    return UserError(f"{key}: {value}{reason}. Set the key or the environment variable that it names.")
+    return UserError(f"{key}: {value}{reason}. Set the key or environment variable in the interpolation.")

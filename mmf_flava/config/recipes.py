@@ -1,6 +1,7 @@
 """Loading of recipes: search for the file, merging of its includes, and errors that suggest similar file names.
 
-``projects/flava/configs`` is next to the package in a checkout, and inside it in a wheel.
+In a checkout, the folder ``projects`` with the recipes is next to the package ``mmf_flava``; in an installed wheel, it
+is inside the package.
 """
 
 import os
@@ -86,7 +87,7 @@ def load_recipe(path: str, places: list[str], roots: list[str], chain: tuple[str
 
     file, content, includes = open_recipe(path, places)
     if file in chain:
-        raise UserError(f"{file}: includes itself ({' includes '.join([*chain, file])}). Remove one of the includes.")
+        raise UserError(f"{file} includes itself ({' includes '.join([*chain, file])}). Remove one of the includes.")
     folders = [os.path.dirname(file), *roots]
     configs = [load_recipe(include, folders, roots, (*chain, file)) for include in includes]
     try:
@@ -97,7 +98,7 @@ def load_recipe(path: str, places: list[str], roots: list[str], chain: tuple[str
         return merged
     except OmegaConfBaseException as error:
         message = " ".join(str(error).split("\n    ")[0].split())
-        raise UserError(f"{file}: is not a valid config ({message}). Correct the value.") from None
+        raise UserError(f"{file} is not a valid config ({message}). Correct the value.") from None
 
 
 def _not_found(path: str, places: list[str]) -> str:

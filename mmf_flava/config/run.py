@@ -20,7 +20,7 @@ REPLACED_KEYS = {"training.sampling": "multitasking.type and multitasking.params
 
 @dataclass
 class MultitaskingConfig:
-    """``multitasking``: selection of the dataset of each update. MMF has this section on its main branch only."""
+    """``multitasking``: how the dataset of each update is selected. MMF has this section on its main branch only."""
 
     # false: every update uses the first dataset
     enabled: bool = True
@@ -72,7 +72,7 @@ class TrainingConfig:
     tf32: bool = False
     # use deterministic algorithms only, so that a resumed run on CUDA is bit-identical; slower
     deterministic: bool = False
-    # timeout in minutes for waiting for other processes, e.g. while rank 0 evaluates with ddp; after it, the run stops
+    # maximum minutes to wait for other processes, e.g. while rank 0 evaluates with ddp; then the run fails
     process_group_timeout: int = ranged(360, at_least=1, at_most=MAX_MINUTES)
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
@@ -85,7 +85,7 @@ class CheckpointConfig:
     max_to_keep: int = ranged(3, at_least=1, also=-1)
     # write checkpoints in a background thread, from a copy of the state in CPU memory
     background: bool = False
-    # patterns of names of weights that a loaded file may lack (allow_missing) or have in addition (allow_extra)
+    # name patterns of weights that a loaded file may lack (allow_missing) or may contain in addition (allow_extra)
     allow_missing: list[str] = field(default_factory=list)
     allow_extra: list[str] = field(default_factory=list)
 
@@ -99,7 +99,7 @@ class ZeroShotConfig:
     templates: list[str] = field(default_factory=list)
     # name of a prompt set, which defines classes and templates that are not listed: see mmf_flava/evaluation/prompts.py
     prompts: str | None = None
-    # one class per line, or JSON {"classes": [...], "templates": [...]}
+    # file with one class per line, or with JSON {"classes": [...], "templates": [...]}
     classes_file: str | None = None
 
 
@@ -118,7 +118,7 @@ class RetrievalConfig:
 
 @dataclass
 class LinearProbeConfig:
-    """Logistic regression on the image encoder's [CLS], fitted to ``dataset``'s training images."""
+    """Logistic regression on the image encoder's [CLS] states, fitted to ``dataset``'s training images."""
 
     dataset: str = "image_classification"
     # torch (on the run's device) | sklearn (as in the paper, on the CPU); both converge to the same solution
@@ -134,7 +134,7 @@ class LinearProbeConfig:
 
 @dataclass
 class ExamplesConfig:
-    """Number of masked images and masked sentences in the report, with the model's predictions."""
+    """Numbers of masked images and masked sentences that the report shows with the model's predictions."""
 
     images: int = ranged(8, at_least=0)
     sentences: int = ranged(8, at_least=0)

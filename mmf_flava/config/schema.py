@@ -73,7 +73,7 @@ def check_type(hint: Any, value: Any, where: str) -> None:
 
 
 def _conversion(kinds: tuple[Any, ...], value: Any, where: str) -> str:
-    """Return how to write a number as a string, or a float such as 1e3 as an integer; empty if neither is meant."""
+    """Return a hint to write a number in quotes, or a float such as 1e3 as an integer; empty if no hint applies."""
     if str in kinds and isinstance(value, bool | int | float):
         return f" Write it in quotes; on the command line as '{where}=\"{value}\"'."
     if int in kinds and isinstance(value, float) and value.is_integer():
@@ -101,7 +101,9 @@ def _check_elements(kind: Any, value: Any, where: str) -> None:
         for name, item in value.items():
             check_type(hints[name], item, f"{where}.{name}")
             if item == "" and hints[name] != Any:
-                raise UserError(f"{where}.{name}: must not be empty. Set a value, or null or no key for the default.")
+                raise UserError(
+                    f"{where}.{name}: must not be empty. Set a value; for the default, set null or remove the key."
+                )
     elif get_origin(kind) is list:
         for number, item in enumerate(value):
             check_type(get_args(kind)[0], item, f"{where}[{number}]")

@@ -22,7 +22,7 @@ class SplitsConfig:
     test: Any = None
 
     def check(self, where: str) -> None:
-        """Raise UserError for a split that is not one of these forms."""
+        """Raise UserError if a split is not null, a path, a list of paths or, for training, a mapping to weights."""
         for split in SPLITS:
             _check_split(getattr(self, split), f"{where}.{split}", split == "train")
 
@@ -32,7 +32,7 @@ class SplitsConfig:
         return [listed] if isinstance(listed, str) else list(listed or ())
 
     def weights(self, split: str) -> dict[str, float] | None:
-        """Return the weight of each path, or None if the config has no weights."""
+        """Return the weight of each path of a split, or None if the split has no weights."""
         listed = getattr(self, split)
         return dict(listed) if isinstance(listed, Mapping) else None
 

@@ -12,7 +12,7 @@ import yaml
 
 from mmf_flava.errors import UserError
 
-MAX_NODES = 1_000_000  # after aliases are expanded; MMF's largest file has a few thousand
+MAX_NODES = 1_000_000  # limit after aliases are expanded; MMF's largest file has a few thousand
 EXAMPLE = "as in `model: flava`"
 
 
@@ -30,16 +30,16 @@ def read_yaml(path: str) -> dict[Any, Any]:
     except yaml.YAMLError as error:
         raise UserError(f"{path}{_explain(error, text)}") from None
     except RecursionError:
-        raise UserError(f"{path}: is nested too deeply. Remove levels of brackets or indentation.") from None
+        raise UserError(f"{path} is nested too deeply. Remove levels of brackets or indentation.") from None
     except UserError:
         raise
     except Exception as error:  # PyYAML's constructors raise errors of any type, e.g. for `!!bool maybe`
-        raise UserError(f"{path}: is not valid YAML ({error}). Correct the value, or write it in quotes.") from None
+        raise UserError(f"{path} is not valid YAML ({error}). Correct the value, or write it in quotes.") from None
     if content is None:
-        raise UserError(f"{path}: is empty. Write keys and values, {EXAMPLE}.")
+        raise UserError(f"{path} is empty. Write keys and values, {EXAMPLE}.")
     if not isinstance(content, dict):
         kind = "a list" if isinstance(content, list) else f"the value {_shorten(repr(content))}"
-        raise UserError(f"{path}: must be a mapping of keys to values, {EXAMPLE}, but is {kind}.")
+        raise UserError(f"{path} must be a mapping of keys to values, {EXAMPLE}, but is {kind}.")
     return content
 
 
@@ -49,16 +49,16 @@ def _read_text(path: str) -> str:
     except FileNotFoundError:
         raise
     except IsADirectoryError:
-        raise UserError(f"{path}: is a folder. Set the path of a YAML file.") from None
+        raise UserError(f"{path} is a folder. Set the path of a YAML file.") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({(error.strerror or '').lower()}). Use a readable file.") from None
+        raise UserError(f"{path} cannot be read ({(error.strerror or '').lower()}). Use a readable file.") from None
     except ValueError as error:  # a zero byte in the path
-        raise UserError(f"{path!r}: is not a path ({error}). Correct the path.") from None
+        raise UserError(f"{path!r} is not a path ({error}). Correct the path.") from None
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}, line {line}: is not UTF-8 text. Save the YAML file as UTF-8.") from None
+        raise UserError(f"{path}, line {line}: the text is not UTF-8. Save the YAML file as UTF-8.") from None
 
 
 def _parse(text: str, path: str, complete: bool = False) -> Any:
@@ -66,7 +66,7 @@ def _parse(text: str, path: str, complete: bool = False) -> Any:
 
     Args:
         path: file or option, for messages.
-        complete: whether a key without a value is an error and None is null, as in the value of an option.
+        complete: True for the value of an option: a key without a value is an error, and None is read as null.
     """
     loader = _loader()(text)
     try:
@@ -114,7 +114,7 @@ def _check_size(root: yaml.Node, path: str) -> None:
         if total > MAX_NODES:
             line = node.start_mark.line + 1
             raise UserError(
-                f"{path}, line {line}: its aliases expand to more than {MAX_NODES:,} values. Write the values instead."
+                f"{path}, line {line}: the aliases expand to more than {MAX_NODES:,} values. Write the values instead."
             )
         sizes[id(node)] = total
         return total
@@ -157,7 +157,7 @@ def _check_complete(node: yaml.Node, option: str) -> None:
 
 
 def _explain(error: yaml.YAMLError, text: str) -> str:
-    """Describe an error of PyYAML and its fix in the form ``, line 3: ...``, which follows the name of the file."""
+    """Describe an error of PyYAML and its fix, as text to append to the name of the file: ``, line 3: ...``."""
     if isinstance(error, yaml.reader.ReaderError):
         line = text[: error.position].count("\n") + 1
         return f", line {line}: the character {chr(error.character)!r} is not allowed in YAML. Remove it."  # type: ignore[arg-type]
@@ -166,17 +166,17 @@ def _explain(error: yaml.YAMLError, text: str) -> str:
     if duplicate := re.fullmatch(r"found duplicate key (.*)", problem):
         return f"{place}: the key {duplicate[1]!r} occurs twice in its section. Remove one of them."
     if "determine a constructor" in problem:
-        return f"{place}: is not valid YAML ({' '.join(problem.split())}). Write the value in quotes."
+        return f"{place}: the text is not valid YAML ({' '.join(problem.split())}). Write the value in quotes."
     if "'\\t'" in problem:
         return f"{place}: a tab is used as indentation. Use spaces."
-    return f"{place}: is not valid YAML ({' '.join(problem.split())}). Correct this line or the one before."
+    return f"{place}: the text is not valid YAML ({' '.join(problem.split())}). Correct this line or the one before."
 
 
 def parse_value(text: str, option: str) -> Any:
     """Return the value of a command-line option: a Python literal, a list or section in YAML's flow style, or a scalar.
 
-    A scalar is what YAML reads for it (``1e-4``, ``true``, ``null``, ``~``), otherwise the string itself, which may
-    contain spaces, colons, commas and '#'.
+    A scalar such as ``1e-4``, ``true``, ``null`` or ``~`` is converted as in YAML. Any other scalar is a string, which
+    may contain spaces, colons, commas and '#'.
 
     Args:
         option: the option ``key=value``, for messages.
@@ -185,7 +185,7 @@ def parse_value(text: str, option: str) -> Any:
         UserError: the value is empty, or its brackets or quotes are not closed.
     """
     if not text.strip():
-        raise UserError(f"{option}: has no value. Write null for no value, or '\"\"' for an empty string.")
+        raise UserError(f"{option} has no value. Write null for no value, or '\"\"' for an empty string.")
     if text.lstrip()[0] not in "[{\"'":
         with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             value = literal_eval(text.strip())
@@ -197,11 +197,11 @@ def parse_value(text: str, option: str) -> Any:
         return _parse(text, option, complete=True)
     except yaml.YAMLError as error:
         problem = " ".join(str(getattr(error, "problem", error)).split())
-        raise UserError(f"{option}: is not valid YAML ({problem}). {forms}") from None
+        raise UserError(f"{option}: the value is not valid YAML ({problem}). {forms}") from None
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{_shorten(option)}: is not valid YAML ({error}). {forms}") from None
+        raise UserError(f"{_shorten(option)}: the value is not valid YAML ({error}). {forms}") from None
 
 
 def _resolve_scalar(text: str) -> Any:

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 RETRY_DELAYS = (0.5, 1, 2, 4)  # seconds between attempts if a server is not reachable
 ABANDONED_SECONDS = 3600  # a partial download that was not written to for this long may be deleted
-PERMANENT = (".index", ".lock")  # suffixes of small files, which are excluded from the limit and never deleted
+PERMANENT = (".index", ".lock")  # suffixes of small files: never deleted, and not counted in the size of the cache
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,10 @@ class FileCache:
     Processes on one machine can use the same folder; each file is downloaded by only one of them. Interrupted downloads
     are resumed.
 
-    folder: the cache folder; it should not contain other files.
-    limit: maximum size of ``folder`` in bytes, not counting shard indexes; None for no limit. Files that this process
-        has opened and files that are being downloaded are never evicted, even if the limit is then exceeded.
+    Attributes:
+        folder: the cache folder; it should not contain other files.
+        limit: maximum size of ``folder`` in bytes, not counting index files; None for no limit. Files that this process
+            has opened and files that are being downloaded are never deleted, even if ``folder`` exceeds the limit.
     """
 
     folder: Path
@@ -40,7 +41,7 @@ class FileCache:
         return cache_path(url, self.folder)
 
     def get(self, url: str) -> Path:
-        """Return the path of a file's local copy; download the file if it is missing, without applying the size limit.
+        """Return the path of a file's local copy; download the file if it is missing. The size limit is not applied.
 
         Raises:
             RemoteFileNotFoundError: the file does not exist on the server.
@@ -61,7 +62,7 @@ class FileCache:
         """Open the local copy of a file and mark it as just used; download the file if it is missing.
 
         Args:
-            size: file size in bytes, or 0 if unknown; this space is freed before a download.
+            size: size of the file in bytes, or 0 if unknown; as much space is freed before the download.
 
         Returns:
             A file descriptor.
@@ -85,14 +86,14 @@ class FileCache:
             return descriptor
 
     def remove(self, url: str, descriptor: int) -> None:
-        """Delete the local copy that ``descriptor`` refers to. A newer copy at the same path is kept."""
+        """Delete the local copy of a file that is open as ``descriptor``. A newer copy at the same path is kept."""
         path = self.path(url)
         with file_lock(str(path)), suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 path.unlink()
 
     def _evict(self, size: int, requested: Path) -> None:
-        """Delete the least recently used files, except ``requested``, until ``size`` more bytes fit in the limit."""
+        """Delete the least recently used files, except ``requested``, until ``size`` bytes are free."""
         if self.limit is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +112,7 @@ class FileCache:
                 excess -= stat.st_size
 
     def _is_partial(self, path: Path) -> bool:
-        """Return whether this is a partial download: a hidden file, or a file in the hidden S3 folder."""
+        """Return whether this is a partial download: a hidden file, or a file in the hidden folder of S3 downloads."""
         return any(name.startswith(".") for name in path.relative_to(self.folder).parts)
 
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from mmf_flava.files.checksums import CHECKSUMS, sha256
 
 LATEST, BEST = "latest", "best"
-# suffix of an old checkpoint while a new checkpoint of the same update replaces it
+# suffix of the folder of an old checkpoint while a new checkpoint of the same update replaces it
 REPLACED = ".replaced"
 NAME = re.compile(rf"update_(\d+)({re.escape(REPLACED)})?")
 

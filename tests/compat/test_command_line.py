@@ -68,8 +68,8 @@ INVALID = {
     ("config=nowhere.yaml",): "Config file nowhere.yaml was not found",
     ("model=flavva", "dataset=pmd"): "did you mean flava?",
     ("model=cnn_lstm", "dataset=clever", "training.trainer=flava"): "did you mean clevr?",
-    ("config=bare.yaml",): "model: not set. Add `model: NAME` in bare.yaml",
-    ("model=flava",): "dataset: not set.",
+    ("config=bare.yaml",): "model is not set. Add `model: NAME` in bare.yaml",
+    ("model=flava",): "dataset is not set.",
     ("config=x.yaml", "training.max_update=3"): "did you mean training.max_updates?",
 }
 
@@ -124,7 +124,7 @@ def test_other_runs_get_mmfs_errors_without_prefix():
 def test_programs_get_the_exception():
     from mmf_cli.run import run
 
-    with pytest.raises(UserError, match="model: not set"):
+    with pytest.raises(UserError, match="model is not set"):
         run(opts=["dataset=pmd"])
 
 
@@ -267,7 +267,7 @@ print(config.model, config.datasets)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [1,\nb: }", r"x\.yaml, line 6: is not valid YAML"),
+        ("a: [1,\nb: }", r"x\.yaml, line 6: the text is not valid YAML"),
         ("includes: [gone.yaml]", "Config file .*gone.yaml was not found"),
     ],
 )

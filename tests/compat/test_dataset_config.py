@@ -54,7 +54,7 @@ def test_sizes_are_the_models_unless_they_are_given():
     config = read("pretrain/flava", *options)
     params = config.dataset_config.pmd.processors.image_processor.params
     assert (params.image_size, params.patch_size, params.codebook_size) == (48, 8, 48)  # 6 x 6 codes of 8 pixels
-    with pytest.raises(UserError, match=rf"^{IMAGE}\.params\.image_size: is 224, but model_config\.flava\."):
+    with pytest.raises(UserError, match=rf"^{IMAGE}\.params\.image_size is 224, but model_config\.flava\."):
         read("pretrain/flava", *options, f"{IMAGE}.params.image_size=224")
     finetuning = read("finetune/imagenet", "model_config.flava_classification.image_encoder.image_size=32")
     params = finetuning.dataset_config.image_classification.processors.image_processor.params
@@ -139,12 +139,12 @@ def test_invalid_processors_of_a_recipe_are_one_line_errors(entry, message, tmp_
         (f"{TEXT}.type", "flava_txt", rf"^{TEXT}\.type: 'flava_txt' is not a registered .*mean 'flava_text'"),
         (f"{TEXT}.type", "??", rf"^{TEXT}\.type: '\?\?' is not a registered processor\. Known names: flava_image"),
         (f"{TEXT}.type", [], rf"^{TEXT}\.type: must be a string"),
-        (f"{TEXT}.params.max_length", 65, rf"^{TEXT}\.params\.max_length: is 65, but .*text_encoder\.max_length.* 64"),
+        (f"{TEXT}.params.max_length", 65, rf"^{TEXT}\.params\.max_length is 65, but .*text_encoder\.max_length.* 64"),
         (f"{TEXT}.params", None, rf"^{TEXT}\.params: must be a section"),
         (f"{TEXT}.params.tokenizer", "${no.key}", r"^dataset_config\.pmd.*no\.key"),
         (f"{IMAGE}.params.mask", True, rf"^{IMAGE}\.params\.mask: must be a section"),
         (f"{IMAGE}.params.mask.target", 17, rf"^{IMAGE}\.params\.mask\.target: must be at most 16"),
-        (f"{IMAGE}.params.patch_size", 4, rf"^{IMAGE}\.params\.patch_size: is 4, but model_config\.flava\.image_enc"),
+        (f"{IMAGE}.params.patch_size", 4, rf"^{IMAGE}\.params\.patch_size is 4, but model_config\.flava\.image_enc"),
         ("dataset_config.pmd.splits.val", [0.5], r"^dataset_config\.pmd\.splits\.val: must be a path"),
     ],
 )

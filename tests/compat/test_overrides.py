@@ -56,8 +56,16 @@ def test_known_keys_are_accepted(key):
         ("max_updates", "the configuration has no key 'max_updates'; did you mean training.max_updates?"),
         ("optimizer.lr", "did you mean optimizer.params.lr?"),
         ("training.max_updates.x", "training.max_updates is a value and has no key 'x'."),
-        ("layers[2]", "the list 'layers' has 2 entries, the first is [0]. Set the whole list with layers=[...]."),
-        ("layers[-3]", "the list 'layers' has 2 entries, the first is [0]. Set the whole list with layers=[...]."),
+        (
+            "layers[2]",
+            "index 2 is out of range: the list 'layers' has 2 entries, counted from 0. Set the whole list with "
+            "layers=[...].",
+        ),
+        (
+            "layers[-3]",
+            "index -3 is out of range: the list 'layers' has 2 entries, counted from 0. Set the whole list with "
+            "layers=[...].",
+        ),
         ("layers.0", "layers is a list and has no key '0'. Write layers[0]."),
         ("layers[x]", "the configuration has no key 'layers[x]'; did you mean layers?"),
         ("training[0]", "'training' is not a list. Set the whole list with training=[...]."),
@@ -148,8 +156,8 @@ def test_options_are_set(options, key, value):
         ("splits.test[0]=x.tar", r"'test' is not a list\. Set the whole list with splits\.test=\[\.\.\.\]"),
         ("training=mim", r"training is a section\. Set one of its keys, such as training\.batch_size=\.\.\."),
         ("losses[0][1]=x", r"'losses' is not a list"),
-        ("splits.train=[a", r"splits\.train=\[a: is not valid YAML"),
-        ("training.lr=", r"training\.lr=: has no value"),
+        ("splits.train=[a", r"splits\.train=\[a: the value is not valid YAML"),
+        ("training.lr=", r"training\.lr= has no value"),
         ("training.lr=${a", r"training\.lr=\$\{a: .* Correct the value"),
         ("training={lr:3}", r"training=\{lr:3\}: 'lr:3' has no value\. YAML requires a space"),
         ("losses[0].wieght=1", r"losses\[0\] has no key 'wieght'; did you mean losses\[0\]\.weight\?"),
@@ -182,5 +190,5 @@ def test_options_that_are_read_before_the_recipe():
         "env": {"user_dir": "5"},
     }
     assert read_early_options(options) == expected
-    with pytest.raises(UserError, match=r"dataset=a and datasets=b: both are set"):
+    with pytest.raises(UserError, match=r"dataset=a and datasets=b are both set"):
         read_early_options(["dataset=a", "datasets=b"])

@@ -102,7 +102,7 @@ def test_invalid_sections_name_their_key(schema, section, message):
 def test_block_size_must_fit_max_length():
     text = {"text_processor": {**TEXT, "params": {"max_length": 20}}}
     assert parse(TextCorpusConfig, block_size=20, processors=text).block_size == 20
-    with pytest.raises(UserError, match=r"params\.max_length: is 20, smaller than block_size\. Set it to 21"):
+    with pytest.raises(UserError, match=r"params\.max_length is 20, but .*\.block_size is 21\. Set it to 21"):
         parse(TextCorpusConfig, block_size=21, processors=text)
 
 
@@ -183,15 +183,15 @@ def test_sizes_of_a_model():
 @pytest.mark.parametrize(
     ("schema", "params", "message"),
     [
-        (ImageProcessorConfig, {"image_size": 24}, r"^p\.image_size: is 24, but m\.image_encoder\.image_size is 32"),
-        (ImageTransformConfig, {"image_size": 24}, r"^p\.image_size: is 24, but m\.image_encoder\.image_size is 32"),
-        (ImageProcessorConfig, {"patch_size": 4}, r"^p\.patch_size: is 4, but m\.image_encoder\.patch_size is 8"),
+        (ImageProcessorConfig, {"image_size": 24}, r"^p\.image_size is 24, but m\.image_encoder\.image_size is 32"),
+        (ImageTransformConfig, {"image_size": 24}, r"^p\.image_size is 24, but m\.image_encoder\.image_size is 32"),
+        (ImageProcessorConfig, {"patch_size": 4}, r"^p\.patch_size is 4, but m\.image_encoder\.patch_size is 8"),
         (
             ImageProcessorConfig,
             {"codebook_size": 24},
-            r"^p\.codebook_size: is 24, but DALL-E's .*4 x 4 .* Set it to 32",
+            r"^p\.codebook_size is 24, but DALL-E's .*4 x 4 .* Set it to 32",
         ),
-        (TextProcessorConfig, {"max_length": 21}, r"^p\.max_length: is 21, but m\.text_encoder\.max_length.* most 20"),
+        (TextProcessorConfig, {"max_length": 21}, r"^p\.max_length is 21, but m\.text_encoder\.max_length.* most 20"),
     ],
 )
 def test_params_must_fit_the_model(schema, params, message):
@@ -204,7 +204,9 @@ def test_params_must_fit_the_model(schema, params, message):
         config.check_model(SIZES, "p")
 
 
-@pytest.mark.parametrize(("key", "message"), [("mask", "patches are masked"), ("codebook_size", "set d.codes")])
+@pytest.mark.parametrize(
+    ("key", "message"), [("mask", "masked patches are required"), ("codebook_size", "set d.codes")]
+)
 @pytest.mark.parametrize("schema", [PMDConfig, ImageNetConfig])
 def test_losses_on_codes_need_mask_and_codebook_view(schema, key, message):
     processors = {"image_processor": {**IMAGE, "params": {key: None}}, "text_processor": TEXT}
@@ -213,7 +215,7 @@ def test_losses_on_codes_need_mask_and_codebook_view(schema, key, message):
         ModelSizes.read({**MODEL, "losses": [{"type": "flava_mmm_image"}, {"type": "flava_mim"}]}, "m"),
     )
     config.check_model(ModelSizes.read({**MODEL, "losses": [{"type": "flava_mlm"}]}, "m"), "d")
-    with pytest.raises(UserError, match=rf"^d\.processors\.image_processor\.params\.{key}: is null, .*{message}"):
+    with pytest.raises(UserError, match=rf"^d\.processors\.image_processor\.params\.{key} is null, .*{message}"):
         config.check_model(sizes, "d")
     if key == "codebook_size":
         parse(schema, processors=processors, codes="c").check_model(sizes, "d")
@@ -224,7 +226,7 @@ def test_losses_of_pairs_need_a_mask(loss):
     processors = {**PROCESSORS, "image_processor": {**IMAGE, "params": {"mask": None}}}
     sizes = ModelSizes.read({**MODEL, "losses": [{"type": loss}]}, "m")
     parse(ImageNetConfig, processors=processors).check_model(sizes, "d")
-    with pytest.raises(UserError, match=rf"params\.mask: is null, but m\.losses contains {loss}, .* Set it to \{{\}}"):
+    with pytest.raises(UserError, match=rf"params\.mask is null, but m\.losses contains {loss}, .* Set it to \{{\}}"):
         parse(PMDConfig, processors=processors).check_model(sizes, "d")
 
 

@@ -27,7 +27,7 @@ def test_missing_gpus_raise_user_error():
     check_device("cpu", gpus=0, where="--device")
     check_device("cuda:1", gpus=2)
     for name in ("cuda", "cuda:0"):
-        with pytest.raises(UserError, match=f"training.device: {name}, but torch found no GPU"):
+        with pytest.raises(UserError, match=f"training.device is {name}, but torch found no GPU"):
             check_device(name, gpus=0)
     with pytest.raises(UserError, match=r"cuda:2 was not found\. This process can use cuda:0 to cuda:1"):
         check_device("cuda:2", gpus=2)

@@ -193,7 +193,10 @@ def test_initialisation_from_a_finetuning_run(finetune, memes, tmp_path):
     ("options", "message"),
     [
         (["training.precision=fp16"], "training.precision: 'fp16' is not one of fp32, bf16"),
-        (["dataset=hateful_memes,visual_entailment"], "supports one dataset, got hateful_memes,visual_entailment"),
+        (
+            ["dataset=hateful_memes,visual_entailment"],
+            "datasets is hateful_memes,visual_entailment, but training.trainer: flava_finetune supports one dataset",
+        ),
         (["model_config.flava_classification.pretrained=/nowhere"], "/nowhere was not found"),
         (["model_config.flava_classification.num_labels=0"], "num_labels: must be at least 1"),
         (["training.max_updates=null", "training.max_epochs=1"], "training.max_updates is null, but the learning rate"),

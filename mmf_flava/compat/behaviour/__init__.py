@@ -1,4 +1,4 @@
-"""Defaults, checks and messages of FLAVA that are active only in FLAVA's runs, see ``compat.flava_run``.
+"""Patches with FLAVA's defaults, checks and messages, active only in FLAVA's runs (see ``compat.flava_run``).
 
 In other runs the original function of MMF is called. The exceptions are ``env.plugin``, which registers FLAVA's models,
 trainers and datasets with MMF in every run, and ``dataset_config.defaults``, which concerns only FLAVA's datasets and

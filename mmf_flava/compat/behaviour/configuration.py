@@ -12,7 +12,7 @@ SINCE = "MMF 1.0.0rc1"
 
 @patch(
     "mmf.utils.configuration",
-    what="each configuration is marked as belonging to a FLAVA run or not, before it is merged",
+    what="before a configuration is merged, it is marked as the configuration of a FLAVA run or of another run",
     why="the other patches of kind behaviour are active only in FLAVA's runs",
     since=SINCE,
     until="mmf_flava has no other patches of kind behaviour",
@@ -200,7 +200,7 @@ def unknown_names(module: Any) -> None:
 def _check_name(kind: str, name: str | None, known: dict[str, Any], config_path: str | None) -> None:
     if not name:
         place = f"in {config_path}" if config_path else "in the recipe (config=PATH)"
-        raise UserError(f"{kind}: not set. Add `{kind}: NAME` {place}, or {kind}=NAME to the command line.")
+        raise UserError(f"{kind} is not set. Add `{kind}: NAME` {place}, or {kind}=NAME to the command line.")
     if name not in known:
         matches = close_matches(str(name), known)
         hint = did_you_mean(matches) if matches else f"known: {', '.join(sorted(known))}"

@@ -11,7 +11,7 @@ from mmf_flava.errors import UserError
 
 @patch(
     "mmf.utils.logger",
-    what="an env.save_dir that cannot be written to is a one-line error",
+    what="if env.save_dir cannot be written to, a one-line error is printed",
     why="MMF's logger writes to env.save_dir first, and MMF prints a traceback",
     since="MMF 1.0.0rc1",
     until="MMF distinguishes invalid input from its own errors",

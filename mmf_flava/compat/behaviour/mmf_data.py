@@ -140,7 +140,12 @@ class _InvalidSample(Exception):
 
 
 def _locate(dataset: Any, index: int) -> tuple[Any, int, int]:
-    """Return the dataset with the sample, the dataset's number in the concatenation, and the sample's index in it."""
+    """Return the dataset that contains a sample of a concatenation, its number, and the sample's index in it.
+
+    Args:
+        dataset: the concatenation of several datasets.
+        index: index of the sample in the concatenation.
+    """
     number = bisect.bisect_right(dataset.cumulative_sizes, index % len(dataset))
     return (
         dataset.datasets[number],
@@ -194,7 +199,8 @@ def _check_fields(dataset: Any, sample: Any) -> None:
     if different := expected ^ set(sample):
         names = ", ".join(sorted(different))
         raise _InvalidSample(
-            f"this entry and the first one differ in {names}. Add a label to all entries of the split or to none."
+            f"only one of this entry and the first entry of the split has {names}. Add a label to all entries of the "
+            "split or to none."
         )
     labels = _number_of_labels()
     targets: Any = sample.get("targets")
@@ -202,7 +208,7 @@ def _check_fields(dataset: Any, sample: Any) -> None:
         return
     if targets.is_floating_point() and targets.ndim == 1 and targets.numel() not in (1, labels):
         raise _InvalidSample(
-            f"has scores for {targets.numel()} labels, but num_labels is {labels}. Set "
+            f"the entry has scores for {targets.numel()} labels, but num_labels is {labels}. Set "
             f"model_config.flava_classification.num_labels={targets.numel()}."
         )
     if not targets.is_floating_point() and targets.numel() == 1 and not 0 <= int(targets) < labels:

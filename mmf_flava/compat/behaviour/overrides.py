@@ -12,7 +12,7 @@ from mmf_flava.config.paths import expand_home_folders
 from mmf_flava.config.run import REPLACED_KEYS
 from mmf_flava.errors import UserError
 
-# sections whose keys depend on another key; the check of the complete recipe names unknown ones
+# sections whose keys depend on another key, such as optimizer.type; the check of the complete config finds unknown keys
 OPEN_SECTIONS = ("optimizer.params", "scheduler.params", "multitasking.params")
 FIELD = re.compile(r"([^\[\]]+)((?:\[-?\d+\])*)")
 
@@ -68,7 +68,7 @@ def read_early_options(opts: Sequence[str]) -> Any:
             is_list = isinstance(parsed, list) and key in ("dataset", "datasets")
             OmegaConf.update(config, key, parsed if is_list or parsed is None else str(parsed))
     if None not in (config.dataset, config.datasets) and config.dataset != config.datasets:
-        raise UserError(f"dataset={config.dataset} and datasets={config.datasets}: both are set. Remove one of them.")
+        raise UserError(f"dataset={config.dataset} and datasets={config.datasets} are both set. Remove one of them.")
     return config
 
 
@@ -124,7 +124,7 @@ def _canonical(key: str) -> str:
 
 
 def _options_of_defaults(opts: list[str], defaults: Mapping[str, Any]) -> list[str]:
-    """Return the options that set a value (not a section) that the defaults contain."""
+    """Return the options that set a key of MMF's defaults, except those that set a section."""
     found = []
     for key, value in split_options(opts):
         try:
@@ -137,7 +137,7 @@ def _options_of_defaults(opts: list[str], defaults: Mapping[str, Any]) -> list[s
 
 
 def check_key(key: str, value: str, tree: Mapping[str, Any]) -> Any:
-    """Return the value of ``key`` in ``tree``. MMF's syntax ``key[0]`` for list entries is supported.
+    """Return the value of ``key`` in the config ``tree``. MMF's syntax ``key[0]`` for list entries is supported.
 
     The value of a new key of a section in ``OPEN_SECTIONS`` is None.
 
@@ -164,8 +164,8 @@ def check_key(key: str, value: str, tree: Mapping[str, Any]) -> Any:
                 raise UserError(f"{_option(key, value)}: {name!r} is not a list. Set the whole list with {whole}.")
             if not -len(node) <= int(index) < len(node):
                 raise UserError(
-                    f"{_option(key, value)}: the list {name!r} has {len(node)} entries, the first is [0]. Set the "
-                    f"whole list with {whole}."
+                    f"{_option(key, value)}: index {index} is out of range: the list {name!r} has {len(node)} entries, "
+                    f"counted from 0. Set the whole list with {whole}."
                 )
             node = node[int(index)]
     return node

@@ -1,4 +1,4 @@
-"""Patches for what configures a run: the recipe and its includes, ``env.user_dir`` and ``--config_override``."""
+"""Patches of the loading of recipes and their includes, ``env.user_dir`` and ``--config_override``."""
 
 import os
 import sys

@@ -11,9 +11,9 @@ from mmf_flava.errors import UserError
 
 @patch(
     "mmf.utils.build",
-    what="options that MMF's own trainer ignores, such as training.precision: bf16, are errors; a learning "
-    "rate warm-up that is not shorter than the run is a warning",
-    why="otherwise the run would train in fp32 on one process, without a warning",
+    what="options that MMF's own trainer ignores, such as training.precision: bf16, are errors; for a "
+    "learning rate warm-up that is not shorter than the run, a warning is logged",
+    why="MMF ignores these options without a warning, and trains in fp32 on one process",
     since="MMF 1.0.0rc1",
     until="MMF's trainer rejects unknown keys",
 )
@@ -48,7 +48,7 @@ def _check_mmf_trainer(config: Any) -> None:
 @patch(
     "mmf.utils.build",
     what="an unknown training.trainer is an error that suggests similar names",
-    why="MMF calls None instead of a class, and the traceback does not contain the unknown name",
+    why="for an unknown name, MMF calls None instead of a class, and the traceback does not contain the name",
     since="MMF 1.0.0rc1",
     until="MMF rejects unknown names itself",
 )
@@ -69,8 +69,8 @@ def unknown_trainer(module: Any) -> None:
 
 @patch(
     "mmf.trainers.mmf_trainer",
-    what="an unknown callback and invalid params are one-line errors; params is optional",
-    why="MMF calls None instead of a class, and requires params, which most callbacks do not have",
+    what="an unknown callback and invalid params are one-line errors; the params of a callback are optional",
+    why="for an unknown name, MMF calls None instead of a class; MMF requires params, which most callbacks do not have",
     since="MMF's main branch of 2021",
     until="MMF rejects unknown names itself",
     needed=source_contains("get_callback_class", "MMFTrainer.configure_callbacks"),

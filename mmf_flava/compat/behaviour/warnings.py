@@ -11,7 +11,7 @@ from mmf_flava.compat.patch import patch, source_contains
     "mmf",
     when="before",
     what="warnings about MMF's own outdated code are ignored",
-    why="users cannot fix MMF's code, and these warnings hide important ones",
+    why="users cannot fix MMF's code, and these warnings hide important warnings",
     since="Python 3.12",
     until="MMF writes its regular expressions as raw strings",
     needed=lambda _: flava_run.process_is_flava(),

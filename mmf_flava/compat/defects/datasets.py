@@ -1,4 +1,4 @@
-"""Patches of MMF datasets that ignore ``use_images``."""
+"""Patches of MMF's datasets vqa2 and visual_entailment, which ignore ``use_images``."""
 
 import inspect
 from typing import Any

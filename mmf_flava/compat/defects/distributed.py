@@ -69,7 +69,7 @@ def world_of_one(module: Any) -> None:
 
 @patch(
     "mmf_cli.run",
-    what="each process started by torchrun or Slurm uses the GPU of its local rank, or its only visible GPU",
+    what="each process started by torchrun or Slurm uses the GPU with its local rank as index, or its only visible GPU",
     why="MMF assigns device 0 to every process that MMF has not spawned",
     since=SINCE,
     until="MMF reads LOCAL_RANK",
@@ -214,7 +214,7 @@ class _Rank(int):
     what="training.seed: null does not seed the random number generators, as MMF's defaults document",
     why="MMF adds the rank to the seed, which fails for None",
     since="MMF's main branch",
-    until="MMF tests for None",
+    until="MMF tests whether the seed is None",
     needed=source_contains("seed + get_rank()", "main"),
 )
 def null_seed(module: Any) -> None:

@@ -71,7 +71,7 @@ def record_stream(module: Any) -> None:
 
 @patch(
     FSDP,
-    what="clip_grad_norm_ keeps the norm on its device",
+    what="clip_grad_norm_ does not move the norm to a GPU",
     why="clip_grad_norm_ calls .cuda() on the norm before it adds the norms of all ranks",
     since=SINCE,
     until=UNTIL,
@@ -102,7 +102,7 @@ def flat_buckets(module: Any) -> None:
 
 @patch(
     FSDP,
-    what="the cast of inner units to the compute precision waits for the optimizer step",
+    what="the cast of nested FSDP units to the compute precision waits for the optimizer step",
     why="the cast runs on a stream that waits only if the root unit has mixed precision: with an fp32 root, the cast "
     "may read weights before the optimizer step has written them",
     since=SINCE,
@@ -144,7 +144,7 @@ def cast_to_compute_dtype(module: Any) -> None:
 
 @patch(
     FSDP,
-    what="a backward pass may skip units that the batch does not use or that are frozen",
+    what="a backward pass may skip FSDP units that the batch does not use or that are frozen",
     why="FSDP asserts that every unit has received a gradient, but a batch of images does not train the text encoder",
     since=SINCE,
     until=UNTIL,
@@ -168,7 +168,7 @@ def unused_units(module: Any) -> None:
 
 @patch(
     FSDP,
-    what="outputs of units are identified by a unique number",
+    what="outputs of FSDP units are identified by a unique number",
     why="FSDP stores id(tensor), which Python may reuse for a later tensor. FSDP then does not register the hook of "
     "the later tensor, possibly on one process only, and the processes gather different weights",
     since=SINCE,

@@ -48,7 +48,7 @@ def constant_pass(module: Any) -> None:
 @patch(
     "mmf.datasets.multi_dataset_loader",
     what="an epoch of three or more datasets ends when all of them are exhausted",
-    why="MMF replaces an exhausted dataset by another one; if that one is exhausted too, MMF ends the epoch and "
+    why="MMF replaces an exhausted dataset by another dataset; if this is exhausted too, MMF ends the epoch and "
     "drops the remaining samples of the other datasets",
     since="MMF's main branch of 2021",
     until="MultiDataLoader.__next__ continues until it finds a batch",

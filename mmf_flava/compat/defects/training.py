@@ -9,7 +9,7 @@ from mmf_flava.compat.patch import overlay, patch, source_contains, wrap
 
 @patch(
     "mmf.datasets.multi_dataset_loader",
-    what="each epoch of several datasets starts with new iterators",
+    what="with several datasets, each epoch starts with new iterators",
     why="MultiDatasetLoader keeps its exhausted iterators: the second epoch has no batches, and training hangs",
     since="MMF 1.0.0rc1",
     until="MultiDatasetLoader.__iter__ clears its state",
@@ -72,7 +72,7 @@ def kept_once(module: Any) -> None:
 @patch(
     "mmf.utils.early_stopping",
     what="early stopping does not restore the best weights; the trainer restores them after training",
-    why="only the first process calls restore, which waits for the other processes; these are still evaluating",
+    why="only the first process calls restore, which waits for the other processes, while these are still evaluating",
     since="MMF 1.0.0rc1",
     until="EarlyStopping.__call__ does not call restore",
     needed=source_contains("self.checkpoint.restore()", "EarlyStopping.__call__"),

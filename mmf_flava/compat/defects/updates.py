@@ -11,7 +11,7 @@ from mmf_flava.compat.patch import patch, source_contains, wrap
 
 @patch(
     "mmf.trainers.core.training_loop",
-    what="the losses of an update are divided by the number of its batches (update_frequency)",
+    what="the losses of an update are divided by the number of batches in the update (update_frequency)",
     why="MMF divides by the number of remaining batches of the epoch, although strategies without epochs (round_robin, "
     "random, ratios) continue after it: later losses are divided by 0, then by -1, -2, ...",
     since="MMF's main branch of 2021",

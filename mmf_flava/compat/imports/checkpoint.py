@@ -34,7 +34,7 @@ def _safe_globals() -> list[Any]:
 
 @patch(
     "mmf.utils.checkpoint",
-    what="MMF loads its own checkpoints; in FLAVA's runs, the error for an unsafe file names file and class",
+    what="MMF can load its own checkpoints; in FLAVA's runs, the error for an unsafe file names the file and the class",
     why="torch.load rejects the classes in the state of MMF's schedulers, so that runs with training.lr_scheduler "
     "cannot be resumed",
     since="torch 2.6",

@@ -62,7 +62,7 @@ def resolvers(module: Any) -> None:
 
 @patch(
     "mmf.utils.configuration",
-    what="keys that MMF reads without defining them are null",
+    what="config keys that MMF reads but does not define are null",
     why="OmegaConf raises an error for a missing key; MMF expects None, which OmegaConf returned before",
     since="OmegaConf 2.1",
     until="MMF's defaults.yaml contains learning_rate and training.max_grad_l2_norm, and MMF reads opts with .get()",

@@ -36,7 +36,7 @@ strategy_schemas = _version.strategy_schemas
 
 
 def read_multitasking(config: Any) -> MultitaskingConfig:
-    """Validate the section ``multitasking`` of a config, and remove ``params`` that belong to other types.
+    """Validate the section ``multitasking`` of a config, and remove ``params`` of other iteration strategies.
 
     Raises:
         UserError: a key is unknown, or a value is invalid.

@@ -1,4 +1,4 @@
-"""``FinetuningBase`` for the trainer of MMF's main branch. ``trainer`` documents the interface."""
+"""``FinetuningBase`` for the trainer of MMF's main branch. ``mmf_api.trainer`` documents the interface."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Validation of ``multitasking`` against the registered iteration strategies."""
+"""Validation of the config section ``multitasking`` against the registered iteration strategies."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -12,7 +12,7 @@ from mmf_flava.errors import UserError
 def parse_multitasking(
     section: Any, names: Sequence[str], schemas: Mapping[str, type], hint: str
 ) -> MultitaskingConfig:
-    """Validate the section ``multitasking``, and remove ``params`` that belong to other types.
+    """Validate the section ``multitasking``, and remove ``params`` of other iteration strategies.
 
     Args:
         names: the datasets of the run.

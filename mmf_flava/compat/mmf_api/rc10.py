@@ -48,7 +48,7 @@ class RoundRobin:
 
 
 class Ratios:
-    """Iteration strategy that samples datasets by ``sampling_ratios`` (paper: 0.70, 0.15, 0.15; A.2).
+    """Iteration strategy that samples datasets by ``sampling_ratios`` (0.70, 0.15 and 0.15 in the paper, section A.2).
 
     Uses numpy's global random number generator.
     """

@@ -1,4 +1,4 @@
-"""``FinetuningBase`` for the trainer of MMF 1.0.0rc10. ``trainer`` documents the interface."""
+"""``FinetuningBase`` for the trainer of MMF 1.0.0rc10. ``mmf_api.trainer`` documents the interface."""
 
 from typing import Any
 
