@@ -61,7 +61,7 @@ class Callbacks(list[Any]):
         self.call("on_update_start")
 
     def end_batch(self, batch: Any, losses: dict[str, Tensor]) -> None:
-        """Call ``on_batch_end`` after the backward pass.
+        """Call ``on_batch_end`` of each callback after the backward pass of a batch.
 
         Args:
             batch: the batch on the model's device.
@@ -76,7 +76,7 @@ class Callbacks(list[Any]):
         self.call("on_batch_end", report=report, meter=self.meter)
 
     def end_update(self, should_log: bool) -> None:
-        """Call ``on_update_end``.
+        """Call ``on_update_end`` of each callback after an update.
 
         All processes must call this method, because the meter averages the losses over processes.
         """
@@ -90,7 +90,7 @@ class Callbacks(list[Any]):
         self.call("on_update_end", report=report, meter=self.meter, should_log=should_log)
 
     def end_evaluation(self, event: str, split: str, result: SplitResult | None, datasets: Mapping[str, Any]) -> None:
-        """Call ``event`` on every process with the evaluation result of the first process.
+        """Call the callbacks' method ``event`` on every process with the evaluation result of the first process.
 
         All processes must call this method.
 

@@ -134,7 +134,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def _flatten_optimizer(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Split an optimizer's state dict into tensors with keys ``<parameter>.<name>`` and JSON-serialisable values."""
+    """Split an optimizer's state dict into tensors (keys ``<parameter index>.<name>``) and JSON-serialisable values."""
     tensors, numbers = {}, {}
     for parameter, values in state["state"].items():
         for name, value in values.items():

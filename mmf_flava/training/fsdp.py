@@ -44,7 +44,7 @@ class ParameterShard:
         return {name: chunk.view(shape) for name, chunk, shape in zip(self.names, chunks, self.shapes, strict=True)}
 
     def flatten_and_shard(self, values: list[Tensor]) -> Tensor:
-        """Flatten one tensor per parameter and return this process's shard."""
+        """Flatten and concatenate one tensor per parameter, and return this process's shard of the result."""
         flat, size = torch.cat([value.flatten() for value in values]), len(self.parameter)
         padded = pad(flat, (0, size * distributed.get_world_size() - len(flat)))
         return padded[size * distributed.get_rank() :][:size].clone()

@@ -39,7 +39,7 @@ class RunLock:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
-                log(f"Warning: the file system of {folder} does not support locks. Do not run two jobs in it.")
+                log(f"Warning: the file system of {folder} does not support locks. Run only one job in it at a time.")
                 return
             self._file.seek(0)
             holder = self._file.read().strip() or "another process"

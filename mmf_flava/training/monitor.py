@@ -36,8 +36,8 @@ class Monitor:
             )
         if minimize != known[self.criteria]:
             raise UserError(
-                f"training.early_stop.minimize is {str(minimize).lower()}, which would keep the worst "
-                f"{self.criteria}. Set it to {str(not minimize).lower()}."
+                f"training.early_stop.minimize is {str(minimize).lower()}, which would keep the checkpoint with "
+                f"the worst {self.criteria}. Set it to {str(not minimize).lower()}."
             )
 
     def improved(self, metrics: dict[str, Any]) -> bool:
@@ -59,7 +59,7 @@ class Monitor:
         return better
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state for a checkpoint."""
+        """Return the criterion and its best value so far, to be saved in a checkpoint."""
         return {"criteria": self.criteria, "value": self.value}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -33,7 +33,9 @@ class RunData:
         self.datasets: dict[str, dict[str, Any]] = {split: {} for split in SPLITS}
         for name in settings.datasets:
             if name not in config.dataset_config:
-                raise UserError(f"datasets: '{name}' has no section in dataset_config. Add it, or remove the dataset.")
+                raise UserError(
+                    f"datasets: '{name}' has no section in dataset_config. Add the section, or remove the dataset."
+                )
             for split in SPLITS if trains else SPLITS[1:]:
                 dataset = mmf_api.build_dataset(name, config.dataset_config[name], split)
                 if dataset is not None:
@@ -55,7 +57,7 @@ class RunData:
         if not paths:
             raise UserError(
                 f"dataset_config.{name}.splits.train is empty, but evaluation.linear_probe needs training images. Add "
-                "them, or remove evaluation.linear_probe."
+                "the images, or remove evaluation.linear_probe."
             )
         # a mapping of paths to mixture weights becomes a list of its paths
         section.splits = {"test": paths if isinstance(paths, str) else list(paths)}

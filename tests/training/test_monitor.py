@@ -36,7 +36,7 @@ def test_higher_accuracy_is_better_before_and_after_a_resume():
     [
         ("zero_shot/accurracy", False, "Did you mean 'zero_shot/accuracy'"),
         ("retrieval/text_to_image_r5", False, "text_to_image_r1"),
-        ("zero_shot/accuracy", True, "would keep the worst zero_shot/accuracy. Set it to false"),
+        ("zero_shot/accuracy", True, "would keep the checkpoint with the worst zero_shot/accuracy. Set it to false"),
         ("losses/flava_mim", False, "Set it to true"),
     ],
 )

@@ -59,7 +59,7 @@ class Frozen(nn.Module):
 
 
 def weights_sha256(weights: Mapping[str, Tensor]) -> str:
-    """Return a SHA-256 hash of names, shapes and fp32 values, which does not depend on the file format."""
+    """Return a SHA-256 hash of the tensors' names, shapes and fp32 values, which is the same for all file formats."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         values = weights[name].detach().to("cpu", torch.float32).contiguous()
