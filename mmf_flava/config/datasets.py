@@ -207,7 +207,7 @@ class TextCorpusConfig(StreamConfig):
 
 @dataclass
 class KarpathyConfig(DatasetConfig):
-    """``karpathy``: Flickr30K and COCO for retrieval (paper, section 4). A split is one of Karpathy's split files."""
+    """``karpathy``: Flickr30K and COCO for retrieval (FLAVA paper, §4). A split is one of Karpathy's split files."""
 
     REQUIRED = BOTH
     build = max_bad_share = None  # not supported: a retrieval gallery must be complete

@@ -84,7 +84,7 @@ CODEBOOKS = ("cached", "dvae", "kmeans")
 
 @dataclass
 class CodebookConfig:
-    """The image codebook, which assigns one code to each patch: the target of MIM and MMM (paper, 3.2).
+    """The image codebook, which assigns one code to each patch: the target of MIM and MMM (FLAVA paper, §3.2).
 
     ``type``: ``cached`` reads the codes from the batch (``image_codes``), see ``dataset_config.<name>.codes``; ``dvae``
     is DALL-E's dVAE encoder with the weights at ``path`` (file, folder or Hugging Face model ID); ``kmeans`` assigns
@@ -184,7 +184,7 @@ class FlavaConfig(CoreConfig):
 
 @dataclass
 class ClassifierConfig:
-    """The classification head on [CLS]: an MLP with ``num_layers`` linear layers and ReLU (section B.2)."""
+    """The classification head on [CLS]: an MLP with ``num_layers`` linear layers and ReLU (FLAVA paper, B.2)."""
 
     # size of the hidden layers; null: one linear layer
     hidden_size: int | None = ranged(1536, at_least=1)

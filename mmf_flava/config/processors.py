@@ -28,7 +28,7 @@ class ModelSizes:
     Attributes:
         where: the model's section, e.g. ``model_config.flava``.
         positions: number of positions of the text encoder, in tokens.
-        vocabulary: number of word embeddings.
+        vocabulary: number of word embeddings of the text encoder.
         codebook: type of the image codebook.
         code_pixels: height and width of the square of pixels to which DALL-E's dVAE assigns one code.
         losses: types of the model's losses.
@@ -119,7 +119,7 @@ class ImageTransformConfig(ProcessorConfig):
 
 @dataclass
 class MaskConfig:
-    """Block-wise patch mask of MIM and MMM (section 3.2). The defaults are BEiT's sizes, scaled to the image."""
+    """Block-wise patch mask of MIM and MMM (FLAVA paper, §3.2). The defaults are BEiT's sizes, scaled to the image."""
 
     # number of masked patches; null: 75 of 196 patches, as in BEiT
     target: int | None = ranged(None, at_least=1)
@@ -212,7 +212,7 @@ REPLACEMENTS = ("bert", "mask")
 
 @dataclass
 class TextProcessorConfig(TokensConfig):
-    """``flava_text``: token ids of a text, unmasked and masked, for MLM and MMM (section 3.2)."""
+    """``flava_text``: token ids of a text, unmasked and masked, for MLM and MMM (FLAVA paper, §3.2)."""
 
     # pad batches to a multiple of this length, to limit the number of distinct lengths
     pad_to_multiple: int = ranged(1, at_least=1)

@@ -56,7 +56,7 @@ def warnings_once(module: Any) -> None:
     what="before the process group is created, all processes except the first log only warnings and errors",
     why="each process started by torchrun or Slurm prints the options",
     since="MMF's main branch",
-    until="MMF reads RANK",
+    until="MMF reads the environment variable RANK",
     needed=lambda module: hasattr(module, "setup_very_basic_config"),
 )
 def first_lines(module: Any) -> None:

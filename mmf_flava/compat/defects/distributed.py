@@ -72,7 +72,7 @@ def world_of_one(module: Any) -> None:
     what="each process started by torchrun or Slurm uses the GPU with its local rank as index, or its only visible GPU",
     why="MMF assigns device 0 to every process that MMF has not spawned",
     since=SINCE,
-    until="MMF reads LOCAL_RANK",
+    until="MMF reads the environment variable LOCAL_RANK",
     needed=source_contains("device_id", "distributed_main"),
 )
 def local_rank(module: Any) -> None:

@@ -31,7 +31,7 @@ STRATEGIES_HINT = "other strategies require MMF's main branch"
 
 
 class RoundRobin:
-    """Iteration strategy that selects the datasets in order, one per update (paper section 3.4)."""
+    """Iteration strategy that selects the datasets in order, one per update (FLAVA paper, §3.4)."""
 
     @dataclass
     class Config:

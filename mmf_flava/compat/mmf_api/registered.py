@@ -29,7 +29,7 @@ def check_registered(config: Mapping[str, Any]) -> None:
         config: the complete config as a dict, with its interpolations resolved.
 
     Raises:
-        UserError: a class is not registered, or has no such param or key.
+        UserError: a class is not registered, or a param or key is unknown to its class.
     """
     _check_optimizer(config["optimizer"])
     _check_scheduler(config["scheduler"])
