@@ -1,4 +1,6 @@
-"""``python -m mmf_flava.cache_codes RECIPE --dataset pmd --split train --views 4``: precompute image codes.
+"""Command line that precomputes the image codes (visual codebook tokens) of a dataset.
+
+Example: ``python -m mmf_flava.cache_codes RECIPE --dataset pmd --split train --views 4``.
 
 With ``dataset_config.pmd.codes: NAME``, training reads the cached codes instead of running the codebook. The DALL-E
 codebook takes about half of the computation of a training step on images. Run the command again to resume an
@@ -38,7 +40,10 @@ SAVE_INTERVAL = 30.0  # interval in seconds at which the progress is saved
 
 
 class CodebookViews(Dataset):
-    """Dataset of codebook inputs: an item is a (V, 3, h, w) tensor of V views, or None if no image is readable."""
+    """Dataset of codebook inputs: an item is a (V, 3, h, w) tensor with V crops of an image, each of h x w pixels.
+
+    The item is None if the record has no readable image.
+    """
 
     def __init__(self, dataset: ImageStreamDataset, first: int):
         self.dataset, self.first = dataset, first
@@ -55,12 +60,12 @@ class CodebookViews(Dataset):
 
 @dataclass(frozen=True)
 class CacheResult:
-    """Result of ``cache_dataset_codes``."""
+    """Result of ``cache_dataset_codes``: the path of the codes and the number of records and crops."""
 
     path: Path
     records: int
     views: int
-    unreadable: int  # number of computed records without a readable image
+    unreadable: int  # number of records without a readable image, among the records of this call
     computed: int  # number of records whose codes this call computed
 
 
@@ -73,7 +78,9 @@ def cache_dataset_codes(
     workers: int = 0,
     progress: bool = True,
 ) -> CacheResult:
-    """Compute the codes of ``dataset`` and write them to ``folder``. Existing codes are not computed again.
+    """Compute the codebook's codes for the images of ``dataset`` and write them to ``folder``.
+
+    Codes that already exist are not computed again.
 
     Raises:
         UserError: ``folder`` contains codes of this dataset that were computed with other settings.
@@ -110,8 +117,8 @@ def _header(dataset: ImageStreamDataset, config: CodebookConfig, codebook: Codeb
     if codes_per_view != patches:
         key = f"dataset_config.{dataset.name}.processors.image_processor.params.codebook_size"
         raise UserError(
-            f"{key} is {side}: the codebook returns {codes_per_view} codes per view, but the image encoder has "
-            f"{patches} patches. Change codebook_size so that both numbers are equal."
+            f"{key} is {side}: at this image size, the codebook returns {codes_per_view} codes per image, but the "
+            f"image encoder has {patches} patches. Change codebook_size so that both numbers are equal."
         )
     codebook_header = {
         "type": config.type,
@@ -133,7 +140,7 @@ def _device(codebook: Codebook) -> torch.device:
 
 
 def _codes(codebook: Codebook, images: list[Tensor | None], views: int, patches: int) -> np.ndarray:
-    """Return (R, V, P) uint16 codes of R records, V views and P patches. Codes of unreadable images are NO_CODE."""
+    """Return (R, V, P) uint16 codes for R records, V crops per image and P patches per crop; NO_CODE if unreadable."""
     codes = np.full((len(images), views, patches), NO_CODE, dtype=np.uint16)
     readable = [index for index, image in enumerate(images) if image is not None]
     if readable:
@@ -153,7 +160,7 @@ class DtypeResult:
 
 
 def compare_dtypes(config: CodebookConfig, images_N3hw: Tensor) -> Iterator[DtypeResult]:
-    """Run the dVAE encoder on the same images in every dtype and memory format, fp32 first."""
+    """Measure the dVAE encoder on the same images in every dtype and memory format; yield the results, fp32 first."""
     reference = load_codebook(replace(config, dtype="fp32", channels_last=False)).to(images_N3hw.device)
     for dtype in DTYPES:
         for channels_last in (False, True):
@@ -165,13 +172,13 @@ def compare_dtypes(config: CodebookConfig, images_N3hw: Tensor) -> Iterator[Dtyp
 
 
 def load_first_views(dataset: ImageStreamDataset, count: int) -> Tensor:
-    """Return one codebook input of each of the first ``count`` readable records, (N, 3, h, w) with N <= ``count``."""
+    """Return the first crop of each of the first N readable images, (N, 3, h, w) with N <= ``count``."""
     views = CodebookViews(dataset, 0)
     images = (image for image in (views[number] for number in range(dataset.size)) if image is not None)
     first = [image[0] for image, _ in zip(images, range(count), strict=False)]
     if not first:
         raise UserError(
-            f"dataset_config.{dataset.name}: no record has a readable image. Check its paths and its images."
+            f"dataset_config.{dataset.name}: no record has a readable image. Check the dataset's paths and image files."
         )
     return torch.stack(first)
 
@@ -180,26 +187,29 @@ def parser() -> argparse.ArgumentParser:
     top = ArgumentParser(
         prog="python -m mmf_flava.cache_codes",
         description="Precomputes the image codes of a dataset. Training then does not run the codebook.",
-        epilog="To train with the codes, set dataset_config.NAME.codes to the value of --name.",
+        epilog="To train with the codes, set dataset_config.NAME.codes to the value of --name. NAME is the value of "
+        "--dataset.",
     )
     top.add_argument("recipe", help="recipe: the YAML file that mmf_run takes as config=FILE")
     top.add_argument("overrides", nargs="*", metavar="key=value", help="config overrides, as for mmf_run")
     top.add_argument("--dataset", required=True, help="image dataset of the recipe, e.g. pmd")
-    top.add_argument("--split", default="train", choices=("train", "val", "test"), help="split (default: %(default)s)")
+    top.add_argument(
+        "--split", default="train", choices=("train", "val", "test"), help="split of the dataset (default: %(default)s)"
+    )
     top.add_argument(
         "--views",
         type=integer(1),
-        help="number of fixed crops per training image (default: views of the dataset in the recipe, otherwise 1)",
+        help="number of fixed crops per training image (default: dataset_config.NAME.views in the recipe, otherwise 1)",
     )
     top.add_argument(
         "--name",
-        help="folder name in data_dir/codes, or a path (default: codes of the dataset in the recipe, otherwise the "
-        "codebook type)",
+        help="output folder: a name in data_dir/codes, or a path (default: dataset_config.NAME.codes in the recipe, "
+        "otherwise the codebook type)",
     )
     top.add_argument(
         "--dtype", choices=DTYPES, help="dtype of the dVAE encoder (default: codebook.dtype in the recipe)"
     )
-    top.add_argument("--batch-size", type=integer(1), default=32, help="views per batch (default: %(default)s)")
+    top.add_argument("--batch-size", type=integer(1), default=32, help="crops per batch (default: %(default)s)")
     top.add_argument(
         "--workers", type=integer(0, MAX_WORKERS), default=2, help="data loader workers (default: %(default)s)"
     )
@@ -238,7 +248,7 @@ def run(arguments: argparse.Namespace) -> None:
         if dataset_config is not None and "codes" in dataset_config:
             dataset_config.codes, dataset_config.views = None, arguments.views or dataset_config.get("views") or 1
     if torch.device(arguments.device).type == "cuda":
-        set_tf32(bool(OmegaConf.select(config, "training.tf32")))  # as in training, for equal codes
+        set_tf32(bool(OmegaConf.select(config, "training.tf32")))  # the same setting as in training, for the same codes
     dataset = open_dataset(config, arguments.dataset, arguments.split)
     if not isinstance(dataset, ImageStreamDataset):
         raise UserError(f"--dataset {arguments.dataset}: the dataset has no images. Choose an image dataset.")
@@ -251,8 +261,8 @@ def run(arguments: argparse.Namespace) -> None:
     folder = resolve_codes_folder(str(name), dataset_config.data_dir)
     result = cache_dataset_codes(dataset, codebook_config, codebook, folder, arguments.batch_size, arguments.workers)
     print(
-        f"{result.path}: {result.records} records, {result.views} views each, {result.computed} computed now, "
-        f"{result.unreadable} unreadable.\nCodebook {codebook.sha256}\n"
+        f"{result.path}: {result.records} records (crops per image: {result.views}), {result.computed} computed now, "
+        f"{result.unreadable} unreadable.\nSHA-256 of the codebook: {codebook.sha256}\n"
         f"Train with dataset_config.{arguments.dataset}.codes={name}"
     )
 

@@ -32,11 +32,11 @@ class ClipModel(nn.Module):
         self.pad = embedder.text_processor.special.pad
 
     def encode_image(self, image_B3HW: Tensor) -> Tensor:
-        """Return the (B, E) contrastive embeddings of images, normalised to unit length."""
+        """Return the contrastive embeddings of images, (B, projection size), normalised to unit length."""
         return self.flava.encode_image(image_B3HW)
 
     def encode_text(self, input_ids_BT: Tensor) -> Tensor:
-        """Return the (B, E) contrastive embeddings of padded token ids, normalised to unit length."""
+        """Return the contrastive embeddings of padded token ids, (B, projection size), normalised to unit length."""
         return self.flava.encode_text(input_ids_BT, input_ids_BT != self.pad)
 
 
@@ -62,7 +62,11 @@ def load_flava(
 
 
 def register() -> Any:
-    """Register the model type and return CLIP_benchmark's module ``cli``; raise UserError if it is not installed."""
+    """Register the model type "flava" in CLIP_benchmark and return CLIP_benchmark's module ``cli``.
+
+    Raises:
+        UserError: CLIP_benchmark is not installed.
+    """
     try:
         from clip_benchmark import cli, models
         from clip_benchmark.metrics import linear_probe, zeroshot_classification
@@ -77,9 +81,9 @@ def register() -> Any:
 
 
 def accuracy(output: Tensor, target: Tensor, topk: Sequence[int] = (1,)) -> list[float]:
-    """Return the top-k accuracies of (N, C) logits.
+    """Return the top-k accuracy of (N, C) logits for N samples and C classes, for each k in ``topk``.
 
-    It replaces the function of CLIP_benchmark 1.6.2, which fails with recent NumPy versions.
+    This function replaces the function of CLIP_benchmark 1.6.2, which fails with recent NumPy versions.
     """
     correct = output.topk(max(topk)).indices == target[:, None]
     return [correct[:, :k].any(1).float().mean().item() for k in topk]

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         action="append",
         default=[],
         metavar="PATTERN",
-        help="pattern of unknown keys to skip; may be repeated",
+        help="skip keys of SRC that match PATTERN and do not belong to FLAVA, e.g. 'decoder.*'; may be repeated",
     )
     parser.add_argument("--force", action="store_true", help="replace existing files in DST")
     options = parser.parse_args(arguments)
@@ -104,7 +104,8 @@ def convert(
         Messages about written files, skipped keys and missing heads.
 
     Raises:
-        UserError: the source was not found, its file is unsafe or corrupt, it has unknown keys, or the target exists.
+        UserError: the source was not found, its file is corrupt or contains pickled code, it has unknown keys, or the
+            target already exists.
     """
     target = Path(target).expanduser()
     file = target if to == "hf" or target.suffix in SUFFIXES[to] else target / FILE_NAMES[to]
@@ -172,7 +173,9 @@ def _notes(weights: Weights, tensors: dict[str, Tensor], untranslated: list[str]
         names = {".".join(key.split(".")[:2]) for key in tensors}
         heads = [name for name in ("mim", "mlm", "mmm_image", "mmm_text", "itm") if f"heads.{name}" not in names]
         if heads:
-            notes.append(f"{weights.source} has no {', '.join(heads)} head; {to} initialises it randomly.")
+            notes.append(
+                f"{weights.source} lacks pretraining heads, which {to} initialises randomly: {', '.join(heads)}."
+            )
     return notes
 
 
@@ -215,7 +218,11 @@ def _write_folder(
 
 
 def _with_tokenizer(processors: SavedProcessors, folder: Path) -> SavedProcessors:
-    """Return the processors with the tokenizer in ``folder``, which must have the vocabulary of the weights."""
+    """Return the processors with the tokenizer in ``folder``.
+
+    Raises:
+        UserError: the tokenizer's vocabulary differs from the vocabulary that the weights were trained with.
+    """
     tokenizer = load_tokenizer(_existing(folder))
     sha256 = compute_vocabulary_hash(tokenizer)
     processors.check_vocabulary(sha256, f"--tokenizer {folder}")
@@ -234,7 +241,9 @@ def _existing(folder: Path) -> Path:
 def _processor_notes(processors: SavedProcessors) -> list[str]:
     notes = []
     if processors.tokenizer is None:
-        notes.append("No tokenizer was found, but FlavaProcessor requires one. Pass its folder with --tokenizer DIR.")
+        notes.append(
+            "No tokenizer was found, but FlavaProcessor requires one. Pass a tokenizer folder with --tokenizer DIR."
+        )
     if processors.mean is None or processors.std is None:
         notes.append(
             "No image mean and std were found; CLIP's values were written. Correct preprocessor_config.json if the "

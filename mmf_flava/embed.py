@@ -30,15 +30,19 @@ from mmf_flava.evaluation.features import bar_interval
 KINDS = ("image", "text", "multimodal")
 DESCRIPTION = """\
 Writes FLAVA embeddings of images, texts or both. SRC is a folder of images, a list of images (.jsonl), tar shards, or a
-text file (.txt) with one text per line. image and text embeddings are unit vectors in one space and comparable by their
-dot product; multimodal embeddings are computed from image and caption together."""
+text file (.txt) with one text per line. Image and text embeddings are unit vectors in the same space:
+their dot product is their cosine similarity. Multimodal embeddings are computed from an image and its caption."""
 EPILOG = """\
-OUT.parquet has one row per item: its id, its text if it has one, and a list of floats per kind. Any other OUT is a
-folder with image.npy, text.npy, multimodal.npy and ids.txt. Unreadable items are skipped with a warning."""
+If OUT ends in .parquet, the file has one row per item: the id, the text (if any), and one list of floats per kind of
+embedding. Otherwise, OUT is a folder with image.npy, text.npy, multimodal.npy and ids.txt. Unreadable items are skipped
+with a warning."""
 
 
 class RecordDataset(Dataset):
-    """Dataset of records: an item is (id, image tensor or None, caption or None), or (id, reason) if unusable."""
+    """Dataset of images, captions or both: an item is (id, image tensor or None, caption or None).
+
+    The item of an unusable record is (id, reason).
+    """
 
     def __init__(self, records: Records, embedder: Embedder, kinds: Sequence[str]) -> None:
         self.records, self.processor = records, embedder.image_processor
@@ -62,7 +66,7 @@ class RecordDataset(Dataset):
 
 
 class LineDataset(Dataset):
-    """The non-empty lines of a text file."""
+    """Dataset of the non-empty lines of a text file: an item is ("line N", None, text)."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -83,16 +87,18 @@ class LineDataset(Dataset):
 
 
 def embed(embedder: Embedder, source: str, kinds: Sequence[str] = (), workers: int = 0) -> Iterator[dict[str, Any]]:
-    """Embed the items of a source: yield batches of embeddings, and show a progress bar.
+    """Compute the embeddings of all items of a source; yield them in batches, and show a progress bar.
 
-    A batch is {"id": ids, "text": captions, "image_vector": (B, E), "text_vector": (B, E), "multimodal_vector": (B, D)}
-    with the keys of the requested kinds.
+    A batch is a dictionary with the lists "id" and "text" and one array per requested kind: "image_vector" and
+    "text_vector" of shape (B, E), "multimodal_vector" of shape (B, D). E is the projection size, and D is the width of
+    the multimodal encoder.
 
     Args:
-        kinds: kinds of embeddings; default: all that are possible for the first item.
+        kinds: "image", "text" or "multimodal". Default: "text" for a text file; otherwise all three kinds if the first
+            item has a caption, or "image" if it has none.
 
     Raises:
-        UserError: the source was not found, or has no usable item.
+        UserError: the source was not found or has no usable items.
     """
     items, kinds = _open_source(embedder, source, kinds)
     loader = DataLoader(items, embedder.batch_size, num_workers=workers, collate_fn=list)
@@ -114,7 +120,7 @@ def embed(embedder: Embedder, source: str, kinds: Sequence[str] = (), workers: i
 def _open_source(
     embedder: Embedder, source: str, kinds: Sequence[str]
 ) -> tuple[RecordDataset | LineDataset, list[str]]:
-    """Return the dataset and the kinds of embeddings to compute for it."""
+    """Open a source; return its dataset and the kinds of embeddings to compute."""
     path = Path(source).expanduser()
     if path.suffix.lower() == ".txt":
         if any(kind != "text" for kind in kinds):
@@ -147,20 +153,24 @@ def _embed_batch(embedder: Embedder, items: list[Any], kinds: Sequence[str]) -> 
 
 
 def build_parser() -> ArgumentParser:
-    """Build the parser of the command line."""
+    """Build the command-line parser."""
     parser = ArgumentParser(prog="python -m mmf_flava.embed", description=DESCRIPTION, epilog=EPILOG)
-    parser.add_argument("source", metavar="SRC", help="folder of images, list of images, tar shards, or .txt")
-    parser.add_argument("--weights", required=True, help="run folder, file, URL or hub name (facebook/flava-full)")
-    parser.add_argument("--out", required=True, type=file_path, help="OUT.parquet, or a folder of .npy files")
+    parser.add_argument(
+        "source", metavar="SRC", help="folder of images, list of images (.jsonl), tar shards, or text file (.txt)"
+    )
+    parser.add_argument("--weights", required=True, help="run folder, weights file, URL or Hugging Face model ID")
+    parser.add_argument("--out", required=True, type=file_path, help="output: .parquet file, or folder of .npy files")
     parser.add_argument(
         "--what",
         nargs="+",
         choices=KINDS,
         default=[],
-        help="kinds of embeddings; default: all kinds that are possible for the first item",
+        help="kinds of embeddings; default: text for a text file, otherwise all three kinds, or only image if the "
+        "first item has no caption",
     )
     parser.add_argument(
-        "--tokenizer", help=f"folder or hub name; default: the tokenizer of the weights, otherwise {TOKENIZER}"
+        "--tokenizer",
+        help=f"folder or Hugging Face model ID; default: the tokenizer stored with the weights, otherwise {TOKENIZER}",
     )
     parser.add_argument(
         "--max-length",
@@ -186,7 +196,7 @@ def build_parser() -> ArgumentParser:
         help="worker processes of the data loader (default: %(default)s)",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: the GPU if available, otherwise cpu")
-    parser.add_argument("--force", action="store_true", help="replace OUT")
+    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
     return parser
 
 

@@ -212,7 +212,7 @@ def test_command_with_a_bf16_dvae(data, tmp_path, monkeypatch):
     process = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     assert "bf16 channels_last:" in process.stdout and "of the codes differ" in process.stdout
-    assert "137 records, 1 views each, 137 computed now, 0 unreadable" in process.stdout
+    assert "137 records (crops per image: 1), 137 computed now, 0 unreadable" in process.stdout
     assert "dataset_config.imagenet.codes=tiny" in process.stdout
     folder = resolve_codes_folder("tiny", data / "flava_demo")
     assert sorted(path.name for path in folder.iterdir()) == ["imagenet-val.codes", "imagenet-val.json"]
@@ -227,7 +227,7 @@ def test_command_with_a_bf16_dvae(data, tmp_path, monkeypatch):
         (["--dataset", "pmd", "model_config.flava.codebook.type=cached"], "is 'cached'"),
         (
             ["--dataset", "pmd", "dataset_config.pmd.processors.image_processor.params.codebook_size=20"],
-            "codes per view",
+            "codes per image",
         ),
     ],
 )

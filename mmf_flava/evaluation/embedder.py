@@ -32,9 +32,10 @@ class Embedder:
     If the weights have no stored processors, a warning states the defaults that are assumed.
 
     Args:
-        weights: any source that ``load_pretrained`` accepts: a run folder, a file, a URL, or a hub name such as
-            ``facebook/flava-full``.
-        tokenizer: folder or hub name; default: the tokenizer stored with the weights, otherwise bert-base-uncased.
+        weights: any source that ``load_pretrained`` accepts: a run folder, a weights file, a URL, or a Hugging Face
+            model ID such as ``facebook/flava-full``.
+        tokenizer: folder or Hugging Face model ID; default: the tokenizer stored with the weights, otherwise
+            bert-base-uncased.
         device: default: the GPU if available, otherwise the CPU.
         batch_size: items per forward pass.
         max_length: maximum number of tokens of a text; default: the value stored with the weights, otherwise 77.
@@ -88,7 +89,7 @@ class Embedder:
             processor = FlavaTextProcessor(self._text_params, initial=self._initial)
             if processor.vocab_size > vocab_size:
                 raise UserError(
-                    f"The tokenizer has {processor.vocab_size} tokens, the weights have {vocab_size}. Set the "
+                    f"The tokenizer has {processor.vocab_size} tokens, but the weights have {vocab_size}. Set the "
                     "tokenizer that the weights were trained with."
                 )
             self._text_processor = processor
@@ -105,7 +106,9 @@ class Embedder:
         return self.image_processor(item)["image"]
 
     def images(self, images: ImageInput | Iterable[ImageInput]) -> np.ndarray:
-        """Return (N, E) float32 unit embeddings of images; dot products with text embeddings are cosine similarities.
+        """Return the float32 embeddings of N images, (N, projection size), normalised to unit length.
+
+        Dot products with text embeddings are cosine similarities.
 
         Args:
             images: one image or several: paths, bytes of image files, PIL images of any mode, or arrays of shape
@@ -120,7 +123,9 @@ class Embedder:
         return _concatenate(batches, self.model.image_projection.out_features)
 
     def texts(self, texts: str | Iterable[str]) -> np.ndarray:
-        """Return (N, E) float32 unit embeddings of one text or several; texts are truncated to ``max_length`` tokens.
+        """Return the float32 embeddings of N texts, (N, projection size), normalised to unit length.
+
+        Texts are truncated to ``max_length`` tokens.
 
         Raises:
             UserError: an item is not a string.
@@ -129,7 +134,9 @@ class Embedder:
         return _concatenate(batches, self.model.text_projection.out_features)
 
     def pairs(self, images: ImageInput | Iterable[ImageInput], texts: str | Iterable[str]) -> np.ndarray:
-        """Return (N, D) float32 features of pairs: the multimodal encoder's [CLS_M] outputs, for classification heads.
+        """Return (N, D) float32 features of N image-text pairs, e.g. as input of a classifier.
+
+        They are the multimodal encoder's outputs for the token [CLS_M].
 
         Raises:
             UserError: see ``images`` and ``texts``; also raised if the numbers of images and texts differ.
@@ -147,12 +154,12 @@ class Embedder:
 
     @torch.no_grad()
     def embed_image_batch(self, image_B3HW: torch.Tensor) -> np.ndarray:
-        """Return (B, E) unit embeddings of preprocessed images (see ``preprocess``)."""
+        """Return the unit embeddings, (B, projection size), of images that ``preprocess`` returned."""
         return self.model.encode_image(image_B3HW.to(self.device)).float().cpu().numpy()
 
     @torch.no_grad()
     def embed_text_batch(self, texts: Sequence[str]) -> np.ndarray:
-        """Return (B, E) unit embeddings of texts."""
+        """Return the unit embeddings of texts, (B, projection size)."""
         ids, mask = (tensor.to(self.device) for tensor in self.text_processor.encode(texts))
         return self.model.encode_text(ids, mask).float().cpu().numpy()
 
@@ -163,7 +170,7 @@ class Embedder:
         return self.model.encode_multimodal(image_B3HW.to(self.device), ids, mask)[:, 0].float().cpu().numpy()
 
     def _stack(self, images: Sequence[tuple[int, ImageInput]]) -> torch.Tensor:
-        """Preprocess images to (B, 3, H, W); the number of an image appears in error messages."""
+        """Preprocess numbered images to a (B, 3, H, W) tensor; error messages contain the number of the image."""
         inputs = []
         for number, image in images:
             try:

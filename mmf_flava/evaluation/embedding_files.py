@@ -12,7 +12,7 @@ from mmf_flava.errors import UserError
 
 
 class EmbeddingWriter(Protocol):
-    """Interface of the writers. A batch maps column names to lists with one value per item; ``id`` is required."""
+    """Interface of embedding writers. A batch maps column names to lists of one value per item; ``id`` is required."""
 
     def write(self, batch: dict[str, Any]) -> None: ...
 
@@ -71,7 +71,7 @@ class NumpyWriter:
 
 
 def write_embeddings(batches: Iterator[dict[str, Any]], out: Path, force: bool = False) -> int:
-    """Write batches to a temporary path, rename it to ``out`` and return the number of items.
+    """Write batches of embeddings to a temporary path, rename it to ``out``, and return the number of items.
 
     Raises:
         UserError: ``out`` exists and ``force`` is false, or writing fails.

@@ -19,13 +19,13 @@ MAX_TOKENS = 40  # maximum number of tokens shown per text
 
 
 class ExampleWriter:
-    """Writer of ``examples.json`` and its images.
+    """Writer of ``examples.json`` and its images: masked inputs with the model's predictions, shown in the report.
 
     Images require a codebook with a ``decode`` method; otherwise only sentences are written.
 
     Args:
-        folder: output folder. None runs only the forward pass and writes nothing; use it on all ranks except 0, because
-            a model with sharded parameters (FSDP) requires the forward pass on all ranks.
+        folder: output folder. If None, only the forward pass is run and nothing is written. Pass None on all ranks
+            except 0, because a model with sharded parameters (FSDP) requires the forward pass on all ranks.
     """
 
     def __init__(self, folder: Path | None, config: ExamplesConfig) -> None:
@@ -35,7 +35,10 @@ class ExampleWriter:
 
     @torch.no_grad()
     def add(self, model: Any, batch: Any, tokenizer: Any | None) -> None:
-        """Add the predictions for one batch; half of the configured examples are pairs, half single images or texts."""
+        """Add the predictions for one batch.
+
+        Image-text pairs get one half of the configured number of examples, and single images or texts get the other.
+        """
         output = model(batch)
         if self.folder is None:
             return

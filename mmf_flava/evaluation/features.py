@@ -103,7 +103,11 @@ class FeatureExtractor:
     _weights: tuple[nn.Module, str] | None = field(default=None, init=False)
 
     def chunks(self, model: Any, dataset: Any, kind: str) -> Iterator[Features]:
-        """Yield the chunks of this process in order; ``kind`` is a key of ``ENCODERS``."""
+        """Yield the features of a dataset in chunks of samples, in order; only the chunks of this process.
+
+        Args:
+            kind: kind of embedding, "contrastive" or "encoder" (see ``ENCODERS``).
+        """
         size = len(dataset)
         # the chunk size does not depend on the number of processes, so that any number can use the cache
         length = CHUNK if size < LARGE_DATASET else LARGE_CHUNK
@@ -144,7 +148,7 @@ class FeatureExtractor:
         return tqdm(desc=f"{name}: embeddings", total=total, unit="image", disable=disable, mininterval=bar_interval())
 
     def weights_sha256(self, model: nn.Module) -> str:
-        """Return a hash of all weights and their names. It takes seconds per gigabyte, so it is computed only once."""
+        """Return the SHA-256 of a model's weights and their names; it is computed only once, because it is slow."""
         if self._weights is None or self._weights[0] is not model:
             sha256 = hashlib.sha256()
             for name, value in model.state_dict().items():
@@ -154,7 +158,7 @@ class FeatureExtractor:
         return self._weights[1]
 
     def _key(self, model: nn.Module, dataset: Any, kind: str) -> str:
-        """Return the cache key, a hash of the weights, the dataset's records and configuration, and ``kind``."""
+        """Return the cache key: a hash of weights, dataset records, dataset configuration and kind of embedding."""
         section = json.dumps(to_dict(dataset.config), sort_keys=True, default=str)
         # mean and std are not in the config if they were stored with the weights
         image = getattr(dataset, "image_processor", None)
@@ -192,13 +196,16 @@ def join_chunks(chunks: Iterator[Features], size: int, distributed: bool) -> Fea
 
 
 def interleave(lists: list[list[T]]) -> list[T]:
-    """Merge the processes' lists of results, assigned round robin, into one list in the original order."""
+    """Merge one list of results per process into one list in the original order.
+
+    The work must have been assigned to the processes round robin.
+    """
     rounds = zip_longest(*lists, fillvalue=None)
     return [item for items in rounds for item in items if item is not None]
 
 
 class FeatureCache:
-    """A cache folder with one safetensors file per chunk; unreadable files are treated as missing."""
+    """Cache folder of embeddings with one safetensors file per chunk; unreadable files are treated as missing."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -207,7 +214,7 @@ class FeatureCache:
         return self.folder / f"{span.start:09d}-{span.stop:09d}.safetensors"
 
     def has(self, span: range) -> bool:
-        """Return whether the chunk has a complete file; only its header is read."""
+        """Return whether the samples ``span`` have a complete file in the cache; only the file's header is read."""
         if not self._path(span).is_file():
             return False
         try:
@@ -217,7 +224,7 @@ class FeatureCache:
             return False
 
     def read(self, span: range) -> Features:
-        """Read the chunk's features."""
+        """Read the embeddings and annotations of the samples ``span`` from the cache."""
         with safe_open(self._path(span), "numpy") as file:
             metadata = file.metadata()
             return Features(
@@ -228,7 +235,11 @@ class FeatureCache:
             )
 
     def write(self, span: range, chunk: Features) -> None:
-        """Write the chunk atomically; raise UserError if the folder is not writable."""
+        """Write the features of the samples ``span`` to the cache atomically.
+
+        Raises:
+            UserError: the cache folder is not writable.
+        """
         path = self._path(span)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
@@ -241,7 +252,7 @@ class FeatureCache:
                 temporary.unlink()
             raise UserError(
                 f"evaluation.features_dir: failed to write {self.folder} ({error}). Free disk space, set another "
-                "folder, or set it to null to disable the cache."
+                "folder, or set evaluation.features_dir to null to disable the cache."
             ) from error
 
 

@@ -1,4 +1,4 @@
-"""The gallery of a retrieval task: images, captions and their positive pairs.
+"""The gallery of a retrieval task: images, captions and the positive (matching) pairs of an image and a caption.
 
 Shapes: N = number of images, M = number of captions, P = number of positive pairs, E = projection size.
 """
@@ -16,7 +16,7 @@ from mmf_flava.evaluation.ranking import round_to_grid
 
 @dataclass
 class Gallery:
-    """Image embeddings, captions and positive pairs.
+    """Image embeddings, captions and positive (matching) image-caption pairs.
 
     Attributes:
         images: (N, E) unit embeddings, rounded by ``round_to_grid``.

@@ -1,7 +1,7 @@
 """Linear probe: logistic regression on frozen embeddings, with CLIP's sweep of the L2 penalty (FLAVA paper, B.2).
 
-CLIP scores seven penalties from 1e-6 to 1e6 on validation samples, then halves the step around the best one four times,
-down to an eighth of a decade, and finally fits on training and validation samples together. Embeddings are not
+CLIP scores seven penalties from 1e-6 to 1e6 on validation samples, then halves the step around the best penalty four
+times, down to an eighth of a decade, and finally fits on training and validation samples together. Embeddings are not
 normalised.
 
 Shapes: N samples, D width of an embedding.
@@ -115,10 +115,10 @@ METRICS = {"accuracy": accuracy, "mean_per_class": mean_per_class}
 
 
 def check_config(config: LinearProbeConfig, datasets: Iterable[str]) -> None:
-    """Check the section ``evaluation.linear_probe``.
+    """Check the recipe section ``evaluation.linear_probe``.
 
     Raises:
-        UserError: the dataset is unknown.
+        UserError: the section names an unknown dataset.
     """
     where = "evaluation.linear_probe"
     if config.dataset not in (names := list(datasets)):
@@ -132,10 +132,10 @@ def run_probe(
     config: LinearProbeConfig,
     device: torch.device | str = "cpu",
 ) -> LinearProbeResult:
-    """Select the penalty on ``val``, fit on ``train`` and ``val`` together, and predict the classes of ``test``.
+    """Select the L2 penalty on ``val``, fit on ``train`` and ``val`` together, and predict the classes of ``test``.
 
     Samples without a label are ignored. Without ``val``, the fraction ``val_share`` of the training samples of each
-    class is held out.
+    class is held out to select the penalty.
 
     Raises:
         UserError: there are no labelled test samples, or too few labelled training samples or classes.
@@ -180,7 +180,7 @@ def run_probe(
 
 
 def search_penalty(run_trial: Callable[[float], Trial], smallest: float, largest: float) -> list[Trial]:
-    """Run CLIP's search and return its trials, sorted by penalty.
+    """Run CLIP's search for the best L2 penalty, and return all trials sorted by penalty.
 
     The grid has 8 penalties per decade. The search scores every 16th penalty of the grid, then repeatedly halves the
     step and scores both neighbours of the best penalty so far.
@@ -198,7 +198,7 @@ def search_penalty(run_trial: Callable[[float], Trial], smallest: float, largest
 
 
 def best_trial(trials: Iterable[Trial]) -> Trial:
-    """Return the trial with the best score; among equal scores, the one with the strongest regularisation."""
+    """Return the trial with the best score; among equal scores, the trial with the largest penalty."""
     return max(trials, key=lambda trial: (trial.score, trial.penalty))
 
 

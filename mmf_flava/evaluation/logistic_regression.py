@@ -1,4 +1,4 @@
-"""Multinomial logistic regression with L-BFGS: scikit-learn's, and an equivalent implementation for torch devices.
+"""Multinomial logistic regression with L-BFGS, by scikit-learn or by an equivalent implementation for torch devices.
 
 Both use SciPy's L-BFGS-B. torch.optim.LBFGS is not used: it skips the update of the inverse Hessian if the dot product
 of step and gradient change is at most 1e-10, regardless of the scale of the objective. On 1,000 unscaled digits with
@@ -77,8 +77,8 @@ def fit(
     Args:
         embeddings: (N, D) float32 or float64; computations use float64.
         targets: (N,) int labels.
-        penalty: lambda in the objective (see the module docstring), greater than 0.
-        solver: a key of ``SOLVERS``; "sklearn" ignores ``device``.
+        penalty: L2 penalty (lambda in the module docstring), greater than 0.
+        solver: "torch" or "sklearn"; "sklearn" ignores ``device``.
         tolerance: maximum absolute value of the gradient's entries at convergence.
 
     Raises:
@@ -140,14 +140,14 @@ def _fit_torch(
 
 
 def _build_classifier(parameters: np.ndarray, labels: np.ndarray, iterations: int) -> Classifier:
-    """Build a classifier from the (R, D + 1) concatenation of W and b."""
+    """Build a classifier from concatenated weights and intercepts, one row per class (one row for two classes)."""
     full = np.zeros((len(labels), parameters.shape[1]))
     full[-len(parameters) :] = parameters
     return Classifier(full[:, :-1], full[:, -1], labels, iterations)
 
 
 class Objective:
-    """The objective divided by N and its gradient, computed in blocks of samples to limit memory use.
+    """Mean objective of logistic regression per sample and its gradient, computed in blocks of samples to save memory.
 
     Args:
         embeddings: (N, D), any float dtype.
@@ -163,7 +163,11 @@ class Objective:
         self.block = _block_size(count, embeddings.shape[1])
 
     def __call__(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the value and the gradient at ``parameters``, the (R, D + 1) concatenation of W and b."""
+        """Return the value and the gradient of the objective.
+
+        Args:
+            parameters: concatenation of the weights W and the intercepts b, (R, D + 1).
+        """
         weight, intercept = parameters[:, :-1], parameters[:, -1]
         size = len(self.embeddings)
         value = self.penalty / 2 * weight.square().sum()

@@ -112,7 +112,7 @@ class RocAuc(BaseMetric):
     ) -> Tensor:
         """Compute the area from ``scores`` (N, C) and ``targets``, either (N,) classes or (N, C) zeros and ones.
 
-        Return 0 with a warning if all or none of the samples are of one class.
+        Return 0 with a warning if, for any class, all or none of the samples belong to it.
         """
         scores, targets = model_output["scores"], sample_list["targets"]
         if scores.dim() != 2 or scores.shape[1] < 2 or targets.shape not in (scores.shape[:1], scores.shape):

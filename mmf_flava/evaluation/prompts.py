@@ -1,6 +1,6 @@
 """Class names and prompt templates, from open_clip, CLIP_benchmark or a file.
 
-``imagenet`` has CLIP's 1,000 edited class names and 80 templates, as shipped with open_clip. All other names are
+The prompts ``imagenet`` are CLIP's 1,000 edited class names and 80 templates, as shipped with open_clip. All others are
 CLIP_benchmark's English prompt sets (cifar10, food101, ...) or aliases from ``ALIASES``. Only the data files of both
 packages are read; the packages are not imported, because that is slow. Some of CLIP_benchmark's sets have templates
 only; the class names are then taken from the dataset.
@@ -36,7 +36,7 @@ MAX_SHOWN = 3  # maximum number of invalid entries listed in an error message
 
 @dataclass
 class Prompts:
-    """Class names in label order, and templates with ``{}`` as placeholder for the name; either may be empty."""
+    """Class names in label order, and templates with ``{}`` as placeholder for the name; either list may be empty."""
 
     classes: list[str] = field(default_factory=list)
     templates: list[str] = field(default_factory=list)
@@ -45,14 +45,16 @@ class Prompts:
 def resolve_prompts(config: ZeroShotConfig, datasets: Mapping[str, Mapping[str, Any]]) -> ZeroShotConfig:
     """Return ``config`` with its class names and templates filled in.
 
-    The order of precedence is ``classes`` and ``templates``, ``classes_file``, ``prompts``, the dataset's class names.
+    They are taken from ``classes`` and ``templates``, otherwise from ``classes_file``, otherwise from ``prompts``. If
+    none of these has class names, the dataset's class names are used.
 
     Args:
-        datasets: split -> name -> dataset; a dataset may have the attribute ``classes``, class names in label order.
+        datasets: split name -> dataset name -> dataset; a dataset may have the attribute ``classes``: class names
+            in label order.
 
     Raises:
-        UserError: unknown prompts, a missing package or file, no class names, or class names that do not match the
-            labels.
+        UserError: the prompts are unknown, a package or file is missing, there are no class names, or the class names
+            do not match the dataset's labels.
     """
     file = Prompts() if config.classes_file is None else load_prompts_file(config.classes_file)
     classes, templates = config.classes or file.classes, config.templates or file.templates
@@ -72,7 +74,11 @@ def resolve_prompts(config: ZeroShotConfig, datasets: Mapping[str, Mapping[str, 
 
 
 def load_packaged_prompts(name: str) -> Prompts:
-    """Load the prompts ``name`` from open_clip or CLIP_benchmark; raise UserError if the package or name is missing."""
+    """Load the prompts ``name`` from open_clip or CLIP_benchmark.
+
+    Raises:
+        UserError: the package is not installed, or it has no prompts of this name.
+    """
     if name == "imagenet":
         return _load_imagenet()
     folder = _find_package("clip_benchmark", "clip-benchmark") / "datasets"
@@ -102,7 +108,7 @@ def _find_package(module: str, wheel: str) -> Path:
     if spec is None or spec.origin is None:
         raise UserError(
             f"{SECTION}.prompts: package {wheel} is not installed. Run `pip install {wheel}`, or "
-            f"`pip install --no-deps {wheel}` to skip its dependencies, or set classes and templates, or classes_file."
+            f"`pip install --no-deps {wheel}` to skip its dependencies. Alternatively, set classes and templates."
         )
     return Path(spec.origin).parent
 
@@ -174,7 +180,7 @@ def _check_classes(classes: Sequence[str], label_names: Sequence[str], dataset: 
 
 
 def _numeric_order(name: str) -> list[tuple[int, str]]:
-    """Return a key that sorts names by the numbers they contain: 9 before 10."""
+    """Return a sort key that orders names by the numbers in them, e.g. "9" before "10"."""
     return [(int(digits or 0), text) for digits, text in NUMBERS.findall(name)]
 
 

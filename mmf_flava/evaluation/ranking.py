@@ -48,7 +48,7 @@ def round_to_grid(embeddings_NE: Tensor) -> Tensor:
 
 
 def positive_ranks(images_NE: Tensor, captions_ME: Tensor, pairs_P2: Tensor, tiling: Tiling) -> tuple[Tensor, Tensor]:
-    """Return the rank of the best positive of each query: the number of negatives scored at least as high.
+    """Return the rank of the best positive of each query: the number of negatives with at least its similarity.
 
     Ties count against the model. Each similarity is computed once for both directions and is not stored. If
     ``tiling.distributed``, all processes must call this function, and all return the same result.
@@ -83,10 +83,10 @@ def positive_ranks(images_NE: Tensor, captions_ME: Tensor, pairs_P2: Tensor, til
 
 
 def top_candidates(queries_QE: Tensor, gallery_GE: Tensor, count: int, tiling: Tiling) -> Tensor:
-    """Return the (Q, K) gallery indices of the most similar entries in descending order; K = min(``count``, G).
+    """Return the gallery indices of the K most similar entries of each of Q queries, (Q, K), most similar first.
 
-    Ties are in gallery order. The result is exact, and the computation is tiled and distributed as in
-    ``positive_ranks``.
+    K is the smaller of ``count`` and the gallery size. Ties are in gallery order. The result is exact. The computation
+    is tiled and distributed as in ``positive_ranks``.
     """
     results = []
     for rows in tiling.local_rows(len(queries_QE)):
@@ -104,12 +104,12 @@ def top_candidates(queries_QE: Tensor, gallery_GE: Tensor, count: int, tiling: T
 
 
 def recall_at(ranks_Q: Tensor, depths: list[int]) -> dict[int, float]:
-    """Return the fraction of queries whose best positive is among the top k, for each depth k."""
+    """Return recall@k for each k in ``depths``: the fraction of queries whose best positive is among the top k."""
     return {k: int((ranks_Q < k).sum()) / len(ranks_Q) for k in depths}
 
 
 def _pair_similarities(images_NE: Tensor, captions_ME: Tensor, pairs_P2: Tensor, tiling: Tiling) -> Tensor:
-    """Return the (P,) similarities of the pairs, bitwise equal to the similarities that are computed in tiles."""
+    """Return the (P,) similarities of P image-caption pairs, bitwise equal to the similarities computed in tiles."""
     similarities = torch.empty(len(pairs_P2), dtype=torch.double)
     for rows in _blocks(len(pairs_P2), TILE_COLUMNS):
         image, caption = pairs_P2[rows].T
@@ -119,7 +119,7 @@ def _pair_similarities(images_NE: Tensor, captions_ME: Tensor, pairs_P2: Tensor,
 
 
 def _max_by_index(values_P: Tensor, indices_P: Tensor, size: int) -> Tensor:
-    """Return the (size,) maximum of the values at each index."""
+    """Return (size,) maxima: for each index, the maximum of the values that have this index."""
     return torch.full((size,), -torch.inf, dtype=torch.double).scatter_reduce(0, indices_P, values_P, "amax")
 
 

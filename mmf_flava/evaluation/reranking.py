@@ -18,7 +18,10 @@ from mmf_flava.processes import gather_objects, rank, world_size
 
 
 class Reranker:
-    """Re-ranker of retrieval candidates; each image-caption pair is scored once, and each image is encoded once."""
+    """Re-ranker of retrieval candidates by the image-text matching head.
+
+    Each image-caption pair is scored once, and each image is encoded once.
+    """
 
     def __init__(self, model: Any, dataset: Any, gallery: Gallery, extractor: FeatureExtractor) -> None:
         self.model, self.dataset, self.gallery, self.extractor = model, dataset, gallery, extractor
@@ -26,9 +29,11 @@ class Reranker:
     def positive_ranks(
         self, captions_ME: Tensor, count: int, similarity_ranks: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Return the ranks of the best positives, (N,) and (M,), after the top ``count`` candidates are re-ranked.
+        """Return the rank of the best positive of each image, (N,), and caption, (M,), after re-ranking.
 
-        Ties count against the model. A query without a positive among its candidates keeps its rank.
+        Only the ``count`` most similar candidates of each query are re-ranked.
+
+        Ties count against the model. A query without a positive among these candidates keeps its rank by similarity.
 
         Args:
             similarity_ranks: result of ``ranking.positive_ranks``.
@@ -52,7 +57,7 @@ class Reranker:
 
     @torch.no_grad()
     def _score_pairs(self, images_P: np.ndarray, captions_P: np.ndarray) -> np.ndarray:
-        """Return the (P,) match probabilities of pairs of image indices and caption indices, sorted by image.
+        """Return the (P,) match probabilities of P image-caption pairs, which are given as indices and sorted by image.
 
         The batches do not depend on the number of processes.
         """
@@ -69,7 +74,7 @@ class Reranker:
         return np.concatenate(interleave(gather_objects(scores)) if self.extractor.distributed else scores)
 
     def _match_batch(self, images_BCHW: Tensor, rows_P: np.ndarray, captions_P: np.ndarray) -> np.ndarray:
-        """Return the (P,) match probabilities of pairs.
+        """Return the (P,) match probabilities of P image-caption pairs whose images are in one batch.
 
         Args:
             rows_P: index of each pair's image in the batch.

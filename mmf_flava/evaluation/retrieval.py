@@ -25,10 +25,10 @@ TEXT_BATCH_SIZE = 256
 
 
 def check_config(config: RetrievalConfig, datasets: Iterable[str]) -> None:
-    """Check the section ``evaluation.retrieval``.
+    """Check the recipe section ``evaluation.retrieval``.
 
     Raises:
-        UserError: the dataset is unknown.
+        UserError: the section names an unknown dataset.
     """
     if config.dataset not in (names := list(datasets)):
         raise UserError(
@@ -71,7 +71,10 @@ def _recalls(ranks: tuple[Tensor, Tensor], depths: list[int]) -> dict[str, float
 
 @torch.no_grad()
 def embed_texts(model: Any, texts: list[str], text_processor: Any, extractor: FeatureExtractor) -> Tensor:
-    """Return the (M, E) text embeddings of unit length; batches are distributed if ``extractor.distributed``."""
+    """Return the embeddings of M texts, (M, projection size), normalised to unit length.
+
+    If ``extractor.distributed``, the batches of texts are distributed over all processes.
+    """
     starts = range(0, len(texts), TEXT_BATCH_SIZE)
     batches = []
     for start in starts[rank() :: world_size()] if extractor.distributed else starts:

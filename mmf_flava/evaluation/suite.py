@@ -55,7 +55,7 @@ class EvaluationSuite:
         on_batch: called with each batch before the forward pass.
 
     Raises:
-        UserError: a section of the recipe is invalid.
+        UserError: an evaluation is configured incorrectly, e.g. for an unknown dataset.
     """
 
     def __init__(

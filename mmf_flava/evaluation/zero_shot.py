@@ -100,7 +100,7 @@ class ZeroShotResult:
 
 
 def check_config(config: ZeroShotConfig, datasets: Iterable[str]) -> None:
-    """Check the section ``evaluation.zero_shot``.
+    """Check the recipe section ``evaluation.zero_shot``.
 
     Raises:
         UserError: there are no classes, a template has no placeholder for the class name, or the dataset is unknown.
@@ -176,9 +176,9 @@ def _check_labels(targets: Tensor, ids: list[str], config: ZeroShotConfig) -> No
 def load_or_build_classifier(
     model: Any, text_processor: Any, config: ZeroShotConfig, extractor: FeatureExtractor
 ) -> Tensor:
-    """Return the result of ``build_classifier``, cached in ``extractor.folder``.
+    """Return the zero-shot classifier (see ``build_classifier``), cached in ``extractor.folder``.
 
-    The cache key depends on weights, classes and templates.
+    The cache key depends on the weights, the vocabulary, the maximum text length, the classes and the templates.
     """
     if extractor.folder is None:
         return build_classifier(model, text_processor, config, extractor.device, extractor.distributed)
@@ -207,7 +207,10 @@ def load_or_build_classifier(
 def build_classifier(
     model: Any, text_processor: Any, config: ZeroShotConfig, device: torch.device, distributed: bool = False
 ) -> Tensor:
-    """Return (C, E) unit embeddings: the normalised mean of the normalised embeddings of each class's prompts."""
+    """Return the zero-shot classifier, (C, projection size).
+
+    The weight vector of a class is the normalised mean of the normalised text embeddings of its prompts.
+    """
     first, step = (rank(), world_size()) if distributed else (0, 1)
     local_classes = config.classes[first::step]
     prompts = len(config.classes) * len(config.templates)

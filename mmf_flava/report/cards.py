@@ -41,7 +41,7 @@ def loss_names(runs: Sequence[Run]) -> list[str]:
 
 
 def first_and_last_loss(run: Run, name: str) -> tuple[float | None, float | None] | None:
-    """Return the first and last value of the training curve, or the values in the summary if there is no curve."""
+    """Return the first and the last value of a training loss: from metrics.jsonl, otherwise from summary.json."""
     values = [record.losses[name] for record in run.train if name in record.losses]
     if values:
         return values[0], values[-1]

@@ -42,7 +42,7 @@ class Confusion:
 
 
 def read_confusion(evaluation: Evaluation | None) -> Confusion | None:
-    """Return the confusion matrix of the evaluation, or None if it has no matrix or all counts are 0."""
+    """Return the confusion matrix of the evaluation, or None if there is no matrix or all counts are 0."""
     if evaluation is None or not any(map(sum, evaluation.confusion)):
         return None
     matrix, classes = evaluation.confusion, evaluation.classes

@@ -14,7 +14,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True)
 class ExampleImage:
-    """The original, masked and filled image as ``data:`` URLs; None if the PNG file is missing."""
+    """An image, its masked version and the version with predicted patches, as ``data:`` URLs; None if missing."""
 
     kind: str  # "mim": predicted from the image, "mmm": predicted from image and caption
     original: str | None

@@ -19,7 +19,7 @@ class Issues:
 
 
 def read_issues(folder: Path, summary: dict[str, Any]) -> Issues:
-    """Read the issues of a run; bad records are read from the quarantine files if the summary does not list any."""
+    """Read the issues of a run; if summary.json lists no bad records, they are counted in quarantine*.jsonl."""
     reported = {str(name): as_numbers(reasons) for name, reasons in as_mapping(summary.get("bad_records")).items()}
     bad_records = {
         name: {reason: int(count) for reason, count in reasons.items()} for name, reasons in reported.items() if reasons

@@ -84,7 +84,7 @@ def render(runs: Sequence[Run]) -> str:
 
 
 def _headline(run: Run) -> str:
-    """Return the model, the number of updates and the training time."""
+    """Return the heading of the page: the model, the number of updates and the training time."""
     model = run.summary.model or "flava"
     words = "FLAVA" if model == "flava" else model
     words += f", {wording.format_count(update_count(run))} updates" if update_count(run) else ""
@@ -92,7 +92,7 @@ def _headline(run: Run) -> str:
 
 
 def _subtitle(run: Run) -> str:
-    """Return the model size, the data, the batch size, the precision and the device."""
+    """Return the line below the heading: the model size, the data, the batch size, the precision and the device."""
     summary = run.summary
     trained = f"{wording.format_short(summary.parameters)} parameters" if summary.parameters else "Model"
     trained += " trained" if summary.samples or summary.datasets else ""

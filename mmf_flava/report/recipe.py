@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 CONFIG = "config.yaml"
-PRESENT = "present"  # value of a section that is missing in some runs
+PRESENT = "present"  # shown for a section that other runs do not have
 IGNORED = ("env.",)  # local paths, which differ between all runs
 
 
@@ -52,7 +52,7 @@ def diff_recipes(recipes: Sequence[dict[str, str]]) -> dict[str, list[str | None
 
 
 def _is_used(key: str, datasets: set[str]) -> bool:
-    """Return whether a key is used: it is not in the section of a dataset that is missing in ``datasets``."""
+    """Return whether a recipe key is used; keys of datasets that are not in ``datasets`` are unused."""
     section, _, rest = key.partition(".")
     return section != "dataset_config" or rest.split(".")[0] in datasets
 

@@ -26,7 +26,7 @@ FILES = (METRICS, EVALUATION, SUMMARY, EXAMPLES)
 
 @dataclass(frozen=True)
 class MetricsRecord:
-    """A record of metrics.jsonl: the measurements at an update."""
+    """A record of metrics.jsonl: the measurements at one training update."""
 
     update: int
     values: dict[str, float]  # top-level numbers: time, lr, samples_per_second, data_wait, ...
@@ -34,7 +34,7 @@ class MetricsRecord:
     accuracy: float | None  # zero-shot, 0 to 1
     count: int | None  # number of images that the accuracy is computed on
     retrieval: dict[str, float]  # recalls such as image_to_text_r1, 0 to 1
-    metrics: dict[str, float] = field(default_factory=dict)  # metrics of finetuning with MMF's names
+    metrics: dict[str, float] = field(default_factory=dict)  # finetuning metrics, under MMF's names
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Evaluation:
     confusion: list[list[int]]  # rows are the true classes; empty if the file has no square matrix
     templates: list[str]
     retrieval: dict[str, float]  # recalls, and the counts "images" and "captions"
-    metrics: dict[str, float] = field(default_factory=dict)  # metrics of finetuning with MMF's names
+    metrics: dict[str, float] = field(default_factory=dict)  # finetuning metrics, under MMF's names
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def _notes(final: Evaluation, key: str, value: float) -> list[str]:
 
 
 def index_of_best(values: Sequence[float | None]) -> int | None:
-    """Return the index of the highest value, or None if it is not unique or the only value."""
+    """Return the index of the highest value; None if several values are highest or fewer than two are known."""
     known = [value for value in values if value is not None]
     return values.index(max(known)) if len(known) > 1 and known.count(max(known)) == 1 else None
 

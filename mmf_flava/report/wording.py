@@ -62,7 +62,7 @@ def flops_unit(per_second: float) -> tuple[float, str]:
 
 
 def format_loss(value: float | None) -> str:
-    """Format with three significant digits: 3.47, 0.421, 12.6."""
+    """Format a loss with three significant digits: 3.47, 0.421, 12.6."""
     return NO_VALUE if value is None else f"{value:#.3g}".rstrip(".")
 
 

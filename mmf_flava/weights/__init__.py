@@ -4,7 +4,7 @@ The styles are mmf_flava's ("native"), Hugging Face's, torchmultimodal's and the
 
 sources: find or download a weights file, and translate its keys to native keys
 weight_files: read tensors from safetensors and PyTorch files, without executing pickled code
-pickled_tensors, restricted_pickle: read the tensors of a pickled module, without executing pickled code
+pickled_tensors, restricted_pickle: read the tensors of a pickled PyTorch module, without executing pickled code
 names: the table of keys in all styles, and translation between the native style and the others
 configs: read the model configuration from a file, or infer it from tensor shapes
 loading: check that keys and shapes match, and copy tensors into a model

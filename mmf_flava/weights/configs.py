@@ -23,7 +23,7 @@ from mmf_flava.config.schema import parse_section
 from mmf_flava.errors import UserError
 
 ENCODERS = ("image_encoder", "text_encoder", "multimodal_encoder")
-HEAD_SIZE = 64  # dimensions per attention head in every released model; tensor shapes do not determine it
+HEAD_SIZE = 64  # width of an attention head in every released model; tensor shapes do not show it
 CONFIG_KEY = "flava_config"  # key of the configuration in the metadata of safetensors files that mmf_flava writes
 EncoderConfig = TypeVar("EncoderConfig", bound=TransformerConfig)
 
@@ -49,8 +49,8 @@ TEXT_SIZES = SIZES | {
 def read_config(file: Path, metadata: dict[str, Any]) -> FlavaConfig | None:
     """Return the configuration that is stored with a weights file, or None if none is stored.
 
-    The configuration is read from the metadata of a native file, from the config in an MMF checkpoint, or from Hugging
-    Face's ``config.json`` in the folder of the weights file.
+    The configuration is read from the metadata of a file that mmf_flava wrote, from the config in an MMF checkpoint, or
+    from Hugging Face's ``config.json`` in the folder of the weights file.
 
     Args:
         file: path of the weights file.
@@ -90,7 +90,7 @@ def _parse_json(text: str, file: Path) -> dict[str, Any]:
 
 
 def config_from_dict(values: dict[str, Any], where: str) -> FlavaConfig:
-    """Build a configuration from a dictionary. Its losses and the ``pretrained`` keys of the encoders are dropped.
+    """Build a model configuration from a dictionary; losses and the encoders' keys ``pretrained`` are ignored.
 
     Args:
         where: location of the dictionary, used in error messages.
@@ -126,7 +126,8 @@ def config_from_hugging_face(values: dict[str, Any], where: str = "config.json")
         where: location of the content, used in error messages.
 
     Raises:
-        UserError: the activation is not GELU, the attention has no biases, or the multimodal encoder has no [CLS_M].
+        UserError: the activation is not GELU, the attention has no biases, or the multimodal encoder has no
+            token [CLS_M].
     """
     image, text, pair = (values.get(f"{name}_config") or {} for name in ("image", "text", "multimodal"))
     for section in (image, text, pair):
@@ -156,7 +157,7 @@ def config_to_hugging_face(config: FlavaConfig, tensors: dict[str, Tensor]) -> d
     """Return the content of Hugging Face's ``config.json``.
 
     Args:
-        tensors: weights under native keys, from which the codebook's configuration is inferred.
+        tensors: weights under mmf_flava's keys, from which the codebook's configuration is inferred.
 
     Raises:
         UserError: the encoders have different widths, which Hugging Face's FLAVA does not support.
@@ -199,8 +200,9 @@ def config_from_tensors(tensors: dict[str, Tensor], num_heads: int | None = None
     """Infer the configuration from the tensor shapes of a complete model.
 
     Args:
-        tensors: weights under native keys.
-        num_heads: attention heads of all encoders; None means 64 dimensions per head, as in every released model.
+        tensors: weights under mmf_flava's keys.
+        num_heads: number of attention heads of each encoder; None means 64 dimensions per head, as in all
+            released models.
 
     Raises:
         UserError: a tensor whose shape is needed is missing.
@@ -209,8 +211,8 @@ def config_from_tensors(tensors: dict[str, Tensor], num_heads: int | None = None
         return _from_shapes({key: tensor.shape for key, tensor in tensors.items()}, num_heads)
     except (KeyError, IndexError) as error:
         raise UserError(
-            f"Failed to infer the model configuration: the weights have no tensor {error.args[0]}. Use weights of a "
-            "complete FLAVA."
+            f"Failed to infer the model configuration: the weights have no tensor {error.args[0]}. Use the weights of "
+            "a complete FLAVA model."
         ) from None
 
 

@@ -1,6 +1,7 @@
-"""Loading of a single encoder from a ViT (timm, DINO, BEiT, Hugging Face), a pre-norm text encoder or a FLAVA.
+"""Loading of a single encoder from a ViT (timm, DINO, BEiT, Hugging Face), a pre-norm text encoder or a FLAVA
+checkpoint.
 
-The native keys of the image encoder are timm's keys. Keys of tensors that the encoder does not have are reported as
+mmf_flava's keys of the image encoder are timm's keys. Keys of tensors that the encoder does not have are reported as
 unexpected keys.
 """
 
@@ -33,7 +34,7 @@ HEADS_AND_BUFFERS = re.compile(
     r"|relative_position_index$|(^|\.)(position_ids|token_type_ids)$"
 )
 
-# native key and BERT's key; names of attention and pre-norm layers as in RoBERTa-PreLayerNorm
+# columns: mmf_flava's key and BERT's key; attention and LayerNorm keys are named as in RoBERTa-PreLayerNorm
 BERT_TABLE = """
 word_embeddings.weight        embeddings.word_embeddings.weight
 position_embeddings.weight    embeddings.position_embeddings.weight
@@ -63,14 +64,15 @@ def load_image_encoder(
 ) -> IncompatibleKeys:
     """Load an ``ImageEncoder`` in place from a ViT (timm, DINO, BEiT, Hugging Face) or a FLAVA checkpoint.
 
-    The mask token may be missing. Source: §3.3, "we initialise from an off-the-shelf DINO model".
+    The mask token may be missing. FLAVA paper, §3.3: "we initialise from an off-the-shelf DINO model".
 
     Args:
         source, sha256, cache_dir: see ``sources.find_weights``.
         allow_missing, allow_extra: see ``loading.compare_keys``.
 
     Raises:
-        UserError: the source was not found, its file is unsafe or corrupt, or the weights do not match.
+        UserError: the source was not found, its file is corrupt or contains pickled code, or the weights do not
+            match the encoder.
     """
     tensors, _ = read_tensors(find_weights(source, cache_dir, sha256))
     native, unknown = _image_encoder_tensors(tensors, str(source))
@@ -178,10 +180,10 @@ def _strip(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _extract_encoder(
     tensors: dict[str, Tensor], encoder: str, prefix: str, source: str
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Extract one encoder from the weights of a complete FLAVA or of the encoder alone, in any naming style.
+    """Extract one encoder from the weights of a complete FLAVA model or of the encoder alone, in any naming style.
 
     Returns:
-        The encoder's tensors under native keys, and the unknown keys.
+        The encoder's tensors under mmf_flava's keys, and the keys that do not belong to FLAVA.
     """
     prefix = _missing_prefix(tensors, prefix)
     translation = to_native({prefix + key: value for key, value in tensors.items()}, source)
@@ -193,10 +195,10 @@ def _extract_encoder(
 
 
 def _missing_prefix(keys: Iterable[str], encoder: str) -> str:
-    """Return the prefix that the keys of a single-encoder file lack; "" if no prefix fits.
+    """Return the prefix that an encoder's keys have in a FLAVA model but not in ``keys``; "" if no prefix fits.
 
     Args:
-        encoder: ``@image`` or ``@text``.
+        encoder: placeholder of the encoder in ``names.PREFIXES``: ``@image`` or ``@text``.
     """
     keys = list(keys)
     columns = next(line.split()[1:] for line in PREFIXES.strip().splitlines() if line.startswith(f"{encoder} "))
@@ -209,7 +211,7 @@ def _missing_prefix(keys: Iterable[str], encoder: str) -> str:
 
 
 def _join_biases(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Concatenate BEiT's q_bias and v_bias into qkv.bias, with zeros as the bias of the keys."""
+    """Concatenate BEiT's q_bias and v_bias into qkv.bias; the bias of the keys, which BEiT does not have, is 0."""
     joined = dict(tensors)
     for key in tensors:
         if key.endswith(".attn.q_bias") and (other := f"{key[:-6]}v_bias") in tensors:

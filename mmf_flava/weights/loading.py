@@ -1,6 +1,7 @@
 """Loading of weights into a model, with a check that all keys and shapes match.
 
-All weights are loaded by ``load_tensors``. For a model on the meta device, call ``compare_keys`` before allocating it.
+All weights are loaded by ``load_tensors``. For a model on the meta device, call ``compare_keys`` before the
+model is allocated.
 """
 
 import re
@@ -40,7 +41,7 @@ class IncompatibleKeys:
     allowed: list[str] = field(default_factory=list)
 
     def check(self, source: str, model: str = "the model", remedy: str | None = None) -> None:
-        """Raise UserError with a list of all differences, if any.
+        """Raise UserError if the model and the weights differ; the message lists the keys.
 
         Args:
             source: path or name of the weights, for the message.
@@ -84,7 +85,7 @@ def compare_keys(
 
     Args:
         expected: the model's state dict.
-        unknown: additional keys of the file that could not be translated to native keys.
+        unknown: additional keys of the file that could not be translated to mmf_flava's keys.
         allow_missing: patterns (``heads.*``) of model keys that may be missing or have another shape in the file; these
             tensors keep their initial values.
         allow_extra: patterns of keys in the file that are ignored if the model does not have them.
@@ -140,7 +141,8 @@ def load_tensors(
         unknown, allow_missing, allow_extra: see ``compare_keys``.
 
     Raises:
-        UserError: keys that match no pattern are missing or unexpected, or have another shape.
+        UserError: keys that match no pattern in ``allow_missing`` or ``allow_extra`` are missing or unexpected, or have
+            another shape.
     """
     expected = module.state_dict()
     report = compare_keys(expected, tensors, unknown, allow_missing, allow_extra)
@@ -184,7 +186,8 @@ def load_weights(
         new_vocabulary: see ``drop_vocabulary``.
 
     Raises:
-        UserError: the source was not found, its file is unsafe or corrupt, or the weights do not match.
+        UserError: the source was not found, its file is corrupt or contains pickled code, or the weights do not
+            match the model.
     """
     weights = read_weights(source, cache_dir)
     settings = getattr(model, "settings", None)
@@ -198,13 +201,14 @@ def load_weights(
 def copy_weights(
     model: nn.Module, weights: Weights, allow_missing: Iterable[str] = (), allow_extra: Iterable[str] = ()
 ) -> IncompatibleKeys:
-    """Copy weights into a model whose state dict has native keys.
+    """Copy weights into a model whose state dict has mmf_flava's keys.
 
     Weights of components that the model does not have (a head, the codebook) and tensors that no code uses are skipped.
     Position embeddings are interpolated if the weights were trained at another image size.
 
     Raises:
-        UserError: keys that match no pattern are missing or unknown, or have another shape.
+        UserError: keys that match no pattern in ``allow_missing`` or ``allow_extra`` are missing or unknown, or have
+            another shape.
     """
     expected = model.state_dict()
     components = {_component(key) for key in expected}
@@ -224,7 +228,10 @@ def copy_weights(
 
 
 def drop_vocabulary(tensors: dict[str, Tensor], allow_missing: Iterable[str]) -> None:
-    """Remove the vocabulary-sized parameters that match ``allow_missing``, because the model has another vocabulary."""
+    """Remove the parameters with one row per vocabulary token that match ``allow_missing``.
+
+    Call this function if the model has another vocabulary than the weights.
+    """
     for key in [key for key in tensors if PER_TOKEN.search(key) and matches_any(key, allow_missing)]:
         del tensors[key]
 
@@ -235,19 +242,19 @@ def _component(key: str) -> str:
 
 
 def resample_positions(tensors: dict[str, Tensor], expected: Mapping[str, Tensor], key: str) -> None:
-    """Interpolate the position embeddings ``tensors[key]`` in place if their square grid differs in size."""
+    """Interpolate the position embeddings ``tensors[key]`` in place if the model's square grid differs in size."""
     if key not in tensors or key not in expected or tensors[key].shape == expected[key].shape:
         return
     old, new = (positions[key].shape[1] - 1 for positions in (tensors, expected))
     square = isqrt(old) ** 2 == old and isqrt(new) ** 2 == new
     if tensors[key].ndim == 3 and square and tensors[key].shape[2] == expected[key].shape[2]:
-        # as in ``ImageEncoder.sequence``
+        # the same interpolation as in ``ImageEncoder.sequence``
         sizes = [isqrt(new)] * 2, [isqrt(old)] * 2
         tensors[key] = resample_abs_pos_embed(tensors[key].float(), *sizes, antialias=False)
 
 
 def _check_num_heads(stated: CoreConfig, settings: CoreConfig, source: str) -> None:
-    """Raise UserError if the numbers of attention heads differ, because tensor shapes do not show this."""
+    """Raise UserError if model and weights differ in the number of attention heads; tensor shapes do not show this."""
     section = f"model_config.{'flava' if isinstance(settings, FlavaConfig) else 'flava_classification'}"
     for name in ("image_encoder", "text_encoder", "multimodal_encoder"):
         trained, expected = (getattr(config, name).num_heads for config in (stated, settings))

@@ -88,9 +88,9 @@ DUPLICATES = re.compile(r"^(text|image)_encoder\.embeddings\.")
 
 @dataclass(frozen=True)
 class KeyMapping:
-    """A row of TABLE for one style: a pattern of native keys and the corresponding pattern of that style.
+    """A pattern of mmf_flava's keys and the corresponding pattern of another naming style: one row of TABLE.
 
-    third: index (0 = query, 1 = key, 2 = value) of the style's tensor in the fused native tensor; None if not fused.
+    third: 0, 1 or 2 if the tensor is the query, key or value part of mmf_flava's fused qkv tensor; None if it is not.
     """
 
     native: str
@@ -106,10 +106,10 @@ class KeyMapping:
 
 @dataclass
 class Translation:
-    """Weights that were translated to native keys.
+    """Weights that were translated to mmf_flava's keys.
 
     style: naming style of the source keys.
-    tensors: native key -> tensor; the keys of tensors that no code uses start with ``unused.``.
+    tensors: mmf_flava's key -> tensor; the keys of tensors that no code uses start with ``unused.``.
     unknown: source keys that are not in the table, or belong to an incomplete set of query, key and value.
     ignored: source keys of buffers and duplicates, which no model needs.
     """
@@ -122,7 +122,7 @@ class Translation:
 
 @cache
 def key_mappings(style: str) -> tuple[KeyMapping, ...]:
-    """Return the rows of TABLE for one style, with all placeholders expanded."""
+    """Return the key mappings of a naming style: the rows of TABLE with all placeholders expanded."""
     prefixes = {line.split()[0]: line.split()[1:] for line in PREFIXES.strip().splitlines()}
     column = STYLES.index(style)
     mappings: list[KeyMapping] = []
@@ -178,7 +178,7 @@ def complete_key(key: str, style: str) -> str | None:
 
 
 def to_native(tensors: dict[str, Tensor], source: str = "the file") -> Translation:
-    """Translate weights of any style to native keys.
+    """Translate weights of any naming style to mmf_flava's keys.
 
     Query, key and value are concatenated into one tensor. Dtypes do not change. Keys of tensors that are not translated
     are listed in ``unknown`` or ``ignored``.
@@ -217,11 +217,11 @@ def to_native(tensors: dict[str, Tensor], source: str = "the file") -> Translati
 
 
 def from_native(tensors: dict[str, Tensor], style: str) -> tuple[dict[str, Tensor], list[str]]:
-    """Translate weights with native keys to another style.
+    """Translate weights from mmf_flava's keys to another naming style.
 
     Returns:
-        The tensors under the style's keys, and the native keys that the style does not have. Tensors do not share
-        memory.
+        The tensors under the keys of ``style``, and the keys of ``tensors`` that ``style`` does not have. The returned
+        tensors do not share memory.
     """
     if style == "mmf_flava":
         return {key: tensor.contiguous() for key, tensor in tensors.items()}, []
@@ -242,7 +242,7 @@ def from_native(tensors: dict[str, Tensor], style: str) -> tuple[dict[str, Tenso
 
 @cache
 def _mappings_by_prefix(style: str, native: bool) -> dict[str, tuple[KeyMapping, ...]]:
-    """Return the key mappings of a style, grouped by key prefix.
+    """Return the key mappings of a naming style, grouped by key prefix.
 
     Matching each of the 618 keys of a model against all patterns would take 1 s.
     """

@@ -1,4 +1,4 @@
-"""Reading of the tensors of a pickled module, such as OpenAI's ``encoder.pkl``, without executing anything in it.
+"""Reading of the tensors of a pickled PyTorch module, such as OpenAI's ``encoder.pkl``, without executing code.
 
 ``torch.save(module)`` writes a pickle, and unpickling can execute arbitrary code. This reader accepts only opcodes that
 build data, and only an allowlist of global names. Instances of the module's classes are replaced by an ``InertObject``,
@@ -24,7 +24,7 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
 def read_pickled_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Return the parameters and buffers of a pickled module, or the tensors of a pickled dictionary, by name.
+    """Return the parameters and buffers of a pickled PyTorch module, or the tensors of a pickled dictionary, by name.
 
     Raises:
         UserError: the file does not exist, has another format, references a name that is not allowed, or has
@@ -94,7 +94,7 @@ def _read_legacy(file: BinaryIO, size: int) -> Any:
 
 
 def _check_total(storages: dict[str, Storage], size: int) -> None:
-    """Raise UserError if the storages are larger than the file: a small file must not allocate much memory."""
+    """Raise UserError if the tensor storages of a pickle are larger than the file, so that memory use is limited."""
     if (total := sum(storage.nbytes for storage in storages.values())) > size:
         raise UserError(f"the storages have {total} bytes, but the file has {size} bytes")
 

@@ -34,7 +34,7 @@ OPCODES = frozenset(
 
 
 class InertObject:
-    """Replacement for instances of the pickled module's classes: accepts any arguments and stores the state."""
+    """Replacement for an instance of a pickled class: accepts any constructor arguments, and stores only the state."""
 
     def __new__(cls, *_: Any) -> "InertObject":
         return super().__new__(cls)
@@ -46,7 +46,7 @@ class InertObject:
         self.state = state if isinstance(state, dict) else {}
 
     def get_dict(self, name: str) -> dict[str, Any]:
-        """Return ``_parameters``, ``_buffers`` or ``_modules`` of the pickled module; empty if it has none."""
+        """Return the dictionary ``_parameters``, ``_buffers`` or ``_modules`` of a pickled module; {} if missing."""
         value = getattr(self, "state", {}).get(name)
         return value if isinstance(value, dict) else {}
 
@@ -76,7 +76,8 @@ class TensorSpec(NamedTuple):
         """Return the tensor as a view of its storage.
 
         Raises:
-            UserError: a number is negative, or the tensor extends beyond its storage or has more elements.
+            UserError: an offset, size or stride is negative, or the tensor has more elements than its storage or
+                extends beyond the end of its storage.
         """
         numbers = (self.offset, *self.size, *self.stride)
         last = self.offset + sum((n - 1) * step for n, step in zip(self.size, self.stride, strict=True))
@@ -125,7 +126,7 @@ ALLOWED: dict[tuple[str, str], Any] = {
 
 
 class _Unpickler(pickle.Unpickler):
-    """Unpickler that resolves only names in ``ALLOWED`` and ``INERT_MODULES``, and imports no modules."""
+    """Unpickler that resolves only names in ``ALLOWED`` and modules in ``INERT_MODULES``, and imports nothing."""
 
     def __init__(self, file: BinaryIO, storages: dict[str, Storage]) -> None:
         super().__init__(file)
@@ -156,7 +157,7 @@ def unpickle(file: BinaryIO, storages: dict[str, Storage]) -> Any:
     """Unpickle one object at the current position of ``file``, after a check of all opcodes.
 
     Args:
-        storages: output; the storages that the pickle references are added by key.
+        storages: dictionary to which the storages that the pickle references are added by key.
 
     Raises:
         UserError: an opcode or a name is not allowed, or a tensor or storage is invalid.

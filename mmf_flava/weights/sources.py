@@ -32,10 +32,10 @@ OPTIONAL_FILES = (
 
 @dataclass
 class Weights:
-    """Weights under native keys, with their source and configuration.
+    """Weights under mmf_flava's keys, with their source and configuration.
 
     source: path, URL or Hugging Face model ID, as passed to ``read_weights``.
-    style: naming style of the file, one of ``names.STYLES``.
+    style: naming style of the keys in the file, one of ``names.STYLES``.
     tensors, unknown: see ``names.Translation``.
     file: local file that the tensors were read from.
     config: configuration stored with the weights, or None if none is stored.
@@ -59,13 +59,13 @@ class Weights:
 
 
 def read_weights(source: str | Path, cache_dir: str | Path | None = None, sha256: str | None = None) -> Weights:
-    """Read all tensors of a source and translate their keys to native keys; dtypes do not change.
+    """Read all tensors of a source and translate their keys to mmf_flava's keys; dtypes do not change.
 
     Args:
         source, cache_dir, sha256: see ``find_weights``.
 
     Raises:
-        UserError: the source was not found, its file is unsafe or corrupt, or it has no FLAVA weights.
+        UserError: the source was not found, its file is corrupt or contains pickled code, or it has no FLAVA weights.
     """
     file = find_weights(source, cache_dir, sha256)
     tensors, metadata = read_tensors(file)
@@ -75,12 +75,12 @@ def read_weights(source: str | Path, cache_dir: str | Path | None = None, sha256
 
 
 def find_weights(source: str | Path, cache_dir: str | Path | None = None, sha256: str | None = None) -> Path:
-    """Return the local path of a source's weights file, or of its index of shards; download them if remote.
+    """Return the local path of the weights file of a source (or of its index of shards); download remote files.
 
     Args:
         source: local file or folder, http(s) URL, or Hugging Face model ID (``facebook/flava-full``), which may be
-            followed by ``@revision``. For a run: a checkpoint folder, ``checkpoints/best``, or, for the newest
-            checkpoint, the run folder or ``checkpoints/latest``.
+            followed by ``@revision``. A run folder and its ``checkpoints/latest`` stand for the newest checkpoint, and
+            ``checkpoints/best`` stands for the best one.
         cache_dir: download folder; default: $MMF_CACHE_DIR/mmf_flava if MMF_CACHE_DIR is set, otherwise
             ~/.cache/mmf_flava.
         sha256: expected SHA-256 of a downloaded file.
@@ -102,7 +102,7 @@ def find_weights(source: str | Path, cache_dir: str | Path | None = None, sha256
 
 
 def find_processor_files(source: str | Path, cache_dir: str | Path | None = None) -> Path | None:
-    """Return the weights file of a source or the folder of its processors, so that the processors can be read.
+    """Return the path from which the processors of a source can be read: its weights file or a folder.
 
     For a Hugging Face repository, this function downloads only configuration and processors, and nothing if the weights
     are in the cache.
@@ -149,7 +149,7 @@ def _find_on_hub(name: str, cache_dir: str | Path | None, sha256: str | None) ->
 
 
 def _find_cached_weights(name: str, cache_dir: str | Path | None) -> Path | None:
-    """Return the weights file or index of shards of a repository whose weights are all in the cache."""
+    """Return the cached weights file or index of shards of a repository; None if any weights file is not cached."""
     for single, index in WEIGHTS_NAMES:
         if (local := find_cached(hub_url(name, single), cache_dir)) is not None:
             return local
@@ -160,7 +160,7 @@ def _find_cached_weights(name: str, cache_dir: str | Path | None) -> Path | None
 
 
 def _download_optional_files(name: str, cache_dir: str | Path | None) -> list[Path]:
-    """Download configuration and processors of a repository; return the files that exist."""
+    """Download the configuration and processor files of a Hugging Face repository; return the files that exist."""
     files = []
     for optional in OPTIONAL_FILES:
         with suppress(RemoteFileNotFoundError):

@@ -27,9 +27,11 @@ WRAPPERS = ("model", "state_dict", "teacher", "student", "module", "model_ema")
 
 
 def find_checkpoint(path: Path) -> Path:
-    """Return the newest checkpoint folder of a run folder or its ``checkpoints``, or the target of a pointer file.
+    """Return the checkpoint folder that a path stands for.
 
-    Other paths, such as a checkpoint folder itself, are returned unchanged.
+    A run folder and its folder ``checkpoints`` stand for the newest checkpoint. The pointer files ``latest`` and
+    ``best`` in ``checkpoints`` contain the name of a checkpoint. Other paths, such as a checkpoint folder itself, are
+    returned unchanged.
 
     Raises:
         UserError: a pointer file is missing or corrupt.
@@ -48,10 +50,10 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def find_weights_file(folder: Path) -> Path:
-    """Return the weights file or the index of shards in a folder; for a run folder, in its newest checkpoint.
+    """Return the weights file (or the index of shards) in a folder, or in the newest checkpoint of a run folder.
 
     Raises:
-        UserError: the folder has no weights file, or several.
+        UserError: the folder has no weights file or more than one.
     """
     for names in WEIGHTS_NAMES:
         for name in names:
@@ -70,7 +72,7 @@ def find_weights_file(folder: Path) -> Path:
 
 
 def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the tensors of a file, or of all shards of an index, without executing anything in it.
+    """Read the tensors of a weights file, or of all shards of an index, without executing pickled code.
 
     Returns:
         The tensors under the keys of the file, and the metadata: the header of a safetensors file, or the other entries
@@ -104,7 +106,7 @@ def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_header(file: Path) -> dict[str, str]:
-    """Return the metadata of a safetensors file without reading tensors; empty for other and for invalid files."""
+    """Return the metadata of a safetensors file without reading tensors; {} if the file is not valid."""
     try:
         with safe_open(file, framework="pt") as opened:
             return dict(opened.metadata() or {})
@@ -134,7 +136,7 @@ def _read_torch(file: Path) -> Any:
 
 
 def _unwrap(content: Any, file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the weights of a training checkpoint and its other entries."""
+    """Split the content of a training checkpoint into the weights and the other entries."""
     metadata: dict[str, Any] = {}
     while isinstance(content, Mapping) and not _tensors(content):
         name = next((name for name in WRAPPERS if isinstance(content.get(name), Mapping)), None)

@@ -93,7 +93,7 @@ def test_larger_vocabulary_raises(weights, tmp_path):
     build_wordpiece([*WORDS, *(f"more{n}" for n in range(100))]).save(str(tmp_path / "tokenizer.json"))
     shutil.copy(weights / "model.safetensors", tmp_path / "bare.safetensors")
     shutil.copy(weights / "config.json", tmp_path)
-    with pytest.raises(UserError, match=r"has 141 tokens, the weights have \d+"):
+    with pytest.raises(UserError, match=r"has 141 tokens, but the weights have \d+"):
         Embedder(tmp_path / "bare.safetensors").texts(["word1"])
 
 

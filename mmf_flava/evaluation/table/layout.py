@@ -1,4 +1,4 @@
-"""Builds a table with results of runs and of the FLAVA paper, and renders it as Markdown, CSV or JSON."""
+"""Table with results of runs and of the FLAVA paper, rendered as Markdown, CSV or JSON."""
 
 import csv
 import io
@@ -49,8 +49,8 @@ def build_table(columns: Sequence[Column], paper: str = "table4") -> Table:
     Rows that are not in the paper are included only if a run has results for them.
 
     Raises:
-        UserError: two runs have results for the same row of a column, a run has no value for a metric of a row, or a
-            column has the name of one of the paper's columns.
+        UserError: two runs of a column have results for the same row, a run lacks a metric that a row requires, or a
+            column has the same name as a column of the paper.
     """
     printed = paper_table(paper)
     for column in columns:
@@ -98,7 +98,7 @@ def render_csv(table: Table) -> str:
 def render_json(table: Table) -> str:
     """Return JSON with rows, runs and notes.
 
-    Values are in per cent. Results of runs ("ours") are not rounded and null if not run.
+    Values are in per cent. Results of runs ("ours") are not rounded; missing results are null.
     """
     content = {
         "unit": "percent",

@@ -14,7 +14,8 @@ class TableRow:
 
     Attributes:
         name: name in the paper.
-        group: NLP, vision or multimodal; average; or extra, for rows that are not in the paper and not in any average.
+        group: "NLP", "vision", "multimodal", "average" or "extra". Rows of the group "extra" are not in the paper and
+            not in any average.
         tasks: alternative sources of the row; each is a tuple of tasks whose results are averaged.
         section: section of ``evaluation.json``.
         metrics: metrics of the section whose mean is the row's value; for an average, the groups whose averages are
@@ -56,7 +57,7 @@ class PaperTable:
 
 @cache
 def table_rows() -> tuple[TableRow, ...]:
-    """Return all rows in the paper's order."""
+    """Return all rows of the table, in the order of the paper's Table 4."""
     return tuple(
         TableRow(
             record["row"],
@@ -71,7 +72,7 @@ def table_rows() -> tuple[TableRow, ...]:
 
 @cache
 def paper_table(name: str) -> PaperTable:
-    """Return the table ``table4`` (8 columns) or ``table_c1`` (14 columns)."""
+    """Return a table of the FLAVA paper: ``table4`` (8 columns) or ``table_c1`` (14 columns)."""
     misprints = tuple(
         Misprint(*(record[field] for field in ("row", "column", "printed", "instead", "note")))
         for record in _read_csv("misprints")

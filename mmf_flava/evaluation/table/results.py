@@ -34,7 +34,7 @@ class RunResult:
         if name not in section:
             raise UserError(
                 f"{path}: {row.name} requires {' and '.join(row.metrics)} in '{row.section}', found "
-                f"{', '.join(section)}. Evaluate the run with {name} too."
+                f"{', '.join(section)}. Evaluate the run again, with the metric {name}."
             )
         value = section[name]
         if not isinstance(value, int | float) or not math.isfinite(value) or abs(value) > 1:
@@ -64,7 +64,7 @@ class Column:
         evaluation = read_evaluation(folder)
         sections = [section for section in SECTIONS if evaluation.get(section)]
         if not evaluation.get("task"):
-            self.skipped.append(f"{folder}: skipped, because evaluation.json has no task.")
+            self.skipped.append(f"{folder} was skipped, because its evaluation.json has no task.")
             return
         run = RunResult(folder, parse_task(str(evaluation["task"]), folder), evaluation)
         used = {row.section for row in table_rows() if any(run.task in tasks for tasks in row.tasks)}
@@ -129,7 +129,11 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
 
 
 def parse_task(task: str, folder: Path) -> str:
-    """Return the table's spelling of a task, ignoring case, hyphens, underscores and spaces; UserError if unknown."""
+    """Return the task name that the table uses. Case, hyphens, underscores and spaces in ``task`` are ignored.
+
+    Raises:
+        UserError: the task is unknown.
+    """
     known = {_normalise(name): name for row in table_rows() for names in row.tasks for name in names}
     if _normalise(task) not in known:
         close = close_matches(task, known.values())

@@ -133,7 +133,7 @@ def test_results_without_a_row_are_listed_in_the_notes(make_run):
         "ours", [make_run(None, "demo", zero_shot={"accuracy": 1.0}), make_run("food101", retrieval={"x": 1})]
     )
     notes = build_table([column]).notes
-    assert any("demo: skipped, because evaluation.json has no task" in note for note in notes)
+    assert any("demo was skipped, because its evaluation.json has no task" in note for note in notes)
     assert any(note.endswith("the table has no row for retrieval of food101.") for note in notes)
     assert column.cells() == {}
 
