@@ -42,7 +42,7 @@ def to_texts(value: object, name: str = "captions") -> list[str]:
 
 
 def to_captions(data: Mapping[str, Any], keys: Sequence[str] = CAPTION_KEYS) -> list[str]:
-    """Return the captions of a JSON object under the first of ``keys`` that has any, or an empty list.
+    """Return the captions of a JSON object under the first of ``keys`` that has captions, or an empty list.
 
     Raises:
         ValueError: a value is neither a string nor a list of strings.

@@ -17,9 +17,9 @@ class EpochSampler:
 
     Epoch e consists of the samples e * size to (e + 1) * size - 1 of the dataset, which is an endless stream. The
     samples are interleaved across processes. If ``size`` is not a multiple of ``world_size``, the epoch also contains
-    the next few samples of the stream, so that all processes get the same number. In evaluation, every epoch contains
-    the samples of the split in the same order, so the additional samples are its first ones, as in torch's
-    DistributedSampler.
+    the next few samples of the stream, so that all processes get equally many samples. In evaluation, every epoch
+    contains the samples of the split in the same order, so the additional samples are the first samples of the split,
+    as in torch's DistributedSampler.
 
     A resumed run starts with an epoch that the previous run has not started. In multitask training, the number of
     batches of each dataset is unknown, so all earlier batches are counted as batches of this dataset.

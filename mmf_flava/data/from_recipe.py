@@ -36,7 +36,7 @@ def dataset_section(config: Any, name: str) -> Any:
 
 
 def open_dataset(config: Any, name: str, split: str) -> StreamDataset:
-    """Open one split of a dataset with its registered builder, which creates missing demo data if ``build`` is demo.
+    """Open one split of a dataset with its registered builder. With ``build: demo``, missing demo data are created.
 
     Raises:
         UserError: the config has no dataset ``name``, or the split has no paths.

@@ -71,7 +71,7 @@ def find_files(data_dir: Path, task: GlueTask, split: str) -> list[Path]:
     if task.name == "mrpc":
         names.insert(1, f"{task.folder}/{MSR_FILES[split]}")
     raise UserError(
-        f"{data_dir} has no {split} split of {task.folder}: expected {', '.join(names)}. The files may also be "
+        f"{data_dir} has no {split} split of {task.folder}: expected {' or '.join(names)}. The files may also be "
         "directly in dataset_config.glue.data_dir. Download GLUE's zips from gluebenchmark.com/tasks or its parquet "
         "files from nyu-mll/glue on the Hugging Face hub, and set dataset_config.glue.data_dir to their folder."
     )

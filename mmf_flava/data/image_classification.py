@@ -192,6 +192,6 @@ class ImageClassificationBuilder(StreamBuilder):
         return ImageClassificationDataset(config, dataset_type, records, classes, own_classes)
 
     def _training_classes(self, config: ImageClassificationConfig, images: Path | None) -> list[str] | None:
-        """Return the class names of the train split; None if it has none or is not on this machine."""
+        """Return the class names of the train split; None if it has no names or is not on this machine."""
         paths = self.list_paths(config, "train")
         return _common_classes(find_classes(paths, images)) if paths else None

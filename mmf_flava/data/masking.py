@@ -93,7 +93,7 @@ def mask_tokens(
     vocab_size: int,
     replace: str = "bert",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mask tokens as in BERT (FLAVA §3.2): replace 80 % of the selected tokens with [MASK], 10 % with random ones.
+    """Mask tokens as in BERT (FLAVA §3.2): replace 80 % of the selected tokens with [MASK] and 10 % with random tokens.
 
     The other 10 % remain unchanged. The FLAVA paper only mentions [MASK]; ``replace="mask"`` replaces all selected
     tokens with [MASK].

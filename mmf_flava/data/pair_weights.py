@@ -1,7 +1,7 @@
 """Weights of PMD's parts for ``dataset_config.pmd.epoch: pairs``, computed from the counts in manifests.
 
 COCO, Visual Genome and Localized Narratives have several captions per image, and a record has all captions of its
-image. If each record occurred once per epoch, only 0.2 % of the pairs would come from Visual Genome instead of 7.7 %.
+image. If each record occurred once per epoch, only 0.2 % of the sampled pairs would come from Visual Genome, not 7.7 %.
 """
 
 import json

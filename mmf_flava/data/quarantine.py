@@ -1,4 +1,4 @@
-"""Tracking of bad records: count them by reason, list them in a file, and stop training if there are too many."""
+"""Tracking of bad records: counts by reason, a list in a file, and an error if a dataset has too many."""
 
 import json
 import logging

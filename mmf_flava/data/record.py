@@ -31,7 +31,7 @@ class Reason(StrEnum):
 class BadRecord(Exception):
     """Raised when one record cannot be read or decoded.
 
-    Datasets replace the record by another one, so a single bad record never stops a run.
+    Datasets replace the record by another record, so a single bad record never stops a run.
 
     Args:
         reason: why the record is bad.

@@ -17,8 +17,8 @@ def records_sha256(records: Records, extensions: Sequence[str] = IMAGE_EXTENSION
 
     The hash covers the number of records, the names and sizes of tar shards or the paths of image files, and the
     content of 64 evenly spaced records. For tar shards, the checksums in the index replace the content, so the shards
-    are not read and remote shards have the same hash as local ones. A change to another record is not detected if all
-    file sizes remain the same.
+    are not read, and remote copies of local shards have the same hash. A change to another record is not detected if
+    all file sizes remain the same.
 
     Args:
         extensions: names of the record fields that are hashed.

@@ -42,7 +42,7 @@ class RemoteShard:
         return index_path(self.local_path).is_file()
 
     def read_index(self) -> ShardIndex | None:
-        """Load the index; download ``<url>.index`` if it is not cached. Return None if the server has no index.
+        """Load the shard's index; download ``<url>.index`` if it is not cached. Return None if the server has no index.
 
         Raises:
             UserError: the server cannot be reached.

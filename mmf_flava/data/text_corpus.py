@@ -40,7 +40,7 @@ class TextCorpusDataset(StreamDataset):
             self._starts.append(self._starts[-1] + len(file) // self.span)
         if not self._starts[-1]:
             raise UserError(
-                f"{', '.join(str(path) for path in paths)}: the number of tokens, {sum(map(len, self.files))}, is less "
+                f"{', '.join(str(path) for path in paths)}: the text has {sum(map(len, self.files))} tokens, fewer "
                 f"than one block of {block_size}. Add text or decrease block_size."
             )
         components = [Component(len(file) // self.span, config.shuffle_block) for file in self.files]
@@ -51,8 +51,8 @@ class TextCorpusDataset(StreamDataset):
         super().init_processors()
         if self.text_processor.max_length < self.span + 2:
             raise UserError(
-                f"dataset_config.{self.name}: text_processor.params.max_length {self.text_processor.max_length} is "
-                f"smaller than block_size. Set it to {self.span + 2}."
+                f"dataset_config.{self.name}: text_processor.params.max_length is {self.text_processor.max_length}, "
+                f"smaller than block_size. Set it to at least {self.span + 2}."
             )
         for file in self.files:
             if file.meta["vocabulary_sha256"] != self.text_processor.vocabulary_hash:

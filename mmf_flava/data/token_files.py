@@ -123,7 +123,7 @@ class TokenFile:
             self.meta = json.loads((self.folder / "meta.json").read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise UserError(
-                f"{self.folder} is not a complete token folder. Expected meta.json, tokens.bin and documents.npy. "
+                f"{self.folder} has no complete tokenized text. Expected meta.json, tokens.bin and documents.npy. "
                 "Tokenize the text with python -m mmf_flava.data.prepare text."
             ) from error
         self._dtype = np.dtype(self.meta["dtype"])

@@ -154,7 +154,7 @@ def test_missing_files_raise_with_download_instructions(tmp_path):
         "nyu-mll/glue",
     ):
         assert words in str(error.value)
-    with pytest.raises(UserError, match=r"MRPC/train.tsv, MRPC/msr_paraphrase_train.txt"):
+    with pytest.raises(UserError, match=r"MRPC/train.tsv or MRPC/msr_paraphrase_train.txt"):
         read(tmp_path, "mrpc", "train")
 
 

@@ -38,7 +38,7 @@ def test_invalid_block_sizes_raise_an_error(config, load):
     with pytest.raises(UserError, match=r"block_size: must be at least 3.*, got 2"):
         load("ccnews_bookcorpus")
     section.block_size = 10**6
-    with pytest.raises(UserError, match="fewer than one block"):
+    with pytest.raises(UserError, match=r"tokens, fewer than one block"):
         load("ccnews_bookcorpus")
     section.block_size, section.processors.text_processor.params.max_length = 32, 16
     with pytest.raises(UserError, match="max_length"):

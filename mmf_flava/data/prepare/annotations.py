@@ -43,7 +43,7 @@ def open_text(path: Path) -> IO[str]:
 
 
 def make_annotation(captions: object, url: object = "", names: Iterable[str] = ()) -> Annotation:
-    """Create an annotation from a caption or a list of captions. Captions are cleaned, and empty ones are dropped."""
+    """Create an annotation from one or several captions. Captions are cleaned, and empty captions are dropped."""
     try:
         cleaned = tuple(text for text in map(clean, to_texts(captions)) if text)
     except ValueError:

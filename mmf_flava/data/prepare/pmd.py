@@ -83,7 +83,7 @@ def _record(annotation: Annotation, source: ImageSource, part: str) -> RowResult
 
 
 def annotation_files(options: PmdOptions) -> list[Path]:
-    """Return the annotation files at ``src``. Raise UserError if there are none."""
+    """Return the annotation files at ``options.src``. Raise UserError if there are none."""
     src = Path(options.src)
     if src.is_file():
         return [src]

@@ -32,13 +32,17 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--dataset", metavar="NAME", help="dataset of the recipe (default: all)")
     top.add_argument("--split", default="train", choices=("train", "val", "test"), help="split (default: %(default)s)")
     top.add_argument(
-        "--samples", type=integer(1), default=24, metavar="N", help="samples per dataset (default: %(default)s)"
+        "--samples", type=integer(1), default=24, metavar="N", help="samples shown per dataset (default: %(default)s)"
     )
     top.add_argument(
         "--start", type=integer(0, 2**63 - 1), default=0, metavar="N", help="index of the first sample (default: 0)"
     )
     top.add_argument(
-        "--statistics", type=integer(1), default=2000, metavar="N", help="records for statistics (default: %(default)s)"
+        "--statistics",
+        type=integer(1),
+        default=2000,
+        metavar="N",
+        help="maximum number of records per dataset that the statistics are computed from (default: %(default)s)",
     )
     top.add_argument("--out", type=file_path, metavar="FILE", help="output file (default: show_RECIPE.html)")
     return top

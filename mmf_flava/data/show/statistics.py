@@ -24,7 +24,7 @@ SIDEWAYS = (5, 6, 7, 8)  # Exif orientations that swap width and height
 
 @dataclass(frozen=True)
 class InvalidRecord:
-    """A bad record, see ``BadRecord``."""
+    """A bad record: its index, the reason and the error message."""
 
     number: int  # index in the dataset's records
     reason: str
