@@ -134,7 +134,9 @@ def convert(
             _write_file(temporary_file, written, config, processors, to)
             os.replace(temporary_file, file)
         if to != "mmf_flava":
-            notes.append(f"The format {to} stores neither tokenizer nor image mean and std. Store them separately.")
+            notes.append(
+                f"The format {to} stores neither the tokenizer nor the image mean and std. Store them separately."
+            )
     numbers = sum(tensor.numel() for tensor in written.values())
     return [f"Wrote {file}: {len(written)} tensors with {numbers:,} values, format {to}.", *notes]
 

@@ -45,7 +45,7 @@ RC_PARAMS: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Curve:
-    """A series of values of one run; the style depends on the quantity, the colour on the run."""
+    """A series of values of one run; the style depends on the quantity, and the colour depends on the run."""
 
     run: int  # index of the run
     xs: list[float]

@@ -35,7 +35,7 @@ class Confusion:
 
     classes: list[str]
     rows: list[list[ConfusionCell]]  # one per true class; empty if there are more than MAX_CLASSES
-    recalls: list[float | None]  # recall of each class; None if it has no images
+    recalls: list[float | None]  # recall of each class; None for a class without images
     pairs: list[ConfusedPair]  # the most frequent mistakes
     mistakes: int
     total: int

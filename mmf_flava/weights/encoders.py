@@ -183,7 +183,7 @@ def _extract_encoder(
     """Extract one encoder from the weights of a complete FLAVA model or of the encoder alone, in any naming style.
 
     Returns:
-        The encoder's tensors under mmf_flava's keys, and the keys that do not belong to FLAVA.
+        The encoder's tensors under mmf_flava's keys, and the keys that could not be translated.
     """
     prefix = _missing_prefix(tensors, prefix)
     translation = to_native({prefix + key: value for key, value in tensors.items()}, source)

@@ -87,7 +87,8 @@ def _read_legacy(file: BinaryIO, size: int) -> Any:
         data = file.read(storage.nbytes)
         if numel != storage.numel or len(data) != storage.nbytes:
             raise UserError(
-                f"storage {key} has {numel} elements in {len(data)} bytes, expected {storage.numel} in {storage.nbytes}"
+                f"storage {key} has {numel} elements in {len(data)} bytes, expected {storage.numel} elements in "
+                f"{storage.nbytes} bytes"
             )
         _fill(storage, data)
     return root

@@ -33,8 +33,8 @@ class RunResult:
         path = self.folder / "evaluation.json"
         if name not in section:
             raise UserError(
-                f"{path}: {row.name} requires {' and '.join(row.metrics)} in '{row.section}', found "
-                f"{', '.join(section)}. Evaluate the run again, with the metric {name}."
+                f"{path}: {row.name} requires {' and '.join(row.metrics)} in section '{row.section}', but "
+                f"the section has {', '.join(section)}. Evaluate the run again, with the metric {name}."
             )
         value = section[name]
         if not isinstance(value, int | float) or not math.isfinite(value) or abs(value) > 1:

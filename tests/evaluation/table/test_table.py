@@ -143,7 +143,11 @@ def test_results_without_a_row_are_listed_in_the_notes(make_run):
     [
         ("mprc", {}, r"unknown task 'mprc'; did you mean mrpc"),
         ("winoground", {}, r"unknown task 'winoground'; known tasks: aircraft, "),
-        ("mrpc", {"metrics": {"accuracy": 0.8}}, "MRPC requires accuracy and f1 in 'metrics', found accuracy. .* f1"),
+        (
+            "mrpc",
+            {"metrics": {"accuracy": 0.8}},
+            "MRPC requires accuracy and f1 in section 'metrics', but the section has accuracy. .* f1",
+        ),
         ("rte", {"metrics": {"accuracy": 57.76}}, r"metrics.accuracy must be between -1 and 1, got 57.76"),
         ("stsb", {"metrics": {"pearson": float("nan")}}, r"metrics.pearson must be between -1 and 1, got nan"),
     ],
