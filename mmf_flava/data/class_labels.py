@@ -158,7 +158,7 @@ def _check_folders(reader: ImageFolder) -> None:
 def _labels(
     reader: ImageFolder | ImageList, class_numbers: Mapping[str, int] | None
 ) -> Iterator[tuple[str, int | str]]:
-    """Yield the location and the label of each record, or the reason why the label is invalid."""
+    """Yield the location of each record, and its label or, as a string, the reason why the label is invalid."""
     if isinstance(reader, ImageFolder):
         for key in reader.keys:
             yield key, reader.class_numbers.get(class_folder(key) or "", NO_LABEL)

@@ -150,7 +150,7 @@ class CodeWriter:
         _write_json(self.state_path, {**self.header, "done": self.done})
 
     def finish(self) -> None:
-        """Rename the partial files to their final names. All records must have been written."""
+        """Rename the partial codes files to their final names. The codes of all records must have been written."""
         assert self.done == self.header["records"]
         self._file.flush()
         os.fsync(self._file.fileno())

@@ -95,7 +95,7 @@ class GlueBuilder(BaseDatasetBuilder):
         """Do nothing: the published files are read directly."""
 
     def load(self, config: Any, dataset_type: str, *args: Any, **kwargs: Any) -> GlueDataset:
-        """Load one split.
+        """Load one split of the GLUE task.
 
         Raises:
             UserError: a key or value is invalid, files are missing, or the model has a different number of

@@ -21,7 +21,7 @@ DEV_IDS = ("dev_ids.tsv", "mrpc_dev_ids.tsv")
 
 
 class Example(NamedTuple):
-    """One example: one or two texts, the label or score (None if the file has no labels) and the file and line."""
+    """One GLUE example: one or two texts, the label or score (None if the file has no labels), file name and line."""
 
     texts: tuple[str, ...]
     target: int | float | None

@@ -73,7 +73,7 @@ class ImageClassificationDataset(StreamDataset):
         return {"image": view["image"], "targets": torch.tensor(self._label(record)), "sample_id": record.key}
 
     def _label(self, record: Record) -> int:
-        """Return the label or -1. Raises BadRecord if a required label is missing, or the label is invalid."""
+        """Return a record's label, or -1 if it is missing. Raises BadRecord if a label is required or invalid."""
         label = read_label(record, self._class_numbers)
         if label == NO_LABEL and self._labels_required:
             raise BadRecord(Reason.NO_LABEL, f"{record.key}: no label", record.key)
@@ -138,7 +138,7 @@ def _common_classes(names_by_path: Sequence[Sequence[str]]) -> list[str] | None:
 
 
 def _split_location(path: str | Path) -> tuple[Path, str]:
-    """Return (data_dir, split) of ``data_dir/split``. The config lists splits of published datasets like paths."""
+    """Split the path ``data_dir/split`` of a published dataset into its folder and the name of the split."""
     return Path(path).parent, Path(path).name
 
 

@@ -65,7 +65,7 @@ class ImageFolder:
 
 
 def class_folder(key: str) -> str | None:
-    """Return the class folder of an image; None for an image directly in the root folder."""
+    """Return the class folder in the relative path of an image; None for an image directly in the root folder."""
     return key.split(os.sep)[0] if os.sep in key else None
 
 
@@ -93,7 +93,7 @@ def read_class_list(root: Path) -> list[str] | None:
 def find_images(root: str | Path, folder: str = "") -> Iterator[str]:
     """Yield the paths of the images below ``root``, or below ``root/folder``, relative to ``root``.
 
-    The images of a folder come before those of its subfolders, both sorted by name. Hidden files and folders and
+    The images of a folder come before the images of its subfolders, both sorted by name. Hidden files and folders and
     macOS's ``__MACOSX`` are ignored. Links to folders are followed, except links to a folder that contains the link or
     that has been visited in the same class folder.
     """
@@ -131,7 +131,7 @@ def _is_image(entry: os.DirEntry[str]) -> bool:
 
 
 def _subfolders(folder: str, visited: Set[tuple[int, int]]) -> list[tuple[str, tuple[int, int]]]:
-    """Return (name, identity) of the subfolders to visit, sorted by name."""
+    """Return the names and (device, inode) of the subfolders to visit, sorted by name."""
     found = []
     try:
         with os.scandir(folder) as entries:

@@ -1,4 +1,4 @@
-"""Image lists: annotation files with one entry per image, which has the image's path, captions and label.
+"""Image lists: annotation files with one entry per image: the path, the captions and the label of the image.
 
     {"image": "train/1.jpg", "captions": ["a cat", "a grey cat"], "label": 3, "id": "cat-1"}
 
@@ -47,7 +47,7 @@ class Entry(NamedTuple):
 
 
 class ImageList:
-    """Records of one annotation file. Their fields are the image and ``json`` {"captions": [...], "label": n}.
+    """Records of one annotation file. A record has the image and ``json`` {"captions": [...], "label": n}.
 
     A record's key is its id, or its image path if it has no id; "#" and the line number are appended to duplicates.
     Opening reads every line once. Memory use is 9 bytes per line of a JSONL file, or the full text of a JSON file.

@@ -39,7 +39,7 @@ class ImageNetDataset(ImageStreamDataset):
 
 
 def _class_folders(paths: Sequence[str | Path]) -> list[str]:
-    """Return the names of the class folders of a split; if its paths differ, return all names, sorted."""
+    """Return the names of the class folders of a split. If they differ between paths, all names are sorted."""
     names = [classes for classes in find_classes([path for path in paths if Path(path).is_dir()]) if classes]
     if all(classes == names[0] for classes in names):
         return names[0] if names else []

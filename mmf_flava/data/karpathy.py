@@ -104,7 +104,7 @@ class KarpathyRecords:
         return len(self.keys)
 
     def read(self, index: int, only: Sequence[str] | None = None) -> Record:
-        """Return record ``index``, which has an image only. An unknown file extension is replaced by ``jpg``.
+        """Return record ``index``, which only has an image. Its field is called ``jpg`` if the extension is unknown.
 
         Raises:
             BadRecord: the file cannot be read.

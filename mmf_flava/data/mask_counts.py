@@ -28,7 +28,7 @@ class MaskCounts:
 
     @classmethod
     def count(cls, batch: Any) -> "MaskCounts":
-        """Count the masked patches and tokens of a batch. Tensors on a GPU cause a host-device synchronisation."""
+        """Count the masked patches and tokens of a batch. On a GPU, this causes host-device synchronisation."""
         size = _batch_size(batch)
         patches = batch["image_patch_mask"].sum(dim=1).tolist() if "image_patch_mask" in batch else [0] * size
         tokens = (batch["lm_label_ids"] != IGNORED).sum(dim=1).tolist() if "lm_label_ids" in batch else [0] * size
@@ -42,7 +42,7 @@ class MaskCounts:
         return counts if counts is not None and len(counts.matching) == _batch_size(batch) else cls.count(batch)
 
     def of_matching(self) -> "MaskCounts":
-        """Return a copy with counts of 0 for pairs whose image and text do not match."""
+        """Return a copy in which the counts are 0 for pairs whose image and text do not match."""
         patches = [count * match for count, match in zip(self.patches, self.matching, strict=True)]
         tokens = [count * match for count, match in zip(self.tokens, self.matching, strict=True)]
         return MaskCounts(patches, tokens, self.matching)

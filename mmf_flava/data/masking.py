@@ -63,7 +63,7 @@ def block_mask(
 def _add_block(
     rng: np.random.Generator, mask: np.ndarray, smallest: int, limit: int, low: float, high: float, attempts: int
 ) -> int:
-    """Add one rectangle that masks 1..limit new patches; return their number, or 0 if all attempts failed."""
+    """Add a rectangle that masks 1 to ``limit`` new patches; return their number, or 0 if all attempts failed."""
     height, width = mask.shape
     random = rng.random
     for _ in range(attempts):

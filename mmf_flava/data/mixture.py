@@ -73,7 +73,7 @@ class Mixture:
         self._cached: OrderedDict[int, tuple[int, np.ndarray, np.ndarray]] = OrderedDict()
 
     def index(self, n: int) -> int:
-        """Return the index of the record of sample n, n >= 0."""
+        """Return the index of the record that sample n (>= 0) is created from."""
         start, components, positions = self._load_slice(self._find_slice(int(n)))
         component, position = int(components[n - start]), int(positions[n - start])
         return self._first_records[component] + self._orders[component].index(position)
@@ -96,7 +96,7 @@ class Mixture:
         return number
 
     def _load_slice(self, number: int) -> tuple[int, np.ndarray, np.ndarray]:
-        """Return (first sample, each sample's component, each sample's position in its component's stream)."""
+        """Return a slice: first sample, component of each sample, and position of each in its component's stream."""
         if number not in self._cached:
             if len(self._cached) >= self.CACHED_SLICES:
                 self._cached.popitem(last=False)

@@ -49,7 +49,7 @@ class Order:
         self._record_orders: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
 
     def index(self, n: int) -> int:
-        """Return the index of the record of sample n, n >= 0."""
+        """Return the index of the record that sample n (>= 0) is created from."""
         epoch, position = divmod(int(n), self.size)
         if not self.shuffle:
             return position

@@ -146,7 +146,7 @@ def _image_processor(processors: SavedProcessors, config: FlavaConfig) -> dict[s
 
 
 def write_json(file: Path, values: dict[str, Any]) -> None:
-    """Write a JSON file with an indent of 2."""
+    """Write a JSON file, indented by two spaces."""
     file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 

@@ -33,12 +33,12 @@ class RemoteShard:
 
     @property
     def local_path(self) -> Path:
-        """Path of the local copy, which may not exist. The index is in the same folder."""
+        """Path of the local copy of the shard, which may not exist. The index is in the same folder."""
         return self.cache.path(self.url)
 
     @property
     def has_index(self) -> bool:
-        """Whether the index is in the cache."""
+        """Whether the index of the shard is in the cache."""
         return index_path(self.local_path).is_file()
 
     def read_index(self) -> ShardIndex | None:
@@ -76,7 +76,7 @@ class RemoteShard:
                 os.close(descriptor)
 
     def open(self, size: int) -> int:
-        """Return a file descriptor of the local copy. Download the shard if it is not cached.
+        """Return a file descriptor of the shard's local copy. Download the shard if it is not cached.
 
         Raises:
             UserError: the download fails.

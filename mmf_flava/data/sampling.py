@@ -128,7 +128,7 @@ class MultitaskLoader:
         self.consumed = {name: int(state["consumed"].get(name, 0)) for name in self.consumed}
 
     def close(self) -> None:
-        """Shut down the workers. Iterating again starts new workers at the same position."""
+        """Shut down the data loader workers. Iterating again starts new workers at the same position."""
         for iterator in self._iterators.values():
             if self.num_workers:
                 iterator._shutdown_workers()

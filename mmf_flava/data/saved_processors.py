@@ -59,7 +59,7 @@ class SavedProcessors:
         return replace(self, **{name: getattr(other, name) for name in (*text, *image)})
 
     def build_tokenizer(self) -> Tokenizer | None:
-        """Return the stored tokenizer; None if none is stored."""
+        """Return the stored tokenizer, or None if no tokenizer is stored."""
         return None if self.tokenizer is None else parse_tokenizer(self.tokenizer, f"{self.source}, tokenizer.json")
 
     def check_vocabulary(

@@ -71,7 +71,7 @@ def split_member_name(name: str) -> tuple[str, str]:
 def scan_shard(path: Path) -> tuple[np.ndarray, bool]:
     """Scan a tar file and return its index rows and whether it is truncated.
 
-    Rows are in the order in which keys first appear. If a member occurs twice, the first one is used. If the shard is
+    Rows are in the order in which keys first appear. Of duplicate members, the first is used. If the shard is
     truncated within a field, the index contains the field's full size, so that reading the field raises an error.
     """
     records: OrderedDict[str, dict[str, tuple[int, int, int]]] = OrderedDict()

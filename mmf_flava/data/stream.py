@@ -139,7 +139,7 @@ class StreamBuilder(BaseDatasetBuilder):
 
     @classmethod
     def config_path(cls) -> str | None:
-        """Return the absolute path of this dataset's default YAML."""
+        """Return the absolute path of the dataset's default config file."""
         return locate_recipe(f"projects/flava/configs/datasets/{cls.NAME}.yaml")
 
     @classmethod

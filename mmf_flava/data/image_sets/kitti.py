@@ -17,7 +17,7 @@ SEED, PERCENT = 123, 10  # percentage of the videos in each of test and val
 
 
 def open_kitti(root: Path, split: str) -> LabelledFiles:
-    """Open ``train``, ``val`` or ``test`` in ``root/Kitti/raw``.
+    """Open the split ``train``, ``val`` or ``test`` of KITTI in ``root/Kitti/raw``.
 
     Raises:
         OSError: a file is missing.

@@ -1,4 +1,4 @@
-"""Records of labelled images, from files or torchvision datasets. Their fields are the image and ``cls``, the label."""
+"""Records of labelled images, from files or torchvision datasets. A record has the image and ``cls``, the label."""
 
 import io
 from collections.abc import Callable, Iterable, Sequence

@@ -33,7 +33,7 @@ class MiddleFrames(LabelledFiles):
 
 
 def open_ucf101(root: Path, split: str) -> MiddleFrames:
-    """Open the videos of a split list such as ``test01``.
+    """Open the videos of a split of UCF101, such as ``test01``.
 
     Raises:
         OSError: a file is missing.

@@ -50,7 +50,7 @@ def compute_moments(scans_NHW: np.ndarray) -> ScanMoments:
 
 
 class Captioner:
-    """Generator of captions. Terciles of the train scans define which digits are called light, bold, narrow or wide."""
+    """Generator of captions. Terciles of the train scans define which digits are light, bold, narrow or wide."""
 
     LEAN = 0.08  # columns per row; digits with a smaller lean count as upright
 
@@ -59,7 +59,7 @@ class Captioner:
         self._terciles = {name: np.quantile(getattr(train, name), [1 / 3, 2 / 3]) for name in ("ink", "width")}
 
     def captions(self, scans_NHW: np.ndarray, labels_N: np.ndarray, seed: int = 0) -> list[list[str]]:
-        """Return five different captions for each scan; ``seed`` determines their templates."""
+        """Return five different captions for each scan of a digit; ``seed`` determines the caption templates."""
         moments = compute_moments(scans_NHW)
         rng = np.random.default_rng(seed)
         result = []

@@ -102,7 +102,7 @@ def read_manifest(out: str | Path) -> dict[str, Any] | None:
 
 
 def split_scans() -> dict[str, np.ndarray]:
-    """Return the scan numbers of each split, from a fixed shuffle. The splits are disjoint."""
+    """Return the numbers of the scans in each split, shuffled with a fixed seed. The splits are disjoint."""
     order = np.random.default_rng(SEED).permutation(sum(SPLITS.values()))
     ends = np.cumsum(list(SPLITS.values()))
     return dict(zip(SPLITS, np.split(order, ends[:-1]), strict=True))
@@ -159,7 +159,7 @@ def topic_texts() -> dict[str, list[str]]:
 
 
 def _write_all(folder: Path, options: DemoOptions, progress: bool) -> dict[str, Any]:
-    """Write all data to ``folder``, the manifest last."""
+    """Write all demo data to ``folder``. The manifest is written last."""
     from safetensors.numpy import save_file
     from sklearn.datasets import load_digits
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold the lock of ``folder``. Wait for another process that holds it. A process that dies releases its lock."""
+    """Lock ``folder``; wait until no other process holds the lock. A process that dies releases its lock."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -40,7 +40,7 @@ class RowResult(NamedTuple):
 
 @dataclass(frozen=True)
 class ShardPreparation:
-    """Preparation of one output folder.
+    """Preparation of one output folder of tar shards.
 
     Args:
         name: label of the progress bar.
@@ -114,7 +114,7 @@ class ShardPreparation:
         _save_state(out, state)
 
     def _records(self, work: Path, state: State, bar: tqdm) -> Iterator[tuple[str, dict[str, bytes]]]:
-        """Yield (key, fields) of the remaining rows. ``state`` counts a row before its record is yielded."""
+        """Yield (key, fields) of the remaining records. ``state`` counts a row before its record is yielded."""
         first = state["counts"]["rows"]
         for number, result in enumerate(self.convert(work, first), start=first):
             bar.update()

@@ -33,7 +33,7 @@ def _is_text_file(path: Path, root: Path) -> bool:
 
 
 def documents(files: list[Path], column: str = "text") -> Iterator[str]:
-    """Yield the documents: paragraphs of text files (separated by empty lines), and ``column`` of JSONL or parquet.
+    """Yield the documents: paragraphs of text files (separated by empty lines), and ``column`` of other files.
 
     Raises:
         UserError: a record has no such column, or a file cannot be read.

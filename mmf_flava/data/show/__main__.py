@@ -101,9 +101,9 @@ def _section(config: Any, name: str, paths: list[str | Path], arguments: argpars
 
 
 def _cards(dataset: StreamDataset, start: int, count: int) -> tuple[list[SampleCard], str | None]:
-    """Return the cards of ``count`` samples (at most one epoch) and None.
+    """Return the cards that show ``count`` samples (at most one epoch), and the error message or None.
 
-    If an error occurs, return the cards of the previous samples and the error message.
+    An error ends the list of cards early.
     """
     cards: list[SampleCard] = []
     try:

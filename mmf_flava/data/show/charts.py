@@ -34,7 +34,7 @@ class Bin(Bar):
 
 @dataclass(frozen=True)
 class AxisMark:
-    """A tick or a labelled reference line."""
+    """A tick or a labelled reference line on the axis of a chart."""
 
     position: float
     label: str
@@ -108,7 +108,7 @@ def build_log2_histogram(values: Sequence[int], format_value: Callable[[int], st
 
 
 def build_bar_chart(counts: Mapping[str, int]) -> BarChart:
-    """Return one bar per item of ``counts``."""
+    """Return a bar chart with one bar per item of ``counts``, which maps labels to counts."""
     longest = max(1, *counts.values())
     return BarChart([Bar(label, count, count / longest) for label, count in counts.items()])
 

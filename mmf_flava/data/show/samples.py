@@ -53,7 +53,7 @@ class PatchCode:
 
 @dataclass(frozen=True)
 class SampleCard:
-    """A sample of a dataset. Fields that the dataset does not have are None or empty."""
+    """Card that shows a sample of a dataset. Fields that the dataset does not have are None or empty."""
 
     number: int  # position in the stream
     key: str
@@ -70,7 +70,7 @@ class SampleCard:
 
 
 def make_card(dataset: StreamDataset, number: int) -> SampleCard:
-    """Return the card of sample ``number``. Raise UserError if no valid record is found."""
+    """Return the card that shows sample ``number`` of a dataset. Raise UserError if no valid record is found."""
     sample = dataset[number]
     view, codebook_view, grid = None, None, (0, 0)
     if "image" in sample:

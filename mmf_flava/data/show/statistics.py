@@ -95,7 +95,7 @@ def compute_statistics(dataset: StreamDataset, limit: int, progress: bool = True
 
 
 def add_record(dataset: ImageStreamDataset, number: int, statistics: Statistics) -> InvalidRecord | None:
-    """Add a record to ``statistics``. If the record is bad, return it with the reason instead."""
+    """Add a record to ``statistics``. If the record is bad, return an InvalidRecord instead."""
     try:
         _add_valid_record(statistics, dataset, number)
     except BadRecord as error:
@@ -134,7 +134,7 @@ def _add_captions(statistics: Statistics, captions: list[str], processor: FlavaT
 
 
 def _add_sample(statistics: Statistics, dataset: StreamDataset, number: int) -> None:
-    """Add the masked patches and tokens of sample ``number``. Raise UserError if no valid record is found."""
+    """Count the masked patches and tokens of sample ``number``. Raise UserError if no valid record is found."""
     sample = dataset[number]
     statistics.samples += 1
     if "image_patch_mask" in sample:
