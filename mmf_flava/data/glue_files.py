@@ -103,9 +103,11 @@ def _read_examples(path: Path, task: GlueTask, split: str, max_bad_share: float 
         raise UserError(f"{path} has no examples of the {split} split. Download the file again.")
     unlabelled = any(example.target is None for example in examples)
     if faults and (unlabelled or (max_bad_share is not None and len(faults) > max_bad_share * total)):
-        limit = "but a prediction is needed for each line" if unlabelled else f"more than max_bad_share {max_bad_share}"
+        limit = (
+            "but GLUE requires a prediction for each line" if unlabelled else f"more than max_bad_share {max_bad_share}"
+        )
         raise UserError(
-            f"{path}: {len(faults)} of {total} lines are malformed, {limit}: {_join_faults(faults)}. Fix or delete them"
+            f"{path}: {len(faults)} of {total} lines are malformed, {limit}: {_join_faults(faults)}. Correct them"
             + ("." if unlabelled else ", or increase dataset_config.glue.max_bad_share.")
         )
     if faults:

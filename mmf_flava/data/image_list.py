@@ -214,7 +214,7 @@ def parse_entry(line: bytes) -> Entry:
         raise ValueError("not a JSON object")
     key = _first_key(data, IMAGE_KEYS)
     if key is None:
-        raise ValueError(f"missing key: one of {', '.join(IMAGE_KEYS)}")
+        raise ValueError(f"missing image: one of the keys {', '.join(IMAGE_KEYS)} is required")
     image = data[key]
     if key == "image_id" and type(image) is int:
         image = str(image)

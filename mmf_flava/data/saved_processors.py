@@ -82,7 +82,7 @@ class SavedProcessors:
         if allow_missing is None or not matches_any(key, allow_missing):
             train = f", or add '{key}' to checkpoint.allow_missing to train new word embeddings"
             raise UserError(
-                f"{name}: the vocabulary differs from the one that {self.source} was trained with (SHA-256 "
+                f"{name}: the vocabulary differs from the vocabulary that {self.source} was trained with (SHA-256 "
                 f"{vocabulary_sha256[:12]}..., not {str(self.vocabulary_sha256)[:12]}...). Use the tokenizer of the "
                 f"weights{'' if allow_missing is None else train}."
             )

@@ -138,7 +138,9 @@ def test_malformed_line_in_unlabelled_split_raises(tmp_path):
     place = write_tsv(tmp_path, "qnli", test=200)
     with open(place / "test.tsv", "a", encoding="utf-8") as file:
         file.write("half a line\n")
-    with pytest.raises(UserError, match=r"a prediction is needed for each line: line 202 .expected 3 fields, got 1"):
+    with pytest.raises(
+        UserError, match=r"GLUE requires a prediction for each line: line 202 .expected 3 fields, got 1"
+    ):
         read(tmp_path, "qnli", "test", max_bad_share=None)
 
 

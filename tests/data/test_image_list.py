@@ -100,8 +100,8 @@ def test_invalid_lines_are_counted_and_the_first_are_listed(tmp_path):
     path = write(tmp_path / "l.jsonl", *lines)
     with pytest.raises(
         UserError,
-        match=r"l\.jsonl: 9 of 11 lines are invalid: line 2 \(not JSON.*line 4 \(missing key: one of image,.*line 5 "
-        r"\(image must be a path\), \.\.\.\. Correct",
+        match=r"l\.jsonl: 9 of 11 lines are invalid: line 2 \(not JSON.*line 4 \(missing image: one of the keys image"
+        r",.*line 5 \(image must be a path\), \.\.\.\. Correct",
     ):
         ImageList(path)
     for line in lines:

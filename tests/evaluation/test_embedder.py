@@ -99,7 +99,7 @@ def test_larger_vocabulary_raises(weights, tmp_path):
 
 def test_another_vocabulary_of_the_same_size_raises(weights, tmp_path):
     build_wordpiece([*WORDS[:5], *reversed(WORDS[5:])]).save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(UserError, match=r"the vocabulary differs from the one that .* was trained with"):
+    with pytest.raises(UserError, match=r"the vocabulary differs from the vocabulary that .* was trained with"):
         Embedder(weights, tokenizer=tmp_path)
 
 

@@ -266,7 +266,8 @@ def test_recipe_with_another_vocabulary_is_refused(trained, data, tmp_path):
     evaluation = {"retrieval": {"dataset": "pmd"}}
     config = pairs(data, tokenizer=str(data / "usual"))
     message = (
-        r"tokenizer .*usual: the vocabulary differs from the one that .* was trained with .* checkpoint\.allow_missing"
+        r"tokenizer .*usual: the vocabulary differs from the vocabulary that .* was trained with .* "
+        r"checkpoint\.allow_missing"
     )
     with pytest.raises(UserError, match=message):
         evaluate(data, tmp_path / "refused", trained, evaluation, "pmd", config)

@@ -77,7 +77,7 @@ def test_processors_are_those_of_the_weights(finetune, pretrained, tmp_path):
 def test_another_vocabulary_is_refused(finetune, pretrained, tmp_path):
     """The recipe names the usual tokenizer."""
     options = [f"{SECTION}.pretrained={pretrained}", *OPTIONS]
-    with pytest.raises(UserError, match=r"the vocabulary differs from the one that .* was trained with"):
+    with pytest.raises(UserError, match=r"the vocabulary differs from the vocabulary that .* was trained with"):
         finetune("demo_hateful_memes", tmp_path, *options)
     allowed = "checkpoint.allow_missing=[flava.text_encoder.word_embeddings.weight]"
     finetune("demo_hateful_memes", tmp_path, *options, allowed)

@@ -68,7 +68,7 @@ def prepare_imagenet(
     classes = tables[0].classes
     for table in tables:
         if table.classes != classes:
-            raise UserError(f"{table.path} has other class names than {tables[0].path}. Prepare the files separately.")
+            raise UserError(f"{table.path} and {tables[0].path} have different class names. Prepare them separately.")
     inputs = {"split": split, "records_per_shard": shard, "parquet": fingerprint(files)}
 
     def convert(_work: Path, first: int) -> Iterator[RowResult]:

@@ -40,7 +40,7 @@ def prepare_indexes(paths: Sequence[str | Path], progress: bool = True) -> Index
     indexes = dict(zip(shards, open_indexes(list(shards), progress), strict=True))
     unwritten = next((path for path, index in indexes.items() if index.rows is not None), None)
     if unwritten is not None:
-        raise UserError(f"The index of {unwritten} cannot be written. Make its folder writable and free disk space.")
+        raise UserError(f"The index of {unwritten} cannot be written. Make its folder writable, or free disk space.")
     records = sum(index.count for index in indexes.values())
     return IndexSummary(len(indexes), records, existing, [path for path, index in indexes.items() if index.truncated])
 
