@@ -82,7 +82,7 @@ class ImageStreamDataset(StreamDataset):
             self.views = self.codes.views
 
     def fingerprint(self) -> str:
-        """Return a hash of the records, which detects outdated caches of codes and embeddings."""
+        """Return a hash of the records. It is used to detect outdated caches of codes and embeddings."""
         return records_sha256(self.records)
 
     @property

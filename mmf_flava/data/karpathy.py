@@ -148,7 +148,7 @@ class KarpathyDataset(StreamDataset):
         return {"image": views["image"], "captions": self.records.captions[index], "sample_id": record.key}
 
     def fingerprint(self) -> str:
-        """Return a hash of the images and captions, which detects outdated caches of embeddings."""
+        """Return a hash of the images and captions. It is used to detect outdated caches of embeddings."""
         return records_sha256(self.records)
 
 

@@ -1,4 +1,4 @@
-"""Hash of a dataset's records, which detects outdated caches of codes and embeddings."""
+"""Hash of a dataset's records. It is used to detect outdated caches of codes and embeddings."""
 
 import hashlib
 from collections.abc import Sequence

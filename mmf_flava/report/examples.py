@@ -52,7 +52,7 @@ class Examples:
 
 
 def read_examples(path: Path) -> Examples:
-    """Read examples.json and its PNG files; the lists are empty if the file is missing or invalid."""
+    """Return the images and sentences in examples.json; both are empty if the file is missing or invalid."""
     content = read_json(path) or {}
     folder = path.parent
     images = [_parse_image(as_mapping(entry), folder) for entry in as_list(content.get("images"))]

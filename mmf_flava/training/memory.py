@@ -1,4 +1,4 @@
-"""Estimate of the memory that each process of a pretraining run needs, without a GPU, data or weights.
+"""Estimate of the memory that each process of a pretraining run needs. It requires no GPU, data or weights.
 
 Not included: the CUDA context, buffers of NCCL and cuBLAS, workspaces of cuDNN, fragmentation, and evaluations.
 """

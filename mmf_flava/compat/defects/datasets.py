@@ -1,4 +1,4 @@
-"""Patches of MMF's datasets vqa2 and visual_entailment, which ignore ``use_images``."""
+"""Patches that let MMF's datasets vqa2 and visual_entailment respect ``use_images``, which MMF ignores."""
 
 import inspect
 from typing import Any
