@@ -51,8 +51,8 @@ def make(venv):
 
 
 def test_rc10_is_the_default(make):
-    assert make("test").stdout == "python PYTHONPATH= -m pytest\n"
-    assert make("test", MMF="").stdout == "python PYTHONPATH= -m pytest\n"
+    assert make("test").stdout == "python PYTHONPATH= -m pytest -n 2 --dist loadfile\n"
+    assert make("test", MMF="").stdout == "python PYTHONPATH= -m pytest -n 2 --dist loadfile\n"
     assert make("demo").stdout == "mmf_run PYTHONPATH= config=projects/flava/configs/demo.yaml\n"
 
 
@@ -60,19 +60,21 @@ def test_checkout_precedes_rc10_on_the_path(make, checkout):
     path = f"PYTHONPATH={ROOT}:{checkout}"
     installed, ran = make("test", MMF=checkout).stdout.splitlines()
     assert installed == "pip PYTHONPATH= install --quiet --constraint constraints.txt --editable .[mmf-main]"
-    assert ran == f"python {path} -m pytest"
+    assert ran == f"python {path} -m pytest -n 2 --dist loadfile"
     # a second call does not install again
-    assert make("test", MMF=checkout).stdout == f"python {path} -m pytest\n"
+    assert make("test", MMF=checkout).stdout == f"python {path} -m pytest -n 2 --dist loadfile\n"
     assert make("demo", MMF=checkout).stdout == f"mmf_run {path} config=projects/flava/configs/demo.yaml\n"
     assert make("chaos", MMF=checkout).stdout == f"python {path} -m tests.faults\n"
-    assert make("check", MMF=checkout).stdout.endswith(f"\npython {path} -m pytest\n")
+    assert make("check", MMF=checkout).stdout.endswith(f"\npython {path} -m pytest -n 2 --dist loadfile\n")
     # rc10 can still be used
-    assert make("test").stdout == "python PYTHONPATH= -m pytest\n"
+    assert make("test").stdout == "python PYTHONPATH= -m pytest -n 2 --dist loadfile\n"
 
 
 def test_relative_and_home_paths_are_expanded(make, checkout, tmp_path):
     for path in (os.path.relpath(checkout, ROOT), "~/my work/mmf"):
-        assert make("test", home=tmp_path, MMF=path).stdout.endswith(f":{checkout} -m pytest\n"), path
+        assert make("test", home=tmp_path, MMF=path).stdout.endswith(f":{checkout} -m pytest -n 2 --dist loadfile\n"), (
+            path
+        )
 
 
 def test_folder_without_mmf_raises_an_error(make, tmp_path):

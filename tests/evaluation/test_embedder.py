@@ -131,7 +131,7 @@ def test_images_need_no_tokenizer(weights, photos, tmp_path):
     ("options", "message"),
     [
         ({"device": "gpu"}, "device: 'gpu' is not a device"),
-        ({"device": "cuda:99"}, "device: cuda:99"),
+        ({"device": "cuda:99"}, "device is cuda:99"),
         ({"device": "cpu:x"}, "device: 'cpu:x' is not a device"),
         ({"batch_size": 0}, "batch_size is 0, expected an integer of at least 1"),
         ({"batch_size": 2.5}, "batch_size is 2.5"),

@@ -206,7 +206,7 @@ def _write_pairs(
                 bar.update()
     pairs = sum(len(captions[number]) for number in numbers)
     # ``dataset_config.pmd.epoch`` requires these counts.
-    manifest = {"kind": "pmd", "counts": {"images": len(numbers), "pairs": pairs}}
+    manifest = {"kind": "demo_pairs", "counts": {"images": len(numbers), "pairs": pairs}}
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return len(numbers)
 

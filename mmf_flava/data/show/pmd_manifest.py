@@ -46,7 +46,7 @@ def _read(folder: Path) -> PmdManifest | None:
         return None
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if content.get("kind") != "pmd" or "paper" not in content:  # such as the demo's, which is not one of the parts
+        if content.get("kind") != "pmd":
             return None
         counts, paper = content["counts"], content["paper"]
         return PmdManifest(

@@ -163,7 +163,7 @@ def test_error_messages(hub, tmp_path, monkeypatch):
         prepare_imagenet(out, [train], shard=0)
     assert not out.exists()
     prepare_imagenet(out, [train], progress=False)
-    with pytest.raises(UserError, match="other input"):
+    with pytest.raises(UserError, match="a different input"):
         prepare_imagenet(out, [src], "train", progress=False)
     train.write_bytes(train.read_bytes()[:-9])
     with pytest.raises(UserError, match="truncated"):

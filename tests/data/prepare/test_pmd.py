@@ -104,7 +104,7 @@ def test_interruption_after_any_write_is_resumed(corpus, monkeypatch):
 def test_error_messages(corpus, capsys):
     prepare_pmd(corpus / "out", options(corpus), progress=False)
     (corpus / "cc12m.tsv").write_text("http://host/1\tother\n")
-    with pytest.raises(UserError, match="other input"):
+    with pytest.raises(UserError, match="a different input"):
         prepare_pmd(corpus / "out", options(corpus), progress=False)
     (corpus / "wrong.json").write_text("[]")
     arguments = ["pmd", "--part", "redcaps", "--images", str(corpus / "images"), "--quiet"]
