@@ -127,9 +127,9 @@ def resident_memory() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def run_measurement(name: str, folder: Path, reads: int = 0) -> dict[str, float]:
+def run_measurement(name: str, folder: Path, reads: int = 1) -> dict[str, float]:
     """Run ``measure_<name>`` in a new process."""
-    command = [sys.executable, __file__, "--measure", name, "--folder", str(folder), "--reads", str(reads or 1)]
+    command = [sys.executable, __file__, "--measure", name, "--folder", str(folder), "--reads", str(reads)]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 

@@ -7,7 +7,7 @@ processors have no config class.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mmf_flava.config.close_matches import close_matches
@@ -17,7 +17,6 @@ from mmf_flava.errors import UserError
 
 # placeholder for a default that is taken from the model's config after the command line is merged
 FROM_MODEL = "from the model"
-MISSING = "???"
 
 Section = dict[str, Any]
 

@@ -5,10 +5,12 @@ from dataclasses import fields
 from types import UnionType
 from typing import Any
 
+from omegaconf import MISSING
+
 from mmf_flava.config.close_matches import close_matches, did_you_mean
 from mmf_flava.config.ranges import Range, check_value
 from mmf_flava.config.run import CheckpointConfig, EvaluationConfig, MultitaskingConfig, TrainingConfig
-from mmf_flava.config.schema import MANDATORY, check_keys, check_type, parse_section, to_dict
+from mmf_flava.config.schema import check_keys, check_type, parse_section, to_dict
 from mmf_flava.errors import UserError
 
 # keys that mmf_flava adds to MMF's sections
@@ -116,7 +118,7 @@ def check_section(name: str, section: Any, default: Mapping[str, Any], trainer: 
 
 def _check(key: str, value: Any, default: Any) -> None:
     """Check a value against its default in MMF. Sections that are empty by default, and ``wandb``, may have any key."""
-    if value == MANDATORY:
+    if value == MISSING:
         raise UserError(f"{key} must be given.")
     if value == "" and default != "" and isinstance(TYPES.get(key), UnionType):
         raise UserError(f"{key}: must not be empty. Set a value, or null.")

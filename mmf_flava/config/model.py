@@ -226,8 +226,8 @@ class ClassificationConfig(CoreConfig):
         names = [check_loss_entry(loss, f"{where}.losses[{number}]") for number, loss in enumerate(self.losses)]
         if repeated := next((name for name in names if names.count(name) > 1), None):
             raise UserError(
-                f"{where}.losses: {repeated} is listed {names.count(repeated)} times, but MMF computes a loss of one "
-                "type once. List it once."
+                f"{where}.losses: {repeated} is listed {names.count(repeated)} times, but MMF computes each "
+                "type of loss only once. List it once."
             )
 
 

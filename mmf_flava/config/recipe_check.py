@@ -16,13 +16,16 @@ from mmf_flava.errors import UserError
 MODELS = {"flava": FlavaConfig, "flava_classification": ClassificationConfig}
 
 
-def check_recipe(config: Any, defaults: Any) -> None:
+def check_recipe(config: Any, defaults: Any) -> dict[str, Any]:
     """Check all keys that can be checked without torch and MMF: names, types, ranges and combinations.
 
     Args:
         config: the complete config, merged from MMF's defaults, the defaults of the model and the datasets, the recipe
             and the command line.
         defaults: MMF's default config.
+
+    Returns:
+        The complete config as a dict, with its interpolations resolved.
 
     Raises:
         UserError: a key is unknown, or a value has the wrong type, is out of range or does not fit another key.
@@ -40,6 +43,7 @@ def check_recipe(config: Any, defaults: Any) -> None:
     model = values["model"]
     if model in MODELS:
         check_model(model, (values.get("model_config") or {}).get(model) or {})
+    return values
 
 
 def check_model(name: str, section: Mapping[str, Any]) -> Any:

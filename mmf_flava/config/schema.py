@@ -5,7 +5,7 @@ from dataclasses import is_dataclass
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from omegaconf import OmegaConf
+from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from mmf_flava.config.close_matches import close_matches
@@ -48,7 +48,6 @@ def parse_section(schema: type[T], section: Any, where: str) -> T:
 
 
 TYPES = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
-MANDATORY = "???"  # OmegaConf's mark of a value that the user must set
 MAX_INTEGER = 2**63 - 1
 
 
@@ -61,7 +60,7 @@ def check_type(hint: Any, value: Any, where: str) -> None:
     Args:
         where: the full name of the value, for messages.
     """
-    if isinstance(value, str) and value == MANDATORY:
+    if isinstance(value, str) and value == MISSING:
         raise UserError(f"{where} must be given.")
     kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     if any(kind is Any or _has_type(kind, value) for kind in kinds):

@@ -140,7 +140,7 @@ def complete_check(module: Any) -> None:
     from omegaconf.errors import OmegaConfBaseException
 
     from mmf_flava.compat.dataset_config import check_datasets
-    from mmf_flava.config.recipe_check import check_recipe, interpolation_error, resolve
+    from mmf_flava.config.recipe_check import check_recipe, interpolation_error
 
     @wrap(module.Configuration, "__init__")
     def __init__(original: Any, self: Any, args: Any = None, default_only: bool = False) -> None:
@@ -158,9 +158,9 @@ def complete_check(module: Any) -> None:
             is_flava = self.config.training.trainer == "flava"
             if is_flava:
                 mmf_api.check_callbacks(self.config)
-            check_recipe(self.config, self._default_config)
+            values = check_recipe(self.config, self._default_config)
             check_datasets(self.config)
-            check_registered(resolve(self.config))
+            check_registered(values)
             if is_flava:
                 mmf_api.read_multitasking(self.config)
 

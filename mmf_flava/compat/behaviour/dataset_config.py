@@ -3,7 +3,7 @@
 from typing import Any
 
 from mmf_flava.compat.command_line import split_options
-from mmf_flava.compat.dataset_config import fill_defaults, set_model_defaults
+from mmf_flava.compat.dataset_config import dataset_names, fill_defaults, set_model_defaults
 from mmf_flava.compat.patch import patch, wrap
 
 
@@ -20,7 +20,7 @@ def defaults(module: Any) -> None:
     @wrap(module.Configuration, "_build_dataset_config")
     def _build_dataset_config(original: Any, self: Any, config: Any) -> Any:
         self._dataset_defaults = original(self, config)
-        self._dataset_names = [name.strip() for name in config.datasets.split(",")]
+        self._dataset_names = dataset_names(config)
         return self._dataset_defaults
 
     @wrap(module.Configuration, "_build_other_configs")

@@ -1,4 +1,4 @@
-"""Patches of trainers and callbacks: unknown names, and options that MMF's trainers do not support."""
+"""Patches of trainers and callbacks that reject unknown names and options that MMF's trainers do not support."""
 
 import inspect
 from typing import Any

@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         type=file_path,
         metavar="DIR",
-        help="output folder, which must be new, empty or contain demo data",
+        help="output folder, which must be new or empty, or contain demo data",
     )
     demo.add_argument(
         "--image-size", type=integer(1), default=default.image_size, help="image side in pixels (default: %(default)s)"
