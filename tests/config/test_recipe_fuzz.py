@@ -7,7 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.config.recipe_mutations import CONFIGS, RECIPES, check, keys_of, mutate
+from tests.config.recipe_keys import keys_of
+from tests.config.recipe_mutations import CONFIGS, RECIPES, check, mutate
 
 # one recipe of each trainer and kind of dataset, because loading a recipe takes a second
 FEW = [CONFIGS / f"{name}.yaml" for name in ("demo", "finetune/glue/demo_rte", "finetune/demo_vqa2")]
