@@ -1,1 +1,1 @@
-"""Downloads, the download cache and checksums."""
+"""Downloads, the download cache, checksums and JSON files."""
