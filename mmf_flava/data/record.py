@@ -1,10 +1,17 @@
-"""The Record type, the interface of record readers, and the error for bad records."""
+"""The Record type, the interface of record readers, the error for bad records, and the boundary that raises it."""
 
-from collections.abc import Sequence
+import errno
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from mmf_flava.errors import UserError
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+MAX_ERROR_TEXT = 200  # characters of an exception's text in a message
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "jfif", "avif", "jp2")
 
 
@@ -26,6 +33,16 @@ class Reason(StrEnum):
     UNREADABLE_LABEL = "unreadable label"
     UNKNOWN_LABEL = "unknown label"
     NO_CODES = "no codes"
+    MISFIT = "does not fit the batch"  # fields, shapes or dtypes differ from the other samples of the batch
+    UNEXPECTED = "unexpected"  # an exception that no reader or processor anticipates
+
+
+class Failure(NamedTuple):
+    """An unexpected exception. Unlike an exception, it can be sent from a data loader worker to the main process."""
+
+    type: str
+    place: str  # file and line that raised the exception
+    traceback: str
 
 
 class BadRecord(Exception):
@@ -37,14 +54,59 @@ class BadRecord(Exception):
         reason: why the record is bad.
         message: the full error message.
         key: the record's key, if known.
+        failure: the exception, if the reason is ``Reason.UNEXPECTED``.
     """
 
-    def __init__(self, reason: Reason, message: str, key: str | None = None):
-        super().__init__(reason, message, key)
-        self.reason, self.message, self.key = reason, message, key
+    def __init__(self, reason: Reason, message: str, key: str | None = None, failure: Failure | None = None):
+        super().__init__(reason, message, key, failure)
+        # file names that are not UTF-8 contain surrogates, which cannot be written to a log
+        self.message = message.encode("utf-8", "backslashreplace").decode()
+        self.reason, self.key, self.failure = reason, key, failure
 
     def __str__(self) -> str:
         return self.message
+
+
+@contextmanager
+def record_boundary(name: str | None = None) -> Iterator[None]:
+    """Context manager around all code that handles the bytes of one record: reading, decoding, cropping, tokenizing.
+
+    Any exception becomes a BadRecord, so that a bad record never stops a run. Exceptions that are not caused by the
+    record pass through: UserError, MemoryError, a full disk, and exceptions that end the process.
+
+    Args:
+        name: the record's key, or a description such as "record 7", for the message.
+
+    Raises:
+        BadRecord: the code raised BadRecord, or any other exception, for which the reason is ``Reason.UNEXPECTED``.
+    """
+    try:
+        yield
+    except (BadRecord, UserError, MemoryError):
+        raise
+    except BaseException as error:
+        # A panic of a Rust library, such as tokenizers, is not an Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        if isinstance(error, OSError) and error.errno in FULL_DISK:
+            raise
+        kind, text = type(error).__name__, _text(error)
+        message = f"{name or 'record'}: unexpected error ({kind}{': ' * bool(text)}{text})"
+        raise BadRecord(Reason.UNEXPECTED, message, name, _failure(error)) from error
+
+
+def _text(error: BaseException) -> str:
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # an exception class with an invalid __str__
+        return ""
+    return text if len(text) <= MAX_ERROR_TEXT else f"{text[:MAX_ERROR_TEXT]}..."
+
+
+def _failure(error: BaseException) -> Failure:
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return Failure(type(error).__name__, place, "".join(traceback.format_exception(error)))
 
 
 @dataclass(frozen=True)
