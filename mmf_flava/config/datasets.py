@@ -52,7 +52,9 @@ class DatasetConfig:
             if name not in self.PROCESSORS:
                 raise UserError(f"'{name}' is not a key of {where}.processors.{suggestion(str(name), self.PROCESSORS)}")
             if entry is not None:
-                parse_section(ProcessorEntry, entry, f"{where}.processors.{name}")
+                parsed = parse_section(ProcessorEntry, entry, f"{where}.processors.{name}")
+                # MMF warns if params are missing, and fails outside a run
+                self.processors[name] = {**entry, "params": parsed.params}
         for name in self.REQUIRED:
             if not self.processors.get(name):
                 raise UserError(
@@ -258,3 +260,14 @@ class GlueConfig(DatasetConfig):
         super().check(where)
         if self.task is None:
             raise UserError(f"{where}.task: must be given, one of {', '.join(GLUE_TASKS)}.")
+
+
+# dataset -> config class
+DATASETS: dict[str, type[DatasetConfig]] = {
+    "ccnews_bookcorpus": TextCorpusConfig,
+    "glue": GlueConfig,
+    "image_classification": ImageClassificationConfig,
+    "imagenet": ImageNetConfig,
+    "karpathy": KarpathyConfig,
+    "pmd": PMDConfig,
+}

@@ -22,6 +22,16 @@ def parse(schema, **section):
     return parse_section(schema, {"data_dir": "d", "processors": PROCESSORS, **section}, "dataset_config.x")
 
 
+def test_processors_without_params_get_empty_params():
+    """MMF's Processor fails outside a run if the key is missing."""
+    section = parse(
+        PMDConfig, processors={"image_processor": IMAGE, "text_processor": {**TEXT, "params": {"mask": {}}}}
+    )
+    assert section.processors["image_processor"] == {**IMAGE, "params": {}}
+    assert section.params("text_processor") == {"mask": {}}
+    assert IMAGE == {"type": "flava_image"}  # the recipe is not changed
+
+
 @pytest.mark.parametrize(
     ("value", "paths", "weights"),
     [
