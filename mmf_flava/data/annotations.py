@@ -1,11 +1,11 @@
 """Parsing of captions and labels, shared by tar shards, image lists, class folders and data preparation."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmf_flava.data.record import BadRecord, Reason, Record
+from mmf_flava.files.json_data import parse_object
 
 # JSON keys of captions in order of precedence: the first key with a caption is used. The list under caption_tokens
 # contains the words of a single caption.
@@ -95,7 +95,7 @@ def parse_annotation(record: Record) -> tuple[list[str], int]:
     captions, label = [], NO_LABEL
     try:
         if "json" in record.fields:
-            data = _parse_object(record)
+            data = parse_object(record.fields["json"])
             captions = to_captions(data, JSON_KEYS_BEFORE_TXT)
             label = _label_or_none(data.get("label"))
         if not captions and "txt" in record.fields:
@@ -129,7 +129,11 @@ def read_label(record: Record, class_numbers: Mapping[str, int] | None = None) -
         if "cls" in record.fields:
             name = record.fields["cls"].decode("utf-8-sig")
             return to_label(name, None if _is_number(name.strip()) else class_numbers)
-        return to_label(_parse_object(record).get("label"), class_numbers) if "json" in record.fields else NO_LABEL
+        return (
+            to_label(parse_object(record.fields["json"]).get("label"), class_numbers)
+            if "json" in record.fields
+            else NO_LABEL
+        )
     except ValueError as error:
         raise BadRecord(Reason.UNREADABLE_LABEL, f"{record.key}: unreadable label ({error})", record.key) from error
 
@@ -144,16 +148,6 @@ def _label_or_none(value: object) -> int:
         return to_label(value)
     except ValueError:
         return NO_LABEL
-
-
-def _parse_object(record: Record) -> dict[str, Any]:
-    try:
-        data = json.loads(record.fields["json"])
-    except RecursionError as error:
-        raise ValueError(f"json is nested too deeply: {error}") from None
-    if not isinstance(data, dict):
-        raise ValueError(f"json must be an object, got {_shorten(data)}")
-    return data
 
 
 def _is_missing(value: object) -> bool:

@@ -28,6 +28,7 @@ from mmf_flava.config.paths import resolve_path
 from mmf_flava.data.order import sample_generator
 from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.errors import UserError
+from mmf_flava.files.json_data import read_object
 
 OPENED_CODES = "flava_codes"  # key in MMF's registry; the value maps "pmd train" to the header of its codes, or None
 VERSION = 1
@@ -241,14 +242,9 @@ def check_header(header: Mapping[str, Any], expected: Mapping[str, Any], path: s
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > MAX_HEADER:
-            raise ValueError(f"the file has more than {MAX_HEADER} bytes")
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("not a JSON object")
-    except (ValueError, RecursionError) as error:
+        return read_object(path, MAX_HEADER)
+    except ValueError as error:
         raise UserError(f"{path}: invalid codes header ({error}). {RECOMPUTE}") from None
-    return content
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

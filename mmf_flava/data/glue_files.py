@@ -1,6 +1,5 @@
 """Readers of GLUE's files: TSV from GLUE's zips, Microsoft's MRPC files, and JSONL or parquet from Hugging Face."""
 
-import json
 import logging
 import math
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 from mmf_flava.data.glue_tasks import COLA_COLUMNS, SCORE_RANGE, GlueTask
 from mmf_flava.data.prepare.annotations import open_text, read_parquet
 from mmf_flava.errors import UserError
+from mmf_flava.files.json_data import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -198,7 +198,7 @@ def _read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 try:
-                    yield number, json.loads(line)
+                    yield number, parse_json(line)
                 except ValueError:
                     yield number, None
 

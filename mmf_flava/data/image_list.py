@@ -25,6 +25,7 @@ import numpy as np
 from mmf_flava.data.annotations import to_captions
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record
 from mmf_flava.errors import UserError, join_first
+from mmf_flava.files.json_data import parse_json
 
 LIST_EXTENSIONS = (".jsonl", ".json", ".npy")  # .npy is not supported; the error message explains how to convert it
 IMAGE_KEYS = ("image", "image_path", "img", "file_name", "image_name", "image_id")
@@ -101,7 +102,7 @@ class ImageList:
                     key = image if entry.entry_id is None else entry.entry_id.encode()
                     images_digest.update(image + b"\n")
                     key_hashes.append(int.from_bytes(blake2b(key, digest_size=8).digest()))
-                except (ValueError, RecursionError) as error:
+                except ValueError as error:
                     errors.append(f"{self._unit} {number} ({error})" if len(errors) < MAX_SHOWN_ERRORS else "")
             offset += len(line)
         if errors:
@@ -141,7 +142,7 @@ class ImageList:
             entry = parse_entry(self._line(index))
         except OSError as error:
             raise BadRecord(Reason.VANISHED, f"{self.path} cannot be read: {error}") from error
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise BadRecord(Reason.CHANGED, f"{self.path}: {self._unit} {number} has changed ({error})") from error
         key = f"{_entry_key(entry)}#{number}" if self._duplicated[index] else _entry_key(entry)
         # Pillow detects the format from the content, so any known extension works.
@@ -169,7 +170,7 @@ class ImageList:
             location = f"{self._unit} {self._line_number(index)}"
             try:
                 yield location, parse_entry(self._line(index)).label
-            except (OSError, ValueError, RecursionError) as error:
+            except (OSError, ValueError) as error:
                 raise UserError(f"{self.path}: {location} has changed ({error}). Restart the run.") from error
 
     def _line_number(self, index: int) -> int:
@@ -207,7 +208,7 @@ def parse_entry(line: bytes) -> Entry:
         ValueError: the line is invalid; the message is the reason.
     """
     try:
-        data = json.loads(line.decode("utf-8-sig"))
+        data = parse_json(line)
     except ValueError as error:
         raise ValueError(f"not JSON: {error}") from None
     if not isinstance(data, dict):
@@ -242,8 +243,8 @@ def _entry_key(entry: Entry) -> str:
 def _to_json_lines(path: Path) -> bytes:
     """Convert the entries of a JSON file to JSON Lines."""
     try:
-        data = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+        data = parse_json(path.read_bytes())
+    except ValueError as error:
         raise UserError(f"{path}: invalid JSON ({error}). JSON Lines files must be named .jsonl.") from None
     entries = data.get("data") if isinstance(data, dict) else data
     if not isinstance(entries, list):

@@ -23,6 +23,7 @@ from mmf_flava.data.image_decoding import decode_image
 from mmf_flava.data.order import sample_generator
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record
 from mmf_flava.data.records_hash import records_sha256
+from mmf_flava.files.json_data import parse_json
 from mmf_flava.data.stream import StreamBuilder, StreamDataset
 from mmf_flava.errors import UserError, join_first
 
@@ -177,13 +178,13 @@ class KarpathyBuilder(StreamBuilder):
 def _read_split(path: Path, split: str) -> list[dict[str, Any]]:
     """Read the entries of one split from Karpathy's split file."""
     try:
-        data = json.loads(path.read_bytes())
+        data = parse_json(path.read_bytes())
     except OSError as error:
         raise UserError(
             f"{path}: Karpathy's split file cannot be read ({error.strerror}). Download dataset_flickr30k.json and "
             f"dataset_coco.json from {SPLIT_FILES} and set dataset_config.karpathy.splits."
         ) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: invalid JSON ({error}). Download the file again from {SPLIT_FILES}.") from None
     entries = data.get("images") if isinstance(data, dict) else None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) and "split" in entry for entry in entries):

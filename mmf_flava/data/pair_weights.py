@@ -4,13 +4,13 @@ COCO, Visual Genome and Localized Narratives have several captions per image, an
 image. If each record occurred once per epoch, only 0.2 % of the sampled pairs would come from Visual Genome, not 7.7 %.
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from mmf_flava.data.shards import find_shards
 from mmf_flava.errors import UserError
 from mmf_flava.files.download import is_remote
+from mmf_flava.files.json_data import read_object
 
 KEY = "dataset_config.pmd.epoch"
 REMEDY = f"set weights in dataset_config.pmd.splits.train, or set {KEY}=images"
@@ -37,7 +37,7 @@ def _pairs_per_image(path: str | Path) -> float:
     if len(folders) > 1:
         raise UserError(f"{KEY}=pairs: {path} has shards in {len(folders)} folders. List each folder, or {REMEDY}.")
     try:
-        counts = json.loads((folders[0] / "manifest.json").read_text(encoding="utf-8"))["counts"]
+        counts = read_object(folders[0] / "manifest.json")["counts"]
         pairs, images = counts["pairs"], counts["images"]
         if not (isinstance(pairs, int) and isinstance(images, int) and 0 < images <= pairs):
             raise ValueError

@@ -15,6 +15,7 @@ from mmf_flava.config.processors import CLIP_MEAN, CLIP_STD, DVAE_PATCH, MAX_LEN
 from mmf_flava.data.saved_processors import SavedProcessors
 from mmf_flava.data.tokenizer import compute_vocabulary_hash, load_tokenizer
 from mmf_flava.errors import UserError
+from mmf_flava.files.json_data import parse_object
 from mmf_flava.weights.sources import TOKENIZER_FILES, find_processor_files
 from mmf_flava.weights.weight_files import read_header
 
@@ -113,7 +114,7 @@ def write_hugging_face(folder: Path, processors: SavedProcessors, config: FlavaC
     settings.setdefault("model_max_length", config.text_encoder.max_length)
     if processors.max_length is not None:
         settings["max_length"] = processors.max_length
-    normalizer = json.loads(processors.tokenizer).get("normalizer") or {}
+    normalizer = parse_object(processors.tokenizer).get("normalizer") or {}
     if "lowercase" in normalizer:
         settings["do_lower_case"] = normalizer["lowercase"]
     write_json(folder / TOKENIZER_SETTINGS, {**settings, "processor_class": "FlavaProcessor"})
@@ -164,9 +165,6 @@ def _read_text(file: Path) -> str:
 
 def _parse_json(text: str, where: str) -> dict[str, Any]:
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return parse_object(text)
+    except ValueError as error:
         raise UserError(f"{where} is not valid JSON ({error}). {REMEDY}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{where} must be a JSON object, got {type(values).__name__}. {REMEDY}")
-    return values

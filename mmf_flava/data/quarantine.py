@@ -10,6 +10,7 @@ from typing import Any
 from mmf_flava.errors import UserError
 
 logger = logging.getLogger(__name__)
+from mmf_flava.files.json_data import parse_object
 
 BadRecords = dict[tuple[str, str, int], str]  # (dataset, split, record index) -> reason
 
@@ -48,7 +49,7 @@ class Quarantine:
 
     def _load_line(self, line: str) -> None:
         try:
-            entry = json.loads(line)
+            entry = parse_object(line)
             self.bad_records[entry["dataset"], entry["split"], entry["record"]] = entry["reason"]
         except (ValueError, KeyError, TypeError):
             return  # incomplete last line of a killed run; the record is listed again when it is read again

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 
 from mmf_flava.data.tokenizer import compute_vocabulary_hash, find_special_ids
 from mmf_flava.errors import UserError
+from mmf_flava.files.json_data import read_object
 
 VERSION = 1
 BATCH_SIZE = 1000  # documents tokenized at once; an interrupted write resumes after the last complete batch
@@ -92,7 +93,7 @@ def remove_progress(folder: Path) -> None:
 def _load_progress(folder: Path, initial: dict[str, Any]) -> dict[str, Any]:
     """Return the progress of an interrupted write of the same source and vocabulary; otherwise ``initial``."""
     try:
-        state = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
+        state = read_object(folder / PROGRESS)
     except (FileNotFoundError, ValueError):
         return initial
     matches = initial["source"] and all(state.get(key) == initial[key] for key in ("source", "vocabulary"))

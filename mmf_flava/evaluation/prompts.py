@@ -6,7 +6,6 @@ packages are read; the packages are not imported, because that is slow. Some of 
 only; the class names are then taken from the dataset.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from mmf_flava.config.run import ZeroShotConfig
 from mmf_flava.config.schema import suggestion
 from mmf_flava.data.text_lines import read_lines
 from mmf_flava.errors import UserError
+from mmf_flava.files.json_data import parse_object
 
 SECTION = "evaluation.zero_shot"
 # name of a dataset of the paper -> its name in CLIP_benchmark
@@ -83,7 +83,7 @@ def load_packaged_prompts(name: str) -> Prompts:
         return _load_imagenet()
     folder = _find_package("clip_benchmark", "clip-benchmark") / "datasets"
     classes, templates = (
-        json.loads((folder / f"en_{kind}.json").read_text(encoding="utf-8"))
+        parse_object((folder / f"en_{kind}.json").read_bytes())
         for kind in ("classnames", "zeroshot_classification_templates")
     )
     key = ALIASES.get(name, name)
@@ -123,11 +123,11 @@ def load_prompts_file(path: str) -> Prompts:
     if file.suffix.lower() != ".json":
         return Prompts([line.strip() for line in lines if line.strip()])
     try:
-        data = json.loads("\n".join(lines))
+        data = parse_object("\n".join(lines))
         lists = [data[key] for key in ("classes", "templates") if key in data]
-        if not isinstance(data, dict) or not all(_is_string_list(names) for names in lists):
+        if not all(_is_string_list(names) for names in lists):
             raise ValueError("expected lists of strings")
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise UserError(
             f'{SECTION}.classes_file: {file} must be JSON {{"classes": [...], "templates": [...]}}: {error}.'
         ) from None

@@ -9,8 +9,12 @@ surrogates (Python writes file names that are not UTF-8 with them). The code tha
 
 import json
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+TOO_DEEP = "the JSON data are nested too deeply"
 
 
 def parse_json(data: bytes | str) -> Any:
@@ -23,7 +27,7 @@ def parse_json(data: bytes | str) -> Any:
         text = data if isinstance(data, str) else data.decode(json.detect_encoding(data))
         return json.loads(text.removeprefix("\ufeff"))
     except RecursionError:
-        reason = "the JSON data are nested too deeply"
+        reason = TOO_DEEP
     except UnicodeDecodeError as error:
         reason = f"not valid {error.encoding.upper()}: {error.reason} at byte {error.start}"
     except json.JSONDecodeError as error:
@@ -60,3 +64,29 @@ def read_object(path: str | os.PathLike[str], max_bytes: int | None = None) -> d
     if max_bytes is not None and len(data) > max_bytes:
         raise ValueError(f"the file has more than {max_bytes:,} bytes")
     return parse_object(data)
+
+
+def iterate_array(file: IO[str]) -> Iterator[Any]:
+    """Yield the elements of a JSON array, one at a time. The file may be larger than memory.
+
+    Raises:
+        ValueError: the file is not a JSON array, is truncated or is nested too deeply.
+    """
+    decoder, separators, opened = json.JSONDecoder(), re.compile(r"[\s,]*"), False
+    buffer, position = "", 0
+    # As much is read as is left, so that an element of any size is parsed in linear time.
+    while chunk := file.read(max(1 << 20, len(buffer) - position)):
+        buffer, position = buffer[position:] + chunk, 0
+        if not opened and (bracket := buffer.find("[")) >= 0:
+            position, opened = bracket + 1, True
+        while opened:
+            position = separators.match(buffer, position).end()  # type: ignore[union-attr]
+            try:
+                item, position = decoder.raw_decode(buffer, position)
+            except ValueError:
+                break  # the element continues in the next chunk
+            except RecursionError:
+                raise ValueError(TOO_DEEP) from None
+            yield item
+    if buffer[position:].strip() != "]":
+        raise ValueError("the JSON array is truncated")

@@ -4,10 +4,12 @@ The functions ``as_...`` accept any value and return the requested type, or None
 another type.
 """
 
-import json
+import contextlib
 import math
 from pathlib import Path
 from typing import Any
+
+from mmf_flava.files.json_data import parse_object
 
 MAX_NUMBER = 1e30  # larger values are treated as missing; matplotlib fails close to the largest float
 
@@ -53,10 +55,9 @@ def as_numbers(value: Any) -> dict[str, float]:
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return the JSON object in a file, or None if the file is missing, unreadable or not a valid JSON object."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8", errors="replace"))
-    except (OSError, ValueError, RecursionError):
+        return parse_object(path.read_text(encoding="utf-8", errors="replace"))
+    except (OSError, ValueError):
         return None
-    return content if isinstance(content, dict) else None
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
@@ -65,12 +66,8 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             for line in file:
-                try:
-                    content = json.loads(line)
-                except (ValueError, RecursionError):
-                    continue
-                if isinstance(content, dict):
-                    records.append(content)
+                with contextlib.suppress(ValueError):
+                    records.append(parse_object(line))
     except OSError:
         pass
     return records

@@ -15,6 +15,7 @@ from torch import Tensor
 from mmf_flava.config.model import FlavaConfig
 from mmf_flava.data.processor_files import write_processors
 from mmf_flava.data.saved_processors import SavedProcessors
+from mmf_flava.files.json_data import read_object
 from mmf_flava.weights.configs import CONFIG_KEY, config_to_dict
 
 
@@ -104,7 +105,7 @@ def _metadata(model: Stateful) -> dict[str, str]:
 
 def load_state(path: Path, optimizer: Any | None) -> dict[str, Any]:
     """Return the content of a checkpoint's ``state.json``. Load the optimizer state if ``optimizer`` is not None."""
-    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    state = read_object(path / "state.json")
     if optimizer is not None:
         tensors = load_file(path / "optimizer.safetensors")
         optimizer.load_state_dict(_unflatten_optimizer(tensors, state["optimizer"]))

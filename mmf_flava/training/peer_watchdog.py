@@ -19,6 +19,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from mmf_flava.files.json_data import parse_object
 from mmf_flava.processes import gather_objects, rank, world_size
 from mmf_flava.training.signals import STOPPED
 
@@ -53,8 +54,8 @@ class PeerConnection:
             return None
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         try:
-            messages = [dict(json.loads(line)) for line in lines]
-        except (ValueError, TypeError, RecursionError):
+            messages = [parse_object(line) for line in lines]
+        except ValueError:
             return None
         return messages if data and len(self._buffer) < MAX_MESSAGE else None
 

@@ -3,7 +3,6 @@
 A configuration can also be inferred from tensor shapes.
 """
 
-import json
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +20,7 @@ from mmf_flava.config.model import (
 )
 from mmf_flava.config.schema import parse_section
 from mmf_flava.errors import UserError
+from mmf_flava.files.json_data import parse_object
 
 ENCODERS = ("image_encoder", "text_encoder", "multimodal_encoder")
 HEAD_SIZE = 64  # width of an attention head in every released model; tensor shapes do not show it
@@ -68,25 +68,19 @@ def read_config(file: Path, metadata: dict[str, Any]) -> FlavaConfig | None:
         return config_from_dict(stored, f"{file}, config.model_config.flava")
     json_file = file.parent / "config.json"
     if json_file.is_file():
-        values = _parse_json(json_file.read_text(encoding="utf-8"), json_file)
+        values = _parse_json(json_file.read_bytes(), json_file)
         return config_from_hugging_face(values, str(json_file)) if values.get("model_type") == "flava" else None
     return None
 
 
-def _parse_json(text: str, file: Path) -> dict[str, Any]:
+def _parse_json(text: bytes | str, file: Path) -> dict[str, Any]:
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return parse_object(text)
+    except ValueError as error:
         raise UserError(
             f"{file}: the configuration is not valid JSON ({error}). The file may be damaged: download or "
             "copy it again from its source."
         ) from None
-    if not isinstance(values, dict):
-        raise UserError(
-            f"{file}: the configuration must be a JSON object, got {type(values).__name__}. The file may be damaged: "
-            "download or copy it again from its source."
-        )
-    return values
 
 
 def config_from_dict(values: dict[str, Any], where: str) -> FlavaConfig:

@@ -1,7 +1,6 @@
 """Reading of weights files without executing pickled code: safetensors and PyTorch files, single or sharded."""
 
 import argparse
-import json
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from torch import Tensor
 from mmf_flava.errors import UserError
 from mmf_flava.files.checkpoint_names import BEST, LATEST, NAME, read_pointer
 from mmf_flava.files.checksums import verify_file
+from mmf_flava.files.json_data import read_object
 
 # (single file, index of shards), in order of preference
 WEIGHTS_NAMES = (
@@ -164,11 +164,11 @@ def shard_files(index: Path) -> dict[str, list[str]]:
         UserError: the index is invalid, or a shard is not a weights file in the same folder.
     """
     try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        weight_map = read_object(index)["weight_map"]
         shards: dict[str, list[str]] = {}
         for key, name in weight_map.items():
             shards.setdefault(name, []).append(key)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{index} is not a valid index of shards ({error!r}). The file may be damaged: download or copy it again "
             "from its source."

@@ -1,10 +1,12 @@
 """Invalid JSON raises a ValueError with a short reason, whatever the bytes are."""
 
+import io
+import json
 import math
 
 import pytest
 
-from mmf_flava.files.json_data import parse_json, parse_object, read_object
+from mmf_flava.files.json_data import iterate_array, parse_json, parse_object, read_object
 
 INVALID = {
     "empty": b"",
@@ -56,3 +58,22 @@ def test_files_have_a_limit(tmp_path):
         read_object(path, max_bytes=7)
     with pytest.raises(FileNotFoundError):
         read_object(tmp_path / "b.json")
+
+
+@pytest.mark.parametrize("size", [1, 3_000_000])
+def test_elements_of_an_array_are_read_one_at_a_time(size):
+    elements = [{"a": "b" * size}, 2.5, [None]]
+    assert list(iterate_array(io.StringIO(f" {json.dumps(elements)}\n"))) == elements
+
+
+@pytest.mark.parametrize("text", ["", "{}", '[{"a": 1}', '["a', "[1, " + "[" * 100_000])
+def test_invalid_arrays_raise_value_error(text):
+    with pytest.raises(ValueError, match="truncated|too deeply"):
+        list(iterate_array(io.StringIO(text)))
+
+
+def test_an_element_without_end_is_parsed_in_linear_time():
+    start = time.process_time()
+    with pytest.raises(ValueError, match="truncated"):
+        list(iterate_array(io.StringIO('["' + "a" * 100_000_000)))
+    assert time.process_time() - start < 5  # 1 MB at a time would take 100 times as long

@@ -5,7 +5,6 @@ Readers are generators. They hold at most one annotation file in memory; for the
 
 import csv
 import gzip
-import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +16,7 @@ from mmf_flava.data.annotations import to_texts
 from mmf_flava.data.prepare.caption_rules import clean, load_english_detector, yfcc_caption
 from mmf_flava.data.record import Reason
 from mmf_flava.errors import UserError
+from mmf_flava.files.json_data import iterate_array, parse_json
 
 # Exceptions that the readers raise on files that are truncated or in another format.
 READ_ERRORS = (ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, OSError)
@@ -125,8 +125,9 @@ def read_visual_genome(path: Path) -> Iterator[Annotation]:
 
     The captions of an image are the phrases of its regions.
     """
-    for image in _json_array(path):
-        yield make_annotation([region["phrase"] for region in image["regions"]], names=[f"{image['id']}.jpg"])
+    with open_text(path) as file:
+        for image in iterate_array(file):
+            yield make_annotation([region["phrase"] for region in image["regions"]], names=[f"{image['id']}.jpg"])
 
 
 def read_wit(path: Path) -> Iterator[Annotation]:
@@ -184,7 +185,7 @@ def read_pmd_records(path: Path) -> Iterator[Annotation]:
 
 def _json(path: Path) -> Any:
     with open_text(path) as file:
-        return json.load(file)
+        return parse_json(file.read())
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -192,27 +193,7 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
     with open_text(path) as file:
         for line in file:
             if line.strip():
-                yield json.loads(line)
-
-
-def _json_array(path: Path) -> Iterator[Any]:
-    """Yield the elements of a file that is a JSON array, one at a time. The file may be larger than memory."""
-    decoder, separators, opened = json.JSONDecoder(), re.compile(r"[\s,]*"), False
-    buffer, position = "", 0
-    with open_text(path) as file:
-        while chunk := file.read(1 << 20):
-            buffer, position = buffer[position:] + chunk, 0
-            if not opened and (bracket := buffer.find("[")) >= 0:
-                position, opened = bracket + 1, True
-            while opened:
-                position = separators.match(buffer, position).end()  # type: ignore[union-attr]
-                try:
-                    item, position = decoder.raw_decode(buffer, position)
-                except ValueError:
-                    break  # the element continues in the next chunk
-                yield item
-    if buffer[position:].strip() != "]":
-        raise ValueError("the JSON array is truncated")
+                yield parse_json(line)
 
 
 def _tsv(path: Path) -> Iterator[list[str]]:

@@ -34,6 +34,7 @@ from mmf_flava.data.shards import ShardWriter
 from mmf_flava.data.token_files import write_tokens
 from mmf_flava.data.tokenizer import SPECIAL_TOKENS, build_wordpiece
 from mmf_flava.errors import UserError
+from mmf_flava.files.json_data import read_object
 
 SPLITS = {"train": 1300, "val": 137, "test": 360}
 SEED = 0
@@ -95,7 +96,7 @@ def prepare_demo(out: str | Path, options: DemoOptions | None = None, progress: 
 def read_manifest(out: str | Path) -> dict[str, Any] | None:
     """Return the manifest of the demo data in ``out``, or None if there are no complete demo data."""
     try:
-        manifest = json.loads((Path(out) / "manifest.json").read_text(encoding="utf-8"))
+        manifest = read_object(Path(out) / "manifest.json")
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return manifest if isinstance(manifest, dict) and manifest.get("kind") == "demo" else None

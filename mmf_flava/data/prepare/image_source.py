@@ -4,7 +4,6 @@ The index is an SQLite file on disk, so that memory does not grow with the numbe
 """
 
 import hashlib
-import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -15,6 +14,7 @@ from mmf_flava.data.prepare.annotations import Annotation
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord
 from mmf_flava.data.shards import ShardReader, find_shards
 from mmf_flava.errors import UserError
+from mmf_flava.files.json_data import parse_object
 
 
 class ImageSource:
@@ -85,9 +85,9 @@ class ImageSource:
     def _records(reader: ShardReader) -> Iterator[tuple[str, str]]:
         for number in range(len(reader)):
             try:
-                data = json.loads(reader.read(number, ["json"]).fields["json"])
+                data = parse_object(reader.read(number, ["json"]).fields["json"])
                 yield data["url"], str(number)
-            except (BadRecord, KeyError, TypeError, ValueError):
+            except (BadRecord, KeyError, ValueError):
                 continue  # without a readable URL, no annotation can refer to the record
 
     def _files(self) -> Iterator[tuple[str, str]]:

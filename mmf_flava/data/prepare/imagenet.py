@@ -6,7 +6,6 @@ metadata has class names, ``classes.txt`` lists them, one per line. See ``shard_
 """
 
 import argparse
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from mmf_flava.data.prepare.image_source import fingerprint
 from mmf_flava.data.prepare.shard_preparation import RowResult, ShardPreparation, State, add_options, describe_dropped
 from mmf_flava.data.record import Reason
 from mmf_flava.errors import UserError
+from mmf_flava.files.json_data import parse_json
 
 SHARD = 2000  # records per shard, about 220 MB of ImageNet
 BATCH = 64  # rows in memory at a time
@@ -133,7 +133,7 @@ def _open(path: Path) -> Table:
             f"{path}: expected the columns image {{bytes, path}} and optionally label (an integer), got {columns}."
         )
     try:
-        metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        metadata = parse_json((schema.metadata or {}).get(b"huggingface", b"{}"))
         names = metadata["info"]["features"]["label"]["names"]
         classes = tuple(" ".join(str(name).split()) for name in names)
     except (ValueError, KeyError, TypeError):

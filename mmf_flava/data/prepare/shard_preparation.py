@@ -26,6 +26,7 @@ from mmf_flava.command import file_path, integer
 from mmf_flava.data.prepare.lock import folder_lock
 from mmf_flava.data.shards import ShardWriter
 from mmf_flava.errors import UserError
+from mmf_flava.files.json_data import read_object
 
 State = dict[str, Any]
 
@@ -90,7 +91,7 @@ class ShardPreparation:
                     _save(out / name, text)
                 _save(out / "manifest.json", _json(self.manifest(state)))
             shutil.rmtree(out / ".work", ignore_errors=True)
-            return json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+            return read_object(out / "manifest.json")
 
     def _initial_state(self) -> State:
         counts = dict.fromkeys(("rows", *self.count_names), 0)
@@ -146,7 +147,12 @@ def _save_state(out: Path, state: State) -> None:
 
 
 def _load(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return read_object(path)
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}). Delete the folder and prepare the data again.") from None
 
 
 def _json(data: Mapping[str, Any]) -> str:

@@ -1,12 +1,11 @@
 """Reader of the manifests that ``python -m mmf_flava.data.prepare pmd`` writes next to its shards."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mmf_flava.errors import UserError
+from mmf_flava.files.json_data import read_object
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def _read(folder: Path) -> PmdManifest | None:
     if not path.is_file():
         return None
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = read_object(path)
         if content.get("kind") != "pmd":
             return None
         counts, paper = content["counts"], content["paper"]

@@ -1,6 +1,5 @@
 """Reading of runs' results from ``evaluation.json``, and computation of the table's cells."""
 
-import json
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 from mmf_flava.config.close_matches import close_matches, did_you_mean
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.table.paper import TableRow, table_rows
+from mmf_flava.files.json_data import read_object
 
 SECTIONS = ("metrics", "linear_probe", "zero_shot", "retrieval")
 
@@ -120,12 +120,9 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
             "that has finished its evaluation."
         )
     try:
-        evaluation = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}). Run the evaluation again.") from None
-    if not isinstance(evaluation, dict):
-        raise UserError(f"{path} is not a JSON object. Run the evaluation again.")
-    return evaluation
+        return read_object(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}). Run the evaluation again.") from None
 
 
 def parse_task(task: str, folder: Path) -> str:

@@ -161,10 +161,10 @@ def test_folders_without_a_valid_evaluation_raise(tmp_path):
     with pytest.raises(UserError, match=r"has no evaluation\.json"):
         Column("ours", [tmp_path])
     (tmp_path / "evaluation.json").write_text("{")
-    with pytest.raises(UserError, match="is not valid JSON"):
+    with pytest.raises(UserError, match=r"cannot be read \(Expecting"):
         Column("ours", [tmp_path])
     (tmp_path / "evaluation.json").write_text("[]")
-    with pytest.raises(UserError, match="is not a JSON object"):
+    with pytest.raises(UserError, match="expected a JSON object, got list"):
         Column("ours", [tmp_path])
 
 
