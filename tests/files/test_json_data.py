@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import time
 
 import pytest
 

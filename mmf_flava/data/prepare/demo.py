@@ -99,7 +99,7 @@ def read_manifest(out: str | Path) -> dict[str, Any] | None:
         manifest = read_object(Path(out) / "manifest.json")
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
-    return manifest if isinstance(manifest, dict) and manifest.get("kind") == "demo" else None
+    return manifest if manifest.get("kind") == "demo" else None
 
 
 def split_scans() -> dict[str, np.ndarray]:
