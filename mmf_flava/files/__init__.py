@@ -1,1 +1,1 @@
-"""Downloads, the download cache, checksums and JSON files."""
+"""Downloads, the download cache, checksums, atomic writes, JSON files and pickles of plain data."""

@@ -1,8 +1,8 @@
 """Reading of the tensors of a pickled PyTorch module, such as OpenAI's ``encoder.pkl``, without executing code.
 
-``torch.save(module)`` writes a pickle, and unpickling can execute arbitrary code. This reader accepts only opcodes that
-build data, and only an allowlist of global names. Instances of the module's classes are replaced by an ``InertObject``,
-which stores their state but none of their code. Tensors are replaced by a ``TensorSpec``.
+``torch.save(module)`` writes a pickle, and unpickling can execute arbitrary code. ``files.pickle_reader`` reads it
+without importing the names in it. Instances of the module's classes are replaced by an ``InertObject``, which stores
+their state but none of their code. Tensors are replaced by a ``TensorSpec``.
 
 Both file formats of PyTorch are supported: the zip archive (since torch 1.6) and the legacy sequence of pickles.
 """
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mmf_flava.errors import UserError
+from mmf_flava.files.pickle_stack import PickleError
 from mmf_flava.weights.restricted_pickle import InertObject, Storage, TensorSpec, unpickle
 
 MAX_MODULES = 10_000  # ends the traversal of malicious files, e.g. of a module that contains itself
@@ -37,14 +38,16 @@ def read_pickled_tensors(path: str | Path) -> dict[str, Tensor]:
             file.seek(0)
             root = read(file, path.stat().st_size)
         return _tensors(root)
-    except UserError as error:
+    except (UserError, PickleError) as error:
         raise UserError(
             f"{path} was not loaded, and nothing in it was executed: {error}. Download the file again, or convert it "
             "to safetensors."
         ) from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}. Check the path.") from None
-    except Exception as error:  # a corrupt pickle can raise almost any exception
+    except MemoryError:
+        raise
+    except Exception as error:  # a corrupt archive can raise almost any exception
         raise UserError(
             f"{path} was not loaded, and nothing in it was executed: the file is not a valid pickled module "
             f"({type(error).__name__}: {error}). The file may be damaged: download or copy it again from its source."

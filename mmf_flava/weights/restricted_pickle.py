@@ -1,9 +1,5 @@
-"""Restricted unpickler that builds only tensors and plain data; used by ``pickled_tensors``."""
+"""Reading of a pickled PyTorch module as inert objects and descriptions of tensors; used by ``pickled_tensors``."""
 
-import io
-import pickle
-import pickletools
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
@@ -13,6 +9,9 @@ import torch
 from torch import Tensor
 
 from mmf_flava.errors import UserError
+from mmf_flava.files.pickle_reader import PickleReader
+from mmf_flava.files.pickle_stack import Name, Unfinished
+from mmf_flava.files.plain_pickle import FUNCTIONS, ordered_dict
 
 # maximum size of a pickle in bytes, without storages; the pickle in OpenAI's encoder.pkl has about 30 kB
 MAX_PICKLE = 16 * 2**20
@@ -23,31 +22,22 @@ DTYPES = {
     "HalfStorage": torch.float16,
     "BFloat16Storage": torch.bfloat16,
 }
-# allowed opcodes; torch never writes EXT, INST and OBJ
-OPCODES = frozenset(
-    """PROTO FRAME STOP MARK POP POP_MARK DUP MEMOIZE PUT BINPUT LONG_BINPUT GET BINGET LONG_BINGET
-    NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT
-    UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES
-    EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS LIST EMPTY_DICT SETITEM SETITEMS DICT
-    EMPTY_SET ADDITEMS GLOBAL STACK_GLOBAL REDUCE NEWOBJ BUILD BINPERSID""".split()  # noqa: SIM905
-)
 
 
-class InertObject:
+class InertObject(Unfinished):
     """Replacement for an instance of a pickled class: accepts any constructor arguments, and stores only the state."""
 
-    def __new__(cls, *_: Any) -> "InertObject":
-        return super().__new__(cls)
-
     def __init__(self, *_: Any) -> None:
+        super().__init__()
         self.state: dict[str, Any] = {}
 
-    def __setstate__(self, state: Any) -> None:
+    def finish(self, state: Any) -> "InertObject":
         self.state = state if isinstance(state, dict) else {}
+        return self
 
     def get_dict(self, name: str) -> dict[str, Any]:
         """Return the dictionary ``_parameters``, ``_buffers`` or ``_modules`` of a pickled module; {} if missing."""
-        value = getattr(self, "state", {}).get(name)
+        value = self.state.get(name)
         return value if isinstance(value, dict) else {}
 
 
@@ -90,19 +80,6 @@ class TensorSpec(NamedTuple):
         return torch.as_strided(self.storage.data, self.size, self.stride, self.offset)
 
 
-class AllowedFunction(NamedTuple):
-    """A function that a pickle may call; a tuple, because a pickle cannot modify the attributes of a tuple."""
-
-    function: Callable[..., Any]
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self.function(*arguments)
-
-
-class StorageType(NamedTuple):
-    dtype: torch.dtype
-
-
 def _tensor_spec(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> TensorSpec:
     numbers = (offset, *size, *stride)
     if not isinstance(storage, Storage) or len(size) != len(stride) or {type(number) for number in numbers} != {int}:
@@ -114,63 +91,46 @@ def _parameter(data: Any, *_: Any) -> Any:
     return data
 
 
-ALLOWED: dict[tuple[str, str], Any] = {
-    ("torch._utils", "_rebuild_tensor_v2"): AllowedFunction(_tensor_spec),
-    ("torch._utils", "_rebuild_parameter"): AllowedFunction(_parameter),
-    ("torch", "device"): AllowedFunction(lambda *_: None),
-    ("collections", "OrderedDict"): AllowedFunction(OrderedDict),
-    ("builtins", "set"): AllowedFunction(set),
-    ("__builtin__", "set"): AllowedFunction(set),
-    **{("torch", name): StorageType(dtype) for name, dtype in DTYPES.items()},
+ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor_spec,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch", "device"): lambda *_: None,
+    ("collections", "OrderedDict"): ordered_dict,
+    **{(module, "set"): FUNCTIONS[module, "set"] for module in ("builtins", "__builtin__")},
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    """Unpickler that resolves only names in ``ALLOWED`` and modules in ``INERT_MODULES``, and imports nothing."""
-
-    def __init__(self, file: BinaryIO, storages: dict[str, Storage]) -> None:
-        super().__init__(file)
-        self.storages = storages
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in ALLOWED:
-            return ALLOWED[module, name]
-        if f"{module}.".startswith(INERT_MODULES):
-            return type("InertObject", (InertObject,), {})  # a new subclass, so that a pickle cannot modify InertObject
-        raise UserError(f"the pickle references {module}.{name}, which is not allowed")
-
-    def persistent_load(self, pid: Any) -> Any:
-        kind, *rest = pid if isinstance(pid, tuple) and pid else (None,)
-        if kind == "module" and rest:  # the legacy format also stores the source code of each class; it is ignored
-            return rest[0]
-        if kind != "storage" or len(rest) < 4 or not isinstance(rest[0], StorageType) or type(rest[3]) is not int:
-            raise UserError("a persistent id does not describe a storage")
-        if len(rest) > 4 and rest[4] is not None:
-            raise UserError("views of storages are not supported")
-        storage = Storage(rest[0].dtype, rest[3])
-        if storage.numel < 0 or self.storages.setdefault(str(rest[1]), storage).nbytes != storage.nbytes:
-            raise UserError(f"storage {rest[1]} has a negative size, or two different sizes")
-        return self.storages[str(rest[1])]
+def _find_function(module: str, name: str) -> Callable[..., Any] | None:
+    return InertObject if f"{module}.".startswith(INERT_MODULES) else ALLOWED.get((module, name))
 
 
 def unpickle(file: BinaryIO, storages: dict[str, Storage]) -> Any:
-    """Unpickle one object at the current position of ``file``, after a check of all opcodes.
+    """Unpickle one object at the current position of ``file``.
 
     Args:
         storages: dictionary to which the storages that the pickle references are added by key.
 
     Raises:
-        UserError: an opcode or a name is not allowed, or a tensor or storage is invalid.
+        PickleError: the pickle is damaged, or contains an object of another class.
+        UserError: a tensor or storage is invalid.
     """
+
+    def load_storage(pid: Any) -> Any:
+        kind, *rest = pid if isinstance(pid, tuple) and pid else (None,)
+        if kind == "module" and rest:  # the legacy format also stores the source code of each class; it is ignored
+            return rest[0]
+        dtype = DTYPES.get(rest[0].name) if rest and type(rest[0]) is Name and rest[0].module == "torch" else None
+        if kind != "storage" or len(rest) < 4 or dtype is None or type(rest[3]) is not int:
+            raise UserError("a persistent id does not describe a storage")
+        if len(rest) > 4 and rest[4] is not None:
+            raise UserError("views of storages are not supported")
+        storage = Storage(dtype, rest[3])
+        if storage.numel < 0 or storages.setdefault(str(rest[1]), storage).nbytes != storage.nbytes:
+            raise UserError(f"storage {rest[1]} has a negative size, or two different sizes")
+        return storages[str(rest[1])]
+
     start = file.tell()
-    code = file.read(MAX_PICKLE)
-    end = 0
-    for count, (opcode, argument, place) in enumerate(pickletools.genops(code)):
-        if opcode.name not in OPCODES:
-            raise UserError(f"the pickle contains the opcode {opcode.name}, which is not allowed")
-        if opcode.name.endswith("PUT") and int(argument or 0) > count:
-            raise UserError("a memo index of the pickle is out of range")  # the memo is allocated up to this index
-        end = (place or 0) + 1
-    result = _Unpickler(io.BytesIO(code[:end]), storages).load()
-    file.seek(start + end)
+    reader = PickleReader(file.read(MAX_PICKLE), _find_function, load_persistent=load_storage)
+    result = reader.load()
+    file.seek(start + reader.position)
     return result

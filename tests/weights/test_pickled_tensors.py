@@ -108,7 +108,7 @@ def malicious_modules(mark):
 def test_pickled_code_raises_and_is_not_executed(dall_e, tmp_path, case, zipped):
     mark = tmp_path / "executed"
     path = dall_e(malicious_modules(str(mark))[case], tmp_path / "encoder.pkl", zipped)
-    with pytest.raises(UserError, match=r"nothing in it was executed: the pickle references .*(mkdir|eval|WithState)"):
+    with pytest.raises(UserError, match=r"nothing in it was executed: it contains an object of .*(mkdir|eval|WithState)"):
         read_pickled_tensors(path)
     assert not mark.exists()
 
@@ -141,7 +141,8 @@ HAND_WRITTEN = {
 def test_hand_written_pickle_is_not_executed(tmp_path, case, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = archive(tmp_path / "encoder.pkl", HAND_WRITTEN[case].replace(b"MARK", b"mark"))
-    if case == "a submodule's function":  # becomes an InertObject, which executes nothing
+    # a function becomes an InertObject, and a memo index needs no memory
+    if case in ("a submodule's function", "a table of 4 GB"):
         assert read_pickled_tensors(path) == {}
     else:
         with pytest.raises(UserError, match="nothing in it was executed"):
