@@ -1,9 +1,7 @@
 """Conversion of weights between formats: ``python -m mmf_flava.convert SRC DST --to FORMAT``."""
 
 import json
-import os
 import sys
-import tempfile
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +17,7 @@ from mmf_flava.data.processor_files import read_processors, to_header, write_hug
 from mmf_flava.data.saved_processors import SavedProcessors
 from mmf_flava.data.tokenizer import compute_vocabulary_hash, load_tokenizer
 from mmf_flava.errors import UserError
+from mmf_flava.files import atomic
 from mmf_flava.weights.configs import CONFIG_KEY, config_to_dict, config_to_hugging_face
 from mmf_flava.weights.loading import compare_keys
 from mmf_flava.weights.names import from_native
@@ -129,10 +128,8 @@ def convert(
         notes += _processor_notes(processors)
     else:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=file.parent, prefix=".writing-") as temporary:
-            temporary_file = Path(temporary) / file.name
-            _write_file(temporary_file, written, config, processors, to)
-            os.replace(temporary_file, file)
+        with atomic.replace_file(file) as temporary:
+            _write_file(temporary, written, config, processors, to)
         if to != "mmf_flava":
             notes.append(
                 f"The format {to} stores neither the tokenizer nor the image mean and std. Store them separately."
@@ -191,8 +188,6 @@ def _write_file(
         torch.save({"model": tensors, "config": {"model_config": {"flava": config_to_dict(config)}}}, file)
     else:
         torch.save(tensors, file)
-    with open(file, "rb") as handle:
-        os.fsync(handle.fileno())
 
 
 def _write_folder(
@@ -205,18 +200,11 @@ def _write_folder(
 ) -> None:
     """Write a Hugging Face model folder atomically. Other files in an existing folder are kept."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as temporary:
-        output = Path(temporary) / folder.name
-        output.mkdir()
+    with atomic.replace_folder(folder, keep=True) as output:
         save_file(tensors, output / "model.safetensors", metadata={"format": "pt"})
         write_json(output / "config.json", config_to_hugging_face(config, weights.tensors))
         source = weights.file.parent if tokenizer is None else tokenizer.expanduser()
         write_hugging_face(output, processors, config, source)
-        if folder.is_dir():  # --force, or an empty folder
-            for file in output.iterdir():
-                os.replace(file, folder / file.name)
-        else:
-            os.replace(output, folder)
 
 
 def _with_tokenizer(processors: SavedProcessors, folder: Path) -> SavedProcessors:

@@ -1,7 +1,5 @@
 """Writers of embeddings: a Parquet file with one row per item, or a folder of .npy arrays."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mmf_flava.errors import UserError
+from mmf_flava.files import atomic
 
 
 class EmbeddingWriter(Protocol):
@@ -55,7 +54,6 @@ class NumpyWriter:
 
     def __init__(self, path: Path) -> None:
         self.path, self.batches = path, []  # type: ignore[var-annotated]
-        path.mkdir()  # fail now, not after hours of computation, if the folder cannot be created
 
     def write(self, batch: dict[str, Any]) -> None:
         self.batches.append(batch)
@@ -78,27 +76,19 @@ def write_embeddings(batches: Iterator[dict[str, Any]], out: Path, force: bool =
     """
     if out.exists() and not force:
         raise UserError(f"{out} already exists. Set another --out, or replace it with --force.")
-    partial = out.with_name(f".{out.name}.writing")
     count = 0
+    replace = atomic.replace_file if out.suffix == ".parquet" else atomic.replace_folder
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        _remove(partial)
-        writer: EmbeddingWriter = ParquetWriter(partial) if out.suffix == ".parquet" else NumpyWriter(partial)
-        for batch in batches:
-            writer.write(batch)
-            count += len(batch["id"])
-        writer.close()
-        _remove(out)
-        os.replace(partial, out)
+        # the file or folder is created now, because an error after hours of computation would be too late
+        with replace(out) as temporary:
+            writer: EmbeddingWriter = (ParquetWriter if out.suffix == ".parquet" else NumpyWriter)(temporary)
+            for batch in batches:
+                writer.write(batch)
+                count += len(batch["id"])
+            writer.close()
+            if out.is_dir() == (out.suffix == ".parquet"):  # a file replaces a folder, or a folder a file
+                atomic.remove(out)
     except OSError as error:
         raise UserError(f"Failed to write {out} ({error.strerror}). Free disk space, or set another --out.") from error
-    finally:
-        _remove(partial)
     return count
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

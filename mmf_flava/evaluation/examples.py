@@ -3,7 +3,6 @@
 Shapes: h x w = size of the codebook's input images.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from mmf_flava.config.run import ExamplesConfig
+from mmf_flava.files import atomic
 
 GREY = 0.5
 MAX_TOKENS = 40  # maximum number of tokens shown per text
@@ -102,5 +102,4 @@ class ExampleWriter:
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"images": self.images, "sentences": self.sentences}, indent=1)
-        (self.folder / "examples.json").write_text(text)
+        atomic.write_json(self.folder / "examples.json", {"images": self.images, "sentences": self.sentences})

@@ -6,10 +6,8 @@ has one file per chunk, so an interrupted extraction can be resumed, also with a
 Shapes: N = number of samples, B = batch size, E = projection size, D = embedding size.
 """
 
-import contextlib
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -29,6 +27,7 @@ from mmf_flava.compat import mmf_api
 from mmf_flava.config.schema import to_dict
 from mmf_flava.data.sampling import build_evaluation_loader
 from mmf_flava.errors import UserError
+from mmf_flava.files import atomic
 from mmf_flava.processes import gather_objects, rank, world_size
 
 T = TypeVar("T")
@@ -240,16 +239,12 @@ class FeatureCache:
         Raises:
             UserError: the cache folder is not writable.
         """
-        path = self._path(span)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        metadata = {"ids": json.dumps(chunk.ids), "captions": json.dumps(chunk.captions)}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            metadata = {"ids": json.dumps(chunk.ids), "captions": json.dumps(chunk.captions)}
-            save_file({"embeddings": chunk.embeddings, "targets": chunk.targets}, temporary, metadata)
-            os.replace(temporary, path)
+            with atomic.replace_file(self._path(span)) as file:
+                save_file({"embeddings": chunk.embeddings, "targets": chunk.targets}, file, metadata)
         except (OSError, SafetensorError) as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
             raise UserError(
                 f"evaluation.features_dir: failed to write {self.folder} ({error}). Free disk space, set another "
                 "folder, or set evaluation.features_dir to null to disable the cache."

@@ -20,6 +20,7 @@ from mmf_flava.config.run import ZeroShotConfig
 from mmf_flava.config.schema import suggestion
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.features import FeatureExtractor, Features, bar_interval, hash_strings, interleave
+from mmf_flava.files import atomic
 from mmf_flava.processes import gather_objects, rank, world_size
 
 TOP = 5
@@ -197,9 +198,8 @@ def load_or_build_classifier(
     classifier = build_classifier(model, text_processor, config, extractor.device, extractor.distributed)
     if rank() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.writing")
-        save_file({"classifier": classifier.cpu().contiguous()}, temporary)
-        temporary.replace(path)
+        with atomic.replace_file(path) as file:
+            save_file({"classifier": classifier.cpu().contiguous()}, file)
     return classifier
 
 

@@ -26,12 +26,16 @@ CANNOT_SYNC_FOLDERS = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}  # errors of so
 def replace_file(path: str | Path) -> Iterator[Path]:
     """Context manager: yield the path of an empty temporary file, which replaces ``path`` at the end.
 
-    After an exception, the temporary file is deleted and ``path`` is unchanged.
+    After an exception, the temporary file is deleted and ``path`` is unchanged. Devices and pipes are not replaced:
+    their own path is yielded.
 
     Raises:
         OSError: writing failed. Its file name is ``path``, not the temporary file.
     """
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        yield path
+        return
     with _temporary(path, is_folder=False) as temporary:
         yield temporary
         fsync(temporary)
@@ -40,11 +44,14 @@ def replace_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replace_folder(path: str | Path) -> Iterator[Path]:
+def replace_folder(path: str | Path, keep: bool = False) -> Iterator[Path]:
     """Context manager: yield the path of an empty temporary folder, which replaces ``path`` at the end.
 
     After an exception, the temporary folder is deleted and ``path`` is unchanged. An existing folder ``path`` is first
     renamed, and deleted when the new folder has its name.
+
+    Args:
+        keep: keep the files of an existing folder that are not in the new one. The others are then replaced one by one.
 
     Raises:
         OSError: writing failed. Its file name is ``path``, not the temporary folder.
@@ -55,7 +62,12 @@ def replace_folder(path: str | Path) -> Iterator[Path]:
         for folder, _, names in os.walk(temporary):
             for file in [*(Path(folder, name) for name in names), Path(folder)]:
                 fsync(file)
-        if path.is_dir():
+        if path.is_dir() and keep:
+            for file in temporary.iterdir():
+                os.replace(file, path / file.name)
+            fsync(path)
+            temporary.rmdir()
+        elif path.is_dir():
             _exchange(temporary, path)
         else:
             os.replace(temporary, path)

@@ -4,11 +4,11 @@ Use ``python -m mmf_flava.report RUN_DIR [RUN_DIR ...]`` or :func:`write_report`
 MMF, so a report can be created on any machine from a copied run folder, even while the run is in progress.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from mmf_flava.errors import UserError
+from mmf_flava.files import atomic
 
 __all__ = ["write_report"]
 
@@ -33,11 +33,9 @@ def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     default = runs[0].folder / ("report.html" if len(runs) == 1 else "comparison.html")
     target = default if out is None else Path(out)
     page = render(runs)
-    partial = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(page, encoding="utf-8")
-        os.replace(partial, target)  # atomic: readers never see an incomplete page
+        atomic.write_text(target, page)
     except OSError as error:
         raise UserError(
             f"Failed to write the report to {target} ({error.strerror}). Choose another path with --out FILE.html."

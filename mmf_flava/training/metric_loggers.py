@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.run import WandbConfig
 from mmf_flava.errors import UserError
+from mmf_flava.files import atomic
 
 
 class MetricLogger(Protocol):
@@ -96,7 +97,7 @@ class WandbLogger:
                 f"training.wandb: W&B cannot start ({error}). Run `wandb login`, or log to the run folder with "
                 "training.wandb.mode=offline."
             ) from error
-        id_file.write_text(self.run.id, encoding="utf-8")
+        atomic.write_text(id_file, self.run.id)
         self.run.define_metric("*", step_metric="update")
 
     def add_scalars(self, metrics: dict[str, float], update: int) -> None:

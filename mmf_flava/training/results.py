@@ -1,7 +1,6 @@
 """Output files of a run: metrics, evaluation, examples, predictions, report."""
 
 import itertools
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from mmf_flava.config.run import ExamplesConfig
 from mmf_flava.data.quarantine import format_counts
 from mmf_flava.evaluation.examples import ExampleWriter
 from mmf_flava.evaluation.suite import EvaluationSuite, SplitResult
+from mmf_flava.files import atomic
 from mmf_flava.report import write_report
 
 # names and glob patterns of the files and folders that a run writes
@@ -169,11 +169,8 @@ class Results:
 
     def _write(self, name: str, content: Any) -> Path:
         """Write a JSON file atomically and return its path."""
-        path = self.folder / name
-        temporary = path.with_name(f".{path.name}.writing")
-        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        os.replace(temporary, path)
-        return path
+        atomic.write_json(self.folder / name, content)
+        return self.folder / name
 
 
 def _recall_lines(recall: dict[str, float]) -> list[str]:

@@ -70,6 +70,26 @@ def test_folders_are_replaced(tmp_path: Path) -> None:
     assert listing(tmp_path) == ["folder"]
 
 
+def test_other_files_of_a_folder_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    for text in ("old", "new"):
+        with atomic.replace_folder(path, keep=True) as temporary:
+            (temporary / "file").write_text(text)
+        (path / f"another_{text}").touch()
+    assert (path / "file").read_text() == "new"
+    assert listing(path) == ["another_new", "another_old", "file"]
+    assert listing(tmp_path) == ["folder"]
+
+
+def test_pipes_are_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor(1) as pool:
+        content = pool.submit((tmp_path / "pipe").read_text)
+        atomic.write_text(tmp_path / "pipe", "text")
+        assert content.result() == "text"
+    assert listing(tmp_path) == ["pipe"]
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "full"), ValueError("wrong")])
 def test_nothing_changes_after_an_exception(tmp_path: Path, error: BaseException) -> None:
     atomic.write_text(tmp_path / "file", "old")

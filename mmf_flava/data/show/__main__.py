@@ -1,7 +1,6 @@
 """``python -m mmf_flava.data.show RECIPE [--dataset pmd] [--split train]``: write an HTML page of samples."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from mmf_flava.data.show.section import Section, make_section
 from mmf_flava.data.show.statistics import compute_statistics
 from mmf_flava.data.stream import StreamBuilder, StreamDataset
 from mmf_flava.errors import UserError
+from mmf_flava.files import atomic
 
 
 def parser() -> argparse.ArgumentParser:
@@ -115,11 +115,9 @@ def _cards(dataset: StreamDataset, start: int, count: int) -> tuple[list[SampleC
 
 
 def _write(path: Path, page: str) -> None:
-    partial = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(page, encoding="utf-8")
-        os.replace(partial, path)  # atomic: a browser never loads a partial page
+        atomic.write_text(path, page)
     except OSError as error:
         raise UserError(
             f"{path} cannot be written ({error.strerror}). Choose another path with --out FILE.html."

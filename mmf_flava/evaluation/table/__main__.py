@@ -9,6 +9,7 @@ from mmf_flava.errors import UserError
 from mmf_flava.evaluation.table.layout import FORMATS, build_table, render
 from mmf_flava.evaluation.table.paper import TABLES
 from mmf_flava.evaluation.table.results import parse_columns
+from mmf_flava.files import atomic
 
 
 @command
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(text, encoding="utf-8")
+        atomic.write_text(path, text)
     except OSError as error:
         raise UserError(f"Failed to write {path} ({error.strerror}). Set another --out.") from error
     print(path)
