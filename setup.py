@@ -59,6 +59,7 @@ setup(
         "iopath>=0.1.10",
         "tokenizers>=0.21",
         "transformers>=4.57",
+        "huggingface_hub>=0.34",
         "safetensors>=0.4.5",
         "scikit-learn>=1.4",
         "pillow>=10",

@@ -83,15 +83,33 @@ def run_state(module_without_earlier_run):
 
 @pytest.fixture
 def server(monkeypatch):
-    """A running ``Server`` that is also the endpoint of the Hugging Face hub."""
+    """A running ``Server``."""
     server = Server({})
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
-    monkeypatch.setenv("HF_ENDPOINT", server.url)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     yield server
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def hub(server, tmp_path, monkeypatch):
+    """A server that is the Hugging Face Hub for huggingface_hub, with an empty cache ``hub.cache``."""
+    from huggingface_hub import constants
+
+    from mmf_flava.files.hub import open_repository
+
+    server.cache = tmp_path / "hub_cache"
+    monkeypatch.setenv("HF_ENDPOINT", server.url)  # for other processes
+    monkeypatch.setenv("HF_HUB_CACHE", str(server.cache))
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(server.cache))
+    open_repository.cache_clear()
+    yield server
+    open_repository.cache_clear()
 
 
 @pytest.fixture

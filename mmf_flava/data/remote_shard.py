@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from mmf_flava.config.secrets import hide_secrets
 from mmf_flava.data.braces import expand_braces
 from mmf_flava.data.shard_index import ShardIndex, ensure_index, index_path, load_index
 from mmf_flava.errors import UserError
 from mmf_flava.files.cache import FileCache
-from mmf_flava.files.download import default_cache_dir, strip_query
+from mmf_flava.files.download import default_cache_dir
 from mmf_flava.files.download_errors import RemoteFileNotFoundError
 
 
@@ -25,7 +26,7 @@ class RemoteShard:
     cache: FileCache
 
     def __str__(self) -> str:
-        return strip_query(self.url)
+        return hide_secrets(self.url)
 
     @property
     def name(self) -> str:
@@ -51,7 +52,7 @@ class RemoteShard:
         if index is None:
             path, separator, query = self.url.partition("?")
             try:
-                self.cache.get(f"{path}.index{separator}{query}")
+                self.cache.get(f"{path}.index{separator}{query}", index_path(self.local_path))
             except RemoteFileNotFoundError:
                 return None
             index = load_index(self.local_path, None)

@@ -9,8 +9,10 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from mmf_flava.errors import UserError
+from mmf_flava.files.hub import NAME, download_from_hub
 from mmf_flava.files.json_data import parse_object
 
+SETTINGS = "tokenizer_config.json"
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -36,26 +38,36 @@ def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
     Raises:
         UserError: the folder has no tokenizer, a file is invalid, or the tokenizer cannot be loaded from the hub.
     """
-    folder = Path(name_or_path).expanduser()
+    folder, name = Path(name_or_path).expanduser(), str(name_or_path)
+    if folder.is_file():
+        raise UserError(f"The tokenizer {name} is a file. Set it to the folder with tokenizer.json or vocab.txt.")
+    if not folder.exists():
+        if name.startswith(("/", ".", "~")) or not NAME.fullmatch(name):
+            raise UserError(f"The tokenizer folder {name} does not exist. Correct the path.")
+        folder = _download(name)
     if folder.is_dir():
-        settings = _read_settings(folder / "tokenizer_config.json")
+        settings = _read_settings(folder / SETTINGS)
         if (folder / "tokenizer.json").is_file():
             file = folder / "tokenizer.json"
             return parse_tokenizer(_read_text(file), str(file), settings)
         if (folder / "vocab.txt").is_file():
             vocabulary = _read_text(folder / "vocab.txt").rstrip("\n").split("\n")
             return build_wordpiece(vocabulary, settings.get("do_lower_case"))
-        raise UserError(f"{folder} has no tokenizer. Expected tokenizer.json or vocab.txt.")
-    name = str(name_or_path)
-    if name.startswith(("/", ".", "~")) or name.count("/") > 1:  # not a Hugging Face model ID
-        raise UserError(f"The tokenizer folder {name} does not exist. Correct the path.")
+    raise UserError(f"{folder} has no tokenizer. Expected tokenizer.json or vocab.txt.")
+
+
+def _download(name: str) -> Path:
+    """Return the folder of a tokenizer's files in the cache of huggingface_hub."""
     try:
-        return _complete_texts(Tokenizer.from_pretrained(name))
-    except Exception as error:  # raised by tokenizers for unknown IDs and network errors
+        files = download_from_hub(name, SETTINGS, "tokenizer.json", "vocab.txt")
+    except UserError as error:
+        raise UserError(f"The tokenizer {name!r} is not a local folder. {error}") from None
+    if not any(file.name in ("tokenizer.json", "vocab.txt") for file in files):
         raise UserError(
-            f"The tokenizer {name!r} is not a local folder, and could not be loaded from the Hugging Face hub "
-            f"({type(error).__name__}). Set it to a folder with tokenizer.json or vocab.txt, or to a valid model ID."
-        ) from error
+            f"The Hugging Face repository {name} has neither tokenizer.json nor vocab.txt. Set the tokenizer to a "
+            "folder with one of them, or to another model ID."
+        )
+    return files[0].parent
 
 
 def parse_tokenizer(text: str, where: str, settings: dict[str, Any] | None = None) -> Tokenizer:

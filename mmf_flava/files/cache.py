@@ -40,17 +40,20 @@ class FileCache:
         """Return the path of the local copy of a file; the copy may not exist yet."""
         return cache_path(url, self.folder)
 
-    def get(self, url: str) -> Path:
+    def get(self, url: str, target: Path | None = None) -> Path:
         """Return the path of a file's local copy; download the file if it is missing. The size limit is not applied.
+
+        Args:
+            target: path of the local copy; default: ``path(url)``.
 
         Raises:
             RemoteFileNotFoundError: the file does not exist on the server.
             DownloadError: the server is not reachable, and all retries failed.
         """
-        path = self.path(url)
+        path = target or self.path(url)
         for delay in () if path.is_file() else (*RETRY_DELAYS, None):
             try:
-                return download_file(url, self.folder, progress=False)
+                return download_file(url, self.folder, progress=False, target=path)
             except DownloadError as error:
                 if delay is None:
                     raise
@@ -98,8 +101,9 @@ class FileCache:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         with file_lock(str(self.folder / "eviction")):
-            partial = f".{requested.name}."  # partial downloads of the requested file are included in ``size``
-            files = [(path, stat) for path, stat in self._files() if not path.name.startswith(partial)]
+            # partial downloads of the requested file are included in ``size``
+            partial = str(requested.with_name(f".{requested.name}."))
+            files = [(path, stat) for path, stat in self._files() if not str(path).startswith(partial)]
             excess = size + sum(stat.st_size for _, stat in files) - self.limit
             in_use = _open_files() if excess > 0 else set()
             for path, stat in sorted(files, key=lambda file: file[1].st_mtime_ns):

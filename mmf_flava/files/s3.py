@@ -1,5 +1,6 @@
 """Downloads of S3 objects through iopath and boto3, an optional dependency."""
 
+import errno
 import functools
 import os
 from pathlib import Path
@@ -7,8 +8,13 @@ from urllib.parse import urlsplit
 
 from iopath.common.file_io import PathManager
 
+from mmf_flava.config.secrets import hide_secrets
 from mmf_flava.errors import UserError
+from mmf_flava.files import atomic
 from mmf_flava.files.download_errors import DownloadError, RemoteFileNotFoundError
+from mmf_flava.files.http_download import write_error
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def download_object(url: str, target: Path, folder: Path) -> None:
@@ -24,21 +30,27 @@ def download_object(url: str, target: Path, folder: Path) -> None:
         DownloadError: the service is not reachable or closed the connection.
         UserError: boto3 is not installed.
     """
+    name = hide_secrets(url)
     try:
         manager = _manager(str(folder / ".s3" / urlsplit(url).netloc), os.getpid())
     except ImportError:
-        raise UserError(f"{url}: reading from S3 requires boto3. Install it with `pip install boto3`.") from None
+        raise UserError(f"{name}: reading from S3 requires boto3. Install it with `pip install boto3`.") from None
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
         if not manager.isfile(url):
             raise RemoteFileNotFoundError(
-                f"{url} was not found, or access to it is denied. Check the URL and the AWS credentials."
+                f"{name} was not found, or access to it is denied. Check the URL and the AWS credentials."
             )
-        os.replace(manager.get_local_path(url), target)
+        downloaded = Path(manager.get_local_path(url))
+        atomic.fsync(downloaded)
+        os.replace(downloaded, target)
     except (BotoCoreError, Boto3Error, ClientError, OSError) as error:
-        raise DownloadError(f"{url} is not available ({type(error).__name__}: {error}). Try again later.") from None
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            raise write_error(target, error) from None
+        reason = f"{type(error).__name__}: {hide_secrets(error)}"
+        raise DownloadError(f"{name} is not available ({reason}). Try again later.") from None
 
 
 @functools.lru_cache

@@ -1,15 +1,17 @@
 """Reading of weights from a local file or folder, a URL or the Hugging Face Hub."""
 
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
 
 from mmf_flava.config.model import FlavaConfig
+from mmf_flava.config.secrets import hide_secrets
 from mmf_flava.errors import UserError
-from mmf_flava.files.download import HUB_NAME, download_file, find_cached, hub_url
-from mmf_flava.files.download_errors import RemoteFileNotFoundError
+from mmf_flava.files.checksums import sha256 as compute_sha256
+from mmf_flava.files.download import download_file
+from mmf_flava.files.http_download import checksum_error
+from mmf_flava.files.hub import NAME, download_from_hub, open_repository
 from mmf_flava.weights.configs import config_from_tensors, read_config
 from mmf_flava.weights.names import to_native
 from mmf_flava.weights.weight_files import (
@@ -34,7 +36,7 @@ OPTIONAL_FILES = (
 class Weights:
     """Weights under mmf_flava's keys, with their source and configuration.
 
-    source: path, URL or Hugging Face model ID, as passed to ``read_weights``.
+    source: path, URL (without credentials) or Hugging Face model ID, as passed to ``read_weights``.
     style: naming style of the keys in the file, one of ``names.STYLES``.
     tensors, unknown: see ``names.Translation``.
     file: local file that the tensors were read from.
@@ -69,9 +71,10 @@ def read_weights(source: str | Path, cache_dir: str | Path | None = None, sha256
     """
     file = find_weights(source, cache_dir, sha256)
     tensors, metadata = read_tensors(file)
-    translation = to_native(tensors, str(source))
+    name = hide_secrets(source)
+    translation = to_native(tensors, name)
     config = read_config(file, metadata)
-    return Weights(str(source), translation.style, translation.tensors, file, translation.unknown, config)
+    return Weights(name, translation.style, translation.tensors, file, translation.unknown, config)
 
 
 def find_weights(source: str | Path, cache_dir: str | Path | None = None, sha256: str | None = None) -> Path:
@@ -81,8 +84,8 @@ def find_weights(source: str | Path, cache_dir: str | Path | None = None, sha256
         source: local file or folder, http(s) URL, or Hugging Face model ID (``facebook/flava-full``), which may be
             followed by ``@revision``. A run folder and its ``checkpoints/latest`` stand for the newest checkpoint, and
             ``checkpoints/best`` stands for the best one.
-        cache_dir: download folder; default: $MMF_CACHE_DIR/mmf_flava if MMF_CACHE_DIR is set, otherwise
-            ~/.cache/mmf_flava.
+        cache_dir: download folder of URLs; default: $MMF_CACHE_DIR/mmf_flava if MMF_CACHE_DIR is set, otherwise
+            ~/.cache/mmf_flava. Repositories are stored in the cache of huggingface_hub.
         sha256: expected SHA-256 of a downloaded file.
 
     Raises:
@@ -96,16 +99,16 @@ def find_weights(source: str | Path, cache_dir: str | Path | None = None, sha256
         path = find_checkpoint(path)
     if path.exists():
         return find_weights_file(path) if path.is_dir() else path
-    if not HUB_NAME.fullmatch(text) or path.suffix in SUFFIXES:
-        raise UserError(f"{text} was not found. Expected a file, a folder, a URL or a Hugging Face model ID.")
-    return _find_on_hub(text, cache_dir, sha256)
+    if not _is_hub_name(text):
+        name = hide_secrets(text)
+        raise UserError(f"{name} was not found. Expected a file, a folder, a URL or a Hugging Face model ID.")
+    return _find_on_hub(text, sha256)
 
 
 def find_processor_files(source: str | Path, cache_dir: str | Path | None = None) -> Path | None:
     """Return the path from which the processors of a source can be read: its weights file or a folder.
 
-    For a Hugging Face repository, this function downloads only configuration and processors, and nothing if the weights
-    are in the cache.
+    For a Hugging Face repository, this function downloads only configuration and processors.
 
     Args:
         source, cache_dir: see ``find_weights``.
@@ -118,51 +121,30 @@ def find_processor_files(source: str | Path, cache_dir: str | Path | None = None
     """
     text = str(source)
     is_file = text.startswith(("http://", "https://")) or Path(text).expanduser().exists()
-    if is_file or not HUB_NAME.fullmatch(text) or Path(text).suffix in SUFFIXES:
+    if is_file or not _is_hub_name(text):
         return find_weights(source, cache_dir)
-    if (local := _find_cached_weights(text, cache_dir)) is not None:
-        return local
-    found = _download_optional_files(text, cache_dir)
+    found = download_from_hub(text, *OPTIONAL_FILES)
     return found[0].parent if found else None
 
 
-def _find_on_hub(name: str, cache_dir: str | Path | None, sha256: str | None) -> Path:
-    if (local := _find_cached_weights(name, cache_dir)) is not None:
-        single = hub_url(name, local.name)
-        return local if local.name.endswith(".index.json") else download_file(single, cache_dir, sha256)
-    _download_optional_files(name, cache_dir)
-    for single, index in WEIGHTS_NAMES:
-        try:
-            return download_file(hub_url(name, single), cache_dir, sha256)
-        except RemoteFileNotFoundError:
-            pass
-        try:
-            local = download_file(hub_url(name, index), cache_dir)
-        except RemoteFileNotFoundError:
-            continue
-        for shard in shard_files(local):
-            download_file(hub_url(name, shard), cache_dir)
-        return local
-    raise UserError(
-        f"{hub_url(name, '')} has neither model.safetensors nor pytorch_model.bin. Check the model ID {name}."
-    )
+def _is_hub_name(text: str) -> bool:
+    return "/" in text and NAME.fullmatch(text) is not None and Path(text).suffix not in SUFFIXES
 
 
-def _find_cached_weights(name: str, cache_dir: str | Path | None) -> Path | None:
-    """Return the cached weights file or index of shards of a repository; None if any weights file is not cached."""
-    for single, index in WEIGHTS_NAMES:
-        if (local := find_cached(hub_url(name, single), cache_dir)) is not None:
-            return local
-        local = find_cached(hub_url(name, index), cache_dir)
-        if local and all(find_cached(hub_url(name, shard), cache_dir) for shard in shard_files(local)):
-            return local
-    return None
-
-
-def _download_optional_files(name: str, cache_dir: str | Path | None) -> list[Path]:
-    """Download the configuration and processor files of a Hugging Face repository; return the files that exist."""
-    files = []
+def _find_on_hub(name: str, sha256: str | None) -> Path:
+    repository = open_repository(name)
     for optional in OPTIONAL_FILES:
-        with suppress(RemoteFileNotFoundError):
-            files.append(download_file(hub_url(name, optional), cache_dir))
-    return files
+        repository.get(optional)
+    for single, index in WEIGHTS_NAMES:
+        if (file := repository.get(single)) is not None:
+            if sha256 is not None and (actual := compute_sha256(file)) != sha256.lower():
+                raise UserError(checksum_error(f"{name}, {single},", actual, sha256.lower()))
+            return file
+        if (file := repository.get(index)) is not None:
+            missing = [shard for shard in shard_files(file) if repository.get(shard) is None]
+            if not missing:
+                return file
+            raise repository.error or UserError(f"{name} has no file {missing[0]}, which {index} lists. Check the ID.")
+    raise repository.error or UserError(
+        f"{name} has neither model.safetensors nor pytorch_model.bin. Check the model ID."
+    )

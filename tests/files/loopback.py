@@ -1,25 +1,41 @@
-"""An HTTP server on the loopback interface for all tests that download; the fixtures are in conftest.py."""
+"""HTTP servers on the loopback interface for all tests that download; the fixtures are in conftest.py."""
 
+import hashlib
 import http.server
+import re
 
 
 class Server(http.server.ThreadingHTTPServer):
     """Serves ``files``, a path -> content dict, and records the requests.
 
     ``cut_after``: close the next connection after so many bytes. ``busy``: answer so many requests with 503.
-    ``etag``: path -> checksum, sent with a redirect as the hub does.
+    ``etag``: path -> checksum, sent with a redirect as the hub does. Paths ``/<repository>/resolve/<revision>/<file>``
+    are answered as by the Hugging Face Hub. ``hub_errors``: repository -> (status, error code) of the hub.
     """
 
     def __init__(self, files):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files, self.requests, self.cut_after, self.etag, self.busy = files, [], None, {}, 0
+        self.hub_errors, self.headers = {}, []
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+    def upload(self, repository, files, revision="main"):
+        """Add the files (name -> content) of a repository of the hub. Its commit is a hash of their contents."""
+        commit = hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
+        for name in [name for name in self.files if name.startswith(f"/{repository}/resolve/{revision}/")]:
+            del self.files[name]
+        for name, content in files.items():
+            for path in (revision, commit):
+                self.files[f"/{repository}/resolve/{path}/{name}"] = content
+        self.files[f"/{repository}/resolve/{revision}"] = self.files[f"/{repository}/resolve/{commit}"] = commit
+        return commit
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server = self.server
         path = self.path.partition("?")[0]
+        server.headers.append(dict(self.headers))
         if server.busy:
             server.busy -= 1
             self.send_error(503)
@@ -37,6 +53,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         content = server.files[path]
         start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-")) if self.headers["Range"] else 0
         self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         self.send_header("Content-Length", str(len(content) - start))
         self.send_header("ETag", '"version-1"')
         self.end_headers()
@@ -44,10 +62,32 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(content[start:end])
 
     def do_HEAD(self):
+        if match := re.fullmatch(r"/(.+)/resolve/([^/]+)/(.+)", self.path):
+            self._answer_as_hub(*match.groups())
+            return
         content = self.server.files.get(self.path)
         self.send_response(404 if content is None else 200)
         self.send_header("Content-Length", str(len(content or b"")))
         self.send_header("Last-Modified", "Wed, 01 Jan 2020 00:00:00 GMT")
+        self.end_headers()
+
+    def _answer_as_hub(self, repository, revision, file):
+        server = self.server
+        server.requests.append((self.path, "HEAD"))
+        commit, content = server.files.get(f"/{repository}/resolve/{revision}"), server.files.get(self.path)
+        status, code = (404, "EntryNotFound") if content is None else (200, None)
+        if commit is None:
+            exists = any(path.startswith(f"/{repository}/") for path in server.files)
+            status, code = (404, "RevisionNotFound") if exists else (401, "RepoNotFound")
+        status, code = server.hub_errors.get(repository, (status, code))
+        self.send_response(status)
+        if code:
+            self.send_header("X-Error-Code", code)
+        if commit:
+            self.send_header("X-Repo-Commit", commit)
+        if content is not None:
+            self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
+        self.send_header("Content-Length", str(len(content or b"")))
         self.end_headers()
 
     def log_message(self, *args):

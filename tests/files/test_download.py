@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mmf_flava.errors import UserError
-from mmf_flava.files import download
+from mmf_flava.files import http_download
 from mmf_flava.files.download import download_file
 from mmf_flava.files.download_errors import DownloadError
 
@@ -49,7 +49,7 @@ def test_unreachable_server_raises_an_error_with_a_remedy(server, downloads):
 @pytest.mark.parametrize("size", [10, 2_000_000], ids=["detected on close", "detected on write"])
 def test_full_disk_is_not_reported_as_a_lost_connection(server, downloads, monkeypatch, size):
     server.files["/a.bin"] = bytes(size)
-    monkeypatch.setattr(download, "open", lambda _, mode: builtins.open("/dev/full", mode), raising=False)  # noqa: SIM115
+    monkeypatch.setattr(http_download, "open", lambda _, mode: builtins.open("/dev/full", mode), raising=False)  # noqa: SIM115
     with pytest.raises(UserError, match=r"a\.bin cannot be written \(No space left") as caught:
         download_file(f"{server.url}/a.bin")
     assert not isinstance(caught.value, DownloadError), "retrying does not help"

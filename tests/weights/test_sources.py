@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from mmf_flava.errors import UserError
 from mmf_flava.files.checkpoint_names import pointer_text
 from mmf_flava.files.checksums import write_checksums
+from mmf_flava.files.hub import open_repository
 from mmf_flava.weights.sources import find_weights, read_weights
 
 
@@ -86,30 +87,47 @@ def test_file_that_is_not_a_weights_file_raises(tmp_path, content):
         read_weights(tmp_path / "weights")
 
 
-def upload(server, folder, repository, revision="main"):
-    for file in folder.iterdir():
-        server.files[f"/{repository}/resolve/{revision}/{file.name}"] = file.read_bytes()
+def content(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-def test_hub_name_is_downloaded_once(server, downloads, hf_folder, hf_weights, capfd):
-    upload(server, hf_folder, "facebook/flava-full")
+def test_hub_name_is_downloaded_once(hub, hf_folder, hf_weights):
+    hub.upload("facebook/flava-full", content(hf_folder))
     assert_same(read_weights("facebook/flava-full"), hf_weights)
-    assert "model.safetensors: 100%" in capfd.readouterr().err  # the progress bar
-    server.shutdown()  # no network any more
-    server.server_close()
+    hub.shutdown()  # no network any more
+    hub.server_close()
+    open_repository.cache_clear()
     weights = read_weights("facebook/flava-full")
     assert_same(weights, hf_weights)
     assert weights.config.image_encoder.num_heads == 4
-    assert {file.name for file in downloads.rglob("*") if file.is_file()} >= {"model.safetensors", "config.json"}
-    assert not list(downloads.rglob("*.part"))
+    with pytest.raises(UserError, match=r"model\.safetensors, has sha256 .*, expected 0000"):
+        find_weights("facebook/flava-full", sha256="0" * 64)
 
 
-def test_hub_name_with_shards_and_a_revision_is_downloaded(server, downloads, hf_model, hf_weights, tmp_path):
+def test_hub_name_with_shards_and_a_revision_is_downloaded(hub, hf_model, hf_weights, tmp_path):
     hf_model.save_pretrained(tmp_path / "sharded", max_shard_size="50KB")
-    upload(server, tmp_path / "sharded", "me/flava", "v2")
+    files = content(tmp_path / "sharded")
+    hub.upload("me/flava", files, "v2")
     assert_same(read_weights("me/flava@v2"), hf_weights)
-    with pytest.raises(UserError, match=r"neither model\.safetensors nor pytorch_model\.bin"):
-        read_weights("me/nothing")
+    hub.upload("me/empty", {"config.json": files["config.json"]})
+    with pytest.raises(UserError, match=r"me/empty has neither model\.safetensors nor pytorch_model\.bin"):
+        read_weights("me/empty")
+    files.pop(next(name for name in files if name.startswith("model-")))
+    hub.upload("me/part", files)
+    with pytest.raises(UserError, match=r"me/part has no file model-.*, which model\.safetensors\.index\.json lists"):
+        read_weights("me/part")
+
+
+def test_incomplete_cache_raises_the_error_of_the_hub(hub, hf_folder):
+    files = content(hf_folder)
+    hub.upload("me/flava", {"config.json": files["config.json"]})
+    with pytest.raises(UserError, match="neither"):
+        read_weights("me/flava")
+    hub.shutdown()
+    hub.server_close()
+    open_repository.cache_clear()
+    with pytest.raises(UserError, match="me/flava: the Hugging Face Hub cannot be reached"):
+        read_weights("me/flava")
 
 
 def test_url_is_downloaded(server, downloads, hf_weights, tmp_path):
@@ -118,3 +136,4 @@ def test_url_is_downloaded(server, downloads, hf_weights, tmp_path):
     assert_same(read_weights(f"{server.url}/some/x.pt"), hf_weights)
     with pytest.raises(UserError, match="404"):
         read_weights(f"{server.url}/some/y.pt?token=secret")
+    assert read_weights(f"{server.url}/some/x.pt?token=secret").source == f"{server.url}/some/x.pt?***"
