@@ -55,7 +55,8 @@ class TextCorpusDataset(StreamDataset):
                 f"smaller than block_size. Set it to at least {self.span + 2}."
             )
         for file in self.files:
-            if file.meta["vocabulary_sha256"] != self.text_processor.vocabulary_hash:
+            vocabulary = (file.meta["vocabulary_sha256"], file.meta["vocabulary_size"])
+            if vocabulary != (self.text_processor.vocabulary_hash, self.text_processor.vocab_size):
                 raise UserError(
                     f"The text in {file.folder} was tokenized with a different vocabulary "
                     f"({file.meta['vocabulary_size']} tokens) than the vocabulary of the run's tokenizer "
@@ -66,7 +67,7 @@ class TextCorpusDataset(StreamDataset):
     def _sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         number = bisect_right(self._starts, index) - 1
         file, start = self.files[number], (index - self._starts[number]) * self.span
-        tokens = file.tokens[start : start + self.span]
+        tokens = file.read(start, self.span)
         sample = self.text_processor({"input_ids": tokens, "rng": rng})
         return {**sample, "sample_id": f"{file.folder.name}:{start}"}
 

@@ -1,4 +1,4 @@
-"""Memory-mapped token files: a corpus as one flat array of ids, 2 bytes per token for vocabularies up to 65,536.
+"""Token files: a corpus as one flat array of ids, 2 bytes per token for vocabularies up to 65,536.
 
 A token folder, which stores one tokenized corpus, contains
     tokens.bin      the ids of all documents, each document terminated by [SEP], as raw little-endian ``dtype``
@@ -6,7 +6,6 @@ A token folder, which stores one tokenized corpus, contains
     meta.json       dtype, counts and vocabulary hash; written last, so a folder without it is incomplete
 """
 
-import json
 import os
 from collections.abc import Iterable
 from itertools import chain, islice
@@ -16,11 +15,18 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.data.tokenizer import compute_vocabulary_hash, find_special_ids
 from mmf_flava.errors import UserError
+from mmf_flava.files import atomic
 from mmf_flava.files.json_data import read_object
 
 VERSION = 1
+DTYPES = ("<u2", "<u4")
+NPY_MAGIC = b"\x93NUMPY"
+MAX_META, MAX_COUNT = 2**20, 2**48  # bytes; tokens or documents
+CHUNK = 2**20  # document boundaries that are checked at a time
+REMEDY = "Tokenize the text again."
 BATCH_SIZE = 1000  # documents tokenized at once; an interrupted write resumes after the last complete batch
 PROGRESS, BOUNDARIES = ".progress.json", ".boundaries.bin"  # temporary files of an unfinished write
 
@@ -38,7 +44,7 @@ def write_tokens(folder: str | Path, texts: Iterable[str], tokenizer: Tokenizer,
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "meta.json").unlink(missing_ok=True)
-    dtype = np.dtype("<u2" if tokenizer.get_vocab_size() <= 2**16 else "<u4")
+    dtype = np.dtype(DTYPES[tokenizer.get_vocab_size() > 2**16])
     separator = find_special_ids(tokenizer).sep
     initial = {
         "source": source,
@@ -65,11 +71,12 @@ def write_tokens(folder: str | Path, texts: Iterable[str], tokenizer: Tokenizer,
                 for file in (tokens, ends):
                     file.flush()
                     os.fsync(file.fileno())
-                _write_json(folder / PROGRESS, state)
+                atomic.write_json(folder / PROGRESS, state)
         tokens.flush()
         os.fsync(tokens.fileno())
     boundaries = np.fromfile(folder / BOUNDARIES, dtype="<u8")
-    np.save(folder / "documents.npy", np.concatenate([np.zeros(1, "<u8"), boundaries]), allow_pickle=False)
+    with atomic.replace_file(folder / "documents.npy") as temporary, open(temporary, "wb") as file:
+        np.save(file, np.concatenate([np.zeros(1, "<u8"), boundaries]), allow_pickle=False)
     meta = {
         "version": VERSION,
         "dtype": dtype.str,
@@ -79,7 +86,7 @@ def write_tokens(folder: str | Path, texts: Iterable[str], tokenizer: Tokenizer,
         "vocabulary_sha256": compute_vocabulary_hash(tokenizer),
         **({"source": source} if source else {}),
     }
-    _write_json(folder / "meta.json", meta)
+    atomic.write_json(folder / "meta.json", meta)
     remove_progress(folder)
     return meta
 
@@ -94,63 +101,134 @@ def _load_progress(folder: Path, initial: dict[str, Any]) -> dict[str, Any]:
     """Return the progress of an interrupted write of the same source and vocabulary; otherwise ``initial``."""
     try:
         state = read_object(folder / PROGRESS)
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return initial
     matches = initial["source"] and all(state.get(key) == initial[key] for key in ("source", "vocabulary"))
-    return state if matches else initial
-
-
-def _write_json(path: Path, data: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    counts = [state.get(key) for key in ("read", "documents", "tokens")]
+    valid = all(type(count) is int and 0 <= count < MAX_COUNT for count in counts)
+    return state if matches and valid else initial
 
 
 class TokenFile:
-    """Memory-mapped reader of a folder of tokenized text (tokens.bin, documents.npy, meta.json).
+    """Reader of a folder of tokenized text (tokens.bin, documents.npy, meta.json). It can be forked and pickled.
+
+    Opening compares the sizes of the files with ``meta.json`` and reads ``documents.npy`` once. The token ids are
+    checked when they are read. Files are read, not memory-mapped: a mapped file that is truncated ends the process.
 
     Attributes:
-        tokens: (N,) token ids of all documents.
-        documents: (number of documents + 1,) boundaries of the documents in ``tokens``.
         meta: content of ``meta.json``.
 
     Raises:
-        UserError: the folder is not a complete token folder, or ``tokens.bin`` does not have the expected size.
+        UserError: the folder is not a complete token folder, or its files are damaged.
     """
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        try:
-            self.meta = json.loads((self.folder / "meta.json").read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise UserError(
-                f"{self.folder} has no complete tokenized text. Expected meta.json, tokens.bin and documents.npy. "
-                "Tokenize the text with python -m mmf_flava.data.prepare text."
-            ) from error
+        self._descriptor: int | None = None
+        self.meta = self._read_meta()
         self._dtype = np.dtype(self.meta["dtype"])
         path, expected = self.folder / "tokens.bin", self.meta["tokens"] * self._dtype.itemsize
         size = path.stat().st_size if path.is_file() else 0
         if size != expected:
-            raise UserError(
-                f"{path}: expected {expected} bytes according to meta.json, got {size}. Tokenize the text again."
-            )
-        self._open()
-
-    def _open(self) -> None:
-        path = self.folder / "tokens.bin"
-        empty = path.stat().st_size == 0  # an empty file cannot be memory-mapped
-        self.tokens = np.zeros(0, self._dtype) if empty else np.memmap(path, self._dtype, "r").view(np.ndarray)
+            raise UserError(f"{path}: expected {expected} bytes according to meta.json, got {size}. {REMEDY}")
         try:
-            self.documents = np.load(self.folder / "documents.npy", mmap_mode="r", allow_pickle=False)
-        except ValueError as error:
-            raise UserError(f"{self.folder / 'documents.npy'} is corrupt ({error}). Tokenize the text again.") from None
+            self._check_documents()
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.folder / 'documents.npy'} is damaged ({error}). {REMEDY}") from None
+
+    def _read_meta(self) -> dict[str, Any]:
+        path = self.folder / "meta.json"
+        try:
+            meta = read_object(path, MAX_META)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise UserError(
+                f"{self.folder} has no complete tokenized text. Expected meta.json, tokens.bin and documents.npy. "
+                "Tokenize the text with python -m mmf_flava.data.prepare text."
+            ) from error
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} is damaged ({error}). {REMEDY}") from None
+        if meta.get("version") != VERSION or meta.get("dtype") not in DTYPES:
+            raise UserError(
+                f"{path}: expected version {VERSION} and dtype {' or '.join(DTYPES)}, got version "
+                f"{meta.get('version')!r:.20} and dtype {meta.get('dtype')!r:.20}. {REMEDY}"
+            )
+        for key in ("tokens", "documents", "vocabulary_size"):
+            if type(meta.get(key)) is not int or not 0 <= meta[key] < MAX_COUNT:
+                raise UserError(f"{path}: {key} must be an integer of at least 0, got {meta.get(key)!r:.40}. {REMEDY}")
+        if not isinstance(meta.get("vocabulary_sha256"), str):
+            raise UserError(f"{path}: vocabulary_sha256 is missing. {REMEDY}")
+        return meta
+
+    def _check_documents(self) -> None:
+        """Raise ValueError unless the boundaries ascend from 0 to the number of tokens."""
+        count, path = self.meta["documents"] + 1, self.folder / "documents.npy"
+        self._documents_start = path.stat().st_size - 8 * count
+        with open(path, "rb") as file:
+            header = file.read(min(max(self._documents_start, 0), MAX_META))
+        expected = b"{'descr': '<u8', 'fortran_order': False, 'shape': (%d,), }" % count
+        if len(header) != self._documents_start or not header.startswith(NPY_MAGIC) or expected not in header:
+            raise ValueError(f"expected an array of {count} numbers of dtype <u8 according to meta.json")
+        last = np.zeros(1, "<u8")
+        for start in range(0, count, CHUNK):
+            boundaries = self.read_documents(start, min(CHUNK, count - start))
+            if start == 0 and boundaries[0] != 0:
+                raise ValueError("the first document does not begin at token 0")
+            ascending = np.concatenate([last, boundaries] if start else [boundaries])
+            if not (ascending[1:] > ascending[:-1]).all():  # a difference of unsigned numbers would overflow
+                raise ValueError("its numbers do not ascend")
+            last = boundaries[-1:]
+        if int(last[0]) != self.meta["tokens"]:
+            raise ValueError(f"the last document ends at token {last[0]} of {self.meta['tokens']}")
 
     def __len__(self) -> int:
         return int(self.meta["tokens"])
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "meta": self.meta, "_dtype": self._dtype}
+    def read(self, start: int, count: int) -> np.ndarray:
+        """Return the ids of ``count`` tokens from ``start`` on; fewer at the end of the file.
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._open()
+        Raises:
+            BadRecord: the file cannot be read, or has changed; or an id is not in the vocabulary.
+        """
+        count = max(0, min(count, len(self) - start))
+        path, size = self.folder / "tokens.bin", self._dtype.itemsize
+        try:
+            if self._descriptor is None:
+                self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            data = os.pread(self._descriptor, count * size, start * size)
+        except OSError as error:
+            raise BadRecord(Reason.VANISHED, f"{path} cannot be read: {error}") from error
+        if len(data) != count * size:
+            raise BadRecord(Reason.CHANGED, f"{path} was truncated. {REMEDY}")
+        tokens = np.frombuffer(data, self._dtype)
+        if count and (largest := tokens.max()) >= self.meta["vocabulary_size"]:
+            raise BadRecord(
+                Reason.CHANGED,
+                f"{path}: tokens {start} to {start + count - 1} contain the id {largest}, but the vocabulary has "
+                f"{self.meta['vocabulary_size']} tokens. {REMEDY}",
+            )
+        return tokens
+
+    def read_documents(self, start: int, count: int) -> np.ndarray:
+        """Return ``count`` boundaries of documents: document d consists of the tokens from boundary d to d + 1.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: the file was truncated.
+        """
+        with open(self.folder / "documents.npy", "rb") as file:
+            boundaries = np.fromfile(file, "<u8", count, offset=self._documents_start + 8 * start)
+        if len(boundaries) != count:
+            raise ValueError("the file was truncated")
+        return boundaries
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_descriptor": None}

@@ -4,6 +4,7 @@ import io
 from collections import Counter
 from dataclasses import dataclass, field
 
+import numpy as np
 from PIL import ExifTags, Image
 from tqdm import tqdm
 
@@ -89,8 +90,8 @@ def compute_statistics(dataset: StreamDataset, limit: int, progress: bool = True
                 samples_failed = True
     if isinstance(dataset, TextCorpusDataset):
         for file in dataset.files:
-            starts = evenly_spaced(len(file.documents) - 1, limit)
-            statistics.documents += [int(file.documents[start + 1] - file.documents[start]) for start in starts]
+            starts = evenly_spaced(file.meta["documents"], limit)
+            statistics.documents += [int(np.diff(file.read_documents(start, 2))[0]) for start in starts]
     return statistics
 
 
