@@ -2,8 +2,9 @@
 
     {"image": "train/1.jpg", "captions": ["a cat", "a grey cat"], "label": 3, "id": "cat-1"}
 
-``.jsonl`` is JSON Lines; ``.json`` is an array of such objects, or MMF's {"metadata": ..., "data": [...]}. Only the
-image is required. The key names of MMF's annotations are supported too; the first key present in each group is used:
+``.jsonl`` is JSON Lines; ``.json`` is an array of such objects, or MMF's {"metadata": ..., "data": [...]}; ``.npy`` is
+MMF's imdb (see ``imdb``). Only the image is required. The key names of MMF's annotations are supported too; the first
+key present in each group is used:
     image      image, image_path, img, file_name; image_name and image_id, to which MMF adds ".jpg"
     captions   captions, caption, text, caption_str: a string or a list; caption_tokens: the words of one caption
 The label is a class number or a class name. See ``annotations`` for their values.
@@ -12,7 +13,6 @@ The label is a class number or a class name. See ``annotations`` for their value
 import io
 import json
 import os
-import shlex
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,20 +22,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmf_flava.data.annotations import to_captions
+from mmf_flava.data.annotations import CAPTION_KEYS, to_captions
+from mmf_flava.data.imdb import read_imdb
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record
 from mmf_flava.errors import UserError, join_first
 from mmf_flava.files.json_data import parse_json
 
-LIST_EXTENSIONS = (".jsonl", ".json", ".npy")  # .npy is not supported; the error message explains how to convert it
+LIST_EXTENSIONS = (".jsonl", ".json", ".npy")
 IMAGE_KEYS = ("image", "image_path", "img", "file_name", "image_name", "image_id")
 NAMES_WITHOUT_EXTENSION = ("image_name", "image_id")
 MAX_SHOWN_ERRORS = 3  # invalid lines that an error message describes
-# MMF's rule for its older files: entry 0 is a header if it has no image_id.
-CONVERTER = (
-    "import json, sys, numpy; rows = list(numpy.load(sys.argv[1], allow_pickle=True)); "
-    "[print(json.dumps(row, default=lambda value: value.tolist())) for row in rows['image_id' not in rows[0]:]]"
-)
 
 
 class Entry(NamedTuple):
@@ -51,7 +47,7 @@ class ImageList:
     """Records of one annotation file. A record has the image and ``json`` {"captions": [...], "label": n}.
 
     A record's key is its id, or its image path if it has no id; "#" and the line number are appended to duplicates.
-    Opening reads every line once. Memory use is 9 bytes per line of a JSONL file, or the full text of a JSON file.
+    Opening reads every line once. Memory use is 9 bytes per line of a JSONL file, or the text of another file.
     Readers can be forked and pickled.
 
     Args:
@@ -69,16 +65,10 @@ class ImageList:
         self.images = Path(images) if images is not None else self.path.parent
         self._descriptor: int | None = None
         self._text: bytes | None = None
-        if self.path.suffix.lower() == ".npy":
-            raise UserError(
-                f"{self.path}: .npy annotations are pickle files, which can execute code and are not supported. "
-                f'If you trust the file, convert it with `python -c "{CONVERTER}" '
-                f"{shlex.quote(str(path))} > {shlex.quote(self.path.stem)}.jsonl`."
-            )
         if not self.images.is_dir():
             raise UserError(f"{self.path}: the image folder {self.images} does not exist. Correct the path.")
         try:
-            if self.path.suffix.lower() == ".json":
+            if self.path.suffix.lower() != ".jsonl":
                 self._text = _to_json_lines(self.path)
                 self._scan(io.BytesIO(self._text))
             else:
@@ -241,7 +231,9 @@ def _entry_key(entry: Entry) -> str:
 
 
 def _to_json_lines(path: Path) -> bytes:
-    """Convert the entries of a JSON file to JSON Lines."""
+    """Convert the entries of a JSON file or an imdb file to JSON Lines."""
+    if path.suffix.lower() == ".npy":
+        return read_imdb(path, (*IMAGE_KEYS, *CAPTION_KEYS, "label", "id"))
     try:
         data = parse_json(path.read_bytes())
     except ValueError as error:

@@ -1,9 +1,6 @@
 import json
 import multiprocessing
 import pickle
-import shlex
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,6 +13,7 @@ from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.data.records import ConcatRecords, open_records
 from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.errors import UserError
+from tests.files.hostile_pickles import Canary
 
 
 def write(path, *entries, end="\n"):
@@ -184,19 +182,40 @@ def test_memory_and_pickles_contain_no_lines(tmp_path):
     assert pickle.loads(data)[499].key == "1.jpg#500"
 
 
-def test_pickled_imdb_raises_with_working_conversion_command(tmp_path):
-    """The command from the message converts a file like MMF's: a header entry and numpy values."""
+def test_imdb_is_read_as_its_entries(tmp_path):
     header = {"version": 1}
     row = {"image_id": 17, "image_path": "a b.jpg", "caption_tokens": np.array(["a", "cat"]), "label": np.int64(3)}
-    np.save(tmp_path / "im db.npy", np.array([header, row], dtype=object), allow_pickle=True)
-    with pytest.raises(UserError, match="are pickle files, which can execute code") as caught:
-        open_records(tmp_path / "im db.npy")
-    command = str(caught.value).split("`")[1]
-    assert command.startswith("python ")
-    command = shlex.quote(sys.executable) + command.removeprefix("python")
-    subprocess.run(command, shell=True, check=True, cwd=tmp_path)
-    (tmp_path / "a b.jpg").touch()
-    assert parse_annotation(ImageList(tmp_path / "im db.jsonl")[0]) == (["a cat"], 3)
+    other = {"image_id": 18, "image_name": "COCO_18", "caption_str": ["a dog"], "boxes": np.zeros((2, 4))}
+    for name in ("a b.jpg", "COCO_18.jpg"):
+        (tmp_path / name).touch()
+    for rows in ([header, row, other], [row, other]):
+        np.save(tmp_path / "im db.npy", np.array(rows, dtype=object), allow_pickle=True)
+        reader = open_records(tmp_path / "im db.npy")
+        assert [record.key for record in (reader[0], reader[1])] == ["a b.jpg", "COCO_18.jpg"] and len(reader) == 2
+        assert parse_annotation(reader[0]) == (["a cat"], 3) and parse_annotation(reader[1])[0] == ["a dog"]
+
+
+def test_pickled_code_in_an_imdb_is_not_executed(tmp_path):
+    rows = [{"version": 1}, {"image_id": 1, "caption": Canary(tmp_path / "mark")}]
+    np.save(tmp_path / "imdb.npy", np.array(rows, dtype=object), allow_pickle=True)
+    with pytest.raises(UserError, match=r"imdb\.npy was not read, and nothing .* it contains an object of pathlib\."):
+        open_records(tmp_path / "imdb.npy")
+    assert not (tmp_path / "mark").exists()
+
+
+def test_invalid_imdb_raises(tmp_path):
+    for content, message in [
+        (np.array([{"image_id": 1, "id": b"x"}], object), "entry 1 is invalid .* type bytes"),
+        (np.array([{"image_id": 1}, 3], object), r"1 of 2 entries are invalid: entry 2 \(not a JSON object"),
+        (np.array([[{"image_id": 1}]], object), "not an array of dictionaries"),
+        (np.arange(3), "3 of 3 entries are invalid"),
+    ]:
+        np.save(tmp_path / "imdb.npy", content, allow_pickle=True)
+        with pytest.raises(UserError, match=message):
+            open_records(tmp_path / "imdb.npy")
+    (tmp_path / "imdb.npy").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"imdb\.npy was not read.*it is not a \.npy file"):
+        open_records(tmp_path / "imdb.npy")
 
 
 @pytest.fixture

@@ -103,7 +103,7 @@ OTHERS = {
     "large integer as key": ({2**61: 1}, "a key is an integer of more than 61 bits"),
     "structures": (np.array([(1, 2)], dtype="i4,f4"), "structures"),
     "time": (np.array(["2000"], dtype="M8[D]"), "dtype <M8"),
-    "matrix": (np.asmatrix([1]), r"numpy.*\.matrix"),
+    "subclass of an array": (np.arange(3).view(np.recarray), r"an object of numpy.*\.recarray"),
     "doubled tuples": (doubled(tuple), "the same parts many times"),
     "doubled lists": (doubled(list), "the same parts many times"),
 }
@@ -149,7 +149,8 @@ def _array(dtype, shape, values):
     """Return the pickle of an array; ``values`` are the opcodes of its values."""
     sizes = b"(" + b"".join(b"L%dL\n" % size for size in shape) + b"t"
     return (
-        b"\x80\x04cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntC\x01btR(I1\n" + sizes + b"cnumpy\ndtype\n(U"
+        b"\x80\x04cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntC\x01btR(I1\n" + sizes
+        + b"cnumpy\ndtype\n(U"
         + bytes([len(dtype)]) + dtype + b"\x89\x88tR(I3\nU\x01|NNNI-1\nI-1\nI0\ntb\x89" + values + b"tb."
     )  # fmt: skip
 

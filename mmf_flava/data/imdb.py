@@ -1,0 +1,52 @@
+"""MMF's older annotation files ``imdb_*.npy``: arrays of dictionaries, which numpy stores as a pickle."""
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmf_flava.errors import UserError
+from mmf_flava.files.npy import read_npy
+
+
+def read_imdb(path: Path, keys: Collection[str]) -> bytes:
+    """Return the entries of an imdb file as JSON Lines. Nothing in the file is executed.
+
+    As in MMF, the first entry is a header if it has no ``image_id``.
+
+    Args:
+        keys: keys of the entries that are kept.
+
+    Raises:
+        OSError: the file cannot be read.
+        UserError: the file is damaged, or contains other objects than plain data and arrays.
+    """
+    remedy = "Copy or download the file again."
+    try:
+        with open(path, "rb") as file:
+            content = read_npy(file)
+    except ValueError as error:
+        raise UserError(f"{path} was not read, and nothing in it was executed: {error}. {remedy}") from None
+    entries = content.get("data") if isinstance(content, dict) else content
+    if isinstance(entries, np.ndarray) and entries.ndim == 1:
+        entries = entries.tolist()
+    if not isinstance(entries, list):
+        raise UserError(f"{path} is not an array of dictionaries, as MMF's imdb files are. {remedy}")
+    if entries and isinstance(entries[0], dict) and "image_id" not in entries[0]:
+        entries = entries[1:]
+    lines = []
+    for number, entry in enumerate(entries, start=1):
+        kept = {key: entry[key] for key in keys if key in entry} if isinstance(entry, dict) else None
+        try:
+            lines.append(json.dumps(kept, default=_to_json).encode() + b"\n")
+        except ValueError as error:
+            raise UserError(f"{path}: entry {number} is invalid ({error}). Correct it.") from None
+    return b"".join(lines)
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise ValueError(f"a value of type {type(value).__name__}, expected text or a number")
