@@ -46,8 +46,14 @@ def read_indexes(shards: Sequence[Shard], progress: bool = True) -> list[ShardIn
 
 
 def _read(shard: Shard) -> ShardIndex | None:
-    try:
+    with _shard_errors(shard):
         return shard.read_index() if isinstance(shard, RemoteShard) else read_index(shard)
+
+
+@contextmanager
+def _shard_errors(shard: Shard) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(
             f"{shard}: the shard cannot be read ({error.strerror}). Correct the path or rebuild the data."
@@ -76,7 +82,8 @@ def open_indexes(shards: Sequence[Shard], progress: bool = True) -> list[ShardIn
 
 
 def _ensure_index(shard: Shard) -> ShardIndex:
-    return shard.build_index() if isinstance(shard, RemoteShard) else ensure_index(shard)
+    with _shard_errors(shard):
+        return shard.build_index() if isinstance(shard, RemoteShard) else ensure_index(shard)
 
 
 @contextmanager

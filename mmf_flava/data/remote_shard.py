@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mmf_flava.config.secrets import hide_secrets
 from mmf_flava.data.braces import expand_braces
+from mmf_flava.data.names import extension_of
 from mmf_flava.data.shard_index import ShardIndex, ensure_index, index_path, load_index
-from mmf_flava.errors import UserError
+from mmf_flava.errors import UserError, hide_secrets
 from mmf_flava.files.cache import FileCache
 from mmf_flava.files.download import default_cache_dir
 from mmf_flava.files.download_errors import RemoteFileNotFoundError
@@ -101,7 +101,7 @@ def expand_remote_shards(url: str, cache: FileCache | None) -> Sequence[RemoteSh
     cache = cache or FileCache(default_cache_dir() / "shards")
     shards = [RemoteShard(expanded, cache) for expanded in expand_braces(url)]
     for shard in shards:
-        if not urlsplit(shard.url).path.endswith(".tar"):
+        if extension_of(urlsplit(shard.url).path) != "tar":
             raise UserError(
                 f"{shard} is not a tar file, and remote folders are not supported. List the shards, for example as "
                 "https://host/{00000..00099}.tar."

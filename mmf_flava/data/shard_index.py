@@ -1,38 +1,43 @@
 """Sidecar index of a tar shard: the byte range and checksum of every field of every record.
 
-``<shard>.tar.index``, next to ``<shard>.tar``:
+``<shard>.tar.index``, next to ``<shard>.tar``, little-endian:
 
-    line 1   JSON: version, cut (whether the shard is truncated), count, tar_bytes, tar_mtime_ns, data_start, dtype;
-             padded with spaces to ``data_start``
-    rows     one per record: key (bytes), then for each extension: offset u64, size u64, crc32 u32 (offset 0: the record
-             has no such field)
+    header   ``Header``: magic and version, number of records, whether the shard is truncated, size and modification
+             time of the tar file, bytes of all rows, CRC-32 of the header
+    starts   count + 1 times u64: where each row starts and the last row ends, relative to the first row
+    rows     CRC-32 of the row and its number, u32; number of fields n, u32; n times (offset u64, size u64, CRC-32 of
+             the field u32); the record's key and the n extensions, separated by NUL
 
-Rows have a fixed size and are memory-mapped, so opening 70 million records reads only one header per shard.
+Opening 70 million records reads only one header per shard. Reading a record reads two starts and one row. The format is
+not trusted: every number is checked before it is used, and a damaged row is an error of one record.
 """
 
 import fcntl
-import functools
-import json
+import itertools
 import logging
 import os
-import tarfile
+import struct
 import zlib
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from mmf_flava.errors import UserError
+from mmf_flava.data.tar_members import Entry, TarRecords, scan_shard
+from mmf_flava.files import atomic
 
 logger = logging.getLogger(__name__)
 
 INDEX_SUFFIX = ".index"
-INDEX_VERSION = 1
-ENTRY_DTYPE = [("offset", "<u8"), ("size", "<u8"), ("crc32", "<u4")]
+INDEX_VERSION = 2
+MAGIC = b"mmf_flava index\n"
+HEADER = struct.Struct("<16sIIQQqQ")  # without its CRC-32
+CHECKSUM = struct.Struct("<I")
+STARTS_OFFSET = HEADER.size + CHECKSUM.size
+START = struct.Struct("<Q")
+START_AND_END = struct.Struct("<QQ")
+ROW = struct.Struct("<II")
+ENTRY = struct.Struct("<QQI")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,64 +48,77 @@ class ShardIndex:
         count: number of records.
         truncated: whether the shard is truncated.
         tar_bytes: size of the shard in bytes.
-        data_start: byte offset of the rows in the index file.
-        dtype: structured dtype of a row: ``key`` and one entry per extension in the shard.
-        rows: the rows, if the index file could not be written; otherwise None.
+        tar_mtime_ns: modification time of the shard.
+        rows_bytes: size of all rows in bytes.
+        content: the whole index, if the index file could not be written; otherwise None.
     """
 
     count: int
     truncated: bool
     tar_bytes: int
-    data_start: int
-    dtype: np.dtype
-    rows: np.ndarray | None = None
+    tar_mtime_ns: int
+    rows_bytes: int
+    content: bytes | None = None
+
+    @property
+    def rows_offset(self) -> int:
+        """Byte offset of the first row in the index file."""
+        return STARTS_OFFSET + (self.count + 1) * START.size
+
+    def read_row(self, descriptor: int, number: int) -> tuple[str, dict[str, Entry]]:
+        """Read the row of record ``number``: its key and extension -> byte range of the field.
+
+        Args:
+            descriptor: the open index file; not used if ``content`` contains the index.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: the row is damaged.
+        """
+        offset = STARTS_OFFSET + number * START.size
+        content, size = self.content, START_AND_END.size
+        bounds = os.pread(descriptor, size, offset) if content is None else content[offset : offset + size]
+        if len(bounds) != size:
+            raise ValueError("the index is truncated")
+        start, end = START_AND_END.unpack(bounds)
+        if not start <= end <= self.rows_bytes:
+            raise ValueError(f"record {number} is damaged")
+        offset, size = self.rows_offset + start, end - start
+        return _decode_row(
+            os.pread(descriptor, size, offset) if content is None else content[offset : offset + size], number
+        )
+
+
+def _decode_row(row: bytes, number: int) -> tuple[str, dict[str, Entry]]:
+    try:
+        checksum, count = ROW.unpack_from(row)
+        if zlib.crc32(row[CHECKSUM.size :], number & 0xFFFFFFFF) != checksum:
+            raise ValueError
+        names_offset = ROW.size + count * ENTRY.size
+        key, *extensions = row[names_offset:].decode("utf-8", "surrogateescape").split("\0")
+        return key, dict(zip(extensions, ENTRY.iter_unpack(row[ROW.size : names_offset]), strict=True))
+    except (ValueError, struct.error):
+        raise ValueError(f"record {number} is damaged") from None
+
+
+def _encode_row(key: str, entries: dict[str, Entry], number: int) -> bytes:
+    fields = b"".join(itertools.starmap(ENTRY.pack, entries.values()))
+    names = "\0".join((key, *entries)).encode("utf-8", "surrogateescape")
+    row = CHECKSUM.pack(len(entries)) + fields + names
+    return CHECKSUM.pack(zlib.crc32(row, number & 0xFFFFFFFF)) + row
+
+
+def encode_index(records: TarRecords, truncated: bool, tar_bytes: int, tar_mtime_ns: int) -> bytes:
+    """Return the content of an index file."""
+    rows = [_encode_row(key, entries, number) for number, (key, entries) in enumerate(records.items())]
+    ends = list(itertools.accumulate(map(len, rows), initial=0))
+    header = HEADER.pack(MAGIC, INDEX_VERSION, truncated, len(rows), tar_bytes, tar_mtime_ns, ends[-1])
+    return b"".join((header, CHECKSUM.pack(zlib.crc32(header)), struct.pack(f"<{len(ends)}Q", *ends), *rows))
 
 
 def index_path(shard: Path) -> Path:
     """Return the path of a shard's index."""
     return shard.with_name(shard.name + INDEX_SUFFIX)
-
-
-def split_member_name(name: str) -> tuple[str, str]:
-    """Split the name of a tar member into (key, extension) at the first dot after the last slash."""
-    folder, slash, base = name.rpartition("/")
-    stem, _, extension = base.partition(".")
-    return folder + slash + stem, extension.lower()
-
-
-def scan_shard(path: Path) -> tuple[np.ndarray, bool]:
-    """Scan a tar file and return its index rows and whether it is truncated.
-
-    Rows are in the order in which keys first appear. Of duplicate members, the first is used. If the shard is
-    truncated within a field, the index contains the field's full size, so that reading the field raises an error.
-    """
-    records: OrderedDict[str, dict[str, tuple[int, int, int]]] = OrderedDict()
-    truncated = False
-    with open(path, "rb") as file:
-        try:
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                while (member := tar.next()) is not None:
-                    if not member.isfile():
-                        continue
-                    key, extension = split_member_name(member.name)
-                    data = os.pread(file.fileno(), member.size, member.offset_data)
-                    entries = records.setdefault(key, {})
-                    if extension and extension not in entries:
-                        entries[extension] = (member.offset_data, member.size, zlib.crc32(data))
-        except tarfile.TarError as error:
-            if not records:
-                raise UserError(f"{path} is not a readable tar shard ({error}). Rebuild or remove it.") from error
-            truncated = True
-    extensions = sorted({extension for entries in records.values() for extension in entries})
-    keys = [key.encode() for key in records]
-    width = max([len(key) for key in keys], default=1)
-    dtype = np.dtype([("key", f"S{width}"), *[(extension, ENTRY_DTYPE) for extension in extensions]])
-    rows = np.zeros(len(keys), dtype)
-    rows["key"] = keys
-    for row, entries in zip(rows, records.values(), strict=True):
-        for extension, entry in entries.items():
-            row[extension] = entry
-    return rows, truncated
 
 
 def ensure_index(path: Path) -> ShardIndex:
@@ -130,36 +148,19 @@ def _index_lock(path: Path) -> Iterator[None]:
 def write_index(path: str | Path) -> ShardIndex:
     """Scan the shard at ``path`` and write its index atomically.
 
-    If the folder is not writable, the rows are kept in memory and a warning is logged.
+    If the folder is not writable, the index is kept in memory and a warning is logged.
     """
     path = Path(path)
     stat = path.stat()
-    rows, truncated = scan_shard(path)
-    header: dict[str, Any] = {
-        "version": INDEX_VERSION,
-        "cut": truncated,
-        "count": len(rows),
-        "tar_bytes": stat.st_size,
-        "tar_mtime_ns": stat.st_mtime_ns,
-        "dtype": [["key", rows.dtype["key"].str], *[[name, ENTRY_DTYPE] for name in (rows.dtype.names or ())[1:]]],
-    }
-    data_start = (len(json.dumps(header)) + 64 + 4095) // 4096 * 4096
-    header_line = json.dumps({**header, "data_start": data_start}).encode().ljust(data_start - 1) + b"\n"
-    target = index_path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    index = ShardIndex(len(rows), truncated, stat.st_size, data_start, rows.dtype)
+    records, truncated = scan_shard(path)
+    content = encode_index(records, truncated, stat.st_size, stat.st_mtime_ns)
+    index = parse_header(content[:STARTS_OFFSET])
+    assert index is not None
     try:
-        with open(temporary, "wb") as file:
-            file.write(header_line)
-            file.write(rows.tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
+        atomic.write_bytes(index_path(path), content)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         logger.warning("%s: the index cannot be written (%s). It will be rebuilt at every start.", path, error)
-        return replace(index, rows=rows)
+        return replace(index, content=content)
     return index
 
 
@@ -183,29 +184,24 @@ def load_index(path: Path, tar: os.stat_result | None) -> ShardIndex | None:
         tar: result of ``os.stat`` for the shard; None for remote shards, whose index is never stale.
     """
     try:
-        with open(index_path(path), "rb") as file:
-            header, stat = json.loads(file.readline()), os.fstat(file.fileno())
-        index = ShardIndex(
-            header["count"],
-            header.get("cut", False),
-            header["tar_bytes"],
-            header["data_start"],
-            _dtype(json.dumps(header["dtype"])),
-        )
-        complete = stat.st_size == index.data_start + index.count * index.dtype.itemsize
-        if header["version"] != INDEX_VERSION or not complete:
-            return None
-        if tar is not None:
-            same_time = header["tar_mtime_ns"] == tar.st_mtime_ns or stat.st_mtime_ns > tar.st_mtime_ns
-            if index.tar_bytes != tar.st_size or not same_time:
-                return None
-    except (OSError, ValueError, KeyError, TypeError):
+        with open(index_path(path), "rb", buffering=0) as file:
+            index, stat = parse_header(file.read(STARTS_OFFSET)), os.fstat(file.fileno())
+    except OSError:
         return None
+    if index is None or stat.st_size != index.rows_offset + index.rows_bytes:
+        return None
+    if tar is not None:
+        same_time = index.tar_mtime_ns == tar.st_mtime_ns or stat.st_mtime_ns > tar.st_mtime_ns
+        if index.tar_bytes != tar.st_size or not same_time:
+            return None
     return index
 
 
-@functools.lru_cache(maxsize=256)
-def _dtype(text: str) -> np.dtype:
-    """Return the row dtype of an index. Cached, because the shards of a dataset have the same dtype."""
-    key, *entries = json.loads(text)
-    return np.dtype([(key[0], key[1]), *[(name, [tuple(field) for field in fields]) for name, fields in entries]])
+def parse_header(data: bytes) -> ShardIndex | None:
+    """Parse the header of an index file. Return None if it is invalid or has another version."""
+    if len(data) != STARTS_OFFSET or zlib.crc32(data[: HEADER.size]) != CHECKSUM.unpack_from(data, HEADER.size)[0]:
+        return None
+    magic, version, truncated, count, tar_bytes, tar_mtime_ns, rows_bytes = HEADER.unpack_from(data)
+    if (magic, version) != (MAGIC, INDEX_VERSION):
+        return None
+    return ShardIndex(count, bool(truncated), tar_bytes, tar_mtime_ns, rows_bytes)

@@ -2,7 +2,8 @@
 
 A record is the set of tar members with the same key: ``000123.jpg`` and ``000123.json`` are the record ``000123`` with
 the fields ``jpg`` and ``json`` (webdataset's convention). The index (``shard_index``) stores the byte range of each
-field, so reading a record requires one memory-mapped row and one ``pread`` per field.
+field, so reading a record requires one row of the index and one ``pread`` per field. Files are not memory-mapped,
+because a process that accesses the map of a truncated file is killed.
 """
 
 import glob
@@ -14,24 +15,26 @@ import zlib
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import ExitStack
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mmf_flava.data.braces import expand_braces
 from mmf_flava.data.indexing import Shard, open_indexes
+from mmf_flava.data.names import display_name, extension_of, is_hidden
 from mmf_flava.data.record import BadRecord, Reason, Record
 from mmf_flava.data.remote_shard import RemoteShard
-from mmf_flava.data.shard_index import index_path, write_index
+from mmf_flava.data.shard_index import STARTS_OFFSET, index_path, parse_header, write_index
+from mmf_flava.data.tar_members import Entry
 from mmf_flava.errors import UserError
+from mmf_flava.files import atomic
 
 logger = logging.getLogger(__name__)
 
 MAX_OPEN_FILES = 128  # per reader; several readers stay below the usual limit of 1024 file descriptors per process
 MAX_OPEN_REMOTE_SHARDS = 4  # per reader; the cache cannot evict open copies of remote shards
-MAX_MAPPED_BYTES = 256 << 20  # memory-mapped index rows per reader; they count towards the process's memory
+MAX_OPEN_INDEXES = 64  # per reader
 
 
 class ShardWriter:
@@ -45,9 +48,10 @@ class ShardWriter:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.count = 0
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
-        self._file = open(self._temporary, "wb")  # noqa: SIM115 (closed by close or __exit__)
-        self._tar = tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)
+        with ExitStack() as stack:
+            file = stack.enter_context(open(stack.enter_context(atomic.replace_file(self.path)), "wb"))
+            self._tar = stack.enter_context(tarfile.TarFile(fileobj=file, mode="w", format=tarfile.PAX_FORMAT))
+            self._files = stack.pop_all()
 
     def write(self, key: str, fields: dict[str, bytes]) -> None:
         """Append one record. Keys must be unique in a shard and must not contain a dot after the last slash."""
@@ -58,30 +62,26 @@ class ShardWriter:
         self.count += 1
 
     def close(self) -> None:
-        self._tar.close()
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        os.replace(self._temporary, self.path)
+        self._files.close()
         write_index(self.path)
 
     def __enter__(self) -> "ShardWriter":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *details: Any) -> None:
         if kind is None:
             self.close()
         else:
-            self._file.close()
-            self._temporary.unlink(missing_ok=True)
+            self._files.__exit__(kind, *details)
 
 
 class ShardReader:
     """Random access to the records of many tar shards. ``reader[i]`` is record i in the order of the shards.
 
-    Opening a reader loads one header per shard. Index rows are memory-mapped on first access, and the least recently
-    used maps are closed, so memory use depends on the number of shards, not on the number of records. Readers can be
-    pickled, and used after a fork: ``pread`` does not change the file position that processes share.
+    Opening a reader loads one header per shard, and index rows remain on disk, so memory use depends on the number of
+    shards, not on the number of records. Shards and indexes are opened on first access, and the least recently used
+    files are closed. Readers can be pickled, and used after a fork: ``pread`` does not change the file position that
+    processes share.
 
     A remote shard is downloaded completely on first access. If the copy is corrupt, it is downloaded a second time.
 
@@ -96,9 +96,8 @@ class ShardReader:
         self.remote = any(isinstance(path, RemoteShard) for path in self.paths)
         self._indexes = open_indexes(self.paths)
         self._starts = [0, *accumulate(index.count for index in self._indexes)]
-        self._rows: OrderedDict[int, np.ndarray] = OrderedDict()
-        self._mapped = 0
-        self._files: OrderedDict[int, int] = OrderedDict()
+        self._index_files: OrderedDict[int, int] = OrderedDict()  # shard -> descriptor
+        self._files: OrderedDict[int, tuple[int, int]] = OrderedDict()  # shard -> descriptor, size in bytes
         self._redownloaded: set[int] = set()
         for path, index in zip(self.paths, self._indexes, strict=True):
             limit = path.cache.limit if isinstance(path, RemoteShard) else None
@@ -122,36 +121,53 @@ class ShardReader:
         Raises:
             BadRecord: the bytes cannot be read or do not match their checksum.
         """
-        if not 0 <= index < len(self):
-            raise IndexError(f"record index {index} is out of range for {len(self)} records")
-        shard = bisect_right(self._starts, index) - 1
-        row = self._shard_rows(shard)[index - self._starts[shard]]
-        key = row["key"].decode()
-        fields = {}
-        for extension in (row.dtype.names or ())[1:]:
-            offset, size, checksum = row[extension].item()
-            if offset and (only is None or extension in only):
-                fields[extension] = self._read_field(shard, key, extension, offset, size, checksum)
-        return Record(key, fields)
+        shard, key, entries = self._read_row(index)
+        return Record(
+            key,
+            {
+                extension: self._read_field(shard, key, extension, entry)
+                for extension, entry in entries.items()
+                if only is None or extension in only
+            },
+        )
 
     def checksums(self, index: int, only: Sequence[str]) -> tuple[str, dict[str, tuple[int, int]]]:
         """Return a record's key and the (size, CRC-32) of its fields in ``only``, without reading the shard."""
-        shard = bisect_right(self._starts, index) - 1
-        row = self._shard_rows(shard)[index - self._starts[shard]]
-        entries = {name: row[name].item() for name in (row.dtype.names or ())[1:] if name in only}
-        return row["key"].decode(), {name: (size, crc32) for name, (offset, size, crc32) in entries.items() if offset}
+        _, key, entries = self._read_row(index)
+        return key, {name: (size, crc32) for name, (_, size, crc32) in entries.items() if name in only}
 
     def shard_sizes(self) -> list[tuple[str, int]]:
         """Return the (file name, size in bytes) of each shard."""
         return [(path.name, index.tar_bytes) for path, index in zip(self.paths, self._indexes, strict=True)]
 
-    def _read_field(self, shard: int, key: str, extension: str, offset: int, size: int, checksum: int) -> bytes:
+    def _read_row(self, index: int) -> tuple[int, str, dict[str, Entry]]:
+        """Return the shard of record ``index``, the record's key and the byte ranges of its fields."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"record index {index} is out of range for {len(self)} records")
+        shard = bisect_right(self._starts, index) - 1
+        try:
+            header = self._indexes[shard]
+            descriptor = self._index_descriptor(shard) if header.content is None else -1
+            key, entries = header.read_row(descriptor, index - self._starts[shard])
+        except OSError as error:
+            path = index_path(self._local_path(shard))
+            raise BadRecord(Reason.VANISHED, f"{path} cannot be read: {error}") from error
+        except ValueError as error:
+            path = index_path(self._local_path(shard))
+            raise BadRecord(Reason.CHANGED, f"{path}: {error}. Delete the file, so that it is built again.") from error
+        return shard, display_name(key), entries
+
+    def _read_field(self, shard: int, key: str, extension: str, entry: Entry) -> bytes:
+        offset, size, checksum = entry
         while True:
             try:
-                data = os.pread(self._descriptor(shard), size, offset)
+                descriptor, available = self._descriptor(shard)
+                # memory of the size is allocated before it is read, so the size is compared with the file first
+                fits = offset + size <= available
+                data = os.pread(descriptor, size, offset) if fits else b""
             except (OSError, UserError) as error:  # UserError: a remote shard cannot be downloaded
                 raise BadRecord(Reason.VANISHED, f"{self.paths[shard]} cannot be read: {error}", key) from error
-            if len(data) == size and zlib.crc32(data) == checksum:
+            if fits and len(data) == size and zlib.crc32(data) == checksum:
                 return data
             if not self._discard_copy(shard):
                 message = f"{self.paths[shard]}: {key}.{extension} does not match its checksum in the index"
@@ -163,57 +179,57 @@ class ShardReader:
         if not isinstance(path, RemoteShard) or shard in self._redownloaded:
             return False
         self._redownloaded.add(shard)
-        descriptor = self._files.pop(shard)
+        descriptor, _ = self._files.pop(shard)
         path.discard(descriptor)
         os.close(descriptor)
         return True
 
-    def _shard_rows(self, shard: int) -> np.ndarray:
-        index = self._indexes[shard]
-        if index.rows is not None:
-            return index.rows
-        rows = self._rows.get(shard)
-        if rows is None:
-            source = self.paths[shard]
-            path = index_path(source.local_path if isinstance(source, RemoteShard) else source)
-            try:
-                mapped = np.memmap(path, index.dtype, "r", index.data_start, shape=(index.count,))
-            except (OSError, ValueError) as error:  # ValueError: the file is too short
-                raise BadRecord(Reason.VANISHED, f"{path} cannot be opened: {error}") from error
-            # Scalar access is several times faster on a plain ndarray view than on np.memmap.
-            rows = self._rows[shard] = mapped.view(np.ndarray)
-            self._mapped += rows.nbytes
-            while self._mapped > MAX_MAPPED_BYTES and len(self._rows) > 1:
-                self._mapped -= self._rows.popitem(last=False)[1].nbytes
-        else:
-            self._rows.move_to_end(shard)
-        return rows
+    def _local_path(self, shard: int) -> Path:
+        path = self.paths[shard]
+        return path.local_path if isinstance(path, RemoteShard) else path
 
-    def _descriptor(self, shard: int) -> int:
-        descriptor = self._files.get(shard)
+    def _index_descriptor(self, shard: int) -> int:
+        descriptor = self._index_files.get(shard)
         if descriptor is None:
+            while len(self._index_files) >= MAX_OPEN_INDEXES:
+                os.close(self._index_files.popitem(last=False)[1])
+            descriptor = os.open(index_path(self._local_path(shard)), os.O_RDONLY)
+            if parse_header(os.pread(descriptor, STARTS_OFFSET, 0)) != self._indexes[shard]:
+                os.close(descriptor)
+                raise ValueError("the index was replaced after it had been opened")
+            self._index_files[shard] = descriptor
+        else:
+            self._index_files.move_to_end(shard)
+        return descriptor
+
+    def _descriptor(self, shard: int) -> tuple[int, int]:
+        """Return the descriptor of a shard's file and its size in bytes."""
+        file = self._files.get(shard)
+        if file is None:
             while len(self._files) >= (MAX_OPEN_REMOTE_SHARDS if self.remote else MAX_OPEN_FILES):
-                os.close(self._files.popitem(last=False)[1])
+                os.close(self._files.popitem(last=False)[1][0])
             path = self.paths[shard]
             if isinstance(path, RemoteShard):
                 descriptor = path.open(self._indexes[shard].tar_bytes)
             else:
                 descriptor = os.open(path, os.O_RDONLY)
-            self._files[shard] = descriptor
+            file = self._files[shard] = (descriptor, os.fstat(descriptor).st_size)
         else:
             self._files.move_to_end(shard)
-        return descriptor
+        return file
 
     def close(self) -> None:
         while self._files:
-            os.close(self._files.popitem()[1])
+            os.close(self._files.popitem()[1][0])
+        while self._index_files:
+            os.close(self._index_files.popitem()[1])
 
     def __del__(self) -> None:
         if hasattr(self, "_files"):
             self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": OrderedDict(), "_rows": OrderedDict(), "_mapped": 0}
+        return {**self.__dict__, "_files": OrderedDict(), "_index_files": OrderedDict()}
 
 
 def find_shards(path: str | Path) -> list[Path]:
@@ -232,8 +248,5 @@ def find_shards(path: str | Path) -> list[Path]:
                 f"{path}: {len(missing)} shards were not found, for example {missing[0]}. Correct the braces."
             )
         return [shard for shards in by_name.values() for shard in shards]
-    if path.is_dir():
-        return sorted(path.glob("*.tar"))
-    if path.is_file():
-        return [path] if path.suffix == ".tar" else []
-    return [Path(name) for name in sorted(glob.glob(str(path))) if name.endswith(".tar")]
+    found = path.iterdir() if path.is_dir() else [path] if path.is_file() else map(Path, glob.glob(str(path)))
+    return sorted(file for file in found if extension_of(file.name) == "tar" and not is_hidden(file.name))

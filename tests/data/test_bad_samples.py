@@ -49,13 +49,15 @@ def shard(tmp_path_factory):
         for key in ("flipped", "good after flipped", "cut"):
             for extension in good:
                 add(tar, f"{key}.{extension}", good[extension])
-        expected |= {"left": "", "right": "", "flipped": CHANGED, "good after flipped": "", "cut": CHANGED}
-    rows = {row["key"].decode(): row for row in ShardReader([path])._shard_rows(0)}
-    os.truncate(path, int(rows["cut"]["json"]["offset"]) + 5)
+        expected |= {"left": "", "right": "", "link": "no caption"}
+        expected |= {"flipped": CHANGED, "good after flipped": "", "cut": CHANGED}
+    reader = ShardReader([path])
+    rows = {key: entries for _, key, entries in map(reader._read_row, range(len(reader)))}
+    os.truncate(path, rows["cut"]["json"][0] + 5)
     ShardReader([path])  # builds the index of the truncated shard
     times = os.stat(path)
     with open(path, "r+b") as file:
-        file.seek(int(rows["flipped"]["jpg"]["offset"]) + 9)
+        file.seek(rows["flipped"]["jpg"][0] + 9)
         file.write(b"!")
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # keeps the index valid
     return path, expected
@@ -74,7 +76,7 @@ def open_pmd(config, load, shard):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_bad_samples_are_replaced_and_reported(open_pmd, shard, tmp_path, workers):
     expected = shard[1]
-    assert len(expected) == 2 * 33 + 5
+    assert len(expected) == 2 * 33 + 6
     dataset = open_pmd("train")
     assert len(dataset) == len(expected)
     quarantine = Quarantine(tmp_path / "quarantine.jsonl", {})
@@ -91,7 +93,7 @@ def test_bad_samples_are_replaced_and_reported(open_pmd, shard, tmp_path, worker
         count_by_reason(quarantine.bad_records)["pmd"]
         == reasons
         == {
-            "no caption": 5,
+            "no caption": 6,
             "unreadable caption": 4,
             "not an image": 2,
             "truncated image": 2,

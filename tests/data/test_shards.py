@@ -5,12 +5,11 @@ import pickle
 import tarfile
 import time
 
-import numpy as np
 import pytest
 
 from mmf_flava.data import shard_index, shards
 from mmf_flava.data.record import BadRecord, Record
-from mmf_flava.data.shard_index import read_index, split_member_name
+from mmf_flava.data.shard_index import read_index
 from mmf_flava.data.shards import ShardReader, ShardWriter
 from mmf_flava.errors import UserError
 
@@ -38,11 +37,6 @@ def test_reads_records_across_shards(two_shards):
         reader[5]
 
 
-def test_member_names_are_split_as_in_webdataset():
-    assert split_member_name("some.dir/000123.seg.PNG") == ("some.dir/000123", "seg.png")
-    assert split_member_name("000123.jpg") == ("000123", "jpg")
-
-
 def test_reads_third_party_tar_with_uneven_records(tmp_path):
     path = tmp_path / "other.tar"
     members = {"x/1.jpg": b"J", "x/1.txt": b"one", "x/2.txt": b"two", "x/1.json": b"late"}
@@ -58,12 +52,12 @@ def test_reads_third_party_tar_with_uneven_records(tmp_path):
     assert found["x/2"] == {"txt": b"two"}
 
 
-def test_index_is_memory_mapped_and_written_once(two_shards, monkeypatch):
+def test_opening_reads_only_headers_and_indexes_are_written_once(two_shards, monkeypatch):
     monkeypatch.setattr(shard_index, "scan_shard", lambda path: pytest.fail("the shard was scanned again"))
     reader = ShardReader(two_shards)
-    assert not reader._rows, "opening reads only headers"
+    assert not reader._index_files
     assert reader[0].key == "000"
-    assert isinstance(reader._rows[0].base, np.memmap)
+    assert list(reader._index_files) == [0]
 
 
 def test_missing_or_stale_index_is_rebuilt(two_shards):
@@ -91,7 +85,7 @@ def test_index_stays_valid_after_copying(two_shards):
 
 def test_changed_byte_raises_bad_record(two_shards):
     reader = ShardReader(two_shards)
-    offset = int(reader._shard_rows(1)[1]["png"]["offset"])
+    offset = reader._read_row(4)[2]["png"][0]
     with open(two_shards[1], "r+b") as file:
         file.seek(offset)
         file.write(b"!")
@@ -136,7 +130,7 @@ def test_reader_works_in_other_processes(two_shards, method):
     assert reader[1].key == "001"
 
 
-def test_pickle_contains_neither_files_nor_maps(two_shards):
+def test_pickle_contains_no_files(two_shards):
     reader = ShardReader(two_shards)
     reader[0]
     assert len(pickle.dumps(reader)) < 2000
@@ -145,15 +139,16 @@ def test_pickle_contains_neither_files_nor_maps(two_shards):
 
 def test_number_of_open_files_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "MAX_OPEN_FILES", 2)
+    monkeypatch.setattr(shards, "MAX_OPEN_INDEXES", 3)
     reader = ShardReader([write_shard(tmp_path / f"{n}.tar", n, 1) for n in range(5)])
     assert [reader[n].key for n in range(5)] == [f"{n:03d}" for n in range(5)]
-    assert len(reader._files) == 2
+    assert len(reader._files) == 2 and len(reader._index_files) == 3
 
 
 def test_truncated_shard_keeps_complete_records(tmp_path, caplog):
     """Truncated in the image of the third of four records: two are complete, one is corrupt, the fourth is lost."""
     path = write_shard(tmp_path / "a.tar", 0, 4)
-    offset = int(ShardReader([path])._shard_rows(0)[2]["png"]["offset"])
+    offset = ShardReader([path])._read_row(2)[2]["png"][0]
     os.truncate(path, offset + 1)
     for _ in range(2):  # the second time the index exists
         caplog.clear()

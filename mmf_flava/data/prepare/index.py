@@ -38,7 +38,7 @@ def prepare_indexes(paths: Sequence[str | Path], progress: bool = True) -> Index
         shards |= dict.fromkeys(found)
     existing = sum(index is not None for index in read_indexes(list(shards)))
     indexes = dict(zip(shards, open_indexes(list(shards), progress), strict=True))
-    unwritten = next((path for path, index in indexes.items() if index.rows is not None), None)
+    unwritten = next((path for path, index in indexes.items() if index.content is not None), None)
     if unwritten is not None:
         raise UserError(f"The index of {unwritten} cannot be written. Make its folder writable, or free disk space.")
     records = sum(index.count for index in indexes.values())

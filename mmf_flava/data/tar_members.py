@@ -1,0 +1,124 @@
+"""Scanning of tar shards: the records of a tar file, with the byte range and checksum of every field."""
+
+import io
+import os
+import posixpath
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmf_flava.data.names import is_system_key, split_member_name
+from mmf_flava.errors import UserError
+
+CHUNK = 1 << 20
+MAX_SIZE = 1 << 62  # bytes; sizes in a tar are not limited to 64 bits
+MAX_LINKS = 40  # length of a chain of links, as in Linux
+
+Entry = tuple[int, int, int]  # offset, size and CRC-32 of a field in a tar file
+TarRecords = dict[str, dict[str, Entry]]  # key -> extension -> entry
+
+
+def scan_shard(path: Path) -> tuple[TarRecords, bool]:
+    """Scan a tar file and return its records and whether it is truncated or damaged.
+
+    Records are in the order in which keys first appear. Of duplicate members, the first is used. Hard and symbolic
+    links to other members have the entries of these members; the fields of other links are missing. Hidden files and
+    the files that macOS adds are ignored. If the shard is truncated within a field, the entry has the field's full
+    size, so that reading the field raises an error.
+
+    Raises:
+        UserError: the file is not a tar file.
+        OSError: the file cannot be read.
+    """
+    members: dict[str, Entry | str] = {}  # name -> entry, or name of a link's target
+    fields: dict[str, dict[str, str]] = {}  # key -> extension -> name
+    truncated = False
+    with _BoundedFile(path) as file:
+        try:
+            for member in _members(file):
+                name = member.name
+                if member.isfile() and not member.issparse():  # the bytes of sparse members are not contiguous
+                    checksum = _crc32(file, member.offset_data, member.size)
+                    entry: Entry | str = (member.offset_data, min(member.size, MAX_SIZE), checksum)
+                elif member.islnk():
+                    entry = member.linkname
+                elif member.issym():
+                    entry = posixpath.join(posixpath.dirname(name), member.linkname)
+                else:
+                    continue
+                members.setdefault(name, entry)
+                key, extension = split_member_name(name)
+                if not is_system_key(key) and "\0" not in name:
+                    fields.setdefault(key, {}).setdefault(extension, name)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # tarfile raises TarError, ValueError, RecursionError, OverflowError, ...
+            if not fields:
+                detail = str(error) or type(error).__name__
+                raise UserError(f"{path} is not a readable tar shard ({detail}). Rebuild or remove it.") from error
+            truncated = True
+    _resolve_links(members)
+    records = {
+        key: {
+            extension: entry
+            for extension, name in sorted(names.items())
+            if extension and not isinstance(entry := members[name], str)
+        }
+        for key, names in fields.items()
+    }
+    return records, truncated
+
+
+def _members(file: "_BoundedFile") -> Iterator[tarfile.TarInfo]:
+    with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as tar:
+        while (member := tar.next()) is not None:
+            if member.size < 0:  # the next header would be before this one
+                raise tarfile.ReadError("negative size of a member")
+            yield member
+            tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all members
+
+
+def _crc32(file: "_BoundedFile", offset: int, size: int) -> int:
+    """Return the CRC-32 of a byte range, up to the end of the file. Does not change the position in the file."""
+    if size <= CHUNK:
+        return zlib.crc32(os.pread(file.fileno(), size, offset))
+    checksum = 0
+    for start in range(offset, min(offset + size, file.size), CHUNK):
+        data = os.pread(file.fileno(), min(CHUNK, offset + size - start), start)
+        checksum = zlib.crc32(data, checksum)
+    return checksum
+
+
+def _resolve_links(members: dict[str, Entry | str]) -> None:
+    """Replace links by the entries of their targets. Dangling links remain."""
+    links = [name for name, entry in members.items() if isinstance(entry, str)]
+    by_path: dict[str, Entry | str] = {}
+    for name, entry in members.items() if links else ():
+        by_path.setdefault(posixpath.normpath(name), entry)
+    for name in links:
+        for _ in range(MAX_LINKS):
+            target = members[name]
+            if not isinstance(target, str):
+                break
+            members[name] = by_path.get(posixpath.normpath(target), "")
+
+
+class _BoundedFile(io.BufferedReader):
+    """A file that is not read or positioned beyond its end: sizes in a tar may be wrong.
+
+    ``read`` allocates memory of the requested size, and file systems limit the position.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self.size = os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and 0 <= size <= CHUNK:
+            return super().read(size)
+        rest = max(self.size - self.tell(), 0)
+        return super().read(rest if size is None or size < 0 else min(size, rest))
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        return super().seek(min(offset, self.size) if whence == os.SEEK_SET else offset, whence)
