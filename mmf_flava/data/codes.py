@@ -15,7 +15,6 @@ Shapes: R = number of records, V = views per record, P = patches per view.
 
 import contextlib
 import fcntl
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +27,7 @@ from mmf_flava.config.paths import resolve_path
 from mmf_flava.data.order import sample_generator
 from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.errors import UserError
+from mmf_flava.files import atomic
 from mmf_flava.files.json_data import read_object
 
 OPENED_CODES = "flava_codes"  # key in MMF's registry; the value maps "pmd train" to the header of its codes, or None
@@ -148,7 +148,7 @@ class CodeWriter:
         """Flush the written codes to disk and save their number, so that an interrupted computation can resume."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        _write_json(self.state_path, {**self.header, "done": self.done})
+        atomic.write_json(self.state_path, {**self.header, "done": self.done})
 
     def finish(self) -> None:
         """Rename the partial codes files to their final names. The codes of all records must have been written."""
@@ -157,7 +157,7 @@ class CodeWriter:
         os.fsync(self._file.fileno())
         self.final_header_path.unlink(missing_ok=True)
         os.replace(self.path, self.final_path)
-        _write_json(self.final_header_path, self.header)
+        atomic.write_json(self.final_header_path, self.header)
         self.state_path.unlink(missing_ok=True)
 
     def __enter__(self) -> "CodeWriter":
@@ -245,12 +245,3 @@ def _read_json(path: Path) -> dict[str, Any]:
         return read_object(path, MAX_HEADER)
     except ValueError as error:
         raise UserError(f"{path}: invalid codes header ({error}). {RECOMPUTE}") from None
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

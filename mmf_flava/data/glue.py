@@ -19,6 +19,7 @@ from mmf_flava.config.schema import parse_section
 from mmf_flava.data.glue_files import Example, read_glue
 from mmf_flava.data.glue_tasks import SCORE_RANGE, TASKS, GlueTask
 from mmf_flava.errors import UserError
+from mmf_flava.files import atomic
 
 
 class GlueDataset(BaseDataset):
@@ -72,7 +73,7 @@ class GlueDataset(BaseDataset):
 def write_submission(path: Path, predictions: dict[int, str]) -> None:
     """Write a submission for gluebenchmark.com: a TSV file with the columns ``index`` and ``prediction``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", encoding="utf-8", newline="") as file:
+    with atomic.replace_file(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerow(["index", "prediction"])
         writer.writerows(sorted(predictions.items()))

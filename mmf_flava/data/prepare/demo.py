@@ -17,8 +17,6 @@ Shapes: N = number of images, S = image side, p = patch side, both in pixels, K 
 import hashlib
 import io
 import json
-import os
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +32,7 @@ from mmf_flava.data.shards import ShardWriter
 from mmf_flava.data.token_files import write_tokens
 from mmf_flava.data.tokenizer import SPECIAL_TOKENS, build_wordpiece
 from mmf_flava.errors import UserError
+from mmf_flava.files import atomic
 from mmf_flava.files.json_data import read_object
 
 SPLITS = {"train": 1300, "val": 137, "test": 360}
@@ -83,13 +82,8 @@ def prepare_demo(out: str | Path, options: DemoOptions | None = None, progress: 
             return {**manifest, "created": False}
         if manifest is None and out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UserError(f"{out} is not empty and has no demo data (no manifest.json). Choose another folder.")
-        temporary = out.with_name(f".{out.name}.partial")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        manifest = _write_all(temporary, options, progress)
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(temporary, out)
+        with atomic.replace_folder(out) as temporary:
+            manifest = _write_all(temporary, options, progress)
     return {**manifest, "created": True}
 
 
@@ -192,7 +186,7 @@ def _write_all(folder: Path, options: DemoOptions, progress: bool) -> dict[str, 
         save_file({"centroids": centroids}, folder / "codebook.safetensors")
         bar.update()
     manifest = {"kind": "demo", "options": asdict(options), "counts": counts, "sha256": _checksums(folder)}
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    atomic.write_json(folder / "manifest.json", manifest)
     return manifest
 
 
@@ -208,7 +202,7 @@ def _write_pairs(
     pairs = sum(len(captions[number]) for number in numbers)
     # ``dataset_config.pmd.epoch`` requires these counts.
     manifest = {"kind": "demo_pairs", "counts": {"images": len(numbers), "pairs": pairs}}
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    atomic.write_json(folder / "manifest.json", manifest)
     return len(numbers)
 
 

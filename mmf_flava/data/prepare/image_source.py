@@ -7,6 +7,7 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 from mmf_flava.data.image_folder import find_images
@@ -14,6 +15,7 @@ from mmf_flava.data.prepare.annotations import Annotation
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord
 from mmf_flava.data.shards import ShardReader, find_shards
 from mmf_flava.errors import UserError
+from mmf_flava.files import atomic
 from mmf_flava.files.json_data import parse_object
 
 
@@ -69,17 +71,14 @@ class ImageSource:
         return next(((extension, data) for extension, data in fields.items() if data), None)
 
     def _write_index(self, database: Path) -> None:
-        """Write the index under a temporary name and rename it, so that a killed process leaves no partial index."""
-        temporary = database.with_name(f".{database.name}.partial")
-        temporary.unlink(missing_ok=True)
-        connection = sqlite3.connect(temporary)
-        connection.execute("PRAGMA journal_mode = OFF")
-        connection.execute("CREATE TABLE images (key BLOB PRIMARY KEY, location TEXT) WITHOUT ROWID")
+        """Write the index atomically, so that a killed process leaves no partial index."""
         found = self._files() if self._reader is None else self._records(self._reader)
-        connection.executemany("INSERT OR IGNORE INTO images VALUES (?, ?)", ((_digest(key), at) for key, at in found))
-        connection.commit()
-        connection.close()
-        os.replace(temporary, database)
+        rows = ((_digest(key), location) for key, location in found)
+        with atomic.replace_file(database) as temporary, closing(sqlite3.connect(temporary)) as connection:
+            connection.execute("PRAGMA journal_mode = OFF")
+            connection.execute("CREATE TABLE images (key BLOB PRIMARY KEY, location TEXT) WITHOUT ROWID")
+            connection.executemany("INSERT OR IGNORE INTO images VALUES (?, ?)", rows)
+            connection.commit()
 
     @staticmethod
     def _records(reader: ShardReader) -> Iterator[tuple[str, str]]:

@@ -10,8 +10,6 @@ on the input.
 """
 
 import hashlib
-import json
-import os
 import shutil
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +24,7 @@ from mmf_flava.command import file_path, integer
 from mmf_flava.data.prepare.lock import folder_lock
 from mmf_flava.data.shards import ShardWriter
 from mmf_flava.errors import UserError
+from mmf_flava.files import atomic
 from mmf_flava.files.json_data import read_object
 
 State = dict[str, Any]
@@ -83,13 +82,11 @@ class ShardPreparation:
                     "another --out, or delete the folder."
                 )
             if not finished:
-                for partial in out.glob(".*.partial"):  # left by a killed process
-                    partial.unlink()
                 (out / ".work").mkdir(exist_ok=True)
                 self._write_shards(out, state, progress)
                 for name, text in self.text_files.items():
-                    _save(out / name, text)
-                _save(out / "manifest.json", _json(self.manifest(state)))
+                    atomic.write_text(out / name, text)
+                atomic.write_json(out / "manifest.json", self.manifest(state))
             shutil.rmtree(out / ".work", ignore_errors=True)
             return read_object(out / "manifest.json")
 
@@ -143,7 +140,7 @@ def describe_dropped(manifest: Mapping[str, Any]) -> str:
 
 def _save_state(out: Path, state: State) -> None:
     state["dropped"] = dict(sorted(state["dropped"].items()))
-    _save(out / ".work" / "progress.json", _json(state))
+    atomic.write_json(out / ".work" / "progress.json", state)
 
 
 def _load(path: Path) -> dict[str, Any] | None:
@@ -153,16 +150,3 @@ def _load(path: Path) -> dict[str, Any] | None:
         return read_object(path)
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}). Delete the folder and prepare the data again.") from None
-
-
-def _json(data: Mapping[str, Any]) -> str:
-    return json.dumps(data, indent=2) + "\n"
-
-
-def _save(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
