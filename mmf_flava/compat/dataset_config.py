@@ -4,14 +4,16 @@ Each dataset builder and each processor of mmf_flava has a config class as attri
 processors have no config class.
 """
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mmf_flava.config.close_matches import close_matches
-from mmf_flava.config.processors import ModelSizes
+from mmf_flava.config.datasets import DATASETS, EntriesConfig
+from mmf_flava.config.processors import PROCESSORS, ModelSizes
 from mmf_flava.config.schema import parse_section, suggestion, to_dict
 from mmf_flava.errors import UserError
 
@@ -68,34 +70,36 @@ def set_model_defaults(config: Any) -> None:
         config.dataset_config = sections
 
 
-def check_datasets(config: Any) -> None:
+def check_datasets(config: Any, known: Collection[str]) -> None:
     """Check the sections of the run's datasets in ``dataset_config``.
 
     The types of all processors, and all keys of mmf_flava's datasets and processors are checked.
 
+    Args:
+        known: names of all processors.
+
     Raises:
         UserError: a key or type is unknown, or a value is invalid or does not fit another key or the model.
     """
-    if not _registry().get("imports_setup", no_warning=True):  # no names are registered yet
-        return
     sections, names, sizes = config.get("dataset_config") or {}, dataset_names(config), read_model_sizes(config)
     if not isinstance(sections, Mapping):
         raise UserError(f"dataset_config: must be a section (a mapping of keys to values), got {sections!r}.")
     for name in names:
         if name in sections:
-            _check_dataset(name, _resolve(sections, name), sizes)
+            _check_dataset(name, _resolve(sections, name), sizes, known)
 
 
-def _check_dataset(name: str, section: Any, sizes: ModelSizes) -> None:
+def _check_dataset(name: str, section: Any, sizes: ModelSizes, known: Collection[str]) -> None:
     where = f"dataset_config.{name}"
     if (schema := _config_class("builder", name)) is not None:
         parse_section(schema, section, where).check_model(sizes, where)
+    elif isinstance(section, Mapping) and "max_bad_share" in section:
+        parse_section(EntriesConfig, {"max_bad_share": section["max_bad_share"]}, where)
     processors = section.get("processors") if isinstance(section, Mapping) else None
     for key, entry in processors.items() if isinstance(processors, Mapping) else ():
         if not isinstance(entry, Mapping) or not entry:
             continue
         kind, key = entry.get("type"), f"{where}.processors.{key}"
-        known = _registry().mapping["processor_name_mapping"]
         if not isinstance(kind, str) or kind not in known:
             ours = [name for name in known if _config_class("processor", name)]
             hint = suggestion(str(kind), known if close_matches(str(kind), known) else ours)
@@ -121,15 +125,14 @@ def read_model_sizes(config: Any) -> ModelSizes:
     return ModelSizes.read(section, f"model_config.{name}")
 
 
-def _registry() -> Any:
-    from mmf.common.registry import registry
-
-    return registry
-
-
 def _config_class(kind: str, name: Any) -> Any:
-    classes = _registry().mapping[f"{kind}_name_mapping"]
-    return getattr(classes.get(name), "CONFIG", None) if isinstance(name, str) else None
+    """Return the config class of a dataset (kind ``builder``) or processor, or None if it has none."""
+    if not isinstance(name, str):
+        return None
+    module = sys.modules.get("mmf.common.registry")
+    if module is None:  # the check of a config before MMF is imported
+        return {"builder": DATASETS, "processor": PROCESSORS}[kind].get(name)
+    return getattr(module.registry.mapping[f"{kind}_name_mapping"].get(name), "CONFIG", None)
 
 
 def _plain(config: Any, key: str) -> Section:

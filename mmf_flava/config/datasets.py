@@ -70,6 +70,14 @@ class DatasetConfig:
 
 
 @dataclass
+class EntriesConfig:
+    """Config keys that mmf_flava adds to MMF's datasets."""
+
+    # maximum fraction of training samples that are replaced because their entries are invalid; null: no limit
+    max_bad_share: float | None = ranged(0.01, at_least=0, at_most=1)
+
+
+@dataclass
 class StreamConfig(DatasetConfig):
     """Config keys of the datasets that are read as an endless stream of samples."""
 

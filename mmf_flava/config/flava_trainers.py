@@ -106,6 +106,8 @@ def check_finetuning(config: Any, defaults: Mapping[str, Any]) -> str:
             "training.max_updates is null, but the learning rate schedule needs it. Set it to training.max_epochs * "
             "number of training samples / training.batch_size."
         )
+    if "train" in config.run_type:
+        _check_criteria(config)
     precision = str(config.training.get("precision", "fp32"))
     if precision not in ("fp32", "bf16"):
         raise UserError(f"training.precision: {precision!r} is not one of fp32, bf16.")
@@ -114,3 +116,18 @@ def check_finetuning(config: Any, defaults: Mapping[str, Any]) -> str:
     if precision == "bf16":
         raise UserError("training.fp16 and training.precision: bf16 cannot be combined. Remove one of them.")
     return "fp16"
+
+
+def _check_criteria(config: Any) -> None:
+    """Check that the validation computes ``training.early_stop.criteria``, which selects the best checkpoint."""
+    criteria = str(config.training.early_stop.criteria).removeprefix("val/")
+    metrics = config.evaluation.get("metrics") or []
+    losses = OmegaConf.select(config, f"model_config.{config.model}.losses") or []
+    entries = [*([metrics] if isinstance(metrics, str | Mapping) else metrics), *losses]
+    names = [entry.get("key", entry.get("type")) if isinstance(entry, Mapping) else entry for entry in entries]
+    known = ["total_loss", *(f"{config.datasets}/{name}" for name in names)]
+    # a metric with several values has names such as f1/macro
+    if not any(criteria == name or criteria.startswith(f"{name}/") for name in known):
+        raise UserError(
+            f"training.early_stop.criteria: the validation does not compute '{criteria}'.{suggestion(criteria, known)}"
+        )

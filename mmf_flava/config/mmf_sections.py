@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from mmf_flava.config import mmf_trainer
 from mmf_flava.config.close_matches import close_matches, did_you_mean
 from mmf_flava.config.ranges import Range, check_value
 from mmf_flava.config.run import CheckpointConfig, EvaluationConfig, MultitaskingConfig, TrainingConfig
@@ -71,6 +72,8 @@ TYPES: dict[str, Any] = {
     "distributed.init_method": str | None,
     "distributed.rank": int | None,
 }
+# trainers that support training.wandb only on MMF's main branch, whose defaults contain it
+WITHOUT_WANDB = (*mmf_trainer.NAMES, "lightning", "flava_finetune")
 RUN_TYPES = ("train", "val", "test", "inference", "predict")
 
 
@@ -103,13 +106,16 @@ def check_section(name: str, section: Any, default: Mapping[str, Any], trainer: 
 
     Args:
         trainer: name of the trainer. With a trainer other than ``flava``, ``training.wandb`` may have any argument of
-            ``wandb.init``.
+            ``wandb.init``, if the trainer supports it.
     """
     schema, values = ADDED[name], to_dict(section)
     own = {field.name for field in fields(schema)}
+    known = {*own, *MOVED.get(name, ())}
     if trainer != "flava":
         own -= {"wandb"}
-    check_keys(values, {*default, *own, *MOVED.get(name, ())}, name)
+    if trainer in WITHOUT_WANDB:
+        known -= {"wandb"}
+    check_keys(values, known | {*default}, name)
     for key, value in values.items():
         if key not in own:
             _check(f"{name}.{key}", value, default.get(key))

@@ -223,6 +223,15 @@ class TextProcessorConfig(TokensConfig):
     replace: str = ranged("bert", choices=REPLACEMENTS)
 
 
+# processor -> config class
+PROCESSORS: dict[str, type[ProcessorConfig]] = {
+    "flava_image": ImageProcessorConfig,
+    "flava_image_transform": ImageTransformConfig,
+    "flava_text": TextProcessorConfig,
+    "flava_tokens": TokensConfig,
+}
+
+
 def _check_equal(value: int, expected: int | None, key: str, encoder: str) -> None:
     name = key.rpartition(".")[2]
     if expected is not None and value != expected:

@@ -15,6 +15,8 @@ from mmf_flava.errors import UserError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 SUFFIXES = (".yaml", ".yml")
+# model -> name of the recipe with its defaults, see recipe_path
+MODEL_DEFAULTS = {"flava": "defaults", "flava_classification": "finetune/defaults"}
 
 
 def locate_recipe(path: str) -> str | None:
@@ -97,8 +99,33 @@ def load_recipe(path: str, places: list[str], roots: list[str], chain: tuple[str
             merged = OmegaConf.merge(merged, config)
         return merged
     except OmegaConfBaseException as error:
-        message = " ".join(str(error).split("\n    ")[0].split())
-        raise UserError(f"{file} is not a valid config ({message}). Correct the value.") from None
+        key, value, reason = next(_invalid_values(content, ""), ("", content, error))
+        message = " ".join(str(reason).split("\n    ")[0].split())
+        raise UserError(f"{file}: {key or 'the config'}: {_invalid(value)} ({message}). Correct it.") from None
+
+
+def _invalid_values(node: Any, key: str) -> Iterator[tuple[str, Any, Exception]]:
+    """Yield the key, the value and the error of each value, and of each section with a key, that OmegaConf refuses."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    children: list[tuple[str, Any]] = []
+    if isinstance(node, dict):
+        children = [(f"{key}.{name}" if key else str(name), child) for name, child in node.items()]
+    elif isinstance(node, list):
+        children = [(f"{key}[{number}]", child) for number, child in enumerate(node)]
+    for name, child in children:
+        yield from _invalid_values(child, name)
+    try:
+        OmegaConf.create(dict.fromkeys(node, 0) if isinstance(node, dict) else [] if children else [node])
+    except OmegaConfBaseException as error:
+        yield key, node, error
+
+
+def _invalid(value: Any) -> str:
+    if isinstance(value, str):
+        return f"{value!r} is not a valid interpolation"
+    return "a key is not valid" if isinstance(value, dict) else f"{value!r} is not a valid value"
 
 
 def _not_found(path: str, places: list[str]) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmf_flava.config.ranges import ranged
+from mmf_flava.config.tasks import parse_task
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 SHARDINGS = ("none", "ddp", "fsdp")
@@ -156,3 +157,8 @@ class EvaluationConfig:
     retrieval: RetrievalConfig | None = None
     linear_probe: LinearProbeConfig | None = None
     examples: ExamplesConfig | None = None
+
+    def check(self, where: str) -> None:
+        """Raise UserError if the task is unknown."""
+        if self.task is not None:
+            parse_task(self.task, f"{where}.task")

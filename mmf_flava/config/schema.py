@@ -10,6 +10,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from mmf_flava.config.close_matches import close_matches
 from mmf_flava.config.ranges import check_ranges
+from mmf_flava.config.yaml_reader import parse_scalar
 from mmf_flava.errors import UserError
 
 T = TypeVar("T")
@@ -47,6 +48,12 @@ def parse_section(schema: type[T], section: Any, where: str) -> T:
     return config
 
 
+class WrongType(UserError):
+    """A value has the wrong type. ``key`` is its full name."""
+
+    key = ""
+
+
 TYPES = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
 MAX_INTEGER = 2**63 - 1
 
@@ -68,15 +75,19 @@ def check_type(hint: Any, value: Any, where: str) -> None:
         _check_elements(kind, value, where)
         return
     names = [_type_name(kind) for kind in kinds if kind is not NoneType]
-    raise UserError(f"{where}: must be {' or '.join(names)}, got {value!r}.{_conversion(kinds, value, where)}")
+    error = WrongType(f"{where}: must be {' or '.join(names)}, got {value!r}.{_conversion(kinds, value, where)}")
+    error.key = where
+    raise error
 
 
 def _conversion(kinds: tuple[Any, ...], value: Any, where: str) -> str:
-    """Return a hint to write a number in quotes, or a float such as 1e3 as an integer; empty if no hint applies."""
+    """Return a hint to write a value with or without quotes, or 1e3 as an integer; empty if no hint applies."""
     if str in kinds and isinstance(value, bool | int | float):
         return f" Write it in quotes; on the command line as '{where}=\"{value}\"'."
     if int in kinds and isinstance(value, float) and value.is_integer():
         return f" Write {int(value)}."
+    if isinstance(value, str) and any(_has_type(kind, parse_scalar(value)) for kind in kinds):
+        return " Write it without quotes."
     return ""
 
 

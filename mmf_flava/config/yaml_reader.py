@@ -191,7 +191,7 @@ def parse_value(text: str, option: str) -> Any:
             value = literal_eval(text.strip())
             if isinstance(value, str | int | float | bool | list | dict | tuple | None):
                 return list(value) if isinstance(value, tuple) else value
-        return _resolve_scalar(text)
+        return parse_scalar(text)
     forms = "Write a list as [a, b], a section as {a: 1}, and quote other values that begin with a bracket or quote."
     try:
         return _parse(text, option, complete=True)
@@ -204,7 +204,8 @@ def parse_value(text: str, option: str) -> Any:
         raise UserError(f"{_shorten(option)}: the value is not valid YAML ({error}). {forms}") from None
 
 
-def _resolve_scalar(text: str) -> Any:
+def parse_scalar(text: str) -> Any:
+    """Return a text as the value that YAML reads without quotes; the text itself if YAML cannot read it."""
     loader = _loader()("")
     try:
         node = yaml.ScalarNode(loader.resolve(yaml.ScalarNode, text, (True, False)), text)

@@ -14,7 +14,7 @@ from mmf.modules.layers import MLPClassifer
 from torch import Tensor, nn
 
 from mmf_flava.config.model import ClassificationConfig
-from mmf_flava.config.recipes import recipe_path
+from mmf_flava.config.recipes import MODEL_DEFAULTS, recipe_path
 from mmf_flava.config.schema import parse_section, suggestion, to_dict
 from mmf_flava.data.initial_processors import initial_processors
 from mmf_flava.errors import UserError
@@ -44,7 +44,7 @@ class FlavaClassification(BaseModel):
 
     @classmethod
     def config_path(cls) -> str:
-        return recipe_path("finetune/defaults")
+        return recipe_path(MODEL_DEFAULTS["flava_classification"])
 
     def build(self) -> None:
         """Build the core model and the classifier, load pretrained weights and freeze components.

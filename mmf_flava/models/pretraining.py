@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from mmf_flava.config.model import FlavaConfig, check_needs
-from mmf_flava.config.recipes import recipe_path
+from mmf_flava.config.recipes import MODEL_DEFAULTS, recipe_path
 from mmf_flava.config.schema import parse_section, suggestion, to_dict
 from mmf_flava.data.mask_counts import MaskCounts
 from mmf_flava.data.masking import IGNORED
@@ -44,7 +44,7 @@ class FlavaPretraining(BaseModel):
 
     @classmethod
     def config_path(cls) -> str:
-        return recipe_path("defaults")
+        return recipe_path(MODEL_DEFAULTS["flava"])
 
     def build(self) -> None:
         """Build the core model and the codebook.

@@ -152,7 +152,7 @@ def test_invalid_values_name_their_key(demo, key, value, message):
     config = OmegaConf.create(OmegaConf.to_container(demo, resolve=False))
     OmegaConf.update(config, key, value, merge=False)
     with pytest.raises(UserError, match=message):
-        check_datasets(config)
+        check_datasets(config, registry.mapping["processor_name_mapping"])
 
 
 def test_processors_of_others_are_not_checked(demo):
@@ -161,5 +161,5 @@ def test_processors_of_others_are_not_checked(demo):
     config = OmegaConf.create(OmegaConf.to_container(demo, resolve=False))
     OmegaConf.update(config, TEXT, {"type": "mine", "params": {"anything": [1]}}, merge=False)
     set_model_defaults(config)
-    check_datasets(config)
+    check_datasets(config, registry.mapping["processor_name_mapping"])
     assert config.dataset_config.pmd.processors.text_processor.params == {"anything": [1]}

@@ -98,6 +98,10 @@ FLAVA = "model_config__flava__"
         ({"checkpoint__max_to_keep": 0}, r"checkpoint\.max_to_keep: must be at least 1 or -1, got 0"),
         ({"checkpoint__reset__optimiser": True}, "'optimiser' is not a key of checkpoint.reset"),
         ({"evaluation__predict_file_format": "xml"}, r"evaluation\.predict_file_format: must be one of csv, json"),
+        ({"evaluation__task": "cifar"}, r"evaluation\.task: unknown task 'cifar'; did you mean cifar10"),
+        ({"evaluation__task": "CIFAR-10"}, None),
+        ({"evaluation__metrics": ["acuracy"]}, r"evaluation\.metrics\[0\]: unknown metric 'acuracy'.*'accuracy'"),
+        ({"evaluation__metrics": [{"typ": "f1"}]}, r"'typ' is not a key of evaluation\.metrics\[0\]\. .*'type'"),
         ({"evaluation__zero_shot__dataset": "pmdd"}, r"evaluation\.zero_shot\.dataset: unknown dataset 'pmdd'.*'pmd'"),
         ({"env__save_dir": 5}, r"env\.save_dir: must be a string"),
         ({"env__savedir": "x"}, "'savedir' is not a key of env. Did you mean 'save_dir'"),
@@ -128,6 +132,7 @@ def test_mistake_is_one_sentence_with_its_key(recipes, change, message):
         ({"model_config__flava_classification__losses": ["mse", {"type": "mse"}]}, "mse is listed 2 times"),
         ({"model_config__flava_classification__lr_multiplier": {"head": 2}}, r"'head' is not a key of .*lr_multiplier"),
         ({"training__sharding": "ddp"}, "'sharding' is not a key of training"),
+        ({"training__early_stop__criteria": "vqa2/vqa_acc"}, r"criteria: .* not compute 'vqa2/vqa_acc'.*vqa_accuracy"),
         ({"optimizer__params": {}}, r"optimizer\.params\.lr must be given"),
     ],
 )  # fmt: skip

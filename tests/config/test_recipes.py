@@ -94,7 +94,16 @@ def test_missing_recipe_suggests_close_names(path, match):
     assert match in str(caught.value)
 
 
-def test_invalid_interpolation_is_an_error():
-    write("a.yaml", "x: '${'\n")
-    with pytest.raises(UserError, match=r"a\.yaml is not a valid config \("):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x: '${'", r"a\.yaml: x: '\$\{' is not a valid interpolation \("),
+        ("x: {y: [1, {z: '${x'}]}", r"a\.yaml: x\.y\[1\]\.z: '\$\{x' is not a valid interpolation"),
+        ("x: {y: {null: 1}}", r"a\.yaml: x\.y: a key is not valid \("),
+        ("x: !!set {y, z}", r"a\.yaml: x: .* is not a valid value \("),
+    ],
+)
+def test_invalid_value_is_an_error_with_file_and_key(text, message):
+    write("a.yaml", text)
+    with pytest.raises(UserError, match=message):
         load("a.yaml")

@@ -2,7 +2,9 @@
 
 import importlib.util
 import os
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mmf_flava.command import ArgumentParser, report_user_errors
@@ -34,7 +36,7 @@ def run(module: Any) -> None:
 @patch(
     "mmf_cli.run",
     when="before",
-    what="a misspelt section on the command line is reported before MMF is imported",
+    what="the recipe and the command line are checked before torch and MMF are imported",
     why="importing MMF takes seconds, and half a minute from a cold disk",
     since="MMF 1.0.0rc1",
     until="MMF imports its models only when they are used",
@@ -45,6 +47,22 @@ def run(module: Any) -> None:
 def early_check(_: None) -> None:
     with report_user_errors():
         check_sections(command_line.options(), _default_sections())
+        check_config()
+
+
+def check_config() -> None:
+    """Check the complete config. Errors that are not the user's are left to the check after the import of MMF."""
+    from mmf_flava.compat import early_config
+
+    if "--config_override" in "".join(sys.argv):
+        return
+    folders = [Path(importlib.util.find_spec(name).origin).parent for name in ("mmf", "torch")]
+    try:
+        early_config.check(command_line.options(), *folders)
+    except UserError:
+        raise
+    except Exception:
+        return
 
 
 def check_sections(opts: Sequence[str], known: set[str]) -> None:

@@ -1,6 +1,9 @@
 """Patches of MMF's configuration: default device, model and dataset, unknown names, and the check of the recipe."""
 
+from collections.abc import Collection
 from typing import Any
+
+from omegaconf import OmegaConf
 
 from mmf_flava.compat import flava_run
 from mmf_flava.compat.patch import patch, source_contains, wrap
@@ -118,14 +121,7 @@ def model_and_dataset(module: Any) -> None:
     @wrap(module.Configuration, "_build_user_config", only_if=flava_run.is_current)
     def _build_user_config(original: Any, self: Any, opts: Any) -> Any:
         user = original(self, opts)
-        if datasets := user.get("datasets") or user.get("dataset"):
-            # a string, because MMF's models split it; `dataset` would be outdated if the command line sets datasets
-            user.datasets = _join(datasets)
-            user.pop("dataset", None)
-        if opts.model is None:
-            opts.model = user.get("model")
-        if opts.dataset is None and opts.datasets is None:
-            opts.datasets = user.get("datasets")
+        read_names(user, opts)
         return user
 
 
@@ -140,6 +136,8 @@ def complete_check(module: Any) -> None:
     from omegaconf.errors import OmegaConfBaseException
 
     from mmf_flava.compat.dataset_config import check_datasets
+    from mmf_flava.compat.name_checks import check_trainer
+    from mmf_flava.config.environment import decode_variables
     from mmf_flava.config.recipe_check import check_recipe, interpolation_error
 
     @wrap(module.Configuration, "__init__")
@@ -155,17 +153,38 @@ def complete_check(module: Any) -> None:
             from mmf_flava.compat import mmf_api
             from mmf_flava.compat.mmf_api.registered import check_registered
 
+            check_trainer(self.config.training.trainer, module.registry.mapping["trainer_name_mapping"])
             is_flava = self.config.training.trainer == "flava"
             if is_flava:
                 mmf_api.check_callbacks(self.config)
-            values = check_recipe(self.config, self._default_config)
-            check_datasets(self.config)
-            check_registered(values)
+
+            def check() -> None:
+                values = check_recipe(self.config, self._default_config)
+                check_datasets(self.config, module.registry.mapping["processor_name_mapping"])
+                check_registered(values)
+
+            decode_variables(self.config, check)
             if is_flava:
                 mmf_api.read_multitasking(self.config)
 
 
-def _join(datasets: Any) -> str:
+def read_names(recipe: Any, opts: Any) -> None:
+    """Set the model and the datasets in ``opts``, the options that MMF reads early, to those of the recipe if missing.
+
+    In the recipe, ``datasets`` becomes a string, because MMF's models split it, and ``dataset`` is removed, because it
+    would be outdated if the command line sets ``datasets``.
+    """
+    if datasets := recipe.get("datasets") or recipe.get("dataset"):
+        recipe.datasets = join_names(datasets)
+        recipe.pop("dataset", None)
+    if opts.model is None:
+        opts.model = recipe.get("model")
+    if opts.dataset is None and opts.datasets is None:
+        opts.datasets = recipe.get("datasets")
+
+
+def join_names(datasets: Any) -> str:
+    """Return the names of datasets as a string: ``[a, b]`` and ``"a, b"`` become ``a,b``."""
     names = datasets.split(",") if isinstance(datasets, str) else datasets
     return ",".join(str(name).strip() for name in names)
 
@@ -180,7 +199,7 @@ def _join(datasets: Any) -> str:
 def unknown_names(module: Any) -> None:
     def check_name(self: Any, kind: str, name: str | None, mapping: str) -> None:
         if module.registry.get("imports_setup", no_warning=True):  # otherwise no names are registered, and MMF warns
-            _check_name(kind, name, module.registry.mapping[mapping], self.config_path)
+            check_registered_name(kind, name, module.registry.mapping[mapping], self.config_path)
 
     @wrap(module.Configuration, "_build_model_config", only_if=flava_run.is_current)
     def _build_model_config(original: Any, self: Any, config: Any) -> Any:
@@ -190,14 +209,15 @@ def unknown_names(module: Any) -> None:
     @wrap(module.Configuration, "_build_dataset_config", only_if=flava_run.is_current)
     def _build_dataset_config(original: Any, self: Any, config: Any) -> Any:
         names = config.datasets if config.datasets is not None else config.dataset
-        for name in _join(names or "").split(","):
+        for name in join_names(names or "").split(","):
             check_name(self, "dataset", name, "builder_name_mapping")
         if names:
-            config.datasets = _join(names)
+            config.datasets = join_names(names)
         return original(self, config)
 
 
-def _check_name(kind: str, name: str | None, known: dict[str, Any], config_path: str | None) -> None:
+def check_registered_name(kind: str, name: str | None, known: Collection[str], config_path: str | None) -> None:
+    """Raise UserError if the name of a model or dataset is missing or not in ``known``."""
     if not name:
         place = f"in {config_path}" if config_path else "in the recipe (config=PATH)"
         raise UserError(f"{kind} is not set. Add `{kind}: NAME` {place}, or {kind}=NAME to the command line.")
@@ -218,14 +238,16 @@ def misspelt_section(module: Any) -> None:
     @wrap(module.Configuration, "_build_user_config", only_if=flava_run.is_current)
     def _build_user_config(original: Any, self: Any, opts: Any) -> Any:
         user = original(self, opts)
-        known = {*self._default_config, "dataset", "includes"}
-        text = module.OmegaConf.to_yaml(user) if user else ""
-        for key in user:
-            if key not in known and (section := str(key).partition("."))[0] in known:
-                raise UserError(
-                    f"{self.config_path}: {key} is not a key. Nest it as `{section[0]}: {{{section[2]}: ...}}`."
-                )
-            # users may add sections: only sections that resemble known ones and that no interpolation uses are errors
-            if key not in known and f"${{{key}" not in text and (matches := close_matches(str(key), known, 0.8)):
-                raise UserError(f"{self.config_path}: unknown section {key!r}; {did_you_mean(matches)}")
+        check_sections(user, {*self._default_config, "dataset", "includes"}, self.config_path)
         return user
+
+
+def check_sections(recipe: Any, known: set[str], path: str) -> None:
+    """Raise UserError if the recipe has a top-level key with a dot, or a section that resembles a known one."""
+    text = OmegaConf.to_yaml(recipe) if recipe else ""
+    for key in recipe:
+        if key not in known and (section := str(key).partition("."))[0] in known:
+            raise UserError(f"{path}: {key} is not a key. Nest it as `{section[0]}: {{{section[2]}: ...}}`.")
+        # users may add sections: only sections that resemble known ones and that no interpolation uses are errors
+        if key not in known and f"${{{key}" not in text and (matches := close_matches(str(key), known, 0.8)):
+            raise UserError(f"{path}: unknown section {key!r}; {did_you_mean(matches)}")

@@ -4,8 +4,8 @@ import inspect
 from typing import Any
 
 from mmf_flava.compat import flava_run
+from mmf_flava.compat.name_checks import check_trainer
 from mmf_flava.compat.patch import patch, source_contains, wrap
-from mmf_flava.config.close_matches import close_matches, did_you_mean
 from mmf_flava.errors import UserError
 
 
@@ -55,15 +55,7 @@ def _check_mmf_trainer(config: Any) -> None:
 def unknown_trainer(module: Any) -> None:
     @wrap(module, "build_trainer", only_if=flava_run.is_current)
     def build_trainer(original: Any, config: Any) -> Any:
-        from mmf_flava.config import mmf_trainer
-
-        name, known = config.training.trainer, module.registry.mapping["trainer_name_mapping"]
-        if name not in known:
-            # MMF's trainer has different names in the two versions of MMF
-            is_mmf = name in mmf_trainer.NAMES
-            matches = sorted({*mmf_trainer.NAMES} & {*known}) if is_mmf else close_matches(str(name), known)
-            hint = did_you_mean(matches) if matches else f"known: {', '.join(sorted(known))}"
-            raise UserError(f"training.trainer: unknown name {name!r} in this version of MMF; {hint}")
+        check_trainer(config.training.trainer, module.registry.mapping["trainer_name_mapping"])
         return original(config)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from mmf_flava.compat.patch import patch, source_contains, wrap
 
 
-def _env(key: str, default: Any = None) -> Any:
+def read_variable(key: str, default: Any = None) -> Any:
     """Resolve ``${env:KEY,default}`` as OmegaConf 2.0 did: numbers and booleans are converted."""
     value = os.environ.get(key, default)
     if value is None:
@@ -43,7 +43,7 @@ def resolvers(module: Any) -> None:
             "device_count": lambda: max(1, torch.cuda.device_count()),
             "resolve_cache_dir": module.resolve_cache_dir,
             "resolve_dir": module.resolve_dir,
-            "env": _env,
+            "env": read_variable,
         }
         for name, resolver in resolvers.items():
             OmegaConf.register_new_resolver(name, resolver, replace=True)
@@ -53,11 +53,17 @@ def resolvers(module: Any) -> None:
     @wrap(module.Configuration, "_build_default_config")
     def _build_default_config(original: Any, self: Any) -> Any:
         config = original(self)
-        for key, value in OmegaConf.to_container(config.env, resolve=False).items():  # type: ignore[union-attr]
-            if isinstance(value, str) and value.endswith(",}"):
-                # OmegaConf warns about an empty default without quotes, as in ${env:MMF_LOG_DIR,}
-                config.env[key] = value.removesuffix("}") + " ''}"
+        quote_empty_defaults(config.env)
         return config
+
+
+def quote_empty_defaults(section: Any) -> None:
+    """Quote empty defaults of environment variables, as in ``${env:MMF_LOG_DIR,}``; OmegaConf warns otherwise."""
+    from omegaconf import OmegaConf
+
+    for key, value in OmegaConf.to_container(section, resolve=False).items():  # type: ignore[union-attr]
+        if isinstance(value, str) and value.endswith(",}"):
+            section[key] = value.removesuffix("}") + " ''}"
 
 
 @patch(

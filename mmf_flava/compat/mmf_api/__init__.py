@@ -19,7 +19,7 @@ from mmf_flava.compat.mmf_api.builders import (
     redirect_logging_to_tqdm,
     save_dir,
 )
-from mmf_flava.compat.mmf_api.multitasking import parse_multitasking
+from mmf_flava.compat.multitasking import parse_multitasking
 from mmf_flava.config.run import MultitaskingConfig
 
 MMF_VERSION = "main" if find_spec("mmf.trainers.mmf_trainer") else "rc10"

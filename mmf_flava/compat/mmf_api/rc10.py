@@ -2,14 +2,12 @@
 
 import logging
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from mmf.common.registry import registry
 from mmf.utils.build import build_dataset
-from omegaconf import MISSING
 
+from mmf_flava.compat.iteration_strategies import STRATEGIES, STRATEGIES_HINT
 from mmf_flava.config.run import MultitaskingConfig
 from mmf_flava.config.schema import parse_section
 from mmf_flava.errors import UserError
@@ -26,47 +24,6 @@ __all__ = [
     "register_loss_if_missing",
     "strategy_schemas",
 ]
-
-STRATEGIES_HINT = "other strategies require MMF's main branch"
-
-
-class RoundRobin:
-    """Iteration strategy that selects the datasets in order, one per update (FLAVA paper, §3.4)."""
-
-    @dataclass
-    class Config:
-        name: str = "round_robin"
-        # index of the first dataset
-        start_idx: int = 0
-
-    def __init__(self, config: Config, datasets: Collection[str]) -> None:
-        self.count, self.next = len(datasets), config.start_idx
-
-    def __call__(self) -> int:
-        index, self.next = self.next, (self.next + 1) % self.count
-        return index
-
-
-class Ratios:
-    """Iteration strategy that samples datasets by ``sampling_ratios`` (0.70, 0.15 and 0.15 in the paper, section A.2).
-
-    Uses numpy's global random number generator.
-    """
-
-    @dataclass
-    class Config:
-        name: str = "ratios"
-        sampling_ratios: dict[str, float] = MISSING
-
-    def __init__(self, config: Config, datasets: Collection[str]) -> None:
-        weights = np.array([config.sampling_ratios[name] for name in datasets], dtype=np.float64)
-        self.probabilities = weights / weights.sum()
-
-    def __call__(self) -> int:
-        return int(np.random.choice(len(self.probabilities), p=self.probabilities))
-
-
-STRATEGIES: dict[str, Any] = {"round_robin": RoundRobin, "ratios": Ratios}
 
 
 def strategy_schemas() -> dict[str, type]:

@@ -1,11 +1,11 @@
-"""Validation of the names and params of registered optimizers, schedulers, losses, models and datasets."""
+"""Validation of the names and params of registered classes: optimizers, losses, metrics, models, datasets."""
 
 import contextlib
 import functools
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,13 +13,15 @@ from mmf.common.registry import registry
 from mmf.utils.configuration import load_yaml
 from omegaconf import OmegaConf
 
+from mmf_flava.compat.name_checks import check_names
+from mmf_flava.compat.optimizer_check import check_class, check_optimizer, torch_optimizers
 from mmf_flava.config.model import check_needs
-from mmf_flava.config.optimization import SCHEDULER_PARAMS, check_arguments
+from mmf_flava.config.optimization import SCHEDULER_PARAMS
 from mmf_flava.config.schema import check_keys, check_type, suggestion
 from mmf_flava.errors import UserError
 
-# keys that any dataset of MMF may have: splits, and processors of FLAVA's inputs
-COMMON = {"train", "val", "test", "image_processor", "text_processor"}
+# keys that any dataset of MMF may have: splits, processors of FLAVA's inputs, and the keys of EntriesConfig
+COMMON = {"train", "val", "test", "image_processor", "text_processor", "max_bad_share"}
 
 
 def check_registered(config: Mapping[str, Any]) -> None:
@@ -31,8 +33,13 @@ def check_registered(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: a class is not registered, or a param or key is unknown to its class.
     """
-    _check_optimizer(config["optimizer"])
-    _check_scheduler(config["scheduler"])
+    known = {kind: registry.mapping[f"{kind}_name_mapping"] for kind in ("scheduler", "loss", "metric")}
+    optimizers = registry.mapping["optimizer_name_mapping"]
+    check_names(config, {**known, "optimizer": {*optimizers, *torch_optimizers()}})
+    check_optimizer(config["optimizer"], optimizers)
+    scheduler = config["scheduler"]
+    if scheduler.get("type") and scheduler["type"] not in SCHEDULER_PARAMS:
+        check_class(registry.get_scheduler_class(scheduler["type"]), scheduler.get("params") or {}, "scheduler.params")
     model = config["model"]
     section = (config["model_config"] or {}).get(model) or {}
     _check_losses(section.get("losses") or [], f"model_config.{model}.losses")
@@ -42,56 +49,12 @@ def check_registered(config: Mapping[str, Any]) -> None:
     _check_sections(config["dataset_config"], names, "dataset_config", registry.mapping["builder_name_mapping"])
 
 
-def _check_optimizer(section: Mapping[str, Any]) -> None:
-    name, params = section.get("type"), section.get("params") or {}
-    if not name:
-        return
-    optimizer = getattr(torch.optim, name, None) or registry.get_optimizer_class(name)
-    if not inspect.isclass(optimizer) or optimizer is torch.optim.Optimizer:
-        known = {*registry.mapping["optimizer_name_mapping"], *_torch_optimizers()}
-        raise UserError(f"optimizer.type: unknown optimizer '{name}'.{suggestion(name, known)}")
-    _check_class(optimizer, params, "optimizer.params")
-
-
-def _torch_optimizers() -> Iterator[str]:
-    for name, value in vars(torch.optim).items():
-        if inspect.isclass(value) and issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer:
-            yield name
-
-
-def _check_scheduler(section: Mapping[str, Any]) -> None:
-    name = section.get("type")
-    if not name or name in SCHEDULER_PARAMS:
-        return
-    scheduler = registry.get_scheduler_class(name)
-    if scheduler is None:
-        hint = suggestion(name, registry.mapping["scheduler_name_mapping"])
-        raise UserError(f"scheduler.type: unknown scheduler '{name}'.{hint}")
-    _check_class(scheduler, section.get("params") or {}, "scheduler.params")
-
-
-def _check_class(cls: Any, params: Mapping[str, Any], where: str) -> None:
-    """Check params against the arguments of an optimizer or scheduler class, except the first argument.
-
-    If the class has ``**kwargs``, all names are accepted.
-    """
-    arguments = list(inspect.signature(cls).parameters.values())[1:]
-    if any(argument.kind == argument.VAR_KEYWORD for argument in arguments):
-        return
-    named = [argument for argument in arguments if argument.kind != argument.VAR_POSITIONAL]
-    missing = inspect.Parameter.empty
-    check_arguments(params, {a.name: ... if a.default is missing else a.default for a in named}, where)
-
-
 def _check_losses(losses: Any, where: str) -> None:
-    """Check the types and params of losses: a list of names or of ``{type, params}``."""
+    """Check the params of losses: a list of names or of ``{type, params}``."""
     for number, entry in enumerate(losses if isinstance(losses, list) else []):
         name = entry.get("type") if isinstance(entry, Mapping) else entry
         params = (entry.get("params") or {}) if isinstance(entry, Mapping) else {}
         loss = registry.get_loss_class(name)
-        if loss is None:
-            hint = suggestion(str(name), registry.mapping["loss_name_mapping"])
-            raise UserError(f"{where}: unknown loss '{name}'.{hint}")
         if where == "model_config.flava.losses" and hasattr(loss, "needs"):
             check_needs(str(name), loss.needs)
         if isinstance(params, Mapping) and "params" not in inspect.signature(loss).parameters:

@@ -1,14 +1,13 @@
 """Reading of runs' results from ``evaluation.json``, and computation of the table's cells."""
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from mmf_flava.config.close_matches import close_matches, did_you_mean
+from mmf_flava.config.tasks import parse_task
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.table.paper import TableRow, table_rows
 from mmf_flava.files.json_data import read_object
@@ -66,7 +65,7 @@ class Column:
         if not evaluation.get("task"):
             self.skipped.append(f"{folder} was skipped, because its evaluation.json has no task.")
             return
-        run = RunResult(folder, parse_task(str(evaluation["task"]), folder), evaluation)
+        run = RunResult(folder, parse_task(str(evaluation["task"]), folder / "evaluation.json"), evaluation)
         used = {row.section for row in table_rows() if any(run.task in tasks for tasks in row.tasks)}
         for section in sections:
             if section not in used:
@@ -123,24 +122,6 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
         return read_object(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}). Run the evaluation again.") from None
-
-
-def parse_task(task: str, folder: Path) -> str:
-    """Return the task name that the table uses. Case, hyphens, underscores and spaces in ``task`` are ignored.
-
-    Raises:
-        UserError: the task is unknown.
-    """
-    known = {_normalise(name): name for row in table_rows() for names in row.tasks for name in names}
-    if _normalise(task) not in known:
-        close = close_matches(task, known.values())
-        hint = did_you_mean(close) if close else f"known tasks: {', '.join(sorted(known.values()))}."
-        raise UserError(f"{folder / 'evaluation.json'}: unknown task '{task}'; {hint}")
-    return known[_normalise(task)]
-
-
-def _normalise(task: str) -> str:
-    return re.sub(r"[-_\s]", "", task.lower())
 
 
 def parse_columns(arguments: Sequence[str]) -> list[Column]:

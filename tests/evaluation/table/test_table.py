@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mmf_flava.config.tasks import TASKS, parse_task
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.table.__main__ import main
 from mmf_flava.evaluation.table.layout import build_table, render, render_csv, render_json, render_markdown
 from mmf_flava.evaluation.table.paper import table_rows
-from mmf_flava.evaluation.table.results import Column, parse_columns, parse_task
+from mmf_flava.evaluation.table.results import Column, parse_columns
 
 RECIPES = Path(__file__).parents[3] / "projects/flava/configs"
 RECALL = {"image_to_text_r1": 0.1, "image_to_text_r5": 0.2, "text_to_image_r1": 0.3, "text_to_image_r5": 0.4}
@@ -103,6 +104,10 @@ def test_two_runs_of_a_row_require_two_columns(make_run):
     text = read_rows(render_csv(build_table(parse_columns([str(first), f"large={second}"]))))
     assert (text["RTE"]["ours"], text["RTE"]["large"], text["RTE"]["FLAVA"]) == ("50.00", "60.00", "57.76")
     assert len(parse_columns([str(first), str(first)])) == 1
+
+
+def test_known_tasks_are_those_of_the_rows():
+    assert {name for row in table_rows() for names in row.tasks for name in names} == set(TASKS)
 
 
 def test_tasks_of_the_recipes_have_rows():
