@@ -37,6 +37,8 @@ def collate(
     padding = {"input_ids": pad_id, "input_ids_masked": pad_id, "input_mask": False, "lm_label_ids": IGNORED}
     batch = SampleList()
     for field in samples[0]:
+        if field == "record":  # only needed to name the record of a sample that cannot be collated
+            continue
         values = [sample[field] for sample in samples]
         if field in padding:
             padded = pad_sequence(values, batch_first=True, padding_value=padding[field])

@@ -23,7 +23,7 @@ from mmf_flava.data.image_list import ImageList
 from mmf_flava.data.image_sets.catalogue import download_image_set, open_image_set
 from mmf_flava.data.image_stream import block_size, build_shard_cache, image_folder
 from mmf_flava.data.order import Order
-from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record, Records
+from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record, Records, record_boundary
 from mmf_flava.data.records import ConcatRecords, open_records, split_readers
 from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.data.stream import StreamBuilder, StreamDataset
@@ -88,7 +88,8 @@ class ImageClassificationDataset(StreamDataset):
         if self.dataset_type == "train" or self._model_labels is None:
             return self.dataset_type == "train"
         try:
-            return read_label(self.records.read(0), self._class_numbers) != NO_LABEL
+            with record_boundary("record 0"):
+                return read_label(self.records.read(0), self._class_numbers) != NO_LABEL
         except BadRecord:
             return True
 

@@ -14,18 +14,16 @@ from typing import Any
 
 import numpy as np
 from mmf.common.registry import registry
-from mmf.common.sample import Sample
 
 from mmf_flava.config.datasets import KarpathyConfig
 from mmf_flava.config.paths import resolve_path
 from mmf_flava.data.annotations import clean_text
 from mmf_flava.data.image_decoding import decode_image
-from mmf_flava.data.order import sample_generator
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record
 from mmf_flava.data.records_hash import records_sha256
-from mmf_flava.files.json_data import parse_json
 from mmf_flava.data.stream import StreamBuilder, StreamDataset
 from mmf_flava.errors import UserError, join_first
+from mmf_flava.files.json_data import parse_json
 
 SPLIT_FILES = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
 IMAGE_SOURCES = (
@@ -122,8 +120,7 @@ class KarpathyRecords:
 class KarpathyDataset(StreamDataset):
     """Retrieval gallery of one split. Its samples have the fields image, captions, sample_id (the image's path).
 
-    Samples are not masked. An image that cannot be decoded raises UserError instead of being replaced, because a
-    different gallery would change the metrics.
+    Samples are not masked. A gallery with an image that cannot be decoded is refused, see ``Gallery``.
     """
 
     HAS_LOSSES = False  # pretraining losses need masks
@@ -132,15 +129,6 @@ class KarpathyDataset(StreamDataset):
         images = resolve_path(config.image_dir or "", config.data_dir)
         self.records = KarpathyRecords(path, images, dataset_type, config.captions_per_image)
         super().__init__("karpathy", config, dataset_type, len(self.records), len(self.records))
-
-    def __getitem__(self, n: int) -> Sample:
-        index = self.order.index(n)
-        try:
-            return Sample(self._sample(index, sample_generator(self.seed, index)))
-        except BadRecord as error:
-            raise UserError(
-                f"{self.records.path}: {error}. A retrieval gallery must be complete: download this image again."
-            ) from error
 
     def _sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self.records.read(index)

@@ -17,7 +17,7 @@ from mmf_flava.config.datasets import PMDConfig
 from mmf_flava.data.annotations import parse_annotation
 from mmf_flava.data.image_stream import ImageStreamDataset
 from mmf_flava.data.pair_weights import read_pair_weights
-from mmf_flava.data.record import BadRecord
+from mmf_flava.data.record import BadRecord, record_boundary
 from mmf_flava.data.records import estimate_text_bytes
 from mmf_flava.data.stream import StreamBuilder, StreamDataset
 
@@ -73,7 +73,8 @@ class PMDDataset(ImageStreamDataset):
             sampled = sorted(sampled, key=lambda other: abs(estimate_text_bytes(self.records, other) - length))
         for number in sampled:
             try:
-                others, _label = parse_annotation(self.records.read(number, TEXT_EXTENSIONS))
+                with record_boundary(f"record {number}"):
+                    others, _label = parse_annotation(self.records.read(number, TEXT_EXTENSIONS))
             except BadRecord:
                 continue
             other = others[int(rng.integers(len(others)))]

@@ -2,11 +2,11 @@
 
 import errno
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from mmf_flava.errors import UserError
 
@@ -33,6 +33,7 @@ class Reason(StrEnum):
     UNREADABLE_LABEL = "unreadable label"
     UNKNOWN_LABEL = "unknown label"
     NO_CODES = "no codes"
+    INVALID_ENTRY = "invalid entry"  # an entry of an annotation file lacks a field, or a field has the wrong type
     MISFIT = "does not fit the batch"  # fields, shapes or dtypes differ from the other samples of the batch
     UNEXPECTED = "unexpected"  # an exception that no reader or processor anticipates
 
@@ -55,7 +56,12 @@ class BadRecord(Exception):
         message: the full error message.
         key: the record's key, if known.
         failure: the exception, if the reason is ``Reason.UNEXPECTED``.
+
+    Attributes:
+        record: index of the record in its dataset, set by the dataset.
     """
+
+    record = -1
 
     def __init__(self, reason: Reason, message: str, key: str | None = None, failure: Failure | None = None):
         super().__init__(reason, message, key, failure)
@@ -66,33 +72,58 @@ class BadRecord(Exception):
     def __str__(self) -> str:
         return self.message
 
+    def entry(self) -> dict[str, Any]:
+        """Return the entry of the record in the list of bad records; see ``Quarantine``."""
+        entry = {
+            "sample_id": self.key or f"record {self.record}",
+            "record": self.record,
+            "reason": self.reason.value,
+            "message": self.message,
+        }
+        return entry if self.failure is None else {**entry, "failure": self.failure}
+
 
 @contextmanager
-def record_boundary(name: str | None = None) -> Iterator[None]:
+def record_boundary(name: str | Callable[[], str]) -> Iterator[None]:
     """Context manager around all code that handles the bytes of one record: reading, decoding, cropping, tokenizing.
 
     Any exception becomes a BadRecord, so that a bad record never stops a run. Exceptions that are not caused by the
     record pass through: UserError, MemoryError, a full disk, and exceptions that end the process.
 
     Args:
-        name: the record's key, or a description such as "record 7", for the message.
+        name: the record's key or a description such as "record 7"; a function that returns it is only called for a bad
+            record.
 
     Raises:
         BadRecord: the code raised BadRecord, or any other exception, for which the reason is ``Reason.UNEXPECTED``.
     """
     try:
         yield
-    except (BadRecord, UserError, MemoryError):
+    except (UserError, MemoryError):
         raise
     except BaseException as error:
+        if (cause := _full_disk(error)) is not None:
+            raise cause from cause.__cause__
+        if isinstance(error, BadRecord):
+            raise
         # A panic of a Rust library, such as tokenizers, is not an Exception.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        if isinstance(error, OSError) and error.errno in FULL_DISK:
-            raise
-        kind, text = type(error).__name__, _text(error)
-        message = f"{name or 'record'}: unexpected error ({kind}{': ' * bool(text)}{text})"
-        raise BadRecord(Reason.UNEXPECTED, message, name, _failure(error)) from error
+        key, kind, text = name if isinstance(name, str) else name(), type(error).__name__, _text(error)
+        message = f"{key}: unexpected error ({kind}{': ' * bool(text)}{text})"
+        raise BadRecord(Reason.UNEXPECTED, message, key, _failure(error)) from error
+
+
+def _full_disk(error: BaseException) -> BaseException | None:
+    """Return the error of a full disk that caused ``error``, for example of a download; None: another cause."""
+    described, cause = error, error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            described = cause
+        if isinstance(cause, OSError) and cause.errno in FULL_DISK:
+            return cause if isinstance(described, BadRecord) else described
+        cause = cause.__cause__
+    return None
 
 
 def _text(error: BaseException) -> str:

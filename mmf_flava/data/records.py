@@ -8,7 +8,7 @@ from pathlib import Path
 from mmf_flava.data.image_folder import ImageFolder
 from mmf_flava.data.image_list import LIST_EXTENSIONS, ImageList
 from mmf_flava.data.indexing import Shard
-from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Record, Records
+from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Record, Records, record_boundary
 from mmf_flava.data.remote_shard import expand_remote_shards
 from mmf_flava.data.shards import ShardReader, find_shards
 from mmf_flava.errors import UserError, join_first
@@ -109,7 +109,8 @@ def estimate_text_bytes(records: Records, index: int) -> int:
     if not isinstance(reader, ShardReader):
         return 0
     try:
-        _, checksums = reader.checksums(local_index, ("txt", "json"))
+        with record_boundary(f"record {index}"):
+            _, checksums = reader.checksums(local_index, ("txt", "json"))
     except BadRecord:
         return 0
     return next((checksums[name][0] for name in ("txt", "json") if name in checksums), 0)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Records
+from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Records, record_boundary
 from mmf_flava.data.records import ConcatRecords
 from mmf_flava.data.shards import ShardReader
 
@@ -33,7 +33,8 @@ def records_sha256(records: Records, extensions: Sequence[str] = IMAGE_EXTENSION
     for index in np.unique(np.linspace(0, len(records) - 1, SAMPLED).astype(np.int64)).tolist():
         reader, local_index = records.locate(index) if isinstance(records, ConcatRecords) else (records, index)
         try:
-            key, content = _content(reader, local_index, extensions)
+            with record_boundary(f"record {index}"):
+                key, content = _content(reader, local_index, extensions)
         except BadRecord:
             digest.update(f"{index} unreadable\n".encode())
             continue

@@ -13,6 +13,7 @@ from torch import Generator
 from torch.utils.data import DataLoader
 
 from mmf_flava.data.buckets import LengthBuckets
+from mmf_flava.data.evaluation_samples import EvaluationSamples
 from mmf_flava.errors import UserError
 
 
@@ -144,12 +145,14 @@ def build_evaluation_loader(
 ) -> DataLoader:
     """Build a data loader that yields every sample of a dataset, or of the given ranges, once and in order.
 
+    Bad records are left out, see ``EvaluationSamples``. A batch may therefore have no samples.
+
     Args:
         spans: ranges of sample indices to load; every batch lies within one range. None: the entire dataset.
     """
     spans = [range(len(dataset))] if spans is None else spans
     batches = [list(span[start : start + batch_size]) for span in spans for start in range(0, len(span), batch_size)]
-    return build_batch_loader(dataset, batches, num_workers)
+    return build_batch_loader(EvaluationSamples(dataset), batches, num_workers)
 
 
 def build_batch_loader(

@@ -1,5 +1,6 @@
 """Base classes of the streaming datasets and their builders."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ from mmf_flava.config.recipes import locate_recipe
 from mmf_flava.config.schema import parse_section
 from mmf_flava.data.collate import collate
 from mmf_flava.data.epochs import build_epoch_loader
+from mmf_flava.data.misfits import Form, replace_misfits
 from mmf_flava.data.mixture import Component, Mixture
 from mmf_flava.data.order import Order, sample_generator
-from mmf_flava.data.record import BadRecord
+from mmf_flava.data.record import BadRecord, record_boundary
+from mmf_flava.data.unexpected_errors import UnexpectedErrors
 from mmf_flava.errors import UserError
 from mmf_flava.files.download import is_remote
 
@@ -37,9 +40,9 @@ class StreamDataset(BaseDataset):
     identical to the first.
 
     A bad record is replaced by the next valid record. The sample's field ``replaced`` lists each replaced record with
-    the reason; ``Quarantine`` counts them.
+    the reason; ``Quarantine`` counts them. Evaluations leave bad records out instead, see ``EvaluationSamples``.
 
-    Subclasses implement ``_sample(index, rng)``.
+    Subclasses implement ``_sample(index, rng)`` and, if they have records with keys, set ``records``.
 
     Args:
         config: the dataset's config, an instance of its config class.
@@ -69,33 +72,75 @@ class StreamDataset(BaseDataset):
         else:
             self.order = Mixture(components, weights, self.seed)
         self._stream = crc32(name.encode())
+        self._forms: Counter[Form] = Counter()
 
     def __len__(self) -> int:
         return self.order.size
 
     def __getitem__(self, n: int) -> Sample:
+        """Return sample n. A bad record is replaced by the next valid record.
+
+        Raises:
+            UserError: too many consecutive records are bad.
+            RuntimeError: ten consecutive records fail with an unexpected error, which is an error of the program.
+        """
+        first, number = self._locate(n)
+        tries = min(MAX_CONSECUTIVE_BAD, self.size)
+        replaced: list[dict[str, Any]] = []
+        source = f"dataset {self.name} ({self.dataset_type})"
+        errors = UnexpectedErrors(source, warn=None)
+        if n > 0:  # a lost shard with an unexpected error in the middle of an epoch is no error of the program
+            errors.add_good()
+        for attempt in range(tries):
+            index = (first + self._replacement_offset(attempt)) % self.size
+            sample = self._try_record(index, number)
+            if not isinstance(sample, BadRecord):
+                return Sample({**sample, "record": index, "replaced": replaced})
+            replaced.append(sample.entry())
+            errors.add_bad(sample.failure)
+        if all("failure" in entry for entry in replaced):
+            errors.stop("all records failed with an unexpected error")
+        raise UserError(
+            f"{source}: {tries} consecutive records, starting at record {first}, are bad. Last error: "
+            f"{replaced[-1]['message']}. Repair or rebuild the dataset."
+        )
+
+    def read_sample(self, n: int) -> Sample:
+        """Return sample n.
+
+        Raises:
+            BadRecord: its record is bad.
+        """
+        index, number = self._locate(n)
+        sample = self._try_record(index, number)
+        if isinstance(sample, BadRecord):
+            raise sample
+        return Sample({**sample, "record": index})
+
+    def _locate(self, n: int) -> tuple[int, int]:
+        """Return the record of sample n, and the number that determines the sample's random generator."""
         n = int(n)
         if n < 0:
             raise IndexError(f"the sample index must be at least 0, got {n}")
-        first = self.order.index(n)
+        index = self.order.index(n)
         # In evaluation every epoch repeats epoch 0, so that each evaluation uses the same masks.
-        number = n if self.training else first
-        tries = min(MAX_CONSECUTIVE_BAD, self.size)
-        replaced: list[dict[str, Any]] = []
-        for attempt in range(tries):
-            index = (first + self._replacement_offset(attempt)) % self.size
-            try:
-                sample = self._sample(index, sample_generator(self.seed, number, self._stream))
-                return Sample({**sample, "replaced": replaced})
-            except BadRecord as error:
-                name = error.key or f"record {index}"
-                replaced.append(
-                    {"sample_id": name, "record": index, "reason": error.reason.value, "message": str(error)}
-                )
-        raise UserError(
-            f"dataset {self.name} ({self.dataset_type}): {tries} consecutive records, starting at record {first}, "
-            f"are bad. Last error: {replaced[-1]['message']}. Repair or rebuild the dataset."
-        )
+        return index, n if self.training else index
+
+    def _try_record(self, index: int, number: int) -> dict[str, Any] | BadRecord:
+        """Return the sample of a record or, if the record is bad, the error."""
+        try:
+            with record_boundary(lambda: self._key(index)):
+                return self._sample(index, sample_generator(self.seed, number, self._stream))
+        except BadRecord as error:
+            error.record = index
+            return error
+
+    def _key(self, index: int) -> str:
+        """Return the key of a record, or its number if it has no key or the key cannot be read."""
+        try:
+            return self.records.read(index, ()).key  # type: ignore[attr-defined]
+        except Exception:
+            return f"record {index}"
 
     def _replacement_offset(self, attempt: int) -> int:
         """Return the offset from a bad record to the record that replaces it in attempt number ``attempt``.
@@ -110,7 +155,8 @@ class StreamDataset(BaseDataset):
         raise NotImplementedError
 
     def collate(self, samples: Sequence[Mapping[str, Any]]) -> SampleList:
-        """Collate samples into a batch; see ``collate.collate``."""
+        """Collate samples into a batch; see ``collate.collate``. A sample that does not fit the others is replaced."""
+        samples = replace_misfits(samples, self._forms)
         processor = getattr(self, "text_processor", None)
         if processor is None:
             return collate(samples, self.dataset_name, self.dataset_type)

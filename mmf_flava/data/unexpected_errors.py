@@ -46,9 +46,9 @@ class UnexpectedErrors:
         if failure is not None:
             self._log(failure)
         if self._consecutive >= MAX_CONSECUTIVE:
-            self._stop(f"{self._consecutive} records in a row failed with an unexpected error")
+            self.stop(f"{self._consecutive} records in a row failed with an unexpected error")
         if self._first >= MAX_FIRST and not self._any_good and self._last is not None:
-            self._stop(f"the first {self._first} records failed, some of them with an unexpected error")
+            self.stop(f"the first {self._first} records failed, some of them with an unexpected error")
 
     def _log(self, failure: Failure) -> None:
         error = (failure.type, failure.place)
@@ -56,6 +56,7 @@ class UnexpectedErrors:
             self._logged.add(error)
             self.warn(f"{self.source}: unexpected error in a record (logged once):\n{failure.traceback}")
 
-    def _stop(self, problem: str) -> None:
+    def stop(self, problem: str) -> None:
+        """Raise RuntimeError with the traceback of the last unexpected error."""
         assert self._last is not None
         raise RuntimeError(f"{self.source}: {problem}. The last one:\n{self._last.traceback}")

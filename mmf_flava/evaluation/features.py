@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.schema import to_dict
+from mmf_flava.data.evaluation_samples import LEFT_OUT, count_samples
 from mmf_flava.data.sampling import build_evaluation_loader
 from mmf_flava.errors import UserError
 from mmf_flava.files import atomic
@@ -53,12 +54,14 @@ class Features:
         targets: (N,) int64; -1 for a sample without a label.
         ids: N sample IDs.
         captions: N lists of captions; empty lists if the dataset has no texts.
+        bad: names of the bad records, which are left out.
     """
 
     embeddings: np.ndarray
     targets: np.ndarray
     ids: list[str]
     captions: list[list[str]]
+    bad: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -124,7 +127,7 @@ class FeatureExtractor:
                     bar.update(len(chunk))
                 else:
                     chunk = self._compute(model, loader, len(span), ENCODERS[kind], bar)
-                    if cache is not None:
+                    if cache is not None and not chunk.bad:  # bad records may be repaired
                         cache.write(span, chunk)
                 yield chunk
 
@@ -135,11 +138,13 @@ class FeatureExtractor:
     @torch.no_grad()
     def _compute(self, model: Any, loader: Iterator[Any], count: int, encode: EncodeImages, bar: tqdm) -> Features:
         chunk = empty_features()
-        while len(chunk) < count:
+        while len(chunk) + len(chunk.bad) < count:
             batch = next(loader)
             self.on_batch(batch)
-            chunk.append(batch, encode(model, batch["image"].to(self.device)))
-            bar.update(len(batch["sample_id"]))
+            chunk.bad += [entry["sample_id"] for entry in batch[LEFT_OUT] if entry is not None]
+            if count_samples(batch):
+                chunk.append(batch, encode(model, batch["image"].to(self.device)))
+            bar.update(len(batch[LEFT_OUT]))
         return chunk
 
     def _bar(self, name: str, total: int) -> tqdm:
@@ -183,8 +188,12 @@ def join_chunks(chunks: Iterator[Features], size: int, distributed: bool) -> Fea
         local = next(chunks, None)
         gathered = [chunk for chunk in (gather_objects(local) if distributed else [local]) if chunk is not None]
         if not gathered:
+            joined.embeddings = joined.embeddings[:start]
             return joined
         for chunk in gathered:
+            joined.bad += chunk.bad
+            if not len(chunk):
+                continue
             if not start:
                 joined.embeddings = np.empty((size, chunk.embeddings.shape[1]), np.float32)
             joined.embeddings[start : start + len(chunk)] = chunk.embeddings

@@ -13,6 +13,12 @@ from mmf_flava.errors import UserError, join_first
 from mmf_flava.evaluation.features import Features
 from mmf_flava.evaluation.ranking import round_to_grid
 
+MAX_NAMED = 20  # bad records that an error message names
+
+
+class IncompleteGalleryError(UserError):
+    """The error for a gallery with bad records: with fewer images, the recall would be higher."""
+
 
 @dataclass
 class Gallery:
@@ -34,14 +40,21 @@ class Gallery:
     def from_features(cls, features: Features, merge_equal_captions: bool) -> "Gallery":
         """Build a gallery from the features of a split.
 
-        Duplicate samples, which replace unreadable records, are removed.
+        Duplicate samples, which have the same ID and the same captions, are removed.
 
         Args:
             merge_equal_captions: merge equal captions into one, which is a positive of every image that has it.
 
         Raises:
+            IncompleteGalleryError: records are bad; the message lists the first of them.
             UserError: some images have no caption; the message lists the first of them.
         """
+        if features.bad:
+            raise IncompleteGalleryError(
+                f"evaluation.retrieval: {len(features.bad)} of {len(features) + len(features.bad):,} records are bad: "
+                f"{join_first(features.bad, MAX_NAMED)}. A retrieval gallery must be complete. Repair or download "
+                "these records again; the log and quarantine.jsonl have the reasons."
+            )
         if uncaptioned := [
             name for name, captions in zip(features.ids, features.captions, strict=True) if not captions
         ]:

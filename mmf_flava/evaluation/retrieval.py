@@ -44,6 +44,7 @@ def retrieve(model: Any, dataset: Any, config: RetrievalConfig, extractor: Featu
     the matching head has re-ranked the ``rerank`` most similar candidates.
 
     Raises:
+        IncompleteGalleryError: the dataset has bad records.
         UserError: an image has no caption, or ``rerank`` is set but the model has no matching head.
     """
     if config.rerank and "itm" not in getattr(model, "heads", {}):

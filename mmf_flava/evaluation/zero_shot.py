@@ -36,6 +36,7 @@ class ZeroShotResult:
         best: (N, min(5, C)) class indices in descending order of probability.
         confidences: (N,) probability of the top class.
         ids: N sample ids.
+        bad: number of bad records of the dataset, which are left out.
     """
 
     targets: Tensor
@@ -44,6 +45,7 @@ class ZeroShotResult:
     ids: list[str]
     classes: list[str]
     templates: list[str]
+    bad: int = 0
 
     @property
     def predictions(self) -> Tensor:
@@ -135,7 +137,8 @@ def classify(model: Any, dataset: Any, config: ZeroShotConfig, extractor: Featur
     ids = [name for chunk in chunks for name in chunk.ids]
     _check_labels(targets, ids, config)
     best, confidences = (torch.cat([getattr(chunk, name) for chunk in chunks]) for name in ("best", "confidences"))
-    return ZeroShotResult(targets, best, confidences, ids, list(config.classes), list(config.templates))
+    bad = sum(chunk.bad for chunk in chunks)
+    return ZeroShotResult(targets, best, confidences, ids, list(config.classes), list(config.templates), bad)
 
 
 @dataclass
@@ -146,15 +149,19 @@ class _ChunkPredictions:
     best: Tensor
     confidences: Tensor
     ids: list[str]
+    bad: int
 
 
 def _classify_chunk(chunk: Features, classifier_CE: Tensor) -> _ChunkPredictions:
     labelled = chunk.targets >= 0
-    embeddings = torch.from_numpy(chunk.embeddings[labelled]).to(classifier_CE.device)
+    # a chunk without samples has no width
+    embeddings = torch.from_numpy(chunk.embeddings[labelled].reshape(-1, classifier_CE.shape[1]))
+    embeddings = embeddings.to(classifier_CE.device)
     probabilities = (100 * embeddings @ classifier_CE.T).softmax(-1).cpu()
     top = probabilities.topk(min(TOP, len(classifier_CE)), dim=-1)
     ids = [name for name, keep in zip(chunk.ids, labelled, strict=True) if keep]
-    return _ChunkPredictions(torch.from_numpy(chunk.targets[labelled]), top.indices, top.values[:, 0], ids)
+    targets = torch.from_numpy(chunk.targets[labelled])
+    return _ChunkPredictions(targets, top.indices, top.values[:, 0], ids, len(chunk.bad))
 
 
 def _check_labels(targets: Tensor, ids: list[str], config: ZeroShotConfig) -> None:

@@ -102,6 +102,7 @@ class Results:
             task: name of the model's task in the results table of the FLAVA paper, or None.
         """
         evaluation: dict[str, Any] = {"task": task, "split": split, "update": update, "losses": result.losses}
+        evaluation |= result.sample_counts
         if result.zero_shot is not None:
             evaluation["zero_shot"] = result.zero_shot.summary()
         if result.retrieval is not None:
@@ -125,7 +126,9 @@ class Results:
         writer = ExampleWriter(None if silent else self.folder / "examples", config)
         for name, dataset in suite.datasets["test"].items():
             tokenizer = getattr(getattr(dataset, "text_processor", None), "tokenizer", None)
-            writer.add(model, next(iter(suite.batches("test", name))).to(suite.device), tokenizer)
+            batch = next(suite.batches("test", name), None)
+            if batch is not None:  # None: all records are bad
+                writer.add(model, batch.to(suite.device), tokenizer)
         writer.write()
 
     def write_predictions(self, split: str, rows: list[dict[str, Any]]) -> Path:
@@ -157,12 +160,19 @@ class Results:
             )
         if result.retrieval is not None:
             lines += _recall_lines(result.retrieval)
+        if result.refused is not None:
+            lines.append(result.refused)
         if (probe := result.linear_probe) is not None:
             lines.append(
                 f"Linear probe accuracy {probe.accuracy:.4f}, mean per class {probe.mean_per_class:.4f}, on "
                 f"{len(probe.targets)} images ({split} split, lambda {probe.penalty:.3g}, fitted to "
                 f"{probe.samples['fitted']} images)."
             )
+        lines += [
+            f"The scores are computed on {count} samples of {name} ({split} split): {count.bad:,} records are bad "
+            f"(quarantine.jsonl)."
+            for name, count in result.samples.items()
+        ]
         if (self.folder / "metrics.jsonl").is_file():
             lines.append(f"Report: {write_report([self.folder])}")
         return lines

@@ -110,13 +110,16 @@ def test_reads_folders_shards_and_lists(tmp_path, load, demo):
     assert {int(shards[n].targets) for n in range(40)} == set(range(10))
 
 
-def test_bad_image_is_replaced_and_reported(tmp_path, load):
+def test_bad_image_is_replaced_or_left_out_and_reported(tmp_path, load):
     for label, name in enumerate(("cat", "dog")):
         save(tmp_path / "test" / name / "1.png", label)
     (tmp_path / "test" / "cat" / "1.png").write_bytes(b"<html>")
-    (batch,) = batches(load(splits={"test": ["test"]}))
-    assert batch.targets.tolist() == [1, 1]
-    assert [entry["sample_id"] for entry in batch.replaced[0]] == ["cat/1.png"]
+    data = load(splits={"test": ["test"]})
+    assert [int(data[n].targets) for n in range(2)] == [1, 1]
+    assert [[entry["sample_id"] for entry in data[n].replaced] for n in range(2)] == [["cat/1.png"], []]
+    (batch,) = batches(data)
+    assert batch.targets.tolist() == [1]
+    assert [entry and entry["sample_id"] for entry in batch.left_out] == ["cat/1.png", None]
 
 
 def test_missing_dataset_raises_one_line_error(tmp_path, load):

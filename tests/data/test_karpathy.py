@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from mmf_flava.data import karpathy, processors  # noqa: F401 (they register)
+from mmf_flava.data.record import BadRecord
 from mmf_flava.errors import UserError
 from tests.data.conftest import DATASETS
 
@@ -67,7 +68,7 @@ def load(demo, tmp_path):
 def test_split_keeps_the_order_of_the_file(write, load):
     write([entry(3), entry(1, "train"), entry(2, captions=7), entry(4, "restval"), entry(5, "val"), entry(6)])
     data = load()
-    batch = data.collate([data[n] for n in range(len(data))])
+    batch = data.collate([data.read_sample(n) for n in range(len(data))])
     assert batch["sample_id"] == ["val2014/3.png", "val2014/2.png", "val2014/6.png"]
     assert batch["captions"][1] == ["zero of 2", "one of 2", "two of 2", "three of 2", "four of 2"]  # of seven
     assert batch["image"].shape == (3, 3, 8, 8)
@@ -148,13 +149,13 @@ def test_missing_or_invalid_file_raises_with_download_instructions(load, tmp_pat
         load()
 
 
-def test_corrupt_image_raises_user_error(write, load, tmp_path):
+def test_corrupt_image_is_a_bad_record(write, load, tmp_path):
     write([entry(1), entry(2)])
     (tmp_path / "val2014" / "2.png").write_bytes(b"<html>not found</html>")
     data = load()
-    assert data[0]["sample_id"] == "val2014/1.png"
-    with pytest.raises(UserError, match=r"val2014/2\.png: not an image .* gallery must be complete"):
-        data[1]
+    assert data.read_sample(0)["sample_id"] == "val2014/1.png"
+    with pytest.raises(BadRecord, match=r"val2014/2\.png: not an image"):
+        data.read_sample(1)
 
 
 def test_training_and_multiple_files_raise(write, load, tmp_path):

@@ -72,3 +72,14 @@ def test_a_bad_record_can_be_sent_from_a_worker():
         "\udcff",
         caught.value.failure,
     )
+
+
+def test_a_full_disk_passes_through_as_the_cause_of_a_bad_record():
+    full, described = OSError(errno.ENOSPC, "no space"), UserError("the cache is full")
+    with pytest.raises(OSError, match="no space"), record_boundary("train/7"):
+        raise BadRecord(Reason.VANISHED, "shard") from full
+    described.__cause__ = full
+    with pytest.raises(UserError, match="the cache is full"), record_boundary("train/7"):
+        raise BadRecord(Reason.VANISHED, "shard") from described
+    with pytest.raises(BadRecord, match="shard"), record_boundary("train/7"):
+        raise BadRecord(Reason.VANISHED, "shard") from OSError(errno.EIO, "broken")

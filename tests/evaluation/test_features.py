@@ -61,6 +61,31 @@ def test_large_dataset_has_larger_chunks(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.glob("*/*")] == ["000000000-000000389.safetensors"]
 
 
+def test_bad_records_are_left_out_and_their_chunk_is_not_cached(tmp_path):
+    bad = {1, CHUNK - 1, *range(2 * CHUNK, 3 * CHUNK)}  # all records of the third chunk
+    data = ToyDataset(LONG.embeddings, LONG.targets, bad=bad)
+    model, settings = ToyModel(), extractor(batch_size=64, folder=tmp_path)
+    good = [n for n in range(len(LONG)) if n not in bad]
+    for _ in range(2):
+        extracted = settings.extract(model, data, "encoder")
+        assert extracted.embeddings.tolist() == [LONG.embeddings[n] for n in good]
+        assert extracted.targets.tolist() == [LONG.targets[n] for n in good]
+        assert extracted.ids == [f"s{n}" for n in good]
+        assert extracted.bad == [f"s{n}" for n in sorted(bad)]
+    assert [path.name for path in sorted(tmp_path.glob("*/*"))] == [
+        "000000128-000000256.safetensors",
+        "000000384-000000389.safetensors",
+    ]
+    data.bad = set()
+    assert settings.extract(model, data, "encoder").embeddings.tolist() == LONG.embeddings
+    assert len(list(tmp_path.glob("*/*"))) == 4
+
+
+def test_all_records_are_bad():
+    extracted = extractor().extract(ToyModel(), ToyDataset([[1.0]] * 3, [0] * 3, bad={0, 1, 2}), "encoder")
+    assert len(extracted) == 0 and extracted.bad == ["s0", "s1", "s2"]
+
+
 @pytest.mark.parametrize("change", ["weights", "records", "config", "kind"])
 def test_changed_inputs_use_another_cache(tmp_path, change):
     model, data, kind = ToyModel(), ToyDataset([[3.0, 4.0]], [0]), "encoder"

@@ -11,6 +11,7 @@ from torch import multiprocessing
 from mmf_flava.config.run import RetrievalConfig
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation import features, ranking, retrieval
+from mmf_flava.evaluation.gallery import IncompleteGalleryError
 from mmf_flava.evaluation.retrieval import check_config, retrieve
 from tests.evaluation.toys import ToyDataset, ToyModel, extractor
 
@@ -59,9 +60,9 @@ class CaptionDataset(ToyDataset):
 
     names: list[str] = field(default_factory=list)
 
-    def collate(self, indices):
-        batch = super().collate(indices)
-        return {**batch, "sample_id": [self.names[n] for n in indices]} if self.names else batch
+    def collate(self, samples):
+        batch = super().collate(samples)
+        return {**batch, "sample_id": [self.names[sample["n"]] for sample in samples]} if self.names else batch
 
 
 def toy(embeddings, captions, texts=ABC, match_probabilities=None):
@@ -90,7 +91,14 @@ def test_caption_of_two_images(merged, expected):
     assert (result["captions"], result["image_to_text_r1"], result["text_to_image_r1"]) == expected
 
 
-def test_duplicate_that_replaces_a_bad_record_counts_once():
+def test_gallery_with_bad_records_is_refused():
+    model, data = toy([[1.0, 0.1], [0.1, 1.0], [0.1, 1.0], [0.3, 1.0]], [["a"], ["b"], ["c"], ["d"]])
+    data.bad = {1, 3}
+    with pytest.raises(IncompleteGalleryError, match=r"2 of 4 records are bad: s1, s3\. .* must be complete"):
+        retrieve(model, data, RetrievalConfig("toy", [1]), extractor())
+
+
+def test_duplicate_counts_once():
     model, data = toy([[1.0, 0.1], [0.1, 1.0], [0.1, 1.0]], [["a"], ["b"], ["b"]])
     data.names = ["s0", "s2", "s2"]
     result = retrieve(model, data, RetrievalConfig("toy", [1]), extractor())

@@ -24,8 +24,8 @@ class TextProcessor:
         return ids, torch.ones_like(ids, dtype=torch.bool)
 
 
-def classify_toy(embeddings, targets, **options):
-    data = ToyDataset(embeddings, targets, text_processor=TextProcessor(), dataset_name="pmd")
+def classify_toy(embeddings, targets, bad=(), **options):
+    data = ToyDataset(embeddings, targets, text_processor=TextProcessor(), dataset_name="pmd", bad=set(bad))
     return classify(PromptModel(), data, CONFIG, extractor(**options))
 
 
@@ -50,6 +50,16 @@ def test_accuracy_confusion_and_prediction_rows():
         {"class": "cat", "count": 2, "accuracy": 0.5},
         {"class": "dog", "count": 1, "accuracy": 1.0},
     ]
+
+
+def test_bad_records_are_left_out():
+    embeddings, targets = [[1.0, 1.0], [0.0, -2.0], [0.1, -1.0], [5.0, 5.0]], [0, 0, 1, -1]
+    result = classify_toy(embeddings, targets, bad=[1])
+    assert (result.accuracy, result.bad, result.ids) == (1.0, 1, ["s0", "s2"])
+    without = classify_toy([embeddings[0], embeddings[2], embeddings[3]], [0, 1, -1])
+    assert result.summary() == without.summary()
+    with pytest.raises(UserError, match="no labelled images"):
+        classify_toy(embeddings, targets, bad=range(4))
 
 
 def test_label_without_a_class_raises():

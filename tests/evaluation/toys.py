@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.evaluation.features import FeatureExtractor
 
 CPU = torch.device("cpu")
@@ -12,7 +13,7 @@ CPU = torch.device("cpu")
 
 @dataclass
 class ToyDataset:
-    """Dataset whose images are embeddings, with the sample ids s0, s1, ..."""
+    """Dataset whose images are embeddings, with the sample ids s0, s1, ...; the records ``bad`` are bad."""
 
     embeddings: list[list[float]]
     targets: list[int]
@@ -21,14 +22,21 @@ class ToyDataset:
     dataset_name: str = "toy"
     dataset_type: str = "test"
     config: dict = field(default_factory=dict)
+    bad: set[int] = field(default_factory=set)
 
     def __len__(self):
         return len(self.embeddings)
 
     def __getitem__(self, n):
-        return n
+        return {"n": n}
 
-    def collate(self, indices):
+    def read_sample(self, n):
+        if n in self.bad:
+            raise BadRecord(Reason.NO_IMAGE, f"s{n}: no image", f"s{n}")
+        return self[n]
+
+    def collate(self, samples):
+        indices = [sample["n"] for sample in samples]
         batch = {
             "image": torch.tensor([self.embeddings[n] for n in indices]),
             "targets": torch.tensor([self.targets[n] for n in indices]),

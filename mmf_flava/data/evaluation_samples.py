@@ -1,0 +1,61 @@
+"""The samples of a dataset for evaluation: bad records are left out, instead of being replaced by other records."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from mmf.common.sample import SampleList
+from torch.utils.data import Dataset
+
+from mmf_flava.data.misfits import Form, find_misfits
+from mmf_flava.data.record import BadRecord
+
+LEFT_OUT = "left_out"
+
+
+class EvaluationSamples(Dataset):
+    """View of a dataset. Its batches contain the good ones of the requested samples.
+
+    A batch has the field ``left_out``: for each requested sample, None or, if its record is bad, its entry in the list
+    of bad records. A batch without good samples has no field with values of samples.
+
+    Args:
+        dataset: dataset with ``collate(samples)``. If it has no method ``read_sample(n)``, no sample is left out.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+        self._can_leave_out = hasattr(dataset, "read_sample")
+        self._forms: Counter[Form] = Counter()
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, n: int) -> Any:
+        """Return sample n or, if its record is bad, the error."""
+        if not self._can_leave_out:
+            return self.dataset[n]
+        try:
+            return self.dataset.read_sample(n)
+        except BadRecord as error:
+            return error
+
+    def collate(self, samples: Sequence[Any]) -> Any:
+        """Collate the good samples into a batch. A sample that does not fit the others is bad."""
+        items = list(samples)
+        if self._can_leave_out:
+            good = [position for position, item in enumerate(items) if not isinstance(item, BadRecord)]
+            misfits = find_misfits([items[position] for position in good], self._forms) if good else {}
+            for position, error in misfits.items():
+                items[good[position]] = error
+        kept = [item for item in items if not isinstance(item, BadRecord)]
+        batch = self.dataset.collate(kept) if kept else SampleList()
+        batch[LEFT_OUT] = [item.entry() if isinstance(item, BadRecord) else None for item in items]
+        if not kept:
+            batch["dataset_name"], batch["dataset_type"] = self.dataset.dataset_name, self.dataset.dataset_type
+        return batch
+
+
+def count_samples(batch: Any) -> int:
+    """Return the number of samples in a batch of an evaluation, without those that were left out."""
+    return batch[LEFT_OUT].count(None)
