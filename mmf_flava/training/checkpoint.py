@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from mmf_flava.config.model import FlavaConfig
@@ -17,6 +17,7 @@ from mmf_flava.data.processor_files import write_processors
 from mmf_flava.data.saved_processors import SavedProcessors
 from mmf_flava.files.json_data import read_object
 from mmf_flava.weights.configs import CONFIG_KEY, config_to_dict
+from mmf_flava.weights.weight_files import read_safetensors
 
 
 class Stateful(Protocol):
@@ -107,7 +108,7 @@ def load_state(path: Path, optimizer: Any | None) -> dict[str, Any]:
     """Return the content of a checkpoint's ``state.json``. Load the optimizer state if ``optimizer`` is not None."""
     state = read_object(path / "state.json")
     if optimizer is not None:
-        tensors = load_file(path / "optimizer.safetensors")
+        tensors = read_safetensors(path / "optimizer.safetensors")[0]
         optimizer.load_state_dict(_unflatten_optimizer(tensors, state["optimizer"]))
     return state
 

@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import mmf_flava
+from mmf_flava.files.damaged_file import damaged_file
 from mmf_flava.processes import gather_objects, rank, wait_for_all
 from mmf_flava.training.checkpoint import GatheredState, load_state, restore_rng, rng_state
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
@@ -60,6 +63,11 @@ class RunState:
         Returns:
             The checkpoint's number of updates and training time in seconds; zeros with ``reset.counts``.
         """
+        remedy = "Resume from another checkpoint, or set checkpoint.reset."
+        with damaged_file(path, "checkpoint of this recipe", remedy, (torch.OutOfMemoryError,)):
+            return self._resume(path, reset)
+
+    def _resume(self, path: Path, reset: Any) -> tuple[int, float]:
         state = load_state(path, None if reset.optimizer else self.updater)
         if reset.counts:
             return 0, 0.0

@@ -11,13 +11,13 @@ from fnmatch import fnmatchcase
 from math import isqrt
 from pathlib import Path
 
-from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from mmf_flava.config.model import CoreConfig, FlavaConfig
 from mmf_flava.errors import UserError
 from mmf_flava.weights.sources import Weights, read_weights
+from mmf_flava.weights.weight_files import read_safetensors
 
 WORD_EMBEDDINGS = "flava.text_encoder.word_embeddings.weight"
 # parameters with one row per token of the vocabulary
@@ -167,7 +167,7 @@ def load_checkpoint_weights(model: nn.Module, path: Path) -> None:
         "Resume with the recipe that wrote this checkpoint, or start a new run from its weights with "
         "checkpoint.resume_file and checkpoint.resume_pretrained: true."
     )
-    load_tensors(model, load_file(file), str(file), "the recipe's model", remedy=remedy)
+    load_tensors(model, read_safetensors(file)[0], str(file), "the recipe's model", remedy=remedy)
 
 
 def load_weights(

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from mmf_flava.errors import UserError
 from mmf_flava.files.checkpoint_names import BEST, LATEST, NAME, read_pointer
 from mmf_flava.files.checksums import verify_file
+from mmf_flava.files.damaged_file import damaged_file
 from mmf_flava.files.json_data import read_object
 
 # (single file, index of shards), in order of preference
@@ -23,6 +24,7 @@ WEIGHTS_NAMES = (
 )
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 # keys under which training code saves a model's weights; DINO saves both a teacher and a student
+REMEDY = "The file may be damaged: download or copy it again from its source."
 WRAPPERS = ("model", "state_dict", "teacher", "student", "module", "model_ema")
 
 
@@ -61,7 +63,7 @@ def find_weights_file(folder: Path) -> Path:
                 return folder / name
     if (checkpoint := find_checkpoint(folder)) != folder:
         return checkpoint / "model.safetensors"
-    files = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file())
+    files = sorted(p for p in folder.glob("*") if p.suffix in SUFFIXES and p.is_file())
     if len(files) == 1:
         return files[0]
     if files:
@@ -89,32 +91,41 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}. Check the path.") from None
     if file.suffix == ".safetensors" or (start[8:9] == b"{" and not start.startswith(b"PK")):
-        return _read_safetensors(file)
+        verify_file(file)
+        return read_safetensors(file)
     return _unwrap(_read_torch(file), file)
 
 
-def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    verify_file(file)
-    try:
-        with safe_open(file, framework="pt") as opened:
-            return {key: opened.get_tensor(key) for key in opened.keys()}, dict(opened.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(
-            f"{file} is not a valid safetensors file ({error}). The file may be damaged: download or copy it again "
-            "from its source."
-        ) from None
+def read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the tensors and the metadata of a safetensors file.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    with damaged_file(file, "safetensors file", REMEDY), safe_open(file, framework="pt") as opened:
+        return {key: opened.get_tensor(key) for key in opened.keys()}, dict(opened.metadata() or {})  # noqa: SIM118
 
 
 def read_header(file: Path) -> dict[str, str]:
     """Return the metadata of a safetensors file without reading tensors; {} if the file is not valid."""
     try:
-        with safe_open(file, framework="pt") as opened:
+        with damaged_file(file, "safetensors file", REMEDY), safe_open(file, framework="pt") as opened:
             return dict(opened.metadata() or {})
-    except (SafetensorError, OSError, ValueError):
+    except UserError:
         return {}
 
 
 def _read_torch(file: Path) -> Any:
+    with damaged_file(file, "PyTorch file", REMEDY):
+        return _load_tensors(file)
+
+
+def _load_tensors(file: Path) -> Any:
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            # torch.save does not compress, so all entries fit into the file; larger ones could exhaust the memory
+            if sum(entry.file_size for entry in archive.infolist()) > file.stat().st_size:
+                raise ValueError("its entries are compressed or overlap")
     try:
         # DINO's full checkpoints contain a Namespace with the training arguments; loading it executes no code
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -126,12 +137,6 @@ def _read_torch(file: Path) -> Any:
         raise UserError(
             f"{file} was not loaded: unpickling its Python objects would execute code. {wanted[:200]} "
             "If you trust its author, load the file with torch.load(..., weights_only=False) and save only its tensors."
-        ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, zipfile.BadZipFile) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"{file} is not a valid PyTorch file ({reason}). The file may be damaged: download or copy it again "
-            "from its source."
         ) from None
 
 

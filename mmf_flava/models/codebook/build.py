@@ -5,12 +5,11 @@ patches, K = number of codes, p x p = patch size in pixels, F = 3 x p x p.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from mmf.common.registry import registry
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import fold, unfold
 
@@ -22,6 +21,7 @@ from mmf_flava.models.codebook.frozen import Frozen, weights_sha256
 from mmf_flava.models.codebook.weights import read_codebook_weights
 from mmf_flava.models.last_block import select
 from mmf_flava.weights.loading import compare_keys
+from mmf_flava.weights.weight_files import read_safetensors
 
 SECTION = "model_config.flava.codebook"
 SIZES = ("vocab_size", "hidden_size", "num_groups", "num_blocks_per_group")
@@ -140,6 +140,11 @@ def _load_dvae(config: CodebookConfig) -> DalleEncoder:
     compare_keys(codebook.state_dict(), weights).check(
         f"{SECTION}.path: {config.path}", "the codebook", f"Set {', '.join(SIZES)} to the sizes of these weights."
     )
+    if invalid := [key for key, value in weights.items() if not (value.is_floating_point() and value.isfinite().all())]:
+        raise UserError(
+            f"{SECTION}.path: {config.path} has {len(invalid)} tensors that are not finite floats, e.g. {invalid[0]}. "
+            "Download or copy the file again from its source."
+        )
     codebook.to_empty(device="cpu")
     codebook.load_state_dict(weights)
     codebook.sha256 = weights_sha256(weights)
@@ -150,8 +155,8 @@ def _load_kmeans(config: CodebookConfig) -> KMeansCodebook:
     if config.path is None:
         raise UserError(f"{SECTION}.path is not set. Set it to the centroids of the k-means codebook.")
     try:
-        centroids = load_file(config.path)["centroids"]
-    except (OSError, KeyError, SafetensorError) as error:
+        centroids = _check_centroids(read_safetensors(Path(config.path))[0].get("centroids"))
+    except ValueError as error:
         raise UserError(
             f"{SECTION}.path: {config.path} is not a file of centroids ({error}). "
             "Create one with `python -m mmf_flava.data.prepare demo --out DIR`."
@@ -162,6 +167,21 @@ def _load_kmeans(config: CodebookConfig) -> KMeansCodebook:
             f"Set it to {centroids.shape[0]}."
         )
     return KMeansCodebook(centroids)
+
+
+def _check_centroids(centroids: Tensor | None) -> Tensor:
+    """Return the (K, F) centroids. Raise ValueError if they are missing, have another shape or are not finite."""
+    if centroids is None:
+        raise ValueError("it has no tensor 'centroids'")
+    side = round((centroids.shape[1] / 3) ** 0.5) if centroids.ndim == 2 else 0
+    if not side or centroids.shape[1] != 3 * side**2 or not centroids.is_floating_point():
+        raise ValueError(
+            "expected floats of shape codes x (3 x height x width) for square patches, got "
+            f"{str(centroids.dtype).removeprefix('torch.')} of shape {tuple(centroids.shape)}"
+        )
+    if not centroids.float().isfinite().all():
+        raise ValueError("some values are NaN or infinite")
+    return centroids
 
 
 def changed_fraction(codebook: Codebook, reference: Codebook, image_B3hw: Tensor) -> float:

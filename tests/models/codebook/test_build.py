@@ -33,6 +33,26 @@ def test_cached_type_builds_no_codebook():
     assert build_codebook(CodebookConfig()) is None
 
 
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"centres": torch.rand(3, 12)}, "no tensor 'centroids'"),
+        ({"centroids": torch.rand(3, 13)}, r"float32 of shape \(3, 13\)"),
+        ({"centroids": torch.rand(3, 3, 2, 2)}, r"of shape \(3, 3, 2, 2\)"),
+        ({"centroids": torch.rand(3, 0)}, r"of shape \(3, 0\)"),
+        ({"centroids": torch.tensor(3.0)}, r"of shape \(\)"),
+        ({"centroids": torch.ones(3, 12, dtype=torch.int64)}, "int64 of shape"),
+        ({"centroids": torch.full((3, 12), torch.nan)}, "NaN or infinite"),
+        ({"centroids": torch.full((3, 12), torch.inf)}, "NaN or infinite"),
+    ],
+)
+def test_invalid_centroids_raise(tmp_path, tensors, message):
+    path = str(tmp_path / "codes.safetensors")
+    save_file(tensors, path)
+    with pytest.raises(UserError, match=rf"codebook\.path: {path} is not a file of centroids \(.*{message}"):
+        build_codebook(CodebookConfig("kmeans", path, 3))
+
+
 def test_invalid_files_raise(tmp_path):
     path = str(tmp_path / "codes.safetensors")
     with pytest.raises(UserError, match="is not a file of centroids"):
