@@ -1,4 +1,4 @@
-"""Cached image codes: memory-mapped files with the output of the image codebook for every record of a dataset split.
+"""Cached image codes: files with the output of the image codebook for every record of a dataset split.
 
 A codes folder (``<data_dir>/codes/<name>``, or any path) contains for each dataset and split:
     pmd-train.codes    (records, views, P) raw little-endian uint16
@@ -52,7 +52,9 @@ def resolve_codes_folder(codes: str, data_dir: str | Path) -> Path:
 
 
 class CodeFile:
-    """Memory-mapped reader of the cached codes of one dataset split.
+    """Reader of the cached codes of one dataset split. It can be forked and pickled.
+
+    The file is read, not memory-mapped: a mapped file that is truncated ends the process.
 
     Args:
         folder: the codes folder.
@@ -72,28 +74,43 @@ class CodeFile:
         size = self.path.stat().st_size if self.path.is_file() else 0
         if size != (expected_size := self.shape[0] * self.shape[1] * self.shape[2] * DTYPE.itemsize):
             raise UserError(f"{self.path}: expected {expected_size} bytes, got {size}. {RECOMPUTE}")
-        self._open()
-
-    def _open(self) -> None:
-        self._codes = np.memmap(self.path, DTYPE, "r", shape=self.shape).view(np.ndarray)
+        self._descriptor: int | None = None
 
     def read(self, record: int, view: int) -> np.ndarray:
         """Return the codes of crop ``view`` of a record's image: one int64 number per patch.
 
         Raises:
-            BadRecord: the image could not be decoded when the codes were computed.
+            BadRecord: the image could not be decoded when the codes were computed; or the file cannot be read, or has
+                changed.
         """
-        codes = self._codes[record, view].astype(np.int64)
+        records, views, patches = self.shape
+        if not (0 <= record < records and 0 <= view < views):
+            raise IndexError(f"view {view} of record {record} is out of range for {records} records of {views} views")
+        size = patches * DTYPE.itemsize
+        try:
+            if self._descriptor is None:
+                self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            data = os.pread(self._descriptor, size, (record * views + view) * size)
+        except OSError as error:
+            raise BadRecord(Reason.VANISHED, f"{self.path} cannot be read: {error}") from error
+        if len(data) != size:
+            raise BadRecord(Reason.CHANGED, f"{self.path} was truncated. {RECOMPUTE}")
+        codes = np.frombuffer(data, DTYPE).astype(np.int64)
         if codes.max() >= self.vocab_size:
             raise BadRecord(Reason.NO_CODES, f"{self.path} has no codes for record {record}")
         return codes
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_codes"}
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._open()
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_descriptor": None}
 
 
 class CodeWriter:
@@ -232,16 +249,19 @@ def check_header(header: Mapping[str, Any], expected: Mapping[str, Any], path: s
         if cached == value:
             continue
         if isinstance(value, Mapping) and isinstance(cached, Mapping):
-            name = next(name for name in [*value, *cached] if cached.get(name) != value.get(name))
+            names = dict.fromkeys([*value, *cached])
+            name = next(
+                name for name in names if (name in cached, cached.get(name)) != (name in value, value.get(name))
+            )
             key, cached, value = f"{key}.{name}", cached.get(name), value.get(name)
         raise UserError(
             f"{path}: the codes were computed with {MISMATCHES[key.partition('.')[0]]}. Expected {key} {value}, got "
-            f"{cached}. Compute the codes under another name, or restore the previous settings and data."
+            f"{cached!s:.100}. Compute the codes under another name, or restore the previous settings and data."
         )
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         return read_object(path, MAX_HEADER)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: invalid codes header ({error}). {RECOMPUTE}") from None

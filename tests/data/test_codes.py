@@ -17,7 +17,7 @@ from mmf_flava.data.codes import (
     resolve_codes_folder,
     view_generator,
 )
-from mmf_flava.data.record import BadRecord
+from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.data.records import open_records
 from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.data.shards import ShardWriter
@@ -58,6 +58,16 @@ def test_record_without_image_raises_bad_record(tmp_path):
         CodeFile(write(tmp_path, codes=codes), "pmd-train", HEADER).read(2, 0)
 
 
+def test_a_truncated_file_is_a_bad_record(tmp_path):
+    codes = CodeFile(write(tmp_path), "pmd-train", HEADER)
+    with open(codes.path, "r+b") as file:
+        file.truncate(3 * 36 * 2)
+    assert codes.read(1, 0).tolist() == CODES[1, 0].tolist()  # a memory-mapped file would end the process
+    with pytest.raises(BadRecord, match="was truncated") as caught:
+        codes.read(1, 1)
+    assert caught.value.reason is Reason.CHANGED
+
+
 def test_writer_resumes_from_saved_progress(tmp_path):
     with CodeWriter(tmp_path, "pmd-train", HEADER) as writer:
         writer.write(CODES[:2])
@@ -90,6 +100,7 @@ def test_writer_resumes_from_saved_progress(tmp_path):
         ({"patches": 49}, "a different number of patches"),
         ({"geometry": {**GEOMETRY, "crop_scale": None}}, r"Expected geometry\.crop_scale None, got \[0.9, 1.0\]"),
         ({"codebook": {**CODEBOOK, "sha256": "xy"}}, r"Expected codebook\.sha256 xy, got ab"),
+        ({"codebook": {**CODEBOOK, "seed": None}}, r"Expected codebook\.seed None, got None"),
     ],
 )
 def test_mismatch_names_the_header_key(tmp_path, change, words):
