@@ -1,13 +1,54 @@
-"""The exception for user errors, and a helper for its messages."""
+"""The exception for user errors, and helpers for its messages."""
+
+import re
+from typing import Any
+
+MASK = "***"
+ADDRESS = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]{0,20}://)([^\s\"'<>]+)")
+AUTHORITY = re.compile(r"(\[[^\[\]]*\]|[^:]*)(:\d*)?")  # host and port
+INTERPOLATION = r"\$\{[^{}]*\}"
+INTERPOLATED = re.compile(rf"(([\w.-]*:|&?[\w.-]*=)?{INTERPOLATION})+")  # no literal password or parameter
 
 
 class UserError(ValueError):
     """An error that the user can fix; the message contains the config key or file, the problem and the fix.
 
-    ``mmf_run`` and the commands of mmf_flava print the message without a traceback and exit with code 2.
+    ``mmf_run`` and the commands of mmf_flava print the message without a traceback and exit with code 2. Addresses in
+    the message contain no credentials, see ``hide_secrets``.
     """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*(hide_secrets(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 def join_first(names: list[str], count: int = 3) -> str:
     """Join the first ``count`` names with commas; an ellipsis replaces the rest."""
     return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
+
+
+def hide_secrets(text: object) -> str:
+    """Return a text whose addresses have neither a user name and password nor a query and fragment.
+
+    A query may be a token or a signature. ``https://user:word@host/x?token=y`` becomes ``https://***@host/x?***``.
+    """
+    return ADDRESS.sub(lambda match: match[1] + _hide(match[2]), str(text))
+
+
+def _hide(rest: str) -> str:
+    """Hide the secrets of an address without its scheme."""
+    path, mark, query = _split(rest, "?#")
+    authority, slash, path = _split(path, "/\\")
+    user, at, host = authority.rpartition("@")
+    if not AUTHORITY.fullmatch(re.sub(INTERPOLATION, "0", host)):  # a password with a slash would look like a port
+        return MASK
+    return _mask(user) + at + host + slash + path + mark + _mask(query)
+
+
+def _mask(secret: str) -> str:
+    return secret if not secret or INTERPOLATED.fullmatch(secret) else MASK
+
+
+def _split(text: str, marks: str) -> tuple[str, str, str]:
+    """Split a text at the first of several characters."""
+    found = re.search(f"[{re.escape(marks)}]", text)
+    return (text, "", "") if found is None else (text[: found.start()], found[0], text[found.end() :])

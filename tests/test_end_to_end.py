@@ -18,7 +18,11 @@ def last_lines(result) -> str:
 
 def test_one_command_trains_evaluates_and_reports(mmf, tmp_path):
     """Run in the root folder with an absolute recipe path; check all documented files and the final output."""
-    result = mmf("mmf_run", "training.log_interval=2", "training.tensorboard=true", cwd=Path("/"))
+    secrets = ["training.experiment_name=${oc.env:WORD}", "env.report_dir=https://user:sesame@host/x?token=sesame"]
+    secrets.append("training.log_detailed_config=true")
+    result = mmf(
+        "mmf_run", "training.log_interval=2", "training.tensorboard=true", *secrets, cwd=Path("/"), WORD="sesame"
+    )
     lines = last_lines(result)
     for words in ("Trained flava", "Losses, first to last", "Zero-shot accuracy", "Recall@1", "Report: "):
         assert words in lines
@@ -34,7 +38,10 @@ def test_one_command_trains_evaluates_and_reports(mmf, tmp_path):
     examples = json.loads((run / "examples" / "examples.json").read_text())
     assert len(examples["images"]) == 8 and len(examples["sentences"]) == 8
     assert "<html" in (run / "report.html").read_text()
-    assert "max_updates: 4" in (run / "config.yaml").read_text()
+    config = (run / "config.yaml").read_text()
+    assert "max_updates: 4" in config and "experiment_name: ${oc.env:WORD}" in config and "https://***@host/x" in config
+    assert "sesame" not in result.stdout + result.stderr
+    assert not [path for path in run.rglob("*") if path.is_file() and b"sesame" in path.read_bytes()]
     for name in ("latest", "best"):
         assert (run / "checkpoints" / name).read_text().startswith("update_00000004 ")
     assert list((run / "logs").glob("tensorboard_*/events*"))

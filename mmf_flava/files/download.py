@@ -11,8 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from iopath.common.file_io import PathHandler, PathManager, file_lock
 
-from mmf_flava.config.secrets import hide_secrets
-from mmf_flava.errors import UserError
+from mmf_flava.errors import UserError, hide_secrets
 from mmf_flava.files.checksums import sha256 as compute_sha256
 from mmf_flava.files.download_errors import DownloadError
 from mmf_flava.files.http_download import checksum_error, download_http, write_error

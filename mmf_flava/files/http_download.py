@@ -9,8 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mmf_flava.config.secrets import hide_secrets
-from mmf_flava.errors import UserError
+from mmf_flava.errors import UserError, hide_secrets
 from mmf_flava.files import atomic
 from mmf_flava.files.checksums import sha256 as compute_sha256
 from mmf_flava.files.download_errors import DownloadError

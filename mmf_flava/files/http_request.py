@@ -13,8 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit, urlunsplit
 
-from mmf_flava.config.secrets import hide_secrets
-from mmf_flava.errors import UserError
+from mmf_flava.errors import UserError, hide_secrets
 from mmf_flava.files import http_connection
 from mmf_flava.files.download_errors import DownloadError, RemoteFileNotFoundError
 

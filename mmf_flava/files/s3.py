@@ -8,8 +8,7 @@ from urllib.parse import urlsplit
 
 from iopath.common.file_io import PathManager
 
-from mmf_flava.config.secrets import hide_secrets
-from mmf_flava.errors import UserError
+from mmf_flava.errors import UserError, hide_secrets
 from mmf_flava.files import atomic
 from mmf_flava.files.download_errors import DownloadError, RemoteFileNotFoundError
 from mmf_flava.files.http_download import write_error

@@ -4,10 +4,9 @@ import importlib
 from pathlib import Path
 from typing import Any, Protocol
 
-from omegaconf import OmegaConf
-
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.run import WandbConfig
+from mmf_flava.config.secrets import to_public
 from mmf_flava.errors import UserError
 from mmf_flava.files import atomic
 
@@ -88,7 +87,7 @@ class WandbLogger:
                 tags=wandb.tags or None,
                 mode=wandb.mode,
                 dir=str(folder),
-                config=OmegaConf.to_container(config, resolve=True),
+                config=to_public(config),
                 id=run_id,
                 resume="allow" if run_id else None,
             )

@@ -5,10 +5,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from mmf_flava import __version__
 from mmf_flava.config.run import ExamplesConfig
+from mmf_flava.config.secrets import to_public_yaml
 from mmf_flava.data.quarantine import format_counts
 from mmf_flava.evaluation.examples import ExampleWriter
 from mmf_flava.evaluation.suite import EvaluationSuite, SplitResult
@@ -49,9 +48,12 @@ class Results:
             os.replace(path, target / path.name)
 
     def write_config(self, config: Any) -> None:
-        """Write ``config.yaml``: the complete config, including command line overrides."""
+        """Write ``config.yaml``: the complete config, including command line overrides, without credentials.
+
+        Interpolations are not resolved.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(config, self.folder / "config.yaml", resolve=True)
+        atomic.write_text(self.folder / "config.yaml", to_public_yaml(config))
 
     def record_losses(self, losses: dict[str, float]) -> None:
         """Update the first and last values of the losses, which ``write_summary`` writes to ``summary.json``."""

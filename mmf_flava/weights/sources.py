@@ -6,8 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from mmf_flava.config.model import FlavaConfig
-from mmf_flava.config.secrets import hide_secrets
-from mmf_flava.errors import UserError
+from mmf_flava.errors import UserError, hide_secrets
 from mmf_flava.files.checksums import sha256 as compute_sha256
 from mmf_flava.files.download import download_file
 from mmf_flava.files.http_download import checksum_error

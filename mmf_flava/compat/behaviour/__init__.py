@@ -16,6 +16,7 @@ from mmf_flava.compat.behaviour import (  # noqa: F401 - each module registers i
     mmf_data,
     overrides,
     recipe_files,
+    secrets,
     trainers,
     transformers,
     warnings,

@@ -10,7 +10,7 @@ from mmf_flava.compat.patch import patch, wrap
 from mmf_flava.config.close_matches import close_matches, did_you_mean
 from mmf_flava.config.paths import expand_home_folders
 from mmf_flava.config.run import REPLACED_KEYS
-from mmf_flava.errors import UserError
+from mmf_flava.errors import UserError, hide_secrets
 
 # sections whose keys depend on another key, such as optimizer.type; the check of the complete config finds unknown keys
 OPEN_SECTIONS = ("optimizer.params", "scheduler.params", "multitasking.params")
@@ -90,7 +90,7 @@ def merge_options(config: Any, opts: Sequence[str], log: bool = True) -> Any:
         if name == "datasets" and isinstance(parsed, list):
             parsed = ",".join(map(str, parsed))  # MMF splits a string
         if log:
-            print(f"Overriding option {name} to {value}")
+            print(f"Overriding option {name} to {hide_secrets(value)}")
         try:
             _set(config, name, parsed)
         except OmegaConfBaseException as error:
