@@ -29,9 +29,12 @@ from mmf_flava.data.evaluation_samples import LEFT_OUT, count_samples
 from mmf_flava.data.sampling import build_evaluation_loader
 from mmf_flava.errors import UserError
 from mmf_flava.files import atomic
+from mmf_flava.files.damaged_file import damaged_file
+from mmf_flava.files.json_data import parse_json
 from mmf_flava.processes import gather_objects, rank, world_size
 
 T = TypeVar("T")
+REMEDY = "Delete it."
 
 CHUNK = 128  # samples per chunk, the unit that is cached and distributed over processes
 LARGE_CHUNK, LARGE_DATASET = 1024, 32_768  # chunk size of datasets with at least LARGE_DATASET samples
@@ -223,24 +226,26 @@ class FeatureCache:
 
     def has(self, span: range) -> bool:
         """Return whether the samples ``span`` have a complete file in the cache; only the file's header is read."""
-        if not self._path(span).is_file():
+        path = self._path(span)
+        if not path.is_file():
             return False
         try:
-            with safe_open(self._path(span), "numpy") as file:
-                return file.get_slice("embeddings").get_shape()[0] == len(span)
-        except SafetensorError:
+            with damaged_file(path, "cache of embeddings", REMEDY), safe_open(path, "numpy") as file:
+                _read_annotations(file, len(span))
+        except UserError:
             return False
+        return True
 
     def read(self, span: range) -> Features:
-        """Read the embeddings and annotations of the samples ``span`` from the cache."""
-        with safe_open(self._path(span), "numpy") as file:
-            metadata = file.metadata()
-            return Features(
-                file.get_tensor("embeddings"),
-                file.get_tensor("targets"),
-                json.loads(metadata["ids"]),
-                json.loads(metadata["captions"]),
-            )
+        """Read the embeddings and annotations of the samples ``span`` from the cache.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        path = self._path(span)
+        with damaged_file(path, "cache of embeddings", REMEDY), safe_open(path, "numpy") as file:
+            ids, captions = _read_annotations(file, len(span))
+            return Features(file.get_tensor("embeddings"), file.get_tensor("targets"), ids, captions)
 
     def write(self, span: range, chunk: Features) -> None:
         """Write the features of the samples ``span`` to the cache atomically.
@@ -258,6 +263,26 @@ class FeatureCache:
                 f"evaluation.features_dir: failed to write {self.folder} ({error}). Free disk space, set another "
                 "folder, or set evaluation.features_dir to null to disable the cache."
             ) from error
+
+
+def _read_annotations(file: Any, count: int) -> tuple[list[str], list[list[str]]]:
+    """Return the ids and captions in a file of the cache. Raise ValueError if it does not fit ``count`` samples."""
+    metadata = file.metadata()
+    ids, captions = parse_json(metadata["ids"]), parse_json(metadata["captions"])
+    if not (_is_list_of(ids, str, count) and _is_list_of(captions, list, count)):
+        raise ValueError(f"expected the ids and captions of {count} samples")
+    if not all(_is_list_of(texts, str, len(texts)) for texts in captions):
+        raise ValueError("captions must be strings")
+    embeddings, targets = (file.get_slice(name) for name in ("embeddings", "targets"))
+    if (embeddings.get_dtype(), targets.get_dtype()) != ("F32", "I64"):
+        raise ValueError("expected embeddings of fp32 and targets of int64")
+    if len(embeddings.get_shape()) != 2 or not [embeddings.get_shape()[0]] == targets.get_shape() == [count]:
+        raise ValueError(f"expected embeddings and targets of {count} samples")
+    return ids, captions
+
+
+def _is_list_of(values: Any, kind: type, count: int) -> bool:
+    return isinstance(values, list) and len(values) == count and all(isinstance(value, kind) for value in values)
 
 
 def hash_strings(strings: Iterable[str]) -> str:

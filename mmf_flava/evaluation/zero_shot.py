@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm import tqdm
@@ -22,6 +21,7 @@ from mmf_flava.errors import UserError
 from mmf_flava.evaluation.features import FeatureExtractor, Features, bar_interval, hash_strings, interleave
 from mmf_flava.files import atomic
 from mmf_flava.processes import gather_objects, rank, world_size
+from mmf_flava.weights.weight_files import read_safetensors
 
 TOP = 5
 MIN_PROMPTS_FOR_BAR = 10_000  # minimum number of prompts for which a progress bar is shown
@@ -196,9 +196,9 @@ def load_or_build_classifier(
     cached = None
     if rank() == 0 and path.is_file():
         try:
-            cached = load_file(path)["classifier"]
-        except (SafetensorError, KeyError):
-            cached = None  # incomplete file: rebuild
+            cached = read_safetensors(path)[0].get("classifier")
+        except UserError:
+            cached = None  # damaged file: rebuild
     cached = gather_objects(cached)[0] if extractor.distributed else cached
     if cached is not None:
         return cached.to(extractor.device)
