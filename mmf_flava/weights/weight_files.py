@@ -136,7 +136,7 @@ def _load_tensors(file: Path) -> Any:
         )
         raise UserError(
             f"{file} was not loaded: unpickling its Python objects would execute code. {wanted[:200]} "
-            "If you trust its author, load the file with torch.load(..., weights_only=False) and save only its tensors."
+            "Use a safetensors file, or a file that contains only tensors."
         ) from None
 
 

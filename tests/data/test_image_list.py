@@ -198,7 +198,7 @@ def test_imdb_is_read_as_its_entries(tmp_path):
 def test_pickled_code_in_an_imdb_is_not_executed(tmp_path):
     rows = [{"version": 1}, {"image_id": 1, "caption": Canary(tmp_path / "mark")}]
     np.save(tmp_path / "imdb.npy", np.array(rows, dtype=object), allow_pickle=True)
-    with pytest.raises(UserError, match=r"imdb\.npy was not read, and nothing .* it contains an object of pathlib\."):
+    with pytest.raises(UserError, match=r"imdb\.npy was not read, and nothing .* it contains an object of posix\.mkdir"):
         open_records(tmp_path / "imdb.npy")
     assert not (tmp_path / "mark").exists()
 

@@ -1,5 +1,6 @@
-"""Pickles that create a file when the standard unpickler loads them, and pickles that take exponential time."""
+"""Pickles that create a folder when the standard unpickler loads them, and pickles that take exponential time."""
 
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -7,13 +8,13 @@ from typing import Any
 
 
 class Canary:
-    """An object that creates the file ``path`` when it is unpickled."""
+    """An object that creates the folder ``path`` when it is unpickled."""
 
     def __init__(self, path: Path):
         self.path = path
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return Path.touch, (self.path,)
+        return os.mkdir, (str(self.path),)
 
 
 def doubled(kind: Callable[[list[Any]], Any], levels: int = 60) -> Any:

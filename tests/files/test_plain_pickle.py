@@ -84,12 +84,12 @@ class Plain:
 def test_nothing_is_executed_and_the_class_is_named(tmp_path, protocol):
     for content in (Canary(tmp_path / "mark"), {"a": [Canary(tmp_path / "mark")]}):
         data = pickle.dumps(content, protocol)
-        with pytest.raises(PickleError, match=r"it contains an object of .*(Path|getattr)"):
+        with pytest.raises(PickleError, match=r"it contains an object of posix\.mkdir"):
             read_pickle(data)
         assert not (tmp_path / "mark").exists()
         pickle.loads(data)  # the canary works
         assert (tmp_path / "mark").exists()
-        (tmp_path / "mark").unlink()
+        (tmp_path / "mark").rmdir()
     with pytest.raises(PickleError, match=r"it contains an object of tests\.files\.test_plain_pickle\.Plain"):
         read_pickle(pickle.dumps([Plain()], protocol))
 

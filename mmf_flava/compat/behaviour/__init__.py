@@ -15,6 +15,7 @@ from mmf_flava.compat.behaviour import (  # noqa: F401 - each module registers i
     logger,
     mmf_data,
     overrides,
+    pickles,
     recipe_files,
     secrets,
     trainers,

@@ -30,6 +30,8 @@ def annotation_file(module: Any) -> None:
             original(self, path)
         except FileNotFoundError:
             raise UserError(f"The annotation file {path} was not found. {remedy}") from None
+        except UserError:
+            raise
         except ENTRY_ERRORS as error:
             raise UserError(
                 f"The annotation file {path} cannot be read ({type(error).__name__}: {error}). {remedy}"

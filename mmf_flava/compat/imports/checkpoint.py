@@ -45,6 +45,8 @@ def own_checkpoints(module: Any) -> None:
     import torch
 
     def load(file: Any, *args: Any, **kwargs: Any) -> Any:
+        if flava_run.is_current():
+            kwargs["weights_only"] = True  # also if TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set
         with torch.serialization.safe_globals(_safe_globals()):
             try:
                 return torch.load(file, *args, **kwargs)
@@ -66,6 +68,6 @@ def _explain(file: Any, error: Exception) -> str:
             "saving. Set checkpoint.resume_file to another checkpoint, such as a file in models/."
         )
     return (
-        f"{name} contains {unsafe[1]}, which torch does not unpickle because it could execute arbitrary code. If you "
-        "trust the file, load it with weights_only=False, save only its weights, and use the new file."
+        f"{name} contains {unsafe[1]}, which torch does not unpickle because it could execute arbitrary code. Set "
+        "checkpoint.resume_file to a file that contains only weights, such as a file in models/."
     )
