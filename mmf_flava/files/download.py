@@ -68,7 +68,7 @@ def cache_path(url: str, cache_dir: str | Path | None = None) -> Path:
     except ValueError:
         raise UserError(f"{hide_secrets(url)} is not a valid URL. Correct it.") from None
     host, name = split.netloc.rpartition("@")[2], unquote(split.path.rstrip("/").rpartition("/")[2])
-    tag = hashlib.sha256(url.encode(errors="surrogateescape")).hexdigest()[:16]
+    tag = hashlib.sha256(url.encode(errors="surrogatepass")).hexdigest()[:16]
     return Path(cache_dir or default_cache_dir(), _file_name(host), tag, _file_name(name))
 
 

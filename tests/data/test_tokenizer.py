@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from mmf_flava.data.tokenizer import (
@@ -8,6 +10,7 @@ from mmf_flava.data.tokenizer import (
     load_tokenizer,
 )
 from mmf_flava.errors import UserError
+from mmf_flava.files.hub import open_repository
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "play", "##ing", "a", ","]
 
@@ -75,14 +78,42 @@ def test_missing_tokenizer_raises_an_error(tmp_path):
         load_tokenizer(tmp_path / "nowhere")
 
 
-def test_unreachable_hub_raises_an_error(monkeypatch):
-    from mmf_flava.data import tokenizer
+def test_tokenizer_is_read_from_the_cache_of_the_hub(hub):
+    files = {"vocab.txt": "\n".join(WORDS).encode(), "tokenizer_config.json": b'{"do_lower_case": false}'}
+    hub.upload("me/bert", files)
+    expected = build_wordpiece(WORDS, False).to_str()
+    assert load_tokenizer("me/bert").to_str() == expected
+    hub.shutdown()
+    hub.server_close()
+    open_repository.cache_clear()
+    assert load_tokenizer("me/bert").to_str() == expected
 
-    class Unreachable:
-        @staticmethod
-        def from_pretrained(name):
-            raise Exception("no network")
 
-    monkeypatch.setattr(tokenizer, "Tokenizer", Unreachable)
-    with pytest.raises(UserError, match="bert-base-uncased"):
-        load_tokenizer("bert-base-uncased")
+def test_hub_without_a_tokenizer_raises_an_error(hub):
+    hub.upload("me/bert", {"config.json": b"{}"})
+    with pytest.raises(UserError, match=r"repository me/bert has neither tokenizer\.json nor vocab\.txt"):
+        load_tokenizer("me/bert")
+
+
+@pytest.mark.parametrize("name", ["none", "bert-base-uncased", "owner/name"])
+def test_unreachable_hub_raises_an_error_at_once(hub, name):
+    hub.shutdown()
+    hub.server_close()
+    start = time.monotonic()
+    with pytest.raises(UserError, match=f"tokenizer '{name}' is not a local folder.*Hub cannot be reached"):
+        load_tokenizer(name)
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("name", ["a/b/c", "a b", "./x", "~/x", "", "a//b", "x.json/"])
+def test_names_that_are_not_model_ids_are_not_sent_to_the_hub(hub, name):
+    with pytest.raises(UserError):
+        load_tokenizer(name)
+    assert not hub.requests
+
+
+def test_file_instead_of_a_folder_raises_an_error(hub, tmp_path):
+    (tmp_path / "tokenizer.json").write_text(build_wordpiece(WORDS).to_str())
+    with pytest.raises(UserError, match=r"tokenizer\.json is a file\. Set it to the folder"):
+        load_tokenizer(tmp_path / "tokenizer.json")
+    assert not hub.requests
