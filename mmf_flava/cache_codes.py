@@ -10,6 +10,7 @@ interrupted computation. See ``data.codes`` for the file format.
 import argparse
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,8 +30,10 @@ from mmf_flava.config.schema import parse_section
 from mmf_flava.data.codes import NO_CODE, CodeWriter, build_header, check_header, read_header, resolve_codes_folder
 from mmf_flava.data.from_recipe import open_dataset, read_recipe
 from mmf_flava.data.image_stream import ImageStreamDataset
-from mmf_flava.data.record import BadRecord
+from mmf_flava.data.quarantine import format_counts
+from mmf_flava.data.record import BadRecord, Reason, record_boundary
 from mmf_flava.data.records_hash import records_sha256
+from mmf_flava.data.unexpected_errors import UnexpectedErrors
 from mmf_flava.errors import UserError
 from mmf_flava.models.codebook.build import Codebook, changed_fraction, load_codebook
 from mmf_flava.models.codebook.dalle_encoder import DTYPES
@@ -42,20 +45,28 @@ SAVE_INTERVAL = 30.0  # interval in seconds at which the progress is saved
 class CodebookViews(Dataset):
     """Dataset of codebook inputs: an item is a (V, 3, h, w) tensor with V crops of an image, each of h x w pixels.
 
-    The item is None if the record has no readable image.
+    The item of a bad record is the BadRecord.
     """
 
     def __init__(self, dataset: ImageStreamDataset, first: int):
         self.dataset, self.first = dataset, first
+        side = dataset.image_processor.codebook_geometry(dataset.training)["codebook_size"]
+        self.shape = (dataset.num_cached_views, 3, side, side)
 
     def __len__(self) -> int:
         return self.dataset.size - self.first
 
-    def __getitem__(self, number: int) -> Tensor | None:
+    def __getitem__(self, number: int) -> Tensor | BadRecord:
+        index = self.first + number
         try:
-            return self.dataset.codebook_views(self.first + number)
-        except BadRecord:
-            return None
+            with record_boundary(f"record {index}"):
+                views = self.dataset.codebook_views(index)
+                if views.shape != self.shape:
+                    message = f"record {index}: the crops have shape {tuple(views.shape)}, expected {self.shape}"
+                    raise BadRecord(Reason.MISFIT, message)
+                return views
+        except BadRecord as error:
+            return error
 
 
 @dataclass(frozen=True)
@@ -65,7 +76,7 @@ class CacheResult:
     path: Path
     records: int
     views: int
-    unreadable: int  # number of records without a readable image, among the records of this call
+    bad: dict[str, int]  # reason -> number of bad records, among the records of this call
     computed: int  # number of records whose codes this call computed
 
 
@@ -90,22 +101,28 @@ def cache_dataset_codes(
     finished = folder / f"{stem}.json"
     if finished.is_file():
         check_header(read_header(finished), header, str(folder / f"{stem}.codes"))
-        return CacheResult(folder / f"{stem}.codes", dataset.size, views, 0, 0)
-    unreadable = 0
+        return CacheResult(folder / f"{stem}.codes", dataset.size, views, {}, 0)
+    bad: Counter[str] = Counter()
+    errors = UnexpectedErrors(f"dataset {dataset.name} ({dataset.dataset_type})", tqdm.write)
     with CodeWriter(folder, stem, header) as writer:
         first = writer.done
         last_save = time.monotonic()
         with tqdm(total=dataset.size, initial=first, unit="image", desc=stem, disable=not progress) as bar:
             for images in _loader(dataset, first, max(1, batch_size // views), workers):
+                for image in images:
+                    if isinstance(image, BadRecord):
+                        bad[image.reason.value] += 1
+                        errors.add_bad(image.failure)
+                    else:
+                        errors.add_good()
                 codes = _codes(codebook, images, views, header["patches"])
-                unreadable += sum(image is None for image in images)
                 writer.write(codes)
                 bar.update(len(images))
                 if time.monotonic() - last_save > SAVE_INTERVAL:
                     writer.save_progress()
                     last_save = time.monotonic()
         writer.finish()
-    return CacheResult(writer.final_path, dataset.size, views, unreadable, dataset.size - first)
+    return CacheResult(writer.final_path, dataset.size, views, dict(bad.most_common()), dataset.size - first)
 
 
 def _header(dataset: ImageStreamDataset, config: CodebookConfig, codebook: Codebook) -> dict[str, Any]:
@@ -139,12 +156,13 @@ def _device(codebook: Codebook) -> torch.device:
     return next(iter(codebook.state_dict().values())).device
 
 
-def _codes(codebook: Codebook, images: list[Tensor | None], views: int, patches: int) -> np.ndarray:
-    """Return (R, V, P) uint16 codes for R records, V crops per image and P patches per crop; NO_CODE if unreadable."""
+def _codes(codebook: Codebook, images: list[Tensor | BadRecord], views: int, patches: int) -> np.ndarray:
+    """Return (R, V, P) uint16 codes for R records, V crops per image and P patches per crop; NO_CODE if it is bad."""
     codes = np.full((len(images), views, patches), NO_CODE, dtype=np.uint16)
-    readable = [index for index, image in enumerate(images) if image is not None]
+    readable = [index for index, image in enumerate(images) if isinstance(image, Tensor)]
     if readable:
-        batch = torch.cat([image for image in images if image is not None]).to(_device(codebook), non_blocking=True)
+        crops = torch.cat([image for image in images if isinstance(image, Tensor)])
+        batch = crops.to(_device(codebook), non_blocking=True)
         codes[readable] = codebook(batch).view(-1, views, patches).cpu().numpy()
     return codes
 
@@ -174,7 +192,7 @@ def compare_dtypes(config: CodebookConfig, images_N3hw: Tensor) -> Iterator[Dtyp
 def load_first_views(dataset: ImageStreamDataset, count: int) -> Tensor:
     """Return the first crop of each of the first N readable images, (N, 3, h, w) with N <= ``count``."""
     views = CodebookViews(dataset, 0)
-    images = (image for image in (views[number] for number in range(dataset.size)) if image is not None)
+    images = (image for image in (views[number] for number in range(dataset.size)) if isinstance(image, Tensor))
     first = [image[0] for image, _ in zip(images, range(count), strict=False)]
     if not first:
         raise UserError(
@@ -262,7 +280,8 @@ def run(arguments: argparse.Namespace) -> None:
     result = cache_dataset_codes(dataset, codebook_config, codebook, folder, arguments.batch_size, arguments.workers)
     print(
         f"{result.path}: {result.records} records (crops per image: {result.views}), {result.computed} computed now, "
-        f"{result.unreadable} unreadable.\nSHA-256 of the codebook: {codebook.sha256}\n"
+        f"{sum(result.bad.values())} bad{': ' * bool(result.bad)}{format_counts(result.bad)}.\n"
+        f"SHA-256 of the codebook: {codebook.sha256}\n"
         f"Train with dataset_config.{arguments.dataset}.codes={name}"
     )
 

@@ -4,7 +4,9 @@ Example: ``python -m mmf_flava.embed PHOTOS --weights facebook/flava-full --out 
 """
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +21,18 @@ from mmf_flava.config.processors import MAX_LENGTH, TOKENIZER
 from mmf_flava.data.annotations import clean_text, parse_annotation
 from mmf_flava.data.image_decoding import decode_image
 from mmf_flava.data.pmd import TEXT_EXTENSIONS
-from mmf_flava.data.record import BadRecord, Record, Records
+from mmf_flava.data.quarantine import format_counts
+from mmf_flava.data.record import BadRecord, Reason, Record, Records, record_boundary
 from mmf_flava.data.records import open_records
 from mmf_flava.data.text_lines import read_lines
+from mmf_flava.data.unexpected_errors import UnexpectedErrors
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.embedder import Embedder
 from mmf_flava.evaluation.embedding_files import write_embeddings
 from mmf_flava.evaluation.features import bar_interval
 
 KINDS = ("image", "text", "multimodal")
+CAPTION_PROBES = 100  # number of records that are searched for a caption, to select the kinds of embeddings
 DESCRIPTION = """\
 Writes FLAVA embeddings of images, texts or both. SRC is a folder of images, a list of images (.jsonl), tar shards, or a
 text file (.txt) with one text per line. Image and text embeddings are unit vectors in the same space:
@@ -41,24 +46,30 @@ with a warning."""
 class RecordDataset(Dataset):
     """Dataset of images, captions or both: an item is (id, image tensor or None, caption or None).
 
-    The item of an unusable record is (id, reason).
+    The item of a bad record is the BadRecord.
     """
 
     def __init__(self, records: Records, embedder: Embedder, kinds: Sequence[str]) -> None:
         self.records, self.processor = records, embedder.image_processor
         self.needs_image = kinds != ["text"]
         self.needs_caption = kinds != ["image"]
+        self.text_processor = embedder.text_processor if self.needs_caption else None
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, index: int) -> tuple[str, Tensor | None, str | None] | tuple[str, str]:
+    def __getitem__(self, index: int) -> tuple[str, Tensor | None, str | None] | BadRecord:
         try:
-            record = self.records.read(index)
-            caption = parse_annotation(record)[0][0] if self.needs_caption else None
-            return record.key, self._preprocess(record) if self.needs_image else None, caption
+            with record_boundary(f"record {index}"):
+                record = self.records.read(index)
+                with record_boundary(record.key):
+                    caption = None
+                    if self.text_processor is not None:
+                        caption = parse_annotation(record)[0][0]
+                        self.text_processor.encode([caption])  # a text that cannot be tokenized costs only this record
+                    return record.key, self._preprocess(record) if self.needs_image else None, caption
         except BadRecord as error:
-            return error.key or f"record {index}", error.message
+            return error
 
     def _preprocess(self, record: Record) -> Tensor:
         image = decode_image(record)
@@ -94,27 +105,40 @@ def embed(embedder: Embedder, source: str, kinds: Sequence[str] = (), workers: i
     the multimodal encoder.
 
     Args:
-        kinds: "image", "text" or "multimodal". Default: "text" for a text file; otherwise all three kinds if the first
-            item has a caption, or "image" if it has none.
+        kinds: "image", "text" or "multimodal". Default: "text" for a text file; otherwise all three kinds if one of the
+            first items has a caption, or "image" if they have none.
 
     Raises:
         UserError: the source was not found or has no usable items.
     """
     items, kinds = _open_source(embedder, source, kinds)
     loader = DataLoader(items, embedder.batch_size, num_workers=workers, collate_fn=list)
-    embedded, skipped = 0, 0
+    skipped: Counter[str] = Counter()
     with tqdm(total=len(items), unit="item", desc="embeddings", mininterval=bar_interval()) as bar:
+
+        def warn(message: str) -> None:
+            bar.write(message, file=sys.stderr)
+
+        errors = UnexpectedErrors(source, warn)
         for batch in loader:
-            usable = [item for item in batch if len(item) == 3]
-            for name, reason in (item for item in batch if len(item) == 2):
-                bar.write(f"skipped: {reason if name in reason else f'{name}: {reason}'}", file=sys.stderr)
-            skipped += len(batch) - len(usable)
-            embedded += len(usable)
-            if usable:
+            for item in batch:
+                if isinstance(item, BadRecord):
+                    name, reason = item.key, item.message
+                    warn(f"skipped: {reason if name is None or name in reason else f'{name}: {reason}'}")
+                    skipped[item.reason.value] += 1
+                    errors.add_bad(item.failure)
+                else:
+                    errors.add_good()
+            if usable := [item for item in batch if not isinstance(item, BadRecord)]:
                 yield _embed_batch(embedder, usable, kinds)
             bar.update(len(batch))
-    if not embedded:
-        raise UserError(f"{source}: all {skipped} items were skipped. Correct them; the reasons are listed above.")
+        if skipped:
+            counts = format_counts(dict(skipped.most_common()))
+            warn(f"{source}: {skipped.total():,} of {len(items):,} items were skipped: {counts}.")
+    if skipped.total() == len(items):
+        if set(skipped) == {Reason.UNEXPECTED}:
+            errors.stop("all items failed with an unexpected error")
+        raise UserError(f"{source}: all {len(items)} items were skipped. Correct them; the reasons are listed above.")
 
 
 def _open_source(
@@ -127,15 +151,16 @@ def _open_source(
             raise UserError(f"--what: {source} contains only texts. Set --what text.")
         return LineDataset(path), ["text"]
     records = open_records(source if "://" in source else path)
-    kinds = list(kinds) or (["image"] if _read_first_caption(records) is None else list(KINDS))
+    kinds = list(kinds) or (list(KINDS) if _have_captions(records) else ["image"])
     return RecordDataset(records, embedder, kinds), kinds
 
 
-def _read_first_caption(records: Records) -> str | None:
-    try:
-        return parse_annotation(records.read(0, TEXT_EXTENSIONS))[0][0]
-    except BadRecord:
-        return None
+def _have_captions(records: Records) -> bool:
+    """Return whether one of the first records has a caption. Bad records are ignored."""
+    for index in range(min(len(records), CAPTION_PROBES)):
+        with suppress(BadRecord), record_boundary(f"record {index}"):
+            return bool(parse_annotation(records.read(index, TEXT_EXTENSIONS))[0])
+    return False
 
 
 def _embed_batch(embedder: Embedder, items: list[Any], kinds: Sequence[str]) -> dict[str, Any]:
@@ -166,7 +191,7 @@ def build_parser() -> ArgumentParser:
         choices=KINDS,
         default=[],
         help="kinds of embeddings; default: text for a text file, otherwise all three kinds, or only image if the "
-        "first item has no caption",
+        "first items have no captions",
     )
     parser.add_argument(
         "--tokenizer",

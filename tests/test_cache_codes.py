@@ -79,7 +79,7 @@ def model_of(recipe, **codebook):
 @pytest.mark.parametrize(("name", "loss"), [("pmd", "flava_mmm_image"), ("imagenet", "flava_mim")])
 def test_losses_equal_those_of_the_running_codebook(recipe, tmp_path, name, loss):
     result = cache(recipe, tmp_path, name)
-    assert (result.records, result.views, result.unreadable, result.computed) == (137, 2, 0, 137)
+    assert (result.records, result.views, result.bad, result.computed) == (137, 2, {}, 137)
     running = dataset_of(recipe, name, views=2, codes=None)
     model = model_of(recipe)
     stored = dataset_of(recipe, name, views=None, codes=str(tmp_path))
@@ -183,7 +183,7 @@ def test_unreadable_image_has_no_codes(recipe, tmp_path, monkeypatch):
         return torch.zeros(1, 3, 24, 24)
 
     monkeypatch.setattr("mmf_flava.data.image_stream.ImageStreamDataset.codebook_views", views)
-    assert cache(recipe, tmp_path, "imagenet", "val").unreadable == 1
+    assert cache(recipe, tmp_path, "imagenet", "val").bad == {"no image": 1}
     codes = dataset_of(recipe, "imagenet", "val", codes=str(tmp_path)).codes
     assert codes is not None and (codes._codes[3] == NO_CODE).all() and codes.read(4, 0).shape == (16,)
 
@@ -212,7 +212,7 @@ def test_command_with_a_bf16_dvae(data, tmp_path, monkeypatch):
     process = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     assert "bf16 channels_last:" in process.stdout and "of the codes differ" in process.stdout
-    assert "137 records (crops per image: 1), 137 computed now, 0 unreadable" in process.stdout
+    assert "137 records (crops per image: 1), 137 computed now, 0 bad" in process.stdout
     assert "dataset_config.imagenet.codes=tiny" in process.stdout
     folder = resolve_codes_folder("tiny", data / "flava_demo")
     assert sorted(path.name for path in folder.iterdir()) == ["imagenet-val.codes", "imagenet-val.json"]

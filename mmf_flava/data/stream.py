@@ -117,6 +117,17 @@ class StreamDataset(BaseDataset):
             raise sample
         return Sample({**sample, "record": index})
 
+    def read_record(self, index: int) -> dict[str, Any]:
+        """Return a sample of record ``index``.
+
+        Raises:
+            BadRecord: the record is bad.
+        """
+        sample = self._try_record(index, index)
+        if isinstance(sample, BadRecord):
+            raise sample
+        return sample
+
     def _locate(self, n: int) -> tuple[int, int]:
         """Return the record of sample n, and the number that determines the sample's random generator."""
         n = int(n)

@@ -90,7 +90,7 @@ def make_section(
 def _tiles(dataset: StreamDataset, statistics: Statistics) -> list[tuple[str, str, str]]:
     unit = "Blocks of text" if isinstance(dataset, TextCorpusDataset) else "Records"
     tiles = [(unit, f"{len(dataset):,}", f"{statistics.examined:,} examined")]
-    if isinstance(dataset, ImageStreamDataset):
+    if isinstance(dataset, ImageStreamDataset) or statistics.bad:
         note = "replaced by the next valid record" if statistics.bad else "all examined records are valid"
         tiles.append(("Bad records", f"{len(statistics.bad):,}", note))
     for label, ratio, note in (

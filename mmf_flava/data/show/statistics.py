@@ -9,15 +9,15 @@ from PIL import ExifTags, Image
 from tqdm import tqdm
 
 from mmf_flava.data.annotations import parse_annotation, parse_label
-from mmf_flava.data.image_decoding import decode_image
 from mmf_flava.data.image_stream import ImageStreamDataset
 from mmf_flava.data.masking import IGNORED
 from mmf_flava.data.pmd import PMDDataset
 from mmf_flava.data.prepare.caption_rules import count_words
 from mmf_flava.data.processors import FlavaTextProcessor
-from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Record
+from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Record, record_boundary
 from mmf_flava.data.stream import StreamDataset
 from mmf_flava.data.text_corpus import TextCorpusDataset
+from mmf_flava.data.unexpected_errors import UnexpectedErrors
 from mmf_flava.errors import UserError
 
 SIDEWAYS = (5, 6, 7, 8)  # Exif orientations that swap width and height
@@ -78,11 +78,16 @@ def evenly_spaced(size: int, limit: int) -> list[int]:
 def compute_statistics(dataset: StreamDataset, limit: int, progress: bool = True) -> Statistics:
     """Compute statistics of at most ``limit`` records and as many samples of the first epoch, both evenly spaced."""
     statistics = Statistics()
+    errors = UnexpectedErrors(f"dataset {dataset.name} ({dataset.dataset_type})", tqdm.write)
     samples_failed = False  # whether no valid record was found for a sample
     for number in tqdm(evenly_spaced(dataset.size, limit), desc=dataset.name, unit="record", disable=not progress):
         statistics.examined += 1
-        if isinstance(dataset, ImageStreamDataset) and (bad := add_record(dataset, number, statistics)):
-            statistics.bad.append(bad)
+        try:
+            add_record(dataset, number, statistics)
+            errors.add_good()
+        except BadRecord as error:
+            statistics.bad.append(InvalidRecord(number, error.reason, error.message))
+            errors.add_bad(error.failure)
         if not samples_failed:
             try:
                 _add_sample(statistics, dataset, number * len(dataset) // dataset.size)
@@ -95,21 +100,17 @@ def compute_statistics(dataset: StreamDataset, limit: int, progress: bool = True
     return statistics
 
 
-def add_record(dataset: ImageStreamDataset, number: int, statistics: Statistics) -> InvalidRecord | None:
-    """Add a record to ``statistics``. If the record is bad, return an InvalidRecord instead."""
-    try:
-        _add_valid_record(statistics, dataset, number)
-    except BadRecord as error:
-        return InvalidRecord(number, error.reason, error.message)
-    return None
+def add_record(dataset: StreamDataset, number: int, statistics: Statistics) -> None:
+    """Add a record to ``statistics``. Raise BadRecord if no sample can be made of it."""
+    dataset.read_record(number)
+    if isinstance(dataset, ImageStreamDataset):
+        with record_boundary(f"record {number}"):
+            _add_image_record(statistics, dataset, number)
 
 
-def _add_valid_record(statistics: Statistics, dataset: ImageStreamDataset, number: int) -> None:
+def _add_image_record(statistics: Statistics, dataset: ImageStreamDataset, number: int) -> None:
     record = dataset.records.read(number)
-    decode_image(record, dataset.image_processor.decode_size)
     captions, label = parse_annotation(record) if isinstance(dataset, PMDDataset) else ([], parse_label(record))
-    if dataset.codes is not None:
-        dataset.codes.read(number, 0)
     _add_header(statistics, record)
     statistics.record_bytes.append(sum(map(len, record.fields.values())))
     if label >= 0:
