@@ -9,6 +9,8 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mmf_flava.errors import hide_secrets
+
 CONFIG = "config.yaml"
 PRESENT = "present"  # shown for a section that other runs do not have
 IGNORED = ("env.",)  # local paths, which differ between all runs
@@ -17,7 +19,8 @@ IGNORED = ("env.",)  # local paths, which differ between all runs
 def read_recipe(folder: Path) -> dict[str, str]:
     """Return dotted key -> value as text; empty if the file is missing or invalid.
 
-    Local paths and the sections of datasets that the run does not use are omitted.
+    Interpolations are not resolved, and URLs contain no credentials. Local paths and the sections of datasets that the
+    run does not use are omitted.
     """
     try:
         content = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
@@ -77,4 +80,5 @@ def _flatten(prefix: str, value: Any, flat: dict[str, str]) -> None:
             name = entry.get("type", index) if isinstance(entry, dict) else index
             _flatten(f"{prefix}[{name}]", entry, flat)
     else:
-        flat[prefix] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+        flat[prefix] = hide_secrets(text)

@@ -61,6 +61,14 @@ def test_run_without_a_recipe_is_ignored(tmp_path: Path) -> None:
         assert read_recipe(tmp_path) in ({}, {"a": "${b"}), broken
 
 
+def test_recipe_is_shown_without_environment_variables_and_credentials(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(
+        "{a: '${oc.env:NOT_SET}', b: '${env:NOT_SET}', c: ['https://user:word@host/x?token=word']}"
+    )
+    expected = {"a": "${oc.env:NOT_SET}", "b": "${env:NOT_SET}", "c": '["https://***@host/x?***"]'}
+    assert read_recipe(tmp_path) == expected
+
+
 def test_missing_section_is_one_entry() -> None:
     with_b = {"data.a.size": "1", "data.b.size": "2", "data.b.mask.share": "0.1", "data.b.mask.exact": "false"}
     assert diff_recipes([with_b, {"data.a.size": "1"}]) == {"data.b": [PRESENT, None]}
