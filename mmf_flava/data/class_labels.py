@@ -11,6 +11,7 @@ from mmf_flava.config.paths import resolve_path
 from mmf_flava.data.annotations import NO_LABEL, to_label
 from mmf_flava.data.image_folder import ImageFolder, class_folder, find_class_folders, read_class_list
 from mmf_flava.data.image_list import LIST_EXTENSIONS, ImageList
+from mmf_flava.data.names import display_name
 from mmf_flava.data.record import Records
 from mmf_flava.data.records import split_readers
 from mmf_flava.data.shards import find_shards
@@ -161,7 +162,7 @@ def _labels(
     """Yield the location of each record, and its label or, as a string, the reason why the label is invalid."""
     if isinstance(reader, ImageFolder):
         for key in reader.keys:
-            yield key, reader.class_numbers.get(class_folder(key) or "", NO_LABEL)
+            yield display_name(key), reader.class_numbers.get(class_folder(key) or "", NO_LABEL)
         return
     for location, label in reader.read_labels():
         try:

@@ -77,17 +77,18 @@ def write_embeddings(batches: Iterator[dict[str, Any]], out: Path, force: bool =
     if out.exists() and not force:
         raise UserError(f"{out} already exists. Set another --out, or replace it with --force.")
     count = 0
-    replace = atomic.replace_file if out.suffix == ".parquet" else atomic.replace_folder
+    is_parquet = out.suffix.lower() == ".parquet"
+    replace = atomic.replace_file if is_parquet else atomic.replace_folder
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         # the file or folder is created now, because an error after hours of computation would be too late
         with replace(out) as temporary:
-            writer: EmbeddingWriter = (ParquetWriter if out.suffix == ".parquet" else NumpyWriter)(temporary)
+            writer: EmbeddingWriter = (ParquetWriter if is_parquet else NumpyWriter)(temporary)
             for batch in batches:
                 writer.write(batch)
                 count += len(batch["id"])
             writer.close()
-            if out.is_dir() == (out.suffix == ".parquet"):  # a file replaces a folder, or a folder a file
+            if out.is_dir() == is_parquet:  # a file replaces a folder, or a folder a file
                 atomic.remove(out)
     except OSError as error:
         raise UserError(f"Failed to write {out} ({error.strerror}). Free disk space, or set another --out.") from error

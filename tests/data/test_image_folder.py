@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,7 @@ import pytest
 from mmf_flava.data.image_folder import ImageFolder, find_class_folders, find_images
 from mmf_flava.data.prepare.annotations import Annotation
 from mmf_flava.data.prepare.image_source import ImageSource
+from mmf_flava.data.record import BadRecord
 from mmf_flava.errors import UserError
 
 
@@ -18,6 +20,76 @@ def root(tmp_path) -> Path:
 
 
 IMAGES = ["cat/1.jpg", "cat/deep/2.jpg", "dog/3.jpg"]
+
+
+def test_names_are_bytes(root, tmp_path):
+    """Keys and classes are valid text, and the files are found."""
+    latin1 = os.fsdecode(b"caf\xe9")
+    for name in (f"{latin1}/{latin1}.jpg", "caf\\xe9/1.jpg", "cat/two\nlines.JPG"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(name.encode("utf-8", "surrogateescape"))
+    reader = ImageFolder(root)
+    assert reader.classes == ["caf\\x5cxe9", "caf\\xe9", "cat", "dog"] == find_class_folders(root)
+    records = {record.key: record.fields for record in map(reader.read, range(len(reader)))}
+    assert records.keys() == {
+        "caf\\xe9/caf\\xe9.jpg",
+        "caf\\x5cxe9/1.jpg",
+        "cat/two\\x0alines.JPG",
+        *IMAGES,
+    }
+    assert records["caf\\xe9/caf\\xe9.jpg"] == {"jpg": b"caf\xe9/caf\xe9.jpg", "cls": b"1"}
+    for n in range(len(reader)):
+        (root / reader.keys[n]).unlink()
+        with pytest.raises(BadRecord, match="cannot be read") as caught:
+            reader.read(n)
+        assert caught.value.key in records and str(caught.value).encode()
+
+
+@pytest.mark.parametrize("name", ["1.JFIF", "1.avif", "1.jp2", "1.tif", "1.TIFF"])
+def test_other_image_formats_are_read(root, name):
+    (root / "eel").mkdir()
+    (root / "eel" / name).touch()
+    assert ImageFolder(root).keys[-1] == f"eel/{name}"
+
+
+def test_files_that_are_not_read_are_counted_once(root, caplog):
+    for name in (
+        "a.heic",
+        "cat/b.HEIC",
+        "cat/deep/c.heic",
+        "dog/notes.txt",
+        "dog/README",
+        "dog/.hidden",
+        "classes.txt",
+    ):
+        (root / name).write_text("cat\ndog\n")
+    reader = ImageFolder(root)
+    for n in range(len(reader)):
+        reader.read(n)
+    (message,) = caplog.messages
+    assert message == f"{root}: files that are not read: 3 .heic, 1 .txt, 1 without extension."
+    caplog.clear()
+    for n in range(9):
+        (root / f"x.{n}").touch()
+    ImageFolder(root)
+    assert caplog.messages[0].endswith("3 .heic, 1 .0, 1 .1, 1 .2, 1 .3, 7 others.")
+
+
+def test_pipes_are_not_read(root):
+    os.mkfifo(root / "cat" / "0.jpg")
+    (root / "cat" / "9.jpg").symlink_to("missing")
+    reader = ImageFolder(root)
+    assert reader.keys == ["cat/1.jpg", "cat/9.jpg", *IMAGES[1:]]
+    with pytest.raises(BadRecord, match="cannot be read"):
+        reader.read(1)
+
+
+def test_images_with_similar_names_that_are_not_utf8_are_distinguished(root, tmp_path):
+    names = [os.fsdecode(name) for name in (b"a\xe8.jpg", b"a\xe9.jpg")]
+    for name in names:
+        (root / "cat" / name).write_bytes(os.fsencode(name))
+    source = ImageSource(root, tmp_path / "images.sqlite")
+    assert [source.read(Annotation(names=(name,))) for name in names] == [("jpg", os.fsencode(n)) for n in names]
 
 
 def test_images_of_a_folder_come_before_those_of_its_subfolders(root):

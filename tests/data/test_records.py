@@ -77,3 +77,14 @@ def test_shards_without_records_raise(tmp_path):
         open_records(tmp_path)
     shard(tmp_path / "c.tar")
     assert len(open_records(tmp_path)) == 1
+
+
+def test_shards_with_upper_case_suffixes_are_found(tmp_path):
+    """Also without the files that macOS adds to a folder."""
+    for name in ("a.TAR", "b.tar"):
+        shard(tmp_path / name)
+    (tmp_path / "._a.TAR").write_bytes(b"\x00\x05\x16\x07")
+    (tmp_path / "._b.tar").write_bytes(b"\x00\x05\x16\x07")
+    for path in (tmp_path, tmp_path / "*", [tmp_path / "a.TAR", tmp_path / "b.tar"]):
+        records = open_records(path)
+        assert [records.read(n).key for n in range(len(records))] == ["a", "b"]

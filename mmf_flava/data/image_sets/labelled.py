@@ -9,7 +9,8 @@ from zlib import crc32
 import numpy as np
 from PIL import Image
 
-from mmf_flava.data.image_folder import ImageFolder
+from mmf_flava.data.image_folder import ImageFolder, class_folder
+from mmf_flava.data.names import display_name
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record
 
 
@@ -48,11 +49,11 @@ class LabelledFiles:
         Raises:
             BadRecord: the image cannot be read.
         """
-        key = self.keys[index]
+        path, key = self.root / self.keys[index], display_name(self.keys[index])
         try:
-            data = self._content(self.root / key)
+            data = self._content(path)
         except OSError as error:
-            raise BadRecord(Reason.VANISHED, f"{self.root / key} cannot be read: {error}", key) from error
+            raise BadRecord(Reason.VANISHED, f"{path} cannot be read: {error}", key) from error
         return _record(key, data, self.labels[index], only)
 
     def _content(self, path: Path) -> bytes:
@@ -129,7 +130,7 @@ def sample_split(root: Path, split: str, train: int, test: int | None) -> Labell
     keys_by_class: list[list[str]] = [[] for _ in folder.classes]
     class_labels = {name: label for label, name in enumerate(folder.classes)}
     for key in folder.keys:
-        keys_by_class[class_labels[Path(key).parts[0]]].append(key)
+        keys_by_class[class_labels[class_folder(key) or ""]].append(key)
     keys, labels = [], []
     for label, (name, class_keys) in enumerate(zip(folder.classes, keys_by_class, strict=True)):
         order = np.random.default_rng(crc32(name.encode())).permutation(len(class_keys)).tolist()

@@ -38,7 +38,7 @@ AnnotationReader = Callable[[Path], Iterator[Annotation]]
 
 def open_text(path: Path) -> IO[str]:
     """Open a text file, gzipped or not. Invalid UTF-8 is decoded as replacement characters."""
-    opener: Any = gzip.open if path.suffix == ".gz" else open
+    opener: Any = gzip.open if path.suffix.lower() == ".gz" else open
     return opener(path, "rt", encoding="utf-8", errors="replace", newline="\n")
 
 
@@ -75,7 +75,7 @@ def read_coco(path: Path) -> Iterator[Annotation]:
 
 def read_sbu(path: Path) -> Iterator[Annotation]:
     """Read SBU: JSON {"image_urls": [...], "captions": [...]}, or lines of ``*_urls.txt`` and ``*_captions.txt``."""
-    if path.suffix == ".json":
+    if path.suffix.lower() == ".json":
         data = _json(path)
         pairs: Iterable[tuple[str, str]] = zip(data["image_urls"], data["captions"], strict=True)
         for url, caption in pairs:
@@ -174,7 +174,7 @@ def read_yfcc100m(path: Path) -> Iterator[Annotation]:
 
 def read_pmd_records(path: Path) -> Iterator[Annotation]:
     """Read annotations in the format of ``facebook/pmd``: JSONL or parquet with image_url and text or texts."""
-    for item in read_parquet(path) if path.suffix == ".parquet" else read_json_lines(path):
+    for item in read_parquet(path) if path.suffix.lower() == ".parquet" else read_json_lines(path):
         try:
             captions = to_texts(item.get("texts"), "texts")[:1] or to_texts(item.get("text"), "text")[:1]
         except ValueError:

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 from mmf_flava.data.image_folder import find_images
+from mmf_flava.data.names import extension_of
 from mmf_flava.data.prepare.annotations import Annotation
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord
 from mmf_flava.data.shards import ShardReader, find_shards
@@ -58,10 +59,11 @@ class ImageSource:
                 return image
         return None
 
-    def _read(self, location: str) -> tuple[str, bytes] | None:
+    def _read(self, location: bytes) -> tuple[str, bytes] | None:
         if self._reader is None:
             try:
-                return location.rpartition(".")[2].lower(), (self.folder / location).read_bytes()
+                path = os.fsdecode(location)
+                return extension_of(path), (self.folder / path).read_bytes()
             except OSError:
                 return None
         try:
@@ -73,10 +75,11 @@ class ImageSource:
     def _write_index(self, database: Path) -> None:
         """Write the index atomically, so that a killed process leaves no partial index."""
         found = self._files() if self._reader is None else self._records(self._reader)
-        rows = ((_digest(key), location) for key, location in found)
+        # names of files may be invalid UTF-8, which SQLite does not store as text
+        rows = ((_digest(key), os.fsencode(location)) for key, location in found)
         with atomic.replace_file(database) as temporary, closing(sqlite3.connect(temporary)) as connection:
             connection.execute("PRAGMA journal_mode = OFF")
-            connection.execute("CREATE TABLE images (key BLOB PRIMARY KEY, location TEXT) WITHOUT ROWID")
+            connection.execute("CREATE TABLE images (key BLOB PRIMARY KEY, location BLOB) WITHOUT ROWID")
             connection.executemany("INSERT OR IGNORE INTO images VALUES (?, ?)", rows)
             connection.commit()
 
@@ -97,7 +100,7 @@ class ImageSource:
 
 
 def _digest(key: str) -> bytes:
-    return hashlib.blake2b(key.encode("utf-8", "replace"), digest_size=12).digest()
+    return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=12).digest()
 
 
 def fingerprint(paths: Iterable[Path]) -> str:

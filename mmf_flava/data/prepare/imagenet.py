@@ -15,7 +15,7 @@ from typing import Any
 
 from mmf_flava.command import file_path
 from mmf_flava.data.annotations import NO_LABEL, to_label
-from mmf_flava.data.image_folder import is_hidden
+from mmf_flava.data.names import is_hidden
 from mmf_flava.data.prepare.annotations import READ_ERRORS, open_parquet, read_parquet
 from mmf_flava.data.prepare.image_source import fingerprint
 from mmf_flava.data.prepare.shard_preparation import RowResult, ShardPreparation, State, add_options, describe_dropped
@@ -36,7 +36,7 @@ SIGNATURES = {
 }
 # Files of the split train are called train-00000-of-00294.parquet; older datasets append a hash. In the Hugging Face
 # hub's automatic conversions, they are called train/0000.parquet.
-SPLIT_OF_FILE = re.compile(r"(.+)-\d+-of-\d+(-[0-9a-f]+)?\.parquet")
+SPLIT_OF_FILE = re.compile(r"(.+)-\d+-of-\d+(-[0-9a-f]+)?\.parquet", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ def parquet_files(src: Sequence[Path], split: str | None) -> list[Path]:
     files = [
         file
         for path in src
-        for file in ([path] if path.is_file() else sorted(path.rglob("*.parquet")))
-        if file == path or not any(map(is_hidden, file.relative_to(path).parts))
+        for file in ([path] if path.is_file() else sorted(path.rglob("*")))
+        if file == path or (file.suffix.lower() == ".parquet" and not any(map(is_hidden, file.relative_to(path).parts)))
     ]
     splits = sorted({_split(path) for path in files})
     selected = [path for path in files if split is None or _split(path) == split]

@@ -9,12 +9,14 @@ import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from mmf_flava.command import file_path
+from mmf_flava.data.names import is_hidden
 from mmf_flava.data.prepare.annotations import READ_ERRORS, Annotation, AnnotationReader, read_pmd_records
 from mmf_flava.data.prepare.caption_rules import count_words
 from mmf_flava.data.prepare.image_source import ImageSource, fingerprint
@@ -88,7 +90,13 @@ def annotation_files(options: PmdOptions) -> list[Path]:
     if src.is_file():
         return [src]
     patterns = [PARTS[options.part].files] if options.format == "published" else ["*.jsonl", "*.parquet"]
-    files = sorted(path for pattern in patterns for path in src.glob(pattern) if path.is_file())
+    files = sorted(
+        path
+        for path in (src.iterdir() if src.is_dir() else ())
+        if any(fnmatchcase(path.name.lower(), pattern) for pattern in patterns)
+        and not is_hidden(path.name)
+        and path.is_file()
+    )
     if not files:
         raise UserError(f"{src}: no annotations of {options.part} found. Expected files: {', '.join(patterns)}.")
     return files

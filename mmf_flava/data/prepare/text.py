@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from mmf_flava.command import file_path
 from mmf_flava.data.annotations import to_texts
-from mmf_flava.data.image_folder import is_hidden
+from mmf_flava.data.names import is_hidden
 from mmf_flava.data.prepare.annotations import READ_ERRORS, open_text, read_json_lines, read_parquet
 from mmf_flava.data.prepare.image_source import fingerprint
 from mmf_flava.data.prepare.lock import folder_lock
@@ -23,13 +23,13 @@ SUFFIXES = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".parquet")
 def text_files(src: Path) -> list[Path]:
     """Return the file ``src`` or the text files at any depth below it, sorted. Raise UserError if there are none."""
     files = [src] if src.is_file() else sorted(path for path in src.rglob("*") if _is_text_file(path, src))
-    if not files or not files[0].name.endswith(SUFFIXES):
+    if not files or not files[0].name.lower().endswith(SUFFIXES):
         raise UserError(f"{src}: no text files found. Expected {', '.join(SUFFIXES)} files.")
     return files
 
 
 def _is_text_file(path: Path, root: Path) -> bool:
-    return path.name.endswith(SUFFIXES) and not any(map(is_hidden, path.relative_to(root).parts))
+    return path.name.lower().endswith(SUFFIXES) and not any(map(is_hidden, path.relative_to(root).parts))
 
 
 def documents(files: list[Path], column: str = "text") -> Iterator[str]:
@@ -40,10 +40,10 @@ def documents(files: list[Path], column: str = "text") -> Iterator[str]:
     """
     for path in files:
         try:
-            if ".txt" in path.suffixes:
+            if path.name.lower().endswith((".txt", ".txt.gz")):
                 yield from _paragraphs(path)
                 continue
-            records = read_parquet(path) if path.suffix == ".parquet" else read_json_lines(path)
+            records = read_parquet(path) if path.suffix.lower() == ".parquet" else read_json_lines(path)
             for record in records:
                 yield from to_texts(record[column], column)  # a list has one document per item
         except UserError:

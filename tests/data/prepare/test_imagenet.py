@@ -171,3 +171,9 @@ def test_error_messages(hub, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(UserError, match=r"mmf_flava\[data\]"):
         prepare_imagenet(tmp_path / "new", [train], progress=False)
+
+
+def test_upper_case_suffixes(tmp_path):
+    write(tmp_path / "hub/TRAIN-00000-of-00001.PARQUET", [({"bytes": image("PNG", 0), "path": "a.png"}, 0)])
+    (tmp_path / "hub/._TRAIN-00000-of-00001.PARQUET").write_bytes(b"\x00\x05\x16\x07")
+    assert [path.name for path in parquet_files([tmp_path / "hub"], "TRAIN")] == ["TRAIN-00000-of-00001.PARQUET"]

@@ -127,3 +127,17 @@ def test_interrupted_write_of_another_source_restarts(tmp_path, monkeypatch):
         write_tokens(tmp_path, interrupted(), TOKENIZER, "one")
     write_tokens(tmp_path, ["c"], TOKENIZER, "two")
     assert TokenFile(tmp_path).read(0, 9).tolist() == [7, 3]
+
+
+def test_upper_case_suffixes(tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow.parquet import write_table
+
+    (tmp_path / "1.TXT").write_text("one\n\ntwo\n")
+    with gzip.open(tmp_path / "2.TXT.GZ", "wt") as file:
+        file.write("three\n")
+    (tmp_path / "3.txt.JSONL").write_text('{"text": "four"}\n')
+    write_table(arrow.Table.from_pylist([{"text": "five"}]), tmp_path / "4.PARQUET")
+    (tmp_path / "._1.TXT").write_bytes(b"\x00\x05\x16\x07")
+    texts = [text.strip() for text in documents(text_files(tmp_path))]
+    assert texts == ["one", "two", "three", "four", "five"]
