@@ -14,7 +14,8 @@ from typing import IO, Any
 
 from mmf_flava.data.annotations import to_texts
 from mmf_flava.data.prepare.caption_rules import clean, load_english_detector, yfcc_caption
-from mmf_flava.data.record import Reason
+from mmf_flava.data.prepare.rows import BadRow, convert_row
+from mmf_flava.data.record import BadRecord, Reason, record_boundary
 from mmf_flava.errors import UserError
 from mmf_flava.files.json_data import iterate_array, parse_json
 
@@ -31,6 +32,7 @@ class Annotation:
     url: str = ""
     names: tuple[str, ...] = ()
     dropped: str = ""
+    bad: BadRow | None = None  # the error, if a bad row is the reason
 
 
 AnnotationReader = Callable[[Path], Iterator[Annotation]]
@@ -52,6 +54,13 @@ def make_annotation(captions: object, url: object = "", names: Iterable[str] = (
     return Annotation(cleaned, url, tuple(names)) if cleaned else Annotation(dropped="no text")
 
 
+def annotate(rows: Iterable[Any], convert: Callable[[Any], Annotation]) -> Iterator[Annotation]:
+    """Yield ``convert(row)`` of each row. A bad row is dropped."""
+    for row in rows:
+        result = convert_row(row, convert)
+        yield Annotation(dropped=result.reason, bad=result) if isinstance(result, BadRow) else result
+
+
 def read_coco(path: Path) -> Iterator[Annotation]:
     """Read COCO captions. Two formats are supported:
 
@@ -60,17 +69,27 @@ def read_coco(path: Path) -> Iterator[Annotation]:
     """
     data = _json(path)
     if "annotations" not in data:
-        for image in data["images"]:
-            if image.get("split") in ("val", "test"):
-                yield Annotation(dropped="held out (val or test)")
-            else:
-                yield make_annotation([sentence["raw"] for sentence in image["sentences"]], names=[image["filename"]])
+        yield from annotate(data["images"], _karpathy_image)
         return
     captions: dict[int, list[str]] = {}
-    for annotation in data["annotations"]:
+
+    def add_caption(annotation: Any) -> None:
         captions.setdefault(annotation["image_id"], []).append(annotation["caption"])
-    for image in data["images"]:
-        yield make_annotation(captions.get(image["id"], []), image.get("coco_url"), [image["file_name"]])
+
+    for annotation in data["annotations"]:
+        bad = convert_row(annotation, add_caption)
+        if bad is not None:
+            yield Annotation(dropped=bad.reason, bad=bad)
+    yield from annotate(
+        data["images"],
+        lambda image: make_annotation(captions.get(image["id"], []), image.get("coco_url"), [image["file_name"]]),
+    )
+
+
+def _karpathy_image(image: Any) -> Annotation:
+    if image.get("split") in ("val", "test"):
+        return Annotation(dropped="held out (val or test)")
+    return make_annotation([sentence["raw"] for sentence in image["sentences"]], names=[image["filename"]])
 
 
 def read_sbu(path: Path) -> Iterator[Annotation]:
@@ -78,8 +97,7 @@ def read_sbu(path: Path) -> Iterator[Annotation]:
     if path.suffix.lower() == ".json":
         data = _json(path)
         pairs: Iterable[tuple[str, str]] = zip(data["image_urls"], data["captions"], strict=True)
-        for url, caption in pairs:
-            yield make_annotation(caption, url)
+        yield from annotate(pairs, lambda pair: make_annotation(pair[1], pair[0]))
         return
     other = path.with_name(path.name.replace("_urls.txt", "_captions.txt"))
     if not path.name.endswith("_urls.txt") or not other.is_file():
@@ -87,37 +105,34 @@ def read_sbu(path: Path) -> Iterator[Annotation]:
             f"{path}: expected NAME_urls.txt with NAME_captions.txt in the same folder. Set --src to NAME_urls.txt."
         )
     with open_text(path) as urls, open_text(other) as captions:
-        for url, caption in zip(urls, captions, strict=True):
-            yield make_annotation([caption], url.strip())
+        yield from annotate(zip(urls, captions, strict=True), lambda pair: make_annotation([pair[1]], pair[0].strip()))
 
 
 def read_localized_narratives(path: Path) -> Iterator[Annotation]:
     """Read Localized Narratives, JSONL {"dataset_id", "image_id", "caption", ...}. Each sentence becomes a caption."""
-    for item in read_json_lines(path):
+
+    def convert(item: Any) -> Annotation:
         name = str(item["image_id"])
-        yield make_annotation(
-            SENTENCE_END.split(str(item["caption"])), names=[name, *([name.zfill(12)] if name.isdigit() else [])]
-        )
+        names = [name, *([name.zfill(12)] if name.isdigit() else [])]
+        return make_annotation(SENTENCE_END.split(str(item["caption"])), names=names)
+
+    yield from annotate(read_json_lines(path), convert)
 
 
 def read_cc3m(path: Path) -> Iterator[Annotation]:
     """Read Conceptual Captions, TSV: caption, url."""
-    for fields in _tsv(path):
-        yield (
-            make_annotation([fields[0]], fields[1].strip())
-            if len(fields) == 2
-            else Annotation(dropped="malformed line")
-        )
+    yield from annotate(_tsv(path), lambda fields: _caption_and_url(fields, 0, 1))
 
 
 def read_cc12m(path: Path) -> Iterator[Annotation]:
     """Read Conceptual 12M, TSV: url, caption."""
-    for fields in _tsv(path):
-        yield (
-            make_annotation([fields[1]], fields[0].strip())
-            if len(fields) == 2
-            else Annotation(dropped="malformed line")
-        )
+    yield from annotate(_tsv(path), lambda fields: _caption_and_url(fields, 1, 0))
+
+
+def _caption_and_url(fields: list[str], caption: int, url: int) -> Annotation:
+    if len(fields) != 2:
+        return Annotation(dropped="malformed line")
+    return make_annotation([fields[caption]], fields[url].strip())
 
 
 def read_visual_genome(path: Path) -> Iterator[Annotation]:
@@ -126,8 +141,12 @@ def read_visual_genome(path: Path) -> Iterator[Annotation]:
     The captions of an image are the phrases of its regions.
     """
     with open_text(path) as file:
-        for image in iterate_array(file):
-            yield make_annotation([region["phrase"] for region in image["regions"]], names=[f"{image['id']}.jpg"])
+        yield from annotate(
+            iterate_array(file),
+            lambda image: make_annotation(
+                [region["phrase"] for region in image["regions"]], names=[f"{image['id']}.jpg"]
+            ),
+        )
 
 
 def read_wit(path: Path) -> Iterator[Annotation]:
@@ -137,19 +156,34 @@ def read_wit(path: Path) -> Iterator[Annotation]:
     """
     columns = ("caption_reference_description", "caption_attribution_description", "caption_alt_text_description")
     csv.field_size_limit(sys.maxsize)
+
+    def convert(item: Any) -> Annotation:
+        if item["language"] != "en":
+            return Annotation(dropped="not English")
+        texts = [text for text in (clean(item.get(column)) for column in columns) if text]
+        return make_annotation(texts[:1], item["image_url"])
+
     with open_text(path) as file:
-        for item in csv.DictReader(file, delimiter="\t"):
-            if item["language"] != "en":
-                yield Annotation(dropped="not English")
-                continue
-            texts = [text for text in (clean(item.get(column)) for column in columns) if text]
-            yield make_annotation(texts[:1], item["image_url"])
+        yield from annotate(_csv_rows(csv.DictReader(file, delimiter="\t")), convert)
+
+
+def _csv_rows(reader: Iterator[Any]) -> Iterator[Any]:
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            row = ValueError(str(error))
+        yield row
 
 
 def read_redcaps(path: Path) -> Iterator[Annotation]:
     """Read RedCaps' ``<subreddit>_<year>.json``, {"annotations": [{"image_id", "url", "caption"}]}."""
-    for item in _json(path)["annotations"]:
-        yield make_annotation(item["caption"], item["url"], [f"{item['image_id']}.jpg"])
+    yield from annotate(
+        _json(path)["annotations"],
+        lambda item: make_annotation(item["caption"], item["url"], [f"{item['image_id']}.jpg"]),
+    )
 
 
 def read_yfcc100m(path: Path) -> Iterator[Annotation]:
@@ -159,28 +193,32 @@ def read_yfcc100m(path: Path) -> Iterator[Annotation]:
     (1 = video). In the format with 25 columns, the line number precedes column 0 and the hash follows it.
     """
     is_english = load_english_detector()
-    for fields in _tsv(path):
+
+    def convert(fields: list[str]) -> Annotation:
         if len(fields) not in (23, 25):
-            yield Annotation(dropped="malformed line")
-            continue
+            return Annotation(dropped="malformed line")
         identity = fields[1] if len(fields) == 25 else fields[0]
         fields = fields[len(fields) - 23 :]
         if fields[22] == "1":
-            yield Annotation(dropped="video")
-            continue
+            return Annotation(dropped="video")
         caption, reason = yfcc_caption(fields[7], fields[6], is_english)
-        yield Annotation(dropped=reason) if caption is None else Annotation((caption,), fields[14], (identity,))
+        return Annotation(dropped=reason) if caption is None else Annotation((caption,), fields[14], (identity,))
+
+    yield from annotate(_tsv(path), convert)
 
 
 def read_pmd_records(path: Path) -> Iterator[Annotation]:
     """Read annotations in the format of ``facebook/pmd``: JSONL or parquet with image_url and text or texts."""
-    for item in read_parquet(path) if path.suffix.lower() == ".parquet" else read_json_lines(path):
-        try:
-            captions = to_texts(item.get("texts"), "texts")[:1] or to_texts(item.get("text"), "text")[:1]
-        except ValueError:
-            yield Annotation(dropped=Reason.UNREADABLE_CAPTION)
-            continue
-        yield make_annotation(captions, item.get("image_url"))
+    rows = read_parquet(path) if path.suffix.lower() == ".parquet" else read_json_lines(path)
+    yield from annotate(rows, _pmd_record)
+
+
+def _pmd_record(item: Any) -> Annotation:
+    try:
+        captions = to_texts(item.get("texts"), "texts")[:1] or to_texts(item.get("text"), "text")[:1]
+    except ValueError:
+        return Annotation(dropped=Reason.UNREADABLE_CAPTION)
+    return make_annotation(captions, item.get("image_url"))
 
 
 def _json(path: Path) -> Any:
@@ -188,12 +226,16 @@ def _json(path: Path) -> Any:
         return parse_json(file.read())
 
 
-def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a JSONL file, gzipped or not."""
+def read_json_lines(path: Path) -> Iterator[Any]:
+    """Yield the objects of a JSONL file, gzipped or not. For a line that is not JSON, yield the ValueError."""
     with open_text(path) as file:
         for line in file:
             if line.strip():
-                yield parse_json(line)
+                try:
+                    row = parse_json(line)
+                except ValueError as error:
+                    row = error
+                yield row
 
 
 def _tsv(path: Path) -> Iterator[list[str]]:
@@ -211,15 +253,28 @@ def open_parquet(path: Path) -> Any:
     return ParquetFile(path)
 
 
-def read_parquet(
-    path: Path, columns: list[str] | None = None, first: int = 0, batch_size: int = 1024
-) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a parquet file from row ``first`` on. Raise UserError if pyarrow is not installed."""
+def read_parquet(path: Path, columns: list[str] | None = None, first: int = 0, batch_size: int = 1024) -> Iterator[Any]:
+    """Yield the rows of a parquet file from row ``first`` on. For a row that cannot be decoded, yield the exception.
+
+    Raises:
+        UserError: pyarrow is not installed.
+    """
     with open_parquet(path) as file:
         groups = list(range(file.num_row_groups))
         while groups and first >= (rows := file.metadata.row_group(groups[0]).num_rows):
             first -= rows
             del groups[0]
         for batch in file.iter_batches(batch_size, row_groups=groups, columns=columns):
-            yield from batch.slice(min(first, len(batch))).to_pylist()
+            yield from _decode_rows(batch.slice(min(first, len(batch))))
             first = max(0, first - len(batch))
+
+
+def _decode_rows(batch: Any) -> list[Any]:
+    """Return the rows of a pyarrow batch as dicts; for a row that cannot be decoded, for example text, an exception."""
+    try:
+        with record_boundary("rows"):
+            return batch.to_pylist()
+    except BadRecord as error:
+        if len(batch) == 1:
+            return [ValueError(error.message)]
+        return [row for number in range(len(batch)) for row in _decode_rows(batch.slice(number, 1))]

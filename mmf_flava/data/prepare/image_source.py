@@ -7,13 +7,13 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from mmf_flava.data.image_folder import find_images
 from mmf_flava.data.names import extension_of
 from mmf_flava.data.prepare.annotations import Annotation
-from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord
+from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, record_boundary
 from mmf_flava.data.shards import ShardReader, find_shards
 from mmf_flava.errors import UserError
 from mmf_flava.files import atomic
@@ -51,25 +51,32 @@ class ImageSource:
             )
 
     def read(self, annotation: Annotation) -> tuple[str, bytes] | None:
-        """Return (extension, original bytes) of an annotated image; None if it was not found or is empty."""
-        query = "SELECT location FROM images WHERE key = ?"
+        """Return (extension, original bytes) of an annotated image; None if it was not found or is empty.
+
+        Raises:
+            BadRecord: the image was found, but cannot be read.
+        """
+        query, bad = "SELECT location FROM images WHERE key = ?", None
         for key in (annotation.url, *annotation.names):
             found = key and self._database.execute(query, (_digest(key),)).fetchone()
-            if found and (image := self._read(found[0])):
-                return image
+            try:
+                if found and (image := self._read(found[0])):
+                    return image
+            except BadRecord as error:
+                bad = bad or error
+        if bad is not None:
+            raise bad
         return None
 
     def _read(self, location: bytes) -> tuple[str, bytes] | None:
         if self._reader is None:
+            path = os.fsdecode(location)
             try:
-                path = os.fsdecode(location)
-                return extension_of(path), (self.folder / path).read_bytes()
-            except OSError:
-                return None
-        try:
-            fields = self._reader.read(int(location), IMAGE_EXTENSIONS).fields
-        except BadRecord:
-            return None
+                data = (self.folder / path).read_bytes()
+            except OSError as error:
+                raise BadRecord(Reason.VANISHED, f"{self.folder / path} cannot be read: {error}", path) from error
+            return (extension_of(path), data) if data else None
+        fields = self._reader.read(int(location), IMAGE_EXTENSIONS).fields
         return next(((extension, data) for extension, data in fields.items() if data), None)
 
     def _write_index(self, database: Path) -> None:
@@ -86,11 +93,12 @@ class ImageSource:
     @staticmethod
     def _records(reader: ShardReader) -> Iterator[tuple[str, str]]:
         for number in range(len(reader)):
-            try:
-                data = parse_object(reader.read(number, ["json"]).fields["json"])
-                yield data["url"], str(number)
-            except (BadRecord, KeyError, ValueError):
-                continue  # without a readable URL, no annotation can refer to the record
+            url = None
+            # without a readable URL, no annotation can refer to the record
+            with suppress(BadRecord), record_boundary(f"record {number}"):
+                url = parse_object(reader.read(number, ["json"]).fields["json"])["url"]
+            if isinstance(url, str):
+                yield url, str(number)
 
     def _files(self) -> Iterator[tuple[str, str]]:
         for path in find_images(self.folder):

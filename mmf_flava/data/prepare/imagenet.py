@@ -18,6 +18,7 @@ from mmf_flava.data.annotations import NO_LABEL, to_label
 from mmf_flava.data.names import is_hidden
 from mmf_flava.data.prepare.annotations import READ_ERRORS, open_parquet, read_parquet
 from mmf_flava.data.prepare.image_source import fingerprint
+from mmf_flava.data.prepare.rows import BadRow, convert_row
 from mmf_flava.data.prepare.shard_preparation import RowResult, ShardPreparation, State, add_options, describe_dropped
 from mmf_flava.data.record import Reason
 from mmf_flava.errors import UserError
@@ -73,7 +74,8 @@ def prepare_imagenet(
 
     def convert(_work: Path, first: int) -> Iterator[RowResult]:
         for row in _rows(tables, first):
-            yield _record(row, len(classes))
+            result = convert_row(row, lambda row: _record(row, len(classes)))
+            yield RowResult(bad=result) if isinstance(result, BadRow) else result
 
     preparation = ShardPreparation(
         split or "images",
@@ -141,7 +143,7 @@ def _open(path: Path) -> Table:
     return Table(path, rows, ["image.bytes", *(["label"] if labelled else [])], classes)
 
 
-def _rows(tables: list[Table], first: int) -> Iterator[dict[str, Any]]:
+def _rows(tables: list[Table], first: int) -> Iterator[Any]:
     for table in tables:
         if first < table.rows:
             try:

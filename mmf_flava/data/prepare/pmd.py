@@ -21,6 +21,7 @@ from mmf_flava.data.prepare.annotations import READ_ERRORS, Annotation, Annotati
 from mmf_flava.data.prepare.caption_rules import count_words
 from mmf_flava.data.prepare.image_source import ImageSource, fingerprint
 from mmf_flava.data.prepare.pmd_parts import PARTS
+from mmf_flava.data.prepare.rows import BadRow, convert_row, refuse_other_format
 from mmf_flava.data.prepare.shard_preparation import RowResult, ShardPreparation, State, add_options, describe_dropped
 from mmf_flava.data.record import Reason
 from mmf_flava.data.shards import find_shards
@@ -67,7 +68,8 @@ def prepare_pmd(out: str | Path, options: PmdOptions, progress: bool = True) -> 
     def convert(work: Path, first: int) -> Iterator[RowResult]:
         source = ImageSource(options.images, work / "images.sqlite")
         for annotation in islice(_annotations(files, options), first, None):
-            yield _record(annotation, source, options.part)
+            result = convert_row(annotation, lambda row: _record(row, source, options.part))
+            yield RowResult(bad=result) if isinstance(result, BadRow) else result
 
     manifest = partial(_manifest, options.part)
     preparation = ShardPreparation(options.part, inputs, convert, manifest, COUNT_NAMES, options.shard)
@@ -75,6 +77,8 @@ def prepare_pmd(out: str | Path, options: PmdOptions, progress: bool = True) -> 
 
 
 def _record(annotation: Annotation, source: ImageSource, part: str) -> RowResult:
+    if annotation.bad is not None:
+        return RowResult(bad=annotation.bad)
     image = None if annotation.dropped else source.read(annotation)
     if image is None:
         return RowResult(dropped=annotation.dropped or Reason.NO_IMAGE)
@@ -106,15 +110,21 @@ def _annotations(files: list[Path], options: PmdOptions) -> Iterator[Annotation]
     reader: AnnotationReader = read_pmd_records if options.format == "pmd" else PARTS[options.part].reader
     for path in files:
         try:
-            yield from reader(path)
+            yield from refuse_other_format(
+                reader(path), lambda annotation: annotation.bad, partial(_other_format, path, options)
+            )
         except UserError:
             raise
         except READ_ERRORS as error:
-            publisher = "facebook/pmd" if options.format == "pmd" else options.part
-            raise UserError(
-                f"{path} is not in the format of {publisher} or is truncated ({type(error).__name__}: {error}). "
-                "Check --part and --format, or download the file again."
-            ) from error
+            raise _other_format(path, options, f"{type(error).__name__}: {error}") from error
+
+
+def _other_format(path: Path, options: PmdOptions, problem: str) -> UserError:
+    publisher = "facebook/pmd" if options.format == "pmd" else options.part
+    return UserError(
+        f"{path} is not in the format of {publisher} or is truncated ({problem}). Check --part and --format, or "
+        "download the file again."
+    )
 
 
 def _manifest(part: str, state: State) -> dict[str, Any]:

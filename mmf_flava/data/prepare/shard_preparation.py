@@ -22,7 +22,9 @@ from tqdm import tqdm
 
 from mmf_flava.command import file_path, integer
 from mmf_flava.data.prepare.lock import folder_lock
+from mmf_flava.data.prepare.rows import BadRow
 from mmf_flava.data.shards import ShardWriter
+from mmf_flava.data.unexpected_errors import UnexpectedErrors
 from mmf_flava.errors import UserError
 from mmf_flava.files import atomic
 from mmf_flava.files.json_data import read_object
@@ -31,11 +33,16 @@ State = dict[str, Any]
 
 
 class RowResult(NamedTuple):
-    """Result of one input row: the fields of a record and counts to add, or the reason why the row is dropped."""
+    """Result of one input row: the fields of a record and counts to add, or the reason why the row is dropped.
+
+    Attributes:
+        bad: the error, if the row is bad.
+    """
 
     fields: dict[str, bytes] | None = None
     counts: Mapping[str, int] = {}
     dropped: str = ""
+    bad: BadRow | None = None
 
 
 @dataclass(frozen=True)
@@ -114,13 +121,21 @@ class ShardPreparation:
     def _records(self, work: Path, state: State, bar: tqdm) -> Iterator[tuple[str, dict[str, bytes]]]:
         """Yield (key, fields) of the remaining records. ``state`` counts a row before its record is yielded."""
         first = state["counts"]["rows"]
+        errors, warned = UnexpectedErrors(self.name, bar.write), set(state["dropped"])
         for number, result in enumerate(self.convert(work, first), start=first):
             bar.update()
             for name, count in {"rows": 1, **result.counts}.items():
                 state["counts"][name] += count
             if result.fields is None:
-                state["dropped"][result.dropped] = state["dropped"].get(result.dropped, 0) + 1
+                reason = result.dropped if result.bad is None else result.bad.reason
+                if result.bad is not None:
+                    if reason not in warned:
+                        bar.write(f"row {number} is dropped: {result.bad.message} (logged once per reason)")
+                    warned.add(reason)
+                    errors.add_bad(result.bad.failure)
+                state["dropped"][reason] = state["dropped"].get(reason, 0) + 1
             else:
+                errors.add_good()
                 yield f"{number:09d}", result.fields
 
 

@@ -1,7 +1,9 @@
 """``python -m mmf_flava.data.prepare text``: convert text, JSONL or parquet files to a folder of token ids."""
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,11 @@ from mmf_flava.data.names import is_hidden
 from mmf_flava.data.prepare.annotations import READ_ERRORS, open_text, read_json_lines, read_parquet
 from mmf_flava.data.prepare.image_source import fingerprint
 from mmf_flava.data.prepare.lock import folder_lock
+from mmf_flava.data.prepare.rows import BadRow, convert_row, refuse_other_format
+from mmf_flava.data.prepare.shard_preparation import describe_dropped
 from mmf_flava.data.token_files import TokenFile, remove_progress, write_tokens
 from mmf_flava.data.tokenizer import compute_vocabulary_hash, load_tokenizer
+from mmf_flava.data.unexpected_errors import UnexpectedErrors
 from mmf_flava.errors import UserError
 
 SUFFIXES = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".parquet")
@@ -32,27 +37,47 @@ def _is_text_file(path: Path, root: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES) and not any(map(is_hidden, path.relative_to(root).parts))
 
 
-def documents(files: list[Path], column: str = "text") -> Iterator[str]:
+def documents(files: list[Path], column: str = "text", dropped: Counter[str] | None = None) -> Iterator[str]:
     """Yield the documents: paragraphs of text files (separated by empty lines), and ``column`` of other files.
 
+    Args:
+        dropped: the number of bad records is added to this counter, by reason.
+
     Raises:
-        UserError: a record has no such column, or a file cannot be read.
+        UserError: the records of a file have no such column, or a file cannot be read.
+        RuntimeError: ten records in a row fail with an unexpected error.
     """
+    dropped = Counter() if dropped is None else dropped
     for path in files:
         try:
             if path.name.lower().endswith((".txt", ".txt.gz")):
                 yield from _paragraphs(path)
                 continue
             records = read_parquet(path) if path.suffix.lower() == ".parquet" else read_json_lines(path)
-            for record in records:
-                yield from to_texts(record[column], column)  # a list has one document per item
+            results = (convert_row(record, lambda record: to_texts(record[column], column)) for record in records)
+            errors = UnexpectedErrors(str(path), tqdm.write)
+            for result in refuse_other_format(results, _bad_row, partial(_other_format, path, column)):
+                if isinstance(result, BadRow):
+                    dropped[result.reason] += 1
+                    errors.add_bad(result.failure)
+                else:
+                    errors.add_good()
+                    yield from result  # a list has one document per item
         except UserError:
             raise
         except READ_ERRORS as error:
-            raise UserError(
-                f"{path} cannot be read as records with the column {column!r} ({type(error).__name__}: {error}). "
-                "Set --column, or remove the file from --src."
-            ) from error
+            raise _other_format(path, column, f"{type(error).__name__}: {error}") from error
+
+
+def _bad_row(result: Any) -> BadRow | None:
+    return result if isinstance(result, BadRow) else None
+
+
+def _other_format(path: Path, column: str, problem: str) -> UserError:
+    return UserError(
+        f"{path} cannot be read as records with the column {column!r} ({problem}). Set --column, or remove the file "
+        "from --src."
+    )
 
 
 def _paragraphs(path: Path) -> Iterator[str]:
@@ -70,6 +95,8 @@ def _paragraphs(path: Path) -> Iterator[str]:
 
 def prepare_text(src: Path, tokenizer: str, out: Path, column: str = "text", progress: bool = True) -> dict[str, Any]:
     """Tokenize the text files at ``src``, write the token ids to ``out``, and return their metadata.
+
+    If there are bad records, their numbers by reason are added as ``dropped``.
 
     If ``out`` is already complete, it is not changed.
 
@@ -89,8 +116,10 @@ def prepare_text(src: Path, tokenizer: str, out: Path, column: str = "text", pro
                 raise UserError(f"{out} contains tokens of a different text or vocabulary. Choose another --out.")
             remove_progress(out)
             return meta
-        with tqdm(documents(files, column), desc="tokenizing", unit="document", disable=not progress) as bar:
-            return write_tokens(out, bar, loaded_tokenizer, source)
+        dropped: Counter[str] = Counter()
+        with tqdm(documents(files, column, dropped), desc="tokenizing", unit="document", disable=not progress) as bar:
+            meta = write_tokens(out, bar, loaded_tokenizer, source)
+        return {**meta, "dropped": dict(dropped)} if dropped else meta
 
 
 def add_parser(commands: Any) -> None:
@@ -114,4 +143,5 @@ def add_parser(commands: Any) -> None:
 def run_text(arguments: argparse.Namespace) -> None:
     progress = not arguments.quiet
     meta = prepare_text(arguments.src, arguments.tokenizer, arguments.out, arguments.column, progress)
-    print(f"{arguments.out}: {meta['tokens']} tokens in {meta['documents']} documents.")
+    dropped = f" Dropped: {describe_dropped(meta)}." if "dropped" in meta else ""
+    print(f"{arguments.out}: {meta['tokens']} tokens in {meta['documents']} documents.{dropped}")
