@@ -12,6 +12,7 @@ The label is a class number or a class name. See ``annotations`` for their value
 
 import io
 import json
+import logging
 import os
 from array import array
 from bisect import bisect_right
@@ -27,6 +28,8 @@ from mmf_flava.data.imdb import read_imdb
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record
 from mmf_flava.errors import UserError, join_first
 from mmf_flava.files.json_data import parse_json
+
+logger = logging.getLogger(__name__)
 
 LIST_EXTENSIONS = (".jsonl", ".json", ".npy")
 IMAGE_KEYS = ("image", "image_path", "img", "file_name", "image_name", "image_id")
@@ -47,7 +50,8 @@ class ImageList:
     """Records of one annotation file. A record has the image and ``json`` {"captions": [...], "label": n}.
 
     A record's key is its id, or its image path if it has no id; "#" and the line number are appended to duplicates.
-    Opening reads every line once. Memory use is 9 bytes per line of a JSONL file, or the text of another file.
+    Opening reads every line once. An invalid line is a bad record.
+    Memory use is 9 bytes per line of a JSONL file, or the text of another file.
     Readers can be forked and pickled.
 
     Args:
@@ -55,7 +59,7 @@ class ImageList:
         images: root folder of relative image paths; defaults to the folder of the annotation file.
 
     Raises:
-        UserError: the file is missing, empty, in an unsupported format, or has invalid lines.
+        UserError: the file is missing, empty or in an unsupported format, or all of its lines are invalid.
     """
 
     sequential = False
@@ -81,6 +85,7 @@ class ImageList:
         starts, blank_positions, key_hashes = array("Q"), array("Q"), array("Q")
         images_digest, offset, number = sha256(), 0, 0
         errors: list[str] = []
+        self._invalid: set[int] = set()
         for number, line in enumerate(lines, start=1):
             if line.isspace():
                 blank_positions.append(len(starts))
@@ -88,19 +93,25 @@ class ImageList:
                 starts.append(offset)
                 try:
                     entry = parse_entry(line)
-                    image = entry.image.encode()  # raises ValueError for lone surrogates
-                    key = image if entry.entry_id is None else entry.entry_id.encode()
-                    images_digest.update(image + b"\n")
+                    key = _entry_key(entry).encode()
+                    images_digest.update(entry.image.encode() + b"\n")
                     key_hashes.append(int.from_bytes(blake2b(key, digest_size=8).digest()))
                 except ValueError as error:
-                    errors.append(f"{self._unit} {number} ({error})" if len(errors) < MAX_SHOWN_ERRORS else "")
+                    if len(errors) <= MAX_SHOWN_ERRORS:  # one more, so that join_first appends an ellipsis
+                        errors.append(f"{self._unit} {number} ({error})")
+                    self._invalid.add(len(key_hashes))
+                    images_digest.update(f"invalid {self._unit} {number}\n".encode())
+                    key_hashes.append(number)
             offset += len(line)
         if errors:
             units = "lines" if self._unit == "line" else "entries"
-            raise UserError(
-                f"{self.path}: {len(errors)} of {number} {units} are invalid: {join_first(errors, MAX_SHOWN_ERRORS)}. "
-                "Correct them."
+            message = (
+                f"{self.path}: {len(self._invalid)} of {number} {units} are invalid: "
+                f"{join_first(errors, MAX_SHOWN_ERRORS)}. Correct them."
             )
+            if len(self._invalid) == len(starts):
+                raise UserError(message)
+            logger.warning(message)
         if not starts:
             raise UserError(f"{self.path} has no records.")
         starts.append(offset)
@@ -123,7 +134,7 @@ class ImageList:
         """Return record ``index``. If ``only`` is given, read only the fields with these extensions.
 
         Raises:
-            BadRecord: a file cannot be read, or the annotation file has changed.
+            BadRecord: the entry is invalid, a file cannot be read, or the annotation file has changed.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"record index {index} is out of range for {len(self)} records")
@@ -133,7 +144,10 @@ class ImageList:
         except OSError as error:
             raise BadRecord(Reason.VANISHED, f"{self.path} cannot be read: {error}") from error
         except ValueError as error:
-            raise BadRecord(Reason.CHANGED, f"{self.path}: {self._unit} {number} has changed ({error})") from error
+            key = f"{self._unit} {number}"
+            if index in self._invalid:
+                raise BadRecord(Reason.INVALID_ENTRY, f"{self.path}: {key} is invalid ({error})", key) from error
+            raise BadRecord(Reason.CHANGED, f"{self.path}: {key} has changed ({error})", key) from error
         key = f"{_entry_key(entry)}#{number}" if self._duplicated[index] else _entry_key(entry)
         # Pillow detects the format from the content, so any known extension works.
         extension = entry.image.rpartition(".")[2].lower()
@@ -151,12 +165,14 @@ class ImageList:
         return Record(key, fields)
 
     def read_labels(self) -> Iterator[tuple[str, Any]]:
-        """Yield (location, label as in the file) of each record, for example ("line 3", 7). Reads the entire file.
+        """Yield (location, label as in the file) of each valid record, for example ("line 3", 7). Reads the whole file.
 
         Raises:
             UserError: the file has changed or cannot be read.
         """
         for index in range(len(self)):
+            if index in self._invalid:
+                continue
             location = f"{self._unit} {self._line_number(index)}"
             try:
                 yield location, parse_entry(self._line(index)).label
@@ -216,7 +232,10 @@ def parse_entry(line: bytes) -> Entry:
     entry_id = data.get("id")
     if entry_id is not None and not isinstance(entry_id, str | int):
         raise ValueError("id must be a string or an integer")
-    return Entry(image, tuple(to_captions(data)), data.get("label"), None if entry_id is None else str(entry_id))
+    entry = Entry(image, tuple(to_captions(data)), data.get("label"), None if entry_id is None else str(entry_id))
+    for text in (entry.image, _entry_key(entry)):
+        text.encode()  # raises ValueError for lone surrogates
+    return entry
 
 
 def _first_key(data: dict[str, Any], keys: Sequence[str]) -> str | None:

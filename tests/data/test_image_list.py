@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -81,8 +82,10 @@ def test_reads_mmf_json_and_json_arrays(tmp_path, three_entries):
     with pytest.raises(UserError, match=r"lines\.json: invalid JSON.*\.jsonl"):
         ImageList(tmp_path / "lines.json")
     write(tmp_path / "bad.json", [*entries, 7])
-    with pytest.raises(UserError, match=r"1 of 4 entries are invalid: entry 4 \(not a JSON object\)"):
-        ImageList(tmp_path / "bad.json")
+    reader = ImageList(tmp_path / "bad.json")
+    assert [parse_annotation(reader[n]) for n in range(3)] == expected
+    with pytest.raises(BadRecord, match=r"entry 4 is invalid \(not a JSON object\)"):
+        reader.read(3)
 
 
 def test_ids_are_record_keys(tmp_path):
@@ -92,16 +95,24 @@ def test_ids_are_record_keys(tmp_path):
     assert [reader.read(n, ()).key for n in range(4)] == ["7#1", "x", "1.jpg", "7#4"]
 
 
-def test_invalid_lines_are_counted_and_the_first_are_listed(tmp_path):
+def test_invalid_lines_are_bad_records(tmp_path, caplog):
     lines = [{"image": "1.jpg"}, "{", "", {"caption": "x"}, {"image": 3}, {"image": "1.jpg", "id": {}}, "[]"]
     lines += [{"image": "1.jpg", "captions": 3}, {"image": "\ud800"}, {"image": "1.jpg", "id": [1]}, "[" * 100_000]
     path = write(tmp_path / "l.jsonl", *lines)
-    with pytest.raises(
-        UserError,
-        match=r"l\.jsonl: 9 of 11 lines are invalid: line 2 \(not JSON.*line 4 \(missing image: one of the keys image"
+    (tmp_path / "1.jpg").touch()
+    reader = ImageList(path)
+    assert re.search(
+        r"l\.jsonl: 9 of 11 lines are invalid: line 2 \(not JSON.*line 4 \(missing image: one of the keys image"
         r",.*line 5 \(image must be a path\), \.\.\.\. Correct",
-    ):
-        ImageList(path)
+        caplog.text,
+    )
+    assert (len(reader), reader.read(0).key) == (10, "1.jpg")
+    assert [location for location, _ in reader.read_labels()] == ["line 1"]
+    for index in range(1, 10):
+        with pytest.raises(BadRecord) as error:
+            reader.read(index)
+        number = index + 1 + (index > 1)  # line 3 is empty
+        assert (error.value.reason, error.value.key) == ("invalid entry", f"line {number}")
     for line in lines:
         if line and line != lines[0]:
             with pytest.raises(UserError, match=r"1 of 1 lines are invalid: line 1 \("):
@@ -198,7 +209,9 @@ def test_imdb_is_read_as_its_entries(tmp_path):
 def test_pickled_code_in_an_imdb_is_not_executed(tmp_path):
     rows = [{"version": 1}, {"image_id": 1, "caption": Canary(tmp_path / "mark")}]
     np.save(tmp_path / "imdb.npy", np.array(rows, dtype=object), allow_pickle=True)
-    with pytest.raises(UserError, match=r"imdb\.npy was not read, and nothing .* it contains an object of posix\.mkdir"):
+    with pytest.raises(
+        UserError, match=r"imdb\.npy was not read, and nothing .* it contains an object of posix\.mkdir"
+    ):
         open_records(tmp_path / "imdb.npy")
     assert not (tmp_path / "mark").exists()
 
@@ -206,7 +219,7 @@ def test_pickled_code_in_an_imdb_is_not_executed(tmp_path):
 def test_invalid_imdb_raises(tmp_path):
     for content, message in [
         (np.array([{"image_id": 1, "id": b"x"}], object), "entry 1 is invalid .* type bytes"),
-        (np.array([{"image_id": 1}, 3], object), r"1 of 2 entries are invalid: entry 2 \(not a JSON object"),
+        (np.array([{"image_id": []}, 3], object), r"2 of 2 entries are invalid: .*entry 2 \(not a JSON object"),
         (np.array([[{"image_id": 1}]], object), "not an array of dictionaries"),
         (np.arange(3), "3 of 3 entries are invalid"),
     ]:
