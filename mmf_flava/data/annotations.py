@@ -56,8 +56,12 @@ def to_captions(data: Mapping[str, Any], keys: Sequence[str] = CAPTION_KEYS) -> 
 def to_label(value: object, class_numbers: Mapping[str, int] | None = None) -> int:
     """Return the class number of a JSON value, or -1 for a missing label.
 
-    A label is a number (3, 3.0 or "3") or, if ``class_numbers`` is given, a class name. A string that is a class name
-    is never parsed as a number. null, NaN, an empty string and -1 mean that the label is missing.
+    A number (3 or 3.0) is a class number. A text is a class name if ``class_numbers`` is given and has it. A text of
+    digits ("3") is otherwise a class number, unless other class names are digits too, because it may then be a name
+    that is missing. null, NaN, an empty text and -1 mean that the label is missing.
+
+    This rule is valid for JSON, lists and shards. ``read_label`` converts a field ``cls`` of digits to a number before,
+    because shards and class folders store class numbers in it.
 
     Args:
         class_numbers: class name -> class number.
@@ -74,6 +78,8 @@ def to_label(value: object, class_numbers: Mapping[str, int] | None = None) -> i
         if not _is_number(name):
             expected = "a class number" if class_numbers is None else "a class number or a class name"
             raise ValueError(f"label must be {expected}, got {_shorten(value)}")
+        if class_numbers and any(map(_is_number, class_numbers)) and int(name) != NO_LABEL:
+            raise ValueError(f"label must be a class name, because class names are digits, got {_shorten(value)}")
         value = int(name)
     elif _is_missing(value):
         return NO_LABEL
@@ -120,20 +126,17 @@ def parse_label(record: Record, class_numbers: Mapping[str, int] | None = None) 
 def read_label(record: Record, class_numbers: Mapping[str, int] | None = None) -> int:
     """Return the label of a record, or -1 if it is missing.
 
-    The label is read from the field ``cls`` (text) or, if the record has no such field, from ``json`` ({"label": ...}).
+    The label is read from the field ``cls`` (a class number or a class name) or, if the record has no such field, from ``json`` ({"label": ...}).
 
     Raises:
         BadRecord: the label is invalid, see ``to_label``.
     """
     try:
         if "cls" in record.fields:
-            name = record.fields["cls"].decode("utf-8-sig")
-            return to_label(name, None if _is_number(name.strip()) else class_numbers)
-        return (
-            to_label(parse_object(record.fields["json"]).get("label"), class_numbers)
-            if "json" in record.fields
-            else NO_LABEL
-        )
+            text = record.fields["cls"].decode("utf-8-sig").strip()
+            return to_label(int(text) if _is_number(text) else text, class_numbers)
+        value = parse_object(record.fields["json"]).get("label") if "json" in record.fields else None
+        return to_label(value, class_numbers)
     except ValueError as error:
         raise BadRecord(Reason.UNREADABLE_LABEL, f"{record.key}: unreadable label ({error})", record.key) from error
 

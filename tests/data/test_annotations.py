@@ -126,6 +126,11 @@ def test_labels_of_records():
     assert read_label(record(cls="5"), CLASSES) == 5, "cls is a class number, also of classes with numeric names"
     assert read_label(record(cls="cat\n"), CLASSES) == 0
     assert read_label(record(json='{"label": "5"}'), CLASSES) == 1
+    assert read_label(record(json='{"label": 5}'), CLASSES) == 5
+    assert read_label(record(json='{"label": "5"}'), {"cat": 0}) == 5
+    assert read_label(record(json='{"label": "-1"}'), CLASSES) == -1
+    with pytest.raises(BadRecord, match=r"label must be a class name, because class names are digits, got '7'"):
+        read_label(record(json='{"label": "7"}'), CLASSES)
     assert read_label(record(json="{}")) == read_label(record(txt="x")) == -1
     for fields in ({"cls": "dog"}, {"json": '{"label": true}'}, {"json": "["}, {"cls": b"\xff"}):
         with pytest.raises(BadRecord, match="x: unreadable label"):
