@@ -126,7 +126,8 @@ def parse_label(record: Record, class_numbers: Mapping[str, int] | None = None) 
 def read_label(record: Record, class_numbers: Mapping[str, int] | None = None) -> int:
     """Return the label of a record, or -1 if it is missing.
 
-    The label is read from the field ``cls`` (a class number or a class name) or, if the record has no such field, from ``json`` ({"label": ...}).
+    The label is read from the field ``cls`` (a class number or a class name) or, if the record has no such field, from
+    ``json`` ({"label": ...}).
 
     Raises:
         BadRecord: the label is invalid, see ``to_label``.

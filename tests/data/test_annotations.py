@@ -54,12 +54,17 @@ def test_first_key_with_captions_is_used(data, captions):
 @pytest.mark.parametrize(
     ("value", "label"),
     [
-        *[(3, 3), (3.0, 3), ("3", 3), (" 7 ", 7), ("cat", 0), ("5", 1), ("14", 2), (5, 5)],
+        *[(3, 3), (3.0, 3), (" 14 ", 2), ("cat", 0), ("5", 1), ("14", 2), (5, 5)],
         *[(None, -1), (math.nan, -1), ("", -1), (-1, -1), ("-1", -1), (-1.0, -1)],
     ],
 )
 def test_labels_are_numbers_or_class_names(value, label):
     assert to_label(value, CLASSES) == label
+
+
+@pytest.mark.parametrize("class_numbers", [None, {}, {"cat": 0, "5th": 1}])
+def test_digits_are_a_class_number_where_no_class_name_has_only_digits(class_numbers):
+    assert [to_label(value, class_numbers) for value in ("3", " 7 ")] == [3, 7]
 
 
 @pytest.mark.parametrize(
