@@ -1,6 +1,16 @@
 """Registration of all components of mmf_flava with MMF, on import. ``compat`` imports this module when MMF starts."""
 
-from mmf_flava.data import glue, image_classification, imagenet, karpathy, pmd, processors, text_corpus, unmasked
+from mmf_flava.data import (
+    glue,
+    image_classification,
+    imagenet,
+    karpathy,
+    mmf_entries,
+    pmd,
+    processors,
+    text_corpus,
+    unmasked,
+)
 from mmf_flava.evaluation import metrics
 from mmf_flava.losses import contrastive, masked_modeling, matching, regression
 from mmf_flava.models import classification, pretraining
@@ -17,6 +27,7 @@ __all__ = [
     "masked_modeling",
     "matching",
     "metrics",
+    "mmf_entries",
     "pmd",
     "pretraining",
     "processors",

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mmf_flava.compat.hooks import is_patch_finder
 from tests.files.loopback import Server
 
 SCRIPTS = Path(sys.executable).parent
@@ -18,7 +19,9 @@ DEMO = str(Path(__file__).parents[1] / "projects" / "flava" / "configs" / "demo.
 SHORT = ["training.batch_size=16", "training.max_updates=4", "training.num_workers=0", "training.tensorboard=false"]
 
 # keys of MMF's registry
-RUN_STATE = ("config", "current_iteration", "current_epoch", "flava_initial_processors")
+RUN_STATE = ("config", "current_iteration", "current_epoch", "flava_initial_processors", "flava_quarantine")
+# pytest's import hook, which is first, would load mmf.common.test_reporter without the patches, because of its name
+sys.meta_path.sort(key=lambda finder: not is_patch_finder(finder))
 
 Command = Callable[..., subprocess.CompletedProcess]
 

@@ -1,13 +1,14 @@
 """Conversion of images to upright RGB pixels, from records, files, bytes, PIL images and arrays."""
 
 import io
-import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from mmf_flava.config.processors import MAX_PIXELS
+from mmf_flava.data.image_limits import check_pixels, limit_pixels
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record
 from mmf_flava.errors import UserError
 
@@ -28,24 +29,23 @@ ImageInput = str | Path | bytes | Image.Image | np.ndarray
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", *AVIF)
 SUPPORTED_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
 ORIENTATION = 0x0112  # Exif tag
-MAX_PIXELS = 89_478_485  # Pillow's limit for decompression bombs: 256 MiB as RGB, in every worker
 ARRAYS = "(h, w), (h, w, 3) or (h, w, 4) of uint8 or uint16"
 
 
-def decode_image(record: Record, side: int | None = None) -> np.ndarray:
+def decode_image(record: Record, side: int | None = None, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode the image of a record, as ``decode_bytes`` does.
 
     Args:
         record: a record with an image field; ``IMAGE_EXTENSIONS`` lists the possible names of this field.
-        side: see ``decode_bytes``.
+        side, max_pixels: see ``decode_bytes``.
     """
     data = next((record.fields[extension] for extension in IMAGE_EXTENSIONS if extension in record.fields), None)
     if data is None:
         raise BadRecord(Reason.NO_IMAGE, f"{record.key}: no image among the fields {sorted(record.fields)}", record.key)
-    return decode_bytes(data, record.key, side)
+    return decode_bytes(data, record.key, side, max_pixels)
 
 
-def decode_bytes(data: bytes, name: str, side: int | None = None) -> np.ndarray:
+def decode_bytes(data: bytes, name: str, side: int | None = None, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode an image file to RGB, upright according to its Exif orientation.
 
     Pillow identifies the format and the decoded size. If simplejpeg is installed, it decodes common JPEGs faster, with
@@ -55,26 +55,32 @@ def decode_bytes(data: bytes, name: str, side: int | None = None) -> np.ndarray:
         name: the record's key or the file's path, for error messages.
         side: JPEGs with more than ``side`` pixels per side are decoded at 1/2, 1/4 or 1/8 of their size, but not below
             ``side``. This is faster, but changes pixels, so it is only used for training. None: full size.
+        max_pixels: maximum number of pixels, also of JPEGs that are decoded at a reduced size.
 
     Returns:
         (h, w, 3) uint8.
 
     Raises:
-        BadRecord: the image is empty, corrupt, unsupported or larger than ``MAX_PIXELS``.
+        BadRecord: the image is empty, corrupt, unsupported or has more than ``max_pixels``, in which case it is not
+            decoded.
     """
     if not data:
         raise BadRecord(Reason.EMPTY_IMAGE, f"{name}: the image is empty (0 bytes)", name)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with limit_pixels(max_pixels):
             image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if side is not None:
-            image.draft("RGB", (side, side))
-        pixels = _decode_simple_jpeg(image, data)
-        return _convert(image) if pixels is None else pixels
+            check_pixels(image, data, max_pixels)
+            if side is not None:
+                image.draft("RGB", (side, side))
+            decoded = _decode_simple_jpeg(image, data)
+            return _convert(image) if decoded is None else decoded
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, ...
-        reason = _reason(error)
-        detail = f"starts with {data[:16]!r}" if reason == Reason.NOT_AN_IMAGE else f"{type(error).__name__}: {error}"
+        reason = image_reason(error)
+        detail = f"{type(error).__name__}: {error}"
+        if reason == Reason.NOT_AN_IMAGE:
+            detail = f"starts with {data[:16]!r}"
+        elif reason == Reason.HUGE_IMAGE:
+            detail = f"more than {max_pixels:,} pixels, the limit max_pixels"
         raise BadRecord(reason, f"{name}: {reason} ({detail})", name) from error
 
 
@@ -124,7 +130,7 @@ def to_pixels(image: Image.Image | np.ndarray) -> np.ndarray:
     try:
         return _convert(image)
     except Exception as error:  # as in decode_bytes; PIL images are decoded on first access
-        reason, name = _reason(error), getattr(image, "filename", "") or "PIL image"
+        reason, name = image_reason(error), getattr(image, "filename", "") or "PIL image"
         raise BadRecord(reason, f"{name}: {reason} ({type(error).__name__}: {error})", name) from error
 
 
@@ -219,7 +225,8 @@ def _describe_unsupported(image: object) -> str:
     )
 
 
-def _reason(error: Exception) -> Reason:
+def image_reason(error: Exception) -> Reason:
+    """Return the reason why an image is bad, for an exception of its decoder."""
     if isinstance(error, BadRecord):
         return error.reason
     if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError | MemoryError):

@@ -16,8 +16,11 @@ from mmf_flava.config.run import TrainingConfig
 from mmf_flava.config.schema import parse_section
 from mmf_flava.data.initial_processors import initial_processors
 from mmf_flava.data.processor_files import write_processors
+from mmf_flava.data.quarantine import count_by_reason, format_counts
+from mmf_flava.data.run_quarantine import run_quarantine
 from mmf_flava.data.saved_processors import SavedProcessors, class_names
 from mmf_flava.evaluation.split_metrics import SplitMetrics
+from mmf_flava.processes import gather_objects
 from mmf_flava.report import write_report
 from mmf_flava.report.values import read_json_lines
 from mmf_flava.training.device import NUMERICS, set_numerics
@@ -30,7 +33,7 @@ class FlavaFinetune(FinetuningBase):
 
     Output files in ``env.save_dir``: ``metrics.jsonl`` with one record per log interval and validation; at the end of
     the run, ``evaluation.json`` with the metrics of the best weights on the splits of ``run_type``, ``summary.json``
-    and the report.
+    and the report. ``quarantine.jsonl`` lists the bad records, which training replaces and evaluations leave out.
     """
 
     def load(self) -> None:
@@ -90,12 +93,25 @@ class FlavaFinetune(FinetuningBase):
             samples = (update - self.last_update) * self.config.training.batch_size * self._batches_per_update()
             record["samples_per_second"] = round(samples / (now - self.last_time), 1)
             self.last_update = update
+        else:
+            record |= self._sample_counts(split)[1]
         record |= self._metric_values(meter, latest=split == "train")
         if split == "train":
             self.results.record_losses(record["losses"])
         with open(self.results.folder / "metrics.jsonl", "a", encoding="utf-8") as handle:
             handle.write(json.dumps(record) + "\n")
         self.last_time = time.perf_counter()
+
+    def _sample_counts(self, split: str) -> tuple[str, dict[str, Any]]:
+        """Return the number of samples in the metrics of a split, for the log and for JSON files.
+
+        Both are empty if no sample was left out.
+        """
+        evaluated, total = self.metrics.sample_counts.get(split, (0, 0))
+        if evaluated == total:
+            return "", {}
+        counts = {"evaluated": evaluated, "bad": total - evaluated}
+        return f" on {evaluated:,} of {total:,} samples", {"samples": {self.config.datasets: counts}}
 
     def _batches_per_update(self) -> int:
         return self.config.training.get("update_frequency", 1)
@@ -125,20 +141,33 @@ class FlavaFinetune(FinetuningBase):
             return
         mmf_api.log(f"Evaluating on the {split} split")
         meter = self.evaluate_split(split)
+        gathered = gather_objects(run_quarantine().bad_records)
         if is_master():
-            self._write_results(split, self._metric_values(meter))
+            bad_records = {key: reason for part in gathered for key, reason in part.items()}
+            self._write_results(split, self._metric_values(meter), count_by_reason(bad_records))
 
-    def _write_results(self, split: str, values: dict[str, dict[str, float]]) -> None:
-        task = self.config.evaluation.get("task")
-        self.results.write_finetuning_evaluation(task, split, self.num_updates, values)
+    def _write_results(
+        self, split: str, values: dict[str, dict[str, float]], bad_records: dict[str, dict[str, int]]
+    ) -> None:
+        task, (text, counts) = self.config.evaluation.get("task"), self._sample_counts(split)
+        self.results.write_finetuning_evaluation(task, split, self.num_updates, {**values, **counts})
         if "train" in self.run_type:
             parameters = sum(parameter.numel() for parameter in self.model.parameters())
             seconds = time.perf_counter() - self.started
             self.results.write_summary(
-                self.config, parameters, self.trained, seconds, self.device, self.precision, self._batches_per_update()
+                self.config,
+                parameters,
+                self.trained,
+                seconds,
+                self.device,
+                self.precision,
+                self._batches_per_update(),
+                bad_records=bad_records,
             )
         metrics = ", ".join(f"{name} {value:.4f}" for name, value in values["metrics"].items())
-        mmf_api.log(f"{task or self.config.datasets}, {split} split: {metrics}.")
+        mmf_api.log(f"{task or self.config.datasets}, {split} split: {metrics}{text}.")
+        for name, reasons in bad_records.items():
+            mmf_api.log(f"Bad records of {name}: {format_counts(reasons)} (quarantine.jsonl).")
         if (self.results.folder / "metrics.jsonl").is_file():
             mmf_api.log(f"Report: {write_report([self.results.folder])}")
 

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +115,9 @@ class Results:
         self._write("evaluation.json", evaluation)
 
     def write_finetuning_evaluation(
-        self, task: str | None, split: str, updates: int, values: dict[str, dict[str, float]]
+        self, task: str | None, split: str, updates: int, values: Mapping[str, Any]
     ) -> None:
-        """Write ``evaluation.json`` of a finetuned model. ``values`` has the keys ``losses`` and ``metrics``."""
+        """Write ``evaluation.json`` of a finetuned model. ``values`` has losses, metrics and numbers of samples."""
         self._write("evaluation.json", {"task": task, "split": split, "updates": updates, **values})
 
     def write_examples(self, model: Any, suite: EvaluationSuite, config: ExamplesConfig, silent: bool = False) -> None:

@@ -6,6 +6,7 @@ processors.
 """
 
 from mmf_flava.compat.behaviour import (  # noqa: F401 - each module registers its patches
+    bad_entries,
     command_line,
     configuration,
     dataset_config,
@@ -16,6 +17,7 @@ from mmf_flava.compat.behaviour import (  # noqa: F401 - each module registers i
     mmf_data,
     overrides,
     pickles,
+    predictions,
     recipe_files,
     secrets,
     trainers,

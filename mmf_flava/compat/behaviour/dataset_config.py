@@ -1,10 +1,14 @@
-"""Patch of MMF's configuration: defaults of the datasets and processors of mmf_flava."""
+"""Patches of MMF's configuration: defaults of datasets and processors."""
 
 from typing import Any
 
+from omegaconf import open_dict
+
+from mmf_flava.compat import flava_run
 from mmf_flava.compat.command_line import split_options
 from mmf_flava.compat.dataset_config import dataset_names, fill_defaults, set_model_defaults
 from mmf_flava.compat.patch import patch, wrap
+from mmf_flava.config.datasets import EntriesConfig
 
 
 @patch(
@@ -33,3 +37,23 @@ def defaults(module: Any) -> None:
     def _update_specific(original: Any, self: Any, config: Any) -> Any:
         set_model_defaults(config)
         return original(self, config)
+
+
+@patch(
+    "mmf.utils.configuration",
+    what="dataset_config.<name>.max_bad_share is a key of MMF's datasets",
+    why="the command line can only set keys that the configuration contains",
+    since="MMF 1.0.0rc1",
+    until="MMF skips bad entries",
+)
+def entry_limit(module: Any) -> None:
+    @wrap(module.Configuration, "_build_dataset_config", only_if=flava_run.is_current)
+    def _build_dataset_config(original: Any, self: Any, config: Any) -> Any:
+        defaults = original(self, config)
+        for name in dataset_names(config):
+            builder = module.registry.mapping["builder_name_mapping"].get(name)
+            section = (defaults.get("dataset_config") or {}).get(name)
+            if section is not None and getattr(builder, "__module__", "").startswith("mmf."):
+                with open_dict(section):
+                    section.setdefault("max_bad_share", EntriesConfig.max_bad_share)
+        return defaults

@@ -1,10 +1,9 @@
-"""Patches of MMF's datasets: one-line errors for missing splits, invalid annotation files and invalid entries."""
+"""Patches of MMF's datasets: one-line errors for missing splits and invalid annotation files; bad entries."""
 
-import bisect
-from collections.abc import Mapping
 from typing import Any
 
 from mmf_flava.compat import flava_run
+from mmf_flava.compat.annotation_lines import InvalidLine, parse_line
 from mmf_flava.compat.patch import patch, wrap
 from mmf_flava.errors import UserError
 
@@ -109,123 +108,47 @@ def empty_split(module: Any) -> None:
 
 
 @patch(
-    "mmf.datasets.concat_dataset",
-    what="an invalid entry of an annotation file is an error that names the file and the entry",
-    **INVALID,
+    "mmf.datasets.base_dataset_builder",
+    what="a bad entry of a dataset of MMF is replaced by the next good entry, and listed in quarantine.jsonl",
+    why="one bad entry stops the run with an exception that names neither file nor entry",
+    since="MMF 1.0.0rc1",
+    until="MMF skips bad entries",
 )
 def entries(module: Any) -> None:
-    inherited = module.MMFConcatDataset.__getitem__
+    @wrap(module.BaseDatasetBuilder, "load_dataset", only_if=flava_run.is_current)
+    def load_dataset(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
+        from mmf.common.registry import registry
 
-    def __getitem__(self: Any, index: int) -> Any:
-        if not flava_run.is_current():
-            return inherited(self, index)
+        dataset, view = original(self, *args, **kwargs), registry.get("flava_good_entries", no_warning=True)
+        return view.of(dataset) if view else dataset
+
+
+@patch(
+    "mmf.datasets.databases.annotation_database",
+    what="an invalid line of an annotation file costs only the entry of this line",
+    why="MMF raises a ValueError that does not name the line",
+    since="MMF 1.0.0rc1",
+    until="MMF skips invalid lines",
+)
+def annotation_lines(module: Any) -> None:
+    @wrap(module.AnnotationDatabase, "_load_jsonl", only_if=flava_run.is_current)
+    def _load_jsonl(original: Any, self: Any, path: str) -> None:
+        with module.PathManager.open(path, "rb") as file:
+            lines = [parse_line(line) for line in file.read().split(b"\n") if line.strip()]
+        if all(isinstance(line, InvalidLine) for line in lines):
+            original(self, path)
+        self.data, self.start_idx = lines, 0
+
+
+@patch(
+    "mmf.datasets.builders.vqa2.dataset",
+    what="fast_read is ignored if an entry is bad",
+    **INVALID,
+)
+def fast_read(module: Any) -> None:
+    @wrap(module.VQA2Dataset, "try_fast_read", only_if=flava_run.is_current)
+    def try_fast_read(original: Any, self: Any) -> None:
         try:
-            sample = inherited(self, index)
-            _check_fields(self, sample)
-            _check_label(sample, self, index)
-            return sample
-        except UserError:
-            raise
-        except ENTRY_ERRORS as error:
-            if not type(_locate(self, index)[0]).__module__.startswith("mmf."):
-                raise  # a dataset of the user
-            reason = _problem(_entry(self, index)) or f"{type(error).__name__}: {error}"
-            raise UserError(f"{_name(self, index)} cannot be used: {reason}. Correct the entry.") from error
-        except _InvalidSample as error:
-            raise UserError(f"{_name(self, index)}: {error}") from None
-
-    module.MMFConcatDataset.__getitem__ = __getitem__
-
-
-class _InvalidSample(Exception):
-    """A sample that does not fit the other samples or the model."""
-
-
-def _locate(dataset: Any, index: int) -> tuple[Any, int, int]:
-    """Return the dataset that contains a sample of a concatenation, its number, and the sample's index in it.
-
-    Args:
-        dataset: the concatenation of several datasets.
-        index: index of the sample in the concatenation.
-    """
-    number = bisect.bisect_right(dataset.cumulative_sizes, index % len(dataset))
-    return (
-        dataset.datasets[number],
-        number,
-        index % len(dataset) - (dataset.cumulative_sizes[number - 1] if number else 0),
-    )
-
-
-def _name(dataset: Any, index: int) -> str:
-    part, number, position = _locate(dataset, index)
-    files = part.config.annotations[part.dataset_type]
-    file = files if isinstance(files, str) else files[number]
-    return f"dataset_config.{part.dataset_name}: entry {position + 1} of {file}"
-
-
-def _entry(dataset: Any, index: int) -> Any:
-    part, _, position = _locate(dataset, index)
-    database = getattr(part, "annotation_db", None)
-    return None if database is None else database[position]
-
-
-def _problem(entry: Any) -> str | None:
-    """Return a description of the mistake in an entry of an annotation file, or None if it has no usual mistake."""
-    if not isinstance(entry, Mapping):
-        return "it is not an object with keys"
-    label, number = entry.get("label", 0), entry.get("id", 0)
-    if "label" in entry and (not isinstance(label, int | float) or label != int(label)):
-        return f"its label is {label!r}, expected an integer"
-    if "id" in entry and not (str(number).lstrip("-").isdigit() and abs(int(number)) < 2**31):
-        return f"its id is {number!r}, expected an integer below 2147483648"
-    for key in ("text", "img"):
-        if not isinstance(entry.get(key, ""), str):
-            return f"its {key} is {entry[key]!r}, expected a string"
-    return None
-
-
-def _check_label(sample: Any, dataset: Any, index: int) -> None:
-    """Raise _InvalidSample for a label such as 0.5, which torch converts to the integer 0."""
-    targets: Any = sample.get("targets") if isinstance(sample, Mapping) else None
-    if hasattr(targets, "is_floating_point") and not targets.is_floating_point() and targets.numel() == 1:
-        entry = _entry(dataset, index)
-        if isinstance(entry, Mapping) and isinstance(entry.get("label"), float) and (problem := _problem(entry)):
-            raise _InvalidSample(f"{problem}. Correct the entry.")
-
-
-def _check_fields(dataset: Any, sample: Any) -> None:
-    """Raise _InvalidSample if a sample has other fields than the first sample, or a label that the model lacks."""
-    if not isinstance(sample, Mapping):
-        return
-    expected = dataset.__dict__.setdefault("_first_fields", set(sample))
-    if different := expected ^ set(sample):
-        names = ", ".join(sorted(different))
-        raise _InvalidSample(
-            f"only one of this entry and the first entry of the split has {names}. Add a label to all entries of the "
-            "split or to none."
-        )
-    labels = _number_of_labels()
-    targets: Any = sample.get("targets")
-    if labels is None or not hasattr(targets, "numel"):
-        return
-    if targets.is_floating_point() and targets.ndim == 1 and targets.numel() not in (1, labels):
-        raise _InvalidSample(
-            f"the entry has scores for {targets.numel()} labels, but num_labels is {labels}. Set "
-            f"model_config.flava_classification.num_labels={targets.numel()}."
-        )
-    if not targets.is_floating_point() and targets.numel() == 1 and not 0 <= int(targets) < labels:
-        raise _InvalidSample(
-            f"its label is {int(targets)}, but model_config.flava_classification.num_labels is {labels}. Correct the "
-            "label, or increase num_labels."
-        )
-
-
-def _number_of_labels() -> int | None:
-    """Return ``num_labels`` of the model ``flava_classification``; None for other models and for regression."""
-    from mmf.common.registry import registry
-
-    config = registry.get("config", no_warning=True)
-    if not config or config.get("model") != "flava_classification":
-        return None
-    labels = (config.model_config.get("flava_classification") or {}).get("num_labels")
-    return labels if isinstance(labels, int) else None
+            original(self)
+        except ENTRY_ERRORS:
+            self._should_fast_read = False  # the entry is reported when it is read
