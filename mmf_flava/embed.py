@@ -72,7 +72,7 @@ class RecordDataset(Dataset):
             return error
 
     def _preprocess(self, record: Record) -> Tensor:
-        image = decode_image(record)
+        image = decode_image(record, max_pixels=self.processor.max_pixels)
         return self.processor({"image": image, "rng": np.random.default_rng(0), "train": False})["image"]
 
 

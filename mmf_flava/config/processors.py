@@ -17,6 +17,7 @@ TOKENIZER = "bert-base-uncased"
 MAX_LENGTH = 77
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+MAX_PIXELS = 89_478_485  # Pillow's limit for decompression bombs: 256 MiB as RGB, in every worker
 # DALL-E's dVAE has four groups of blocks, which pool three times, and assigns a code to each 8 x 8 pixels
 DVAE_GROUPS, DVAE_PATCH = 4, 8
 
@@ -142,6 +143,8 @@ class ImageProcessorConfig(ImageTransformConfig):
     patch_size: int = ranged(16, at_least=1)
     # height and width of the codebook's input, in pixels; null: no input. Default: the size with one code per patch
     codebook_size: int | None = ranged(112, at_least=1)
+    # images with more pixels are bad records; they are not decoded
+    max_pixels: int = ranged(MAX_PIXELS, at_least=1)
     # smallest and largest area of a training crop, as a fraction of the image's area
     crop_scale: list[float] = ranged([0.9, 1.0], above=0, at_most=1, length=2, ascending=True)
     # null: no mask

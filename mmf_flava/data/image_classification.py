@@ -67,8 +67,9 @@ class ImageClassificationDataset(StreamDataset):
 
     def _sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self.records.read(index)
-        image = decode_image(record, self.image_processor.decode_size if self.training else None)
-        view = self.image_processor({"image": image, "rng": rng, "train": self.training})
+        processor = self.image_processor
+        image = decode_image(record, processor.decode_size if self.training else None, processor.max_pixels)
+        view = processor({"image": image, "rng": rng, "train": self.training})
         # a tensor, so that MMF's own trainer can batch it
         return {"image": view["image"], "targets": torch.tensor(self._label(record)), "sample_id": record.key}
 

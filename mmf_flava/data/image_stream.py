@@ -101,7 +101,7 @@ class ImageStreamDataset(StreamDataset):
 
     def _image_fields(self, record: Record, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """Return the image fields of record ``index``. Raises BadRecord if the record has no image or no codes."""
-        image = decode_image(record, self._decode_size)
+        image = decode_image(record, self._decode_size, self.image_processor.max_pixels)
         item = {"image": image, "rng": rng, "train": self.training}
         view = 0
         if self.training and self.views is not None:
@@ -125,7 +125,7 @@ class ImageStreamDataset(StreamDataset):
 
     def codebook_views(self, index: int) -> torch.Tensor:
         """Return one codebook input per view of record ``index``, (V, 3, h, w). Raises BadRecord if it has no image."""
-        image = decode_image(self.records.read(index), self._decode_size)
+        image = decode_image(self.records.read(index), self._decode_size, self.image_processor.max_pixels)
         generators = [view_generator(index, view) for view in range(self.num_cached_views)]
         return torch.stack(self.image_processor.codebook_views(image, generators, self.training))
 

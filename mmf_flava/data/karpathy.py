@@ -132,7 +132,7 @@ class KarpathyDataset(StreamDataset):
 
     def _sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self.records.read(index)
-        image = decode_image(record)
+        image = decode_image(record, max_pixels=self.image_processor.max_pixels)
         views = self.image_processor({"image": image, "rng": rng, "train": False, "codebook_view": False})
         return {"image": views["image"], "captions": self.records.captions[index], "sample_id": record.key}
 

@@ -46,6 +46,7 @@ class FlavaImageProcessor(BaseProcessor):
     def __init__(self, config: Any, *args: Any, initial: InitialProcessors | None = None, **kwargs: Any):
         params = parse_section(self.CONFIG, config, "flava_image")
         self.image_size, self.codebook_size, self.mask = params.image_size, params.codebook_size, params.mask
+        self.max_pixels = params.max_pixels
         self.crop_scale = (params.crop_scale[0], params.crop_scale[1])
         side = params.image_size // params.patch_size
         self.grid = (side, side)

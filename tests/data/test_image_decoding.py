@@ -1,13 +1,16 @@
 import io
+import resource
+import struct
+import zlib
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
 from mmf_flava.data import image_decoding
-from mmf_flava.data.image_decoding import decode_image, load_image
-from mmf_flava.data.record import BadRecord, Record
+from mmf_flava.data.image_decoding import decode_bytes, decode_image, load_image
+from mmf_flava.data.record import BadRecord, Reason, Record
 from mmf_flava.errors import UserError
 
 
@@ -170,3 +173,80 @@ def test_error_names_record_and_reason():
     with pytest.raises(BadRecord, match=r"shelf/7: not an image \(starts with b'<html>'") as error:
         decode_image(Record("shelf/7", {"jpg": b"<html>"}), 90)
     assert error.value.key == "shelf/7"
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def with_chunk(kind, data):
+    """Return a PNG with another chunk before its pixels."""
+    png = saved(photo(16, 16), "PNG")
+    return png[:33] + chunk(kind, data) + png[33:]
+
+
+def with_large_frame():
+    """Return a GIF whose first frame exceeds the size in the file's header."""
+    gif = bytearray(saved(Image.new("L", (16, 16)), "GIF"))
+    at = gif.index(b",", 13 + 3 * 2 ** ((gif[10] & 7) + 1))
+    gif[at + 5 : at + 9] = struct.pack("<HH", 9000, 9000)
+    return bytes(gif)
+
+
+def with_large_codestream():
+    jp2 = bytearray(saved(photo(16, 16), "JPEG2000"))
+    at = jp2.index(b"\xff\x4f\xff\x51")
+    jp2[at + 8 : at + 16] = struct.pack(">II", 9000, 9000)
+    return bytes(jp2)
+
+
+def with_large_tile():
+    """Return a TIFF of 16 x 16 pixels in one compressed tile of 30,000 x 30,000 pixels."""
+    tile = zlib.compress(bytes(256))
+    tags = {256: 16, 257: 16, 258: 8, 259: 8, 262: 1, 277: 1, 322: 30_000, 323: 30_000, 324: 8, 325: len(tile)}
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    header = b"II*\0" + struct.pack("<I", 8 + len(tile))
+    return header + tile + struct.pack("<H", len(tags)) + directory + bytes(4)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", *image_decoding.AVIF])
+def test_images_above_max_pixels_are_not_decoded(kind, monkeypatch):
+    data = saved(photo(40, 30), kind)
+    assert decode_bytes(data, "x", max_pixels=1200).shape == (30, 40, 3)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("the image was decoded"))
+    monkeypatch.setattr(image_decoding, "simplejpeg", None)
+    for side in (None, 4):
+        with pytest.raises(
+            BadRecord, match=r"^x: huge image \(more than 1,199 pixels, the limit max_pixels\)$"
+        ) as caught:
+            decode_bytes(data, "x", side, max_pixels=1199)
+        assert caught.value.reason is Reason.HUGE_IMAGE
+
+
+def test_max_pixels_may_exceed_pillows_limit(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert decode_bytes(saved(photo(40, 30), "PNG"), "x", max_pixels=1200).shape == (30, 40, 3)
+    assert Image.MAX_IMAGE_PIXELS == 100
+    with pytest.raises(BadRecord, match="huge image"):
+        decode_bytes(saved(photo(40, 30), "PNG"), "x", max_pixels=400)
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (with_large_frame(), Reason.HUGE_IMAGE),
+        (with_large_codestream(), Reason.HUGE_IMAGE),
+        (with_large_tile(), Reason.HUGE_IMAGE),
+        (with_chunk(b"zTXt", b"key\0\0" + zlib.compress(bytes(100 << 20))), Reason.DAMAGED_IMAGE),
+        (with_chunk(b"iCCP", b"key\0\0" + zlib.compress(bytes(100 << 20))), Reason.DAMAGED_IMAGE),
+        (with_chunk(b"iTXt", b"key\0\1\0\0\0" + zlib.compress(bytes(100 << 20))), Reason.DAMAGED_IMAGE),
+    ],
+    ids=["GIF frame", "JPEG 2000 codestream", "TIFF tile", "PNG text", "PNG profile", "PNG international text"],
+)
+def test_contradicting_headers_do_not_exceed_the_limits(data, reason):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(BadRecord) as caught:
+        decode_bytes(data, "x", max_pixels=1_000_000)
+    assert caught.value.reason is reason
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10

@@ -27,6 +27,7 @@ PARAMS: dict[str, tuple[Any, dict[str, Any], dict[str, Entry]]] = {
             "std": ([0.5, 0.25, 0.75], lambda processor: list(processor.std)),
             "patch_size": (8, lambda processor: processor.image_size // processor.grid[0]),
             "codebook_size": (16, lambda processor: image_sample(processor)["image_for_codebook"].shape[-1]),
+            "max_pixels": (80, lambda processor: processor.max_pixels),
             "crop_scale": ([0.25, 0.5], lambda processor: list(processor.crop_scale)),
             "mask.target": (50, lambda processor: processor.target),
             "mask.min_block": (5, lambda processor: processor.min_block),
