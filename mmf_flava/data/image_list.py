@@ -25,6 +25,7 @@ import numpy as np
 
 from mmf_flava.data.annotations import CAPTION_KEYS, to_captions
 from mmf_flava.data.imdb import read_imdb
+from mmf_flava.data.names import display_name
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record
 from mmf_flava.errors import UserError, join_first
 from mmf_flava.files.json_data import parse_json
@@ -94,7 +95,7 @@ class ImageList:
                 try:
                     entry = parse_entry(line)
                     key = _entry_key(entry).encode()
-                    images_digest.update(entry.image.encode() + b"\n")
+                    images_digest.update(os.fsencode(entry.image) + b"\n")
                     key_hashes.append(int.from_bytes(blake2b(key, digest_size=8).digest()))
                 except ValueError as error:
                     if len(errors) <= MAX_SHOWN_ERRORS:  # one more, so that join_first appends an ellipsis
@@ -233,8 +234,7 @@ def parse_entry(line: bytes) -> Entry:
     if entry_id is not None and not isinstance(entry_id, str | int):
         raise ValueError("id must be a string or an integer")
     entry = Entry(image, tuple(to_captions(data)), data.get("label"), None if entry_id is None else str(entry_id))
-    for text in (entry.image, _entry_key(entry)):
-        text.encode()  # raises ValueError for lone surrogates
+    os.fsencode(entry.image)  # raises ValueError for lone surrogates that do not stand for the bytes of a file name
     return entry
 
 
@@ -246,7 +246,7 @@ def _first_key(data: dict[str, Any], keys: Sequence[str]) -> str | None:
 
 
 def _entry_key(entry: Entry) -> str:
-    return entry.image if entry.entry_id is None else entry.entry_id
+    return display_name(entry.image if entry.entry_id is None else entry.entry_id)
 
 
 def _to_json_lines(path: Path) -> bytes:

@@ -1,5 +1,6 @@
 import json
 import multiprocessing
+import os
 import pickle
 import re
 
@@ -270,3 +271,14 @@ def test_datasets_train_on_image_lists(config, load, image_lists, name):
 
 def is_uniform(image, value):
     return abs(image.mean().item() - value) < 0.01 and image.std().item() < 0.01
+
+
+def test_file_names_that_are_not_utf8_are_found(tmp_path):
+    """Python writes their bytes to JSON as lone surrogates."""
+    name = os.fsdecode(b"caf\xe9.jpg")
+    (tmp_path / name).write_bytes(b"image")
+    entries = [{"image": name}, {"image": name, "id": "a\n\ud800"}]
+    (tmp_path / "list.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    records = ImageList(tmp_path / "list.jsonl")
+    assert [records.read(n).key for n in range(2)] == [r"caf\xe9.jpg", r"a\x0a\xed\xa0\x80"]
+    assert [records.read(n).fields["jpg"] for n in range(2)] == [b"image", b"image"]
