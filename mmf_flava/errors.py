@@ -4,7 +4,8 @@ import re
 from typing import Any
 
 MASK = "***"
-ADDRESS = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]{0,20}://)([^\s\"'<>]+)")
+SCHEME = r"\b([A-Za-z][A-Za-z0-9+.-]{0,20}://)"
+ADDRESS = re.compile(rf"{SCHEME}((?:[^\s/?#]*@)?[^\s\"'<>]+)")
 AUTHORITY = re.compile(r"(\[[^\[\]]*\]|[^:]*)(:\d*)?")  # host and port
 INTERPOLATION = r"\$\{[^{}]*\}"
 INTERPOLATED = re.compile(rf"(([\w.-]*:|&?[\w.-]*=)?{INTERPOLATION})+")  # no literal password or parameter
@@ -32,6 +33,13 @@ def hide_secrets(text: object) -> str:
     A query may be a token or a signature. ``https://user:word@host/x?token=y`` becomes ``https://***@host/x?***``.
     """
     return ADDRESS.sub(lambda match: match[1] + _hide(match[2]), str(text))
+
+
+def hide_address(address: object) -> str:
+    """Return a single address without credentials, also if they contain spaces or quotes; see ``hide_secrets``."""
+    text = str(address)
+    scheme = re.match(SCHEME, text)
+    return hide_secrets(text if scheme is None else scheme[0] + _hide(text[scheme.end() :]))
 
 
 def _hide(rest: str) -> str:

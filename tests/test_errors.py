@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from mmf_flava.errors import UserError, hide_secrets
+from mmf_flava.errors import UserError, hide_address, hide_secrets
 
 
 @pytest.mark.parametrize(
@@ -25,12 +25,26 @@ from mmf_flava.errors import UserError, hide_secrets
             "key=https://${env:U}:${env:P}@h/x?t=${oc.env:T}&a=${b}",
         ),
         ("https://user:${env:P}@h/x?sig=abc&t=${env:T}", "https://user:${env:P}@h/x?***"),
+        ("https://user:w'r\"d@host/x, y", "https://***@host/x, y"),
         ("no address", "no address"),
     ],
 )
 def test_credentials_are_hidden(text, shown):
     assert hide_secrets(text) == shown == hide_secrets(shown)
     assert str(UserError(text)) == shown == str(pickle.loads(pickle.dumps(UserError(text))))
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("https://user:w ord@host/x y?t=w ord", "https://***@host/x y?***"),
+        ("https://host/x?t='word' \"word\"", "https://host/x?***"),
+        ("https://host/x https://user:word@host/y", "https://host/x https://***@host/y"),
+        ("a/b", "a/b"),
+    ],
+)
+def test_single_address_may_have_spaces_and_quotes(address, shown):
+    assert hide_address(address) == shown == str(UserError(shown))
 
 
 def test_long_texts_take_linear_time():

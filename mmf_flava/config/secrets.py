@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from mmf_flava.errors import hide_secrets
+from mmf_flava.errors import hide_address
 
 
 def hide_in(value: Any) -> Any:
-    """Return a copy of nested dicts and lists with ``hide_secrets`` applied to every string."""
+    """Return a copy of nested dicts and lists with ``hide_address`` applied to every string."""
     if isinstance(value, dict):
         return {key: hide_in(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [hide_in(entry) for entry in value]
-    return hide_secrets(value) if isinstance(value, str) else value
+    return hide_address(value) if isinstance(value, str) else value
 
 
 def to_public(config: Any) -> Any:

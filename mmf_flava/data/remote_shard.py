@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from mmf_flava.data.braces import expand_braces
 from mmf_flava.data.names import extension_of
 from mmf_flava.data.shard_index import ShardIndex, ensure_index, index_path, load_index
-from mmf_flava.errors import UserError, hide_secrets
+from mmf_flava.errors import UserError, hide_address
 from mmf_flava.files.cache import FileCache
 from mmf_flava.files.download import default_cache_dir
 from mmf_flava.files.download_errors import RemoteFileNotFoundError
@@ -26,7 +26,7 @@ class RemoteShard:
     cache: FileCache
 
     def __str__(self) -> str:
-        return hide_secrets(self.url)
+        return hide_address(self.url)
 
     @property
     def name(self) -> str:

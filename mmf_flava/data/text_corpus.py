@@ -15,7 +15,7 @@ from mmf_flava.config.datasets import TextCorpusConfig
 from mmf_flava.data.mixture import Component
 from mmf_flava.data.stream import StreamBuilder, StreamDataset
 from mmf_flava.data.token_files import TokenFile
-from mmf_flava.errors import UserError
+from mmf_flava.errors import UserError, hide_address
 from mmf_flava.files.download import is_remote
 
 
@@ -30,8 +30,8 @@ class TextCorpusDataset(StreamDataset):
         block_size = config.block_size
         for path in filter(is_remote, paths):
             raise UserError(
-                f"{path}: remote folders of tokenized text are not supported. Download the folder and set its local "
-                "path."
+                f"{hide_address(path)}: remote folders of tokenized text are not supported. Download the folder and set "
+                "its local path."
             )
         self.files = [TokenFile(path) for path in paths]
         self.span = block_size - 2

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from iopath.common.file_io import PathHandler, PathManager, file_lock
 
-from mmf_flava.errors import UserError, hide_secrets
+from mmf_flava.errors import UserError, hide_address
 from mmf_flava.files.checksums import sha256 as compute_sha256
 from mmf_flava.files.download_errors import DownloadError
 from mmf_flava.files.http_download import checksum_error, download_http, write_error
@@ -66,7 +66,7 @@ def cache_path(url: str, cache_dir: str | Path | None = None) -> Path:
     try:
         split = urlsplit(url)
     except ValueError:
-        raise UserError(f"{hide_secrets(url)} is not a valid URL. Correct it.") from None
+        raise UserError(f"{hide_address(url)} is not a valid URL. Correct it.") from None
     host, name = split.netloc.rpartition("@")[2], unquote(split.path.rstrip("/").rpartition("/")[2])
     tag = hashlib.sha256(url.encode(errors="surrogatepass")).hexdigest()[:16]
     return Path(cache_dir or default_cache_dir(), _file_name(host), tag, _file_name(name))
@@ -109,7 +109,7 @@ class DownloadHandler(PathHandler):
                         return str(target)
                     download_object(path, target, Path(cache_dir or default_cache_dir()))
         if self.sha256 is not None and (actual := compute_sha256(target)) != self.sha256:
-            raise UserError(checksum_error(f"{target}, the cached copy of {hide_secrets(path)},", actual, self.sha256))
+            raise UserError(checksum_error(f"{target}, the cached copy of {hide_address(path)},", actual, self.sha256))
         return str(target)
 
     def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> IO[Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mmf_flava.errors import UserError, hide_secrets
+from mmf_flava.errors import UserError, hide_address
 from mmf_flava.files import atomic
 from mmf_flava.files.checksums import sha256 as compute_sha256
 from mmf_flava.files.download_errors import DownloadError
@@ -79,7 +79,7 @@ def download_http(url: str, target: Path, sha256: str | None, progress: bool, re
         RemoteFileNotFoundError, DownloadError: see ``http_request.request``.
         UserError: the checksum does not match, or the disk is full.
     """
-    name = hide_secrets(url)
+    name = hide_address(url)
     with request(url) as response:
         if response.status != 200 and not _is_whole(response):
             status = response.status

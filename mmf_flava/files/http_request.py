@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit, urlunsplit
 
-from mmf_flava.errors import UserError, hide_secrets
+from mmf_flava.errors import UserError, hide_address
 from mmf_flava.files import http_connection
 from mmf_flava.files.download_errors import DownloadError, RemoteFileNotFoundError
 
@@ -65,7 +65,7 @@ def request(url: str, headers: dict[str, str] | None = None) -> Response:
         DownloadError: the server is not reachable, too slow, busy, or its response is not valid.
         UserError: the URL is not valid, or the server redirects to a URL that is not supported.
     """
-    name = hide_secrets(url)
+    name = hide_address(url)
     address = parse_address(url)
     authorization, checksum = _authorization(address), None
     for _ in range(MAX_REDIRECTS):
@@ -102,7 +102,7 @@ def parse_address(url: str) -> SplitResult:
     except (ValueError, AttributeError):
         valid = False
     if not valid:
-        raise UserError(f"{hide_secrets(url)} is not a valid URL. Correct it.")
+        raise UserError(f"{hide_address(url)} is not a valid URL. Correct it.")
     return split._replace(path=quote(split.path, UNRESERVED), query=quote(split.query, UNRESERVED), fragment="")
 
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from iopath.common.file_io import PathManager
 
-from mmf_flava.errors import UserError, hide_secrets
+from mmf_flava.errors import UserError, hide_address, hide_secrets
 from mmf_flava.files import atomic
 from mmf_flava.files.download_errors import DownloadError, RemoteFileNotFoundError
 from mmf_flava.files.http_download import write_error
@@ -29,7 +29,7 @@ def download_object(url: str, target: Path, folder: Path) -> None:
         DownloadError: the service is not reachable or closed the connection.
         UserError: boto3 is not installed.
     """
-    name = hide_secrets(url)
+    name = hide_address(url)
     try:
         manager = _manager(str(folder / ".s3" / urlsplit(url).netloc), os.getpid())
     except ImportError:

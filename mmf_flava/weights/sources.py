@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from mmf_flava.config.model import FlavaConfig
-from mmf_flava.errors import UserError, hide_secrets
+from mmf_flava.errors import UserError, hide_address
 from mmf_flava.files.checksums import sha256 as compute_sha256
 from mmf_flava.files.download import download_file
 from mmf_flava.files.http_download import checksum_error
@@ -70,7 +70,7 @@ def read_weights(source: str | Path, cache_dir: str | Path | None = None, sha256
     """
     file = find_weights(source, cache_dir, sha256)
     tensors, metadata = read_tensors(file)
-    name = hide_secrets(source)
+    name = hide_address(source)
     translation = to_native(tensors, name)
     config = read_config(file, metadata)
     return Weights(name, translation.style, translation.tensors, file, translation.unknown, config)
@@ -99,7 +99,7 @@ def find_weights(source: str | Path, cache_dir: str | Path | None = None, sha256
     if path.exists():
         return find_weights_file(path) if path.is_dir() else path
     if not _is_hub_name(text):
-        name = hide_secrets(text)
+        name = hide_address(text)
         raise UserError(f"{name} was not found. Expected a file, a folder, a URL or a Hugging Face model ID.")
     return _find_on_hub(text, sha256)
 

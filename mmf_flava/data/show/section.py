@@ -19,6 +19,7 @@ from mmf_flava.data.show.samples import SampleCard, label_name
 from mmf_flava.data.show.statistics import InvalidRecord, Statistics
 from mmf_flava.data.stream import StreamDataset
 from mmf_flava.data.text_corpus import TextCorpusDataset
+from mmf_flava.errors import hide_address
 
 MAX_NAMED_LABELS = 30  # more labels are shown as a histogram without names
 MAX_INVALID = 20  # maximum number of listed bad records
@@ -115,7 +116,7 @@ def _order(dataset: StreamDataset) -> str:
 
 
 def _settings(dataset: StreamDataset, paths: Sequence[str | Path], statistics: Statistics) -> list[Setting]:
-    settings = [("Paths", "\n".join(map(str, paths))), ("Seed", str(dataset.seed)), ("Order", _order(dataset))]
+    settings = [("Paths", "\n".join(map(hide_address, paths))), ("Seed", str(dataset.seed)), ("Order", _order(dataset))]
     if isinstance(dataset, ImageStreamDataset):
         settings += _image_settings(dataset)
     if isinstance(dataset, TextCorpusDataset):
