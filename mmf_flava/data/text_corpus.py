@@ -30,8 +30,8 @@ class TextCorpusDataset(StreamDataset):
         block_size = config.block_size
         for path in filter(is_remote, paths):
             raise UserError(
-                f"{hide_address(path)}: remote folders of tokenized text are not supported. Download the folder and set "
-                "its local path."
+                f"{hide_address(path)}: remote folders of tokenized text are not supported. Download the folder and "
+                "set its local path."
             )
         self.files = [TokenFile(path) for path in paths]
         self.span = block_size - 2
