@@ -155,10 +155,14 @@ def _read(config: Any) -> tuple[SavedProcessors | None, list[str] | None]:
     for source, patterns in _sources(config, allow_missing):
         cache_dir = (config.get("env") or {}).get("cache_dir")
         try:
-            find_processor_files(source, cache_dir)
+            location = find_processor_files(source, cache_dir)
         except UserError:
             continue
-        return read_processors(source, cache_dir), patterns
+        try:
+            return read_processors(source, cache_dir), patterns
+        except UserError:
+            if location is None or location.exists():
+                raise
     return None, allow_missing
 
 
@@ -169,9 +173,13 @@ def _sources(config: Any, allow_missing: list[str]) -> Iterator[tuple[str | Path
         folder = Path(mmf_api.save_dir())
         if (folder / PROCESSORS_FILE).is_file():  # written by flava_finetune
             yield folder / PROCESSORS_FILE, None
-        for checkpoint in sorted((folder / "checkpoints").glob("update_*"), reverse=True):
-            if _is_intact(checkpoint):
-                yield checkpoint, None
+        tried: set[Path] = set()
+        # list the checkpoints again after trying them, because a run may replace its checkpoints meanwhile
+        while found := {*(folder / "checkpoints").glob("update_*")} - tried:
+            for checkpoint in sorted(found, reverse=True):
+                if _is_intact(checkpoint):
+                    yield checkpoint, None
+            tried |= found
     if section.get("resume_file"):
         pretrained = section.get("resume_pretrained") and config["model"] == "flava"
         yield section["resume_file"], allow_missing if pretrained else None

@@ -15,6 +15,7 @@ from mmf_flava.config.processors import CLIP_MEAN, CLIP_STD, DVAE_PATCH, MAX_LEN
 from mmf_flava.data.saved_processors import SavedProcessors
 from mmf_flava.data.tokenizer import compute_vocabulary_hash, load_tokenizer
 from mmf_flava.errors import UserError
+from mmf_flava.files.checkpoint_names import read_found
 from mmf_flava.files.json_data import parse_object
 from mmf_flava.weights.sources import TOKENIZER_FILES, find_processor_files
 from mmf_flava.weights.weight_files import read_header
@@ -34,7 +35,11 @@ def read_processors(source: str | Path, cache_dir: str | Path | None = None) -> 
     Raises:
         UserError: the source was not found, or a file is invalid.
     """
-    location, name = find_processor_files(source, cache_dir), str(source)
+    name = str(source)
+    return read_found(lambda: find_processor_files(source, cache_dir), lambda location: _read(location, name))
+
+
+def _read(location: Path | None, name: str) -> SavedProcessors:
     if location is None:
         return SavedProcessors(name)
     if location.is_file():

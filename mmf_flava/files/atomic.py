@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def replace_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replace_folder(path: str | Path, keep: bool = False) -> Iterator[Path]:
+def replace_folder(path: str | Path, keep: bool = False, old: Path | None = None) -> Iterator[Path]:
     """Context manager: yield the path of an empty temporary folder, which replaces ``path`` at the end.
 
     After an exception, the temporary folder is deleted and ``path`` is unchanged. An existing folder ``path`` is first
@@ -52,6 +52,7 @@ def replace_folder(path: str | Path, keep: bool = False) -> Iterator[Path]:
 
     Args:
         keep: keep the files of an existing folder that are not in the new one. The others are then replaced one by one.
+        old: path to which an existing folder is renamed; it is then not deleted. A folder at this path is deleted.
 
     Raises:
         OSError: writing failed. Its file name is ``path``, not the temporary folder.
@@ -68,7 +69,7 @@ def replace_folder(path: str | Path, keep: bool = False) -> Iterator[Path]:
             fsync(path)
             temporary.rmdir()
         elif path.is_dir():
-            _exchange(temporary, path)
+            _exchange(temporary, path, old)
         else:
             os.replace(temporary, path)
         fsync(path.parent)
@@ -102,16 +103,19 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _exchange(new: Path, path: Path) -> None:
-    """Rename ``new`` to ``path`` and delete the folder that was at ``path``. After an error, ``path`` is unchanged."""
-    with _temporary(path, is_folder=True) as old:
-        os.replace(path, old)
+def _exchange(new: Path, path: Path, old: Path | None) -> None:
+    """Rename ``new`` to ``path``, and the folder at ``path`` to ``old``. After an error, ``path`` is unchanged."""
+    if old is not None:
+        remove(old)
+    with _temporary(path, is_folder=True) if old is None else nullcontext(old) as target:
+        os.replace(path, target)
         try:
             os.replace(new, path)
         except OSError:
-            os.replace(old, path)
+            os.replace(target, path)
             raise
-        remove(old)
+        if old is None:
+            remove(target)
 
 
 @contextmanager

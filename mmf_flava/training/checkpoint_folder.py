@@ -19,7 +19,17 @@ from safetensors import SafetensorError
 
 from mmf_flava.data.saved_processors import SavedProcessors
 from mmf_flava.errors import UserError
-from mmf_flava.files.checkpoint_names import BEST, LATEST, NAME, REPLACED, pointer_text, read_pointer
+from mmf_flava.files import atomic
+from mmf_flava.files.checkpoint_names import (
+    ATTEMPTS,
+    BEST,
+    LATEST,
+    NAME,
+    REPLACED,
+    pointer_text,
+    read_found,
+    read_pointer,
+)
 from mmf_flava.files.checksums import CorruptFileError, verify_folder, write_checksums
 from mmf_flava.training.checkpoint import Snapshot, Stateful
 from mmf_flava.training.disk import diagnose_disk_error
@@ -51,20 +61,22 @@ class CheckpointFolder:
         Raises:
             UserError: all checkpoints are corrupt.
         """
-        found, pointer = self._newest_first(), self.folder / LATEST
-        problems = []
-        for path in found:
-            try:
-                verify_folder(path)
-            except CorruptFileError as error:
-                problems.append(str(error))
-                continue
-            if pointer.is_file() and not problems and self._read_pointer(LATEST) != path:
+        pointer = self.folder / LATEST
+        for _ in range(ATTEMPTS):
+            exists, latest = pointer.is_file(), self._read_pointer(LATEST)
+            found = self._newest_first(latest)
+            path, problems = _first_valid(found)
+            removed = problems and not all(folder.is_dir() for folder in found)
+            # otherwise a process that trains in this folder has replaced its checkpoints meanwhile
+            if not removed and (latest in found if latest else found or not exists):
+                break
+        if path is not None:
+            if exists and not problems and latest != path:
                 problems.append(f"{pointer} is corrupt.")
             if problems:
                 self.log(f"Warning: {' '.join(problems)} Using {path} instead.")
             return path
-        if not found and not pointer.is_file():
+        if not found and not exists:
             return None
         raise UserError(
             f"{self.folder} has no valid checkpoint: {' '.join(problems) or f'{LATEST} names a missing checkpoint.'} "
@@ -78,26 +90,30 @@ class CheckpointFolder:
         Raises:
             UserError: the best checkpoint is corrupt, or no best checkpoint has been saved yet.
         """
-        if not self._newest_first():
+        if not self._newest_first(None):
             return None
         fix = "Set checkpoint.resume_best=false to load the newest checkpoint."
-        if (path := self._read_pointer(BEST)) is None:
-            raise UserError(f"{self.folder / BEST} does not name a checkpoint. {fix}")
         try:
-            verify_folder(path)
+            return read_found(self._find_best, _verify)
         except CorruptFileError as error:
             raise UserError(f"{self.folder / BEST}: {error} {fix}") from None
+
+    def _find_best(self) -> Path:
+        if (path := self._read_pointer(BEST)) is None:
+            raise UserError(
+                f"{self.folder / BEST} does not name a checkpoint. Set checkpoint.resume_best=false to load the newest "
+                "checkpoint."
+            )
         return path
 
-    def _newest_first(self) -> list[Path]:
+    def _newest_first(self, latest: Path | None) -> list[Path]:
         """Return the checkpoints in the order in which they are tried.
 
-        The checkpoint that ``latest`` names is first, followed by older checkpoints from newest to oldest. Checkpoints
-        of later updates come last. They exist if the run was resumed from an older checkpoint.
+        The checkpoint ``latest``, which the pointer names, is first, followed by older checkpoints from newest to
+        oldest. Checkpoints of later updates come last. They exist if the run was resumed from an older checkpoint.
         """
         updates = {path: int(match[1]) for path in self.folder.glob("*") if (match := NAME.fullmatch(path.name))}
-        latest = self._read_pointer(LATEST)
-        newest = max(updates.values(), default=0) if latest is None else updates[latest]
+        newest = max(updates.values(), default=0) if latest is None else updates.get(latest, 0)
         return sorted(updates, key=lambda path: (updates[path] > newest, -updates[path], path.name))
 
     def _read_pointer(self, name: str) -> Path | None:
@@ -148,43 +164,23 @@ class CheckpointFolder:
             pending.result()
 
     def _write(self, snapshot: Snapshot, path: Path, best: bool) -> None:
-        temporary = self.folder / f".{path.name}.writing"
         try:
             self._remove_leftovers()
-            temporary.mkdir(parents=True)
-            _fsync(self.folder.parent)
-            snapshot.write(temporary)
-            write_checksums(temporary)
-            for file in temporary.iterdir():
-                _fsync(file)
-            _fsync(temporary)
-            self._move_into_place(temporary, path)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            atomic.fsync(self.folder.parent)
+            # the pointers to an old checkpoint of the same update remain valid: they contain its checksum
+            old = path.with_name(path.name + REPLACED)
+            is_best = self._read_pointer(BEST) == old
+            with atomic.replace_folder(path, old=None if is_best else old) as temporary:
+                snapshot.write(temporary)
+                write_checksums(temporary)
             # ``latest`` is written last: if the process is killed before, the run resumes from the previous checkpoint
             for name in (BEST, LATEST) if best else (LATEST,):
-                self._write_pointer(name, path)
+                atomic.write_text(self.folder / name, pointer_text(path))
             self._prune()
         except (OSError, SafetensorError) as error:
-            shutil.rmtree(temporary, ignore_errors=True)  # removing it frees space on a full disk
             raise self._write_error(snapshot.update, error) from error
         self.log(f"Saved {path}")
-
-    def _move_into_place(self, temporary: Path, path: Path) -> None:
-        if path.exists():
-            old = path.with_name(path.name + REPLACED)
-            was_best = self._read_pointer(BEST) == path
-            shutil.rmtree(old, ignore_errors=True)
-            os.replace(path, old)
-            if was_best:
-                self._write_pointer(BEST, old)
-        os.replace(temporary, path)
-        _fsync(self.folder)
-
-    def _write_pointer(self, name: str, path: Path) -> None:
-        temporary = self.folder / f".{name}.writing"
-        temporary.write_text(pointer_text(path), encoding="ascii")
-        _fsync(temporary)
-        os.replace(temporary, self.folder / name)
-        _fsync(self.folder)
 
     def _prune(self) -> None:
         best, pointer = self._read_pointer(BEST), self.folder / BEST
@@ -194,7 +190,7 @@ class CheckpointFolder:
                 "checkpoint is saved."
             )
             return
-        checkpoints = self._newest_first()
+        checkpoints = self._newest_first(self._read_pointer(LATEST))
         kept = [path for path in checkpoints if not path.name.endswith(REPLACED)]
         if self.max_to_keep > 0:
             kept = kept[: self.max_to_keep]
@@ -209,10 +205,7 @@ class CheckpointFolder:
         """Remove the files of interrupted saves. The run folder is locked, so no other process is writing them."""
         for pattern in (".update_*", f".{LATEST}.*", f".{BEST}.*"):
             for path in self.folder.glob(pattern):
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
+                atomic.remove(path)
 
     def _write_error(self, update: int, error: Exception) -> UserError:
         reason, fix = diagnose_disk_error(error)
@@ -225,10 +218,17 @@ class CheckpointFolder:
         )
 
 
-def _fsync(path: Path) -> None:
-    """Flush a file, or the entries of a folder, to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _first_valid(checkpoints: list[Path]) -> tuple[Path | None, list[str]]:
+    """Return the first checkpoint whose files match their checksums, and a message for each one before it."""
+    problems = []
+    for path in checkpoints:
+        try:
+            return _verify(path), problems
+        except CorruptFileError as error:
+            problems.append(str(error))
+    return None, problems
+
+
+def _verify(path: Path) -> Path:
+    verify_folder(path)
+    return path

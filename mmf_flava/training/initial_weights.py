@@ -1,5 +1,6 @@
 """Loading of a run's initial weights from its last checkpoint, ``checkpoint.resume_file`` or pretrained weights."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from mmf_flava.compat import mmf_api
 from mmf_flava.config.run import CheckpointConfig
 from mmf_flava.data.initial_processors import initial_processors
 from mmf_flava.errors import UserError
+from mmf_flava.files.checkpoint_names import ATTEMPTS, read_found
 from mmf_flava.files.checksums import CorruptFileError, verify_file, verify_folder
 from mmf_flava.processes import gather_objects, rank
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
@@ -35,17 +37,13 @@ def load_initial_weights(
         UserError: the weights were not found, are corrupt, or do not fit the model.
     """
     section = config.checkpoint
-    path = _find_checkpoint(checkpoints, section.resume_best) if section.resume else None
+    path = None
+    if section.resume:
+        path = _load_checkpoint(model, checkpoints.best if section.resume_best else checkpoints.latest)
     from_this_run = path is not None
     weights_only = section.resume_file and section.resume_pretrained
     if path is None and section.resume_file and not weights_only:
-        path = find_checkpoint(Path(section.resume_file).expanduser().absolute())
-        if not path.exists():
-            raise UserError(
-                f"checkpoint.resume_file: {path} does not exist. Set it to a checkpoint, or set "
-                "checkpoint.resume_pretrained: true to load a Hugging Face model ID, a URL or other weights files."
-            )
-        verify_named_checkpoint(path)
+        path = _load_checkpoint(model, lambda: _find_named_checkpoint(section.resume_file))
     if path is None:
         if section.resume:
             mmf_api.log(f"checkpoint.resume: {checkpoints.folder} has no checkpoint. Training starts at update 0.")
@@ -53,22 +51,54 @@ def load_initial_weights(
         for message in load_pretrained_weights(model, model_source, checkpoint_config, config.env.cache_dir):
             mmf_api.log(message)
         return None
-    load_checkpoint_weights(model, path)
     mmf_api.log(f"Loaded the model from {path}")
     resumes = path.is_dir() and not section.reset.all and (from_this_run or not section.resume_pretrained)
     return path if resumes else None
 
 
-def _find_checkpoint(checkpoints: CheckpointFolder, best: bool) -> Path | None:
-    """Find the run's checkpoint on the first process, and return its path on all processes."""
-    path = None
-    if rank() == 0:
-        path = checkpoints.best() if best else checkpoints.latest()
-    return gather_objects(path)[0]
+def _load_checkpoint(model: nn.Module, find: Callable[[], Path | None]) -> Path | None:
+    """Find a checkpoint on the first process, and load its weights on all processes. Return its path, or None.
+
+    If the checkpoint was removed meanwhile, by a process that trains in its folder, the next one is loaded.
+    """
+    for _ in range(ATTEMPTS):
+        path = gather_objects(find() if rank() == 0 else None)[0]
+        if path is None:
+            return None
+        removed = False
+        try:
+            load_checkpoint_weights(model, path)
+        except UserError:
+            removed = not path.exists()
+            if not removed:
+                raise
+        if not any(gather_objects(removed)):
+            return path
+    raise UserError(f"{path} was removed while it was read, and so were later checkpoints. Increase max_to_keep.")
 
 
-def verify_named_checkpoint(path: Path) -> None:
-    """Verify the checksums of the checkpoint folder or file that ``checkpoint.resume_file`` names.
+def _find_named_checkpoint(name: str) -> Path:
+    """Return the checkpoint folder or file that ``checkpoint.resume_file`` names, with verified checksums.
+
+    Raises:
+        UserError: it is missing or corrupt.
+    """
+
+    def find() -> Path:
+        named = Path(name).expanduser().absolute()
+        path = find_checkpoint(named)
+        if path == named and not path.exists():
+            raise UserError(
+                f"checkpoint.resume_file: {path} does not exist. Set it to a checkpoint, or set "
+                "checkpoint.resume_pretrained: true to load a Hugging Face model ID, a URL or other weights files."
+            )
+        return path
+
+    return read_found(find, verify_named_checkpoint)
+
+
+def verify_named_checkpoint(path: Path) -> Path:
+    """Verify the checksums of the checkpoint folder or file that ``checkpoint.resume_file`` names, and return it.
 
     Raises:
         UserError: the checkpoint is missing or corrupt.
@@ -80,6 +110,7 @@ def verify_named_checkpoint(path: Path) -> None:
             f"checkpoint.resume_file: {error} Choose another checkpoint, or set checkpoint.resume_pretrained: true to "
             "load weights that are not a checkpoint of mmf_flava."
         ) from None
+    return path
 
 
 def load_pretrained_weights(

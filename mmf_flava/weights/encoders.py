@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mmf_flava.errors import UserError
+from mmf_flava.files.checkpoint_names import read_found
 from mmf_flava.weights.loading import (
     IncompatibleKeys,
     drop_vocabulary,
@@ -74,7 +75,7 @@ def load_image_encoder(
         UserError: the source was not found, its file is corrupt or contains pickled code, or the weights do not
             match the encoder.
     """
-    tensors, _ = read_tensors(find_weights(source, cache_dir, sha256))
+    tensors, _ = read_found(lambda: find_weights(source, cache_dir, sha256), read_tensors)
     native, unknown = _image_encoder_tensors(tensors, str(source))
     resample_positions(native, encoder.state_dict(), "pos_embed")
     allow_missing = [*allow_missing, "mask_token"]
@@ -101,7 +102,7 @@ def load_text_encoder(
     Raises:
         UserError: see ``load_image_encoder``; also raised for post-norm encoders such as BERT and RoBERTa.
     """
-    tensors, _ = read_tensors(find_weights(source, cache_dir, sha256))
+    tensors, _ = read_found(lambda: find_weights(source, cache_dir, sha256), read_tensors)
     native, unknown = _text_encoder_tensors(tensors, str(source))
     allow_missing, allow_extra = list(allow_missing), list(allow_extra)
     if new_vocabulary:

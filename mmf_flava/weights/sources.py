@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mmf_flava.config.model import FlavaConfig
 from mmf_flava.errors import UserError, hide_address
+from mmf_flava.files.checkpoint_names import read_found
 from mmf_flava.files.checksums import sha256 as compute_sha256
 from mmf_flava.files.download import download_file
 from mmf_flava.files.http_download import checksum_error
@@ -68,9 +69,11 @@ def read_weights(source: str | Path, cache_dir: str | Path | None = None, sha256
     Raises:
         UserError: the source was not found, its file is corrupt or contains pickled code, or it has no FLAVA weights.
     """
-    file = find_weights(source, cache_dir, sha256)
+    return read_found(lambda: find_weights(source, cache_dir, sha256), lambda file: _read(file, hide_address(source)))
+
+
+def _read(file: Path, name: str) -> Weights:
     tensors, metadata = read_tensors(file)
-    name = hide_address(source)
     translation = to_native(tensors, name)
     config = read_config(file, metadata)
     return Weights(name, translation.style, translation.tensors, file, translation.unknown, config)
@@ -94,8 +97,8 @@ def find_weights(source: str | Path, cache_dir: str | Path | None = None, sha256
     if text.startswith(("http://", "https://")):
         return download_file(text, cache_dir, sha256)
     path = Path(text).expanduser()
-    if not path.is_dir():
-        path = find_checkpoint(path)
+    if not path.is_dir() and (checkpoint := find_checkpoint(path)) != path:
+        return checkpoint / "model.safetensors"
     if path.exists():
         return find_weights_file(path) if path.is_dir() else path
     if not _is_hub_name(text):

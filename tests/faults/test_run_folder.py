@@ -12,6 +12,7 @@ import pytest
 from safetensors import SafetensorError
 
 from mmf_flava.errors import UserError
+from mmf_flava.files import atomic
 from mmf_flava.training import checkpoint, checkpoint_folder
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
 from mmf_flava.training.disk import explain_disk_errors
@@ -29,10 +30,10 @@ FULL_INSIDE = SafetensorError('I/O error: Os { code: 28, kind: StorageFull, mess
         (checkpoint, "save_file", 1, FULL_INSIDE),
         (checkpoint, "save_file", 2, FULL_INSIDE),
         (checkpoint_folder, "write_checksums", 1, FULL),
-        *((checkpoint_folder, "_fsync", call, FULL) for call in (1, 2, 6, 7)),
+        *((atomic, "fsync", call, FULL) for call in (1, 2, 6, 7)),
         (checkpoint_folder, "pointer_text", 1, FULL),
-        (checkpoint_folder.os, "replace", 1, FULL),
-        (checkpoint_folder.os, "replace", 2, FULL),
+        (atomic.os, "replace", 1, FULL),
+        (atomic.os, "replace", 2, FULL),
     ],
 )
 def test_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch, module, name, call, error):

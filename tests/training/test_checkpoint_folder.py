@@ -61,7 +61,9 @@ def test_best_checkpoint_is_kept_if_its_pointer_is_corrupt_or_its_update_is_repe
     messages = []
     folder = CheckpointFolder(tmp_path, max_to_keep=1, log=messages.append)
     folder.save(1, *model_and_optimizer(), {"attempt": 1}, best=True)
-    folder.save(1, *model_and_optimizer(), {"attempt": 2})
+    for attempt in (2, 3):
+        folder.save(1, *model_and_optimizer(), {"attempt": attempt})
+        assert folder.latest().name == "update_00000001" and not messages.pop().startswith("Warning")
     folder.save(2, *model_and_optimizer(), {})
     assert '"attempt": 1' in (folder.best() / "state.json").read_text()
     assert folder.latest().name == "update_00000002"

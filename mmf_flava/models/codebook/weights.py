@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from mmf_flava.errors import UserError
+from mmf_flava.files.checkpoint_names import read_found
 from mmf_flava.weights.pickled_tensors import read_pickled_tensors
 from mmf_flava.weights.sources import find_weights
 from mmf_flava.weights.weight_files import read_tensors
@@ -25,7 +26,10 @@ def read_codebook_weights(source: str) -> dict[str, Tensor]:
     Raises:
         UserError: the source was not found, or has no codebook.
     """
-    file = find_codebook_file(source)
+    return read_found(lambda: find_codebook_file(source), _read)
+
+
+def _read(file: Path) -> dict[str, Tensor]:
     tensors = read_pickled_tensors(file) if file.suffix == PICKLE_SUFFIX else read_tensors(file)[0]
     weights = extract_codebook(tensors)
     if not weights:

@@ -1,0 +1,90 @@
+"""Pointer files, and reads of checkpoints that a run removes or replaces meanwhile."""
+
+import shutil
+
+import pytest
+
+from mmf_flava.errors import UserError
+from mmf_flava.files.checkpoint_names import ATTEMPTS, pointer_text, read_found, read_pointer
+from mmf_flava.files.checksums import write_checksums
+
+
+def make(root, update, text="text"):
+    folder = root / f"update_{update}"
+    folder.mkdir()
+    (folder / "file").write_text(text)
+    write_checksums(folder)
+    return folder
+
+
+def test_a_removed_checkpoint_is_read_again_under_its_new_name(tmp_path):
+    folders, tried = [make(tmp_path, update) for update in (1, 2, 3)], []
+
+    def find():
+        return next(folder for folder in folders if folder.exists())
+
+    def read(folder):
+        tried.append(folder.name)
+        if folder != folders[-1]:
+            shutil.rmtree(folder)
+        # the first read fails, and the second one misses a file that is optional
+        return (folder / "file").read_text() if folder == folders[0] else (folder / "file").is_file()
+
+    assert read_found(find, read) is True
+    assert tried == ["update_1", "update_2", "update_3"]
+
+
+def test_a_replaced_checkpoint_is_read_again(tmp_path):
+    make(tmp_path, 1, "old")
+
+    def read(folder):
+        text = (folder / "file").read_text()
+        if text == "old":
+            folder.rename(tmp_path / "update_1.replaced")
+            make(tmp_path, 1, "new")
+        return text
+
+    assert read_found(lambda: tmp_path / "update_1", read) == "new"
+
+
+@pytest.mark.parametrize("name", ["update_1", "weights", "update_2"])
+def test_errors_of_unchanged_files_are_raised_at_once(tmp_path, name):
+    make(tmp_path, 1)
+    (tmp_path / "weights").mkdir()
+    reads = []
+
+    def read(folder):
+        reads.append(folder)
+        raise ValueError(folder.name)
+
+    with pytest.raises(ValueError, match=name):
+        read_found(lambda: tmp_path / name, read)
+    assert len(reads) == 1 + (name == "update_2")  # a missing checkpoint is looked up twice
+
+
+def test_attempts_are_limited(tmp_path):
+    updates = iter(range(1000))
+
+    def read(folder):
+        shutil.rmtree(folder)
+        (folder / "file").read_text()
+
+    with pytest.raises(UserError, match=r"update_99 and later checkpoints were removed .* Increase max_to_keep"):
+        read_found(lambda: make(tmp_path, next(updates)), read)
+    assert next(updates) == ATTEMPTS
+
+
+def test_pointer_to_a_checkpoint_that_is_being_replaced(tmp_path):
+    old = make(tmp_path, 1, "old")
+    pointer = tmp_path / "latest"
+    pointer.write_text(pointer_text(old))
+    assert read_pointer(pointer) == old
+    old.rename(tmp_path / "update_1.replaced")
+    assert read_pointer(pointer) == tmp_path / "update_1.replaced"
+    new = make(tmp_path, 1, "new")
+    assert read_pointer(pointer) == tmp_path / "update_1.replaced"
+    pointer.write_text(pointer_text(new))
+    assert read_pointer(pointer) == new
+    for corrupt in (pointer_text(new)[:-1], pointer_text(new).replace("1", "2", 1), "../update_1", ""):
+        pointer.write_text(corrupt)
+        assert read_pointer(pointer) is None
