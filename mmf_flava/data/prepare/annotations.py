@@ -250,7 +250,7 @@ def open_parquet(path: Path) -> Any:
         from pyarrow.parquet import ParquetFile
     except ImportError:
         raise UserError(f"Reading {path} needs pyarrow: pip install 'mmf_flava[data]'.") from None
-    return ParquetFile(path)
+    return ParquetFile(path, page_checksum_verification=True)
 
 
 def read_parquet(path: Path, columns: list[str] | None = None, first: int = 0, batch_size: int = 1024) -> Iterator[Any]:

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from mmf_flava.data.prepare.annotations import Annotation, read_pmd_records
+from mmf_flava.data.prepare.annotations import Annotation, read_parquet, read_pmd_records
 from mmf_flava.data.prepare.pmd_parts import PARTS
 
 URL = "http://host/1.jpg"
@@ -130,3 +130,16 @@ def test_redcaps_caption_may_be_a_list(tmp_path):
     items = [{"image_id": "1", "url": URL, "caption": caption} for caption in ("a", ["a", "b"], None)]
     found = read("redcaps", tmp_path / "a.json", {"annotations": items})
     assert [annotation.captions for annotation in found] == [("a",), ("a", "b"), ()]
+
+
+def test_parquet_pages_are_verified(tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow.parquet import write_table
+
+    path = tmp_path / "a.parquet"
+    table = arrow.table({"text": ["a kettle on a stove"] * 3 + ["a red door"]})
+    write_table(table, path, write_page_checksum=True, compression="none", use_dictionary=False)
+    assert [row["text"] for row in read_parquet(path)][3] == "a red door"
+    path.write_bytes(path.read_bytes().replace(b"a red door", b"a bed door"))
+    with pytest.raises(OSError, match="CRC checksum verification failed"):
+        list(read_parquet(path))

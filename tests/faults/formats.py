@@ -1,0 +1,14 @@
+"""All formats that are parsed, by name; each has a valid toy file, its reader, and what a changed file may deliver."""
+
+from tests.faults.file_format import Format
+from tests.faults.list_formats import Glue, Imdb, JsonLines, JsonList, Karpathy, Parquet
+from tests.faults.shard_formats import Index, JsonRecord, ScannedShard, Shard
+from tests.faults.tensor_formats import Checkpoint, Codes, Safetensors, Tokens, TorchFile
+
+FORMATS: dict[str, Format] = {
+    entry.name: entry
+    for entry in (
+        Shard(), ScannedShard(), Index(), JsonRecord(), JsonLines(), JsonList(), Imdb(), Karpathy(), Glue(), Parquet(),
+        Safetensors(), TorchFile(), Checkpoint(), Checkpoint(hostile=True), Tokens(), Codes(),
+    )
+}  # fmt: skip
