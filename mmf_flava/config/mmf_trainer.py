@@ -16,9 +16,9 @@ READ = {
     "checkpoint": {"max_to_keep", "allow_missing"},
 }
 SECTIONS = {"training": TrainingConfig, "checkpoint": CheckpointConfig, "evaluation": EvaluationConfig}
-# dataset keys that MMF's trainers ignore, and the values that describe what these trainers do: invalid records are
-# replaced without a limit, and batches are not sorted by length
-DATA = {"max_bad_share": None, "length_buckets": 1}
+# dataset keys that MMF's trainers ignore, and the values that describe what these trainers do: batches are not sorted
+# by length
+DATA = {"length_buckets": 1}
 
 
 def check_mmf_trainer(config: Any, processes: int, devices: int) -> None:

@@ -24,6 +24,7 @@ from mmf_flava.data.misfits import Form, replace_misfits
 from mmf_flava.data.mixture import Component, Mixture
 from mmf_flava.data.order import Order, sample_generator
 from mmf_flava.data.record import BadRecord, record_boundary
+from mmf_flava.data.run_quarantine import run_quarantine
 from mmf_flava.data.unexpected_errors import UnexpectedErrors
 from mmf_flava.errors import UserError
 from mmf_flava.files.download import is_remote
@@ -164,6 +165,11 @@ class StreamDataset(BaseDataset):
     def _sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """Return the sample of record ``index``. Raises BadRecord if the record is bad."""
         raise NotImplementedError
+
+    def prepare_batch(self, batch: Any) -> Any:
+        """List the bad records of a batch, and move the batch to the device. Only MMF's trainers call this method."""
+        run_quarantine().update(batch)
+        return super().prepare_batch(batch)
 
     def collate(self, samples: Sequence[Mapping[str, Any]]) -> SampleList:
         """Collate samples into a batch; see ``collate.collate``. A sample that does not fit the others is replaced."""
