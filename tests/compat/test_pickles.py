@@ -145,6 +145,28 @@ def test_code_of_a_repository_is_not_downloaded(own_run):
         encoders.torch.hub.load("facebookresearch/pytorchvideo", model="x")
 
 
+@needs_main
+def test_class_names_are_not_evaluated(own_run, tmp_path):
+    module = importlib.import_module("mmf.utils.features.visualizing_image")
+    (tmp_path / "good").write_text("['cat', 'dog']")
+    assert module.get_data(str(tmp_path / "good")) == ["cat", "dog"]
+    (tmp_path / "bad").write_text(f"__import__('os').mkdir({str(tmp_path / 'mark')!r})")
+    with pytest.raises(ValueError, match="malformed node"):
+        module.get_data(str(tmp_path / "bad"))
+    assert not (tmp_path / "mark").exists()
+
+
+def test_code_in_cifar_is_not_executed(own_run, canary, tmp_path):
+    cifar = importlib.import_module(MODULES["cifar"])
+    batch = {"data": np.zeros((2, 3072), np.uint8), "labels": [1, 2], "filenames": ["a.png", "b.png"]}
+    (tmp_path / "batch").write_bytes(pickle.dumps(batch, 2))
+    with open(tmp_path / "batch", "rb") as file:
+        assert cifar.pickle.load(file, encoding="latin1")["data"].shape == (2, 3072)
+    (tmp_path / "batch").write_bytes(pickle.dumps({"data": canary}, 2))
+    with open(tmp_path / "batch", "rb") as file, pytest.raises(UserError, match=r"batch cannot be read, and nothing"):
+        cifar.pickle.load(file, encoding="latin1")
+
+
 def test_libraries_are_unchanged_for_other_modules():
     assert feature_readers.np.load is not np.load and feature_readers.np.zeros is np.zeros
     assert np.load.__module__ == "numpy" and pickle.loads(pickle.dumps(1)) == 1

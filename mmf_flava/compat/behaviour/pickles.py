@@ -1,9 +1,12 @@
-"""Patches of MMF's readers of annotations, features and weights: nothing in a file is executed.
+"""Patches of readers of annotations, features, images and weights: nothing in a file is executed.
 
-MMF unpickles these files, which executes code that a file contains. In FLAVA's runs, the modules that do so get
-replacements of ``numpy.load``, ``pickle.load`` and ``torch.load``. Files with plain data and arrays give the same data.
+MMF and torchvision unpickle these files, which executes code that a file contains. In FLAVA's runs, the modules that do
+so get replacements of ``numpy.load``, ``pickle.load`` and ``torch.load``. Files with plain data and arrays give the
+same data.
 """
 
+import ast
+import builtins
 import inspect
 from collections.abc import Callable
 from functools import partial
@@ -26,12 +29,13 @@ MODULES = {
     "krisp": "mmf.models.krisp",
     "unit": "mmf.models.unit.unit",
     "drawn_features": "mmf.utils.visualize",
+    "cifar": "torchvision.datasets.cifar",
 }
 CALLS = ("np.load(", "pickle.load(", "pickle.loads(", "torch.load(", "torch.hub.load")
 SAFE: dict[str, Any] = {
     "why": "unpickling executes code that the file contains",
     "since": "MMF 1.0.0rc1",
-    "until": "MMF reads files without unpickling",
+    "until": "these files are read without unpickling",
 }
 
 
@@ -62,6 +66,19 @@ def lmdb_records(module: Any) -> None:
             return original(self, image_file_path)
         except PickleError as error:
             raise PickleError(_explain(f"{self.db_path}, record of {image_file_path}", error)) from None
+
+
+@patch(
+    "mmf.utils.features.visualizing_image",
+    what="class names are literals",
+    needed=lambda module: " eval(" in inspect.getsource(module),
+    **{**SAFE, "why": "a file or address with class names is evaluated as a Python expression"},
+)
+def class_names(module: Any) -> None:
+    def evaluate(text: str) -> Any:
+        return ast.literal_eval(text) if flava_run.is_current() else builtins.eval(text, vars(module))
+
+    module.eval = evaluate
 
 
 def _numpy(numpy: Any, module: str) -> Any:
