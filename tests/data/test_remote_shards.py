@@ -1,5 +1,6 @@
 """Remote shards on a loopback server: downloads, caching and errors."""
 
+import json
 import multiprocessing
 import os
 import pickle
@@ -11,6 +12,7 @@ from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.data.records import open_records
 from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.data.remote_shard import RemoteShard
+from mmf_flava.data.shard_index import encode_index, load_index
 from mmf_flava.data.shards import ShardWriter
 from mmf_flava.errors import UserError
 from mmf_flava.files import cache as cache_module
@@ -97,6 +99,33 @@ def test_shards_without_indexes_are_downloaded_and_scanned_once(server, url, loc
 def test_invalid_remote_index_is_ignored(server, url, cache):
     server.files["/x/00001.tar.index"] = b"<html>log in</html>"
     assert keys(open_records(url, cache)) == [f"{n:03d}" for n in range(SHARDS * RECORDS_PER_SHARD)]
+
+
+OLD_INDEX = {"version": 1, "count": 4, "tar_bytes": 1, "tar_mtime_ns": 0, "data_start": 4096, "dtype": [["key", "|O"]]}
+
+
+@pytest.mark.parametrize(
+    "index", [b"", b"[" * 100_000, json.dumps(OLD_INDEX).encode().ljust(4095) + b"\n" + b"A" * 32], ids=len
+)
+def test_hostile_remote_index_is_built_from_the_tar(server, url, local, cache, index):
+    server.files["/x/00001.tar.index"] = index
+    assert keys(open_records(url, cache)) == keys(open_records(local))
+    assert load_index(next(cache.folder.rglob("00001.tar")), None) is not None
+
+
+def test_remote_index_of_another_shard_costs_its_records(server, url, local, cache):
+    """Also if it states a size of the tar that no disk has."""
+    index = encode_index({"000": {"jpg": (512, 500, 0)}, "001": {"jpg": (512, 1 << 60, 0)}}, False, 1 << 61, 0)
+    server.files["/x/00001.tar.index"] = index
+    records = open_records(url, cache)
+    assert len(records) == 2 * RECORDS_PER_SHARD + 2
+    for number in (RECORDS_PER_SHARD, RECORDS_PER_SHARD + 1):
+        with pytest.raises(BadRecord, match="does not match its checksum in the index") as caught:
+            records.read(number)
+        assert caught.value.reason is Reason.CHANGED
+    assert records.read(RECORDS_PER_SHARD + 2).key == "008"
+    with pytest.raises(UserError, match="more than the cache limit"):
+        open_records(url, FileCache(cache.folder, 1 << 40))
 
 
 def test_local_and_remote_records_can_be_mixed(server, url, local, cache):
