@@ -10,6 +10,7 @@ from mmf_flava.data.names import display_name, extension_of, is_hidden
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record
 from mmf_flava.data.text_lines import read_lines
 from mmf_flava.errors import UserError
+from mmf_flava.files.regular_file import read_regular_file
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class ImageFolder:
         fields = {}
         if only is None or extension in only:
             try:
-                fields[extension] = path.read_bytes()
+                fields[extension] = read_regular_file(path)
             except OSError as error:
                 raise BadRecord(Reason.VANISHED, f"{path} cannot be read: {error}", key) from error
         label = self.class_numbers.get(class_folder(self.keys[index]) or "")

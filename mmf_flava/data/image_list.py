@@ -29,6 +29,7 @@ from mmf_flava.data.names import display_name
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record
 from mmf_flava.errors import UserError, join_first
 from mmf_flava.files.json_data import parse_json
+from mmf_flava.files.regular_file import read_regular_file
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +158,7 @@ class ImageList:
         if only is None or extension in only:
             path = self.images / entry.image
             try:
-                fields[extension] = path.read_bytes()
+                fields[extension] = read_regular_file(path)
             except (OSError, ValueError) as error:  # ValueError: an invalid path
                 raise BadRecord(Reason.VANISHED, f"{path} cannot be read: {error}", key) from error
         if only is None or "json" in only:

@@ -23,7 +23,9 @@ from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record
 from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.data.stream import StreamBuilder, StreamDataset
 from mmf_flava.errors import UserError, join_first
+from mmf_flava.files.damaged_file import damaged_file
 from mmf_flava.files.json_data import parse_json
+from mmf_flava.files.regular_file import read_regular_file
 
 SPLIT_FILES = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
 IMAGE_SOURCES = (
@@ -50,7 +52,11 @@ class KarpathyRecords:
 
     def __init__(self, path: Path, images: Path, split: str, captions_per_image: int | None):
         self.path, self.images = path, images
-        entries = _read_split(path, split)
+        with damaged_file(path, "Karpathy split file", f"Download the file again from {SPLIT_FILES}."):
+            self._load(split, captions_per_image)
+
+    def _load(self, split: str, captions_per_image: int | None) -> None:
+        entries = _read_split(self.path, split)
         self._check(entries)
         self.keys = [_image_path(entry) for entry in entries]
         self._check_files(split)
@@ -112,7 +118,7 @@ class KarpathyRecords:
         extension = key.rpartition(".")[2].lower()
         extension = extension if extension in IMAGE_EXTENSIONS else IMAGE_EXTENSIONS[0]
         try:
-            return Record(key, {extension: (self.images / key).read_bytes()})
+            return Record(key, {extension: read_regular_file(self.images / key)})
         except OSError as error:
             raise BadRecord(Reason.VANISHED, f"{self.images / key} cannot be read: {error}", key) from error
 

@@ -282,3 +282,9 @@ def test_file_names_that_are_not_utf8_are_found(tmp_path):
     records = ImageList(tmp_path / "list.jsonl")
     assert [records.read(n).key for n in range(2)] == [r"caf\xe9.jpg", r"a\x0a\xed\xa0\x80"]
     assert [records.read(n).fields["jpg"] for n in range(2)] == [b"image", b"image"]
+
+
+def test_devices_are_bad_records(tmp_path):
+    (tmp_path / "l.jsonl").write_text('{"image": "/dev/zero"}\n')
+    with pytest.raises(BadRecord, match=r"/dev/zero cannot be read: it is not a regular file"):
+        ImageList(tmp_path / "l.jsonl").read(0)
