@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 MAX_EXAMPLES = 24  # maximum number of images and of sentences
 MAX_KEYS = 60  # maximum number of differing recipe keys
 # facts that are compared even if some runs lack them; other facts are missing only while a run is in progress
-OPTIONAL_FACTS = ("State", "Bad records (replaced)", "Skipped updates")
+OPTIONAL_FACTS = ("State", "Bad records", "Scores computed on", "Skipped updates")
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,8 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Training time", wording.format_duration(training_seconds(run)) if training_seconds(run) else None),
         ("Samples per second", wording.format_count(samples_per_second(run)) if samples_per_second(run) else None),
         ("Data wait", f"{wording.format_percent(sum(waits) / len(waits))} of the time" if waits else None),
-        ("Bad records (replaced)", _bad_records(run)),
+        ("Bad records", _bad_records(run)),
+        ("Scores computed on", wording.format_samples(run.evaluation.samples) if run.evaluation else None),
         ("Skipped updates", wording.format_count(run.issues.skipped_updates) if run.issues.skipped_updates else None),
         ("mmf_flava", summary.version),
         ("Files read", ", ".join(file for file in FILES if file not in run.missing)),

@@ -51,6 +51,8 @@ class Evaluation:
     templates: list[str]
     retrieval: dict[str, float]  # recalls, and the counts "images" and "captions"
     metrics: dict[str, float] = field(default_factory=dict)  # finetuning metrics, under MMF's names
+    # dataset -> number of evaluated samples and of all samples, of the datasets with bad records
+    samples: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,17 @@ def _parse_evaluation(content: dict[str, Any]) -> Evaluation:
         templates=[str(template) for template in as_list(zero_shot.get("templates"))],
         retrieval=as_numbers(content.get("retrieval")),
         metrics=as_numbers(content.get("metrics")),
+        samples=_parse_samples(as_mapping(content.get("samples"))),
     )
+
+
+def _parse_samples(content: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    samples = {}
+    for name, counts in content.items():
+        evaluated, bad = (as_int(as_mapping(counts).get(key)) for key in ("evaluated", "bad"))
+        if evaluated is not None and bad is not None:
+            samples[str(name)] = evaluated, evaluated + bad
+    return samples
 
 
 def _parse_summary(content: dict[str, Any]) -> Summary:

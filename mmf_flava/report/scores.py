@@ -62,7 +62,12 @@ def get_score(run: Run, key: str) -> Score:
 
 
 def _notes(final: Evaluation, key: str, value: float) -> list[str]:
-    """Return the notes of a score: the number of samples and chance accuracy."""
+    """Return the notes of a score: the number of samples, chance accuracy, and whether samples were left out."""
+    left_out = [wording.format_samples(final.samples)] if final.samples else []
+    return _sample_notes(final, key, value) + left_out
+
+
+def _sample_notes(final: Evaluation, key: str, value: float) -> list[str]:
     if key == "accuracy":
         notes = []
         if final.count:

@@ -1,5 +1,7 @@
 """Texts of the report: names of the losses, and formatting of percentages, counts and times."""
 
+from collections.abc import Mapping
+
 SPACE = "\u00a0"  # no line break between a number and its unit
 NO_VALUE = "\u2013"  # shown for a missing value
 
@@ -38,6 +40,14 @@ EXAMPLE_KINDS = {"mim": "image only", "mlm": "text only", "mmm": "image and text
 def format_percent(fraction: float | None, digits: int = 1) -> str:
     """Format a fraction as a percentage: 0.964 -> "96.4 %"."""
     return NO_VALUE if fraction is None else f"{100 * fraction:.{digits}f}{SPACE}%"
+
+
+def format_samples(samples: Mapping[str, tuple[int, int]]) -> str:
+    """Format the numbers of evaluated samples: {"pmd": (998, 1000)} -> "998 of 1,000 samples of pmd"."""
+    return ", ".join(
+        f"{format_count(evaluated)} of {format_count(total)} samples of {name}"
+        for name, (evaluated, total) in samples.items()
+    )
 
 
 def format_count(value: float | None) -> str:

@@ -155,7 +155,7 @@ class Results:
             lines.append(f"Losses, first to last: {changes}.")
             for name, reasons in s["bad_records"].items():
                 counts = format_counts(reasons)
-                lines.append(f"Bad records of {name}, replaced by other samples: {counts} (quarantine.jsonl).")
+                lines.append(f"Bad records of {name}: {counts} (quarantine.jsonl).")
         if (zero_shot := result.zero_shot) is not None:
             lines.append(
                 f"Zero-shot accuracy {zero_shot.accuracy:.4f} on {len(zero_shot.targets)} held-out images "

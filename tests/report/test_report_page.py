@@ -67,6 +67,15 @@ def test_page_shows_the_content_of_the_files(run_dir: Path) -> None:
     assert "not in the run folder" not in text
 
 
+def test_scores_without_bad_records_state_their_number_of_samples(run_dir: Path) -> None:
+    assert "Scores computed on" not in page(run_dir)
+    update_json(
+        run_dir / "evaluation.json", samples={"pmd": {"evaluated": 358, "bad": 2}, "broken": {"evaluated": "x"}}
+    )
+    text = page(run_dir)
+    assert text.count("358 of 360 samples of pmd") >= 2 and "Scores computed on" in text and "broken" not in text
+
+
 def test_page_is_valid_and_self_contained(run_dir: Path) -> None:
     tags = Tags(page(run_dir))
     assert not tags.open

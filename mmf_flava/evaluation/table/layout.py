@@ -76,6 +76,7 @@ def render_markdown(table: Table) -> str:
     lines += ["", "In per cent. Runs:" if table.sources() else "In per cent. The table has no runs.", ""]
     for column, run in table.sources():
         details = [f"{label} {run.evaluation[key]}" for key, label in _DETAILS.items() if run.evaluation.get(key)]
+        details += run.sample_counts()
         lines.append(f"- {column}, {run.task}: `{run.folder}`" + "".join(f", {detail}" for detail in details))
     lines += ["", "Notes:", "", *(f"- {note}" for note in table.notes)]
     return "\n".join(lines) + "\n"
@@ -111,7 +112,13 @@ def render_json(table: Table) -> str:
             for name in table.names
         ],
         "runs": [
-            {"column": column, "task": run.task, "folder": str(run.folder), "split": run.evaluation.get("split")}
+            {
+                "column": column,
+                "task": run.task,
+                "folder": str(run.folder),
+                "split": run.evaluation.get("split"),
+                **({"samples": run.evaluation["samples"]} if run.sample_counts() else {}),
+            }
             for column, run in table.sources()
         ],
         "notes": table.notes,

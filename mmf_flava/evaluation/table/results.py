@@ -23,6 +23,16 @@ class RunResult:
     task: str
     evaluation: dict[str, Any]
 
+    def sample_counts(self) -> list[str]:
+        """Return "998 of 1,000 samples of pmd" for each dataset with bad records, which the scores leave out."""
+        samples = self.evaluation.get("samples")
+        counts = []
+        for name, count in samples.items() if isinstance(samples, dict) else ():
+            evaluated, bad = (count.get(key) if isinstance(count, dict) else None for key in ("evaluated", "bad"))
+            if isinstance(evaluated, int) and isinstance(bad, int):
+                counts.append(f"{evaluated:,} of {evaluated + bad:,} samples of {name}")
+        return counts
+
     def value(self, row: TableRow) -> float:
         """Return the value of ``row`` in per cent; raise UserError if a metric is missing or not in [-1, 1]."""
         section = self.evaluation[row.section]

@@ -221,3 +221,12 @@ def test_rows_that_are_not_in_the_paper_are_shown_if_run(make_run):
     ]
     more = build_table([Column("ours", runs)])
     assert [name for name in more.names if name not in bare.names] == ["CIFAR10 zero-shot", "Demo's digits finetuned"]
+
+
+def test_runs_with_bad_records_state_their_number_of_samples(make_run):
+    samples = {"pmd": {"evaluated": 998, "bad": 2}, "broken": 7}
+    table = build_table(parse_columns([str(make_run("mrpc", metrics={"accuracy": 0.8, "f1": 0.9}, samples=samples))]))
+    assert ", 998 of 1,000 samples of pmd\n" in render_markdown(table)
+    assert json.loads(render_json(table))["runs"][0]["samples"] == samples
+    clean = build_table(parse_columns([str(make_run("mrpc", "clean", metrics={"accuracy": 0.8, "f1": 0.9}))]))
+    assert "samples" not in render_markdown(clean) and "samples" not in json.loads(render_json(clean))["runs"][0]
