@@ -159,7 +159,7 @@ def load_checkpoint_weights(model: nn.Module, path: Path) -> None:
         UserError: the file does not exist, or keys or shapes do not match.
     """
     file = path / "model.safetensors" if path.is_dir() else path
-    if not file.is_file() or file.suffix != ".safetensors":
+    if not file.is_file() or file.suffix.lower() != ".safetensors":
         raise UserError(
             f"{path} is neither a checkpoint folder of mmf_flava nor a .safetensors file. Set the path to one of these."
         )

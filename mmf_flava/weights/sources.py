@@ -130,7 +130,7 @@ def find_processor_files(source: str | Path, cache_dir: str | Path | None = None
 
 
 def _is_hub_name(text: str) -> bool:
-    return "/" in text and NAME.fullmatch(text) is not None and Path(text).suffix not in SUFFIXES
+    return "/" in text and NAME.fullmatch(text) is not None and Path(text).suffix.lower() not in SUFFIXES
 
 
 def _find_on_hub(name: str, sha256: str | None) -> Path:

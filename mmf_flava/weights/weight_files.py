@@ -63,7 +63,7 @@ def find_weights_file(folder: Path) -> Path:
                 return folder / name
     if (checkpoint := find_checkpoint(folder)) != folder:
         return checkpoint / "model.safetensors"
-    files = sorted(p for p in folder.glob("*") if p.suffix in SUFFIXES and p.is_file())
+    files = sorted(p for p in folder.glob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if len(files) == 1:
         return files[0]
     if files:
@@ -90,7 +90,7 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             start = handle.read(9)
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}. Check the path.") from None
-    if file.suffix == ".safetensors" or (start[8:9] == b"{" and not start.startswith(b"PK")):
+    if file.suffix.lower() == ".safetensors" or (start[8:9] == b"{" and not start.startswith(b"PK")):
         verify_file(file)
         return read_safetensors(file)
     return _unwrap(_read_torch(file), file)

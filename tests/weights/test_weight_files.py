@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from mmf_flava import load_pretrained
 from mmf_flava.errors import UserError
 from mmf_flava.weights.sources import read_weights
+from mmf_flava.weights.weight_files import find_weights_file, read_tensors
 
 
 class Payload:
@@ -94,3 +95,9 @@ def test_index_with_a_shard_outside_its_folder_raises(tmp_path, name):
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": name}}))
     with pytest.raises(UserError, match=r"not a weights file in the same folder|not a valid index"):
         load_pretrained(folder)
+
+
+def test_upper_case_suffixes(tmp_path):
+    save_file({"a": torch.ones(2)}, tmp_path / "WEIGHTS.SAFETENSORS")
+    file = find_weights_file(tmp_path)
+    assert file.name == "WEIGHTS.SAFETENSORS" and read_tensors(file)[0]["a"].tolist() == [1, 1]

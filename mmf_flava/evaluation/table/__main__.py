@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--out", metavar="FILE", type=file_path, help="output file (default: standard output)")
     options = parser.parse_args(arguments)
-    suffix = "" if options.out is None else options.out.suffix.removeprefix(".")
+    suffix = "" if options.out is None else options.out.suffix.lower().removeprefix(".")
     format_ = options.format or (suffix if suffix in FORMATS else "markdown")
     text = render(build_table(parse_columns(options.runs), options.paper), format_)
     if options.out is None:

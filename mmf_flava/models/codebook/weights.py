@@ -30,7 +30,7 @@ def read_codebook_weights(source: str) -> dict[str, Tensor]:
 
 
 def _read(file: Path) -> dict[str, Tensor]:
-    tensors = read_pickled_tensors(file) if file.suffix == PICKLE_SUFFIX else read_tensors(file)[0]
+    tensors = read_pickled_tensors(file) if file.suffix.lower() == PICKLE_SUFFIX else read_tensors(file)[0]
     weights = extract_codebook(tensors)
     if not weights:
         raise UserError(
