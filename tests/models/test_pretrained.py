@@ -87,9 +87,8 @@ def test_checkpoint_of_a_run_stores_its_configuration(tiny, tmp_path):
     assert b"vit.pth" not in (path / "model.safetensors").read_bytes()
 
 
-def test_hub_name_is_downloaded(server, downloads, hf_folder, hf_model):
-    for file in hf_folder.iterdir():
-        server.files[f"/facebook/flava-full/resolve/main/{file.name}"] = file.read_bytes()
+def test_hub_name_is_downloaded(hub, hf_folder, hf_model):
+    hub.upload("facebook/flava-full", {file.name: file.read_bytes() for file in hf_folder.iterdir()})
     assert_same(load_pretrained("facebook/flava-full"), hf_model)
 
 
