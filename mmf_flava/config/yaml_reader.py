@@ -5,13 +5,13 @@ import re
 from ast import literal_eval
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from mmf_flava.errors import UserError
 
+MAX_BYTES = 2**22  # of a file; 4 MB take seconds to parse, and MMF's largest file has a few kilobytes
 MAX_NODES = 1_000_000  # limit after aliases are expanded; MMF's largest file has a few thousand
 EXAMPLE = "as in `model: flava`"
 
@@ -45,7 +45,8 @@ def read_yaml(path: str) -> dict[Any, Any]:
 
 def _read_text(path: str) -> str:
     try:
-        data = Path(path).read_bytes()
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise
     except IsADirectoryError:
@@ -54,6 +55,8 @@ def _read_text(path: str) -> str:
         raise UserError(f"{path} cannot be read ({(error.strerror or '').lower()}). Use a readable file.") from None
     except ValueError as error:  # a zero byte in the path
         raise UserError(f"{path!r} is not a path ({error}). Correct the path.") from None
+    if len(data) > MAX_BYTES:
+        raise UserError(f"{path} has more than {MAX_BYTES:,} bytes. Use a YAML file with settings only.")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -35,6 +35,7 @@ INVALID = {
     "expanding aliases": (BOMB.encode(), r", line \d: the aliases expand to more than 1,000,000 values"),
     "alias of itself": (b"a: &a [1, *a]\n", r", line 1: an anchor contains an alias of itself"),
     "python object": (b"a: !!python/object/apply:os.system [ls]\n", r", line 1: the text is not valid YAML"),
+    "large": (b"a: " + b"b" * 2**22, r"has more than 4,194,304 bytes"),
     "deep": (b"a: " + b"[" * 5000 + b"]" * 5000, r"is nested too deeply"),
 }
 
