@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmf_flava.command import ArgumentParser, command, file_path, integer
 from mmf_flava.config.model import FlavaConfig
-from mmf_flava.data.processor_files import read_processors, to_header, write_hugging_face, write_json
+from mmf_flava.data.processor_files import label_names, read_processors, to_header, write_hugging_face, write_json
 from mmf_flava.data.saved_processors import SavedProcessors
 from mmf_flava.data.tokenizer import compute_vocabulary_hash, load_tokenizer
 from mmf_flava.errors import UserError
@@ -202,7 +202,8 @@ def _write_folder(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic.replace_folder(folder, keep=True) as output:
         save_file(tensors, output / "model.safetensors", metadata={"format": "pt"})
-        write_json(output / "config.json", config_to_hugging_face(config, weights.tensors))
+        values = config_to_hugging_face(config, weights.tensors)
+        write_json(output / "config.json", {**values, **label_names(processors.classes)})
         source = weights.file.parent if tokenizer is None else tokenizer.expanduser()
         write_hugging_face(output, processors, config, source)
 

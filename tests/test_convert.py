@@ -133,14 +133,13 @@ PROCESSORS = SavedProcessors.collect(
 
 @pytest.mark.parametrize("style", ["hf", "mmf_flava"])
 def test_processors_are_exported_with_the_weights(source, tmp_path, style):
-    """From a checkpoint with processors.json; Hugging Face's layout has no class names."""
+    """From a checkpoint with processors.json."""
     shutil.copy(source / "model.safetensors", tmp_path)
     shutil.copy(source / "config.json", tmp_path)
     write_processors(PROCESSORS, tmp_path)
     convert(tmp_path, tmp_path / "out", style)
     exported = read_processors(tmp_path / "out")
-    expected = PROCESSORS if style == "mmf_flava" else replace(PROCESSORS, classes=None)
-    assert exported == replace(expected, source=str(tmp_path / "out"))
+    assert exported == replace(PROCESSORS, source=str(tmp_path / "out"))
     if style == "hf":
         processor = FlavaProcessor.from_pretrained(tmp_path / "out")
         assert tuple(processor.image_processor.image_mean) == (0.1, 0.2, 0.3)
@@ -193,3 +192,14 @@ def test_invalid_arguments_give_one_line_errors(source, tmp_path, capsys):
 def test_heads_must_divide_the_hidden_size(source, tmp_path, capsys):
     code, message = run(capsys, source, tmp_path / "a.pt", "--to", "torchmultimodal", "--num-heads", 7)
     assert code == 2 and "--num-heads: 7 does not divide the hidden size" in message
+
+
+def test_class_names_are_converted(source, tmp_path):
+    classes = ("red", "blue")
+    folder = shutil.copytree(source, tmp_path / "named")
+    write_processors(replace(read_processors(source), classes=classes), folder)
+    convert(folder, tmp_path / "hf", "hf")
+    config = FlavaForPreTraining.from_pretrained(tmp_path / "hf").config
+    assert (config.id2label, config.label2id) == ({0: "red", 1: "blue"}, {"red": 0, "blue": 1})
+    assert read_processors(tmp_path / "hf").classes == classes
+    assert read_processors(source).classes is None

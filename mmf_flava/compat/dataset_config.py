@@ -131,7 +131,7 @@ def _config_class(kind: str, name: Any) -> Any:
         return None
     module = sys.modules.get("mmf.common.registry")
     if module is None:  # the check of a config before MMF is imported
-        return {"builder": DATASETS, "processor": PROCESSORS}[kind].get(name)
+        return DATASETS.get(name) if kind == "builder" else PROCESSORS.get(name)
     return getattr(module.registry.mapping[f"{kind}_name_mapping"].get(name), "CONFIG", None)
 
 

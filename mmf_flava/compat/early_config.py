@@ -6,7 +6,7 @@ registers are read from its source. What depends on ``env.user_dir`` is left to 
 
 import contextlib
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from mmf_flava.compat.dataset_config import check_datasets, dataset_names, fill_
 from mmf_flava.compat.imports.omegaconf import quote_empty_defaults, read_variable
 from mmf_flava.compat.iteration_strategies import STRATEGIES, STRATEGIES_HINT
 from mmf_flava.compat.multitasking import parse_multitasking
-from mmf_flava.compat.name_checks import check_names, check_trainer
+from mmf_flava.compat.name_checks import check_names, check_section_names, check_trainer
 from mmf_flava.compat.source_names import SourceNames, optimizer_names, read_names_of
 from mmf_flava.config.datasets import DATASETS, EntriesConfig
 from mmf_flava.config.device import parse_device
@@ -43,7 +43,7 @@ MOVED = {
     "training.run_type": "run_type",
 }
 # stand-ins of MMF's resolvers, which import torch and create folders
-RESOLVERS = {
+RESOLVERS: dict[str, Callable[..., Any]] = {
     "device_count": lambda: 1,
     "resolve_cache_dir": lambda *_: "cache",
     "resolve_dir": lambda *_: "folder",
@@ -53,10 +53,18 @@ RESOLVERS = {
 
 @dataclass(frozen=True)
 class Config:
-    """A complete config (``values``), MMF's default config, and whether ``env.user_dir`` is set."""
+    """A complete config.
+
+    Attributes:
+        values: the config.
+        defaults: MMF's default config.
+        sections: ``model_config`` or ``dataset_config`` -> names in the default files of the run's model or datasets.
+        has_user_dir: whether ``env.user_dir`` is set.
+    """
 
     values: Any
     defaults: Any
+    sections: dict[str, set[str]]
     has_user_dir: bool
 
 
@@ -134,6 +142,8 @@ def build(opts: Sequence[str], mmf: Path, names: SourceNames) -> Config | None:
     for name, section in (dataset_defaults.get("dataset_config") or {}).items():
         if name not in DATASETS:
             section.setdefault("max_bad_share", EntriesConfig.max_bad_share)
+    files = {"model_config": model, "dataset_config": dataset_defaults}
+    sections = {key: {str(name) for name in file.get(key) or ()} for key, file in files.items()}
     clear_replaced(model, recipe)
     clear_replaced(dataset_defaults, recipe)
     config: Any = OmegaConf.merge(model, dataset_defaults, recipe)
@@ -147,7 +157,7 @@ def build(opts: Sequence[str], mmf: Path, names: SourceNames) -> Config | None:
     for old, new in MOVED.items():
         if value := OmegaConf.select(config, old):
             OmegaConf.update(config, new, value)
-    return Config(config, defaults, has_user_dir)
+    return Config(config, defaults, sections, has_user_dir)
 
 
 def _defaults_path(names: SourceNames, kind: str, name: str) -> str | None:
@@ -192,9 +202,12 @@ def _check_config(config: Config, names: SourceNames, mmf: Path, torch: Path) ->
     resolved = decode_variables(values, check_values)
     if config.has_user_dir:
         return
+    datasets = dataset_names(values)
     if not (mmf / "trainers" / "mmf_trainer.py").exists() and values.training.trainer == "flava":  # MMF 1.0.0rc10
         schemas: dict[str, type] = {name: strategy.Config for name, strategy in STRATEGIES.items()}
-        parse_multitasking(values.get("multitasking") or {}, dataset_names(values), schemas, STRATEGIES_HINT)
+        parse_multitasking(values.get("multitasking") or {}, datasets, schemas, STRATEGIES_HINT)
+    for where, kind, selected in (("model_config", "model", [values.model]), ("dataset_config", "builder", datasets)):
+        check_section_names(resolved, where, selected, names.of(kind) | config.sections[where])
     optimizers = names.of("optimizer") | optimizer_names(torch)
     known = {kind: names.of(kind) for kind in ("scheduler", "loss", "metric")}
     check_names(resolved, {**known, "optimizer": optimizers})

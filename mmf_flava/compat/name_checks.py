@@ -1,10 +1,11 @@
 """Validation of the names of registered classes: trainer, optimizer, scheduler, losses and metrics."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from mmf_flava.config import mmf_trainer
 from mmf_flava.config.close_matches import close_matches, did_you_mean
+from mmf_flava.config.flava_trainers import check_criteria
 from mmf_flava.config.optimization import SCHEDULER_PARAMS
 from mmf_flava.config.schema import check_keys, check_type, suggestion
 from mmf_flava.errors import UserError
@@ -18,7 +19,8 @@ def check_names(config: Mapping[str, Any], known: Mapping[str, Collection[str]])
         known: kind (``optimizer``, ``scheduler``, ``loss``, ``metric``) -> registered names.
 
     Raises:
-        UserError: a name is not registered, or a metric is neither a name nor a section.
+        UserError: a name is not registered, a metric is neither a name nor a section, or
+            ``training.early_stop.criteria`` is none of the losses and metrics.
     """
     for kind, others in {"optimizer": (), "scheduler": SCHEDULER_PARAMS}.items():
         name = (config.get(kind) or {}).get("type")
@@ -32,6 +34,19 @@ def check_names(config: Mapping[str, Any], known: Mapping[str, Collection[str]])
     for number, entry in enumerate(metrics if isinstance(metrics, list) else [metrics]):
         where = f"evaluation.metrics[{number}]" if isinstance(metrics, list) else "evaluation.metrics"
         _check_known(_metric_name(entry, where), known["metric"], where, "metric")
+    check_criteria(config)
+
+
+def check_section_names(config: Mapping[str, Any], where: str, selected: Iterable[str], known: Collection[str]) -> None:
+    """Check the names in ``model_config`` or ``dataset_config`` (``where``).
+
+    Args:
+        selected: names of the run's model or datasets, for the suggestion.
+        known: all valid names.
+    """
+    for name in config.get(where) or ():
+        if name not in known:
+            raise UserError(f"'{name}' is not a key of {where}.{suggestion(str(name), selected)}")
 
 
 def check_trainer(name: Any, known: Collection[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from mmf_flava.config.processors import ModelSizes
+from mmf_flava.config.processors import PROCESSORS, ModelSizes
 from mmf_flava.config.ranges import ranged
 from mmf_flava.config.schema import parse_section, suggestion
 from mmf_flava.config.splits import SPLITS, SplitsConfig
@@ -35,10 +35,12 @@ class DatasetConfig:
     Class attributes:
         PROCESSORS: names of the processors that the dataset uses.
         REQUIRED: names of the processors that must be set.
+        IMAGE_TYPE, TEXT_TYPE: types of the processors. Other types of mmf_flava do not return the required fields.
     """
 
     PROCESSORS = BOTH
     REQUIRED = IMAGE
+    IMAGE_TYPE, TEXT_TYPE = "flava_image", "flava_text"
 
     # folder of the data
     data_dir: str = MISSING
@@ -55,6 +57,12 @@ class DatasetConfig:
                 parsed = parse_section(ProcessorEntry, entry, f"{where}.processors.{name}")
                 # MMF warns if params are missing, and fails outside a run
                 self.processors[name] = {**entry, "params": parsed.params}
+                expected = self.IMAGE_TYPE if name in IMAGE else self.TEXT_TYPE
+                if parsed.type in PROCESSORS and parsed.type != expected:
+                    raise UserError(
+                        f"{where}.processors.{name}.type: {parsed.type} does not return the fields that this dataset "
+                        f"needs. Set it to {expected}."
+                    )
         for name in self.REQUIRED:
             if not self.processors.get(name):
                 raise UserError(
@@ -258,6 +266,7 @@ class GlueConfig(DatasetConfig):
     """
 
     PROCESSORS = REQUIRED = TEXT
+    TEXT_TYPE = "flava_tokens"
 
     task: str | None = ranged(None, choices=GLUE_TASKS)
     splits: GlueSplitsConfig = field(default_factory=GlueSplitsConfig)  # type: ignore[assignment]

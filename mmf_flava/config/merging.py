@@ -12,10 +12,18 @@ from mmf_flava.errors import UserError
 
 
 def check_containers(base: Any, given: Any) -> None:
-    """Raise UserError if ``given`` has a list where ``base`` has a section, or a section where ``base`` has a list."""
-    for key, value, is_list in _replaced(*map(_plain, (base, given))):
-        expected = "a section (a mapping of keys to values)" if is_list else "a list"
-        raise UserError(f"{'.'.join(map(str, key))}: must be {expected}, got {value!r}.")
+    """Raise UserError if ``given`` has a list where ``base`` has a section, or a section where ``base`` has a list.
+
+    At the top level, a section must not be replaced by any other value except an interpolation.
+    """
+    base, given = map(_plain, (base, given))
+    section = "a section (a mapping of keys to values)"
+    for key, value, is_list in _replaced(base, given):
+        raise UserError(f"{'.'.join(map(str, key))}: must be {section if is_list else 'a list'}, got {value!r}.")
+    for key, value in (given or {}).items():
+        is_interpolation = isinstance(value, str) and "${" in value
+        if isinstance(base.get(key), dict) and not isinstance(value, dict) and not is_interpolation:
+            raise UserError(f"{key}: must be {section}, got {value!r}.")
 
 
 def clear_replaced(base: Any, given: Any) -> None:

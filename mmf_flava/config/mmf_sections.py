@@ -74,6 +74,7 @@ TYPES: dict[str, Any] = {
 }
 # trainers that support training.wandb only on MMF's main branch, whose defaults contain it
 WITHOUT_WANDB = (*mmf_trainer.NAMES, "lightning", "flava_finetune")
+FOLDERS = ("env.save_dir", "env.data_dir", "env.cache_dir")
 RUN_TYPES = ("train", "val", "test", "inference", "predict")
 
 
@@ -139,7 +140,7 @@ def _check(key: str, value: Any, default: Any) -> None:
             for name, item in value.items():
                 _check(f"{key}.{name}", item, default[name])
     elif key.startswith("env."):
-        check_type(str | None, value, key)
+        check_type(str if key in FOLDERS else str | None, value, key)
     elif isinstance(default, list):
         check_type(list[Any], value, key)
     elif isinstance(default, str) and "${" in default:  # distributed.world_size

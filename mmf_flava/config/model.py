@@ -150,8 +150,9 @@ class CoreConfig:
     initializer_range: float = ranged(0.02, at_least=0)
     # apply torch.compile to every transformer block
     compile: bool = False
-    logit_scale_init: float = ranged(math.log(1 / 0.07), at_least=0)
-    logit_scale_max: float = ranged(math.log(100), at_least=0)
+    # logarithms of the inverse temperature; at most log(65504), the largest number in fp16
+    logit_scale_init: float = ranged(math.log(1 / 0.07), at_least=0, at_most=11)
+    logit_scale_max: float = ranged(math.log(100), at_least=0, at_most=11)
 
     def check(self, where: str) -> None:
         """Raise UserError if ``logit_scale_init`` is above ``logit_scale_max``."""
@@ -223,6 +224,8 @@ class ClassificationConfig(CoreConfig):
         for name in self.lr_multiplier:
             if name not in MODULES:
                 raise UserError(f"'{name}' is not a key of {where}.lr_multiplier.{suggestion(name, MODULES)}")
+        if {*self.freeze} == {*MODULES}:
+            raise UserError(f"{where}.freeze lists all modules, so there is nothing to train. Remove one of them.")
         names = [check_loss_entry(loss, f"{where}.losses[{number}]") for number, loss in enumerate(self.losses)]
         if repeated := next((name for name in names if names.count(name) > 1), None):
             raise UserError(

@@ -40,9 +40,16 @@ def check_recipe(config: Any, defaults: Any) -> dict[str, Any]:
     elif trainer == "flava_finetune":
         check_finetuning(config, plain)
     check_optimization(values)
+    checkpoint = values["checkpoint"]
+    if checkpoint["resume_best"] and not checkpoint["resume"]:
+        raise UserError("checkpoint.resume_best has no effect without checkpoint.resume. Set checkpoint.resume: true.")
     model = values["model"]
     if model in MODELS:
-        check_model(model, (values.get("model_config") or {}).get(model) or {})
+        losses = check_model(model, (values.get("model_config") or {}).get(model) or {}).losses
+        if not losses and "train" in values["run_type"]:
+            raise UserError(
+                f"model_config.{model}.losses is empty, so there is nothing to train. List at least one loss."
+            )
     return values
 
 

@@ -1,10 +1,12 @@
 """Config keys that the trainer ``flava`` adds to MMF's keys. The trainer ``flava_finetune`` supports some of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mmf_flava.config.ranges import ranged
 from mmf_flava.config.tasks import parse_task
+from mmf_flava.errors import UserError
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 SHARDINGS = ("none", "ddp", "fsdp")
@@ -102,6 +104,24 @@ class ZeroShotConfig:
     prompts: str | None = None
     # file with one class per line, or with JSON {"classes": [...], "templates": [...]}
     classes_file: str | None = None
+
+    def check(self, where: str) -> None:
+        """Raise UserError if a template is not valid, or a class is listed twice."""
+        check_templates(self.templates, f"{where}.templates")
+        if repeated := next((name for name in self.classes if self.classes.count(name) > 1), None):
+            raise UserError(f"{where}.classes: {repeated!r} is listed more than once. List each class once.")
+
+
+def check_templates(templates: Sequence[str], where: str) -> None:
+    """Raise UserError if a template does not have ``{}`` for the class name, or has other braces."""
+    for template in templates:
+        if "{}" not in template:
+            raise UserError(f"{where}: '{template}' has no placeholder {{}} for the class name.")
+        if braces := set(template.replace("{}", "")) & {"{", "}"}:
+            raise UserError(
+                f"{where}: '{template}' has {' and '.join(sorted(braces))} outside {{}}. Write {{}} for the "
+                "class name, and no other braces."
+            )
 
 
 @dataclass

@@ -43,9 +43,13 @@ def _check_split(value: Any, where: str, weighted: bool) -> None:
         raise UserError(f"{where}: only the train split supports weights. List the paths without weights.")
     if value is not None and not isinstance(value, str | list | Mapping):
         raise UserError(f"{where}: must be {forms}, got {value!r}.")
-    for path in [value] if isinstance(value, str) else value or ():
+    paths = [value] if isinstance(value, str) else list(value or ())
+    for path in paths:
         if not isinstance(path, str) or not path.strip():
             raise UserError(f"{where}: must be {forms}, got {value!r}.")
+    if repeated := next((path for path in paths if paths.count(path) > 1), None):
+        weights = f" To sample it more often, write weights: {{{repeated}: 2.0, ...}}." if weighted else ""
+        raise UserError(f"{where}: {repeated} is listed more than once. List each path once.{weights}")
     for path, weight in value.items() if isinstance(value, Mapping) else ():
         is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
         if not (is_number and math.isfinite(weight) and weight > 0):

@@ -6,6 +6,7 @@ lists, as for ``imagenet``.
 
 import hashlib
 import json
+import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ from mmf_flava.data.image_decoding import decode_image
 from mmf_flava.data.image_list import ImageList
 from mmf_flava.data.image_sets.catalogue import download_image_set, open_image_set
 from mmf_flava.data.image_stream import block_size, build_shard_cache, image_folder
+from mmf_flava.data.initial_processors import stored_classes
 from mmf_flava.data.order import Order
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record, Records, record_boundary
 from mmf_flava.data.records import ConcatRecords, open_records, split_readers
@@ -114,6 +116,16 @@ class ImageClassificationDataset(StreamDataset):
             )
         check_labels(self.records, self.classes, self._num_classes, required=self.dataset_type == "train")
 
+    def format_for_prediction(self, report: Any) -> list[dict[str, Any]]:
+        """Return a row for each image of a batch for ``mmf_predict``: its key, the predicted class and the probability.
+
+        The class is a number if neither the dataset nor the weights have class names.
+        """
+        confidences, labels = torch.as_tensor(report["scores"]).float().cpu().softmax(dim=-1).max(dim=-1)
+        rows = zip(report["sample_id"], labels.tolist(), confidences.tolist(), strict=True)
+        names = self.classes or range(labels.max() + 1)
+        return [{"id": key, "prediction": names[label], "confidence": round(p, 4)} for key, label, p in rows]
+
     def fingerprint(self) -> str:
         """Return a hash of the images and labels.
 
@@ -137,6 +149,29 @@ def _common_classes(names_by_path: Sequence[Sequence[str]]) -> list[str] | None:
             "names in the config key classes."
         )
     return known[0] if known and len(known) == len(names_by_path) else None
+
+
+def _number_as_classifier(classes: list[str] | None, listed: bool) -> list[str] | None:
+    """Return the classes of the train split in the label order of the classifier that the run loads.
+
+    If the dataset has no class names, the classifier's are used. Classes of other names keep their order, with a
+    warning.
+
+    Args:
+        listed: whether the classes are listed in the config, whose order is kept.
+    """
+    stored = stored_classes()
+    if stored is None or classes is None:
+        return classes if stored is None else list(stored)
+    if not listed and set(classes) <= set(stored):
+        return list(stored)
+    if list(stored) != classes:
+        warnings.warn(
+            f"The classes of the dataset ({join_first(classes)}) differ from the classes that the weights were trained "
+            f"with ({join_first(list(stored))}). Labels and predictions are numbered in the dataset's order.",
+            stacklevel=3,
+        )
+    return classes
 
 
 def _split_location(path: str | Path) -> tuple[Path, str]:
@@ -185,7 +220,8 @@ class ImageClassificationBuilder(StreamBuilder):
             return ImageClassificationDataset(config, dataset_type, records, classes)
         folder = image_folder(config)
         records = open_records(paths, build_shard_cache(self.NAME, config), folder)
-        classes = configured_classes(config, self.NAME) or self._training_classes(config, folder)
+        classes = configured_classes(config, self.NAME)
+        classes = _number_as_classifier(classes or self._training_classes(config, folder), classes is not None)
         own_classes = classes is None and bool(self.list_paths(config, "train"))
         if classes is None:
             classes = _common_classes(find_classes(paths, folder))

@@ -144,6 +144,22 @@ def initial_processors(in_run: bool) -> InitialProcessors:
     return current
 
 
+def stored_classes() -> tuple[str, ...] | None:
+    """Return the class names stored with the classifier that the run resumes or loads, in label order.
+
+    Return None for other models, for a new classifier, and for weights without class names or of another number.
+    """
+    config = registry.get("config", default=None, no_warning=True)
+    if config is None or config.get("model") != "flava_classification":
+        return None
+    current = initial_processors(in_run=True)
+    classes = current.saved.classes
+    # weights in model_config.flava_classification.pretrained may have another classifier, which is not loaded
+    if current.allow_missing is not None or not classes:
+        return None
+    return classes if len(classes) == config["model_config"]["flava_classification"].get("num_labels") else None
+
+
 def _read(config: Any) -> tuple[SavedProcessors | None, list[str] | None]:
     """Return the processors of the first existing weights in a config, and the patterns of weights they may lack.
 

@@ -6,7 +6,7 @@ Hugging Face folders contain ``preprocessor_config.json`` and the tokenizer's fi
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from mmf_flava.config.model import FlavaConfig
 from mmf_flava.config.processors import CLIP_MEAN, CLIP_STD, DVAE_PATCH, MAX_LENGTH
 from mmf_flava.data.saved_processors import SavedProcessors
 from mmf_flava.data.tokenizer import compute_vocabulary_hash, load_tokenizer
-from mmf_flava.errors import UserError
+from mmf_flava.errors import UserError, hide_address
 from mmf_flava.files.checkpoint_names import read_found
 from mmf_flava.files.json_data import parse_object
 from mmf_flava.weights.sources import TOKENIZER_FILES, find_processor_files
@@ -35,7 +35,7 @@ def read_processors(source: str | Path, cache_dir: str | Path | None = None) -> 
     Raises:
         UserError: the source was not found, or a file is invalid.
     """
-    name = str(source)
+    name = hide_address(source)
     return read_found(lambda: find_processor_files(source, cache_dir), lambda location: _read(location, name))
 
 
@@ -90,6 +90,7 @@ def _read_hugging_face(folder: Path, source: str) -> SavedProcessors:
         # same defaults as Hugging Face's FlavaImageProcessor
         values["mean"] = image.get("image_mean") or CLIP_MEAN if normalised else (0, 0, 0)
         values["std"] = image.get("image_std") or CLIP_STD if normalised else (1, 1, 1)
+    values["classes"] = _read_classes(folder)
     return SavedProcessors.from_json(values, source, str(folder / IMAGE_FILE))
 
 
@@ -123,6 +124,22 @@ def write_hugging_face(folder: Path, processors: SavedProcessors, config: FlavaC
     if "lowercase" in normalizer:
         settings["do_lower_case"] = normalizer["lowercase"]
     write_json(folder / TOKENIZER_SETTINGS, {**settings, "processor_class": "FlavaProcessor"})
+
+
+def label_names(classes: Sequence[str] | None) -> dict[str, Any]:
+    """Return the entries of Hugging Face's ``config.json`` that name the classes; empty if there are none."""
+    if not classes:
+        return {}
+    return {"id2label": dict(enumerate(classes)), "label2id": {name: label for label, name in enumerate(classes)}}
+
+
+def _read_classes(folder: Path) -> list[str] | None:
+    """Return the class names in Hugging Face's ``config.json``. Its default names LABEL_0, LABEL_1 are ignored."""
+    names = _read_json(folder / "config.json").get("id2label")
+    if not isinstance(names, Mapping) or sorted(names) != sorted(map(str, range(len(names)))):
+        return None
+    classes = [str(names[str(label)]) for label in range(len(names))]
+    return None if classes == [f"LABEL_{label}" for label in range(len(names))] else classes
 
 
 def _image_processor(processors: SavedProcessors, config: FlavaConfig) -> dict[str, Any]:

@@ -42,15 +42,18 @@ class Prompts:
     templates: list[str] = field(default_factory=list)
 
 
-def resolve_prompts(config: ZeroShotConfig, datasets: Mapping[str, Mapping[str, Any]]) -> ZeroShotConfig:
+def resolve_prompts(
+    config: ZeroShotConfig, datasets: Mapping[str, Mapping[str, Any]], stored: Sequence[str] = ()
+) -> ZeroShotConfig:
     """Return ``config`` with its class names and templates filled in.
 
     They are taken from ``classes`` and ``templates``, otherwise from ``classes_file``, otherwise from ``prompts``. If
-    none of these has class names, the dataset's class names are used.
+    none of these has class names, the dataset's class names are used, otherwise ``stored``.
 
     Args:
         datasets: split name -> dataset name -> dataset; a dataset may have the attribute ``classes``: class names
             in label order.
+        stored: class names stored with the weights, in label order.
 
     Raises:
         UserError: the prompts are unknown, a package or file is missing, there are no class names, or the class names
@@ -60,6 +63,7 @@ def resolve_prompts(config: ZeroShotConfig, datasets: Mapping[str, Mapping[str, 
     classes, templates = config.classes or file.classes, config.templates or file.templates
     candidates = [split[config.dataset] for split in datasets.values() if config.dataset in split]
     label_names: Sequence[str] = next((names for data in candidates if (names := getattr(data, "classes", None))), [])
+    label_names = label_names or (stored if not classes and config.prompts is None else [])
     if config.prompts is not None and not (classes and templates):
         packaged = load_packaged_prompts(config.prompts)
         classes, templates = classes or packaged.classes, templates or packaged.templates

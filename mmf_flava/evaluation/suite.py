@@ -10,6 +10,7 @@ import torch
 from mmf_flava.config.paths import resolve_path
 from mmf_flava.config.run import EvaluationConfig, LinearProbeConfig
 from mmf_flava.data.evaluation_samples import LEFT_OUT, count_samples
+from mmf_flava.data.initial_processors import initial_processors
 from mmf_flava.data.sampling import build_evaluation_loader
 from mmf_flava.evaluation import linear_probe, prompts, retrieval, zero_shot
 from mmf_flava.evaluation.features import FeatureExtractor
@@ -101,7 +102,8 @@ class EvaluationSuite:
         self.extractor = FeatureExtractor(config.batch_size, num_workers, device, distributed, folder, on_batch)
         names = sorted({name for split in datasets.values() for name in split})
         if config.zero_shot is not None:
-            section = prompts.resolve_prompts(config.zero_shot, datasets)
+            stored = initial_processors(in_run=True).saved.classes or ()
+            section = prompts.resolve_prompts(config.zero_shot, datasets, stored)
             zero_shot.check_config(section, names)
             config = replace(config, zero_shot=section)
         if config.retrieval is not None:

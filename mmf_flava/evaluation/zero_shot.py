@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
-from mmf_flava.config.run import ZeroShotConfig
+from mmf_flava.config.run import ZeroShotConfig, check_templates
 from mmf_flava.config.schema import suggestion
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.features import FeatureExtractor, Features, bar_interval, hash_strings, interleave
@@ -113,14 +113,7 @@ def check_config(config: ZeroShotConfig, datasets: Iterable[str]) -> None:
         raise UserError(f"{where}.dataset: unknown dataset '{config.dataset}'.{suggestion(config.dataset, names)}")
     if not config.classes or not config.templates:
         raise UserError(f"{where}: classes or templates is empty. Set prompts, or at least one class and one template.")
-    for template in config.templates:
-        if "{}" not in template:
-            raise UserError(f"{where}.templates: '{template}' has no placeholder {{}} for the class name.")
-        if braces := set(template.replace("{}", "")) & {"{", "}"}:
-            raise UserError(
-                f"{where}.templates: '{template}' has {' and '.join(sorted(braces))} outside {{}}. Write {{}} for the "
-                "class name, and no other braces."
-            )
+    check_templates(config.templates, f"{where}.templates")
 
 
 def classify(model: Any, dataset: Any, config: ZeroShotConfig, extractor: FeatureExtractor) -> ZeroShotResult:

@@ -145,6 +145,8 @@ def test_invalid_processors_of_a_recipe_are_one_line_errors(entry, message, tmp_
         (f"{IMAGE}.params.mask", True, rf"^{IMAGE}\.params\.mask: must be a section"),
         (f"{IMAGE}.params.mask.target", 17, rf"^{IMAGE}\.params\.mask\.target: must be at most 16"),
         (f"{IMAGE}.params.patch_size", 4, rf"^{IMAGE}\.params\.patch_size is 4, but model_config\.flava\.image_enc"),
+        (f"{TEXT}.type", "flava_tokens", rf"^{TEXT}\.type: flava_tokens does not return .* Set it to flava_text\.$"),
+        ("dataset_config.pmd.splits.val", ["a", "a"], r"^dataset_config\.pmd\.splits\.val: a is listed more than once"),
         ("dataset_config.pmd.splits.val", [0.5], r"^dataset_config\.pmd\.splits\.val: must be a path"),
     ],
 )

@@ -79,9 +79,9 @@ MISTAKES = [
     ("demo", "optimizer.params.lrr=3"),
     ("demo", "scheduler.type=warmup_cosin"),
     ("demo", "model_config.flava.losses=[{type: flava_mi}]"),
-    ("demo", "evaluation.metrics=[acuracy]"),
-    ("demo", "evaluation.metrics=[{typ: accuracy}]"),
-    ("demo", "evaluation.metrics=[{key: accuracy}]"),
+    ("finetune/demo_vqa2", "evaluation.metrics=[acuracy]"),
+    ("finetune/demo_vqa2", "evaluation.metrics=[{key: accuracy}]"),
+    ("demo", "evaluation.task=cifar"),
     ("demo", "dataset_config.pmd.processors.image_processor.type=flava_imge"),
     ("demo", "dataset_config.pmd.processors.image_processor.params.image_size=25"),
     ("demo", "dataset_config.pmd.mismatch_probability=2"),
@@ -155,3 +155,25 @@ def test_mistake_is_reported_before_torch_is_imported(script):
     assert done.returncode == 2 and len(messages) == 1 and messages[0].startswith("mmf_flava: Unknown option"), messages
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "omegaconf" in imported and not imported & {"torch", "mmf", "mmf.common"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("env: save", r"^env: must be a section"),
+        ("training: null", r"^training: must be a section"),
+        ("dataset_config: null", r"^dataset_config: must be a section"),
+        ("scheduler: cosine", r"^scheduler: must be a section"),
+        ("dataset_config: {pmdd: {}}", r"^'pmdd' is not a key of dataset_config\. Did you mean 'pmd'\?"),
+        ("trainer: flava", r"trainer is a section\. Set `training: \{trainer: flava\}`"),
+        ("config: other.yaml", r"config is an option of the command line\. Use `includes: \[other\.yaml\]`"),
+        ("dataset: {pmd: 1}", r"^datasets: must be names"),
+    ],
+)
+def test_invalid_sections_of_a_recipe(tmp_path, names, text, message):
+    recipe = tmp_path / "x.yaml"
+    recipe.write_text(f"includes: [{recipe_path('demo')}]\n{text}")
+    with pytest.raises(UserError, match=message):
+        early_config.check([f"config={recipe}"], MMF, TORCH)
+    with pytest.raises(UserError, match=message):
+        build_late(f"config={recipe}")

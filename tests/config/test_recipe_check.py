@@ -12,10 +12,12 @@ from omegaconf import OmegaConf
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.compat.mmf_api.registered import check_registered
+from mmf_flava.config.model import MODULES
 from mmf_flava.config.optimization import schedule_warning
 from mmf_flava.config.recipe_check import check_recipe, resolve
 from mmf_flava.config.recipes import recipe_path
 from mmf_flava.errors import UserError
+from mmf_flava.evaluation.split_metrics import SplitMetrics
 
 
 def load(recipe, *options):
@@ -100,8 +102,15 @@ FLAVA = "model_config__flava__"
         ({"evaluation__predict_file_format": "xml"}, r"evaluation\.predict_file_format: must be one of csv, json"),
         ({"evaluation__task": "cifar"}, r"evaluation\.task: unknown task 'cifar'; did you mean cifar10"),
         ({"evaluation__task": "CIFAR-10"}, None),
-        ({"evaluation__metrics": ["acuracy"]}, r"evaluation\.metrics\[0\]: unknown metric 'acuracy'.*'accuracy'"),
-        ({"evaluation__metrics": [{"typ": "f1"}]}, r"'typ' is not a key of evaluation\.metrics\[0\]\. .*'type'"),
+        ({"evaluation__zero_shot__templates": ["a {c}"]}, r"templates: 'a \{c\}' has no placeholder \{\}"),
+        ({"evaluation__zero_shot__classes": ["a", "b", "a"]}, r"zero_shot\.classes: 'a' is listed more than once"),
+        ({"evaluation__metrics": ["accuracy"]}, r"evaluation\.metrics is not supported by training\.trainer: flava"),
+        ({"checkpoint__resume_best": True}, r"checkpoint\.resume_best has no effect without checkpoint\.resume"),
+        ({"checkpoint__resume_zoo": "x"}, r"checkpoint\.resume_zoo is not supported by training\.trainer: flava"),
+        ({"env__save_dir": None}, r"env\.save_dir: must be a string, got None"),
+        ({FLAVA + "losses": []}, r"model_config\.flava\.losses is empty"),
+        ({FLAVA + "logit_scale_max": 1000.0}, r"logit_scale_max: must be at least 0 and at most 11"),
+        ({FLAVA + "losses": [{"type": "flava_global_contrastive", "params": {"gradient": "all"}}]}, "global or local"),
         ({"evaluation__zero_shot__dataset": "pmdd"}, r"evaluation\.zero_shot\.dataset: unknown dataset 'pmdd'.*'pmd'"),
         ({"env__save_dir": 5}, r"env\.save_dir: must be a string"),
         ({"env__savedir": "x"}, "'savedir' is not a key of env. Did you mean 'save_dir'"),
@@ -132,6 +141,10 @@ def test_mistake_is_one_sentence_with_its_key(recipes, change, message):
         ({"model_config__flava_classification__losses": ["mse", {"type": "mse"}]}, "mse is listed 2 times"),
         ({"model_config__flava_classification__lr_multiplier": {"head": 2}}, r"'head' is not a key of .*lr_multiplier"),
         ({"training__sharding": "ddp"}, "'sharding' is not a key of training"),
+        ({"evaluation__metrics": ["acuracy"]}, r"evaluation\.metrics\[0\]: unknown metric 'acuracy'.*'accuracy'"),
+        ({"evaluation__metrics": [{"typ": "f1"}]}, r"'typ' is not a key of evaluation\.metrics\[0\]\. .*'type'"),
+        ({"training__early_stop__minimize": True}, r"minimize: true would keep the checkpoint with the worst vqa2"),
+        ({"model_config__flava_classification__freeze": [*MODULES]}, r"freeze lists all modules"),
         ({"training__early_stop__criteria": "vqa2/vqa_acc"}, r"criteria: .* not compute 'vqa2/vqa_acc'.*vqa_accuracy"),
         ({"optimizer__params": {}}, r"optimizer\.params\.lr must be given"),
     ],
@@ -147,7 +160,6 @@ def test_mistake_in_a_finetuning_recipe(recipes, change, message):
     [
         {"training__seed": None},
         {"checkpoint__max_to_keep": -1},
-        {"evaluation__metrics": "accuracy"},
         {"checkpoint__pretrained_state_mapping": {"a": "b"}},
         {"optimizer__params__fused": True},
         {"run_type": "train_val_inference"},
@@ -214,3 +226,9 @@ def test_loss_of_a_user_names_the_output_that_it_needs(recipes, needs):
                 check(recipes["demo"], model_config__flava__losses=[{"type": "my_loss"}])
     finally:
         registry.mapping["loss_name_mapping"].pop("my_loss")
+
+
+def test_metrics_may_be_one_name(recipes):
+    criteria = {"training__early_stop__criteria": "vqa2/accuracy"}
+    check(recipes["finetune/demo_vqa2"], evaluation__metrics="accuracy", **criteria)
+    assert list(SplitMetrics("accuracy", {}).metrics) == ["accuracy"]

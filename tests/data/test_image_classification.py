@@ -348,3 +348,26 @@ def test_folders_beside_training_shards_need_all_classes(tmp_path, load, finetun
     with pytest.raises(UserError, match="2 class folders are unknown: the train split has class numbers without names"):
         load("val", splits={"train": ["a.tar"], "val": ["val"]})
     assert targets(load("val", splits={"train": ["a.tar"], "val": ["val"]}, classes=["cat", "dog", "eel"])) == [0, 2]
+
+
+def test_labels_are_numbered_as_in_the_classifier_of_the_run(tmp_path, load, monkeypatch):
+    """The test split lacks a class, and there is no train split."""
+    for name in ("zebra", "cat"):
+        save(tmp_path / "test" / name / "1.png", 1)
+    monkeypatch.setattr(image_classification, "stored_classes", lambda: ("zebra", "dog", "cat"))
+    (batch,) = batches(dataset := load(splits={"test": ["test"]}))
+    assert (batch.targets.tolist(), dataset.classes) == ([2, 0], ["zebra", "dog", "cat"])
+    report = {"sample_id": ["a", "b"], "scores": torch.tensor([[0.0, 9.0, 0.0], [50.0, 0.0, 0.0]])}
+    assert dataset.format_for_prediction(report) == [
+        {"id": "a", "prediction": "dog", "confidence": 0.9998},
+        {"id": "b", "prediction": "zebra", "confidence": 1.0},
+    ]
+    with pytest.warns(UserWarning, match=r"classes of the dataset \(cat, zebra, cow\) differ from the classes that"):
+        assert load(splits={"test": ["test"]}, classes=["cat", "zebra", "cow"]).classes == ["cat", "zebra", "cow"]
+
+
+def test_predictions_are_numbers_without_class_names(tmp_path, load):
+    save(tmp_path / "test" / "1.png", 1)
+    dataset = load(splits={"test": ["test"]})
+    report = {"sample_id": ["a"], "scores": torch.tensor([[0.0, 9.0, 0.0]])}
+    assert dataset.format_for_prediction(report) == [{"id": "a", "prediction": 1, "confidence": 0.9998}]

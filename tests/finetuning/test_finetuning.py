@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmf.common.registry import registry
 from mmf_cli.run import run as mmf_run
+from PIL import Image
 
 from mmf_flava.compat.mmf_api.trainer import MMF_TRAINER
 from mmf_flava.config.recipes import recipe_path
@@ -109,6 +110,28 @@ def test_labelled_images(finetune, demo_data, tmp_path):
     final = evaluation(finetune("demo_imagenet", tmp_path, *options))
     assert final["task"] == "demo_digits"
     assert final["metrics"].keys() == {"accuracy"} and final["losses"]["cross_entropy"] > 0
+
+
+def test_class_names_travel_with_the_weights(finetune, demo_data, tmp_path, monkeypatch):
+    names = [f"digit {n}" for n in range(10)]
+    short = ("training.max_updates=2", "training.evaluation_interval=2", f"env.data_dir={demo_data}")
+    section = "dataset_config.image_classification"
+    finetune("demo_imagenet", tmp_path / "run", *short, f"{section}.classes={names}")
+    for n in (7, 2):
+        folder = tmp_path / "photos" / names[n]
+        folder.mkdir(parents=True)
+        Image.new("RGB", (30, 20), (20 * n, 0, 0)).save(folder / "1.png")
+    monkeypatch.setenv("MMF_REPORT_DIR", str(tmp_path))
+    finetune(
+        "demo_imagenet", tmp_path / "elsewhere", "run_type=test", f"checkpoint.resume_file={tmp_path}/run/best.ckpt",
+        f"{section}.build=null", f"{section}.data_dir={tmp_path}", f"{section}.splits={{train: photos, test: photos}}",
+        predict=True,
+    )  # fmt: skip
+    (file,) = tmp_path.glob("image_classification_*.json")
+    rows = json.loads(file.read_text())
+    assert [row["id"] for row in rows] == ["digit 2/1.png", "digit 7/1.png"]
+    assert {row["prediction"] for row in rows} <= {*names}
+    assert all(0.1 <= row["confidence"] <= 1 for row in rows)
 
 
 def test_resumed_run_continues(finetune, tmp_path):

@@ -56,9 +56,9 @@ def check_config() -> None:
 
     if "--config_override" in "".join(sys.argv):
         return
-    folders = [Path(importlib.util.find_spec(name).origin).parent for name in ("mmf", "torch")]
     try:
-        early_config.check(command_line.options(), *folders)
+        mmf, torch = (Path(str(importlib.util.find_spec(name).origin)).parent for name in ("mmf", "torch"))  # type: ignore[union-attr]
+        early_config.check(command_line.options(), mmf, torch)
     except UserError:
         raise
     except Exception:

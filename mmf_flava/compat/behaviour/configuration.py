@@ -1,6 +1,6 @@
 """Patches of MMF's configuration: default device, model and dataset, unknown names, and the check of the recipe."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -185,6 +185,8 @@ def read_names(recipe: Any, opts: Any) -> None:
 
 def join_names(datasets: Any) -> str:
     """Return the names of datasets as a string: ``[a, b]`` and ``"a, b"`` become ``a,b``."""
+    if isinstance(datasets, Mapping):
+        raise UserError(f"datasets: must be names, as in `dataset: pmd,imagenet`, got {datasets}.")
     names = datasets.split(",") if isinstance(datasets, str) else datasets
     return ",".join(str(name).strip() for name in names)
 
@@ -243,7 +245,14 @@ def misspelt_section(module: Any) -> None:
 
 
 def check_sections(recipe: Any, known: set[str], path: str) -> None:
-    """Raise UserError if the recipe has a top-level key with a dot, or a section that resembles a known one."""
+    """Raise UserError if the recipe has a top-level key with a dot, or a section that resembles a known one.
+
+    The key ``config`` and a name as ``trainer``, which MMF would ignore, are errors too.
+    """
+    if recipe.get("config") is not None:
+        raise UserError(f"{path}: config is an option of the command line. Use `includes: [{recipe.config}]`.")
+    if isinstance(trainer := recipe.get("trainer"), str):
+        raise UserError(f"{path}: trainer is a section. Set `training: {{trainer: {trainer}}}`.")
     text = OmegaConf.to_yaml(recipe) if recipe else ""
     for key in recipe:
         if key not in known and (section := str(key).partition("."))[0] in known:

@@ -21,6 +21,8 @@ def rows(module: Any) -> None:
 
         # like the report's tensors, one process after the other
         replaced = [entries for part in gather_objects(report.get("replaced", [])) for entries in part]
+        if "sample_id" in report:
+            report["sample_id"] = [key for part in gather_objects(list(report["sample_id"])) for key in part]
         before, self.report = self.report, []
         original(self, report, *args, **kwargs)
         added = self.report

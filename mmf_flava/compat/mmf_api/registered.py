@@ -13,7 +13,7 @@ from mmf.common.registry import registry
 from mmf.utils.configuration import load_yaml
 from omegaconf import OmegaConf
 
-from mmf_flava.compat.name_checks import check_names
+from mmf_flava.compat.name_checks import check_names, check_section_names
 from mmf_flava.compat.optimizer_check import check_class, check_optimizer, torch_optimizers
 from mmf_flava.config.model import check_needs
 from mmf_flava.config.optimization import SCHEDULER_PARAMS
@@ -62,6 +62,8 @@ def _check_losses(losses: Any, where: str) -> None:
             parameters = [] if has_none else list(inspect.signature(loss).parameters.values())
             if not any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
                 check_keys(params, [parameter.name for parameter in parameters], f"{where}[{number}].params")
+            if loss.__module__.startswith("mmf_flava."):
+                loss(**params)  # checks the values
 
 
 def _check_sections(sections: Mapping[str, Any], selected: set[str], where: str, registered: Mapping[str, Any]) -> None:
@@ -72,10 +74,7 @@ def _check_sections(sections: Mapping[str, Any], selected: set[str], where: str,
         if path is not None:
             content = OmegaConf.to_container(load_yaml(path), resolve=False)
             defaults.update((content.get(where) or {}) if isinstance(content, dict) else {})
-    known = {*registered, *defaults}
-    for name in sections or ():
-        if name not in known:
-            raise UserError(f"'{name}' is not a key of {where}.{suggestion(str(name), selected)}")
+    check_section_names({where: sections}, where, selected, {*registered, *defaults})
     for name in selected:
         if name in sections and name in defaults and not registered[name].__module__.startswith("mmf_flava."):
             read = functools.partial(_names_in_source, registered[name])
