@@ -43,7 +43,8 @@ class ImageFolder:
         ignored: Counter[str] = Counter()
         self.keys = list(find_images(self.root, ignored=ignored))
         if ignored:
-            logger.warning("%s: files that are not read: %s.", self.root, _format_extensions(ignored))
+            where = display_name(str(self.root))
+            logger.warning("%s: files that are not read: %s.", where, _format_extensions(ignored))
         self.folders = sorted({folder for key in self.keys if (folder := class_folder(key)) is not None})
         self.number_classes(read_class_list(self.root) or self.folders)
 
