@@ -116,7 +116,8 @@ def record_boundary(name: str | Callable[[], str]) -> Iterator[None]:
 
 def _full_disk(error: BaseException) -> BaseException | None:
     """Return the error of a full disk that caused ``error``, for example of a download; None: another cause."""
-    described, cause = error, error
+    described: BaseException = error
+    cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, UserError):
             described = cause
