@@ -66,7 +66,8 @@ class GoodEntries(Dataset):
         """
         if self._form is None:
             self._form = self._probe()
-        size, replaced = len(self), []
+        size = len(self)
+        replaced: list[BadRecord] = []
         errors = UnexpectedErrors(self._source, warn=None)
         errors.add_good()  # one of the probed entries is good
         for attempt in range(min(size, MAX_CONSECUTIVE_BAD)):

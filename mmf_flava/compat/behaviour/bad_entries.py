@@ -6,7 +6,7 @@ keep their sizes, which MMF requires to be equal on all processes. Losses and me
 Shapes: B = batch size, N = number of samples of an evaluation.
 """
 
-from collections.abc import Mapping
+from collections.abc import MutableMapping
 from typing import Any
 
 from mmf_flava.compat import flava_run
@@ -27,7 +27,7 @@ def losses(module: Any) -> None:
         import torch
 
         output = original(self, sample_list, *args, **kwargs)
-        if not isinstance(output, Mapping) or not isinstance(sample_list, Mapping):
+        if not isinstance(output, MutableMapping) or not hasattr(sample_list, "get_batch_size"):
             return output
         size = sample_list.get_batch_size()
         flags = [] if self.training else [bool(entries) for entries in sample_list.get("replaced", ())]
