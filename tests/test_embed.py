@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
+from mmf_flava.data.shards import ShardWriter
 from mmf_flava.embed import main
 from tests.evaluation.test_embedder import photos, weights  # noqa: F401
 
@@ -73,3 +74,24 @@ def test_user_errors_leave_existing_files_unchanged(weights, photos, tmp_path, c
     assert run(bad, "--weights", weights, "--out", tmp_path / "x.parquet", "--workers", 0) == 2
     assert "all 1 items were skipped" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad", "photos.parquet", "q.txt"]
+
+
+def test_names_that_are_not_utf8_become_printable_ids(weights, photos, tmp_path, capsys):  # noqa: F811
+    """In folders and shards; also the names of items that are skipped."""
+    folder, shard = tmp_path / "latin1", tmp_path / "a.tar"
+    folder.mkdir()
+    image = (photos / "0.png").read_bytes()
+    with ShardWriter(shard) as writer:
+        for number, name in enumerate(("caf\udce9", "two\nlines", "bad\udce9")):
+            data = image if number < 2 else b"not an image"
+            (folder / f"{name}.PNG").write_bytes(data)
+            writer.write(name, {"png": data})
+    for source, ending in ((folder, ".PNG"), (shard, "")):
+        names = [rf"caf\xe9{ending}", rf"two\x0alines{ending}"]
+        out = tmp_path / f"{source.name} embeddings"
+        assert run(source, "--weights", weights, "--out", out, "--what", "image", "--workers", 0) == 0
+        assert sorted((out / "ids.txt").read_text("utf-8").splitlines()) == names
+        out = tmp_path / f"{source.name}.PARQUET"
+        assert run(source, "--weights", weights, "--out", out, "--what", "image", "--workers", 0) == 0
+        assert sorted(parquet.read_table(out).to_pydict()["id"]) == names
+        assert rf"skipped: bad\xe9{ending}: not an image" in capsys.readouterr().err
