@@ -1,7 +1,7 @@
 """The samples of a dataset for evaluation: bad records are left out, instead of being replaced by other records."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 from mmf.common.sample import SampleList
@@ -50,7 +50,8 @@ class EvaluationSamples(Dataset):
                 items[good[position]] = error
         kept = [item for item in items if not isinstance(item, BadRecord)]
         batch = self.dataset.collate(kept) if kept else SampleList()
-        batch[LEFT_OUT] = [item.entry() if isinstance(item, BadRecord) else None for item in items]
+        if isinstance(batch, MutableMapping):  # a batch of another type has no fields
+            batch[LEFT_OUT] = [item.entry() if isinstance(item, BadRecord) else None for item in items]
         if not kept:
             batch["dataset_name"], batch["dataset_type"] = self.dataset.dataset_name, self.dataset.dataset_type
         return batch
