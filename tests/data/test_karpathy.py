@@ -124,6 +124,23 @@ def test_invalid_entries_raise(write, load, entries, words):
         load()
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"imgid": [1]}, r"\(TypeError: unhashable type"),
+        ({"filepath": 3}, r"\(TypeError: sequence item 0"),
+        ({"filename": "a" * 5000}, r"\(.*File name too long"),
+    ],
+)
+def test_values_of_other_types_raise(tmp_path, changes, words):
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps({"images": [{**entry(1), "sentences": [{"raw": "x"}], **changes}]}))
+    with pytest.raises(
+        UserError, match=rf"^{path} is not a valid Karpathy split file {words}.* Download the file again"
+    ):
+        karpathy.KarpathyRecords(path, tmp_path, "test", None)
+
+
 def test_missing_images_raise_with_download_instructions(write, load, tmp_path):
     write([entry(n) for n in range(6)])
     for n in range(1, 6):
