@@ -10,7 +10,7 @@ from pathlib import Path
 
 REGISTRATION = re.compile(r"^@?(?:\w+\.)?register_(\w+?)(?:_if_missing)?\(\s*[\"']([^\"']+)[\"']", re.MULTILINE)
 CLASS = re.compile(r"^class ", re.MULTILINE)
-CONFIG_PATH = re.compile(r"def config_path\(\w+\)[^:]*:\s+return \(?\s*[\"']([^\"']+\.yaml)[\"']")
+CONFIG_PATH = re.compile(r"\n +def config_path\(\w+\)[^:]*:\s+return \(?\s*[\"']([^\"']+\.yaml)[\"']")
 
 
 @dataclass

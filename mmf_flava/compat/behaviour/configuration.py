@@ -158,8 +158,11 @@ def complete_check(module: Any) -> None:
             if is_flava:
                 mmf_api.check_callbacks(self.config)
 
+            # not self._default_config, into which MMF's main branch merges the options
+            defaults = OmegaConf.create(mmf_api.defaults())
+
             def check() -> None:
-                values = check_recipe(self.config, self._default_config)
+                values = check_recipe(self.config, defaults)
                 check_datasets(self.config, module.registry.mapping["processor_name_mapping"])
                 check_registered(values)
 
