@@ -27,6 +27,7 @@ from mmf_flava.command import MAX_WORKERS, ArgumentParser, command, integer
 from mmf_flava.config.device import check_device
 from mmf_flava.config.model import CodebookConfig
 from mmf_flava.config.schema import parse_section
+from mmf_flava.config.workers import check_workers
 from mmf_flava.data.codes import NO_CODE, CodeWriter, build_header, check_header, read_header, resolve_codes_folder
 from mmf_flava.data.from_recipe import open_dataset, read_recipe
 from mmf_flava.data.image_stream import ImageStreamDataset
@@ -149,6 +150,7 @@ def _header(dataset: ImageStreamDataset, config: CodebookConfig, codebook: Codeb
 
 
 def _loader(dataset: ImageStreamDataset, first: int, batch_size: int, workers: int) -> DataLoader:
+    check_workers(workers, where="--workers")
     return DataLoader(CodebookViews(dataset, first), batch_size, num_workers=workers, collate_fn=list)
 
 

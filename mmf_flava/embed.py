@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from mmf_flava.command import MAX_WORKERS, ArgumentParser, command, file_path, integer
 from mmf_flava.config.processors import MAX_LENGTH, TOKENIZER
+from mmf_flava.config.workers import check_workers
 from mmf_flava.data.annotations import clean_text, parse_annotation
 from mmf_flava.data.image_decoding import decode_image
 from mmf_flava.data.pmd import TEXT_EXTENSIONS
@@ -112,6 +113,7 @@ def embed(embedder: Embedder, source: str, kinds: Sequence[str] = (), workers: i
         UserError: the source was not found or has no usable items.
     """
     items, kinds = _open_source(embedder, source, kinds)
+    check_workers(workers, where="--workers")
     loader = DataLoader(items, embedder.batch_size, num_workers=workers, collate_fn=list)
     skipped: Counter[str] = Counter()
     with tqdm(total=len(items), unit="item", desc="embeddings", mininterval=bar_interval()) as bar:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from torch import Generator
 from torch.utils.data import DataLoader
 
+from mmf_flava.config.workers import check_workers
 from mmf_flava.data.buckets import LengthBuckets
 from mmf_flava.data.evaluation_samples import EvaluationSamples
 from mmf_flava.errors import UserError
@@ -85,6 +86,7 @@ class MultitaskLoader:
                 f"The batch size must be a positive multiple of the number of processes, {world_size}, got "
                 f"{batch_size}."
             )
+        check_workers(num_workers, len(schedule.names))
         self.datasets, self.schedule, self.batch_size = datasets, schedule, batch_size
         self.num_workers, self.seed, self.pin_memory = num_workers, seed, pin_memory
         self.rank, self.world_size, self.consecutive_batches = rank, world_size, consecutive_batches
@@ -163,8 +165,12 @@ def build_batch_loader(
     Args:
         batches: iterable of lists of sample indices.
         persistent: whether the workers are kept after the last batch, for the next iterator.
+
+    Raises:
+        UserError: this machine allows too few open files or too little shared memory for the workers.
     """
     if num_workers:
+        check_workers(num_workers)
         _kill_workers_at_exit()
     return DataLoader(
         dataset,

@@ -1,6 +1,7 @@
 """MMF's own datasets: images if the recipe requests them, and errors for missing files."""
 
 import importlib
+import resource
 import sys
 from types import ModuleType
 
@@ -111,3 +112,11 @@ def test_glue_of_main_names_its_package(own_run, monkeypatch):
     monkeypatch.setattr(glue, "MAX_RETRIES", 0)
     with pytest.raises(UserError, match=r"glue_sst2 could not be downloaded from .* Hub \(ConnectionError: no route"):
         glue.GLUEDataset(config, "train", 0)
+
+
+def test_workers_without_open_files_are_refused(own_run, monkeypatch):
+    module = importlib.import_module("mmf.utils.build")
+    monkeypatch.setattr(resource, "getrlimit", lambda name: (64, 64))
+    monkeypatch.setattr(resource, "setrlimit", lambda name, limits: None)
+    with pytest.raises(UserError, match=r"training\.num_workers: 2 data loader workers need about \d+ open files"):
+        module.build_dataloader_and_sampler(None, OmegaConf.create({"num_workers": 2, "pin_memory": False}))

@@ -5,6 +5,7 @@ from typing import Any
 from mmf_flava.compat import flava_run
 from mmf_flava.compat.annotation_lines import InvalidLine, parse_line
 from mmf_flava.compat.patch import patch, wrap
+from mmf_flava.config.workers import check_workers
 from mmf_flava.errors import UserError
 
 INVALID: dict[str, Any] = {
@@ -58,6 +59,20 @@ def missing_vocabulary(module: Any) -> None:
             original(self, vocab_file, *args, **kwargs)
         except (RuntimeError, OSError, ValueError) as error:
             raise UserError(f"vocab_file: {vocab_file} cannot be read ({error}). Set it to an existing file.") from None
+
+
+@patch(
+    "mmf.utils.build",
+    what="too few open files or too little shared memory for data loader workers is a one-line error",
+    why="the main process waits for its workers until a timeout",
+    since="MMF 1.0.0rc1",
+    until="MMF or torch checks the limits",
+)
+def workers(module: Any) -> None:
+    @wrap(module, "build_dataloader_and_sampler", only_if=flava_run.is_current)
+    def build_dataloader_and_sampler(original: Any, dataset: Any, training: Any, *args: Any, **kwargs: Any) -> Any:
+        check_workers(training.num_workers)
+        return original(dataset, training, *args, **kwargs)
 
 
 @patch(
