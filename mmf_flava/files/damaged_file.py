@@ -26,9 +26,10 @@ def damaged_file(
     Raises:
         UserError: the file is damaged. A UserError, MemoryError or full disk is raised unchanged.
     """
+    unchanged: tuple[type[Exception], ...] = (UserError, MemoryError, *passed)
     try:
         yield
-    except (UserError, MemoryError, *passed):
+    except unchanged:
         raise
     except BaseException as error:
         # a panic of a library in Rust, such as safetensors, is not an Exception
