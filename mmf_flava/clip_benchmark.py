@@ -8,17 +8,20 @@ samples, C = number of classes.
 """
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 from unittest.mock import patch
 
+import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from mmf_flava.command import ArgumentParser, command
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.embedder import Embedder
+from mmf_flava.files.plain_pickle import read_pickle
 
 NAME = "flava"
 
@@ -70,6 +73,7 @@ def register() -> Any:
     try:
         from clip_benchmark import cli, models
         from clip_benchmark.metrics import linear_probe, zeroshot_classification
+        from webdataset import autodecode
     except ImportError as error:
         raise UserError(f"Failed to import CLIP_benchmark ({error}). Run `pip install clip-benchmark`.") from error
     models.TYPE2FUNC[NAME] = load_flava
@@ -77,7 +81,13 @@ def register() -> Any:
         models.MODEL_TYPES.append(NAME)
     for module in (linear_probe, zeroshot_classification):
         module.accuracy = accuracy
+    # webdataset unpickles the members of shards with these extensions, which executes code that they contain
+    autodecode.decoders.update({"pkl": read_pickle, "pickle": read_pickle, "pyd": read_pickle, "pth": _load_tensors})
     return cli
+
+
+def _load_tensors(data: bytes) -> Any:
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
 
 def accuracy(output: Tensor, target: Tensor, topk: Sequence[int] = (1,)) -> list[float]:

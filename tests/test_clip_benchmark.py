@@ -1,5 +1,7 @@
 """CLIP_benchmark's results for FLAVA equal those of this package."""
 
+import io
+import pickle
 import sys
 
 import pytest
@@ -12,6 +14,7 @@ from mmf_flava.config.run import ZeroShotConfig
 from mmf_flava.evaluation.zero_shot import classify
 from tests.evaluation.test_embedder import weights  # noqa: F401
 from tests.evaluation.toys import ToyDataset, extractor
+from tests.files.hostile_pickles import Canary
 
 pytest.importorskip("clip_benchmark", reason="pip install clip-benchmark")
 
@@ -52,3 +55,21 @@ def test_command_line_has_the_model_type(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         flava_benchmark.main()
     assert "flava" in capsys.readouterr().out
+
+
+def test_code_in_shards_is_not_executed(tmp_path):
+    from webdataset import autodecode
+
+    flava_benchmark.register()
+    decode = autodecode.basichandlers
+    assert decode(".pyd", pickle.dumps({"a": [1]})) == {"a": [1]}
+    buffer = io.BytesIO()
+    torch.save({"x": torch.ones(2)}, buffer)
+    assert decode(".pth", buffer.getvalue())["x"].tolist() == [1, 1]
+    for extension in (".pyd", ".pkl", ".pickle"):
+        with pytest.raises(ValueError, match=r"an object of posix\.mkdir"):
+            decode(extension, pickle.dumps(Canary(tmp_path / "mark")))
+    torch.save(Canary(tmp_path / "mark"), buffer := io.BytesIO())
+    with pytest.raises(pickle.UnpicklingError):
+        decode(".pth", buffer.getvalue())
+    assert not (tmp_path / "mark").exists()
