@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 from mmf_flava.errors import UserError
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+MAX_MESSAGE = 1000  # characters of the message of a bad record
 MAX_ERROR_TEXT = 200  # characters of an exception's text in a message
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "jfif", "avif", "jp2")
 
@@ -66,7 +67,9 @@ class BadRecord(Exception):
     def __init__(self, reason: Reason, message: str, key: str | None = None, failure: Failure | None = None):
         super().__init__(reason, message, key, failure)
         # file names that are not UTF-8 contain surrogates, which cannot be written to a log
-        self.message = message.encode("utf-8", "backslashreplace").decode()
+        text = message.encode("utf-8", "backslashreplace").decode()
+        # a name in a damaged file can have any length
+        self.message = text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE // 2]}...{text[-MAX_MESSAGE // 2 :]}"
         self.reason, self.key, self.failure = reason, key, failure
 
     def __str__(self) -> str:

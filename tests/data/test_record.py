@@ -83,3 +83,9 @@ def test_a_full_disk_passes_through_as_the_cause_of_a_bad_record():
         raise BadRecord(Reason.VANISHED, "shard") from described
     with pytest.raises(BadRecord, match="shard"), record_boundary("train/7"):
         raise BadRecord(Reason.VANISHED, "shard") from OSError(errno.EIO, "broken")
+
+
+def test_long_messages_are_shortened():
+    message = BadRecord(Reason.VANISHED, f"/data/{'a' * 100_000}.png cannot be read: File name too long").message
+    assert len(message) == 1003
+    assert message.startswith("/data/aaa") and message.endswith("a.png cannot be read: File name too long")
