@@ -71,7 +71,10 @@ def missing_vocabulary(module: Any) -> None:
 def workers(module: Any) -> None:
     @wrap(module, "build_dataloader_and_sampler", only_if=flava_run.is_current)
     def build_dataloader_and_sampler(original: Any, dataset: Any, training: Any, *args: Any, **kwargs: Any) -> Any:
-        check_workers(training.num_workers)
+        workers = training.get("num_workers")
+        if workers is None:  # the main branch passes the section of the dataset
+            workers = module.get_global_config("training").num_workers
+        check_workers(workers)
         return original(dataset, training, *args, **kwargs)
 
 
