@@ -15,6 +15,7 @@ from mmf_flava.config.processors import CLIP_MEAN, CLIP_STD, DVAE_PATCH, MAX_LEN
 from mmf_flava.data.saved_processors import SavedProcessors
 from mmf_flava.data.tokenizer import compute_vocabulary_hash, load_tokenizer
 from mmf_flava.errors import UserError, hide_address
+from mmf_flava.files import atomic
 from mmf_flava.files.checkpoint_names import read_found
 from mmf_flava.files.json_data import parse_object
 from mmf_flava.weights.sources import TOKENIZER_FILES, find_processor_files
@@ -59,7 +60,7 @@ def write_processors(processors: SavedProcessors, folder: Path) -> None:
     """Write ``processors.json`` and, if there is a tokenizer, ``tokenizer.json`` to ``folder``."""
     values = processors.to_json()
     if (tokenizer := values.pop("tokenizer")) is not None:
-        (folder / TOKENIZER_FILE).write_text(tokenizer, encoding="utf-8")
+        atomic.write_text(folder / TOKENIZER_FILE, tokenizer)
     write_json(folder / PROCESSORS_FILE, values)
 
 
@@ -116,7 +117,7 @@ def write_hugging_face(folder: Path, processors: SavedProcessors, config: FlavaC
             if (source / name).is_file():
                 shutil.copyfile(source / name, folder / name)
         settings |= _read_json(source / TOKENIZER_SETTINGS)
-    (folder / TOKENIZER_FILE).write_text(processors.tokenizer, encoding="utf-8")
+    atomic.write_text(folder / TOKENIZER_FILE, processors.tokenizer)
     settings.setdefault("model_max_length", config.text_encoder.max_length)
     if processors.max_length is not None:
         settings["max_length"] = processors.max_length
@@ -169,8 +170,8 @@ def _image_processor(processors: SavedProcessors, config: FlavaConfig) -> dict[s
 
 
 def write_json(file: Path, values: dict[str, Any]) -> None:
-    """Write a JSON file, indented by two spaces."""
-    file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    """Write a JSON file."""
+    atomic.write_json(file, values)
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -94,7 +94,8 @@ class ExampleWriter:
         assert self.folder is not None
         self.folder.mkdir(parents=True, exist_ok=True)
         array = (pixels_3hw.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-        Image.fromarray(array).save(self.folder / name)
+        with atomic.replace_file(self.folder / name) as file:
+            Image.fromarray(array).save(file, "PNG")
         return name
 
     def write(self) -> None:

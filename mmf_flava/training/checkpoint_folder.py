@@ -220,7 +220,7 @@ class CheckpointFolder:
 
 def _first_valid(checkpoints: list[Path]) -> tuple[Path | None, list[str]]:
     """Return the first checkpoint whose files match their checksums, and a message for each one before it."""
-    problems = []
+    problems: list[str] = []
     for path in checkpoints:
         try:
             return _verify(path), problems
