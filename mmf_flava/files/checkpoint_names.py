@@ -76,8 +76,8 @@ def read_found(find: Callable[[], Found], read: Callable[[Found], T]) -> T:
         else:
             if before is not None and _identity(folder) == before:
                 return result
-        previous = folder
-    raise UserError(f"{previous} and later checkpoints were removed while they were read. Increase max_to_keep.")
+        previous = folder if before is None else None
+    raise UserError(f"{folder} and later checkpoints were removed while they were read. Increase max_to_keep.")
 
 
 def _identity(folder: Path) -> tuple[int, ...] | None:

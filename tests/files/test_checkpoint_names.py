@@ -47,6 +47,25 @@ def test_a_replaced_checkpoint_is_read_again(tmp_path):
     assert read_found(lambda: tmp_path / "update_1", read) == "new"
 
 
+def test_a_checkpoint_that_is_missing_while_it_is_replaced_is_read_again(tmp_path):
+    folder, finds = make(tmp_path, 1, "old"), []
+
+    def find():
+        finds.append(folder)
+        if len(finds) == 2:
+            folder.rename(tmp_path / "update_1.replaced")
+        if len(finds) == 3:
+            make(tmp_path, 1, "new")
+        return folder
+
+    def read(found):
+        if len(finds) == 1:
+            (found / "another").touch()  # another identity
+        return (found / "file").read_text()
+
+    assert read_found(find, read) == "new"
+
+
 @pytest.mark.parametrize("name", ["update_1", "weights", "update_2"])
 def test_errors_of_unchanged_files_are_raised_at_once(tmp_path, name):
     make(tmp_path, 1)
