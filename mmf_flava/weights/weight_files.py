@@ -1,6 +1,8 @@
 """Reading of weights files without executing pickled code: safetensors and PyTorch files, single or sharded."""
 
 import argparse
+import io
+import os
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -122,14 +124,23 @@ def _read_torch(file: Path) -> Any:
 
 def _load_tensors(file: Path) -> Any:
     if zipfile.is_zipfile(file):
+class _BoundedFile(io.BufferedReader):
+    """A file whose ``read`` allocates at most the rest of the file, whatever length a damaged file claims."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        rest = max(os.fstat(self.fileno()).st_size - self.tell(), 0)
+        return super().read(rest if size is None or size < 0 else min(size, rest))
+
+
         with zipfile.ZipFile(file) as archive:
             # torch.save does not compress, so all entries fit into the file; larger ones could exhaust the memory
             if sum(entry.file_size for entry in archive.infolist()) > file.stat().st_size:
                 raise ValueError("its entries are compressed or overlap")
     try:
         # DINO's full checkpoints contain a Namespace with the training arguments; loading it executes no code
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]), _BoundedFile(io.FileIO(file)) as opened:
+            is_zip = opened.peek(4)[:4] == b"PK\3\4"  # as torch.load decides, which reads zip files by their path
+            return torch.load(file if is_zip else opened, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         wanted = next(
             (line.strip() for line in str(error).splitlines() if "Unsupported" in line or "GLOBAL" in line), ""
