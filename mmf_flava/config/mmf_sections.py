@@ -30,6 +30,8 @@ MOVED = {
         "stdout_capture",
     }
 }  # fmt: skip
+# key that only MMF's main branch has
+CALLBACKS = "callbacks"
 POSITIVE = Range(at_least=1)
 RANGES = {
     "training.seed": Range(at_least=-1, at_most=2**32 - 1),
@@ -116,6 +118,8 @@ def check_section(name: str, section: Any, default: Mapping[str, Any], trainer: 
         own -= {"wandb"}
     if trainer in WITHOUT_WANDB:
         known -= {"wandb"}
+    if name == "training" and CALLBACKS in {*values} - {*default}:
+        raise UserError("training.callbacks is not supported by MMF 1.0.0rc10. Remove it, or use MMF's main branch.")
     check_keys(values, known | {*default}, name)
     for key, value in values.items():
         if key not in own:

@@ -16,7 +16,7 @@ TASKS = (
 
 
 def parse_task(task: str, where: object) -> str:
-    """Return the task's name in ``TASKS``. Case, hyphens, underscores and spaces in ``task`` are ignored.
+    """Return the task's name in ``TASKS``. Case, hyphens, underscores, spaces and the prefix "glue" are ignored.
 
     Args:
         where: key or file of the task, for the message.
@@ -33,4 +33,4 @@ def parse_task(task: str, where: object) -> str:
 
 
 def _normalise(task: str) -> str:
-    return re.sub(r"[-_\s]", "", task.lower())
+    return re.sub(r"[-_\s]", "", task.lower()).removeprefix("glue")  # MMF's main branch has datasets such as glue_sst2

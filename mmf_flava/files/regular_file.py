@@ -1,20 +1,35 @@
-"""Reading of files whose paths come from foreign data, such as the images of a list."""
+"""Reading of files of others: a pipe without a writer would block the process, and a device may have no end."""
 
+import errno
 import os
 import stat
-from pathlib import Path
+from typing import BinaryIO
 
 
-def read_regular_file(path: Path) -> bytes:
-    """Return the content of a file. Devices and pipes, whose content may be unlimited, are refused.
+def open_regular_file(path: str | os.PathLike[str], buffering: int = -1) -> BinaryIO:
+    """Open a file for reading. Devices and pipes are refused.
+
+    Raises:
+        OSError: the file cannot be opened, or is not a regular file.
+        ValueError: the path contains a zero byte.
+    """
+    return open(path, "rb", buffering, opener=_open)  # type: ignore[return-value]
+
+
+def read_regular_file(path: str | os.PathLike[str]) -> bytes:
+    """Return the content of a file. Devices and pipes are refused.
 
     Raises:
         OSError: the file cannot be read, or is not a regular file.
         ValueError: the path contains a zero byte.
     """
-    # a pipe without a writer would block the process
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError("it is not a regular file")
+    with open_regular_file(path) as file:
         return file.read()
+
+
+def _open(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_NONBLOCK)  # regular files ignore O_NONBLOCK
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return descriptor

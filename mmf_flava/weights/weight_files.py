@@ -4,6 +4,7 @@ import argparse
 import io
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from mmf_flava.files.checkpoint_names import BEST, LATEST, NAME, read_pointer
 from mmf_flava.files.checksums import verify_file
 from mmf_flava.files.damaged_file import damaged_file
 from mmf_flava.files.json_data import read_object
+from mmf_flava.files.regular_file import open_regular_file
 
 # (single file, index of shards), in order of preference
 WEIGHTS_NAMES = (
@@ -88,7 +90,7 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if file.name.endswith(".index.json"):
         return _read_shards(file), {}
     try:
-        with open(file, "rb") as handle:
+        with open_regular_file(file) as handle:
             start = handle.read(9)
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}. Check the path.") from None
@@ -122,8 +124,6 @@ def _read_torch(file: Path) -> Any:
         return _load_tensors(file)
 
 
-def _load_tensors(file: Path) -> Any:
-    if zipfile.is_zipfile(file):
 class _BoundedFile(io.BufferedReader):
     """A file whose ``read`` allocates at most the rest of the file, whatever length a damaged file claims."""
 
@@ -132,6 +132,8 @@ class _BoundedFile(io.BufferedReader):
         return super().read(rest if size is None or size < 0 else min(size, rest))
 
 
+def _load_tensors(file: Path) -> Any:
+    if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             # torch.save does not compress, so all entries fit into the file; larger ones could exhaust the memory
             if sum(entry.file_size for entry in archive.infolist()) > file.stat().st_size:
@@ -142,11 +144,10 @@ class _BoundedFile(io.BufferedReader):
             is_zip = opened.peek(4)[:4] == b"PK\3\4"  # as torch.load decides, which reads zip files by their path
             return torch.load(file if is_zip else opened, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        wanted = next(
-            (line.strip() for line in str(error).splitlines() if "Unsupported" in line or "GLOBAL" in line), ""
-        )
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        name = f" ({found[1]})" if found else ""
         raise UserError(
-            f"{file} was not loaded: unpickling its Python objects would execute code. {wanted[:200]} "
+            f"{file} was not loaded: unpickling its Python objects{name} would execute code. "
             "Use a safetensors file, or a file that contains only tensors."
         ) from None
 

@@ -1,4 +1,4 @@
-"""Bad images of the dataset ``image_classification`` in finetuning: training replaces them, evaluations leave them out."""
+"""Bad images of the dataset ``image_classification``: training replaces them, evaluations leave them out."""
 
 import json
 import shutil

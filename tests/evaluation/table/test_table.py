@@ -120,6 +120,11 @@ def test_tasks_of_the_recipes_have_rows():
     assert {path: parse_task(task, path) for path, task in tasks.items()} == tasks
 
 
+@pytest.mark.parametrize("written", ["sst2", "SST-2", "glue_sst2", "glue sst-2"])
+def test_spellings_of_a_task(written):
+    assert parse_task(written, "evaluation.task") == "sst2"
+
+
 def test_every_vision_row_has_a_linear_probe_recipe():
     recipes = (RECIPES / "linear_probe").glob("*.yaml")
     tasks = {yaml.safe_load(path.read_text())["evaluation"]["task"] for path in recipes}
