@@ -62,7 +62,7 @@ def read_changed(entry: Format, number: int, work: Path, valid: Any) -> str:
     try:
         delivered = entry.read(work / "changed")
     except UserError as error:
-        outcome = "refused" if 10 < len(str(error)) < 2000 and "\n" not in str(error) else f"message: {error}"
+        outcome = "refused" if 10 < len(str(error)) < 2000 else f"message: {error}"
     except MemoryError:
         outcome = f"more than {MEMORY:,} bytes: {traceback.format_exc()}"
     except BaseException as error:
