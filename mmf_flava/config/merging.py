@@ -1,13 +1,15 @@
-"""Merging of configs that have a list and a section under the same key.
+"""Merging of configs in which one config replaces a section of another.
 
-OmegaConf cannot merge a list with a section, and its error message does not contain the key.
+OmegaConf cannot merge a list with a section, and its error message does not contain the key. It merges the params of two
+processors of different types.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
+from mmf_flava.config.processors import PROCESSORS
 from mmf_flava.errors import UserError
 
 
@@ -29,13 +31,31 @@ def check_containers(base: Any, given: Any) -> None:
 def clear_replaced(base: Any, given: Any) -> None:
     """In ``base``, set to null each list that ``given`` replaces by a section, and each section replaced by a list.
 
+    If ``given`` replaces the type of a processor by a type of mmf_flava, the params of the old type are removed.
     ``base`` is changed in place. Merging both configs then gives the value in ``given``.
     """
-    for key, _, _ in list(_replaced(*map(_plain, (base, given)))):
+    plain = _plain(base), _plain(given)
+    for key, _, _ in list(_replaced(*plain)):
         node = base
         for name in key[:-1]:
             node = node[name]
         node[key[-1]] = None
+    for key, entry in _processors(plain[0]):
+        kind = dict(_processors(plain[1])).get(key, {}).get("type")
+        if isinstance(kind, str) and kind in PROCESSORS and kind != entry.get("type", kind) and "params" in entry:
+            dataset, name = key
+            with open_dict(base):
+                base.dataset_config[dataset].processors[name].pop("params")
+
+
+def _processors(config: Any) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
+    """Yield the (dataset, name) and the section of each processor of a config."""
+    sections = config.get("dataset_config") if isinstance(config, dict) else None
+    for dataset, section in sections.items() if isinstance(sections, dict) else ():
+        processors = section.get("processors") if isinstance(section, dict) else None
+        for name, entry in processors.items() if isinstance(processors, dict) else ():
+            if isinstance(entry, dict):
+                yield (dataset, name), entry
 
 
 def _plain(config: Any) -> Any:

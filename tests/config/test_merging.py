@@ -35,3 +35,16 @@ def test_wrong_containers_raise_an_error(given, message):
 def test_other_values_are_ignored():
     clear_replaced(None, OmegaConf.create({"a": 1}))
     clear_replaced(OmegaConf.create([1]), OmegaConf.create({"a": 1}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "params"),
+    [("flava_tokens", {"b": 2}), ("vocab", {"a": 1, "b": 2}), ("other", {"a": 1, "b": 2}), (None, {"a": 1, "b": 2})],
+)
+def test_params_of_another_type_of_processor_are_removed(kind, params):
+    def config(**entry):
+        return OmegaConf.create({"dataset_config": {"d": {"processors": {"p": entry, "q": None}}}})
+
+    base, given = config(type="vocab", params={"a": 1}), config(params={"b": 2}, **({"type": kind} if kind else {}))
+    clear_replaced(base, given)
+    assert OmegaConf.merge(base, given).dataset_config.d.processors.p.params == params

@@ -66,8 +66,7 @@ dataset_config:
       text_processor:
         type: flava_tokens
         params: {{tokenizer: "${{env.data_dir}}/flava_demo/tokenizer", max_length: 24}}
-      context_processor: null
-training:
+{others}training:
   trainer: {trainer}
   early_stop: {{criteria: {dataset}/{metric}, minimize: false}}
 evaluation:
@@ -145,8 +144,16 @@ def test_unlabelled_split_of_mmfs_glue_is_not_evaluated(run, hub):
 def test_raw_images_with_mmfs_configs(run, dataset, config, labels, loss, metric, trainer):
     for processor in ("image_processor", "text_processor", "answer_processor"):
         registry.unregister(f"{dataset}_{processor}")
+    others = "      context_processor: null\n" if dataset == "vqa2" else ""
     text = RAW_IMAGES.format(
-        sizes=SIZES, dataset=dataset, config=config, labels=labels, loss=loss, metric=metric, trainer=trainer
+        sizes=SIZES,
+        dataset=dataset,
+        config=config,
+        labels=labels,
+        loss=loss,
+        metric=metric,
+        trainer=trainer,
+        others=others,
     )
     folder = run(text, "training.max_updates=2", "training.evaluation_interval=2")
     assert (folder / "best.ckpt").is_file()
