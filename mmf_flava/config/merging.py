@@ -1,7 +1,7 @@
 """Merging of configs in which one config replaces a section of another.
 
-OmegaConf cannot merge a list with a section, and its error message does not contain the key. It merges the params of two
-processors of different types.
+OmegaConf cannot merge a list with a section, and its error message does not contain the key. It merges the params of
+two processors of different types.
 """
 
 from collections.abc import Iterator
