@@ -11,6 +11,7 @@ from mmf_flava.config.processors import MAX_PIXELS
 from mmf_flava.data.image_limits import check_pixels, limit_pixels
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record
 from mmf_flava.errors import UserError
+from mmf_flava.files.regular_file import read_regular_file
 
 try:
     import simplejpeg
@@ -102,7 +103,7 @@ def load_image(image: ImageInput) -> np.ndarray:
     if not isinstance(image, str | Path):
         return to_pixels(image)
     try:
-        content = Path(image).expanduser().read_bytes()
+        content = read_regular_file(Path(image).expanduser())
     except (OSError, ValueError) as error:  # ValueError: an invalid path
         detail = getattr(error, "strerror", None) or error
         raise UserError(f"{image}: failed to read the file ({detail}). Check the path.") from error

@@ -29,7 +29,7 @@ from mmf_flava.data.names import display_name
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record
 from mmf_flava.errors import UserError, join_first
 from mmf_flava.files.json_data import parse_json
-from mmf_flava.files.regular_file import read_regular_file
+from mmf_flava.files.regular_file import open_regular_file, read_regular_file
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class ImageList:
                 self._text = _to_json_lines(self.path)
                 self._scan(io.BytesIO(self._text))
             else:
-                with open(self.path, "rb") as file:
+                with open_regular_file(self.path) as file:
                     self._scan(file)
         except OSError as error:
             raise UserError(f"{self.path} cannot be read ({error.strerror}). Correct the path.") from None
@@ -255,7 +255,7 @@ def _to_json_lines(path: Path) -> bytes:
     if path.suffix.lower() == ".npy":
         return read_imdb(path, (*IMAGE_KEYS, *CAPTION_KEYS, "label", "id"))
     try:
-        data = parse_json(path.read_bytes())
+        data = parse_json(read_regular_file(path))
     except ValueError as error:
         raise UserError(f"{path}: invalid JSON ({error}). JSON Lines files must be named .jsonl.") from None
     entries = data.get("data") if isinstance(data, dict) else data

@@ -9,6 +9,7 @@ import numpy as np
 
 from mmf_flava.errors import UserError
 from mmf_flava.files.npy import read_npy
+from mmf_flava.files.regular_file import open_regular_file
 
 
 def read_imdb(path: Path, keys: Collection[str]) -> bytes:
@@ -25,7 +26,7 @@ def read_imdb(path: Path, keys: Collection[str]) -> bytes:
     """
     remedy = "Copy or download the file again."
     try:
-        with open(path, "rb") as file:
+        with open_regular_file(path) as file:
             content = read_npy(file)
     except ValueError as error:
         raise UserError(f"{path} was not read, and nothing in it was executed: {error}. {remedy}") from None

@@ -172,7 +172,7 @@ class KarpathyBuilder(StreamBuilder):
 def _read_split(path: Path, split: str) -> list[dict[str, Any]]:
     """Read the entries of one split from Karpathy's split file."""
     try:
-        data = parse_json(path.read_bytes())
+        data = parse_json(read_regular_file(path))
     except OSError as error:
         raise UserError(
             f"{path}: Karpathy's split file cannot be read ({error.strerror}). Download dataset_flickr30k.json and "

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from mmf_flava.data.tar_members import Entry, TarRecords, scan_shard
 from mmf_flava.files import atomic
+from mmf_flava.files.regular_file import open_regular_file
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +158,10 @@ def write_index(path: str | Path) -> ShardIndex:
     index = parse_header(content[:STARTS_OFFSET])
     assert index is not None
     try:
-        atomic.write_bytes(index_path(path), content)
+        target = index_path(path)
+        if target.exists() and not target.is_file():  # writing to a pipe would wait for its reader
+            raise OSError(f"{target} is not a regular file")
+        atomic.write_bytes(target, content)
     except OSError as error:
         logger.warning("%s: the index cannot be written (%s). It will be rebuilt at every start.", path, error)
         return replace(index, content=content)
@@ -184,7 +188,7 @@ def load_index(path: Path, tar: os.stat_result | None) -> ShardIndex | None:
         tar: result of ``os.stat`` for the shard; None for remote shards, whose index is never stale.
     """
     try:
-        with open(index_path(path), "rb", buffering=0) as file:
+        with open_regular_file(index_path(path), buffering=0) as file:
             index, stat = parse_header(file.read(STARTS_OFFSET)), os.fstat(file.fileno())
     except OSError:
         return None

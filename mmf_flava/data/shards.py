@@ -107,7 +107,11 @@ class ShardReader:
                     "Increase cache_bytes."
                 )
             if index.truncated:
-                logger.warning("%s is truncated: its last record is corrupt. Download or rebuild the shard.", path)
+                logger.warning(
+                    "%s is truncated or damaged: its last record may be incomplete, and any records after the damage "
+                    "are missing. Download or rebuild the shard.",
+                    path,
+                )
 
     def __len__(self) -> int:
         return self._starts[-1]

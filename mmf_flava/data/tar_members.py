@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mmf_flava.data.names import is_system_key, split_member_name
 from mmf_flava.errors import UserError
+from mmf_flava.files.regular_file import open_regular_file
 
 CHUNK = 1 << 20
 MAX_SIZE = 1 << 62  # bytes; sizes in a tar are not limited to 64 bits
@@ -77,6 +78,10 @@ def _members(file: "_BoundedFile") -> Iterator[tarfile.TarInfo]:
                 raise tarfile.ReadError("negative size of a member")
             yield member
             tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all members
+        # tarfile takes a damaged header for the end of the tar, which is a block of zeros or the end of the file
+        file.seek(tar.offset)  # type: ignore[attr-defined]
+        if any(file.read(tarfile.BLOCKSIZE)):
+            raise tarfile.ReadError("damaged header")
 
 
 def _crc32(file: "_BoundedFile", offset: int, size: int) -> int:
@@ -111,7 +116,7 @@ class _BoundedFile(io.BufferedReader):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(path))
+        super().__init__(open_regular_file(path, buffering=0))  # type: ignore[arg-type]
         self.size = os.fstat(self.fileno()).st_size
 
     def read(self, size: int | None = -1, /) -> bytes:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from mmf_flava.files.regular_file import read_regular_file
+
 
 def split_lines(text: str) -> list[str]:
     """Split a text into lines without their line ends. The last line may have no line end."""
@@ -18,4 +20,4 @@ def read_lines(path: Path) -> list[str]:
         OSError: the file cannot be read.
         UnicodeDecodeError: the file is not UTF-8.
     """
-    return split_lines(path.read_bytes().decode("utf-8-sig"))
+    return split_lines(read_regular_file(path).decode("utf-8-sig"))

@@ -20,6 +20,7 @@ from mmf_flava.data.tokenizer import compute_vocabulary_hash, find_special_ids
 from mmf_flava.errors import UserError
 from mmf_flava.files import atomic
 from mmf_flava.files.json_data import read_object
+from mmf_flava.files.regular_file import open_regular_file
 
 VERSION = 1
 DTYPES = ("<u2", "<u4")
@@ -163,7 +164,7 @@ class TokenFile:
         """Raise ValueError unless the boundaries ascend from 0 to the number of tokens."""
         count, path = self.meta["documents"] + 1, self.folder / "documents.npy"
         self._documents_start = path.stat().st_size - 8 * count
-        with open(path, "rb") as file:
+        with open_regular_file(path) as file:
             header = file.read(min(max(self._documents_start, 0), MAX_META))
         expected = b"{'descr': '<u8', 'fortran_order': False, 'shape': (%d,), }" % count
         if len(header) != self._documents_start or not header.startswith(NPY_MAGIC) or expected not in header:

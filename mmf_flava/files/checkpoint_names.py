@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from mmf_flava.errors import UserError
 from mmf_flava.files.checksums import CHECKSUMS, sha256
+from mmf_flava.files.regular_file import read_regular_file
 
 Found = TypeVar("Found", Path, Path | None)
 T = TypeVar("T")
@@ -38,7 +39,7 @@ def read_pointer(pointer: Path) -> Path | None:
     text = previous = None
     for _ in range(ATTEMPTS):
         try:
-            text = pointer.read_text(encoding="ascii")
+            text = read_regular_file(pointer).decode("ascii")
             name = text.partition(" ")[0]
             for path in (pointer.parent / name, pointer.parent / f"{name}{REPLACED}"):
                 if NAME.fullmatch(path.name) and path.is_dir() and text == pointer_text(path, name):

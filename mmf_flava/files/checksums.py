@@ -8,6 +8,7 @@ import hashlib
 from pathlib import Path
 
 from mmf_flava.errors import UserError
+from mmf_flava.files.regular_file import open_regular_file, read_regular_file
 
 CHECKSUMS = "checksums.sha256"
 
@@ -54,8 +55,8 @@ def verify_file(file: Path) -> None:
 
 def sha256(file: Path) -> str:
     """Return the SHA-256 of a file's content in hexadecimal."""
-    with open(file, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    with open_regular_file(file) as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def _verify_line(folder: Path, line: bytes) -> None:
@@ -73,7 +74,7 @@ def _verify_line(folder: Path, line: bytes) -> None:
 
 def _read(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        return read_regular_file(file)
     except OSError as error:
         raise CorruptFileError(f"{file} cannot be read: {error.strerror}.") from None
 

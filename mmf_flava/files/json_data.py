@@ -11,8 +11,9 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, Any
+
+from mmf_flava.files.regular_file import open_regular_file
 
 TOO_DEEP = "the JSON data are nested too deeply"
 
@@ -59,7 +60,7 @@ def read_object(path: str | os.PathLike[str], max_bytes: int | None = None) -> d
         OSError: the file cannot be read.
         ValueError: the file is too large, not valid JSON, or not an object.
     """
-    with Path(path).open("rb") as file:
+    with open_regular_file(path) as file:
         data = file.read(-1 if max_bytes is None else max_bytes + 1)
     if max_bytes is not None and len(data) > max_bytes:
         raise ValueError(f"the file has more than {max_bytes:,} bytes")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmf_flava.files.json_data import parse_object
+from mmf_flava.files.regular_file import open_regular_file, read_regular_file
 
 MAX_NUMBER = 1e30  # larger values are treated as missing; matplotlib fails close to the largest float
 
@@ -55,7 +56,7 @@ def as_numbers(value: Any) -> dict[str, float]:
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return the JSON object in a file, or None if the file is missing, unreadable or not a valid JSON object."""
     try:
-        return parse_object(path.read_text(encoding="utf-8", errors="replace"))
+        return parse_object(read_regular_file(path).decode("utf-8", "replace"))
     except (OSError, ValueError):
         return None
 
@@ -64,10 +65,10 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """Return the JSON objects of a JSON Lines file in order; invalid and truncated lines are skipped."""
     records: list[dict[str, Any]] = []
     try:
-        with path.open(encoding="utf-8", errors="replace") as file:
+        with open_regular_file(path) as file:
             for line in file:
                 with contextlib.suppress(ValueError):
-                    records.append(parse_object(line))
+                    records.append(parse_object(line.decode("utf-8", "replace")))
     except OSError:
         pass
     return records

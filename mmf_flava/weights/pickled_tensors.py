@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mmf_flava.errors import UserError
 from mmf_flava.files.pickle_stack import PickleError
+from mmf_flava.files.regular_file import open_regular_file
 from mmf_flava.weights.restricted_pickle import InertObject, Storage, TensorSpec, unpickle
 
 MAX_MODULES = 10_000  # ends the traversal of malicious files, e.g. of a module that contains itself
@@ -33,7 +34,7 @@ def read_pickled_tensors(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     try:
-        with open(path, "rb") as file:
+        with open_regular_file(path) as file:
             read = _read_zip if zipfile.is_zipfile(file) else _read_legacy
             file.seek(0)
             root = read(file, path.stat().st_size)

@@ -1,6 +1,7 @@
 import pytest
 
 from mmf_flava.data.braces import expand_braces
+from mmf_flava.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -23,3 +24,14 @@ def test_braces_expand_as_in_a_shell(text, expanded):
 def test_braces_expand_to_7000_shards():
     names = expand_braces("https://host/{00000..06999}.tar")
     assert len(names) == 7000 and names[-1] == "https://host/06999.tar"
+
+
+@pytest.mark.parametrize("text", ["{0..99999999999}.tar", "{0..9999}{0..9999}", "{a,a}" * 40])
+def test_braces_with_too_many_names_are_refused(text):
+    with pytest.raises(UserError, match="more than 1,000,000 names"):
+        expand_braces(text)
+
+
+def test_braces_with_huge_numbers_are_left_unchanged():
+    text = f"{{0..{'9' * 5000}}}"
+    assert expand_braces(text) == [text]

@@ -286,5 +286,5 @@ def test_file_names_that_are_not_utf8_are_found(tmp_path):
 
 def test_devices_are_bad_records(tmp_path):
     (tmp_path / "l.jsonl").write_text('{"image": "/dev/zero"}\n')
-    with pytest.raises(BadRecord, match=r"/dev/zero cannot be read: it is not a regular file"):
+    with pytest.raises(BadRecord, match=r"/dev/zero cannot be read: .*not a regular file"):
         ImageList(tmp_path / "l.jsonl").read(0)

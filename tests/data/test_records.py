@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from mmf_flava.data.image_folder import ImageFolder
@@ -88,3 +90,17 @@ def test_shards_with_upper_case_suffixes_are_found(tmp_path):
     for path in (tmp_path, tmp_path / "*", [tmp_path / "a.TAR", tmp_path / "b.tar"]):
         records = open_records(path)
         assert [records.read(n).key for n in range(len(records))] == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.jsonl", "a.json", "a.npy"])
+def test_pipes_are_refused(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match="not a regular file"):
+        open_records(tmp_path / name)
+
+
+def test_a_pipe_in_place_of_an_index_is_ignored(tmp_path):
+    shard(tmp_path / "a.tar")
+    (tmp_path / "a.tar.index").unlink()
+    os.mkfifo(tmp_path / "a.tar.index")
+    assert open_records(tmp_path / "a.tar").read(0).fields == {"txt": b"x"}

@@ -180,6 +180,19 @@ def test_records_before_a_damaged_header_are_kept(tmp_path, kind):
         assert "is not a readable tar shard" in str(error)
 
 
+def test_a_damaged_header_is_not_the_end_of_a_shard(tmp_path):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        add(tar, "1.txt", b"text")
+        add(tar, "2.txt", b"text")
+    assert scan_shard(path)[1] is False
+    content = bytearray(path.read_bytes())
+    content[1024 + 150] ^= 1
+    path.write_bytes(content)
+    records, truncated = scan_shard(path)
+    assert list(records) == ["1"] and truncated
+
+
 def test_missing_records_are_distinguished_from_errors_of_the_disk(tmp_path, monkeypatch):
     path = tmp_path / "a.tar"
     with tarfile.open(path, "w") as tar:

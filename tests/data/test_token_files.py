@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 
 import numpy as np
@@ -92,3 +93,12 @@ def test_a_truncated_file_is_a_bad_record(tmp_path):
     assert file.read(0, 4).tolist() == [5, 6, 3, 7]  # a memory-mapped file would end the process
     with pytest.raises(BadRecord, match="was truncated"):
         file.read(3, 4)
+
+
+@pytest.mark.parametrize("name", ["meta.json", "documents.npy", "tokens.bin"])
+def test_pipes_are_refused(tmp_path, name):
+    write_tokens(tmp_path, ["a b"], TOKENIZER)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=name):
+        TokenFile(tmp_path)

@@ -12,6 +12,7 @@ from PIL import Image
 from mmf_flava.data.image_folder import ImageFolder, class_folder
 from mmf_flava.data.names import display_name
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record
+from mmf_flava.files.regular_file import read_regular_file
 
 
 def _record(key: str, data: bytes, label: int | None, only: Sequence[str] | None) -> Record:
@@ -57,7 +58,7 @@ class LabelledFiles:
         return _record(key, data, self.labels[index], only)
 
     def _content(self, path: Path) -> bytes:
-        return path.read_bytes()
+        return read_regular_file(path)
 
 
 class TorchvisionRecords:

@@ -18,6 +18,7 @@ from mmf_flava.data.shards import ShardReader, find_shards
 from mmf_flava.errors import UserError
 from mmf_flava.files import atomic
 from mmf_flava.files.json_data import parse_object
+from mmf_flava.files.regular_file import read_regular_file
 
 
 class ImageSource:
@@ -72,7 +73,7 @@ class ImageSource:
         if self._reader is None:
             path = os.fsdecode(location)
             try:
-                data = (self.folder / path).read_bytes()
+                data = read_regular_file(self.folder / path)
             except OSError as error:
                 raise BadRecord(Reason.VANISHED, f"{self.folder / path} cannot be read: {error}", path) from error
             return (extension_of(path), data) if data else None
