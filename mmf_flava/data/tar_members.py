@@ -78,10 +78,11 @@ def _members(file: "_BoundedFile") -> Iterator[tarfile.TarInfo]:
                 raise tarfile.ReadError("negative size of a member")
             yield member
             tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all members
-        # tarfile takes a damaged header for the end of the tar, which is a block of zeros or the end of the file
+        # tarfile takes a damaged header for the end of the tar; only zeros follow the real end
         file.seek(tar.offset)  # type: ignore[attr-defined]
-        if any(file.read(tarfile.BLOCKSIZE)):
-            raise tarfile.ReadError("damaged header")
+        while rest := file.read(CHUNK):
+            if any(rest):
+                raise tarfile.ReadError("damaged header, or another tar after the end")
 
 
 def _crc32(file: "_BoundedFile", offset: int, size: int) -> int:

@@ -5,11 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from mmf_flava.errors import hide_secrets
+from mmf_flava.config.yaml_reader import read_yaml
+from mmf_flava.errors import UserError, hide_secrets
 
 CONFIG = "config.yaml"
 PRESENT = "present"  # shown for a section that other runs do not have
@@ -23,11 +20,11 @@ def read_recipe(folder: Path) -> dict[str, str]:
     run does not use are omitted.
     """
     try:
-        content = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
-    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException):
+        content = read_yaml(str(folder / CONFIG))
+    except (OSError, UserError):
         return {}
     flat: dict[str, str] = {}
-    if isinstance(content, dict) and content:
+    if content:
         _flatten("", content, flat)
     used = {name.strip() for name in flat.get("datasets", "").split(",")}
     return {key: value for key, value in flat.items() if not key.startswith(IGNORED) and _is_used(key, used)}

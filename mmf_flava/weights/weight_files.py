@@ -29,6 +29,8 @@ WEIGHTS_NAMES = (
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 # keys under which training code saves a model's weights; DINO saves both a teacher and a student
 REMEDY = "The file may be damaged: download or copy it again from its source."
+# texts in torch's errors for files that are no pickles, for example HTML and pointers of Git LFS
+NOT_A_PICKLE = ("Unsupported operand", "invalid load key")
 WRAPPERS = ("model", "state_dict", "teacher", "student", "module", "model_ema")
 
 
@@ -144,6 +146,8 @@ def _load_tensors(file: Path) -> Any:
             is_zip = opened.peek(4)[:4] == b"PK\3\4"  # as torch.load decides, which reads zip files by their path
             return torch.load(file if is_zip else opened, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if any(text in str(error) for text in NOT_A_PICKLE):
+            raise UserError(f"{file} is neither a safetensors file nor a PyTorch file. {REMEDY}") from None
         found = re.search(r"GLOBAL (\S+)", str(error))
         name = f" ({found[1]})" if found else ""
         raise UserError(

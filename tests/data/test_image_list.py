@@ -207,6 +207,16 @@ def test_imdb_is_read_as_its_entries(tmp_path):
         assert parse_annotation(reader[0]) == (["a cat"], 3) and parse_annotation(reader[1])[0] == ["a dog"]
 
 
+def test_entry_of_an_imdb_with_another_type_is_one_bad_record(tmp_path):
+    rows = [{"image_id": 1, "image": b"1.png", "caption": "a"}, {"image_id": 2, "image": "2.png", "caption": "b"}]
+    np.save(tmp_path / "imdb.npy", np.array(rows, dtype=object), allow_pickle=True)
+    Image.new("RGB", (2, 2)).save(tmp_path / "2.png")
+    records = open_records(tmp_path / "imdb.npy")
+    with pytest.raises(BadRecord, match="image"):
+        records.read(0)
+    assert sorted(records.read(1).fields) == ["json", "png"]
+
+
 def test_pickled_code_in_an_imdb_is_not_executed(tmp_path):
     rows = [{"version": 1}, {"image_id": 1, "caption": Canary(tmp_path / "mark")}]
     np.save(tmp_path / "imdb.npy", np.array(rows, dtype=object), allow_pickle=True)
@@ -219,7 +229,7 @@ def test_pickled_code_in_an_imdb_is_not_executed(tmp_path):
 
 def test_invalid_imdb_raises(tmp_path):
     for content, message in [
-        (np.array([{"image_id": 1, "id": b"x"}], object), "entry 1 is invalid .* type bytes"),
+        (np.array([{"image_id": 1, "id": b"x"}], object), r"1 of 1 entries are invalid: entry 1 \(id must be a string"),
         (np.array([{"image_id": []}, 3], object), r"2 of 2 entries are invalid: .*entry 2 \(not a JSON object"),
         (np.array([[{"image_id": 1}]], object), "not an array of dictionaries"),
         (np.arange(3), "3 of 3 entries are invalid"),

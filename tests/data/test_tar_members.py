@@ -200,3 +200,14 @@ def test_missing_records_are_distinguished_from_errors_of_the_disk(tmp_path, mon
     monkeypatch.setattr("mmf_flava.data.tar_members._crc32", lambda *_: (_ for _ in ()).throw(OSError(5, "I/O error")))
     with pytest.raises(UserError, match=r"a\.tar: the shard cannot be read \(I/O error\)"):
         ShardReader([path])
+
+
+def test_a_second_tar_after_the_end_is_reported(tmp_path):
+    for name in ("1", "2"):
+        with tarfile.open(tmp_path / f"{name}.tar", "w") as tar:
+            add(tar, f"{name}.jpg", b"x")
+    first, second = ((tmp_path / f"{name}.tar").read_bytes() for name in ("1", "2"))
+    (tmp_path / "both.tar").write_bytes(first + second)
+    records, truncated = scan_shard(tmp_path / "both.tar")
+    assert list(records) == ["1"] and truncated
+    assert scan_shard(tmp_path / "1.tar")[1] is False

@@ -69,6 +69,14 @@ def test_recipe_is_shown_without_environment_variables_and_credentials(tmp_path:
     assert read_recipe(tmp_path) == expected
 
 
+def test_aliases_that_multiply_are_not_expanded(tmp_path: Path) -> None:
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
+    for name, other in zip("bcdefghi", "abcdefgh", strict=True):
+        lines.append(f"{name}: &{name} [{', '.join([f'*{other}'] * 9)}]")
+    (tmp_path / "config.yaml").write_text("\n".join(lines))
+    assert read_recipe(tmp_path) == {}
+
+
 def test_missing_section_is_one_entry() -> None:
     with_b = {"data.a.size": "1", "data.b.size": "2", "data.b.mask.share": "0.1", "data.b.mask.exact": "false"}
     assert diff_recipes([with_b, {"data.a.size": "1"}]) == {"data.b": [PRESENT, None]}

@@ -108,7 +108,9 @@ def malicious_modules(mark):
 def test_pickled_code_raises_and_is_not_executed(dall_e, tmp_path, case, zipped):
     mark = tmp_path / "executed"
     path = dall_e(malicious_modules(str(mark))[case], tmp_path / "encoder.pkl", zipped)
-    with pytest.raises(UserError, match=r"nothing in it was executed: it contains an object of .*(mkdir|eval|WithState)"):
+    with pytest.raises(
+        UserError, match=r"nothing in it was executed: it contains an object of .*(mkdir|eval|WithState)"
+    ):
         read_pickled_tensors(path)
     assert not mark.exists()
 

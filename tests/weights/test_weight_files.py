@@ -101,3 +101,10 @@ def test_upper_case_suffixes(tmp_path):
     save_file({"a": torch.ones(2)}, tmp_path / "WEIGHTS.SAFETENSORS")
     file = find_weights_file(tmp_path)
     assert file.name == "WEIGHTS.SAFETENSORS" and read_tensors(file)[0]["a"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1\n", b"<!DOCTYPE html>", b'{"a": 1}'])
+def test_text_is_not_called_unsafe(tmp_path, content):
+    (tmp_path / "model.bin").write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.bin is neither a safetensors file nor a PyTorch file\."):
+        read_tensors(tmp_path / "model.bin")
