@@ -13,7 +13,7 @@ import mmf_flava.plugin  # noqa: F401  registers
 from mmf_flava import cache_codes
 from mmf_flava.config.model import CodebookConfig, FlavaConfig
 from mmf_flava.config.schema import parse_section
-from mmf_flava.data.codes import NO_CODE, OPENED_CODES, resolve_codes_folder
+from mmf_flava.data.codes import OPENED_CODES, resolve_codes_folder
 from mmf_flava.data.from_recipe import open_dataset, read_recipe
 from mmf_flava.data.prepare.demo import prepare_demo
 from mmf_flava.data.record import BadRecord, Reason
@@ -185,7 +185,9 @@ def test_unreadable_image_has_no_codes(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr("mmf_flava.data.image_stream.ImageStreamDataset.codebook_views", views)
     assert cache(recipe, tmp_path, "imagenet", "val").bad == {"no image": 1}
     codes = dataset_of(recipe, "imagenet", "val", codes=str(tmp_path)).codes
-    assert codes is not None and (codes._codes[3] == NO_CODE).all() and codes.read(4, 0).shape == (16,)
+    assert codes is not None and codes.read(4, 0).shape == (16,)
+    with pytest.raises(BadRecord, match="has no codes for record 3"):
+        codes.read(3, 0)
 
 
 def test_compare_dtypes_returns_every_dtype_and_layout(tmp_path):

@@ -96,7 +96,7 @@ class CodebookConfig:
     vocab_size: int = ranged(8192, at_least=1)
     # dVAE encoder: channels of the first group, number of groups, blocks per group
     hidden_size: int = ranged(256, at_least=1)
-    num_groups: int = ranged(4, at_least=1)
+    num_groups: int = ranged(4, at_least=1, at_most=10)
     num_blocks_per_group: int = ranged(2, at_least=1)
     # dVAE encoder: fp32 | bf16 | fp16. Half precision changes some codes; mmf_flava.cache_codes prints their fraction
     dtype: str = ranged("fp32", choices=("fp32", "bf16", "fp16"))

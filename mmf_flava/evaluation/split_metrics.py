@@ -42,7 +42,7 @@ class SplitMetrics(Metrics):
         """Gather the fields that the metrics require from all processes, in the order of the sampler."""
         size = self.sizes.get(report["dataset_type"])
         fields = []
-        for name in sorted(self.required_params):
+        for name in sorted(self.required_params & report.keys()):
             value = report[name]
             if isinstance(value, Tensor):
                 # n is equal on all processes: (n, ...) per process -> (W, n, ...) -> (n * W, ...)

@@ -32,7 +32,8 @@ SAMPLES = 1_000_000
 def write_part(folder, images, pairs):
     """Write sparse shards of 10,000 records, the last one smaller, and their manifest."""
     folder.mkdir(parents=True)
-    write_sparse_corpus(folder, images // 10_000, 10_000)
+    if images >= 10_000:
+        write_sparse_corpus(folder, images // 10_000, 10_000)
     if rest := images % 10_000:
         (folder / "rest").mkdir()
         write_sparse_corpus(folder / "rest", 1, rest)
