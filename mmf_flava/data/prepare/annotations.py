@@ -7,6 +7,7 @@ import csv
 import gzip
 import re
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,11 @@ from mmf_flava.data.prepare.rows import BadRow, convert_row
 from mmf_flava.data.record import BadRecord, Reason, record_boundary
 from mmf_flava.errors import UserError
 from mmf_flava.files.json_data import iterate_array, parse_json
+from mmf_flava.files.regular_file import open_regular_file
 
 # Exceptions that the readers raise on files that are truncated or in another format.
-READ_ERRORS = (ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, OSError)
+# pyarrow's error for a damaged type is a NotImplementedError.
+READ_ERRORS = (ValueError, LookupError, TypeError, AttributeError, EOFError, OSError, NotImplementedError, zlib.error)
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -40,6 +43,7 @@ AnnotationReader = Callable[[Path], Iterator[Annotation]]
 
 def open_text(path: Path) -> IO[str]:
     """Open a text file, gzipped or not. Invalid UTF-8 is decoded as replacement characters."""
+    open_regular_file(path).close()  # opening a pipe would wait for its writer
     opener: Any = gzip.open if path.suffix.lower() == ".gz" else open
     return opener(path, "rt", encoding="utf-8", errors="replace", newline="\n")
 

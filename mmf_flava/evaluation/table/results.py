@@ -1,6 +1,5 @@
 """Reading of runs' results from ``evaluation.json``, and computation of the table's cells."""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,16 +37,20 @@ class RunResult:
         section = self.evaluation[row.section]
         return 100 * fmean(self._metric(section, row, name) for name in row.metrics)
 
-    def _metric(self, section: dict[str, Any], row: TableRow, name: str) -> float:
+    def _metric(self, section: Any, row: TableRow, name: str) -> float:
         path = self.folder / "evaluation.json"
+        if not isinstance(section, dict):
+            raise UserError(
+                f"{path}: {row.section} must be a JSON object, got {section!r:.40}. Evaluate the run again."
+            )
         if name not in section:
             raise UserError(
                 f"{path}: {row.name} requires {' and '.join(row.metrics)} in section '{row.section}', but "
                 f"the section has {', '.join(section)}. Evaluate the run again, with the metric {name}."
             )
         value = section[name]
-        if not isinstance(value, int | float) or not math.isfinite(value) or abs(value) > 1:
-            raise UserError(f"{path}: {row.section}.{name} must be between -1 and 1, got {value!r}.")
+        if not isinstance(value, int | float) or not -1 <= value <= 1:  # NaN is not
+            raise UserError(f"{path}: {row.section}.{name} must be between -1 and 1, got {value!r:.40}.")
         return float(value)
 
 

@@ -1,5 +1,6 @@
 import gzip
 import json
+import os
 import random
 
 import pytest
@@ -141,3 +142,13 @@ def test_upper_case_suffixes(tmp_path):
     (tmp_path / "._1.TXT").write_bytes(b"\x00\x05\x16\x07")
     texts = [text.strip() for text in documents(text_files(tmp_path))]
     assert texts == ["one", "two", "three", "four", "five"]
+
+
+def test_damaged_gzip_files_and_pipes_are_described(tmp_path):
+    damaged = bytearray(gzip.compress(b"one two three\n" * 100))
+    damaged[10] = 0xFF  # the type of the first block is invalid
+    (tmp_path / "1.txt.gz").write_bytes(damaged)
+    os.mkfifo(tmp_path / "2.txt")
+    for name, problem in (("1.txt.gz", "invalid block type"), ("2.txt", "not a regular file")):
+        with pytest.raises(UserError, match=f"{name} cannot be read .*{problem}"):
+            list(documents([tmp_path / name]))

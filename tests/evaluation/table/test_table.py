@@ -235,3 +235,10 @@ def test_runs_with_bad_records_state_their_number_of_samples(make_run):
     assert json.loads(render_json(table))["runs"][0]["samples"] == samples
     clean = build_table(parse_columns([str(make_run("mrpc", "clean", metrics={"accuracy": 0.8, "f1": 0.9}))]))
     assert "samples" not in render_markdown(clean) and "samples" not in json.loads(render_json(clean))["runs"][0]
+
+
+@pytest.mark.parametrize("metrics", [["accuracy"], "accuracy", 5, {"accuracy": 10**400}])
+def test_damaged_metrics_are_refused(make_run, metrics):
+    folder = make_run("rte", metrics=metrics)
+    with pytest.raises(UserError, match=r"evaluation\.json: metrics.* must be (a JSON object|between -1 and 1)"):
+        build_table(parse_columns([str(folder)]))
