@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import functools
 import os
 import sys
@@ -87,8 +88,8 @@ def report_error(error: BaseException) -> int | None:
 
     Other errors are not printed, and None is returned.
 
-    Exit codes: 2 for a UserError or an OSError about a file, 130 for Ctrl-C, 141 if stdout is a closed pipe. If a
-    process that MMF spawned (one per GPU) has failed, the exit code of that process.
+    Exit codes: 2 for a UserError, an OSError about a file or a full disk, 130 for Ctrl-C, 141 if stdout is a closed pipe.
+    If a process that MMF spawned (one per GPU) has failed, the exit code of that process.
     """
     if isinstance(error, KeyboardInterrupt):
         return _print("interrupted", INTERRUPTED)
@@ -101,6 +102,8 @@ def report_error(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.filename is not None:
         reason = (error.strerror or type(error).__name__).lower()
         return _print(f"{_text(error.filename)}: {reason}. Correct the path or its permissions.")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # write() names no file
+        return _print("the disk is full, or its quota is exceeded. Free disk space and run the command again.")
     # torch.multiprocessing's exceptions are compared by name, because torch may not be imported yet
     if type(error).__name__ == "ProcessExitedException" and (code := getattr(error, "exit_code", 0)) > 0:
         return code  # the process has printed its own error

@@ -66,6 +66,7 @@ def test_invalid_arguments_are_one_line_with_code_2(name, capsys):
         (UserError("a.yaml: is empty. Fill it."), 2, "mmf_flava: a.yaml: is empty. Fill it.\n"),
         (KeyboardInterrupt(), 130, "mmf_flava: interrupted\n"),
         (PermissionError(13, "Permission denied", "/x"), 2, "mmf_flava: /x: permission denied. "),
+        (OSError(28, "No space left on device"), 2, "mmf_flava: the disk is full, "),
         (NotADirectoryError(20, "Not a directory", "/x/y"), 2, "mmf_flava: /x/y: not a directory. "),
     ],
 )

@@ -45,7 +45,11 @@ class ImageSource:
         if not database.is_file():
             self._write_index(database)
         self._database = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
-        if self._database.execute("SELECT count(*) FROM (SELECT 1 FROM images LIMIT 1)").fetchone()[0] == 0:
+        try:
+            first = self._database.execute("SELECT location FROM images LIMIT 1").fetchone()
+        except sqlite3.DatabaseError as error:
+            raise UserError(f"{database} is damaged ({error}). Delete it and prepare the data again.") from None
+        if first is None:
             raise UserError(
                 f"{folder}: no images found. Expected *.tar shards with a url in their json files, or "
                 f"{', '.join(IMAGE_EXTENSIONS)} files."

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mmf_flava.command import file_path
-from mmf_flava.data.annotations import NO_LABEL, to_label
+from mmf_flava.data.annotations import NO_LABEL, clean_text, to_label
 from mmf_flava.data.names import is_hidden
 from mmf_flava.data.prepare.annotations import READ_ERRORS, open_parquet, read_parquet
 from mmf_flava.data.prepare.image_source import fingerprint
@@ -137,7 +137,7 @@ def _open(path: Path) -> Table:
     try:
         metadata = parse_json((schema.metadata or {}).get(b"huggingface", b"{}"))
         names = metadata["info"]["features"]["label"]["names"]
-        classes = tuple(" ".join(str(name).split()) for name in names)
+        classes = tuple(" ".join(clean_text(str(name)).split()) for name in names)
     except (ValueError, KeyError, TypeError):
         classes = ()
     return Table(path, rows, ["image.bytes", *(["label"] if labelled else [])], classes)

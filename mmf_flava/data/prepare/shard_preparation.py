@@ -162,6 +162,10 @@ def _load(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return read_object(path)
+        state = read_object(path)
+        for key, kind in {"input": dict, "counts": dict, "dropped": dict, "shards": list}.items():
+            if not isinstance(state.get(key), kind):
+                raise ValueError(f"its {key} are missing or damaged")
+        return state
     except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}). Delete the folder and prepare the data again.") from None
+        raise UserError(f"{path} is damaged ({error}). Delete the folder and prepare the data again.") from None

@@ -177,3 +177,18 @@ def test_upper_case_suffixes(tmp_path):
     write(tmp_path / "hub/TRAIN-00000-of-00001.PARQUET", [({"bytes": image("PNG", 0), "path": "a.png"}, 0)])
     (tmp_path / "hub/._TRAIN-00000-of-00001.PARQUET").write_bytes(b"\x00\x05\x16\x07")
     assert [path.name for path in parquet_files([tmp_path / "hub"], "TRAIN")] == ["TRAIN-00000-of-00001.PARQUET"]
+
+
+def test_class_names_with_surrogates_can_be_written(hub, tmp_path):
+    src = write(tmp_path / "odd.parquet", hub[1][8:9], names=["a \ud83d", "b", "c"])
+    prepare_imagenet(tmp_path / "out", [src], progress=False)
+    assert (tmp_path / "out" / "classes.txt").read_text() == "a\nb\nc\n"
+
+
+@pytest.mark.parametrize("name", ["manifest.json", ".work/progress.json"])
+@pytest.mark.parametrize("content", ['{"a": 1}', '{"input": {}, "counts": {}, "dropped": null, "shards": []}'])
+def test_damaged_progress_is_described(hub, tmp_path, name, content):
+    (tmp_path / "out" / ".work").mkdir(parents=True)
+    (tmp_path / "out" / name).write_text(content)
+    with pytest.raises(UserError, match=rf"{name} is damaged \(its (input|dropped) are missing"):
+        prepare_imagenet(tmp_path / "out", [hub[0]], "train", progress=False)

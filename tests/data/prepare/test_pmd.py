@@ -6,6 +6,7 @@ import pytest
 from mmf_flava.data.annotations import parse_annotation
 from mmf_flava.data.prepare import pmd as pmd_module
 from mmf_flava.data.prepare.__main__ import main
+from mmf_flava.data.prepare.image_source import ImageSource
 from mmf_flava.data.prepare.pmd import PmdOptions, prepare_pmd
 from mmf_flava.data.records import open_records
 from mmf_flava.data.shards import ShardWriter
@@ -125,3 +126,10 @@ def test_annotation_files_with_upper_case_suffixes_are_found(corpus):
     assert pmd_module.annotation_files(PmdOptions("cc12m", corpus / "source", corpus / "images")) == [
         corpus / "source" / "CC12M.TSV"
     ]
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database" * 100])
+def test_damaged_index_of_images_is_described(tmp_path, content):
+    (tmp_path / "images.sqlite").write_bytes(content)
+    with pytest.raises(UserError, match=r"images\.sqlite is damaged .* Delete it"):
+        ImageSource(tmp_path, tmp_path / "images.sqlite")
