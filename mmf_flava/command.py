@@ -88,8 +88,8 @@ def report_error(error: BaseException) -> int | None:
 
     Other errors are not printed, and None is returned.
 
-    Exit codes: 2 for a UserError, an OSError about a file or a full disk, 130 for Ctrl-C, 141 if stdout is a closed pipe.
-    If a process that MMF spawned (one per GPU) has failed, the exit code of that process.
+    Exit codes: 2 for a UserError, an OSError about a file or a full disk, 130 for Ctrl-C, 141 if stdout is a closed
+    pipe. If a process that MMF spawned (one per GPU) has failed, the exit code of that process.
     """
     if isinstance(error, KeyboardInterrupt):
         return _print("interrupted", INTERRUPTED)
