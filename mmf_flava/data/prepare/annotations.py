@@ -5,6 +5,7 @@ Readers are generators. They hold at most one annotation file in memory; for the
 
 import csv
 import gzip
+import io
 import re
 import sys
 import zlib
@@ -24,6 +25,7 @@ from mmf_flava.files.regular_file import open_regular_file
 # Exceptions that the readers raise on files that are truncated or in another format.
 # pyarrow's error for a damaged type is a NotImplementedError.
 READ_ERRORS = (ValueError, LookupError, TypeError, AttributeError, EOFError, OSError, NotImplementedError, zlib.error)
+MAX_LINE = 1 << 24  # characters of a line; annotations and documents have far fewer
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -41,11 +43,28 @@ class Annotation:
 AnnotationReader = Callable[[Path], Iterator[Annotation]]
 
 
+class _BoundedLines(io.TextIOWrapper):
+    """A text file whose lines are bounded, because a small gzipped file can contain one line of any size."""
+
+    def __next__(self) -> str:
+        line = self.readline(MAX_LINE)
+        if not line:
+            raise StopIteration
+        if len(line) == MAX_LINE and line[-1] != "\n":
+            raise UserError(f"{self.name}: a line has more than {MAX_LINE:,} characters. Split it into several lines.")
+        return line
+
+
 def open_text(path: Path) -> IO[str]:
-    """Open a text file, gzipped or not. Invalid UTF-8 is decoded as replacement characters."""
-    open_regular_file(path).close()  # opening a pipe would wait for its writer
-    opener: Any = gzip.open if path.suffix.lower() == ".gz" else open
-    return opener(path, "rt", encoding="utf-8", errors="replace", newline="\n")
+    """Open a text file, gzipped or not. Invalid UTF-8 is decoded as replacement characters.
+
+    Iteration raises UserError for a line of more than ``MAX_LINE`` characters.
+    """
+    file: Any = open_regular_file(path)  # opening a pipe would wait for its writer
+    if path.suffix.lower() == ".gz":
+        file.close()
+        file = gzip.open(path)  # noqa: SIM115 (closed with the text file)
+    return _BoundedLines(file, encoding="utf-8", errors="replace", newline="\n")
 
 
 def make_annotation(captions: object, url: object = "", names: Iterable[str] = ()) -> Annotation:
