@@ -46,7 +46,7 @@ AnnotationReader = Callable[[Path], Iterator[Annotation]]
 class _BoundedLines(io.TextIOWrapper):
     """A text file whose lines are bounded, because a small gzipped file can contain one line of any size."""
 
-    def __next__(self) -> str:
+    def __next__(self) -> str:  # type: ignore[override]
         line = self.readline(MAX_LINE)
         if not line:
             raise StopIteration
