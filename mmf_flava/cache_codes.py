@@ -11,7 +11,7 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,9 @@ from mmf_flava.data.record import BadRecord, Reason, record_boundary
 from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.data.unexpected_errors import UnexpectedErrors
 from mmf_flava.errors import UserError
-from mmf_flava.models.codebook.build import Codebook, changed_fraction, load_codebook
+from mmf_flava.models.codebook.build import Codebook, load_codebook
 from mmf_flava.models.codebook.dalle_encoder import DTYPES
+from mmf_flava.models.codebook.dtype_comparison import compare_dtypes
 from mmf_flava.training.device import set_tf32
 
 SAVE_INTERVAL = 30.0  # interval in seconds at which the progress is saved
@@ -167,28 +168,6 @@ def _codes(codebook: Codebook, images: list[Tensor | BadRecord], views: int, pat
         batch = crops.to(_device(codebook), non_blocking=True)
         codes[readable] = codebook(batch).view(-1, views, patches).cpu().numpy()
     return codes
-
-
-@dataclass(frozen=True)
-class DtypeResult:
-    """Speed and accuracy of the dVAE encoder for one dtype and memory format."""
-
-    dtype: str
-    channels_last: bool
-    seconds: float  # seconds per image
-    changed: float  # fraction of the codes that differ from fp32
-
-
-def compare_dtypes(config: CodebookConfig, images_N3hw: Tensor) -> Iterator[DtypeResult]:
-    """Measure the dVAE encoder on the same images in every dtype and memory format; yield the results, fp32 first."""
-    reference = load_codebook(replace(config, dtype="fp32", channels_last=False)).to(images_N3hw.device)
-    for dtype in DTYPES:
-        for channels_last in (False, True):
-            codebook = load_codebook(replace(config, dtype=dtype, channels_last=channels_last)).to(images_N3hw.device)
-            changed = changed_fraction(codebook, reference, images_N3hw)  # also serves as warm-up
-            start = time.perf_counter()
-            codebook(images_N3hw).sum().item()  # .item() synchronises host and device
-            yield DtypeResult(dtype, channels_last, (time.perf_counter() - start) / len(images_N3hw), changed)
 
 
 def load_first_views(dataset: ImageStreamDataset, count: int) -> Tensor:

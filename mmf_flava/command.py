@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import errno
 import functools
 import os
 import sys
@@ -10,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mmf_flava.errors import UserError
+from mmf_flava.errors import UserError, is_full_disk
 
 MAX_WORKERS = 1024  # largest number of data loader workers
 MAX_INTEGER = 2**31 - 1
@@ -102,7 +101,7 @@ def report_error(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.filename is not None:
         reason = (error.strerror or type(error).__name__).lower()
         return _print(f"{_text(error.filename)}: {reason}. Correct the path or its permissions.")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # write() names no file
+    if is_full_disk(error):  # write() names no file
         return _print("the disk is full, or its quota is exceeded. Free disk space and run the command again.")
     # torch.multiprocessing's exceptions are compared by name, because torch may not be imported yet
     if type(error).__name__ == "ProcessExitedException" and (code := getattr(error, "exit_code", 0)) > 0:

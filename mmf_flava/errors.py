@@ -1,7 +1,11 @@
-"""The exception for user errors, and helpers for its messages."""
+"""The exception for user errors, helpers for its messages, and kinds of other exceptions."""
 
+import errno
 import re
 from typing import Any
+
+FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT})
+NOT_WRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 MASK = "***"
 SCHEME = r"\b([A-Za-z][A-Za-z0-9+.-]{0,20}://)"
@@ -20,6 +24,17 @@ class UserError(ValueError):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*(hide_secrets(arg) if isinstance(arg, str) else arg for arg in args))
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Return whether a write failed because the disk is full or its quota is exceeded."""
+    return isinstance(error, OSError) and error.errno in FULL_DISK
+
+
+def ends_process(error: BaseException) -> bool:
+    """Return whether an exception ends the process, as KeyboardInterrupt does."""
+    # a panic of a library in Rust, such as tokenizers or safetensors, is not an Exception, but an error of its input
+    return not isinstance(error, Exception) and type(error).__name__ != "PanicException"
 
 
 def join_first(names: list[str], count: int = 3) -> str:

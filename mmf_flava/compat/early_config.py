@@ -137,11 +137,7 @@ def build(opts: Sequence[str], mmf: Path, names: SourceNames) -> Config | None:
     ]
     if None in paths:
         return None
-    model, *others = (load_recipe(str(path), places, [root]) for path in paths)
-    dataset_defaults: Any = OmegaConf.merge(OmegaConf.create(), *others)
-    for name, section in (dataset_defaults.get("dataset_config") or {}).items():
-        if name not in DATASETS:
-            section.setdefault("max_bad_share", EntriesConfig.max_bad_share)
+    model, dataset_defaults = _split_defaults([load_recipe(str(path), places, [root]) for path in paths])
     files = {"model_config": model, "dataset_config": dataset_defaults}
     sections = {key: {str(name) for name in file.get(key) or ()} for key, file in files.items()}
     clear_replaced(model, recipe)
@@ -152,12 +148,27 @@ def build(opts: Sequence[str], mmf: Path, names: SourceNames) -> Config | None:
         return None
     config = expand_home_folders(merge_options(OmegaConf.merge(defaults, config), opts, log=False))
     set_model_defaults(config)
+    _move_keys(config)
+    return Config(config, defaults, sections, has_user_dir)
+
+
+def _split_defaults(configs: Sequence[Any]) -> tuple[Any, Any]:
+    """Return the default config of the model, the first of ``configs``, and that of all datasets."""
+    model, *others = configs
+    datasets: Any = OmegaConf.merge(OmegaConf.create(), *others)
+    for name, section in (datasets.get("dataset_config") or {}).items():
+        if name not in DATASETS:
+            section.setdefault("max_bad_share", EntriesConfig.max_bad_share)
+    return model, datasets
+
+
+def _move_keys(config: Any) -> None:
+    """Copy the values of keys that MMF reads from other keys."""
     if config.learning_rate and "params" in (config.get("optimizer") or {}):
         config.optimizer.params.lr = config.learning_rate
     for old, new in MOVED.items():
         if value := OmegaConf.select(config, old):
             OmegaConf.update(config, new, value)
-    return Config(config, defaults, sections, has_user_dir)
 
 
 def _defaults_path(names: SourceNames, kind: str, name: str) -> str | None:

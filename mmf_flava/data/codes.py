@@ -29,6 +29,7 @@ from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.errors import UserError
 from mmf_flava.files import atomic
 from mmf_flava.files.json_data import read_object
+from mmf_flava.files.random_access import RandomAccessFile
 
 OPENED_CODES = "flava_codes"  # key in MMF's registry; the value maps "pmd train" to the header of its codes, or None
 VERSION = 1
@@ -52,9 +53,7 @@ def resolve_codes_folder(codes: str, data_dir: str | Path) -> Path:
 
 
 class CodeFile:
-    """Reader of the cached codes of one dataset split. It can be forked and pickled.
-
-    The file is read, not memory-mapped: a mapped file that is truncated ends the process.
+    """Reader of the cached codes of one dataset split. It can be used after a fork, and pickled.
 
     Args:
         folder: the codes folder.
@@ -74,7 +73,7 @@ class CodeFile:
         size = self.path.stat().st_size if self.path.is_file() else 0
         if size != (expected_size := self.shape[0] * self.shape[1] * self.shape[2] * DTYPE.itemsize):
             raise UserError(f"{self.path}: expected {expected_size} bytes, got {size}. {RECOMPUTE}")
-        self._descriptor: int | None = None
+        self._file = RandomAccessFile(self.path)
 
     def read(self, record: int, view: int) -> np.ndarray:
         """Return the codes of crop ``view`` of a record's image: one int64 number per patch.
@@ -88,9 +87,7 @@ class CodeFile:
             raise IndexError(f"view {view} of record {record} is out of range for {records} records of {views} views")
         size = patches * DTYPE.itemsize
         try:
-            if self._descriptor is None:
-                self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            data = os.pread(self._descriptor, size, (record * views + view) * size)
+            data = self._file.read((record * views + view) * size, size)
         except OSError as error:
             raise BadRecord(Reason.VANISHED, f"{self.path} cannot be read: {error}") from error
         if len(data) != size:
@@ -99,18 +96,6 @@ class CodeFile:
         if codes.max() >= self.vocab_size:
             raise BadRecord(Reason.NO_CODES, f"{self.path} has no codes for record {record}")
         return codes
-
-    def close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def __del__(self) -> None:
-        if hasattr(self, "_descriptor"):
-            self.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_descriptor": None}
 
 
 class CodeWriter:

@@ -29,6 +29,7 @@ from mmf_flava.data.names import display_name
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record
 from mmf_flava.errors import UserError, join_first
 from mmf_flava.files.json_data import parse_json
+from mmf_flava.files.random_access import RandomAccessFile
 from mmf_flava.files.regular_file import open_regular_file, read_regular_file
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class ImageList:
     def __init__(self, path: str | Path, images: str | Path | None = None):
         self.path = Path(path)
         self.images = Path(images) if images is not None else self.path.parent
-        self._descriptor: int | None = None
+        self._file = RandomAccessFile(self.path)
         self._text: bytes | None = None
         if not self.images.is_dir():
             raise UserError(f"{self.path}: the image folder {self.images} does not exist. Correct the path.")
@@ -192,21 +193,7 @@ class ImageList:
         start, end = int(self._starts[index]), int(self._starts[index + 1])
         if self._text is not None:
             return self._text[start:end]
-        if self._descriptor is None:
-            self._descriptor = os.open(self.path, os.O_RDONLY)
-        return os.pread(self._descriptor, end - start, start)
-
-    def close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def __del__(self) -> None:
-        if hasattr(self, "_descriptor"):
-            self.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_descriptor": None}
+        return self._file.read(start, end - start)
 
 
 def parse_entry(line: bytes) -> Entry:

@@ -1,6 +1,5 @@
 """The Record type, the interface of record readers, the error for bad records, and the boundary that raises it."""
 
-import errno
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,9 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
-from mmf_flava.errors import UserError
+from mmf_flava.errors import UserError, ends_process, is_full_disk
 
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 MAX_MESSAGE = 1000  # characters of the message of a bad record
 MAX_ERROR_TEXT = 200  # characters of an exception's text in a message
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "jfif", "avif", "jp2")
@@ -109,8 +107,7 @@ def record_boundary(name: str | Callable[[], str]) -> Iterator[None]:
             raise cause from cause.__cause__
         if isinstance(error, BadRecord):
             raise
-        # A panic of a Rust library, such as tokenizers, is not an Exception.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        if ends_process(error):
             raise
         key, kind, text = name if isinstance(name, str) else name(), type(error).__name__, _text(error)
         message = f"{key}: unexpected error ({kind}{': ' * bool(text)}{text})"
@@ -124,7 +121,7 @@ def _full_disk(error: BaseException) -> BaseException | None:
     while cause is not None:
         if isinstance(cause, UserError):
             described = cause
-        if isinstance(cause, OSError) and cause.errno in FULL_DISK:
+        if is_full_disk(cause):
             return cause if isinstance(described, BadRecord) else described
         cause = cause.__cause__
     return None

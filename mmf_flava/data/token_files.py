@@ -20,6 +20,7 @@ from mmf_flava.data.tokenizer import compute_vocabulary_hash, find_special_ids
 from mmf_flava.errors import UserError
 from mmf_flava.files import atomic
 from mmf_flava.files.json_data import read_object
+from mmf_flava.files.random_access import RandomAccessFile
 from mmf_flava.files.regular_file import open_regular_file
 
 VERSION = 1
@@ -114,7 +115,7 @@ class TokenFile:
     """Reader of a folder of tokenized text (tokens.bin, documents.npy, meta.json). It can be forked and pickled.
 
     Opening compares the sizes of the files with ``meta.json`` and reads ``documents.npy`` once. The token ids are
-    checked when they are read. Files are read, not memory-mapped: a mapped file that is truncated ends the process.
+    checked when they are read. They are not memory-mapped; see ``RandomAccessFile``.
 
     Attributes:
         meta: content of ``meta.json``.
@@ -125,10 +126,10 @@ class TokenFile:
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        self._descriptor: int | None = None
+        self._tokens = RandomAccessFile(self.folder / "tokens.bin")
         self.meta = self._read_meta()
         self._dtype = np.dtype(self.meta["dtype"])
-        path, expected = self.folder / "tokens.bin", self.meta["tokens"] * self._dtype.itemsize
+        path, expected = self._tokens.path, self.meta["tokens"] * self._dtype.itemsize
         size = path.stat().st_size if path.is_file() else 0
         if size != expected:
             raise UserError(f"{path}: expected {expected} bytes according to meta.json, got {size}. {REMEDY}")
@@ -191,11 +192,9 @@ class TokenFile:
             BadRecord: the file cannot be read, or has changed; or an id is not in the vocabulary.
         """
         count = max(0, min(count, len(self) - start))
-        path, size = self.folder / "tokens.bin", self._dtype.itemsize
+        path, size = self._tokens.path, self._dtype.itemsize
         try:
-            if self._descriptor is None:
-                self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            data = os.pread(self._descriptor, count * size, start * size)
+            data = self._tokens.read(start * size, count * size)
         except OSError as error:
             raise BadRecord(Reason.VANISHED, f"{path} cannot be read: {error}") from error
         if len(data) != count * size:
@@ -221,15 +220,3 @@ class TokenFile:
         if len(boundaries) != count:
             raise ValueError("the file was truncated")
         return boundaries
-
-    def close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def __del__(self) -> None:
-        if hasattr(self, "_descriptor"):
-            self.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_descriptor": None}

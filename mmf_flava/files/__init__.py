@@ -1,1 +1,1 @@
-"""Downloads, the download cache, checksums, atomic writes, JSON files and pickles of plain data."""
+"""Downloads, the download cache, checksums, atomic writes, random access, JSON files and pickles of plain data."""

@@ -1,13 +1,11 @@
 """The boundary of readers of foreign files: whatever a parser raises on damaged content becomes a UserError."""
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 
-from mmf_flava.errors import UserError
+from mmf_flava.errors import UserError, ends_process, is_full_disk
 
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 MAX_REASON = 200  # characters of an exception's text in a message
 
 
@@ -32,10 +30,7 @@ def damaged_file(
     except unchanged:
         raise
     except BaseException as error:
-        # a panic of a library in Rust, such as safetensors, is not an Exception
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        if isinstance(error, OSError) and error.errno in FULL_DISK:
+        if ends_process(error) or is_full_disk(error):
             raise
         text = " ".join(str(error).split())
         reason = f"{text[:MAX_REASON]}..." if len(text) > MAX_REASON else text

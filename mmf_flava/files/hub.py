@@ -4,13 +4,12 @@ The environment variables of huggingface_hub apply: HF_HOME, HF_HUB_CACHE, HF_EN
 errors of huggingface_hub become a UserError here.
 """
 
-import errno
 import functools
 import re
 from pathlib import Path
 from typing import Any
 
-from mmf_flava.errors import UserError
+from mmf_flava.errors import FULL_DISK, NOT_WRITABLE, UserError
 from mmf_flava.files.download_errors import DownloadError, RemoteFileNotFoundError
 
 NAME = re.compile(r"([\w-][\w.-]*/)?[\w-][\w.-]*(@[\w./-]+)?")
@@ -127,7 +126,7 @@ def _explain(error: Any, name: str) -> UserError:
             f"{name} is not in the Hugging Face cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set. Unset it, "
             f"or fill the cache with `hf download {name.partition('@')[0]}`."
         )
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+    if isinstance(error, OSError) and error.errno in FULL_DISK | NOT_WRITABLE:
         return UserError(
             f"{error.filename or constants.HF_HUB_CACHE} cannot be written ({error.strerror}). Free disk space, or set "
             "HF_HUB_CACHE to another folder."

@@ -1,6 +1,5 @@
 """Downloads of S3 objects through iopath and boto3, an optional dependency."""
 
-import errno
 import functools
 import os
 from pathlib import Path
@@ -8,12 +7,10 @@ from urllib.parse import urlsplit
 
 from iopath.common.file_io import PathManager
 
-from mmf_flava.errors import UserError, hide_address, hide_secrets
+from mmf_flava.errors import FULL_DISK, NOT_WRITABLE, UserError, hide_address, hide_secrets
 from mmf_flava.files import atomic
 from mmf_flava.files.download_errors import DownloadError, RemoteFileNotFoundError
 from mmf_flava.files.http_download import write_error
-
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def download_object(url: str, target: Path, folder: Path) -> None:
@@ -46,7 +43,7 @@ def download_object(url: str, target: Path, folder: Path) -> None:
         atomic.fsync(downloaded)
         os.replace(downloaded, target)
     except (BotoCoreError, Boto3Error, ClientError, OSError) as error:
-        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        if isinstance(error, OSError) and error.errno in FULL_DISK | NOT_WRITABLE:
             raise write_error(target, error) from None
         reason = f"{type(error).__name__}: {hide_secrets(error)}"
         raise DownloadError(f"{name} is not available ({reason}). Try again later.") from None

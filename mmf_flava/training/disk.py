@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmf_flava.errors import UserError
+from mmf_flava.errors import FULL_DISK, NOT_WRITABLE, UserError
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+FULL = FULL_DISK | {errno.EFBIG}
 
 
 def diagnose_disk_error(error: Exception) -> tuple[str, str]:
@@ -23,7 +22,7 @@ def diagnose_disk_error(error: Exception) -> tuple[str, str]:
     reason = os.strerror(number).lower() if number is not None else str(error)
     if number in FULL:
         return reason, "Free some space, or keep fewer checkpoints with checkpoint.max_to_keep"
-    if number in FORBIDDEN:
+    if number in NOT_WRITABLE:
         return reason, "Make the folder writable, or choose another folder with env.save_dir"
     return reason, "Check that the disk is available and has no errors"
 

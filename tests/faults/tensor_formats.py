@@ -137,7 +137,6 @@ class Tokens(Format):
                     delivered[start] = file.read(start, self.BLOCK).tolist()
             except BadRecord:
                 continue
-        file.close()
         return {**delivered, "documents": file.read_documents(0, file.meta["documents"] + 1).tolist()}
 
     def check(self, target: str, before: bytes, after: bytes, valid: Delivered, delivered: Delivered) -> None:
@@ -168,7 +167,6 @@ class Codes(Format):
                     delivered[record, view] = file.read(record, view).tolist()
             except BadRecord:
                 continue
-        file.close()
         return delivered
 
     def check(self, target: str, before: bytes, after: bytes, valid: Delivered, delivered: Delivered) -> None:

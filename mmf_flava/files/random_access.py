@@ -1,0 +1,39 @@
+"""Random access to a file by many processes."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+
+class RandomAccessFile:
+    """A file that is opened at the first read. It can be used after a fork, and pickled.
+
+    The file is read, not memory-mapped: a mapped file that is truncated ends the process. Reads do not change the file
+    position, which processes share after a fork.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._descriptor: int | None = None
+
+    def read(self, start: int, size: int) -> bytes:
+        """Return ``size`` bytes from byte ``start`` on; fewer at the end of the file.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        if self._descriptor is None:
+            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        return os.pread(self._descriptor, size, start)
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_descriptor": None}
