@@ -27,9 +27,8 @@ class SplitMetrics(Metrics):
     """
 
     def __init__(self, metrics: Any, sizes: Mapping[str, int]) -> None:
-        super().__init__(
-            [metrics] if isinstance(metrics, str) else metrics
-        )  # MMF would read a name as a list of letters
+        # MMF would read a name as a list of letters
+        super().__init__([metrics] if isinstance(metrics, str) else metrics)
         self.sizes = dict(sizes)
 
     def __call__(self, sample_list: Any, model_output: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:

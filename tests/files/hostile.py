@@ -5,6 +5,12 @@ import threading
 import time
 from contextlib import closing, suppress
 
+import pytest
+
+from mmf_flava.errors import UserError
+from mmf_flava.files.download import download_file
+from mmf_flava.files.download_errors import DownloadError
+
 
 class HostileServer:
     """Calls ``answer(connection, request, number)`` for every connection, with its HTTP request as text.
@@ -57,3 +63,50 @@ def response(body=b"", status="200 OK", **headers):
     headers = {"Content_Length": len(body), **headers}
     lines = [f"{name.replace('_', '-')}: {value}" for name, value in headers.items() if value is not None]
     return "\r\n".join([f"HTTP/1.1 {status}", *lines, "", ""]).encode() + body
+
+
+CONTENT = bytes(range(256)) * 40
+LIMIT = 3  # seconds that a download may take with the time limits of the fixture ``short_limits``
+
+
+def fails(url, match, kind=UserError, **options):
+    """Download ``url``, which must raise an error within the time limit: one line without the URL's secrets."""
+    start = time.monotonic()
+    with pytest.raises(kind, match=match) as caught:
+        download_file(url, progress=False, **options)
+    assert time.monotonic() - start < LIMIT
+    message = str(caught.value)
+    assert "\n" not in message and "secret" not in message and caught.value.__cause__ is None
+    assert message.endswith(".")
+
+
+def fetched(url, **options):
+    start = time.monotonic()
+    file = download_file(url, progress=False, **options)
+    assert time.monotonic() - start < LIMIT
+    assert [path.name for path in file.parent.iterdir() if path.name.endswith(".part")] == []
+    return file.read_bytes()
+
+
+def sends(data):
+    return lambda server, connection, request, number: connection.sendall(data)
+
+
+def cut_then(answer, **headers):
+    """Answer the first request with a part of CONTENT and the others with ``answer``."""
+
+    def reply(server, connection, request, number):
+        if number == 1:
+            connection.sendall(response(CONTENT, **headers)[:-5000])
+        else:
+            connection.sendall(answer(request))
+
+    return reply
+
+
+def interrupted(server):
+    fails(f"{server.url}/a.bin", r"closed after 5,240 of 10,240 bytes\. Run the command again", DownloadError)
+
+
+def ranged(request):
+    return next((line.partition(": ")[2] for line in request.splitlines() if line.startswith("Range")), None)

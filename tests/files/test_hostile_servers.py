@@ -1,87 +1,23 @@
 """Servers that misbehave: each download ends in one sentence within its time limit, or with the right bytes."""
 
 import base64
-import hashlib
 import ssl
 import subprocess
 import time
 
 import pytest
 
-from mmf_flava.errors import UserError
-from mmf_flava.files import http_connection, http_request
-from mmf_flava.files.download import download_file
 from mmf_flava.files.download_errors import DownloadError, RemoteFileNotFoundError
-from tests.files.hostile import HostileServer, response
+from tests.files.hostile import (
+    CONTENT,
+    LIMIT,
+    fails,
+    fetched,
+    response,
+    sends,
+)
 
-CONTENT = bytes(range(256)) * 40
-LIMIT = 3  # seconds that a download may take with the time limits of these tests
-
-
-@pytest.fixture(autouse=True)
-def short_limits(monkeypatch, downloads):
-    monkeypatch.setattr(http_connection, "TIMEOUT", 0.4)
-    monkeypatch.setattr(http_connection, "MINIMUM_BYTES", 5000)
-    monkeypatch.setattr(http_request, "MAX_WAIT", 0.2)
-    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
-
-
-@pytest.fixture
-def serve():
-    """Return ``serve(answer)``, which starts a server that ends with the test."""
-    servers = []
-
-    def start(answer, **options):
-        servers.append(HostileServer(answer, **options))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
-
-
-def fails(url, match, kind=UserError, **options):
-    """Download ``url``, which must raise an error within the time limit: one line without the URL's secrets."""
-    start = time.monotonic()
-    with pytest.raises(kind, match=match) as caught:
-        download_file(url, progress=False, **options)
-    assert time.monotonic() - start < LIMIT
-    message = str(caught.value)
-    assert "\n" not in message and "secret" not in message and caught.value.__cause__ is None
-    assert message.endswith(".")
-
-
-def fetched(url, **options):
-    start = time.monotonic()
-    file = download_file(url, progress=False, **options)
-    assert time.monotonic() - start < LIMIT
-    assert [path.name for path in file.parent.iterdir() if path.name.endswith(".part")] == []
-    return file.read_bytes()
-
-
-def sends(data):
-    return lambda server, connection, request, number: connection.sendall(data)
-
-
-def cut_then(answer, **headers):
-    """Answer the first request with a part of CONTENT and the others with ``answer``."""
-
-    def reply(server, connection, request, number):
-        if number == 1:
-            connection.sendall(response(CONTENT, **headers)[:-5000])
-        else:
-            connection.sendall(answer(request))
-
-    return reply
-
-
-def interrupted(server):
-    fails(f"{server.url}/a.bin", r"closed after 5,240 of 10,240 bytes\. Run the command again", DownloadError)
-
-
-def ranged(request):
-    return next((line.partition(": ")[2] for line in request.splitlines() if line.startswith("Range")), None)
-
+pytestmark = pytest.mark.usefixtures("short_limits")
 
 # ---------------------------------------------------------------------- time
 
@@ -172,107 +108,6 @@ def test_compressed_file(serve):
     server = serve(sends(response(CONTENT, Content_Encoding="gzip")))
     fails(f"{server.url}/a.bin", "the server compresses the file", DownloadError)
     assert "accept-encoding: identity" in server.requests[0].lower()
-
-
-# ---------------------------------------------------------------------- resumed downloads
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [{"ETag": '"1"'}, {"ETag": 'W/"1"'}, {"Last_Modified": "Wed, 01 Jan 2020 00:00:00 GMT"}, {}],
-    ids=["ETag", "weak ETag", "Last-Modified", "neither"],
-)
-def test_download_resumes_only_if_a_change_would_be_noticed(serve, headers):
-    def answer(request):
-        start = int(ranged(request)[6:-1]) if ranged(request) else 0
-        if not start:
-            return response(CONTENT, **headers)
-        content_range = f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}"
-        return response(CONTENT[start:], status="206 Partial Content", Content_Range=content_range, **headers)
-
-    server = serve(cut_then(answer, **headers))
-    interrupted(server)
-    assert fetched(f"{server.url}/a.bin") == CONTENT
-    assert ("Range: bytes=5240-" in "".join(server.requests)) == bool(headers)
-    conditions = [header for header in headers.values() if not header.startswith("W/")]
-    assert [line[10:] for line in server.requests[-1].splitlines() if line.startswith("If-Range")] == conditions
-
-
-@pytest.mark.parametrize("etag", ['"1"', 'W/"1"', None])
-def test_content_that_changes_between_cut_and_resume(serve, etag):
-    new = CONTENT[::-1]
-
-    def answer(request):  # the server ignores If-Range and does not change its ETag
-        start = int(ranged(request)[6:-1]) if ranged(request) else 0
-        headers = {
-            "ETag": '"2"' if etag == '"1"' else etag,
-            "Content_Range": f"bytes {start}-{len(new) - 1}/{len(new)}",
-        }
-        return response(new[start:], status="206 Partial Content" if start else "200 OK", **headers)
-
-    server = serve(cut_then(answer, ETag=etag))
-    interrupted(server)
-    sha256 = hashlib.sha256(new).hexdigest() if etag != '"1"' else None
-    assert fetched(f"{server.url}/a.bin", sha256=sha256) == new
-
-
-def test_content_that_changes_during_the_resume(serve):
-    """The first answer after the cut has the old ETag, the answer to the range request the new one."""
-    new = CONTENT[::-1]
-
-    def answer(request):
-        return response(CONTENT if number() == 1 else new, ETag='"1"' if number() == 1 else '"2"')
-
-    def number():
-        return len(server.requests) - 1
-
-    server = serve(cut_then(answer, ETag='"1"'))
-    interrupted(server)
-    assert fetched(f"{server.url}/a.bin") == new
-    assert "If-Range" in server.requests[2]
-
-
-def test_range_that_is_ignored(serve):
-    server = serve(cut_then(lambda request: response(CONTENT, ETag='"1"'), ETag='"1"'))
-    interrupted(server)
-    assert fetched(f"{server.url}/a.bin") == CONTENT
-
-
-@pytest.mark.parametrize(
-    "content_range",
-    [
-        "bytes 0-10239/10240",
-        "bytes 5239-10239/10240",
-        "bytes 5240-10239/10241",
-        "bytes */10240",
-        "5240-10239/10240",
-        None,
-    ],
-)
-def test_part_that_begins_elsewhere(serve, content_range):
-    def answer(request):
-        if not ranged(request):
-            return response(CONTENT, ETag='"1"')
-        return response(CONTENT, status="206 Partial Content", ETag='"1"', Content_Range=content_range)
-
-    server = serve(cut_then(answer, ETag='"1"'))
-    interrupted(server)
-    assert fetched(f"{server.url}/a.bin") == CONTENT
-
-
-def test_part_that_was_not_requested(serve):
-    content_range = f"bytes 10-{len(CONTENT) - 1}/{len(CONTENT)}"
-    data = response(CONTENT[10:], status="206 Partial Content", Content_Range=content_range)
-    fails(f"{serve(sends(data)).url}/a.bin", "sends only a part of the file", DownloadError)
-
-
-def test_range_that_is_not_satisfiable(serve):
-    def answer(request):
-        return response(CONTENT, ETag='"1"') if not ranged(request) else response(status="416 Range Not Satisfiable")
-
-    server = serve(cut_then(answer, ETag='"1"'))
-    interrupted(server)
-    assert fetched(f"{server.url}/a.bin") == CONTENT
 
 
 # ---------------------------------------------------------------------- redirects and credentials
