@@ -8,7 +8,6 @@ import gzip
 import io
 import re
 import sys
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +21,6 @@ from mmf_flava.errors import UserError
 from mmf_flava.files.json_data import iterate_array, parse_json
 from mmf_flava.files.regular_file import open_regular_file
 
-# Exceptions that the readers raise on files that are truncated or in another format.
-# pyarrow's error for a damaged type is a NotImplementedError.
-READ_ERRORS = (ValueError, LookupError, TypeError, AttributeError, EOFError, OSError, NotImplementedError, zlib.error)
 MAX_LINE = 1 << 24  # characters of a line; annotations and documents have far fewer
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 

@@ -16,9 +16,9 @@ from typing import Any
 from mmf_flava.command import file_path
 from mmf_flava.data.annotations import NO_LABEL, clean_text, to_label
 from mmf_flava.data.names import is_hidden
-from mmf_flava.data.prepare.annotations import READ_ERRORS, open_parquet, read_parquet
+from mmf_flava.data.prepare.annotations import open_parquet, read_parquet
 from mmf_flava.data.prepare.image_source import fingerprint
-from mmf_flava.data.prepare.rows import BadRow, convert_row
+from mmf_flava.data.prepare.rows import BadRow, convert_row, file_boundary
 from mmf_flava.data.prepare.shard_preparation import RowResult, ShardPreparation, State, add_options, describe_dropped
 from mmf_flava.data.record import Reason
 from mmf_flava.errors import UserError
@@ -120,14 +120,10 @@ def _split(path: Path) -> str:
 
 
 def _open(path: Path) -> Table:
-    try:
-        with open_parquet(path) as file:
-            schema, rows = file.schema_arrow, file.metadata.num_rows
-            leaves = {file.schema.column(n).path for n in range(len(file.schema))}
-    except UserError:
-        raise
-    except READ_ERRORS as error:
-        raise UserError(f"{path} is not a parquet file or is truncated ({error}). Download the file again.") from None
+    boundary = file_boundary(partial(_damaged, path, "is not a parquet file or is truncated"))
+    with boundary, open_parquet(path) as file:
+        schema, rows = file.schema_arrow, file.metadata.num_rows
+        leaves = {file.schema.column(n).path for n in range(len(file.schema))}
     labelled = "label" in leaves
     if "image.bytes" not in leaves or (labelled and not re.match("u?int", str(schema.field("label").type))):
         columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
@@ -143,13 +139,15 @@ def _open(path: Path) -> Table:
     return Table(path, rows, ["image.bytes", *(["label"] if labelled else [])], classes)
 
 
+def _damaged(path: Path, state: str, problem: str) -> UserError:
+    return UserError(f"{path} {state} ({problem}). Download the file again.")
+
+
 def _rows(tables: list[Table], first: int) -> Iterator[Any]:
     for table in tables:
         if first < table.rows:
-            try:
+            with file_boundary(partial(_damaged, table.path, "is corrupt")):
                 yield from read_parquet(table.path, table.columns, first, BATCH)
-            except READ_ERRORS as error:
-                raise UserError(f"{table.path} is corrupt ({error}). Download the file again.") from error
         first = max(0, first - table.rows)
 
 

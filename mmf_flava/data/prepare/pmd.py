@@ -17,11 +17,11 @@ from typing import Any
 
 from mmf_flava.command import file_path
 from mmf_flava.data.names import is_hidden
-from mmf_flava.data.prepare.annotations import READ_ERRORS, Annotation, AnnotationReader, read_pmd_records
+from mmf_flava.data.prepare.annotations import Annotation, AnnotationReader, read_pmd_records
 from mmf_flava.data.prepare.caption_rules import count_words
 from mmf_flava.data.prepare.image_source import ImageSource, fingerprint
 from mmf_flava.data.prepare.pmd_parts import PARTS
-from mmf_flava.data.prepare.rows import BadRow, convert_row, refuse_other_format
+from mmf_flava.data.prepare.rows import BadRow, convert_row, file_boundary, refuse_other_format
 from mmf_flava.data.prepare.shard_preparation import RowResult, ShardPreparation, State, add_options, describe_dropped
 from mmf_flava.data.record import Reason
 from mmf_flava.data.shards import find_shards
@@ -109,14 +109,9 @@ def annotation_files(options: PmdOptions) -> list[Path]:
 def _annotations(files: list[Path], options: PmdOptions) -> Iterator[Annotation]:
     reader: AnnotationReader = read_pmd_records if options.format == "pmd" else PARTS[options.part].reader
     for path in files:
-        try:
-            yield from refuse_other_format(
-                reader(path), lambda annotation: annotation.bad, partial(_other_format, path, options)
-            )
-        except UserError:
-            raise
-        except READ_ERRORS as error:
-            raise _other_format(path, options, f"{type(error).__name__}: {error}") from error
+        other_format = partial(_other_format, path, options)
+        with file_boundary(other_format):
+            yield from refuse_other_format(reader(path), lambda annotation: annotation.bad, other_format)
 
 
 def _other_format(path: Path, options: PmdOptions, problem: str) -> UserError:

@@ -1,10 +1,14 @@
-"""The boundary of data preparation: a bad row of a foreign file costs only this row, and is counted by reason."""
+"""The boundaries of data preparation: a bad row of a foreign file costs only this row, and is counted by reason.
+
+A file that cannot be read, or that is in another format, is an error.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 from mmf_flava.data.record import BadRecord, Failure, record_boundary
-from mmf_flava.errors import UserError
+from mmf_flava.errors import UserError, is_full_disk
 
 MALFORMED = "malformed row"
 # Exceptions of code that expects other keys or types than a row has. The list only decides the reason that is counted.
@@ -26,6 +30,26 @@ class BadRow(NamedTuple):
     reason: str
     message: str
     failure: Failure | None = None
+
+
+@contextmanager
+def file_boundary(error: Callable[[str], UserError]) -> Iterator[None]:
+    """Context manager around code that reads a foreign file: whatever a parser raises becomes a UserError.
+
+    UserError, MemoryError and a full disk pass through, as does RuntimeError, which stops the run after many unexpected
+    errors.
+
+    Args:
+        error: function that creates the error from the description of the exception.
+    """
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as exception:
+        if is_full_disk(exception) or type(exception) is RuntimeError:
+            raise
+        raise error(f"{type(exception).__name__}: {exception}") from exception
 
 
 def convert_row(row: Any, convert: Callable[[Any], T]) -> T | BadRow:

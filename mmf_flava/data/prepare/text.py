@@ -12,10 +12,10 @@ from tqdm import tqdm
 from mmf_flava.command import file_path
 from mmf_flava.data.annotations import to_texts
 from mmf_flava.data.names import is_hidden
-from mmf_flava.data.prepare.annotations import READ_ERRORS, open_text, read_json_lines, read_parquet
+from mmf_flava.data.prepare.annotations import open_text, read_json_lines, read_parquet
 from mmf_flava.data.prepare.image_source import fingerprint
 from mmf_flava.data.prepare.lock import folder_lock
-from mmf_flava.data.prepare.rows import BadRow, convert_row, refuse_other_format
+from mmf_flava.data.prepare.rows import BadRow, convert_row, file_boundary, refuse_other_format
 from mmf_flava.data.prepare.shard_preparation import describe_dropped
 from mmf_flava.data.token_files import TokenFile, remove_progress, write_tokens
 from mmf_flava.data.tokenizer import compute_vocabulary_hash, load_tokenizer
@@ -49,24 +49,21 @@ def documents(files: list[Path], column: str = "text", dropped: Counter[str] | N
     """
     dropped = Counter() if dropped is None else dropped
     for path in files:
-        try:
+        other_format = partial(_other_format, path, column)
+        with file_boundary(other_format):
             if path.name.lower().endswith((".txt", ".txt.gz")):
                 yield from _paragraphs(path)
                 continue
             records = read_parquet(path) if path.suffix.lower() == ".parquet" else read_json_lines(path)
             results = (convert_row(record, lambda record: to_texts(record[column], column)) for record in records)
             errors = UnexpectedErrors(str(path), tqdm.write)
-            for result in refuse_other_format(results, _bad_row, partial(_other_format, path, column)):
+            for result in refuse_other_format(results, _bad_row, other_format):
                 if isinstance(result, BadRow):
                     dropped[result.reason] += 1
                     errors.add_bad(result.failure)
                 else:
                     errors.add_good()
                     yield from result  # a list has one document per item
-        except UserError:
-            raise
-        except READ_ERRORS as error:
-            raise _other_format(path, column, f"{type(error).__name__}: {error}") from error
 
 
 def _bad_row(result: Any) -> BadRow | None:
