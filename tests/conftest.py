@@ -61,7 +61,8 @@ def _run_state() -> dict[str, Any]:
     """Remove the state of a run from MMF's registry and return it."""
     module = sys.modules.get("mmf.common.registry")
     state = module.registry.mapping["state"] if module else {}
-    return {key: state.pop(key) for key in RUN_STATE if key in state}
+    # MMF keeps the first processor built in a process under <dataset>_<processor>
+    return {key: state.pop(key) for key in list(state) if key in RUN_STATE or key.endswith("_processor")}
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -11,7 +11,7 @@ from mmf_flava.errors import UserError
 
 
 @pytest.fixture
-def running(config, monkeypatch):
+def running(config):
     """A function that registers the current configuration as MMF does, optionally resumed at ``iterations``."""
 
     def register(iterations=None):
@@ -20,9 +20,7 @@ def running(config, monkeypatch):
         if iterations is not None:
             registry.register("current_iteration", iterations)
 
-    yield register
-    registry.unregister("config")
-    registry.unregister("current_iteration")
+    return register
 
 
 def test_every_iteration_yields_the_next_epoch():
