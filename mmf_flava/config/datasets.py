@@ -5,7 +5,7 @@ projects/flava/configs/datasets set the folders and processors of the datasets.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
@@ -89,10 +89,10 @@ class EntriesConfig:
 class StreamConfig(DatasetConfig):
     """Config keys of the datasets that are read as an endless stream of samples."""
 
+    REPLACED: ClassVar = {"shuffle_block": "training.lanes, the number of places from which a batch is read"}
+
     # demo: create the demo's data in data_dir if it is missing
     build: str | None = ranged(None, choices=("demo",))
-    # number of consecutive records that are shuffled together; image folders and lists are shuffled as a whole
-    shuffle_block: int = ranged(1024, at_least=1)
     # maximum fraction of training samples that are replaced because their records are invalid; null: no limit
     max_bad_share: float | None = ranged(0.01, at_least=0, at_most=1)
 

@@ -66,6 +66,9 @@ class TrainingConfig:
     # gradient accumulation: number of batches per optimizer step
     update_frequency: int = ranged(1, at_least=1)
     max_grad_l2_norm: float | None = ranged(None, above=0)
+    # number of places in a dataset from which a batch is read; its largest common divisor with batch_size is used. More
+    # lanes mix a sorted dataset better, but more shards are read at a time
+    lanes: int = ranged(256, at_least=1)
     # skip updates whose total loss is this many standard deviations above the mean of the dataset's last 128 updates;
     # null: never
     spike_sigma: float | None = ranged(None, above=0)

@@ -107,7 +107,7 @@ def _has_type(kind: Any, value: Any) -> bool:
 def _check_elements(kind: Any, value: Any, where: str) -> None:
     if is_dataclass(kind):
         hints = get_type_hints(kind)
-        check_keys(value, hints, where)
+        check_keys(value, hints, where, getattr(kind, "REPLACED", None))
         for name, item in value.items():
             check_type(hints[name], item, f"{where}.{name}")
             if item == "" and hints[name] != Any:
@@ -128,10 +128,19 @@ def _type_name(kind: Any) -> str:
     return "a list" if get_origin(kind) is list else TYPES[kind]
 
 
-def check_keys(section: Mapping[str, Any], known: Iterable[str], where: str) -> None:
-    """Raise UserError if the section has a key that is not in ``known``; ``where`` is the section's full name."""
+def check_keys(
+    section: Mapping[str, Any], known: Iterable[str], where: str, replaced: Mapping[str, str] | None = None
+) -> None:
+    """Raise UserError if the section has a key that is not in ``known``.
+
+    Args:
+        where: the section's full name.
+        replaced: removed key -> what to use instead.
+    """
     known = set(known)
     for key in section:
+        if key in (replaced or {}):
+            raise UserError(f"{where}.{key} was removed. Use {(replaced or {})[key]}.")
         if key not in known:
             raise UserError(f"'{key}' is not a key of {where}.{suggestion(str(key), known)}")
 

@@ -22,11 +22,11 @@ from mmf_flava.data.class_labels import check_labels, configured_classes, find_c
 from mmf_flava.data.image_decoding import decode_image
 from mmf_flava.data.image_list import ImageList
 from mmf_flava.data.image_sets.catalogue import download_image_set, open_image_set
-from mmf_flava.data.image_stream import block_size, build_shard_cache, image_folder
+from mmf_flava.data.image_stream import build_shard_cache, image_folder
 from mmf_flava.data.initial_processors import stored_classes
 from mmf_flava.data.order import Order
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record, Records, record_boundary
-from mmf_flava.data.records import ConcatRecords, open_records, split_readers
+from mmf_flava.data.records import ConcatRecords, open_records, record_units, split_readers
 from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.data.stream import StreamBuilder, StreamDataset
 from mmf_flava.errors import UserError, join_first
@@ -61,11 +61,10 @@ class ImageClassificationDataset(StreamDataset):
         self._class_numbers = None if classes is None else {name: number for number, name in enumerate(classes)}
         self._model_labels = model_labels()
         self._num_classes = len(self.classes) if self.classes else self._model_labels
-        block = block_size(records, config)
-        super().__init__("image_classification", config, dataset_type, len(records), block)
+        super().__init__("image_classification", config, dataset_type, [record_units(records)])
         if self.training and not config.augment:
             self.training = False
-            self.order = Order(self.size, self.seed, shuffle=False, block_size=block)
+            self.order = Order(self.size, self.seed, shuffle=False)
 
     def _sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self.records.read(index)

@@ -16,9 +16,8 @@ from mmf_flava.config.datasets import ImageStreamConfig, RecordsConfig
 from mmf_flava.config.paths import resolve_path
 from mmf_flava.data.codes import OPENED_CODES, CodeFile, resolve_codes_folder, view_generator
 from mmf_flava.data.image_decoding import decode_image
-from mmf_flava.data.mixture import Component
 from mmf_flava.data.record import Record, Records
-from mmf_flava.data.records import concat_records, open_records
+from mmf_flava.data.records import concat_records, open_records, record_units
 from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.data.stream import StreamDataset
 from mmf_flava.errors import UserError
@@ -36,15 +35,14 @@ class ImageStreamDataset(StreamDataset):
 
     def __init__(self, name: str, config: ImageStreamConfig, dataset_type: str, paths: Sequence[str | Path]):
         folder, cache = image_folder(config), build_shard_cache(name, config)
-        components = []
         if config.splits.weights(dataset_type) is None:
             self.records = open_records(paths, cache, folder)
+            units = [record_units(self.records)]
         else:
             readers = [open_records(path, cache, folder) for path in paths]
             self.records = concat_records(readers)
-            components = [Component(len(reader), block_size(reader, config)) for reader in readers]
-        block = block_size(self.records, config)
-        super().__init__(name, config, dataset_type, len(self.records), block, components)
+            units = [record_units(reader) for reader in readers]
+        super().__init__(name, config, dataset_type, units)
         self.views = config.views
         self.codes: CodeFile | None = None
 
@@ -140,11 +138,3 @@ def image_folder(config: RecordsConfig) -> Path | None:
 def build_shard_cache(name: str, config: RecordsConfig) -> FileCache:
     """Build the cache for the local copies of a dataset's remote shards."""
     return FileCache(default_cache_dir() / "shards" / name, config.cache_bytes)
-
-
-def block_size(records: Records, config: RecordsConfig) -> int:
-    """Return the number of records per shuffle block.
-
-    Image folders are sorted by class and cost the same to read in any order, so they are shuffled as one block.
-    """
-    return config.shuffle_block if records.sequential else len(records)

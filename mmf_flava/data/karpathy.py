@@ -19,6 +19,7 @@ from mmf_flava.config.datasets import KarpathyConfig
 from mmf_flava.config.paths import resolve_path
 from mmf_flava.data.annotations import clean_text
 from mmf_flava.data.image_decoding import decode_image
+from mmf_flava.data.order import spread_units
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record
 from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.data.stream import StreamBuilder, StreamDataset
@@ -134,7 +135,7 @@ class KarpathyDataset(StreamDataset):
     def __init__(self, config: KarpathyConfig, dataset_type: str, path: Path):
         images = resolve_path(config.image_dir or "", config.data_dir)
         self.records = KarpathyRecords(path, images, dataset_type, config.captions_per_image)
-        super().__init__("karpathy", config, dataset_type, len(self.records), len(self.records))
+        super().__init__("karpathy", config, dataset_type, [spread_units(len(self.records))])
 
     def _sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self.records.read(index)

@@ -8,6 +8,7 @@ from pathlib import Path
 from mmf_flava.data.image_folder import ImageFolder
 from mmf_flava.data.image_list import LIST_EXTENSIONS, ImageList
 from mmf_flava.data.indexing import Shard
+from mmf_flava.data.order import Unit, spread_units
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Record, Records, record_boundary
 from mmf_flava.data.remote_shard import expand_remote_shards
 from mmf_flava.data.shards import ShardReader, find_shards
@@ -95,6 +96,20 @@ def open_records(
 def split_readers(records: Records) -> list[Records]:
     """Return the readers of concatenated records, or ``records`` itself as the only reader."""
     return records.readers if isinstance(records, ConcatRecords) else [records]
+
+
+def record_units(records: Records) -> list[Unit]:
+    """Return the units in which records are shuffled: tar shards, or the entire records of adjacent other readers."""
+    units: list[Unit] = []
+    for sharded, group in groupby(split_readers(records), lambda reader: isinstance(reader, ShardReader)):
+        first = sum(unit.size for unit in units)
+        if sharded:
+            for size in (size for reader in group for size in reader.shard_lengths()):  # type: ignore[attr-defined]
+                units.append(Unit(first, 1, size))
+                first += size
+        else:
+            units += spread_units(sum(map(len, group)), first)
+    return units
 
 
 def estimate_text_bytes(records: Records, index: int) -> int:

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import count
+from math import gcd
 from typing import Any, Protocol
 
 from torch import Generator
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader
 from mmf_flava.config.workers import check_workers
 from mmf_flava.data.buckets import LengthBuckets
 from mmf_flava.data.evaluation_samples import EvaluationSamples
+from mmf_flava.data.order import LANES
 from mmf_flava.errors import UserError
 
 
@@ -30,21 +32,49 @@ class Schedule(Protocol):
 class StreamBatchSampler:
     """An endless batch sampler of one dataset, partitioned across ranks.
 
-    A global batch contains the samples of all ranks. With B = ``batch_size``, global batch k consists of the samples
-    k * B to (k + 1) * B - 1 of the dataset's stream or, if ``buckets`` is given, of the samples ``buckets[k]``.
+    The next global batch of B samples consists of the next B samples of the dataset's stream or, if ``buckets`` is
+    given, of the next batch of the buckets. With C lanes, its samples are sorted by slot (n mod C) and divided into
+    equal parts, one for each rank. Consecutive ranks, for example those of a node, have neighbouring slots, and a slot
+    is read by the same rank in all batches.
+
+    Args:
+        batch_size: global batch size B, a multiple of ``lanes`` and of ``world_size``.
+        first_sample: number of samples of earlier batches, a multiple of ``lanes``.
+        lanes: number of lanes C.
     """
 
     def __init__(
-        self, batch_size: int, rank: int, world_size: int, first_batch: int = 0, buckets: LengthBuckets | None = None
+        self,
+        batch_size: int,
+        rank: int,
+        world_size: int,
+        first_sample: int = 0,
+        lanes: int = 1,
+        buckets: LengthBuckets | None = None,
     ):
-        self.batch_size, self.rank, self.world_size, self.first_batch = batch_size, rank, world_size, first_batch
-        self.buckets = buckets
+        self.batch_size, self.first_sample, self.lanes, self.buckets = batch_size, first_sample, lanes, buckets
+        size, per_slot = batch_size // world_size, batch_size // lanes
+        first, end = rank * size, (rank + 1) * size
+        # slot -> part of the slot's samples that belongs to this rank; neighbouring ranks may share a slot
+        self._parts = {
+            slot: slice(max(first - slot * per_slot, 0), min(end - slot * per_slot, per_slot))
+            for slot in range(first // per_slot, -(-end // per_slot))
+        }
+
+    @property
+    def num_slots(self) -> int:
+        """Number of slots from which this rank reads."""
+        return len(self._parts)
 
     def __iter__(self) -> Iterator[list[int]]:
-        for batch in count(self.first_batch):
-            start = batch * self.batch_size
-            positions = range(start, start + self.batch_size) if self.buckets is None else self.buckets[batch]
-            yield list(positions[self.rank :: self.world_size])
+        for start in count(self.first_sample, self.batch_size):
+            yield [n for slot, part in self._parts.items() for n in self._samples(start, slot)[part]]
+
+    def _samples(self, start: int, slot: int) -> Sequence[int]:
+        """Return the samples of a slot in the global batch that starts at sample ``start`` of the stream."""
+        if self.buckets is not None:
+            return self.buckets.samples(start // self.batch_size, slot)
+        return range(start + slot, start + self.batch_size, self.lanes)
 
 
 class MultitaskLoader:
@@ -58,9 +88,14 @@ class MultitaskLoader:
         num_workers: data loader workers per dataset; 0 loads in the main process.
         seed: seed of the length buckets and of the DataLoaders, so that they do not use torch's global generator.
         rank, world_size: rank of this process and number of processes; every process loads a part of each global batch.
-        start_step: index of the first batch.
         pin_memory: as in torch's DataLoader.
         consecutive_batches: number of consecutive batches from the same dataset, for gradient accumulation.
+        lanes: number of lanes of the order of training data, see ``Order``. The largest common divisor with
+            ``batch_size`` is used; a checkpoint's number of lanes replaces it.
+
+    Attributes:
+        step: number of batches so far.
+        samples: dataset name -> number of samples so far, summed over all ranks. Prefetched batches are not counted.
     """
 
     def __init__(
@@ -72,9 +107,9 @@ class MultitaskLoader:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        start_step: int = 0,
         pin_memory: bool = False,
         consecutive_batches: int = 1,
+        lanes: int = LANES,
     ):
         missing = [name for name in schedule.names if name not in datasets]
         if missing:
@@ -91,11 +126,15 @@ class MultitaskLoader:
         self.num_workers, self.seed, self.pin_memory = num_workers, seed, pin_memory
         self.rank, self.world_size, self.consecutive_batches = rank, world_size, consecutive_batches
         self.step = 0
-        self.consumed = dict.fromkeys(schedule.names, 0)
-        for step in range(start_step):
-            self.consumed[self.dataset_at(step)] += 1
-        self.step = start_step
+        self.samples = dict.fromkeys(schedule.names, 0)
         self._iterators: dict[str, Any] = {}
+        self._set_lanes(gcd(batch_size, lanes))
+
+    def _set_lanes(self, lanes: int) -> None:
+        self.lanes = lanes
+        for dataset in self.datasets.values():
+            if hasattr(dataset, "order"):
+                dataset.order.lanes = lanes
 
     def dataset_at(self, step: int) -> str:
         """Return the name of the dataset of batch ``step``."""
@@ -106,29 +145,48 @@ class MultitaskLoader:
 
     def __next__(self) -> tuple[str, Any]:
         if not self._iterators:  # start the workers of all datasets, so that all of them prefetch
-            self._iterators = {name: self._build_iterator(name) for name in self.consumed}
+            self._iterators = {name: self._build_iterator(name) for name in self.samples}
         name = self.dataset_at(self.step)
         batch = next(self._iterators[name])
-        self.consumed[name] += 1
+        self.samples[name] += self.batch_size
         self.step += 1
         return name, batch
 
     def _build_iterator(self, name: str) -> Any:
         dataset, buckets = self.datasets[name], None
         if (window := getattr(dataset, "length_buckets", 1)) > 1:
-            buckets = LengthBuckets(dataset.caption_bytes, self.batch_size, window, self.seed)
-        sampler = StreamBatchSampler(self.batch_size, self.rank, self.world_size, self.consumed[name], buckets)
+            buckets = LengthBuckets(dataset.caption_bytes, self.batch_size, window, self.seed, self.lanes)
+        samples = self.samples[name]
+        sampler = StreamBatchSampler(self.batch_size, self.rank, self.world_size, samples, self.lanes, buckets)
         return iter(build_batch_loader(dataset, sampler, self.num_workers, self.seed, self.pin_memory))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the step and, for each dataset, the number of consumed batches. Prefetched batches are not counted."""
-        return {"step": self.step, "consumed": dict(self.consumed)}
+        """Return the position in the data, for a checkpoint. Prefetched batches are not counted."""
+        return {
+            "batch_size": self.batch_size,
+            "lanes": self.lanes,
+            "draws": self.step // self.consecutive_batches,
+            "samples": dict(self.samples),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue at the position in ``state``. The state may come from a run with more or fewer ranks or workers."""
+        """Continue at the position in ``state``. The state may come from a run with more or fewer ranks or workers.
+
+        Raises:
+            UserError: the batch size does not fit the order in which the samples were read so far.
+        """
+        lanes, former = int(state["lanes"]), int(state["batch_size"])
+        bucketed = [name for name in self.samples if getattr(self.datasets[name], "length_buckets", 1) > 1]
+        if self.batch_size % lanes or (bucketed and self.batch_size != former):
+            reason = f"{bucketed[0]} has length_buckets" if bucketed else f"it must be a multiple of {lanes} lanes"
+            raise UserError(
+                f"training.batch_size: the checkpoint was saved with {former}, and {self.batch_size} would repeat or "
+                f"omit samples, because {reason}. Restore the former value."
+            )
         self.close()
-        self.step = int(state["step"])
-        self.consumed = {name: int(state["consumed"].get(name, 0)) for name in self.consumed}
+        self.step = int(state["draws"]) * self.consecutive_batches
+        self.samples = {name: int(state["samples"].get(name, 0)) for name in self.samples}
+        self._set_lanes(lanes)
 
     def close(self) -> None:
         """Shut down the data loader workers. Iterating again starts new workers at the same position."""

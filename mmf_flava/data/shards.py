@@ -144,6 +144,10 @@ class ShardReader:
         """Return the (file name, size in bytes) of each shard."""
         return [(path.name, index.tar_bytes) for path, index in zip(self.paths, self._indexes, strict=True)]
 
+    def shard_lengths(self) -> list[int]:
+        """Return the number of records of each shard."""
+        return [index.count for index in self._indexes]
+
     def _read_row(self, index: int) -> tuple[int, str, dict[str, Entry]]:
         """Return the shard of record ``index``, the record's key and the byte ranges of its fields."""
         if not 0 <= index < len(self):

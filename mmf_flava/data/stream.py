@@ -21,8 +21,8 @@ from mmf_flava.config.schema import parse_section
 from mmf_flava.data.collate import collate
 from mmf_flava.data.epochs import build_epoch_loader
 from mmf_flava.data.misfits import Form, replace_misfits
-from mmf_flava.data.mixture import Component, Mixture
-from mmf_flava.data.order import Order, sample_generator
+from mmf_flava.data.mixture import Mixture
+from mmf_flava.data.order import Order, Unit, sample_generator
 from mmf_flava.data.record import BadRecord, record_boundary
 from mmf_flava.data.run_quarantine import run_quarantine
 from mmf_flava.data.unexpected_errors import UnexpectedErrors
@@ -47,9 +47,8 @@ class StreamDataset(BaseDataset):
 
     Args:
         config: the dataset's config, an instance of its config class.
-        size: number of records.
-        block_size: number of consecutive records in a shuffle block.
-        components: size and block size of each path of the split; only used if the config sets weights for the paths.
+        units: the units in which the records of each path of the split are shuffled, if the config sets weights for the
+            paths; otherwise, those of all records as the only list.
     """
 
     def __init__(
@@ -57,21 +56,19 @@ class StreamDataset(BaseDataset):
         name: str,
         config: Any,
         dataset_type: str,
-        size: int,
-        block_size: int,
-        components: Sequence[Component] = (),
+        units: Sequence[Sequence[Unit]],
     ):
         super().__init__(name, OmegaConf.structured(config), dataset_type)
         self.training = dataset_type == "train"
         self.seed = _training_seed()
-        self.size = size
+        self.size = sum(unit.size for part in units for unit in part)
         self.max_bad_share: float | None = config.max_bad_share
         weights = config.splits.weights(dataset_type)
         self.order: Order | Mixture
         if weights is None:
-            self.order = Order(size, self.seed, shuffle=self.training, block_size=block_size)
+            self.order = Order(self.size, self.seed, self.training, units[0])
         else:
-            self.order = Mixture(components, weights, self.seed)
+            self.order = Mixture(units, weights, self.seed)
         self._stream = crc32(name.encode())
         self._forms: Counter[Form] = Counter()
 

@@ -12,7 +12,7 @@ import numpy as np
 from mmf.common.registry import registry
 
 from mmf_flava.config.datasets import TextCorpusConfig
-from mmf_flava.data.mixture import Component
+from mmf_flava.data.order import spread_units
 from mmf_flava.data.stream import StreamBuilder, StreamDataset
 from mmf_flava.data.token_files import TokenFile
 from mmf_flava.errors import UserError, hide_address
@@ -43,8 +43,10 @@ class TextCorpusDataset(StreamDataset):
                 f"{', '.join(str(path) for path in paths)}: the text has {sum(map(len, self.files))} tokens, fewer "
                 f"than one block of {block_size}. Add text or decrease block_size."
             )
-        components = [Component(len(file) // self.span, config.shuffle_block) for file in self.files]
-        super().__init__("ccnews_bookcorpus", config, dataset_type, self._starts[-1], config.shuffle_block, components)
+        sizes = [len(file) // self.span for file in self.files]
+        if config.splits.weights(dataset_type) is None:
+            sizes = [sum(sizes)]
+        super().__init__("ccnews_bookcorpus", config, dataset_type, [spread_units(size) for size in sizes])
 
     def init_processors(self) -> None:
         """Build the processor. Raises UserError if its vocabulary or max_length does not match the tokenized text."""

@@ -87,4 +87,5 @@ class RunData:
             world_size=world_size(),
             pin_memory=training.pin_memory,
             consecutive_batches=settings.training.update_frequency,
+            lanes=settings.training.lanes,
         )

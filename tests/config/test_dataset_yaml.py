@@ -80,7 +80,7 @@ def test_yaml_sets_no_key_to_its_default(path):
 
 def test_repeated_defaults_are_found(tmp_path):
     (tmp_path / "a.yaml").write_text(
-        "dataset_config: {pmd: {views: null, shuffle_block: 3, splits: {val: null}, processors: {image_processor: "
+        "dataset_config: {pmd: {views: null, max_bad_share: 0.5, splits: {val: null}, processors: {image_processor: "
         "{type: flava_image, params: {patch_size: 16, mask: {exact: false, target: 3}}}}}}"
     )
     assert repeated_defaults(tmp_path / "a.yaml") == [

@@ -76,7 +76,7 @@ def test_invalid_splits_name_their_key(splits, message):
         (PMDConfig, {"mismatch_probabilty": 0.9}, r"'mismatch_probabilty' is not a key of dataset_config\.x\. Did you"),
         (PMDConfig, {"mismatch_probability": 1}, r"dataset_config\.x\.mismatch_probability: must be at least 0 and"),
         (PMDConfig, {"length_buckets": 0}, r"length_buckets: must be at least 1, got 0"),
-        (PMDConfig, {"shuffle_block": 2.5}, r"shuffle_block: must be an integer, got 2\.5"),
+        (PMDConfig, {"shuffle_block": 2}, r"shuffle_block was removed\. Use training\.lanes"),
         (PMDConfig, {"max_bad_share": 1.1}, r"max_bad_share: must be at least 0 and at most 1"),
         (PMDConfig, {"cache_bytes": 0}, r"cache_bytes: must be at least 1"),
         (PMDConfig, {"views": True}, r"views: must be an integer, got True"),

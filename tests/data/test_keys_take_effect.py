@@ -141,7 +141,6 @@ WITH_DEMO = {
     "splits.train": (["pairs/train"], count),
     "splits.val": (["pairs/train"], count),
     "splits.test": (["pairs/train"], count),
-    "shuffle_block": (16, lambda dataset: dataset.order.block_size),
     "max_bad_share": (0.5, lambda dataset: dataset.max_bad_share),
 }
 TEXT_PROCESSOR = ({"text_processor": {"params": {"max_length": 33}}}, lambda dataset: dataset.text_processor.max_length)

@@ -9,8 +9,8 @@ from mmf_flava.cache_codes import CodebookViews
 from mmf_flava.data import mixture
 from mmf_flava.data.dataset_schedule import DatasetSchedule
 from mmf_flava.data.image_stream import ImageStreamDataset
-from mmf_flava.data.mixture import Component, Mixture
-from mmf_flava.data.order import Order
+from mmf_flava.data.mixture import Mixture
+from mmf_flava.data.order import Order, Unit
 from mmf_flava.data.records import concat_records, open_records
 from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.data.sampling import MultitaskLoader
@@ -21,8 +21,9 @@ SIZES = (1000, 700, 301)
 WEIGHTS = {"a": 1, "b": 0.5, "c": 2}  # 1000 + 350 + 602 samples per epoch
 
 
-def mixture_of(sizes=SIZES, weights=WEIGHTS, seed=3, block=64):
-    return Mixture([Component(size, block) for size in sizes], weights, seed)
+def mixture_of(sizes=SIZES, weights=WEIGHTS, seed=3, block=64, lanes=16):
+    parts = [[Unit(first, 1, min(block, size - first)) for first in range(0, size, block)] for size in sizes]
+    return Mixture(parts, weights, seed, lanes)
 
 
 def stream(order, count, start=0):
@@ -67,7 +68,7 @@ def test_record_counts_differ_by_at_most_one_after_rounding(sizes, weights):
 
 def test_proportions_are_exact_in_every_slice_and_components_alternate(monkeypatch):
     monkeypatch.setattr(mixture, "SLICE_SIZE", 100)
-    order = mixture_of()
+    order = mixture_of(lanes=4)
     assert order.slices == 20
     components = np.searchsorted([1000, 1700], stream(order, order.size), side="right")
     for number in range(20):
@@ -77,9 +78,9 @@ def test_proportions_are_exact_in_every_slice_and_components_alternate(monkeypat
     assert (np.diff(components) != 0).mean() > 0.4
 
 
-def test_reads_are_near_sequential_in_each_component():
-    """Each component finishes a shuffle block before it starts the next."""
-    order = mixture_of(block=50)
+def test_one_lane_reads_are_sequential_in_each_component():
+    """With one lane, each component finishes a shard before it starts the next."""
+    order = mixture_of(block=50, lanes=1)
     found = stream(order, order.size)
     for first, size in ((0, 1000), (1000, 700)):
         records = [n - first for n in found if first <= n < first + size]
@@ -93,8 +94,8 @@ def test_mixture_is_a_pure_function_of_seed_and_index():
     assert [order.index(n) for n in indices] == [mixture_of().index(n) for n in indices]
     assert [pickle.loads(pickle.dumps(order)).index(n) for n in indices] == [order.index(n) for n in indices]
     assert stream(mixture_of(seed=4), 50) != stream(order, 50)
-    extended = mixture_of((*SIZES, 50), {**WEIGHTS, "d": 1})
-    of_first = [[n for n in stream(mix, 1000) if n < 1000][:400] for mix in (order, extended)]
+    mixtures = mixture_of(lanes=1), mixture_of((*SIZES, 50), {**WEIGHTS, "d": 1}, lanes=1)
+    of_first = [[n for n in stream(mix, 1000) if n < 1000][:400] for mix in mixtures]
     assert of_first[0] == of_first[1], "a new component must not change the record order of the others"
 
 
@@ -136,8 +137,26 @@ def test_stream_does_not_depend_on_workers_and_ranks(ranks, workers):
     batches = [[next(loader)[1] for _ in range(130)] for loader in loaders]  # more than an epoch
     for loader in loaders:
         loader.close()
-    found = [batches[n % ranks][number][n // ranks] for number in range(130) for n in range(16)]
+    found = [n for number in range(130) for by_rank in batches for n in by_rank[number]]
     assert found == stream(mixture_of(), 130 * 16)
+
+
+def test_lanes_of_a_component_are_a_divisor_that_fits_its_share():
+    """Shares of 0.512, 0.179 and 0.308 of 16 lanes: 8.2, 2.9 and 4.9 lanes."""
+    order = mixture_of()
+    assert [part.lanes for part in order._orders] == [8, 2, 4]
+    order.lanes = 1
+    assert [part.lanes for part in order._orders] == [1, 1, 1]
+
+
+def test_a_slot_reads_the_same_part_of_every_component():
+    """In one epoch, a quarter of the slots reads about a quarter of the shards of each component."""
+    sizes = (32_000, 16_000, 16_000)
+    order = mixture_of(sizes, {"a": 1, "b": 1, "c": 1}, block=100, lanes=256)
+    found = [order.index(n) for n in range(order.size) if 64 <= n % 256 < 128]
+    for first, size in zip((0, 32_000, 48_000), sizes, strict=True):
+        shards = {(n - first) // 100 for n in found if first <= n < first + size}
+        assert size / 400 <= len(shards) <= 1.2 * size / 400 + 4
 
 
 def test_empty_components_and_epochs_raise_an_error():
@@ -174,7 +193,7 @@ def test_datasets_accept_weights(config, load, name):
     splits.train = paths
     plain = load(name)
     assert isinstance(plain.order, Order) and len(plain) == plain.size
-    expected = Order(plain.size, plain.seed, True, plain.order.block_size)
+    expected = Order(plain.size, plain.seed, True, plain.order.units)
     assert stream(plain.order, 2 * plain.size) == stream(expected, 2 * plain.size), (
         "a list of paths must be shuffled without weights"
     )

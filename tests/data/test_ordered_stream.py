@@ -3,7 +3,7 @@
 import pytest
 
 from mmf_flava.data.dataset_schedule import DatasetSchedule
-from mmf_flava.data.order import Order
+from mmf_flava.data.order import Order, Unit
 from mmf_flava.data.sampling import MultitaskLoader
 
 BATCH = 16
@@ -14,7 +14,8 @@ class Ids:
     """A dataset whose sample n is its record index."""
 
     def __init__(self, size):
-        self.order = Order(size, seed=5, block_size=100)
+        units = [Unit(first, 1, min(100, size - first)) for first in range(0, size, 100)]
+        self.order = Order(size, seed=5, units=units)
 
     def __getitem__(self, n):
         return self.order.index(n)
@@ -57,7 +58,7 @@ def test_stream_does_not_depend_on_workers(size, workers):
 def test_ranks_partition_the_same_global_batches(size, ranks):
     by_rank = [take(loader(size, rank=rank, world_size=ranks), batches(size)) for rank in range(ranks)]
     for number, batch in enumerate(take(loader(size), batches(size))):
-        assert [by_rank[n % ranks][number][n // ranks] for n in range(BATCH)] == batch
+        assert [n for batches in by_rank for n in batches[number]] == batch
 
 
 @pytest.mark.parametrize("size", SIZES)

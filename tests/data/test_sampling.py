@@ -3,13 +3,14 @@ import multiprocessing
 import os
 import signal
 import time
+from itertools import islice
 
 import pytest
 import torch
 
 from mmf_flava.config.run import MultitaskingConfig
 from mmf_flava.data.dataset_schedule import DatasetSchedule
-from mmf_flava.data.sampling import MultitaskLoader, _kill_workers, build_evaluation_loader
+from mmf_flava.data.sampling import MultitaskLoader, StreamBatchSampler, _kill_workers, build_evaluation_loader
 from mmf_flava.errors import UserError
 
 
@@ -62,12 +63,11 @@ def test_resuming_continues_the_same_stream(workers):
     state = first.state_dict()
     first.close()
     assert take(first, 3) == expected[9:12], "close() must not lose batches"
-    assert set(state) == {"step", "consumed"}
-    assert sum(state["consumed"].values()) == state["step"] == 9
+    assert (state["draws"], state["batch_size"], state["lanes"]) == (9, 4, 4)
+    assert sum(state["samples"].values()) == 9 * 4
     second = loader()
     second.load_state_dict(state)
     assert take(second, 11) == expected[9:]
-    assert take(loader(start_step=9), 11) == expected[9:]
     take(second, 1)
     second.load_state_dict(state)
     assert take(second, 2) == expected[9:11]
@@ -82,8 +82,38 @@ def test_ranks_partition_the_global_batch(ranks):
     ]
     for step, (name, batch) in enumerate(single):
         assert {batches[step][0] for batches in by_rank} == {name}
-        assert sorted(item for batches in by_rank for item in batches[step][1]) == batch
-        assert [batches[step][1] for batches in by_rank] == [batch[r::ranks] for r in range(ranks)]
+        assert [item for batches in by_rank for item in batches[step][1]] == batch
+        assert {len(batches[step][1]) for batches in by_rank} == {8 // ranks}
+
+
+def test_ranks_divide_a_batch_by_slots():
+    """12 samples and 4 lanes: slot 0 has the samples 0, 4, 8, slot 1 has 1, 5, 9; two ranks share no slot."""
+    batches = [list(islice(StreamBatchSampler(12, rank, 2, 12, lanes=4), 2)) for rank in range(2)]
+    assert batches[0] == [[12, 16, 20, 13, 17, 21], [24, 28, 32, 25, 29, 33]]
+    assert batches[1] == [[14, 18, 22, 15, 19, 23], [26, 30, 34, 27, 31, 35]]
+
+
+def test_neighbouring_ranks_share_a_slot_if_the_lanes_cannot_be_divided():
+    pieces = [next(iter(StreamBatchSampler(12, rank, 3, lanes=4))) for rank in range(3)]
+    assert pieces == [[0, 4, 8, 1], [5, 9, 2, 6], [10, 3, 7, 11]]
+    assert [StreamBatchSampler(12, rank, 3, lanes=4).num_slots for rank in range(3)] == [2, 2, 2]
+
+
+def test_another_batch_size_continues_if_it_is_a_multiple_of_the_lanes():
+    def loader(batch_size, dataset=DATASETS["a"], **options):
+        return MultitaskLoader({"a": dataset}, DatasetSchedule({"a": dataset}), batch_size, **options)
+
+    first = loader(8, lanes=4)
+    take(first, 3)
+    other = loader(12)
+    other.load_state_dict(first.state_dict())
+    assert other.lanes == 4 and sorted(n for _, n in take(other, 1)[0][1]) == list(range(24, 36))
+    with pytest.raises(UserError, match=r"training\.batch_size: .* with 8, and 6 .* a multiple of 4 lanes"):
+        loader(6).load_state_dict(first.state_dict())
+    bucketed = Numbers("a")
+    bucketed.length_buckets = 2
+    with pytest.raises(UserError, match=r"training\.batch_size: .* with 8, and 12 .* a has length_buckets"):
+        loader(12, bucketed).load_state_dict(first.state_dict())
 
 
 def test_invalid_arguments_raise_an_error():

@@ -27,7 +27,7 @@ from mmf_flava.data.sampling import MultitaskLoader
 from mmf_flava.data.stream import StreamDataset
 from mmf_flava.models.pretraining import FlavaPretraining
 from mmf_flava.training.checkpoint import Snapshot
-from mmf_flava.training.guard import LossGuard
+from mmf_flava.training.guard import UpdateGuard
 from mmf_flava.training.trainer import FlavaTrainer
 
 DELAY = 1.0  # seconds
@@ -68,7 +68,7 @@ def record_samples() -> None:
 
         return recording_update
 
-    wrap_method(LossGuard, "add_batch", add_batch)
+    wrap_method(UpdateGuard, "add_batch", add_batch)
     wrap_method(FlavaTrainer, "_update", update)
 
 
@@ -121,7 +121,7 @@ def delay(where: str) -> None:
 
     def build_iterator(method):  # makes reading the second batch of this attempt slow
         def build_slow_iterator(self, name):
-            first = (self.consumed[name] + 1) * self.batch_size
+            first = self.samples[name] + self.batch_size
             self.datasets[name].slow = range(first, first + self.batch_size)
             return method(self, name)
 
@@ -140,7 +140,7 @@ def delay(where: str) -> None:
     def slow_next(method):
         def next_batch(self):
             name = self.dataset_at(self.step)
-            if not entered and self.consumed[name] * self.batch_size in getattr(self.datasets[name], "slow", ()):
+            if not entered and self.samples[name] in getattr(self.datasets[name], "slow", ()):
                 with situation(entered):
                     return method(self)
             return method(self)

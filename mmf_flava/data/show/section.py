@@ -112,7 +112,7 @@ def _order(dataset: StreamDataset) -> str:
         return "file order"
     if isinstance(dataset.order, Mixture):
         return f"weighted mixture, {dataset.order.size:,} samples in the first epoch"
-    return f"shuffled in blocks of {dataset.order.block_size:,}"
+    return f"shuffled, {len(dataset.order.units):,} shards or sources in {dataset.order.lanes:,} lanes"
 
 
 def _settings(dataset: StreamDataset, paths: Sequence[str | Path], statistics: Statistics) -> list[Setting]:
