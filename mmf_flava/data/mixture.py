@@ -13,7 +13,7 @@ from zlib import crc32
 
 import numpy as np
 
-from mmf_flava.data.order import LANES, Order, Unit, sample_generator
+from mmf_flava.data.order import LANES, Order, Unit, largest_divisor, sample_generator
 from mmf_flava.errors import UserError
 
 SLICE_SIZE = 4096  # maximum samples per slice, but at least SLICE_ROUNDS samples per lane
@@ -82,7 +82,7 @@ class Mixture:
     def lanes(self, lanes: int) -> None:
         self._lanes, total = lanes, sum(self._quotas)
         for order, quota in zip(self._orders, self._quotas, strict=True):
-            order.lanes = _largest_divisor(lanes, math.floor(lanes * quota / total))
+            order.lanes = largest_divisor(lanes, math.floor(lanes * quota / total))
         self.slices = math.ceil(total / max(SLICE_SIZE, SLICE_ROUNDS * lanes))
         self._cached: OrderedDict[int, tuple[int, np.ndarray, np.ndarray]] = OrderedDict()
 
@@ -142,8 +142,3 @@ def _sort_shuffled(keys: np.ndarray, generator: np.random.Generator) -> np.ndarr
     """Return the indices that sort ``keys``; equal keys are in random order."""
     shuffled = generator.permutation(len(keys))
     return shuffled[np.argsort(keys[shuffled], kind="stable")]
-
-
-def _largest_divisor(number: int, limit: int) -> int:
-    """Return the largest divisor of ``number`` that is at most ``limit``, and at least 1."""
-    return next((divisor for divisor in range(limit, 1, -1) if number % divisor == 0), 1)

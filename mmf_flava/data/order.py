@@ -42,6 +42,11 @@ def spread_units(size: int, first: int = 0) -> list[Unit]:
     return [Unit(first + offset, step, len(range(offset, size, step))) for offset in range(step)]
 
 
+def largest_divisor(number: int, limit: int) -> int:
+    """Return the largest divisor of ``number`` that is at most ``limit``, and at least 1."""
+    return next((divisor for divisor in range(limit, 1, -1) if number % divisor == 0), 1)
+
+
 class Order:
     """Mapping from the sample indices of an endless stream to records; every epoch is a permutation of the records.
 

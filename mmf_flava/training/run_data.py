@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 from mmf_flava.compat import mmf_api
 from mmf_flava.data.dataset_schedule import DatasetSchedule
 from mmf_flava.data.initial_processors import initial_processors
+from mmf_flava.data.order import largest_divisor
 from mmf_flava.data.sampling import MultitaskLoader
 from mmf_flava.data.saved_processors import SavedProcessors
 from mmf_flava.errors import UserError
@@ -77,7 +78,7 @@ class RunData:
                     "training samples. Set a smaller batch size: a batch contains each sample at most once."
                 )
         seed = training.seed or 0
-        return MultitaskLoader(
+        loader = MultitaskLoader(
             self.datasets["train"],
             DatasetSchedule(self.datasets["train"], settings.multitasking, seed),
             batch_size=training.batch_size,
@@ -89,3 +90,11 @@ class RunData:
             consecutive_batches=settings.training.update_frequency,
             lanes=settings.training.lanes,
         )
+        better = largest_divisor(training.batch_size, settings.training.lanes)
+        if 4 * loader.lanes < better:
+            mmf_api.log(
+                f"Warning: a batch of {training.batch_size} samples is read from only {loader.lanes} places in each "
+                f"dataset, the largest common divisor of training.batch_size and training.lanes. Set "
+                f"training.lanes={better} to mix the data better."
+            )
+        return loader

@@ -1,0 +1,58 @@
+from types import SimpleNamespace
+
+import pytest
+from mmf.common.registry import registry
+from omegaconf import OmegaConf
+
+from mmf_flava.config.run import MultitaskingConfig, TrainingConfig
+from mmf_flava.data.order import Order
+from mmf_flava.errors import UserError
+from mmf_flava.training import run_data
+from mmf_flava.training.run_data import RunData
+from mmf_flava.training.settings import Settings
+
+
+class Records:
+    """A training split of 1,000 records."""
+
+    def __init__(self):
+        self.order = Order(1000)
+
+    def __len__(self):
+        return 1000
+
+
+@pytest.fixture
+def open_loader(monkeypatch):
+    """Return ``open_loader(batch_size, lanes)``, which returns the loader's lanes and the logged messages."""
+    messages = []
+    registry.register("config", OmegaConf.create({"training": {}, "datasets": "toy"}))
+    monkeypatch.setattr(run_data.mmf_api, "log", messages.append)
+
+    def open_loader(batch_size, lanes=256):
+        data = RunData.__new__(RunData)
+        data.datasets = {"train": {"toy": Records()}}
+        section = SimpleNamespace(batch_size=batch_size, num_workers=0, pin_memory=False, seed=1)
+        settings = Settings(TrainingConfig(lanes=lanes), None, None, MultitaskingConfig(), ["toy"])
+        loader = data._open_loader(section, settings)
+        assert data.datasets["train"]["toy"].order.lanes == loader.lanes
+        return loader.lanes, messages
+
+    return open_loader
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "lanes", "expected"), [(512, 256, 256), (512, 512, 512), (48, 256, 16), (225, 225, 225)]
+)
+def test_lanes_are_the_largest_common_divisor(open_loader, batch_size, lanes, expected):
+    assert open_loader(batch_size, lanes) == (expected, [])
+
+
+def test_few_lanes_are_reported(open_loader):
+    lanes, messages = open_loader(225)
+    assert lanes == 1 and "only 1 places" in messages[0] and "Set training.lanes=225" in messages[0]
+
+
+def test_batch_larger_than_the_dataset_raises(open_loader):
+    with pytest.raises(UserError, match=r"training\.batch_size is 1024, but dataset 'toy' has only 1000"):
+        open_loader(1024)
