@@ -126,6 +126,8 @@ LOSSES = (
 
 # outputs of the model ``flava``; each loss needs one of them
 OUTPUTS = ("contrast", "mmm_image", "mmm_text", "itm", "mim", "mlm")
+# what a loss may be a mean over: samples, matching pairs, masked patches or masked tokens
+COUNTED = ("samples", "pairs", "patches", "tokens")
 
 
 def check_needs(loss: str, needs: Any) -> None:
@@ -134,6 +136,15 @@ def check_needs(loss: str, needs: Any) -> None:
         given = "has no class attribute needs" if needs is None else f"needs {needs!r}, which is not an output of flava"
         raise UserError(
             f"model_config.flava.losses: {loss} {given}. Set the class attribute needs to one of {', '.join(OUTPUTS)}."
+        )
+
+
+def check_mean_over(loss: str, mean_over: Any) -> None:
+    """Raise UserError if a loss's attribute ``mean_over`` is not something that a batch of ``flava`` has."""
+    if mean_over not in COUNTED:
+        raise UserError(
+            f"model_config.flava.losses: {loss} has mean_over = {mean_over!r}. Set this class attribute to what the loss "
+            f"is a mean over: {', '.join(COUNTED)}."
         )
 
 

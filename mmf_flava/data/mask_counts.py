@@ -41,6 +41,16 @@ class MaskCounts:
         counts = batch.get(FIELD)
         return counts if counts is not None and len(counts.matching) == _batch_size(batch) else cls.count(batch)
 
+    def totals(self) -> dict[str, int]:
+        """Return the numbers of samples, of matching pairs, and of their masked patches and tokens."""
+        counts = self.of_matching()
+        return {
+            "samples": len(counts.matching),
+            "pairs": sum(counts.matching),
+            "patches": sum(counts.patches),
+            "tokens": sum(counts.tokens),
+        }
+
     def of_matching(self) -> "MaskCounts":
         """Return a copy in which the counts are 0 for pairs whose image and text do not match."""
         patches = [count * match for count, match in zip(self.patches, self.matching, strict=True)]

@@ -17,6 +17,7 @@ from mmf_flava.evaluation.features import FeatureExtractor
 from mmf_flava.evaluation.gallery import IncompleteGalleryError
 from mmf_flava.evaluation.linear_probe import LabelledEmbeddings, LinearProbeResult
 from mmf_flava.evaluation.zero_shot import ZeroShotResult
+from mmf_flava.losses.counts import LossCounts, loss_name
 from mmf_flava.processes import gather_objects, rank, world_size
 
 
@@ -160,7 +161,11 @@ class EvaluationSuite:
 
     @torch.no_grad()
     def _losses(self, model: Any, split: str, bad: Counter[str]) -> dict[str, float]:
-        """Return the mean of each loss over the good samples; add the number of bad records per dataset to ``bad``."""
+        """Return the mean of each loss over its values in the good samples (see ``LossCounts``).
+
+        A loss without values is missing. Only the contrastive loss depends on the batch size, because the negatives of
+        a pair are the other samples of its batch. The number of bad records per dataset is added to ``bad``.
+        """
         sums: dict[str, float] = defaultdict(float)
         counts: dict[str, int] = defaultdict(int)
         for name, dataset in self.datasets[split].items():
@@ -171,10 +176,11 @@ class EvaluationSuite:
                 bad[name] += len(batch[LEFT_OUT]) - size
                 if not size:
                     continue
-                for key, value in model(batch.to(self.device))["losses"].items():
-                    loss = key.rpartition("/")[2]
-                    sums[loss] += value.item() * size
-                    counts[loss] += size
+                values = LossCounts.count(model, batch)
+                for key, loss in model(batch.to(self.device))["losses"].items():
+                    if count := values.of(key):
+                        sums[loss_name(key)] += loss.mean().item() * count
+                        counts[loss_name(key)] += count
         if self.extractor.distributed:
             gathered = gather_objects((dict(sums), dict(counts), dict(bad)))
             names = [loss for local, _, _ in gathered for loss in local]

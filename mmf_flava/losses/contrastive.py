@@ -50,7 +50,7 @@ class GlobalContrastive(nn.Module):
             only to the embeddings of this rank, as in CLIP.
     """
 
-    needs = "contrast"
+    needs, mean_over = "contrast", "pairs"
 
     def __init__(self, gradient: str = "global") -> None:
         super().__init__()

@@ -30,6 +30,7 @@ class MaskedModeling(nn.Module):
     """Base class of the masked modeling losses: cross entropy of the prediction in ``model_output[needs]``."""
 
     needs: ClassVar[str]
+    mean_over: ClassVar[str]
 
     def forward(self, sample_list: Any, model_output: dict[str, Any]) -> Tensor:
         prediction: MaskedPrediction = model_output[self.needs]
@@ -40,25 +41,25 @@ class MaskedModeling(nn.Module):
 class MaskedImageModeling(MaskedModeling):
     """Masked image modeling loss L_MIM: predict the codes of masked patches from the masked image."""
 
-    needs = "mim"
+    needs, mean_over = "mim", "patches"
 
 
 @registry.register_loss("flava_mlm")
 class MaskedLanguageModeling(MaskedModeling):
     """Masked language modeling loss L_MLM: predict masked tokens from the masked text."""
 
-    needs = "mlm"
+    needs, mean_over = "mlm", "tokens"
 
 
 @registry.register_loss("flava_mmm_image")
 class MaskedMultimodalModelingImage(MaskedModeling):
     """Image loss of L_MMM: predict the codes of masked patches from the masked image and the masked caption."""
 
-    needs = "mmm_image"
+    needs, mean_over = "mmm_image", "patches"
 
 
 @registry.register_loss("flava_mmm_text")
 class MaskedMultimodalModelingText(MaskedModeling):
     """Text loss of L_MMM: predict masked tokens from the masked caption and the masked image."""
 
-    needs = "mmm_text"
+    needs, mean_over = "mmm_text", "tokens"

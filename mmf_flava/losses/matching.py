@@ -13,7 +13,7 @@ from mmf_flava.models.outputs import Matching
 class ImageTextMatching(nn.Module):
     """Image-text matching loss L_ITM: binary classification of matching pairs, as mean cross entropy in fp32."""
 
-    needs = "itm"
+    needs, mean_over = "itm", "samples"
 
     def forward(self, sample_list: Any, model_output: dict[str, Any]) -> Tensor:
         matching: Matching = model_output[self.needs]

@@ -4,6 +4,7 @@ Shapes: B = batch size, P = number of patches, T = number of tokens, L = 2 + P +
 N = number of masked positions, D = hidden size, E = projection size.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ from mmf.modules.losses import MMFLoss
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from mmf_flava.config.model import FlavaConfig, check_needs
+from mmf_flava.config.model import FlavaConfig, check_mean_over, check_needs
 from mmf_flava.config.recipes import MODEL_DEFAULTS, recipe_path
 from mmf_flava.config.schema import parse_section, suggestion, to_dict
 from mmf_flava.data.mask_counts import MaskCounts
@@ -70,8 +71,10 @@ class FlavaPretraining(BaseModel):
             MMFLoss({"type": loss.type, "params": loss.params}) for loss in self.settings.losses
         )
         self.needs: list[str] = [getattr(loss.loss_criterion, "needs", None) for loss in self.losses]  # type: ignore[misc]
-        for loss, need in zip(self.settings.losses, self.needs, strict=True):
+        self.mean_over = [getattr(loss.loss_criterion, "mean_over", "samples") for loss in self.losses]  # type: ignore[union-attr]
+        for loss, need, mean_over in zip(self.settings.losses, self.needs, self.mean_over, strict=True):
             check_needs(loss.type, need)
+            check_mean_over(loss.type, mean_over)
         self.heads = nn.ModuleDict({name: self._head(name) for name in self.needs if name != "contrast"})
         self.heads.apply(partial(initialise, std=self.settings.initializer_range))
 
@@ -108,6 +111,11 @@ class FlavaPretraining(BaseModel):
             if need in output:
                 losses.update({key: settings.weight * value for key, value in loss(sample_list, output).items()})
         return {**output, **self._retrieval(output), "losses": losses}
+
+    def loss_counts(self, sample_list: Any) -> dict[str, int]:
+        """Return, by name of the loss, the number of values in a batch that it is a mean over. See ``LossCounts``."""
+        totals = MaskCounts.of(sample_list).totals()
+        return {loss.type: totals[name] for loss, name in zip(self.settings.losses, self.mean_over, strict=True)}
 
     def _retrieval(self, output: dict[str, Any]) -> dict[str, Tensor]:
         """Return the detached ``scores`` and ``targets`` of ``forward``. MMF stores them for many batches."""
@@ -224,6 +232,15 @@ class FlavaPretraining(BaseModel):
             if parameter.requires_grad:
                 (decayed if parameter.ndim > 1 else not_decayed).append(parameter)
         return [{"params": decayed}, {"params": not_decayed, "weight_decay": 0.0}]
+
+    def after_step(self, weights: Mapping[str, Tensor]) -> None:
+        """Clamp the logit scale after an optimizer step, so that the saved value is the one that the model uses.
+
+        Args:
+            weights: trained weights by name, or their slices on this process; see ``Engine.after_step``.
+        """
+        if "flava.logit_scale" in weights:
+            self.flava.clamp_logit_scale(weights["flava.logit_scale"])
 
     def encode_image(self, image_BCHW: Tensor) -> Tensor:
         """See ``Flava.encode_image``."""

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from mmf_flava.compat.name_checks import check_names, check_section_names
 from mmf_flava.compat.optimizer_check import check_class, check_optimizer, torch_optimizers
-from mmf_flava.config.model import check_needs
+from mmf_flava.config.model import check_mean_over, check_needs
 from mmf_flava.config.optimization import SCHEDULER_PARAMS
 from mmf_flava.config.schema import check_keys, check_type, suggestion
 from mmf_flava.errors import UserError
@@ -57,6 +57,7 @@ def _check_losses(losses: Any, where: str) -> None:
         loss = registry.get_loss_class(name)
         if where == "model_config.flava.losses" and hasattr(loss, "needs"):
             check_needs(str(name), loss.needs)
+            check_mean_over(str(name), getattr(loss, "mean_over", "samples"))
         if isinstance(params, Mapping) and "params" not in inspect.signature(loss).parameters:
             has_none = loss.__init__ is torch.nn.Module.__init__
             parameters = [] if has_none else list(inspect.signature(loss).parameters.values())
