@@ -63,7 +63,9 @@ class TrainingConfig:
     batch_size_per_device: int | None = ranged(None, at_least=1)
     # stop at the first NaN gradient and name the operation that produced it, as in MMF's main branch
     detect_anomaly: bool = False
-    # gradient accumulation: number of batches per optimizer step
+    # gradient accumulation: number of batches per optimizer step. Losses and gradients are those of one large batch,
+    # except that the negatives of the contrastive loss come from one batch: more negatives need a larger batch_size,
+    # e.g. on several processes with sharding: ddp
     update_frequency: int = ranged(1, at_least=1)
     max_grad_l2_norm: float | None = ranged(None, above=0)
     # number of places in a dataset from which a batch is read; its largest common divisor with batch_size is used. More
@@ -174,7 +176,8 @@ class EvaluationConfig:
     batch_size: int | None = ranged(None, at_least=1)
     # folder to cache image embeddings for later evaluations of the same weights; null: no cache
     features_dir: str | None = None
-    # compute the mean of each loss over the split
+    # compute the mean of each loss over the split. The contrastive loss depends on evaluation.batch_size: its negatives
+    # are the other samples of a batch
     losses: bool = True
     zero_shot: ZeroShotConfig | None = None
     retrieval: RetrievalConfig | None = None

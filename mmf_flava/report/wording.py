@@ -9,7 +9,8 @@ NO_VALUE = "\u2013"  # shown for a missing value
 LOSSES = {
     "flava_global_contrastive": (
         "Global contrastive",
-        "Match each image with its caption and each caption with its image within the batch.",
+        "Match each image with its caption and each caption with its image within the batch. A larger batch has more "
+        "negatives and a higher loss.",
     ),
     "flava_mmm_image": (
         "Masked multimodal modeling: image",
