@@ -1,0 +1,50 @@
+"""Search for NaN and infinity in the state of a run, before a checkpoint is saved."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class FiniteCheck:
+    """Checks the weights, the buffers and the optimizer state of a run.
+
+    Args:
+        model: the model before it is wrapped for several processes. Its buffers that are not finite, such as masks of
+            attention, are not checked later.
+        groups: the optimizer's parameter groups of ``model``.
+    """
+
+    def __init__(self, model: nn.Module, groups: list[dict[str, Any]]) -> None:
+        names = {parameter: name for name, parameter in model.named_parameters()}
+        self._names = [names[parameter] for group in groups for parameter in group["params"]]
+        self._masks = {name for name, buffer in model.named_buffers() if not buffer.isfinite().all()}
+
+    def find(self, model: Mapping[str, Tensor], optimizer: Mapping[str, Any]) -> str | None:
+        """Return the name of the first tensor with NaN or infinity, or None.
+
+        Args:
+            model: state dict of the model.
+            optimizer: state dict of the optimizer of a single-process run; empty like ``model`` on processes that do
+                not save.
+        """
+        tensors = {name: tensor for name, tensor in model.items() if name not in self._masks}
+        for number, values in optimizer.get("state", {}).items():
+            for key, value in values.items():
+                if isinstance(value, Tensor):
+                    tensors[f"the optimizer's {key} of {self._names[number]}"] = value
+        return first_not_finite(tensors)
+
+
+@torch.no_grad()
+def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """Return the name of the first tensor with NaN or infinity, or None.
+
+    Reads every tensor once and synchronises host and device once, unless a tensor is not finite.
+    """
+    floats = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.numel() > 0}
+    if nn.utils.get_total_norm(floats.values(), math.inf).isfinite():  # the largest absolute value
+        return None
+    return next(name for name, tensor in floats.items() if not tensor.isfinite().all())
