@@ -15,9 +15,9 @@ Events in order, with their arguments:
 Every process calls its own callbacks for every event, including evaluations that only the first process runs.
 
 A training report contains a batch and its ``losses`` under the names in the model's output, e.g.
-``train/pmd/flava_itm``. As in ``metrics.jsonl``, losses are multiplied by their loss weights and not divided by
-``update_frequency``. The report of an update contains the last batch, the mean losses over all batches, and the total
-number of samples as ``batch_size``.
+``train/pmd/flava_itm``. As in ``metrics.jsonl``, losses are multiplied by their loss weights. The report of an update
+contains the last batch, the losses of all batches as if they were one batch, and the total number of samples as
+``batch_size``.
 Evaluation metrics are named as in ``training.early_stop.criteria``: ``val/total_loss``, ``val/losses/flava_itm``,
 ``val/zero_shot/accuracy``.
 """
@@ -47,7 +47,6 @@ class Callbacks(list[Any]):
         super().__init__(mmf_api.build_callbacks(config, trainer))
         self.meter = Meter()
         self._batch: Any = None
-        self._losses: list[dict[str, Tensor]] = []
         self._samples = 0
 
     def call(self, event: str, **arguments: Any) -> None:
@@ -56,8 +55,8 @@ class Callbacks(list[Any]):
             getattr(callback, event)(**arguments)
 
     def start_update(self) -> None:
-        """Discard the collected losses of the previous update and call ``on_update_start``."""
-        self._losses, self._samples = [], 0
+        """Reset the number of samples of the update and call ``on_update_start``."""
+        self._samples = 0
         self.call("on_update_start")
 
     def end_batch(self, batch: Any, losses: dict[str, Tensor]) -> None:
@@ -71,19 +70,20 @@ class Callbacks(list[Any]):
             return
         report = Report(batch, {"losses": dict(losses)})
         self._batch = batch
-        self._losses.append(losses)
         self._samples += report.batch_size
         self.call("on_batch_end", report=report, meter=self.meter)
 
-    def end_update(self, should_log: bool) -> None:
+    def end_update(self, losses: dict[str, Tensor], should_log: bool) -> None:
         """Call ``on_update_end`` of each callback after an update.
 
         All processes must call this method, because the meter averages the losses over processes.
+
+        Args:
+            losses: the losses of the update, see ``UpdateLosses.means``.
         """
         if not self:
             return
-        means = {name: torch.stack([losses[name].mean() for losses in self._losses]).mean() for name in self._losses[0]}
-        report = Report(self._batch, {"losses": means})
+        report = Report(self._batch, {"losses": dict(losses)})
         report.batch_size = self._samples
         if should_log:
             self.meter.update_from_report(report)
@@ -142,8 +142,10 @@ class TrainerAttributes:
 
     Attributes:
         config: the complete MMF config.
+        waiting: number of batches of the current update that are loaded, but whose forward pass has not begun.
     """
 
+    waiting = 0
     config: Any
     data: Any
     updater: Any
@@ -169,7 +171,7 @@ class TrainerAttributes:
     @property
     def current_iteration(self) -> int:
         """Number of training batches so far, including batches of skipped updates and batches before a resume."""
-        return self.data.loader.step if self.trains else 0
+        return self.data.loader.step - self.waiting if self.trains else 0
 
     @property
     def optimizer(self) -> torch.optim.Optimizer | None:

@@ -48,22 +48,22 @@ class LossGuard:
         means = {name: loss.detach().float().mean() for name, loss in losses.items()}
         self._batches.append((batch["dataset_name"], list(batch["sample_id"]), means))
 
-    def should_skip(self, update: int) -> bool:
+    def should_skip(self, update: int, update_losses: Mapping[str, Tensor]) -> bool:
         """Return whether to skip the current update, based on the losses that ``add_batch`` added.
 
         Must be called by all processes.
 
         Args:
             update: number of completed updates.
+            update_losses: the losses of the update, see ``UpdateLosses.means``.
 
         Raises:
             UserError: ``MAX_CONSECUTIVE_SKIPS`` updates in a row were skipped.
         """
         batches, self._batches = self._batches, []
-        totals = [torch.stack([*losses.values()]).sum() for _, _, losses in batches if losses]
-        if not totals:
+        if not update_losses:
             return False
-        total = torch.stack(totals).mean()
+        total = torch.stack([*update_losses.values()]).sum()
         # NaN and infinity are replaced by 0 for the mean over processes, and reported by a flag
         bad = ~torch.stack([loss.isfinite().all() for _, _, losses in batches for loss in losses.values()]).all()
         flag_and_total = mean_over_ranks(torch.stack([bad.to(total), total.nan_to_num(0.0, 0.0, 0.0)]))

@@ -24,9 +24,11 @@ from tqdm import tqdm
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.run import WandbConfig
 from mmf_flava.evaluation.features import bar_interval
+from mmf_flava.losses.counts import loss_name
 from mmf_flava.processes import mean_over_ranks, world_size
 from mmf_flava.training.flops import batch_flops
 from mmf_flava.training.metric_loggers import open_metric_loggers
+from mmf_flava.training.update_losses import UpdateLosses
 
 
 class Progress:
@@ -71,7 +73,7 @@ class Progress:
     def reset(self) -> None:
         """Reset losses and rates. Call this method after an evaluation or a checkpoint to exclude its time."""
         self.losses: dict[str, Tensor | float] = defaultdict(float)
-        self.counts: dict[str, int] = defaultdict(int)
+        self.has_values: dict[str, list[float]] = defaultdict(list)  # of each update: 1 if the loss has values, else 0
         self.samples, self.tokens, self.flops = 0, 0, 0.0
         self.waited, self.reset_time = 0.0, time.perf_counter()
 
@@ -80,25 +82,24 @@ class Progress:
         """Training time in seconds, including evaluations and the training time before a resume."""
         return time.perf_counter() - self.started
 
-    def add_batch(self, losses: dict[str, Tensor], batch: Any, waited: float) -> None:
-        """Add the losses and the sizes of a batch.
+    def add_batch(self, batch: Any, waited: float) -> None:
+        """Add the sizes of a batch.
 
         Args:
-            losses: losses by name; they are not copied to the CPU.
             batch: the batch on the CPU.
             waited: seconds spent waiting for the batch.
         """
-        for key, value in losses.items():
-            name = key.rpartition("/")[2]
-            self.losses[name] = self.losses[name] + value.detach().mean()
-            self.counts[name] += 1
         self.samples += len(batch["sample_id"])
         self.tokens += count_tokens(batch)
         self.flops += batch_flops(self.model.settings, self.model.needs, batch, world_size())
         self.waited += waited
 
-    def add_update(self) -> None:
-        """Count a completed update and advance the progress bar."""
+    def add_update(self, losses: UpdateLosses) -> None:
+        """Add the losses of a completed update, without copying them to the CPU, and advance the progress bar."""
+        for key, value in losses.means.items():
+            name = loss_name(key)
+            self.losses[name] = self.losses[name] + value
+            self.has_values[name].append(float(losses.count(key) > 0))
         self.update += 1
         self.bar.update()
 
@@ -109,12 +110,11 @@ class Progress:
             lr: the learning rate to log.
 
         Returns:
-            The losses, averaged over the updates since the last report and over all processes.
+            The losses of the updates since the last report, averaged over the updates in which they have values. A loss
+            without values, for example because no token is masked, is missing.
         """
         elapsed = time.perf_counter() - self.reset_time
-        names = sorted(self.losses)
-        means = torch.stack([torch.as_tensor(self.losses[name] / self.counts[name]) for name in names])
-        losses = dict(zip(names, mean_over_ranks(means).tolist(), strict=True))
+        losses = self._mean_losses()
         samples, tokens, flops = (n * world_size() / elapsed for n in (self.samples, self.tokens, self.flops))
         data_wait = self.waited / elapsed
         rates = {
@@ -130,6 +130,18 @@ class Progress:
         mmf_api.log(f"update {self.update}/{self.total}: {shown}, lr {lr:.2e}, {speed}")
         self.reset()
         return losses
+
+    def _mean_losses(self) -> dict[str, float]:
+        names = sorted(self.losses)
+        if not names:
+            return {}
+        sums = torch.stack([torch.as_tensor(self.losses[name]) for name in names])
+        flags = [torch.tensor(self.has_values[name]).to(sums) for name in names]
+        # one collective for both; an update counts if the loss has values on any process
+        sums, *flags = mean_over_ranks(torch.cat([sums, *flags])).cpu().split([len(names), *map(len, flags)])
+        counts = torch.stack([(flag > 0).sum() for flag in flags])
+        means = (sums / counts.clamp(min=1)).tolist()
+        return {name: mean for name, mean, count in zip(names, means, counts.tolist(), strict=True) if count}
 
     def write(self, split: str, metrics: dict[str, Any]) -> None:
         """Append a record to ``metrics.jsonl`` and send the metrics to the metric loggers."""

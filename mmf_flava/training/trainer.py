@@ -34,6 +34,7 @@ from mmf_flava.training.run_state import RunState
 from mmf_flava.training.settings import read_settings
 from mmf_flava.training.signals import STOPPED, StopSignals
 from mmf_flava.training.update import Updater
+from mmf_flava.training.update_losses import UpdateLosses
 
 
 @registry.register_trainer("flava")
@@ -160,10 +161,10 @@ class FlavaTrainer(TrainerAttributes):
 
     def _train(self, batches: Any, progress: Progress) -> None:
         while self.num_updates < self.config.training.max_updates:
-            updated = self._update(batches, progress)
+            losses = self._update(batches, progress)
             stopping = self.signals.received_by_any(self.device)
-            if updated:
-                stopping = self._after_update(progress, stopping)
+            if losses is not None:
+                stopping = self._after_update(progress, losses, stopping)
             elif stopping and self.num_updates:
                 self._save()
             if stopping:
@@ -178,48 +179,59 @@ class FlavaTrainer(TrainerAttributes):
         """Whether this process takes part in evaluations: only the first process, or all if weights are sharded."""
         return self.rank == 0 or self.updater.engine.all_ranks_evaluate
 
-    def _update(self, batches: Any, progress: Progress) -> bool:
-        """Run one update. Return False if it was skipped (loss guard, fp16 overflow) or a signal came before it."""
-        frequency, done = self.settings.training.update_frequency, []
-        for number in range(1, frequency + 1):
+    def _load_batches(self, batches: Any) -> list[tuple[Any, float]]:
+        """Return the batches of an update, each with the seconds waited for it; none if a signal came before."""
+        loaded: list[tuple[Any, float]] = []
+        while len(loaded) < self.settings.training.update_frequency:
             started = time.perf_counter()
             # a signal may interrupt waiting for data only before the first batch, and only if the run has one process
-            interruptible = world_size() == 1 and number == 1
+            interruptible = world_size() == 1 and not loaded
             item = self.signals.run_unless_stopped(lambda: next(batches)) if interruptible else next(batches)
             if item is None:
-                return False
-            waited, batch = time.perf_counter() - started, item[1]
-            self.quarantine.update(batch)
-            if number == 1:
-                self.callbacks.start_update()
-            losses = self._accumulate(batch.to(self.device), last=number == frequency)
-            self.guard.add_batch(batch, losses)
-            done.append((losses, batch, waited))
-        if self.guard.should_skip(self.num_updates):
-            self.updater.zero_grad()
-            return False
-        if not self.updater.step():
-            return False
-        for losses, batch, waited in done:
-            progress.add_batch(losses, batch, waited)
-        self.num_updates += 1
-        progress.add_update()
-        return True
+                return []
+            loaded.append((item[1], time.perf_counter() - started))
+            self.quarantine.update(item[1])
+        return loaded
 
-    def _accumulate(self, batch: Any, last: bool) -> dict[str, Tensor]:
+    def _update(self, batches: Any, progress: Progress) -> dict[str, Tensor] | None:
+        """Run one update and return its losses.
+
+        The result is None if the update was skipped (loss guard, fp16 overflow) or a signal came before it.
+        """
+        loaded = self._load_batches(batches)
+        if not loaded:
+            return None
+        self.waiting = len(loaded)
+        self.callbacks.start_update()
+        losses = UpdateLosses(self.model, [batch for batch, _ in loaded], self.device)
+        for batch, _ in loaded:
+            self.waiting -= 1
+            self.guard.add_batch(batch, self._accumulate(batch.to(self.device), losses))
+        if self.guard.should_skip(self.num_updates, losses.means):
+            self.updater.zero_grad()
+            return None
+        if not self.updater.step():
+            return None
+        for batch, waited in loaded:
+            progress.add_batch(batch, waited)
+        self.num_updates += 1
+        progress.add_update(losses)
+        return losses.means
+
+    def _accumulate(self, batch: Any, update: UpdateLosses) -> dict[str, Tensor]:
         self.callbacks.call("on_batch_start")
-        losses = self.updater.accumulate(batch, last)
+        losses = self.updater.accumulate(batch, last=self.waiting == 0, update=update)
         self.callbacks.end_batch(batch, losses)
         return losses
 
-    def _after_update(self, progress: Progress, stopping: bool) -> bool:
+    def _after_update(self, progress: Progress, losses: dict[str, Tensor], stopping: bool) -> bool:
         """Log, evaluate and save at the configured intervals; return whether the run must stop."""
         training, update = self.config.training, self.num_updates
         last, improved = update == training.max_updates, False
         self.checkpoints.check()
         if should_log := update % training.log_interval == 0 or last:
             self.results.record_losses(progress.report(self.updater.learning_rate))
-        self.callbacks.end_update(should_log)
+        self.callbacks.end_update(losses, should_log)
         if (update % training.evaluation_interval == 0 or last) and not stopping:
             improved, stopping = self._evaluate(progress)
         if update % training.checkpoint_interval == 0 or last or improved or stopping:

@@ -10,6 +10,7 @@ from mmf_flava.config.run import TrainingConfig
 from mmf_flava.models.transformer import Transformer
 from mmf_flava.training.precision import FullPrecision, Precision
 from mmf_flava.training.sharding import broadcast_weights, build_engine
+from mmf_flava.training.update_losses import UpdateLosses
 
 
 class Updater:
@@ -24,7 +25,7 @@ class Updater:
     """
 
     def __init__(self, model: nn.Module, config: Any, training: TrainingConfig, device: torch.device) -> None:
-        self.device, self.frequency = device, training.update_frequency
+        self.device = device
         self.autocast = training.precision == "bf16" and training.sharding != "fsdp"  # FSDP does not need autocast
         self.max_norm = training.max_grad_l2_norm if config.training.clip_gradients else None
         broadcast_weights(model)
@@ -58,16 +59,19 @@ class Updater:
         """Learning rate of the first parameter group at the next update."""
         return self.optimizer.param_groups[0]["lr"]
 
-    def accumulate(self, batch: Any, last: bool = True) -> dict[str, Tensor]:
-        """Accumulate the gradients of a batch, divided by ``update_frequency``, and return its detached losses.
+    def accumulate(self, batch: Any, last: bool = True, update: UpdateLosses | None = None) -> dict[str, Tensor]:
+        """Accumulate the gradients of a batch and return its detached losses.
 
-        Gradients are averaged over processes only after the ``last`` batch of an update.
+        Args:
+            last: whether this is the last batch of the update. Only then gradients are averaged over processes.
+            update: the losses of the update, to which the batch's losses are added; None for an update of one batch.
         """
         with self.engine.skip_gradient_sync(not last):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
                 losses = self.engine.module(batch)["losses"]
             if losses:
-                self.precision.backward(sum(loss.mean() for loss in losses.values()) / self.frequency)
+                weighted = {key: loss.mean() for key, loss in losses.items()} if update is None else update.add(losses)
+                self.precision.backward(sum(weighted.values()))
         return {name: loss.detach() for name, loss in losses.items()}
 
     def step(self) -> bool:

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import multiprocessing
 
 from mmf_flava.training.fsdp import FsdpEngine
+from mmf_flava.training.update_losses import UpdateLosses
 from tests.training.toys import batch, toy, updater
 
 KINDS = ("pmd", "imagenet", "ccnews_bookcorpus")
@@ -19,8 +20,10 @@ def train(trained, first, last, rows=slice(None), frequency=1):
     """Train these updates, alternating between the kinds of batches, and return the losses."""
     losses = []
     for number in range(first, last):
-        for step in range(frequency):
-            step_losses = trained.accumulate(batch(KINDS[number % 3], 10 * number + step, rows), step == frequency - 1)
+        batches = [batch(KINDS[number % 3], 10 * number + step, rows) for step in range(frequency)]
+        update = UpdateLosses(trained.engine.model, batches, torch.device("cpu"))
+        for samples in batches:
+            step_losses = trained.accumulate(samples, samples is batches[-1], update)
             losses.append(torch.stack(list(step_losses.values())))
         assert trained.step()
     return losses
@@ -67,7 +70,7 @@ def train_with_gradient_accumulation(rows):
     bucketer.dist._reduce_scatter_base = count
     counts = {}
     for frequency in (1, 3):
-        trained = updater(toy(), optimizer="SGD", sharding="fsdp", update_frequency=frequency)
+        trained = updater(toy(), optimizer="SGD", sharding="fsdp")
         calls.clear()
         train(trained, 0, 3, rows, frequency)
         counts[frequency] = len(calls)
@@ -155,7 +158,7 @@ def test_activation_checkpointing_changes_nothing(sharded):
 
 
 def test_gradients_are_reduced_once_per_update(sharded):
-    single = updater(toy(), optimizer="SGD", update_frequency=3)
+    single = updater(toy(), optimizer="SGD")
     train(single, 0, 3, frequency=3)
     assert not differences(sharded["accumulation"]["weights"], single.model_state(), 1e-6)
     assert sharded["accumulation"]["calls"] == {1: 3, 3: 3}

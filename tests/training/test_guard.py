@@ -17,8 +17,9 @@ def guard(tmp_path):
 def update(guard, number, *losses, name="pmd"):
     """Add a batch with these loss values; return whether the update is skipped."""
     batch = {"dataset_name": name, "sample_id": [f"{number}a", f"{number}b"]}
-    guard.add_batch(batch, {f"train/{name}/flava_{n}": torch.tensor(value) for n, value in enumerate(losses)})
-    return guard.should_skip(number)
+    values = {f"train/{name}/flava_{n}": torch.tensor(value) for n, value in enumerate(losses)}
+    guard.add_batch(batch, values)
+    return guard.should_skip(number, values)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -41,7 +42,7 @@ def test_infinities_of_opposite_signs_are_skipped(guard):
 def test_one_bad_batch_skips_the_update_and_all_batches_are_recorded(guard):
     guard.add_batch({"dataset_name": "pmd", "sample_id": ["a"]}, {"x": torch.tensor(float("nan"))})
     guard.add_batch({"dataset_name": "pmd", "sample_id": ["b"]}, {"x": torch.tensor(1.0)})
-    assert guard.should_skip(0)
+    assert guard.should_skip(0, {"x": torch.tensor(float("nan"))})
     assert guard.file.read_text().count("\n") == 2
 
 
@@ -84,4 +85,4 @@ def test_state_is_restored_from_a_checkpoint(guard, tmp_path):
 
 def test_batch_without_losses_is_not_skipped(guard):
     guard.add_batch({"dataset_name": "pmd", "sample_id": ["a"]}, {})
-    assert not guard.should_skip(0)
+    assert not guard.should_skip(0, {})

@@ -20,8 +20,9 @@ VALUES = (math.nan, math.inf, -math.inf)
 def update(trained, guard, kind, number, rows):
     samples = batch(kind, number, rows)
     samples.sample_id = [f"{number}-{row}" for row in range(rows.start, rows.stop)]
-    guard.add_batch(samples, trained.accumulate(samples))
-    if guard.should_skip(number):
+    losses = trained.accumulate(samples)
+    guard.add_batch(samples, losses)
+    if guard.should_skip(number, losses):
         trained.zero_grad()
         return False
     return trained.step()

@@ -13,6 +13,7 @@ from mmf_flava.config.run import WandbConfig
 from mmf_flava.training import progress as module
 from mmf_flava.training.flops import batch_flops
 from mmf_flava.training.progress import Progress, count_tokens, format_flops
+from mmf_flava.training.update_losses import UpdateLosses
 from tests.models.conftest import sample_list
 
 CONFIG = OmegaConf.create({"training": {"max_updates": 4, "tensorboard": False}})
@@ -29,8 +30,10 @@ def test_rates_are_counts_per_second(tmp_path: Path, tiny, pairs, monkeypatch: p
     )
     for update in (1, 2):
         now[0] += 2
-        progress.add_batch({"train/pmd/flava_itm": torch.tensor([float(update)])}, pairs, waited=0.5)
-        progress.add_update()
+        progress.add_batch(pairs, waited=0.5)
+        losses = UpdateLosses(None, [pairs], torch.device("cpu"))
+        losses.add({"train/pmd/flava_itm": torch.tensor([float(update)])})
+        progress.add_update(losses)
     progress.report(lr=0.1)
     progress.close()
     record = json.loads((tmp_path / "metrics.jsonl").read_text())
