@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mmf_flava.errors import UserError, is_full_disk
+from mmf_flava.errors import TOO_MANY_FILES, UserError, is_full_disk
 
 MAX_WORKERS = 1024  # largest number of data loader workers
 MAX_INTEGER = 2**31 - 1
@@ -67,16 +67,20 @@ def command(main: Callable[..., int | None]) -> Callable[..., int]:
 
 
 @contextlib.contextmanager
-def report_user_errors(unless: Callable[[], bool] = lambda: False) -> Iterator[None]:
+def report_user_errors(
+    unless: Callable[[], bool] = lambda: False, then: Callable[[BaseException], None] = lambda error: None
+) -> Iterator[None]:
     """Context manager: print an error that the user can fix and exit; re-raise all other errors.
 
     Args:
         unless: function called after an error; if it returns True, the error is re-raised.
+        then: function called with every error after it has been printed.
     """
     try:
         yield
     except BaseException as error:
         code = None if unless() else report_error(error)
+        then(error)
         if not code:
             raise
         sys.exit(code)
@@ -98,6 +102,8 @@ def report_error(error: BaseException) -> int | None:
         return BROKEN_PIPE
     if isinstance(error, UserError):
         return _print(_message(error))
+    if isinstance(error, OSError) and error.errno in TOO_MANY_FILES:
+        return _print("too many files are open. Raise the limit with `ulimit -n` and run the command again.")
     if isinstance(error, OSError) and error.filename is not None:
         reason = (error.strerror or type(error).__name__).lower()
         return _print(f"{_text(error.filename)}: {reason}. Correct the path or its permissions.")

@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT})
+TOO_MANY_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 NOT_WRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 MASK = "***"
@@ -29,6 +30,11 @@ class UserError(ValueError):
 def is_full_disk(error: BaseException) -> bool:
     """Return whether a write failed because the disk is full or its quota is exceeded."""
     return isinstance(error, OSError) and error.errno in FULL_DISK
+
+
+def is_out_of_resources(error: BaseException) -> bool:
+    """Return whether the disk is full or too many files are open, which is not an error of the file that was read."""
+    return isinstance(error, OSError) and error.errno in FULL_DISK | TOO_MANY_FILES
 
 
 def ends_process(error: BaseException) -> bool:

@@ -1,5 +1,7 @@
 """Rank, world size and small collective operations. Without a process group, a single process is assumed."""
 
+import os
+
 import torch
 from torch import distributed
 
@@ -8,6 +10,12 @@ def world_size() -> int:
     """Return the number of processes; 1 if there is no process group."""
     running = distributed.is_available() and distributed.is_initialized()
     return distributed.get_world_size() if running else 1
+
+
+def processes_on_this_machine(world_size: int) -> int:
+    """Return how many of ``world_size`` processes run on this machine: all of them, if the launcher does not tell."""
+    local = os.environ.get("LOCAL_WORLD_SIZE", "")  # set by torchrun
+    return min(int(local), world_size) if local.isdecimal() and int(local) > 0 else world_size
 
 
 def rank() -> int:

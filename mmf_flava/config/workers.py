@@ -5,6 +5,7 @@ Without them, workers wait for a timeout of minutes, or die from a bus error.
 
 import os
 import resource
+import sys
 from pathlib import Path
 
 from mmf_flava.errors import UserError
@@ -37,16 +38,25 @@ def check_workers(workers: int, loaders: int = 1, where: str = "training.num_wor
     _check_shared_memory(total, remedy, workers * loaders)
     needed = len(os.listdir("/proc/self/fd")) + FILES_OF_READERS
     needed += loaders * (FILES_PER_LOADER + workers * (FILES_PER_WORKER + TENSORS_PER_BATCH))
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    unlimited = resource.RLIM_INFINITY
-    if soft != unlimited and soft < needed + SPARE_FILES:
-        soft = needed + SPARE_FILES if hard == unlimited else min(needed + SPARE_FILES, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    if soft != unlimited and soft < needed:
+    if (allowed := raise_file_limit(needed)) < needed:
         raise UserError(
-            f"{total} about {needed} open files, but at most {hard} are allowed. Raise the limit with `ulimit -n "
+            f"{total} about {needed} open files, but at most {allowed} are allowed. Raise the limit with `ulimit -n "
             f"{needed}` (or in /etc/security/limits.conf), {remedy}."
         )
+
+
+def raise_file_limit(needed: int) -> int:
+    """Raise the limit of open files to ``needed`` and ``SPARE_FILES`` more, as far as possible. Return the limit.
+
+    Processes that are started later have the same limit.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return sys.maxsize
+    if soft < needed + SPARE_FILES:
+        soft = needed + SPARE_FILES if hard == resource.RLIM_INFINITY else min(needed + SPARE_FILES, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft
 
 
 def _check_shared_memory(total: str, remedy: str, workers: int) -> None:

@@ -10,7 +10,7 @@ from mmf_flava.compat.annotation_lines import InvalidLine
 from mmf_flava.data.image_decoding import image_reason
 from mmf_flava.data.mmf_parts import UNKNOWN
 from mmf_flava.data.record import Reason
-from mmf_flava.errors import UserError, is_full_disk
+from mmf_flava.errors import UserError, is_out_of_resources
 
 TEXTS = ("text", "img", "question_str", "question", "sentence2", "image_name", "Flikr30kID")
 IDS = ("id", "question_id")
@@ -26,7 +26,7 @@ class Problem(NamedTuple):
 
 def is_caused_by_entry(error: Exception) -> bool:
     """Return whether an exception may be caused by the entry that was read when it was raised."""
-    return not (isinstance(error, UserError | MemoryError) or is_full_disk(error))
+    return not (isinstance(error, UserError | MemoryError) or is_out_of_resources(error))
 
 
 def explain_error(error: Exception, entry: Any, usual_fields: Set[str]) -> Problem | None:

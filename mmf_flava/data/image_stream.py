@@ -4,7 +4,9 @@ Shapes: V = views (fixed crops) per record, h, w = height and width of the codeb
 image.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,8 @@ from mmf_flava.config.datasets import ImageStreamConfig, RecordsConfig
 from mmf_flava.config.paths import resolve_path
 from mmf_flava.data.codes import OPENED_CODES, CodeFile, resolve_codes_folder, view_generator
 from mmf_flava.data.image_decoding import decode_image
-from mmf_flava.data.record import Record, Records
-from mmf_flava.data.records import concat_records, open_records, record_units
+from mmf_flava.data.record import Record
+from mmf_flava.data.records import concat_records, open_records, record_groups, record_units
 from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.data.stream import StreamDataset
 from mmf_flava.errors import UserError
@@ -37,12 +39,13 @@ class ImageStreamDataset(StreamDataset):
         folder, cache = image_folder(config), build_shard_cache(name, config)
         if config.splits.weights(dataset_type) is None:
             self.records = open_records(paths, cache, folder)
-            units = [record_units(self.records)]
+            readers = [self.records]
         else:
             readers = [open_records(path, cache, folder) for path in paths]
             self.records = concat_records(readers)
-            units = [record_units(reader) for reader in readers]
-        super().__init__(name, config, dataset_type, units)
+        super().__init__(name, config, dataset_type, [record_units(reader) for reader in readers])
+        groups = [size for reader in readers for size, _ in record_groups(reader) if size]
+        self._group_starts = [0, *accumulate(groups)]
         self.views = config.views
         self.codes: CodeFile | None = None
 
@@ -110,16 +113,17 @@ class ImageStreamDataset(StreamDataset):
         codes = torch.from_numpy(self.codes.read(index, view))
         return {**self.image_processor({**item, "codebook_view": not self.training}), "image_codes": codes}
 
-    def _nearby_records(self, index: int) -> range:
-        """Return the records that are cheap to read after record ``index``.
+    def _related_records(self, index: int) -> list[range]:
+        """Return the records of the same shard as record ``index``, and those of the shard half the dataset away.
 
-        These are the records of its shuffle block if the shards are remote, otherwise all records.
+        A shard with only one record is omitted, if it is the record's own. In a source without shards, the first range
+        is the entire source.
         """
-        if not getattr(self.records, "remote", False):
-            return range(self.size)
-        block = self.config.shuffle_block
-        first = index // block * block
-        return range(first, min(first + block, self.size))
+        starts = self._group_starts
+        own, count = bisect_right(starts, index) - 1, len(starts) - 1
+        groups = dict.fromkeys((own, (own + count // 2) % count))
+        ranges = [range(starts[group], starts[group + 1]) for group in groups]
+        return [records for records in ranges if records != range(index, index + 1)]
 
     def codebook_views(self, index: int) -> torch.Tensor:
         """Return one codebook input per view of record ``index``, (V, 3, h, w). Raises BadRecord if it has no image."""

@@ -33,9 +33,9 @@ class PMDDataset(ImageStreamDataset):
 
     In training, a sample's text is one of the image's captions or, with probability ``mismatch_probability``, a caption
     of another record (is_correct 0). The paper does not state this probability; the default of 0.1 is
-    torchmultimodal's value. With remote shards, the other record is sampled from the same shuffle block. With
-    ``length_buckets``, records of similar text length are preferred. ``captions`` and ``targets`` always belong to the
-    image. Outside training, every pair matches.
+    torchmultimodal's value. The other record is sampled from the same shard. With ``length_buckets``, records of
+    similar text length are preferred. ``captions`` and ``targets`` always belong to the image. Outside training, every
+    pair matches.
     """
 
     def __init__(self, config: PMDConfig, dataset_type: str, paths: Sequence[str | Path]):
@@ -65,22 +65,29 @@ class PMDDataset(ImageStreamDataset):
         }
 
     def _other_caption(self, index: int, captions: list[str], rng: np.random.Generator) -> str | None:
-        """Sample a caption of another record that is not one of ``captions``; return None if none was found."""
-        nearby = self._nearby_records(index)
-        sampled: Iterable[int] = (nearby[int(rng.integers(len(nearby)))] for _ in range(MISMATCH_TRIES))
-        if self.length_buckets > 1:  # prefer similar lengths: a longer caption would pad the entire batch
-            length = estimate_text_bytes(self.records, index)
-            sampled = sorted(sampled, key=lambda other: abs(estimate_text_bytes(self.records, other) - length))
-        for number in sampled:
-            try:
-                with record_boundary(f"record {number}"):
-                    others, _label = parse_annotation(self.records.read(number, TEXT_EXTENSIONS))
-            except BadRecord:
-                continue
-            other = others[int(rng.integers(len(others)))]
-            if other not in captions:
-                return other
+        """Sample a caption of another record that is not one of ``captions``; return None if none was found.
+
+        The record is sampled from the same shard, which the process has open. If the shard has no other caption, as in
+        a dataset that is sorted by class, the record comes from another shard, always the same one for each shard.
+        """
+        for records in self._related_records(index):
+            sampled: Iterable[int] = (records[int(rng.integers(len(records)))] for _ in range(MISMATCH_TRIES))
+            if self.length_buckets > 1:  # prefer similar lengths: a longer caption would pad the entire batch
+                length = estimate_text_bytes(self.records, index)
+                sampled = sorted(sampled, key=lambda other: abs(estimate_text_bytes(self.records, other) - length))
+            for number in sampled:
+                if (other := self._read_caption(number, rng)) is not None and other not in captions:
+                    return other
         return None
+
+    def _read_caption(self, index: int, rng: np.random.Generator) -> str | None:
+        """Return one of the captions of record ``index``, or None if the record is bad."""
+        try:
+            with record_boundary(f"record {index}"):
+                captions, _label = parse_annotation(self.records.read(index, TEXT_EXTENSIONS))
+        except BadRecord:
+            return None
+        return captions[int(rng.integers(len(captions)))]
 
 
 @registry.register_builder("pmd")

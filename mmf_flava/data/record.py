@@ -3,11 +3,10 @@
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
-from mmf_flava.errors import UserError, ends_process, is_full_disk
+from mmf_flava.errors import UserError, ends_process, is_out_of_resources
 
 MAX_MESSAGE = 1000  # characters of the message of a bad record
 MAX_ERROR_TEXT = 200  # characters of an exception's text in a message
@@ -89,7 +88,8 @@ def record_boundary(name: str | Callable[[], str]) -> Iterator[None]:
     """Context manager around all code that handles the bytes of one record: reading, decoding, cropping, tokenizing.
 
     Any exception becomes a BadRecord, so that a bad record never stops a run. Exceptions that are not caused by the
-    record pass through: UserError, MemoryError, a full disk, and exceptions that end the process.
+    record pass through: UserError, MemoryError, a full disk, too many open files, and exceptions that end
+    the process.
 
     Args:
         name: the record's key or a description such as "record 7"; a function that returns it is only called for a bad
@@ -103,7 +103,7 @@ def record_boundary(name: str | Callable[[], str]) -> Iterator[None]:
     except (UserError, MemoryError):
         raise
     except BaseException as error:
-        if (cause := _full_disk(error)) is not None:
+        if (cause := _exhausted_resource(error)) is not None:
             raise cause from cause.__cause__
         if isinstance(error, BadRecord):
             raise
@@ -114,14 +114,14 @@ def record_boundary(name: str | Callable[[], str]) -> Iterator[None]:
         raise BadRecord(Reason.UNEXPECTED, message, key, _failure(error)) from error
 
 
-def _full_disk(error: BaseException) -> BaseException | None:
-    """Return the error of a full disk that caused ``error``, for example of a download; None: another cause."""
+def _exhausted_resource(error: BaseException) -> BaseException | None:
+    """Return the error of a full disk or of too many open files that caused ``error``; None: another cause."""
     described: BaseException = error
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, UserError):
             described = cause
-        if is_full_disk(cause):
+        if is_out_of_resources(cause):
             return cause if isinstance(described, BadRecord) else described
         cause = cause.__cause__
     return None
@@ -141,8 +141,7 @@ def _failure(error: BaseException) -> Failure:
     return Failure(type(error).__name__, place, "".join(traceback.format_exception(error)))
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """One record: a key, and its fields by lower-case file extension, for example ``{"jpg": ..., "json": ...}``."""
 
     key: str

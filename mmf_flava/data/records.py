@@ -1,7 +1,9 @@
 """Functions that open the records of a dataset in tar shards, image folders or image lists."""
 
+import logging
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from heapq import nlargest
 from itertools import accumulate, groupby
 from pathlib import Path
 
@@ -15,6 +17,9 @@ from mmf_flava.data.shards import ShardReader, find_shards
 from mmf_flava.errors import UserError, join_first
 from mmf_flava.files.cache import FileCache
 from mmf_flava.files.download import is_remote
+from mmf_flava.files.open_files import raise_limit
+
+logger = logging.getLogger(__name__)
 
 
 class ConcatRecords:
@@ -23,7 +28,6 @@ class ConcatRecords:
     def __init__(self, readers: Sequence[Records]):
         self.readers = list(readers)
         self.sequential = all(reader.sequential for reader in readers)
-        self.remote = any(getattr(reader, "remote", False) for reader in readers)
         self._starts = [0, *accumulate(map(len, self.readers))]
 
     def __len__(self) -> int:
@@ -98,18 +102,54 @@ def split_readers(records: Records) -> list[Records]:
     return records.readers if isinstance(records, ConcatRecords) else [records]
 
 
+def record_groups(records: Records) -> Iterator[tuple[int, bool]]:
+    """Yield each tar shard, and adjacent readers without shards together, as (number of records, whether a shard)."""
+    for sharded, group in groupby(split_readers(records), lambda reader: isinstance(reader, ShardReader)):
+        if sharded:
+            for reader in group:
+                yield from ((size, True) for size in reader.shard_lengths())  # type: ignore[attr-defined]
+        else:
+            yield sum(map(len, group)), False
+
+
 def record_units(records: Records) -> list[Unit]:
     """Return the units in which records are shuffled: tar shards, or the entire records of adjacent other readers."""
     units: list[Unit] = []
-    for sharded, group in groupby(split_readers(records), lambda reader: isinstance(reader, ShardReader)):
-        first = sum(unit.size for unit in units)
-        if sharded:
-            for size in (size for reader in group for size in reader.shard_lengths()):  # type: ignore[attr-defined]
-                units.append(Unit(first, 1, size))
-                first += size
-        else:
-            units += spread_units(sum(map(len, group)), first)
+    first = 0
+    for size, sharded in record_groups(records):
+        units += [Unit(first, 1, size)] if sharded else spread_units(size, first)
+        first += size
     return units
+
+
+def keep_lanes_open(records: Records, lanes: int, processes: int, name: str) -> None:
+    """Prepare tar shards for reading from ``lanes`` lanes of an order at the same time. Call it before workers start.
+
+    Args:
+        processes: number of processes on this machine that read from other lanes.
+        name: name of the dataset, for messages.
+
+    Raises:
+        UserError: the cache of remote shards is smaller than the shards that are read at the same time.
+    """
+    readers = [reader for reader in split_readers(records) if isinstance(reader, ShardReader)]
+    opened = max((reader.keep_open(lanes) for reader in readers), default=0)
+    remote = [shard for reader in readers for shard in reader.remote_shards()]
+    limits = [path.cache.limit for path, _ in remote if path.cache.limit is not None]
+    needed = sum(nlargest(processes * opened, (size for _, size in remote)))
+    if limits and min(limits) < needed:
+        raise UserError(
+            f"dataset_config.{name}.cache_bytes: up to {min(processes * opened, len(remote)):,} remote shards are read "
+            f"at the same time, which are {needed:,} bytes, but the cache is limited to {min(limits):,} bytes. "
+            "Increase cache_bytes, or decrease training.lanes."
+        )
+    needed_files, allowed = raise_limit()
+    if allowed < needed_files:
+        logger.warning(
+            "%s: reading from %s lanes needs %s open files, but at most %s are allowed. Shards are closed and opened "
+            "again, which is slower. Raise the limit with `ulimit -n %s`, or decrease training.lanes.",
+            *(name, f"{lanes:,}", f"{needed_files:,}", f"{allowed:,}", needed_files),
+        )
 
 
 def estimate_text_bytes(records: Records, index: int) -> int:

@@ -18,6 +18,7 @@ from mmf_flava.data.buckets import LengthBuckets
 from mmf_flava.data.evaluation_samples import EvaluationSamples
 from mmf_flava.data.order import LANES
 from mmf_flava.errors import UserError
+from mmf_flava.processes import processes_on_this_machine
 
 
 class Schedule(Protocol):
@@ -136,6 +137,13 @@ class MultitaskLoader:
             if hasattr(dataset, "order"):
                 dataset.order.lanes = lanes
 
+    def _keep_open(self) -> None:
+        """Keep as many files open as the lanes of this process need, before workers inherit the limit of open files."""
+        lanes, rest = divmod(self.lanes, self.world_size)
+        for name in self.samples:
+            if keep_open := getattr(self.datasets[name], "keep_open", None):
+                keep_open(lanes + 2 * bool(rest), processes_on_this_machine(self.world_size))
+
     def dataset_at(self, step: int) -> str:
         """Return the name of the dataset of batch ``step``."""
         return self.schedule.dataset_at(step // self.consecutive_batches)
@@ -145,6 +153,7 @@ class MultitaskLoader:
 
     def __next__(self) -> tuple[str, Any]:
         if not self._iterators:  # start the workers of all datasets, so that all of them prefetch
+            self._keep_open()
             self._iterators = {name: self._build_iterator(name) for name in self.samples}
         name = self.dataset_at(self.step)
         batch = next(self._iterators[name])
@@ -158,7 +167,9 @@ class MultitaskLoader:
             buckets = LengthBuckets(dataset.caption_bytes, self.batch_size, window, self.seed, self.lanes)
         samples = self.samples[name]
         sampler = StreamBatchSampler(self.batch_size, self.rank, self.world_size, samples, self.lanes, buckets)
-        return iter(build_batch_loader(dataset, sampler, self.num_workers, self.seed, self.pin_memory))
+        prefetch = self.consecutive_batches  # an update starts with all its batches
+        loader = build_batch_loader(dataset, sampler, self.num_workers, self.seed, self.pin_memory, prefetch=prefetch)
+        return iter(loader)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position in the data, for a checkpoint. Prefetched batches are not counted."""
@@ -216,13 +227,20 @@ def build_evaluation_loader(
 
 
 def build_batch_loader(
-    dataset: Any, batches: Any, num_workers: int, seed: int = 0, pin_memory: bool = False, persistent: bool = False
+    dataset: Any,
+    batches: Any,
+    num_workers: int,
+    seed: int = 0,
+    pin_memory: bool = False,
+    persistent: bool = False,
+    prefetch: int = 1,
 ) -> DataLoader:
     """Build a torch DataLoader for the given batches of sample indices.
 
     Args:
         batches: iterable of lists of sample indices.
         persistent: whether the workers are kept after the last batch, for the next iterator.
+        prefetch: minimum number of batches that the workers load in advance; at least two per worker.
 
     Raises:
         UserError: this machine allows too few open files or too little shared memory for the workers.
@@ -239,6 +257,7 @@ def build_batch_loader(
         generator=Generator().manual_seed(seed),
         worker_init_fn=_set_up_worker,
         persistent_workers=persistent and num_workers > 0,
+        prefetch_factor=max(2, -(-prefetch // num_workers)) if num_workers else None,
     )
 
 

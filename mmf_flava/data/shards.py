@@ -9,13 +9,12 @@ because a process that accesses the map of a truncated file is killed.
 import glob
 import io
 import logging
-import os
 import tarfile
 import zlib
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -23,18 +22,21 @@ from typing import Any
 from mmf_flava.data.braces import expand_braces
 from mmf_flava.data.indexing import Shard, open_indexes
 from mmf_flava.data.names import display_name, extension_of, is_hidden
+from mmf_flava.data.open_shard import OpenShard
 from mmf_flava.data.record import BadRecord, Reason, Record
 from mmf_flava.data.remote_shard import RemoteShard
-from mmf_flava.data.shard_index import STARTS_OFFSET, index_path, parse_header, write_index
+from mmf_flava.data.shard_index import index_path, write_index
 from mmf_flava.data.tar_members import Entry
 from mmf_flava.errors import UserError
 from mmf_flava.files import atomic
+from mmf_flava.files.open_files import OpenFiles, open_file
 
 logger = logging.getLogger(__name__)
 
-MAX_OPEN_FILES = 128  # per reader; several readers stay below the usual limit of 1024 file descriptors per process
-MAX_OPEN_REMOTE_SHARDS = 4  # per reader; the cache cannot evict open copies of remote shards
-MAX_OPEN_INDEXES = 64  # per reader
+# open shards of a reader, each with its index; more in a process that reads from several lanes, see ``keep_open``
+MAX_OPEN_SHARDS = 64
+MAX_OPEN_REMOTE_SHARDS = 4  # the cache cannot evict open copies of remote shards
+SPARE_SHARDS = 16  # open shards beyond one per lane: shards of replaced records and of mismatched captions
 
 
 class ShardWriter:
@@ -80,7 +82,7 @@ class ShardReader:
 
     Opening a reader loads one header per shard, and index rows remain on disk, so memory use depends on the number of
     shards, not on the number of records. Shards and indexes are opened on first access, and the least recently used
-    files are closed. Readers can be pickled, and used after a fork: ``pread`` does not change the file position that
+    shards are closed. Readers can be pickled, and used after a fork: ``pread`` does not change the file position that
     processes share.
 
     A remote shard is downloaded completely on first access. If the copy is corrupt, it is downloaded a second time.
@@ -96,8 +98,9 @@ class ShardReader:
         self.remote = any(isinstance(path, RemoteShard) for path in self.paths)
         self._indexes = open_indexes(self.paths)
         self._starts = [0, *accumulate(index.count for index in self._indexes)]
-        self._index_files: OrderedDict[int, int] = OrderedDict()  # shard -> descriptor
-        self._files: OrderedDict[int, tuple[int, int]] = OrderedDict()  # shard -> descriptor, size in bytes
+        self._open_shards: OpenFiles[OpenShard] = OpenFiles(
+            MAX_OPEN_REMOTE_SHARDS if self.remote else MAX_OPEN_SHARDS, OpenShard.DESCRIPTORS
+        )
         self._redownloaded: set[int] = set()
         for path, index in zip(self.paths, self._indexes, strict=True):
             limit = path.cache.limit if isinstance(path, RemoteShard) else None
@@ -126,14 +129,11 @@ class ShardReader:
             BadRecord: the bytes cannot be read or do not match their checksum.
         """
         shard, key, entries = self._read_row(index)
-        return Record(
-            key,
-            {
-                extension: self._read_field(shard, key, extension, entry)
-                for extension, entry in entries.items()
-                if only is None or extension in only
-            },
-        )
+        opened, fields = self._open(shard), {}
+        for extension, entry in entries.items():
+            if only is None or extension in only:
+                fields[extension] = self._read_field(shard, opened, key, extension, entry)
+        return Record(key, fields)
 
     def checksums(self, index: int, only: Sequence[str]) -> tuple[str, dict[str, tuple[int, int]]]:
         """Return a record's key and the (size, CRC-32) of its fields in ``only``, without reading the shard."""
@@ -148,96 +148,77 @@ class ShardReader:
         """Return the number of records of each shard."""
         return [index.count for index in self._indexes]
 
+    def remote_shards(self) -> list[tuple[RemoteShard, int]]:
+        """Return the remote shards and their sizes in bytes."""
+        shards = zip(self.paths, self._indexes, strict=True)
+        return [(path, index.tar_bytes) for path, index in shards if isinstance(path, RemoteShard)]
+
+    def keep_open(self, lanes: int) -> int:
+        """Keep as many shards open as ``lanes`` lanes of an order read at the same time. Call it before workers start.
+
+        Returns:
+            The maximum number of open shards.
+        """
+        spare = MAX_OPEN_REMOTE_SHARDS if self.remote else SPARE_SHARDS
+        self._open_shards.capacity = min(lanes + spare, len(self.paths))
+        return self._open_shards.capacity
+
     def _read_row(self, index: int) -> tuple[int, str, dict[str, Entry]]:
         """Return the shard of record ``index``, the record's key and the byte ranges of its fields."""
-        if not 0 <= index < len(self):
+        if not 0 <= index < self._starts[-1]:
             raise IndexError(f"record index {index} is out of range for {len(self)} records")
         shard = bisect_right(self._starts, index) - 1
         try:
-            header = self._indexes[shard]
-            descriptor = self._index_descriptor(shard) if header.content is None else -1
-            key, entries = header.read_row(descriptor, index - self._starts[shard])
+            key, entries = self._open(shard).read_row(index - self._starts[shard])
         except OSError as error:
             path = index_path(self._local_path(shard))
             raise BadRecord(Reason.VANISHED, f"{path} cannot be read: {error}") from error
+        except UserError:
+            raise
         except ValueError as error:
             path = index_path(self._local_path(shard))
             raise BadRecord(Reason.CHANGED, f"{path}: {error}. Delete the file, so that it is built again.") from error
         return shard, display_name(key), entries
 
-    def _read_field(self, shard: int, key: str, extension: str, entry: Entry) -> bytes:
+    def _read_field(self, shard: int, opened: OpenShard, key: str, extension: str, entry: Entry) -> bytes:
         offset, size, checksum = entry
         while True:
             try:
-                descriptor, available = self._descriptor(shard)
-                # memory of the size is allocated before it is read, so the size is compared with the file first
-                fits = offset + size <= available
-                data = os.pread(descriptor, size, offset) if fits else b""
+                data = opened.read(offset, size)
             except (OSError, UserError) as error:  # UserError: a remote shard cannot be downloaded
                 raise BadRecord(Reason.VANISHED, f"{self.paths[shard]} cannot be read: {error}", key) from error
-            if fits and len(data) == size and zlib.crc32(data) == checksum:
+            if data is not None and len(data) == size and zlib.crc32(data) == checksum:
                 return data
-            if not self._discard_copy(shard):
+            if not self._discard_copy(shard, opened):
                 message = f"{self.paths[shard]}: {key}.{extension} does not match its checksum in the index"
                 raise BadRecord(Reason.CHANGED, message, key)
 
-    def _discard_copy(self, shard: int) -> bool:
+    def _discard_copy(self, shard: int, opened: OpenShard) -> bool:
         """Delete the corrupt copy of a remote shard, once per shard. Return whether it was deleted."""
         path = self.paths[shard]
         if not isinstance(path, RemoteShard) or shard in self._redownloaded:
             return False
         self._redownloaded.add(shard)
-        descriptor, _ = self._files.pop(shard)
-        path.discard(descriptor)
-        os.close(descriptor)
+        path.discard(opened.descriptor)
+        opened.close_tar()
         return True
 
     def _local_path(self, shard: int) -> Path:
         path = self.paths[shard]
         return path.local_path if isinstance(path, RemoteShard) else path
 
-    def _index_descriptor(self, shard: int) -> int:
-        descriptor = self._index_files.get(shard)
-        if descriptor is None:
-            while len(self._index_files) >= MAX_OPEN_INDEXES:
-                os.close(self._index_files.popitem(last=False)[1])
-            descriptor = os.open(index_path(self._local_path(shard)), os.O_RDONLY)
-            if parse_header(os.pread(descriptor, STARTS_OFFSET, 0)) != self._indexes[shard]:
-                os.close(descriptor)
-                raise ValueError("the index was replaced after it had been opened")
-            self._index_files[shard] = descriptor
-        else:
-            self._index_files.move_to_end(shard)
-        return descriptor
-
-    def _descriptor(self, shard: int) -> tuple[int, int]:
-        """Return the descriptor of a shard's file and its size in bytes."""
-        file = self._files.get(shard)
-        if file is None:
-            while len(self._files) >= (MAX_OPEN_REMOTE_SHARDS if self.remote else MAX_OPEN_FILES):
-                os.close(self._files.popitem(last=False)[1][0])
-            path = self.paths[shard]
-            if isinstance(path, RemoteShard):
-                descriptor = path.open(self._indexes[shard].tar_bytes)
-            else:
-                descriptor = os.open(path, os.O_RDONLY)
-            file = self._files[shard] = (descriptor, os.fstat(descriptor).st_size)
-        else:
-            self._files.move_to_end(shard)
-        return file
+    def _open(self, shard: int) -> OpenShard:
+        opened = self._open_shards.get(shard)
+        if opened is None:
+            path, index = self.paths[shard], self._indexes[shard]
+            local = self._local_path(shard)
+            open_tar = partial(path.open, index.tar_bytes) if isinstance(path, RemoteShard) else None
+            opened = OpenShard(local, index, open_tar or partial(open_file, local))
+            self._open_shards.add(shard, opened)
+        return opened
 
     def close(self) -> None:
-        while self._files:
-            os.close(self._files.popitem()[1][0])
-        while self._index_files:
-            os.close(self._index_files.popitem()[1])
-
-    def __del__(self) -> None:
-        if hasattr(self, "_files"):
-            self.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": OrderedDict(), "_index_files": OrderedDict()}
+        self._open_shards.close()
 
 
 def find_shards(path: str | Path) -> list[Path]:

@@ -24,6 +24,7 @@ from mmf_flava.data.misfits import Form, replace_misfits
 from mmf_flava.data.mixture import Mixture
 from mmf_flava.data.order import Order, Unit, sample_generator
 from mmf_flava.data.record import BadRecord, record_boundary
+from mmf_flava.data.records import keep_lanes_open
 from mmf_flava.data.run_quarantine import run_quarantine
 from mmf_flava.data.unexpected_errors import UnexpectedErrors
 from mmf_flava.errors import UserError
@@ -61,6 +62,7 @@ class StreamDataset(BaseDataset):
         super().__init__(name, OmegaConf.structured(config), dataset_type)
         self.training = dataset_type == "train"
         self.seed = _training_seed()
+        self._parts = len(units)
         self.size = sum(unit.size for part in units for unit in part)
         self.max_bad_share: float | None = config.max_bad_share
         weights = config.splits.weights(dataset_type)
@@ -74,6 +76,19 @@ class StreamDataset(BaseDataset):
 
     def __len__(self) -> int:
         return self.order.size
+
+    def keep_open(self, lanes: int, processes: int = 1) -> None:
+        """Prepare for reading from ``lanes`` lanes at the same time. ``MultitaskLoader`` calls it before workers start.
+
+        Args:
+            processes: number of processes on this machine that read from other lanes.
+
+        Raises:
+            UserError: the cache of remote shards is smaller than the shards that are read at the same time.
+        """
+        if (records := getattr(self, "records", None)) is not None:
+            # in a mixture, a process may share a lane of each part with each of its neighbours
+            keep_lanes_open(records, lanes + 2 * (self._parts - 1), processes, self.name)
 
     def __getitem__(self, n: int) -> Sample:
         """Return sample n. A bad record is replaced by the next valid record.

@@ -1,5 +1,6 @@
 """A download cache with a size limit."""
 
+import fcntl
 import logging
 import os
 import time
@@ -12,6 +13,7 @@ from iopath.common.file_io import file_lock
 
 from mmf_flava.files.download import cache_path, download_file
 from mmf_flava.files.download_errors import DownloadError
+from mmf_flava.files.open_files import open_file
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +31,9 @@ class FileCache:
 
     Attributes:
         folder: the cache folder; it should not contain other files.
-        limit: maximum size of ``folder`` in bytes, not counting index files; None for no limit. Files that this process
-            has opened and files that are being downloaded are never deleted, even if ``folder`` exceeds the limit.
+        limit: maximum size of ``folder`` in bytes, not counting index files; None for no limit. Files that a process of
+            this machine has opened and files that are being downloaded are not deleted, even if ``folder`` exceeds the
+            limit.
     """
 
     folder: Path
@@ -80,8 +83,13 @@ class FileCache:
                 self._evict(size, path)
                 self.get(url)
             try:
-                descriptor = os.open(path, os.O_RDONLY)
+                descriptor = open_file(path)
             except FileNotFoundError:  # evicted by another process after the download
+                continue
+            with suppress(OSError):  # some file systems have no locks
+                fcntl.flock(descriptor, fcntl.LOCK_SH)  # held until the file is closed; waits while it is deleted
+            if not os.fstat(descriptor).st_nlink:
+                os.close(descriptor)
                 continue
             os.utime(descriptor)
             if missing:
@@ -112,8 +120,8 @@ class FileCache:
                 downloading = self._is_partial(path) and time.time() - stat.st_mtime < ABANDONED_SECONDS
                 if path == requested or downloading or (stat.st_dev, stat.st_ino) in in_use:
                     continue
-                path.unlink(missing_ok=True)
-                excess -= stat.st_size
+                if _delete_unused(path):
+                    excess -= stat.st_size
 
     def _is_partial(self, path: Path) -> bool:
         """Return whether this is a partial download: a hidden file, or a file in the hidden folder of S3 downloads."""
@@ -125,6 +133,20 @@ class FileCache:
                 if not name.endswith(PERMANENT):
                     with suppress(FileNotFoundError):
                         yield Path(folder, name), os.stat(os.path.join(folder, name))
+
+
+def _delete_unused(path: Path) -> bool:
+    """Delete a file, unless a process of this machine has opened it with ``FileCache.open``. Return whether it did."""
+    try:
+        # some file systems lock only files that are open for writing
+        with os.fdopen(open_file(path, os.O_RDWR)) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+    except BlockingIOError:
+        return False
+    except OSError:  # already deleted, not writable, or the file system has no locks
+        path.unlink(missing_ok=True)
+    return True
 
 
 def _open_files() -> set[tuple[int, int]]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 
-from mmf_flava.errors import UserError, ends_process, is_full_disk
+from mmf_flava.errors import UserError, ends_process, is_out_of_resources
 
 MAX_REASON = 200  # characters of an exception's text in a message
 
@@ -22,7 +22,8 @@ def damaged_file(
         passed: further exceptions that are raised unchanged.
 
     Raises:
-        UserError: the file is damaged. A UserError, MemoryError or full disk is raised unchanged.
+        UserError: the file is damaged. A UserError, MemoryError, full disk or limit of open files is raised
+            unchanged.
     """
     unchanged: tuple[type[Exception], ...] = (UserError, MemoryError, *passed)
     try:
@@ -30,7 +31,7 @@ def damaged_file(
     except unchanged:
         raise
     except BaseException as error:
-        if ends_process(error) or is_full_disk(error):
+        if ends_process(error) or is_out_of_resources(error):
             raise
         text = " ".join(str(error).split())
         reason = f"{text[:MAX_REASON]}..." if len(text) > MAX_REASON else text

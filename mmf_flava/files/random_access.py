@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from mmf_flava.files.open_files import open_file
+
 
 class RandomAccessFile:
     """A file that is opened at the first read. It can be used after a fork, and pickled.
@@ -23,7 +25,7 @@ class RandomAccessFile:
             OSError: the file cannot be read.
         """
         if self._descriptor is None:
-            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            self._descriptor = open_file(self.path)
         return os.pread(self._descriptor, size, start)
 
     def close(self) -> None:

@@ -5,6 +5,8 @@ import os
 import stat
 from typing import BinaryIO
 
+from mmf_flava.files.open_files import open_file
+
 
 def open_regular_file(path: str | os.PathLike[str], buffering: int = -1) -> BinaryIO:
     """Open a file for reading. Devices and pipes are refused.
@@ -28,7 +30,7 @@ def read_regular_file(path: str | os.PathLike[str]) -> bytes:
 
 
 def _open(path: str, flags: int) -> int:
-    descriptor = os.open(path, flags | os.O_NONBLOCK)  # regular files ignore O_NONBLOCK
+    descriptor = open_file(path, flags | os.O_NONBLOCK)  # regular files ignore O_NONBLOCK
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file", path)

@@ -4,6 +4,7 @@ import pytest
 
 from mmf_flava.config.datasets import StreamConfig
 from mmf_flava.data.evaluation_samples import count_samples
+from mmf_flava.data.order import spread_units
 from mmf_flava.data.quarantine import Quarantine, count_by_reason
 from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.data.sampling import build_batch_loader, build_evaluation_loader
@@ -14,7 +15,7 @@ class Numbers(StreamDataset):
     """A dataset of numbers. The records in ``errors`` raise exceptions."""
 
     def __init__(self, errors, dataset_type="val", size=12):
-        super().__init__("numbers", StreamConfig(data_dir=""), dataset_type, size, size)
+        super().__init__("numbers", StreamConfig(data_dir=""), dataset_type, [spread_units(size)])
         self.errors = errors
 
     def _sample(self, index, rng):

@@ -7,6 +7,7 @@ import torch
 
 from mmf_flava.config.datasets import StreamConfig
 from mmf_flava.data.misfits import find_misfits
+from mmf_flava.data.order import spread_units
 from mmf_flava.data.sampling import build_batch_loader, build_evaluation_loader
 from mmf_flava.data.stream import StreamDataset
 
@@ -56,7 +57,7 @@ class Images(StreamDataset):
     """Records with an image; that of record 2 has another size."""
 
     def __init__(self, dataset_type):
-        super().__init__("images", StreamConfig(data_dir=""), dataset_type, 8, 8)
+        super().__init__("images", StreamConfig(data_dir=""), dataset_type, [spread_units(8)])
 
     def _sample(self, index, rng):
         return {"sample_id": f"s{index}", "image": torch.full((3, 5 if index == 2 else 4, 4), float(index))}

@@ -264,20 +264,6 @@ def test_pmd_recipe_reads_remote_shards(server, demo, downloads, remote_pairs, c
     assert cached_shards(FileCache(downloads / "mmf_flava/shards/pmd")) == sorted(requested)
 
 
-def test_mismatched_captions_come_from_the_same_block(server, downloads, remote_pairs, load):
-    remote_pairs.mismatch_probability = 0.9
-    remote_pairs.shuffle_block = 16
-    dataset = load("pmd")
-    first = dataset.order.index(0) // 16 * 16
-    read_indices = []
-    read = dataset.records.read
-    dataset.records.read = lambda index, only=None: read_indices.append(index) or read(index, only)
-    for n in range(16):
-        dataset[n]
-    assert len(read_indices) > 20
-    assert set(read_indices) <= set(range(first, first + 16))
-
-
 def test_cache_limit_of_zero_raises(server, downloads, remote_pairs, load):
     remote_pairs.cache_bytes = 0
     with pytest.raises(UserError, match=r"dataset_config\.pmd\.cache_bytes: must be at least 1, got 0"):

@@ -16,6 +16,7 @@ from mmf_flava.data.order import Order
 from mmf_flava.data.record import Record
 from mmf_flava.data.records import open_records
 from mmf_flava.data.shard_index import encode_index, index_path
+from mmf_flava.data.shards import SPARE_SHARDS
 
 SHARDS, EACH = 7000, 10_000
 SIZE = SHARDS * EACH
@@ -59,7 +60,7 @@ def test_records_are_found_at_their_computed_offsets(corpus):
             records.read(number)
 
 
-def test_memory_grows_with_shards_and_not_with_records(corpus, monkeypatch):
+def test_memory_grows_with_shards_and_not_with_records(corpus):
     tracemalloc.start()
     try:
         records = open_records(corpus)
@@ -68,10 +69,10 @@ def test_memory_grows_with_shards_and_not_with_records(corpus, monkeypatch):
         tracemalloc.stop()
     assert memory < 2000 * SHARDS
     assert len(pickle.dumps(records)) < 500 * SHARDS, "the reader must be cheap to send to spawned workers"
-    monkeypatch.setattr("mmf_flava.data.shards.MAX_OPEN_INDEXES", 3)
+    records.keep_open(0)
     for number in range(0, SIZE, SIZE // 50):
         records.read(number)
-    assert len(records._index_files) <= 3, "indexes must be closed above the limit"
+    assert len(records._open_shards) <= SPARE_SHARDS, "indexes must be closed above the limit"
     assert records.read(0).key == "0"
 
 

@@ -21,6 +21,10 @@ def write_shard(path, start, count):
     return path
 
 
+def open_files():
+    return len(os.listdir("/proc/self/fd"))
+
+
 @pytest.fixture
 def two_shards(tmp_path):
     return [write_shard(tmp_path / "a.tar", 0, 3), write_shard(tmp_path / "b.tar", 3, 2)]
@@ -55,9 +59,9 @@ def test_reads_third_party_tar_with_uneven_records(tmp_path):
 def test_opening_reads_only_headers_and_indexes_are_written_once(two_shards, monkeypatch):
     monkeypatch.setattr(shard_index, "scan_shard", lambda path: pytest.fail("the shard was scanned again"))
     reader = ShardReader(two_shards)
-    assert not reader._index_files
+    assert len(reader._open_shards) == 0
     assert reader[0].key == "000"
-    assert list(reader._index_files) == [0]
+    assert 0 in reader._open_shards and 1 not in reader._open_shards
 
 
 def test_missing_or_stale_index_is_rebuilt(two_shards):
@@ -138,11 +142,17 @@ def test_pickle_contains_no_files(two_shards):
 
 
 def test_number_of_open_files_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "MAX_OPEN_FILES", 2)
-    monkeypatch.setattr(shards, "MAX_OPEN_INDEXES", 3)
+    monkeypatch.setattr(shards, "MAX_OPEN_SHARDS", 2)
+    before = open_files()
     reader = ShardReader([write_shard(tmp_path / f"{n}.tar", n, 1) for n in range(5)])
     assert [reader[n].key for n in range(5)] == [f"{n:03d}" for n in range(5)]
-    assert len(reader._files) == 2 and len(reader._index_files) == 3
+    assert open_files() == before + 2 * 2, "the tar and the index of two shards"
+    monkeypatch.setattr(shards, "SPARE_SHARDS", 1)
+    assert reader.keep_open(3) == 4
+    assert [reader[n].key for n in range(5)] == [f"{n:03d}" for n in range(5)]
+    assert open_files() == before + 2 * 4
+    reader.close()
+    assert open_files() == before
 
 
 def test_truncated_shard_keeps_complete_records(tmp_path, caplog):

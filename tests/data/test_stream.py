@@ -8,6 +8,7 @@ from mmf.common.sample import Sample
 from omegaconf import OmegaConf
 
 from mmf_flava.config.datasets import StreamConfig
+from mmf_flava.data.order import spread_units
 from mmf_flava.data.prepare.demo import read_manifest
 from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.data.stream import StreamDataset
@@ -91,7 +92,7 @@ class Numbers(StreamDataset):
     """A dataset of numbers; records in ``bad`` are unusable."""
 
     def __init__(self, bad, dataset_type="val", size=10):
-        super().__init__("numbers", StreamConfig(data_dir=""), dataset_type, size, size)
+        super().__init__("numbers", StreamConfig(data_dir=""), dataset_type, [spread_units(size)])
         self.bad = bad
 
     def _sample(self, index, rng):

@@ -72,6 +72,22 @@ def test_open_file_is_not_evicted(server, urls, tmp_path, size):
     assert cached_files(cache) == ["b.tar", "d.tar"]
 
 
+def test_file_that_another_process_has_opened_is_not_evicted(server, urls, tmp_path):
+    cache, context = FileCache(tmp_path / "cache", 250), multiprocessing.get_context("fork")
+    opened, done = context.Event(), context.Event()
+    process = context.Process(target=lambda: (cache.open(urls[0]), opened.set(), done.wait(60)))
+    process.start()
+    assert opened.wait(60)
+    for seconds, url in enumerate(urls):
+        content(cache, url)
+        age(cache, url, 100 - seconds)
+    assert cached_files(cache) == ["a.tar", "d.tar"], "a was used before the others, but it is open"
+    done.set()
+    process.join()
+    content(cache, urls[1])
+    assert cached_files(cache) == ["b.tar", "d.tar"]
+
+
 @pytest.mark.parametrize("name", ["host/.a.tar.0.part", ".s3/bucket/s3_cache/a.tar.tmp"])
 def test_partial_download_counts_and_is_evicted_only_when_abandoned(server, urls, tmp_path, name):
     cache = FileCache(tmp_path / "cache", 250)

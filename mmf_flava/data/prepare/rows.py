@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 from mmf_flava.data.record import BadRecord, Failure, record_boundary
-from mmf_flava.errors import UserError, is_full_disk
+from mmf_flava.errors import UserError, is_out_of_resources
 
 MALFORMED = "malformed row"
 # Exceptions of code that expects other keys or types than a row has. The list only decides the reason that is counted.
@@ -36,8 +36,8 @@ class BadRow(NamedTuple):
 def file_boundary(error: Callable[[str], UserError]) -> Iterator[None]:
     """Context manager around code that reads a foreign file: whatever a parser raises becomes a UserError.
 
-    UserError, MemoryError and a full disk pass through, as does RuntimeError, which stops the run after many unexpected
-    errors.
+    UserError, MemoryError, a full disk and too many open files pass through, as does RuntimeError, which stops the run
+    after many unexpected errors.
 
     Args:
         error: function that creates the error from the description of the exception.
@@ -47,7 +47,7 @@ def file_boundary(error: Callable[[str], UserError]) -> Iterator[None]:
     except (UserError, MemoryError):
         raise
     except Exception as exception:
-        if is_full_disk(exception) or type(exception) is RuntimeError:
+        if is_out_of_resources(exception) or type(exception) is RuntimeError:
             raise
         raise error(f"{type(exception).__name__}: {exception}") from exception
 
