@@ -11,6 +11,7 @@ from mmf.utils.distributed import is_master
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.compat.mmf_api.trainer import FinetuningBase
+from mmf_flava.compat.process_recipes import meet_before_training
 from mmf_flava.config.flava_trainers import check_finetuning
 from mmf_flava.config.run import TrainingConfig
 from mmf_flava.config.schema import parse_section
@@ -43,6 +44,7 @@ class FlavaFinetune(FinetuningBase):
             UserError: the config has a key or a combination of keys that this trainer does not support.
         """
         self.precision = check_finetuning(self.config, mmf_api.defaults())
+        meet_before_training()
         numerics = _numerics(self.config)
         super().load()
         set_numerics(numerics, self.device)

@@ -14,6 +14,7 @@ from mmf.common.registry import registry
 from torch import Tensor
 
 from mmf_flava.compat import mmf_api
+from mmf_flava.compat.process_recipes import meet_before_training
 from mmf_flava.data.quarantine import BadRecords, Quarantine, count_by_reason
 from mmf_flava.evaluation.suite import EvaluationSuite, SplitResult
 from mmf_flava.processes import gather_objects, rank, wait_for_all, world_size
@@ -56,6 +57,7 @@ class FlavaTrainer(TrainerAttributes):
 
     def load(self) -> None:
         """Build datasets, model and optimizer, and resume from a checkpoint if ``checkpoint.resume`` is set."""
+        meet_before_training()
         if self.trains and (missing := self.peer_watchdog.start()):
             mmf_api.log(
                 f"Warning: ranks {missing} cannot connect to rank 0. If one of them dies, only gloo or NCCL detects it."

@@ -18,6 +18,7 @@ from mmf_flava.compat.behaviour import (  # noqa: F401 - each module registers i
     overrides,
     pickles,
     predictions,
+    processes,
     recipe_files,
     secrets,
     trainers,

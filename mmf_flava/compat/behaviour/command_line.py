@@ -28,7 +28,7 @@ def run(module: Any) -> None:
         if opts is not None or not flava_run.options_are_flava(command_line.options()):
             original(opts, predict)
             return
-        with report_user_errors():
+        with report_user_errors(then=_tell_other_processes):
             module.flags.get_parser().__class__ = ArgumentParser
             original(None, predict)
 
@@ -45,9 +45,15 @@ def run(module: Any) -> None:
     ),
 )
 def early_check(_: None) -> None:
-    with report_user_errors():
+    with report_user_errors(then=_tell_other_processes):
         check_sections(command_line.options(), _default_sections())
         check_config()
+
+
+def _tell_other_processes(error: BaseException) -> None:
+    from mmf_flava.compat.process_recipes import report_failure  # imports torch if there are other processes
+
+    report_failure(error)
 
 
 def check_config() -> None:
