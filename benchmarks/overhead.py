@@ -88,10 +88,10 @@ class AlternatingTrainer(FlavaTrainer):
 
     def trainer_update(self, batches: Any, progress: Any) -> list[float] | None:
         """Run an update as in ``FlavaTrainer._train``. Return the seconds of logging if it was due, else None."""
-        updated = self._update(batches, progress)
+        losses = self._update(batches, progress)
         stopping = self.signals.received_by_any(self.device)
         start = read_clocks()
-        assert updated and not self._after_update(progress, stopping)
+        assert losses and not self._after_update(progress, losses, stopping)
         return None if self.num_updates % self.config.training.log_interval else seconds_since(start)
 
     def bare_update(self, batches: Any) -> None:

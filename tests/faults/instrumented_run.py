@@ -55,7 +55,7 @@ def record_samples() -> None:
     def update(method):
         def recording_update(self, *args):
             samples.clear()
-            if done := method(self, *args):
+            if (done := method(self, *args)) is not None:
                 record = {
                     "attempt": OPTIONS.get("attempt", 0),
                     "update": self.num_updates,
