@@ -8,8 +8,9 @@ from mmf.common.registry import registry
 from mmf.utils.general import get_batch_size
 from torch.utils.data import DataLoader
 
+from mmf_flava.data.order import LANES
 from mmf_flava.data.sampling import build_batch_loader
-from mmf_flava.processes import rank, world_size
+from mmf_flava.processes import processes_on_this_machine, rank, world_size
 
 
 class EpochSampler:
@@ -53,6 +54,10 @@ def build_epoch_loader(dataset: Any) -> DataLoader:
     if dataset.dataset_type == "train":
         # Reset the iteration of an earlier run in this process. On resume, MMF sets it after the loaders are built.
         registry.register("current_iteration", 0)
+        lanes = dataset.order.lanes = training.get("lanes", LANES)
+        # interleaved samples are from all lanes, unless the number of processes divides the number of lanes
+        shared = lanes % world_size() == 0
+        dataset.keep_open(lanes // world_size() if shared else lanes, processes_on_this_machine(world_size()))
     return build_batch_loader(
         dataset,
         EpochSampler(len(dataset), get_batch_size(), rank(), world_size()),

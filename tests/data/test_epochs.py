@@ -84,3 +84,17 @@ def test_loader_uses_the_collate_function_of_the_dataset(running, config, load):
 def test_loader_of_an_unlisted_split_raises_an_error():
     with pytest.raises(UserError, match=r"dataset_config\.pmd\.splits\.val"):
         PMDBuilder().build_dataloader(None, "val")
+
+
+def test_processes_keep_a_shard_open_for_each_of_their_lanes(running, config, load, monkeypatch):
+    section, builder = config.dataset_config.imagenet, ImageNetBuilder()
+    running()
+    registry.get("config").training.lanes = 12
+    kept = []
+    for processes in (1, 4, 5):
+        monkeypatch.setattr("mmf_flava.data.epochs.world_size", lambda processes=processes: processes)
+        dataset = builder.load_dataset(section, "train")
+        monkeypatch.setattr(dataset, "keep_open", lambda lanes, processes: kept.append((lanes, processes)))
+        builder.build_dataloader(dataset, "train")
+        assert dataset.order.lanes == 12
+    assert kept == [(12, 1), (3, 4), (12, 5)]
