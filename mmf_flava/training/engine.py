@@ -18,9 +18,11 @@ class Engine:
         evaluated: the module to evaluate.
         groups: the optimizer's parameter groups.
         all_ranks_evaluate: whether all processes must take part in an evaluation.
+        num_shards: number of processes that the parameters are divided among.
     """
 
     all_ranks_evaluate = False
+    num_shards = 1
 
     def __init__(self, model: nn.Module, module: nn.Module, groups: list[dict[str, Any]]) -> None:
         self.model, self.module, self.evaluated, self.groups = model, module, model, groups
@@ -33,14 +35,6 @@ class Engine:
     def skip_gradient_sync(self, enabled: bool) -> AbstractContextManager[None]:
         """Return a context manager that disables gradient averaging over processes if ``enabled``."""
         return self.module.no_sync() if enabled and isinstance(self.module, DistributedDataParallel) else nullcontext()
-
-    def total_norm(self, norm: Tensor) -> Tensor:
-        """Return the norm of the gradients of the complete model.
-
-        Args:
-            norm: norm of the gradients of this process's parameters, a scalar tensor like the result.
-        """
-        return norm
 
     def after_step(self) -> None:
         """Do nothing; subclasses override this hook, which is called after every optimizer step."""

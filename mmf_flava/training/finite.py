@@ -1,11 +1,15 @@
 """Search for NaN and infinity in the state of a run, before a checkpoint is saved."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from mmf_flava.errors import UserError
+from mmf_flava.files.checkpoint_names import LATEST, read_pointer
 
 
 class FiniteCheck:
@@ -48,3 +52,22 @@ def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
     if nn.utils.get_total_norm(floats.values(), math.inf).isfinite():  # the largest absolute value
         return None
     return next(name for name, tensor in floats.items() if not tensor.isfinite().all())
+
+
+def raise_not_finite(folder: Path, update: int, bad_tensors: Sequence[str | None]) -> None:
+    """Raise the error of a state that must not be saved.
+
+    Args:
+        folder: the folder of the run's checkpoints.
+        update: number of completed updates.
+        bad_tensors: the result of ``FiniteCheck.find`` of every process.
+    """
+    rank, name = next((rank, name) for rank, name in enumerate(bad_tensors) if name)
+    where = f" on rank {rank}" if len(bad_tensors) > 1 else ""
+    latest = read_pointer(folder / LATEST)
+    restart = "Restart" if latest is None else f"Resume from {latest.name} with checkpoint.resume=true"
+    raise UserError(
+        f"{folder}: the checkpoint of update {update} was not saved, because {name} contains NaN or infinity{where}. "
+        f"Existing checkpoints are unchanged. {restart}. If it happens again, lower optimizer.params.lr, check the "
+        "callbacks in training.callbacks, or use another machine."
+    )

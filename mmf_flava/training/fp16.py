@@ -1,6 +1,5 @@
 """``training.precision: fp16``: fp16 weights, fp32 master weights and dynamic loss scaling with fairseq."""
 
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -67,16 +66,20 @@ class MasterOptimizer(FairseqOptimizer):
 
     fairseq replaces missing gradients by zeros, and Adam would then update encoders that the batch does not use.
     ``step`` removes the zero gradients, so that unused parameters do not change, as in fp32.
+
+    Attributes:
+        norm: norm of the gradients of the complete model, set before every step.
     """
+
+    norm = 0.0
 
     def __init__(self, optimizer: torch.optim.Optimizer, masters: Masters) -> None:
         super().__init__(cfg=None)
         self._optimizer, self.masters = optimizer, masters
 
-    def clip_grad_norm(self, max_norm: float, aggregate_norm_fn: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return the gradient norm of the complete model. Does not clip, because FP16Optimizer clips the gradients."""
-        gradients = [parameter.grad for parameter in self.params if parameter.grad is not None]
-        return aggregate_norm_fn(nn.utils.get_total_norm(gradients))
+    def clip_grad_norm(self, max_norm: float, aggregate_norm_fn: None = None) -> float:
+        """Return ``norm``. Does not clip, because FP16Optimizer clips the gradients."""
+        return self.norm
 
     def step(self, closure: None = None, scale: float = 1.0, groups: None = None) -> None:
         for weight, master in self.masters.items():
@@ -88,9 +91,7 @@ class MasterOptimizer(FairseqOptimizer):
 class HalfPrecision:
     """Implementation of ``precision.Precision`` for fp16, with dynamic loss scaling."""
 
-    def __init__(
-        self, optimizer: torch.optim.Optimizer, masters: Masters, total_norm: Callable[[Tensor], Tensor]
-    ) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, masters: Masters) -> None:
         common = SimpleNamespace(
             fp16_init_scale=INITIAL_SCALE,
             fp16_scale_window=SCALE_WINDOW,
@@ -98,13 +99,10 @@ class HalfPrecision:
             threshold_loss_scale=None,
             min_loss_scale=MIN_SCALE,
         )
+        self.optimizer = MasterOptimizer(optimizer, masters)
         self.fairseq = FP16Optimizer(
-            SimpleNamespace(optimizer=None, common=common),
-            list(masters),
-            MasterOptimizer(optimizer, masters),
-            list(masters.values()),
+            SimpleNamespace(optimizer=None, common=common), list(masters), self.optimizer, list(masters.values())
         )
-        self.total_norm = total_norm
         self.fairseq.zero_grad()  # also makes fairseq set its gradient multiplier from the loss scale
 
     @property
@@ -115,7 +113,11 @@ class HalfPrecision:
     def backward(self, loss: Tensor) -> None:
         self.fairseq.backward(loss)
 
-    def step(self, max_norm: float | None) -> bool:
+    def norm(self) -> Tensor:
+        self.fairseq._sync_fp16_grads_to_fp32()  # the norm of fp16 gradients would overflow
+        return nn.utils.get_total_norm([p.grad for p in self.optimizer.params if p.grad is not None])
+
+    def step(self, max_norm: float | None, norm: float) -> bool:
         """Clip gradients and update the parameters. If gradients overflowed, halve the loss scale instead.
 
         Returns:
@@ -124,8 +126,9 @@ class HalfPrecision:
         Raises:
             UserError: gradients overflow at the minimum loss scale.
         """
+        self.optimizer.norm = norm
         try:
-            self.fairseq.clip_grad_norm(max_norm or 0.0, self.total_norm)
+            self.fairseq.clip_grad_norm(max_norm or 0.0)
         except OverflowError:
             self.fairseq.zero_grad()
             return False

@@ -74,7 +74,7 @@ class FsdpEngine(Engine):
         model.codebook = codebook
         flat = [[shard.parameter for shard in shards] for shards in self.shards]
         super().__init__(model, root, [{**group, "params": p} for group, p in zip(groups, flat, strict=True)])
-        self.evaluated = root
+        self.evaluated, self.num_shards = root, distributed.get_world_size()
 
     def _wrap_unit(self, module: nn.Module, path: str, precision: str) -> nn.Module:
         """Wrap a module as an FSDP unit with one flat parameter per parameter group.
@@ -103,11 +103,6 @@ class FsdpEngine(Engine):
         In this context, every process holds the gradients of the complete model.
         """
         return self.module.no_sync() if enabled else nullcontext()  # type: ignore[operator]
-
-    def total_norm(self, norm: Tensor) -> Tensor:
-        squares = norm.to(self.weights[0].device).square()
-        distributed.all_reduce(squares)
-        return squares.sqrt()
 
     def after_step(self) -> None:
         """Clamp the logit scale, the only parameter of the root unit, and synchronise FSDP's CUDA streams.

@@ -1,4 +1,4 @@
-"""Loss guard: skips updates with NaN, infinite or unusually large losses on all processes."""
+"""Skips updates with NaN, infinite or unusually large losses or gradients on all processes."""
 
 import json
 import logging
@@ -14,31 +14,39 @@ from torch import Tensor
 
 from mmf_flava.errors import UserError
 from mmf_flava.processes import mean_over_ranks, world_size
+from mmf_flava.training.precision import total_norm
 
 logger = logging.getLogger(__name__)
 
 MAX_CONSECUTIVE_SKIPS = 10  # the run stops after this many skipped updates in a row
 WINDOW = 128  # number of updates for the mean and standard deviation of a dataset's loss
-NOT_FINITE, SPIKE = "not finite", "spike"
+NOT_FINITE, SPIKE, GRADIENT = "not finite", "spike", "gradient not finite"
 
 
-class LossGuard:
+class UpdateGuard:
     """Decides whether to skip an update. Called after the backward passes, before the optimizer step.
 
-    An update is skipped if a loss on any process is NaN or infinite. With ``sigma``, an update is also skipped if its
-    total loss is more than ``sigma`` standard deviations above the mean of the dataset's last ``WINDOW`` updates.
+    An update is skipped if a loss or the norm of the gradients on any process is NaN or infinite. With ``sigma``, an
+    update is also skipped if its total loss is more than ``sigma`` standard deviations above the mean of the dataset's
+    last ``WINDOW`` updates.
 
     Args:
         file: JSON Lines file with a record for each batch of a skipped update: update, dataset, reason, losses,
             sample_ids.
         sigma: threshold of spike detection in standard deviations; None disables spike detection.
+        loss_scaling: whether losses are scaled (fp16). Gradients that are not finite are then an overflow, which lowers
+            the loss scale: the update is not recorded, and does not count as a skipped one.
         log: function that logs a message for every skipped update.
     """
 
     def __init__(
-        self, file: str | Path, sigma: float | None = None, log: Callable[[str], None] = logger.warning
+        self,
+        file: str | Path,
+        sigma: float | None = None,
+        loss_scaling: bool = False,
+        log: Callable[[str], None] = logger.warning,
     ) -> None:
-        self.file, self.sigma, self.log = Path(file), sigma, log
+        self.file, self.sigma, self.loss_scaling, self.log = Path(file), sigma, loss_scaling, log
         self.consecutive_skips = 0
         self.windows: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
         self._batches: list[tuple[str, list[str], dict[str, Tensor]]] = []
@@ -48,43 +56,54 @@ class LossGuard:
         means = {name: loss.detach().float().mean() for name, loss in losses.items()}
         self._batches.append((batch["dataset_name"], list(batch["sample_id"]), means))
 
-    def should_skip(self, update: int, update_losses: Mapping[str, Tensor]) -> bool:
-        """Return whether to skip the current update, based on the losses that ``add_batch`` added.
+    def check(self, update: int, update_losses: Mapping[str, Tensor], squared_norm: Tensor) -> float | None:
+        """Return the norm of the gradients of the complete model, or None if the current update must be skipped.
 
-        Must be called by all processes.
+        Must be called by all processes. Losses and gradients are checked in one collective operation.
 
         Args:
             update: number of completed updates.
             update_losses: the losses of the update, see ``UpdateLosses.means``.
+            squared_norm: ``Updater.squared_norm`` of this process.
 
         Raises:
             UserError: ``MAX_CONSECUTIVE_SKIPS`` updates in a row were skipped.
         """
         batches, self._batches = self._batches, []
-        if not update_losses:
-            return False
-        total = torch.stack([*update_losses.values()]).sum()
-        # NaN and infinity are replaced by 0 for the mean over processes, and reported by a flag
-        bad = ~torch.stack([loss.isfinite().all() for _, _, losses in batches for loss in losses.values()]).all()
-        flag_and_total = mean_over_ranks(torch.stack([bad.to(total), total.nan_to_num(0.0, 0.0, 0.0)]))
-        bad_fraction, mean = flag_and_total.tolist()
-        name = batches[0][0]
-        reason = NOT_FINITE if bad_fraction else SPIKE if self._is_spike(name, mean) else None
+        total, bad = squared_norm.new_zeros(()), squared_norm.new_zeros(())
+        if update_losses:
+            # NaN and infinity are replaced by 0 for the mean over processes, and reported by a flag
+            total = torch.stack([*update_losses.values()]).sum().nan_to_num(0.0, 0.0, 0.0).to(total)
+            bad = ~torch.stack([loss.isfinite().all() for _, _, losses in batches for loss in losses.values()]).all()
+        values = torch.stack([bad.to(total), total, squared_norm])
+        bad_fraction, mean, square = mean_over_ranks(values).tolist()
+        name, norm = batches[0][0], total_norm(square)
+        reason = self._reason(name, bad_fraction > 0, mean, norm)
         if reason is None:
-            self.consecutive_skips = 0
-            self.windows[name].append(mean)
-            return False
+            if math.isfinite(norm):
+                self.consecutive_skips = 0
+                self.windows[name].append(mean)
+            return norm
         self.consecutive_skips += 1
         self._write(update, reason, batches)
         text = "; ".join(_format_losses(losses) for _, _, losses in batches)
-        self.log(f"Skipped update {update + 1} on {name}: loss {reason} ({text}). {self.file} lists the samples.")
+        text = f"{reason} (norm {norm:g}; losses: {text})" if reason == GRADIENT else f"loss {reason} ({text})"
+        self.log(f"Skipped update {update + 1} on {name}: {text}. {self.file} lists the samples.")
         if self.consecutive_skips == MAX_CONSECUTIVE_SKIPS:
             raise UserError(
-                f"{MAX_CONSECUTIVE_SKIPS} updates in a row were skipped, the last one at update {update + 1}: loss "
-                f"{reason} ({text}). {self.file} lists the samples. Lower optimizer.params.lr, or set "
-                "training.clip_gradients=true with training.max_grad_l2_norm, and resume from the last checkpoint."
+                f"{MAX_CONSECUTIVE_SKIPS} updates in a row were skipped, the last one at update {update + 1}: {text}. "
+                f"{self.file} lists the samples. Lower optimizer.params.lr, or set training.clip_gradients=true with "
+                "training.max_grad_l2_norm, and resume from the last checkpoint."
             )
-        return True
+        return None
+
+    def _reason(self, name: str, bad_loss: bool, mean: float, norm: float) -> str | None:
+        """Return why the update must be skipped, or None."""
+        if bad_loss:
+            return NOT_FINITE
+        if not math.isfinite(norm):
+            return None if self.loss_scaling else GRADIENT
+        return SPIKE if self._is_spike(name, mean) else None
 
     def _is_spike(self, name: str, mean: float) -> bool:
         window = self.windows[name]

@@ -11,7 +11,8 @@ from mmf_flava.files.damaged_file import damaged_file
 from mmf_flava.processes import gather_objects, rank, wait_for_all
 from mmf_flava.training.checkpoint import GatheredState, load_state, restore_rng, rng_state
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
-from mmf_flava.training.guard import LossGuard
+from mmf_flava.training.finite import raise_not_finite
+from mmf_flava.training.guard import UpdateGuard
 from mmf_flava.training.monitor import Monitor
 from mmf_flava.training.results import Results
 from mmf_flava.training.run_data import RunData
@@ -25,7 +26,7 @@ class RunState:
     updater: Updater
     data: RunData
     monitor: Monitor
-    guard: LossGuard
+    guard: UpdateGuard
     results: Results
 
     def save(self, checkpoints: CheckpointFolder, update: int, seconds: float, model_config: Any, best: bool) -> None:
@@ -35,7 +36,14 @@ class RunState:
             seconds: training time so far in seconds.
             model_config: ``model_config.flava``, written to the header of the weights file.
             best: mark the checkpoint as the best one.
+
+        Raises:
+            UserError: the weights, buffers or optimizer state of a process contain NaN or infinity. Nothing is written.
         """
+        weights, moments = self.updater.model_state(), self.updater.state_dict()
+        bad_tensors = gather_objects(self.updater.finite_check.find(weights, moments))
+        if any(bad_tensors):
+            raise_not_finite(checkpoints.folder, update, bad_tensors)
         state = {
             "seconds": seconds,
             **self.updater.schedule_state(),
@@ -46,9 +54,8 @@ class RunState:
             "rng": gather_objects(rng_state()),
             "version": mmf_flava.__version__,
         }
-        model = GatheredState(self.updater.model_state(), model_config)
-        optimizer = GatheredState(self.updater.state_dict())
         if rank() == 0:
+            model, optimizer = GatheredState(weights, model_config), GatheredState(moments)
             checkpoints.save(update, model, optimizer, state, best, self.data.processors)
         wait_for_all()
 

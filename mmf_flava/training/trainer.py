@@ -23,7 +23,7 @@ from mmf_flava.training.checkpoint_folder import CheckpointFolder
 from mmf_flava.training.device import log_unused_gpus, prepare_device
 from mmf_flava.training.disk import explain_disk_errors
 from mmf_flava.training.final_evaluation import FinalEvaluation
-from mmf_flava.training.guard import LossGuard
+from mmf_flava.training.guard import UpdateGuard
 from mmf_flava.training.initial_weights import load_initial_weights
 from mmf_flava.training.lock import RunLock
 from mmf_flava.training.monitor import Monitor
@@ -85,7 +85,8 @@ class FlavaTrainer(TrainerAttributes):
             early_stop, losses = self.config.training.early_stop, self.model.settings.losses  # type: ignore[union-attr]
             names = [loss.type for loss in losses]  # type: ignore[union-attr]
             self.monitor = Monitor(early_stop.criteria, early_stop.minimize, names, self.settings.evaluation)
-            self.guard = LossGuard(self._process_file("skipped"), training.spike_sigma, mmf_api.log)
+            scaled = training.precision == "fp16"
+            self.guard = UpdateGuard(self._process_file("skipped"), training.spike_sigma, scaled, mmf_api.log)
         self.suite = EvaluationSuite(
             self.settings.evaluation,
             self.data.datasets,
@@ -209,10 +210,11 @@ class FlavaTrainer(TrainerAttributes):
         for batch, _ in loaded:
             self.waiting -= 1
             self.guard.add_batch(batch, self._accumulate(batch.to(self.device), losses))
-        if self.guard.should_skip(self.num_updates, losses.means):
-            self.updater.zero_grad()
+        norm = self.guard.check(self.num_updates, losses.means, self.updater.squared_norm())
+        if norm is None:
+            self.updater.discard()
             return None
-        if not self.updater.step():
+        if not self.updater.step(norm):
             return None
         for batch, waited in loaded:
             progress.add_batch(batch, waited)

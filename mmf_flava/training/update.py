@@ -8,7 +8,10 @@ from torch import Tensor, nn
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.run import TrainingConfig
 from mmf_flava.models.transformer import Transformer
-from mmf_flava.training.precision import FullPrecision, Precision
+from mmf_flava.processes import mean_over_ranks
+from mmf_flava.training.buffers import BufferCopies
+from mmf_flava.training.finite import FiniteCheck
+from mmf_flava.training.precision import FullPrecision, Precision, total_norm
 from mmf_flava.training.sharding import broadcast_weights, build_engine
 from mmf_flava.training.update_losses import UpdateLosses
 
@@ -34,6 +37,7 @@ class Updater:
                 if isinstance(module, Transformer):
                     module.checkpoint_blocks()
         groups = model.get_optimizer_parameters(config)  # type: ignore[operator]
+        self.finite_check = FiniteCheck(model, groups)
         if training.precision == "fp16":
             from mmf_flava.training import fp16  # imports fairseq, which takes a second
 
@@ -49,10 +53,11 @@ class Updater:
         self.optimizer = mmf_api.build_optimizer(groups, config)
         self.precision: Precision
         if training.precision == "fp16":
-            self.precision = fp16.HalfPrecision(self.optimizer, self.masters, self.engine.total_norm)
+            self.precision = fp16.HalfPrecision(self.optimizer, self.masters)
         else:
-            self.precision = FullPrecision(self.optimizer, self.engine.total_norm)
+            self.precision = FullPrecision(self.optimizer)
         self.scheduler = mmf_api.build_scheduler(self.optimizer, config) if config.training.lr_scheduler else None
+        self.buffers, self._accumulating = BufferCopies(model), False
 
     @property
     def learning_rate(self) -> float:
@@ -66,6 +71,9 @@ class Updater:
             last: whether this is the last batch of the update. Only then gradients are averaged over processes.
             update: the losses of the update, to which the batch's losses are added; None for an update of one batch.
         """
+        if not self._accumulating:
+            self.buffers.save()
+            self._accumulating = True
         with self.engine.skip_gradient_sync(not last):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
                 losses = self.engine.module(batch)["losses"]
@@ -74,22 +82,38 @@ class Updater:
                 self.precision.backward(sum(weighted.values()))
         return {name: loss.detach() for name, loss in losses.items()}
 
-    def step(self) -> bool:
+    def squared_norm(self) -> Tensor:
+        """Return the squared norm of this process's gradients, in fp64.
+
+        Its mean over processes is that of the complete model. In fp16, gradients are multiplied by the loss scale.
+        """
+        return self.precision.norm().to(self.device, torch.float64).square() * self.engine.num_shards
+
+    def step(self, norm: float | None = None) -> bool:
         """Clip gradients, step the optimizer and the schedule, and clear the gradients.
+
+        Args:
+            norm: result of ``UpdateGuard.check``. By default, the norm is computed; all processes must then take part.
 
         Returns:
             False if fp16 gradients overflowed. In this case only the loss scale changes.
         """
-        if not self.precision.step(self.max_norm):
+        if norm is None:
+            norm = total_norm(mean_over_ranks(self.squared_norm()).item())
+        self._accumulating = False
+        if not self.precision.step(self.max_norm, norm):
+            self.buffers.restore()
             return False
         self.engine.after_step()
         if self.scheduler is not None:
             self.scheduler.step()
         return True
 
-    def zero_grad(self) -> None:
-        """Clear the gradients of a skipped update."""
+    def discard(self) -> None:
+        """Clear the gradients of a skipped update and restore the buffers that its forward passes changed."""
+        self._accumulating = False
         self.precision.zero_grad()
+        self.buffers.restore()
 
     def model_state(self) -> dict[str, Tensor]:
         """Return the model's state dict in fp32 for any precision. Must be called by all processes."""

@@ -19,7 +19,7 @@ from mmf_flava.models.codebook import build as codebook_build
 from mmf_flava.models.codebook.dalle_encoder import DalleEncoder
 from mmf_flava.training import precision, settings, update
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
-from mmf_flava.training.guard import LossGuard
+from mmf_flava.training.guard import UpdateGuard
 
 SIZE = {"hidden_size": 8, "num_layers": 2, "num_heads": 2, "mlp_size": 16}
 TINY = {
@@ -222,7 +222,7 @@ RUN: dict[str, dict[str, tuple[Any, Probe]]] = {
         "detect_anomaly": (True, parsed("training", "detect_anomaly")),
         "update_frequency": (4, parsed("training", "update_frequency")),
         "max_grad_l2_norm": (0.5, lambda config: updater(config).max_norm),
-        "spike_sigma": (6.0, lambda config: LossGuard("f", settings.read_settings(config).training.spike_sigma).sigma),
+        "spike_sigma": (6.0, lambda config: UpdateGuard("f", settings.read_settings(config).training.spike_sigma).sigma),
         "num_threads": (1, parsed("training", "num_threads")),
         "tf32": (True, parsed("training", "tf32")),
         "deterministic": (True, parsed("training", "deterministic")),

@@ -1,5 +1,7 @@
-"""A non-finite loss on one process: both skip the update, no weight changes, and the samples are recorded."""
+"""A loss or gradient that is not finite on one process: both skip the update, and nothing changes."""
 
+import copy
+import itertools
 import json
 import math
 
@@ -9,45 +11,65 @@ import torch.distributed as dist
 from torch import multiprocessing
 
 from mmf_flava.config.model import LOSSES
-from mmf_flava.training.guard import LossGuard
+from mmf_flava.training.guard import UpdateGuard
 from tests.training.toys import batch, toy, updater
 
 KINDS = ("pmd", "imagenet", "ccnews_bookcorpus")
 KIND_OF = {"flava_mim": "imagenet", "flava_mlm": "ccnews_bookcorpus"}  # the other losses need pairs
 VALUES = (math.nan, math.inf, -math.inf)
+HUGE = 1e30  # its square overflows
+SCHEDULE = {"type": "warmup_linear", "params": {"num_warmup_steps": 5, "num_training_steps": 50}}
+PRECISIONS = ("fp32", "bf16", "fp16")
+CLIPS = (None, 1.0)
 
 
-def update(trained, guard, kind, number, rows):
+def update(trained, guard, kind, number, rows, corrupt=lambda: None):
     samples = batch(kind, number, rows)
     samples.sample_id = [f"{number}-{row}" for row in range(rows.start, rows.stop)]
     losses = trained.accumulate(samples)
     guard.add_batch(samples, losses)
-    if guard.should_skip(number, losses):
-        trained.zero_grad()
+    corrupt()
+    norm = guard.check(number, losses, trained.squared_norm())
+    if norm is None:
+        trained.discard()
         return False
-    return trained.step()
+    return trained.step(norm)
 
 
-def moments(trained):
-    return {
-        f"{number}.{name}": value.clone()
-        for number, state in trained.optimizer.state_dict()["state"].items()
-        for name, value in state.items()
-    }
+def state_of(trained):
+    """Return copies of this process's weights, masters, buffers, moments with step counts, and schedule."""
+    model, masters = trained.engine.model, [master.detach() for master in trained.masters.values()]
+    weights = [weight.detach() for weight in model.parameters()]
+    moments, schedule = trained.optimizer.state_dict(), trained.scheduler.state_dict()
+    return copy.deepcopy([weights, masters, [*model.buffers()], moments, schedule])
 
 
-def inject(rank, rows, file, precision):
-    """After an update of each kind, set every loss to every invalid value on process 1 only."""
+def same(a, b):
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def prepare(precision, sharding, clip, rows, file):
+    """Return an updater and a guard after an update of each kind. Each forward pass of a head changes its buffer."""
     model = toy()
-    trained = updater(model, clip=1.0, sharding="ddp", precision=precision)
+    model.heads["mim"].register_buffer("calls", torch.zeros(3))
+    model.heads["mim"].register_forward_hook(lambda module, *_: [module.calls.add_(1)] and None)
+    trained = updater(model, clip=clip, scheduler=SCHEDULE, sharding=sharding, precision=precision)
     if precision == "fp16":
         trained.precision.load_state_dict({"loss_scale": 128.0})  # no gradient overflows at this scale
-    guard = LossGuard(file)
+    guard = UpdateGuard(file, loss_scaling=precision == "fp16")
     for number, kind in enumerate(KINDS):
         assert update(trained, guard, kind, number, rows)
-    weights, before = trained.model_state(), moments(trained)
-    weights = {name: weight.clone() for name, weight in weights.items()}
-    updated = []
+    return trained, guard
+
+
+def inject_losses(rank, rows, file, precision):
+    """Set every loss to every invalid value on process 1 only."""
+    trained, guard = prepare(precision, "ddp", 1.0, rows, file)
+    model, before, updated = trained.engine.model, state_of(trained), []
     for index, name in enumerate(LOSSES):
         for value in VALUES:
             replace = lambda _module, _inputs, out, value=value: {key: loss * 0 + value for key, loss in out.items()}  # noqa: E731
@@ -56,11 +78,39 @@ def inject(rank, rows, file, precision):
             if hook is not None:
                 hook.remove()
             guard.consecutive_skips = 0
-    after = trained.model_state()
-    same = all(torch.equal(weights[name], after[name]) for name in weights)
-    same_moments = all(torch.equal(value, moments(trained)[name]) for name, value in before.items())
+    unchanged = same(state_of(trained), before)
+    return {"updated": updated, "unchanged": unchanged, "continues": update(trained, guard, "pmd", 3, rows)}
+
+
+def set_gradient(trained, index, value):
+    """Set one element of a gradient after it has been averaged over processes, as a memory fault would."""
+    gradients = [weight.grad for weight in trained.engine.weights if weight.grad is not None and weight.grad.numel()]
+    gradients[index].view(-1)[-1] = value
+
+
+def inject_gradients(bad_rank, rows, file, precision, sharding, clip):
+    """Set one element of the first, a middle and the last gradient to every invalid value if ``bad_rank``.
+
+    The last value enters a backward pass before the gradients are averaged.
+    """
+    trained, guard = prepare(precision, sharding, clip, rows, file)
+    before, updated, scales = state_of(trained), [], []
+    indices = (0, len(trained.engine.weights) // 2, -1)
+    for index, value in itertools.product(indices, (*VALUES, *(() if precision == "fp16" else (HUGE,)))):
+        corrupt = lambda index=index, value=value: set_gradient(trained, index, value)  # noqa: E731
+        updated.append(update(trained, guard, "pmd", 100, rows, corrupt if bad_rank else lambda: None))
+        scales.append(trained.schedule_state()["precision"].get("loss_scale"))
+        guard.consecutive_skips = 0
+    spread = lambda _module, _inputs, out: out.register_hook(lambda gradient: gradient * math.nan) and None  # noqa: E731
+    hook = trained.engine.model.heads["itm"].classifier.register_forward_hook(spread) if bad_rank else None
+    updated.append(update(trained, guard, "pmd", 100, rows))
+    if hook is not None:
+        hook.remove()
+    unchanged = same(state_of(trained), before)
+    if precision == "fp16":
+        trained.precision.load_state_dict({"loss_scale": 128.0})
     continues = update(trained, guard, "pmd", 3, rows)
-    return {"updated": updated, "same": same, "moments": same_moments, "continues": continues}
+    return {"updated": updated, "unchanged": unchanged, "continues": continues, "scales": scales}
 
 
 def process(rank: int, folder: str) -> None:
@@ -68,8 +118,11 @@ def process(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     rows = slice(3 * rank, 3 * rank + 3)
     found = {
-        precision: inject(rank, rows, f"{folder}/{precision}_{rank}.jsonl", precision) for precision in ("fp32", "fp16")
+        precision: inject_losses(rank, rows, f"{folder}/{precision}_{rank}.jsonl", precision)
+        for precision in ("fp32", "fp16")
     }
+    for case in itertools.product(PRECISIONS, ("ddp", "fsdp"), CLIPS):
+        found[case] = inject_gradients(rank == 1, rows, f"{folder}/{case}_{rank}.jsonl", *case)
     torch.save(found, f"{folder}/found_{rank}")
     dist.barrier()
     dist.destroy_process_group()
@@ -87,7 +140,7 @@ def test_invalid_loss_on_one_process_skips_the_update_on_both(folder, precision)
     cases = len(LOSSES) * len(VALUES)
     for rank in range(2):
         found = torch.load(folder / f"found_{rank}")[precision]
-        assert found == {"updated": [False] * cases, "same": True, "moments": True, "continues": True}
+        assert found == {"updated": [False] * cases, "unchanged": True, "continues": True}
         records = [json.loads(line) for line in (folder / f"{precision}_{rank}.jsonl").read_text().splitlines()]
         assert len(records) == cases
         assert {tuple(record["sample_ids"]) for record in records} == {
@@ -95,3 +148,30 @@ def test_invalid_loss_on_one_process_skips_the_update_on_both(folder, precision)
         }
         invalid = [sorted(name for name, v in record["losses"].items() if isinstance(v, str)) for record in records]
         assert invalid == ([[name] for name in LOSSES for _ in VALUES] if rank == 1 else [[]] * cases)
+
+
+def check_gradients(found, file, precision):
+    cases = len(found["updated"])
+    assert cases == (10 if precision == "fp16" else 13)
+    assert found["updated"] == [False] * cases and found["unchanged"] and found["continues"]
+    if precision == "fp16":  # overflows
+        assert found["scales"] == [2.0 ** (6 - number) for number in range(cases - 1)] and not file.exists()
+    else:
+        records = [json.loads(line) for line in file.read_text().splitlines()]
+        assert [record["reason"] for record in records] == ["gradient not finite"] * cases
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_invalid_gradient_on_one_process_skips_the_update_on_both(folder, precision, sharding, clip):
+    case = (precision, sharding, clip)
+    for rank in range(2):
+        check_gradients(torch.load(folder / f"found_{rank}")[case], folder / f"{case}_{rank}.jsonl", precision)
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_invalid_gradient_skips_the_update_of_one_process(tmp_path, precision, clip):
+    found = inject_gradients(True, slice(0, 6), tmp_path / "skipped.jsonl", precision, "none", clip)
+    check_gradients(found, tmp_path / "skipped.jsonl", precision)
