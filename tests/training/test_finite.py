@@ -1,12 +1,18 @@
 """A state with NaN or infinity is found and named."""
 
 import math
+from dataclasses import fields
+from unittest.mock import MagicMock, Mock, patch
 
 import pytest
 import torch
 from torch import nn
 
+from mmf_flava.errors import UserError
+from mmf_flava.files.checkpoint_names import pointer_text
+from mmf_flava.files.checksums import CHECKSUMS
 from mmf_flava.training.finite import FiniteCheck, first_not_finite
+from mmf_flava.training.run_state import RunState
 
 
 def trained():
@@ -48,3 +54,28 @@ def test_largest_values_are_finite(dtype):
     tensors |= {"count": torch.tensor(2**62), "flag": torch.tensor(True)}
     assert first_not_finite(tensors) is None
     assert first_not_finite({**tensors, "bad": torch.tensor([0, math.nan], dtype=dtype)}) == "bad"
+
+
+def saved(folder, bad_tensors):
+    """Save a state whose processes find these tensors; return the mock of the checkpoint folder."""
+    with patch("mmf_flava.training.run_state.gather_objects", side_effect=[bad_tensors, [{}]]):
+        checkpoints = Mock(folder=folder)
+        state = RunState(*(MagicMock() for _ in fields(RunState)))
+        state.save(checkpoints, 40, 1.0, None, best=True)
+    return checkpoints
+
+
+def test_state_that_is_not_finite_on_any_process_is_not_saved(tmp_path):
+    assert saved(tmp_path, [None, None]).save.called
+    message = (
+        r"checkpoint of update 40 was not saved, because 0\.bias contains NaN or infinity on rank 1\. .* Restart\. "
+    )
+    with pytest.raises(UserError, match=message) as error:
+        saved(tmp_path, [None, "0.bias"])
+    assert str(error.value).startswith(f"{tmp_path}: ")
+    checkpoint = tmp_path / "update_00000020"
+    checkpoint.mkdir()
+    (checkpoint / CHECKSUMS).touch()
+    (tmp_path / "latest").write_text(pointer_text(checkpoint))
+    with pytest.raises(UserError, match=r"infinity\. .* Resume from update_00000020 with checkpoint\.resume=true\. "):
+        saved(tmp_path, ["0.bias"])
