@@ -19,7 +19,8 @@ DEMO = str(Path(__file__).parents[1] / "projects" / "flava" / "configs" / "demo.
 SHORT = ["training.batch_size=16", "training.max_updates=4", "training.num_workers=0", "training.tensorboard=false"]
 
 # keys of MMF's registry
-RUN_STATE = ("config", "current_iteration", "current_epoch", "flava_initial_processors", "flava_quarantine")
+RUN_STATE = ("config", "current_iteration", "current_epoch")
+RUN_STATE += ("flava_initial_processors", "flava_quarantine", "flava_random_seed")
 # pytest's import hook, which is first, would load mmf.common.test_reporter without the patches, because of its name
 sys.meta_path.sort(key=lambda finder: not is_patch_finder(finder))
 

@@ -13,7 +13,7 @@ NAMES = ("base_trainer", "mmf")
 # mmf_flava's keys that also have an effect with MMF's trainers
 READ = {
     "training": {"update_frequency", "max_grad_l2_norm", "wandb", "process_group_timeout"},
-    "checkpoint": {"max_to_keep", "allow_missing"},
+    "checkpoint": {"max_to_keep", "allow_missing", "reset"},
 }
 SECTIONS = {"training": TrainingConfig, "checkpoint": CheckpointConfig, "evaluation": EvaluationConfig}
 # dataset keys that MMF's trainers ignore, and the values that describe what these trainers do: batches are not sorted

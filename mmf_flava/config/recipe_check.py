@@ -43,6 +43,8 @@ def check_recipe(config: Any, defaults: Any) -> dict[str, Any]:
     checkpoint = values["checkpoint"]
     if checkpoint["resume_best"] and not checkpoint["resume"]:
         raise UserError("checkpoint.resume_best has no effect without checkpoint.resume. Set checkpoint.resume: true.")
+    if trainer != "flava" and checkpoint["reset"].get("data"):
+        raise UserError("checkpoint.reset.data is only supported by training.trainer: flava. Set it to false.")
     model = values["model"]
     if model in MODELS:
         losses = check_model(model, (values.get("model_config") or {}).get(model) or {}).losses

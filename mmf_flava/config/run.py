@@ -86,6 +86,20 @@ class TrainingConfig:
 
 
 @dataclass
+class ResetConfig:
+    """``checkpoint.reset``: what a run that resumes from a checkpoint starts anew, see docs/resuming.md."""
+
+    # everything except the weights
+    all: bool = False
+    # the optimizer's state
+    optimizer: bool = False
+    # updates, schedule of the learning rate, order of the data, best metric
+    counts: bool = False
+    # the order of the data, if data, seed or order differ from those of the checkpoint
+    data: bool = False
+
+
+@dataclass
 class CheckpointConfig:
     """Keys of ``checkpoint`` that are not in MMF's defaults."""
 
@@ -96,6 +110,7 @@ class CheckpointConfig:
     # name patterns of weights that a loaded file may lack (allow_missing) or may contain in addition (allow_extra)
     allow_missing: list[str] = field(default_factory=list)
     allow_extra: list[str] = field(default_factory=list)
+    reset: ResetConfig = field(default_factory=ResetConfig)
 
 
 @dataclass

@@ -20,7 +20,6 @@ from mmf_flava.config.datasets import ImageClassificationConfig
 from mmf_flava.data.annotations import NO_LABEL, read_label
 from mmf_flava.data.class_labels import check_labels, configured_classes, find_classes, model_labels, number_classes
 from mmf_flava.data.image_decoding import decode_image
-from mmf_flava.data.image_list import ImageList
 from mmf_flava.data.image_sets.catalogue import download_image_set, open_image_set
 from mmf_flava.data.image_stream import build_shard_cache, image_folder
 from mmf_flava.data.initial_processors import stored_classes
@@ -133,8 +132,6 @@ class ImageClassificationDataset(StreamDataset):
         digest = hashlib.sha256(records_sha256(self.records, (*IMAGE_EXTENSIONS, "cls", "json")).encode())
         digest.update(json.dumps(self.classes).encode())
         for reader in split_readers(self.records):
-            if isinstance(reader, ImageList):
-                digest.update(reader.path.read_bytes())
             digest.update(json.dumps(getattr(reader, "labels", None)).encode())
         return digest.hexdigest()
 

@@ -86,7 +86,7 @@ class ImageList:
 
     def _scan(self, lines: Iterable[bytes]) -> None:
         starts, blank_positions, key_hashes = array("Q"), array("Q"), array("Q")
-        images_digest, offset, number = sha256(), 0, 0
+        images_digest, lines_digest, offset, number = sha256(), sha256(), 0, 0
         errors: list[str] = []
         self._invalid: set[int] = set()
         for number, line in enumerate(lines, start=1):
@@ -105,6 +105,7 @@ class ImageList:
                     self._invalid.add(len(key_hashes))
                     images_digest.update(f"invalid {self._unit} {number}\n".encode())
                     key_hashes.append(number)
+            lines_digest.update(line)
             offset += len(line)
         if errors:
             units = "lines" if self._unit == "line" else "entries"
@@ -119,7 +120,7 @@ class ImageList:
             raise UserError(f"{self.path} has no records.")
         starts.append(offset)
         self._starts, self._blank_positions = np.array(starts), blank_positions
-        self.images_sha256 = images_digest.hexdigest()
+        self.images_sha256, self.lines_sha256 = images_digest.hexdigest(), lines_digest.hexdigest()
         _, group, sizes = np.unique(np.array(key_hashes), return_inverse=True, return_counts=True)
         self._duplicated = sizes[group] > 1
 

@@ -18,7 +18,7 @@ from mmf_flava.config.datasets import ImageStreamConfig, RecordsConfig
 from mmf_flava.config.paths import resolve_path
 from mmf_flava.data.codes import OPENED_CODES, CodeFile, resolve_codes_folder, view_generator
 from mmf_flava.data.image_decoding import decode_image
-from mmf_flava.data.record import Record
+from mmf_flava.data.record import IMAGE_EXTENSIONS, Record
 from mmf_flava.data.records import concat_records, open_records, record_groups, record_units
 from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.data.stream import StreamDataset
@@ -83,8 +83,11 @@ class ImageStreamDataset(StreamDataset):
             self.views = self.codes.views
 
     def fingerprint(self) -> str:
-        """Return a hash of the records. It is used to detect outdated caches of codes and embeddings."""
-        return records_sha256(self.records)
+        """Return a hash of the images, captions and labels.
+
+        It is used to detect outdated caches of embeddings, and other data in a resumed run.
+        """
+        return records_sha256(self.records, (*IMAGE_EXTENSIONS, "json", "txt", "cls"))
 
     @property
     def num_cached_views(self) -> int:

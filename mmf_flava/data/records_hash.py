@@ -1,4 +1,4 @@
-"""Hash of a dataset's records. It is used to detect outdated caches of codes and embeddings."""
+"""Hash of a dataset's records. It is used to detect outdated caches, and other data in a resumed run."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ SAMPLED = 64  # number of records whose content is hashed
 def records_sha256(records: Records, extensions: Sequence[str] = IMAGE_EXTENSIONS) -> str:
     """Return a SHA-256 hash of a dataset's records and their order. Takes about a second for any number of records.
 
-    The hash covers the number of records, the names and sizes of tar shards or the paths of image files, and the
-    content of 64 evenly spaced records. For tar shards, the checksums in the index replace the content, so the shards
-    are not read, and remote copies of local shards have the same hash. A change to another record is not detected if
-    all file sizes remain the same.
+    The hash covers the number of records, the names and sizes of tar shards or the paths of image files, the entries of
+    image lists if ``extensions`` contains json, and the content of 64 evenly spaced records. For tar shards, the
+    checksums in the index replace the content, so the shards are not read, and remote copies of local shards have the
+    same hash. A change to another record is not detected if all file sizes remain the same.
 
     Args:
         extensions: names of the record fields that are hashed.
@@ -30,6 +30,8 @@ def records_sha256(records: Records, extensions: Sequence[str] = IMAGE_EXTENSION
         for key in getattr(reader, "keys", []):
             digest.update(f"{key}\n".encode("utf-8", "surrogateescape"))
         digest.update(getattr(reader, "images_sha256", "").encode())
+        if "json" in extensions:  # the captions and labels of an image list
+            digest.update(getattr(reader, "lines_sha256", "").encode())
     for index in np.unique(np.linspace(0, len(records) - 1, SAMPLED).astype(np.int64)).tolist():
         reader, local_index = records.locate(index) if isinstance(records, ConcatRecords) else (records, index)
         try:

@@ -3,6 +3,8 @@
 Shapes: T = number of tokens of a block.
 """
 
+import hashlib
+import json
 from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +15,13 @@ from mmf.common.registry import registry
 
 from mmf_flava.config.datasets import TextCorpusConfig
 from mmf_flava.data.order import spread_units
+from mmf_flava.data.record import BadRecord
 from mmf_flava.data.stream import StreamBuilder, StreamDataset
 from mmf_flava.data.token_files import TokenFile
 from mmf_flava.errors import UserError, hide_address
 from mmf_flava.files.download import is_remote
+
+HASHED_TOKENS = 1024  # tokens of a block that the fingerprint of a corpus covers
 
 
 class TextCorpusDataset(StreamDataset):
@@ -65,6 +70,19 @@ class TextCorpusDataset(StreamDataset):
                     f"({self.text_processor.vocab_size} tokens). Tokenize the text again, or use the "
                     "original tokenizer."
                 )
+
+    def fingerprint(self) -> str:
+        """Return a hash of the tokens: of their numbers and vocabulary, and of 64 evenly spaced blocks of each file."""
+        digest = hashlib.sha256()
+        for file in self.files:
+            names = ("dtype", "documents", "tokens", "vocabulary_sha256", "vocabulary_size")
+            digest.update(json.dumps([file.meta[name] for name in names]).encode())
+            for start in np.linspace(0, max(0, len(file) - HASHED_TOKENS), 64).astype(np.int64).tolist():
+                try:
+                    digest.update(file.read(start, HASHED_TOKENS).tobytes())
+                except BadRecord:
+                    digest.update(f"{start} unreadable\n".encode())
+        return digest.hexdigest()
 
     def _sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         number = bisect_right(self._starts, index) - 1

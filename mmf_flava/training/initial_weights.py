@@ -21,7 +21,11 @@ from mmf_flava.weights.weight_files import find_checkpoint
 
 
 def load_initial_weights(
-    model: nn.Module, config: Any, checkpoints: CheckpointFolder, checkpoint_config: CheckpointConfig
+    model: nn.Module,
+    config: Any,
+    checkpoints: CheckpointFolder,
+    checkpoint_config: CheckpointConfig,
+    compare: Callable[[Path], None] | None = None,
 ) -> Path | None:
     """Load the weights that the config selects into ``model``. Must be called by all processes.
 
@@ -29,6 +33,7 @@ def load_initial_weights(
         config: the complete MMF config.
         checkpoints: the checkpoints of this run.
         checkpoint_config: the keys that mmf_flava adds to the config section ``checkpoint``.
+        compare: called with the checkpoint to resume training from, before its weights are loaded.
 
     Returns:
         The checkpoint to resume training from, or None if training starts at update 0.
@@ -37,13 +42,13 @@ def load_initial_weights(
         UserError: the weights were not found, are corrupt, or do not fit the model.
     """
     section = config.checkpoint
-    path = None
+    path, compare = None, None if section.reset.all else compare
     if section.resume:
-        path = _load_checkpoint(model, checkpoints.best if section.resume_best else checkpoints.latest)
+        path = _load_checkpoint(model, checkpoints.best if section.resume_best else checkpoints.latest, compare)
     from_this_run = path is not None
     weights_only = section.resume_file and section.resume_pretrained
     if path is None and section.resume_file and not weights_only:
-        path = _load_checkpoint(model, lambda: _find_named_checkpoint(section.resume_file))
+        path = _load_checkpoint(model, lambda: _find_named_checkpoint(section.resume_file), compare)
     if path is None:
         if section.resume:
             mmf_api.log(f"checkpoint.resume: {checkpoints.folder} has no checkpoint. Training starts at update 0.")
@@ -56,7 +61,9 @@ def load_initial_weights(
     return path if resumes else None
 
 
-def _load_checkpoint(model: nn.Module, find: Callable[[], Path | None]) -> Path | None:
+def _load_checkpoint(
+    model: nn.Module, find: Callable[[], Path | None], compare: Callable[[Path], None] | None
+) -> Path | None:
     """Find a checkpoint on the first process, and load its weights on all processes. Return its path, or None.
 
     If the checkpoint was removed meanwhile, by a process that trains in its folder, the next one is loaded.
@@ -67,8 +74,10 @@ def _load_checkpoint(model: nn.Module, find: Callable[[], Path | None]) -> Path 
             return None
         removed = False
         try:
+            if compare is not None and path.is_dir():
+                compare(path)
             load_checkpoint_weights(model, path)
-        except UserError:
+        except (UserError, OSError):
             removed = not path.exists()
             if not removed:
                 raise

@@ -209,6 +209,7 @@ WANDB = {
     "enabled": False, "project": "p", "entity": "team", "name": "n", "job_type": "j", "group": "g", "tags": ["a"],
     "mode": "offline", "log_checkpoint": True,
 }  # fmt: skip
+RESET = {"all": True, "optimizer": True, "counts": True, "data": True}
 RUN: dict[str, dict[str, tuple[Any, Probe]]] = {
     "training": {
         "precision": ("bf16", lambda config: "bf16" if updater(config).autocast else "fp32"),
@@ -234,6 +235,7 @@ RUN: dict[str, dict[str, tuple[Any, Probe]]] = {
         "background": (True, lambda config: checkpoints(config)._thread is not None),
         "allow_missing": (["heads.*"], parsed("checkpoint", "allow_missing")),
         "allow_extra": (["head.*"], parsed("checkpoint", "allow_extra")),
+        "reset": (RESET, lambda config: vars(settings.read_settings(config).checkpoint.reset)),
     },
     "evaluation": {
         "task": ("cifar10", parsed("evaluation", "task")),
@@ -280,8 +282,8 @@ def test_keys_of_a_run(section):
 
 def test_every_class_has_a_table():
     nested = (run_config.WandbConfig, run_config.ZeroShotConfig, run_config.RetrievalConfig)
-    nested += (run_config.LinearProbeConfig, run_config.ExamplesConfig)
-    given = {"WandbConfig": WANDB} | {
+    nested += (run_config.LinearProbeConfig, run_config.ExamplesConfig, run_config.ResetConfig)
+    given = {"WandbConfig": WANDB, "ResetConfig": RESET} | {
         type_name: RUN["evaluation"][key][0]
         for type_name, key in (
             ("ZeroShotConfig", "zero_shot"),

@@ -52,3 +52,21 @@ def test_folders_are_concatenated_in_order(config, load):
     first = len(load("ccnews_bookcorpus", "val"))
     assert both[first].sample_id == "train:0"
     assert both[first - 1].sample_id.startswith("val:")
+
+
+def test_fingerprint_is_that_of_the_tokens(config, load, demo, tmp_path):
+    section, first = config.dataset_config.ccnews_bookcorpus, load("ccnews_bookcorpus", "val").fingerprint()
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    for name in ("tokens.bin", "documents.npy", "meta.json"):
+        (folder / name).write_bytes((demo / "text/val" / name).read_bytes())
+    section.splits.val = [str(folder)]
+    assert load("ccnews_bookcorpus", "val").fingerprint() == first
+    tokens = bytearray((folder / "tokens.bin").read_bytes())
+    tokens[0:2], tokens[2:4] = tokens[2:4], tokens[0:2]
+    (folder / "tokens.bin").write_bytes(tokens)
+    other = load("ccnews_bookcorpus", "val").fingerprint()
+    section.splits.val = ["text/val", "text/train"]
+    both = load("ccnews_bookcorpus", "val").fingerprint()
+    section.splits.val = ["text/train", "text/val"]
+    assert len({first, other, both, load("ccnews_bookcorpus", "val").fingerprint()}) == 4

@@ -71,11 +71,12 @@ def batch(kind: str, number: int = 0, rows: slice = slice(None)):
     return sample_list(kind, **fields)
 
 
-def updater(model, optimizer="AdamW", clip=None, scheduler=None, lr=0.01, **training) -> Updater:
-    """Build an Updater of ``model`` with these options."""
+def updater(model, optimizer="AdamW", clip=None, scheduler=None, lr=0.01, params=None, **training) -> Updater:
+    """Build an Updater of ``model`` with these options; ``params`` are further options of the optimizer."""
+    params = {"lr": lr} | ({"momentum": 0.9} if optimizer == "SGD" else {}) | (params or {})
     config = {
         "training": {"clip_gradients": clip is not None, "lr_scheduler": scheduler is not None},
-        "optimizer": {"type": optimizer, "params": {"lr": lr} | ({"momentum": 0.9} if optimizer == "SGD" else {})},
+        "optimizer": {"type": optimizer, "params": params},
         "scheduler": scheduler,
     }
     settings = TrainingConfig(max_grad_l2_norm=clip, **training)

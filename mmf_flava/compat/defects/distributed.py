@@ -196,6 +196,7 @@ def set_seed(module: Any) -> None:
 
     @wrap(module, "set_seed")
     def set_seed(original: Any, seed: int | None) -> int | None:
+        module.registry.register("flava_random_seed", seed == -1)  # a resumed run uses the seed of its checkpoint
         seeds = [original(seed)]
         if dist.is_available() and dist.is_initialized():
             dist.broadcast_object_list(seeds, src=0)

@@ -1,0 +1,66 @@
+"""Defaults of the keys of mmf_flava that a recipe does not set, so that recipes can be compared key by key."""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from typing import Any, get_args, get_origin, get_type_hints
+
+from mmf_flava.config.datasets import DATASETS
+from mmf_flava.config.mmf_sections import ADDED
+from mmf_flava.config.processors import PROCESSORS, ModelSizes
+from mmf_flava.config.recipe_check import MODELS
+from mmf_flava.config.written_values import by_type, is_section
+
+
+def fill_defaults(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the stored values of a recipe (see ``written_values``), complete with the defaults of mmf_flava's keys."""
+    filled, model = dict(recipe), str(recipe["model"])
+    for name, schema in ADDED.items():
+        filled[name] = _fill(schema, recipe.get(name))
+    models = recipe.get("model_config") or {}
+    if model in MODELS:
+        filled["model_config"] = {**models, model: _fill(MODELS[model], models.get(model))}
+    sizes = ModelSizes.read(models.get(model), f"model_config.{model}")
+    datasets = recipe.get("dataset_config") or {}
+    filled["dataset_config"] = {name: _fill_dataset(name, section, sizes) for name, section in datasets.items()}
+    return filled
+
+
+def _fill_dataset(name: str, section: Any, sizes: ModelSizes) -> Any:
+    if name in DATASETS:
+        section = _fill(DATASETS[name], section)
+    if not is_section(section) or not is_section(section.get("processors")):
+        return section
+    processors = {key: _fill_processor(entry, sizes) for key, entry in section["processors"].items()}
+    return {**section, "processors": processors}
+
+
+def _fill_processor(entry: Any, sizes: ModelSizes) -> Any:
+    schema = PROCESSORS.get(str(entry.get("type"))) if is_section(entry) else None
+    if schema is None:
+        return entry
+    from_model = {key: value for key, value in schema.model_defaults(sizes).items() if value is not None}
+    return {**entry, "params": _fill(schema, {**from_model, **(entry.get("params") or {})})}
+
+
+def _fill(schema: Any, section: Any) -> Any:
+    """Return a section complete with the defaults of its config class."""
+    if section is not None and not is_section(section):
+        return section
+    filled, hints = dict(section or {}), get_type_hints(schema)
+    for field in fields(schema):
+        hint = hints[field.name]
+        value = filled[field.name] if field.name in filled else _default(field)
+        nested = next((kind for kind in (hint, *get_args(hint)) if is_dataclass(kind)), None)
+        if nested is not None and is_section(value):
+            # a list of losses is stored as a section of its types
+            is_list = get_origin(hint) is list
+            value = {name: _fill(nested, item) for name, item in value.items()} if is_list else _fill(nested, value)
+        filled[field.name] = value
+    return filled
+
+
+def _default(field: Any) -> Any:
+    value = field.default if field.default_factory is MISSING else field.default_factory()
+    if isinstance(value, list):
+        return by_type([asdict(item) if is_dataclass(item) else item for item in value])  # type: ignore[arg-type]
+    return asdict(value) if is_dataclass(value) else value  # type: ignore[arg-type]

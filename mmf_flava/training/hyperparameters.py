@@ -1,0 +1,77 @@
+"""Hyperparameters of a resumed optimizer: those of the present recipe, at the checkpoint's position in the schedule."""
+
+import json
+import warnings
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from mmf_flava.errors import UserError
+
+INITIAL = "initial"  # key of a saved parameter group: its hyperparameters at update 0
+RATES = ("lr", "initial_lr")
+# option of an optimizer of torch -> entry of the state that it needs; the entry is zero at first
+ENTRIES = {"amsgrad": "max_exp_avg_sq", "centered": "grad_avg", "momentum": "momentum_buffer"}
+
+Groups = list[dict[str, Any]]
+
+
+def read_hyperparameters(optimizer: torch.optim.Optimizer) -> Groups:
+    """Return the hyperparameters of each parameter group, as JSON stores them."""
+    groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    return json.loads(json.dumps(groups, default=list))  # type: ignore[no-any-return]
+
+
+def merge_groups(saved: Groups, initial: Groups, current: Groups) -> Groups:
+    """Return the saved parameter groups with the hyperparameters of the present recipe.
+
+    A hyperparameter that the recipe does not change keeps its saved value, because some optimizers and schedulers
+    adapt hyperparameters during training. The learning rate is always that of ``current``.
+
+    Args:
+        saved: parameter groups of a checkpoint, with key ``INITIAL``.
+        initial: hyperparameters of the present optimizer before it had a scheduler.
+        current: the present optimizer's parameter groups.
+
+    Raises:
+        UserError: the numbers of parameters differ.
+    """
+    sizes = [[len(group["params"]) for group in groups] for groups in (saved, current)]
+    if sizes[0] != sizes[1]:
+        raise UserError(
+            f"The optimizer state of the checkpoint is of groups of {sizes[0]} parameters, but this run trains "
+            f"{sizes[1]}. Restore the recipe, or set checkpoint.reset.optimizer=true to start with a new optimizer."
+        )
+    return [_merge(*groups) for groups in zip(saved, initial, current, strict=True)]
+
+
+def _merge(saved: dict[str, Any], initial: dict[str, Any], current: dict[str, Any]) -> dict[str, Any]:
+    before = saved.get(INITIAL, {})
+    changed = {
+        key: value
+        for key, value in current.items()
+        if key != "params" and (key in RATES or key not in before or before[key] != initial.get(key))
+    }
+    return {**{key: value for key, value in saved.items() if key != INITIAL}, **changed}
+
+
+def add_missing_state(optimizer: torch.optim.Optimizer) -> None:
+    """Add the entries to an optimizer's state that it did not need with the hyperparameters of the checkpoint."""
+    for group in optimizer.param_groups:
+        names = [name for option, name in ENTRIES.items() if group.get(option)]
+        for parameter in group["params"]:
+            if state := optimizer.state.get(parameter):
+                state.update({name: torch.zeros_like(parameter) for name in names if name not in state})
+
+
+def advance(scheduler: LRScheduler, steps: int) -> None:
+    """Advance a new scheduler by a number of steps, as training did."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+        # a function of the number of steps need not be called for every step
+        if type(scheduler).get_lr is LambdaLR.get_lr and type(scheduler).step is LRScheduler.step and steps:
+            scheduler.last_epoch += steps - 1
+            steps = 1
+        for _ in range(steps):
+            scheduler.step()

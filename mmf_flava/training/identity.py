@@ -1,0 +1,162 @@
+"""The recipe and the data of a run. A checkpoint stores them, and a run that resumes from it compares its own."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmf.common.registry import registry
+from omegaconf import OmegaConf
+
+from mmf_flava.compat import mmf_api
+from mmf_flava.config.recipe_changes import DATA, FREE, MODEL, OPTIMIZER, Change, find_changes, find_recipe_changes
+from mmf_flava.config.recipe_check import resolve
+from mmf_flava.config.run import ResetConfig
+from mmf_flava.config.written_values import store_recipe
+from mmf_flava.data.codes import OPENED_CODES
+from mmf_flava.errors import UserError, join_first
+from mmf_flava.files.checkpoint_names import LATEST, find_checkpoints, read_pointer
+from mmf_flava.files.json_data import read_object
+from mmf_flava.processes import gather_objects, rank
+from mmf_flava.training.checkpoint_folder import CheckpointFolder
+from mmf_flava.weights.weight_files import find_checkpoint
+
+IDENTITY = "identity"  # key in state.json
+RANDOM_SEED = "flava_random_seed"  # key in MMF's registry, set by compat
+REMEDIES = {
+    DATA: "checkpoint.reset.data=true, with which the order of the data starts anew and weights, optimizer and counts "
+    "continue",
+    OPTIMIZER: "checkpoint.reset.optimizer=true, with which the optimizer's state starts anew",
+}
+
+
+class RunIdentity:
+    """The recipe and the data of a run, and how they differ from those of the checkpoint that it resumes from.
+
+    Attributes:
+        recipe: the stored recipe, see ``config.written_values``.
+        data: what the files of each dataset contain, by name as in ``config.recipe_changes``.
+        new_data: whether the order of the data starts anew, because ``checkpoint.reset.data`` is set and they differ.
+    """
+
+    def __init__(self, recipe: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        self.recipe, self.data, self.new_data = recipe, data, False
+        self.changes: list[Change] = []
+
+    @classmethod
+    def of_run(cls, config: Any, datasets: Mapping[str, Mapping[str, Any]], model: Any) -> "RunIdentity":
+        """Return the identity of a run. Must be called by all processes; the first one reads the data.
+
+        Args:
+            config: the complete config.
+            datasets: split -> dataset name -> dataset.
+        """
+        written: Any = OmegaConf.to_container(config, resolve=False)
+        recipe = store_recipe(resolve(config), written)
+        data = gather_objects(_describe_data(datasets) if rank() == 0 else None)[0]
+        if (codebook := _codebook_sha256(model)) is not None:
+            data[f"model_config.{config.model}.codebook (weights)"] = codebook
+        return cls(recipe, data)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"recipe": self.recipe, "data": self.data}
+
+    def compare(self, path: Path, reset: ResetConfig) -> None:
+        """Compare the run with a checkpoint, and keep the changes.
+
+        Raises:
+            UserError: a key differs that must not, or the checkpoint does not store its identity.
+        """
+        stored = read_object(path / "state.json").get(IDENTITY)
+        self.new_data = False
+        if stored is None:
+            if not (reset.counts or reset.data):
+                raise UserError(
+                    f"{path} was saved by an earlier version of mmf_flava, which had another order of the data. Set "
+                    "checkpoint.reset.data=true to start the order anew with its weights, optimizer and counts, "
+                    "checkpoint.reset.counts=true to start at update 0 with its weights and optimizer, or "
+                    "checkpoint.resume_file and checkpoint.resume_pretrained=true to start from its weights only."
+                )
+            self.new_data = True
+            return
+        changes = [*find_recipe_changes(stored["recipe"], self.recipe), *find_changes(stored["data"], self.data)]
+        self.changes = sorted((change for change in changes if change.outcome != FREE), key=lambda change: change.row)
+        allowed = {DATA: reset.data or reset.counts, OPTIMIZER: reset.optimizer}
+        refused = [change for change in self.changes if not allowed.get(change.outcome, change.outcome not in REFUSED)]
+        if refused:
+            raise UserError(_refusal(refused, path))
+        self.new_data = reset.data and any(change.outcome == DATA for change in self.changes)
+
+    def log_changes(self, path: Path) -> None:
+        """Log every change that is applied, one record a key."""
+        for change in self.changes:
+            mmf_api.log(f"Changed since {path.name}: {change}")
+        if self.new_data:
+            mmf_api.log("checkpoint.reset.data: the order of the data starts anew.")
+
+
+REFUSED = (DATA, OPTIMIZER, MODEL)
+
+
+def _refusal(refused: list[Change], path: Path) -> str:
+    """Return the sentences about changes that are refused."""
+    first, outcomes = refused[0], {change.outcome for change in refused}
+    old, new = first.values
+    others = [change.key for change in refused[1:]]
+    also = f" These keys differ too: {join_first(others, 5)}." if others else ""
+    remedy = "set " + " and ".join(text for outcome, text in REMEDIES.items() if outcome in outcomes)
+    if MODEL in outcomes:
+        remedy = (
+            f"train a new run in another env.save_dir from these weights: checkpoint.resume_file={path} "
+            "checkpoint.resume_pretrained=true"
+        )
+    return f"{first.key}: {new} differs from {old}, with which {path} was saved.{also} Restore the recipe, or {remedy}."
+
+
+def use_seed_of_checkpoint(config: Any, checkpoints: CheckpointFolder) -> None:
+    """Set ``training.seed`` to the seed of the checkpoint to resume from, if the recipe's seed is -1 (random)."""
+    section = config.checkpoint
+    if not registry.get(RANDOM_SEED, default=False, no_warning=True) or section.reset.all or section.reset.counts:
+        return
+    folder = checkpoints.folder
+    found = find_checkpoints(folder, read_pointer(folder / LATEST)) if section.resume else []
+    try:
+        if not found and section.resume_file and not section.resume_pretrained:
+            found = [find_checkpoint(Path(section.resume_file).expanduser().absolute())]
+        seed = read_object(found[0] / "state.json")[IDENTITY]["recipe"]["training"]["seed"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return  # there is no checkpoint, or the comparison explains why it cannot be used
+    config.training.seed = seed
+    mmf_api.log(f"training.seed: -1 is random. The seed of the checkpoint, {seed}, is used.")
+
+
+def _describe_data(datasets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what the files of each dataset contain."""
+    data: dict[str, Any] = {}
+    for split in ("train", "val", "test"):
+        for name, dataset in datasets[split].items():
+            key = f"dataset_config.{name}.splits.{split}"
+            data[f"{key} (records)"] = getattr(dataset, "size", len(dataset))
+            data[f"{key} (samples of an epoch)"] = len(dataset)
+            if weights := _mixture_weights(dataset, split):
+                data[f"{key} (weights)"] = weights
+            if hasattr(dataset, "fingerprint"):
+                data[f"{key} (content)"] = dataset.fingerprint()[:16]
+            vocabulary = getattr(getattr(dataset, "text_processor", None), "vocabulary_hash", None)
+            if split == "train" and vocabulary is not None:
+                data[f"dataset_config.{name}.processors (vocabulary)"] = vocabulary[:16]
+    return data
+
+
+def _mixture_weights(dataset: Any, split: str) -> list[float] | None:
+    """Return the weights of the paths of a split, in order; None if they have no weights."""
+    splits = getattr(getattr(dataset, "config", None), "splits", None)
+    paths = splits.get(split) if isinstance(splits, Mapping) else None
+    return [float(weight) for weight in paths.values()] if isinstance(paths, Mapping) else None
+
+
+def _codebook_sha256(model: Any) -> str | None:
+    """Return the hash of the image codebook's weights, also if its codes are cached; None if there is no codebook."""
+    opened: Mapping[str, Any] = registry.get(OPENED_CODES, default={}, no_warning=True)
+    cached = [header["codebook"]["sha256"] for header in opened.values() if header is not None]
+    sha256 = getattr(getattr(model, "codebook", None), "sha256", None) or next(iter(cached), None)
+    return None if sha256 is None else str(sha256)[:16]
