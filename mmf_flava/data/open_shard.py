@@ -1,25 +1,30 @@
 """The open files of one tar shard."""
 
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from mmf_flava.data.shard_index import (
+    INDEX_SUFFIX,
     START,
     START_AND_END,
     STARTS_OFFSET,
     ShardIndex,
     decode_row,
-    index_path,
     parse_header,
 )
 from mmf_flava.data.tar_members import Entry
 from mmf_flava.files.open_files import open_file
 
-# A process that reads a shard from beginning to end keeps the starts of its rows in memory, 8 bytes per record. A
-# process that reads few of its records does not, because reading the starts takes longer than reading a few of them.
+# A process that reads a whole shard keeps the starts of its rows in memory, 4 bytes per record. A process that reads a
+# few of its records does not, because reading all starts takes longer than reading a few of them.
 READS_BEFORE_STARTS = 16
-MAX_STARTS_BYTES = 1 << 18  # per open shard
+MAX_STARTS = 1 << 16  # per open shard
+MEMORY_START = struct.Struct("<I")
+MEMORY_START_AND_END = struct.Struct("<II")
 
 
 class OpenShard:
@@ -37,7 +42,7 @@ class OpenShard:
         self.path, self.index = path, index
         self._open_tar, self._rows_offset = open_tar, index.rows_offset
         self._index_descriptor, self.descriptor, self._tar_bytes = -1, -1, 0
-        self._starts: bytes | None = None  # as in the index file
+        self._starts: bytes | None = None
         self._reads = 0
 
     def read_row(self, number: int) -> tuple[str, dict[str, Entry]]:
@@ -50,18 +55,18 @@ class OpenShard:
         if self._starts is None:
             start, end = self._read_bounds(number)
         else:
-            start, end = START_AND_END.unpack_from(self._starts, number * START.size)
+            start, end = MEMORY_START_AND_END.unpack_from(self._starts, number * MEMORY_START.size)
         if not start <= end <= self.index.rows_bytes:
             raise ValueError(f"record {number} is damaged")
         return decode_row(self._read_index(self._rows_offset + start, end - start), number)
 
     def _read_bounds(self, number: int) -> tuple[int, int]:
         """Return the start and the end of a row, relative to the first row."""
-        size = (self.index.count + 1) * START.size
-        if self._reads == READS_BEFORE_STARTS and size <= MAX_STARTS_BYTES:
-            starts = self._read_index(STARTS_OFFSET, size)
-            if len(starts) == size:
-                self._starts = starts
+        if self._reads == READS_BEFORE_STARTS and self.index.count < MAX_STARTS and self.index.rows_bytes < 1 << 32:
+            size = (self.index.count + 1) * START.size
+            if len(starts := self._read_index(STARTS_OFFSET, size)) == size:
+                # a damaged start is out of range before and after, and costs only its own records
+                self._starts = np.frombuffer(starts, "<u8").clip(max=(1 << 32) - 1).astype("<u4").tobytes()
         self._reads += 1
         data = self._read_index(STARTS_OFFSET + number * START.size, START_AND_END.size)
         if len(data) != START_AND_END.size:
@@ -72,7 +77,7 @@ class OpenShard:
         if self._index_descriptor < 0:
             if self.index.content is not None:
                 return self.index.content[offset : offset + size]
-            descriptor = open_file(index_path(self.path))
+            descriptor = open_file(f"{self.path}{INDEX_SUFFIX}")  # faster than index_path
             if parse_header(os.pread(descriptor, STARTS_OFFSET, 0)) != self.index:
                 os.close(descriptor)
                 raise ValueError("the index was replaced after it had been opened")

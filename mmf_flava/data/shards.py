@@ -34,7 +34,7 @@ from mmf_flava.files.open_files import OpenFiles, open_file
 logger = logging.getLogger(__name__)
 
 # open shards of a reader, each with its index; more in a process that reads from several lanes, see ``keep_open``
-MAX_OPEN_SHARDS = 64
+MAX_OPEN_SHARDS = 128
 MAX_OPEN_REMOTE_SHARDS = 4  # the cache cannot evict open copies of remote shards
 SPARE_SHARDS = 16  # open shards beyond one per lane: shards of replaced records and of mismatched captions
 

@@ -10,7 +10,7 @@ import zlib
 import numpy as np
 import pytest
 
-from mmf_flava.data import shard_index
+from mmf_flava.data import open_shard, shard_index
 from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.data.shard_index import encode_index, index_path, load_index, read_index
 from mmf_flava.data.shards import ShardReader, ShardWriter
@@ -183,6 +183,32 @@ def test_index_that_changes_after_opening_costs_its_records(shard):
     os.truncate(index_path(shard), 0)
     with pytest.raises(BadRecord, match="the index was replaced after it had been opened"):
         reader.read(0)
+
+
+@pytest.mark.parametrize("damage", ["none", "starts", "truncated"])
+def test_starts_in_memory_deliver_the_same_records(shard, damage, monkeypatch):
+    content = bytearray(index_path(shard).read_bytes())
+    if damage == "starts":
+        content[shard_index.STARTS_OFFSET + 3 * 8 + 4] = 1  # adds 2^32
+        index_path(shard).write_bytes(content)
+    results = []
+    for reads_before in (10**9, 0):
+        monkeypatch.setattr(open_shard, "READS_BEFORE_STARTS", reads_before)
+        reader = ShardReader([shard])
+        reader.read(0)
+        if damage == "truncated":
+            os.truncate(index_path(shard), len(content) - 10)
+        results.append([])
+        for number in range(len(KEYS)):
+            try:
+                results[-1].append(reader.read(number))
+            except BadRecord as error:
+                results[-1].append(str(error))
+        if damage == "truncated":
+            index_path(shard).write_bytes(content)
+    assert results[0] == results[1]
+    bad = [number for number, result in enumerate(results[0]) if isinstance(result, str)]
+    assert bad == {"none": [], "starts": [2, 3], "truncated": [7]}[damage]
 
 
 def test_index_in_memory_equals_the_file(shard, caplog):
