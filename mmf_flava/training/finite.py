@@ -1,6 +1,5 @@
 """Search for NaN and infinity in the state of a run, before a checkpoint is saved."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,12 +45,13 @@ class FiniteCheck:
 def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
     """Return the name of the first tensor with NaN or infinity, or None.
 
-    Reads every tensor once and synchronises host and device once, unless a tensor is not finite.
+    If their norm is finite, every tensor is read once, and host and device are synchronised once.
     """
-    floats = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.numel() > 0}
-    if nn.utils.get_total_norm(floats.values(), math.inf).isfinite():  # the largest absolute value
+    floats = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
+    if nn.utils.get_total_norm(floats.values()).isfinite():
         return None
-    return next(name for name, tensor in floats.items() if not tensor.isfinite().all())
+    # the norm of finite tensors may also overflow
+    return next((name for name, tensor in floats.items() if not tensor.isfinite().all()), None)
 
 
 def raise_not_finite(folder: Path, update: int, bad_tensors: Sequence[str | None]) -> None:
