@@ -98,9 +98,8 @@ class ShardReader:
         self.remote = any(isinstance(path, RemoteShard) for path in self.paths)
         self._indexes = open_indexes(self.paths)
         self._starts = [0, *accumulate(index.count for index in self._indexes)]
-        self._open_shards: OpenFiles[OpenShard] = OpenFiles(
-            MAX_OPEN_REMOTE_SHARDS if self.remote else MAX_OPEN_SHARDS, OpenShard.DESCRIPTORS
-        )
+        most = min(MAX_OPEN_REMOTE_SHARDS if self.remote else MAX_OPEN_SHARDS, len(self.paths))
+        self._open_shards: OpenFiles[OpenShard] = OpenFiles(most, OpenShard.DESCRIPTORS)
         self._redownloaded: set[int] = set()
         for path, index in zip(self.paths, self._indexes, strict=True):
             limit = path.cache.limit if isinstance(path, RemoteShard) else None
