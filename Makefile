@@ -1,4 +1,5 @@
-# make demo   set up .venv, then train and evaluate a small FLAVA on two CPU cores (about five minutes)
+# make demo   set up .venv, then train and evaluate a small FLAVA on two CPU cores (about five minutes). A stopped demo starts
+#             anew and says where the old run is; OPTIONS=checkpoint.resume=true continues it. OPTIONS are key=value words
 # make test   set up .venv and run the tests in two processes; JOBS=1: one after another
 # make check  run ruff (format and lint), mypy and the tests, as required for every change
 # make chaos  run the complete fault tests, one line of JSON per test: SIGKILL during saves and runs, at random and at
@@ -48,7 +49,7 @@ help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 demo: $(READY)
-	$(RUN)/mmf_run config=projects/flava/configs/demo.yaml
+	$(RUN)/mmf_run config=projects/flava/configs/demo.yaml$(if $(OPTIONS), $(OPTIONS))
 
 test: $(READY)
 	$(RUN)/python -m pytest -n $(JOBS) --dist loadfile

@@ -56,6 +56,11 @@ def test_rc10_is_the_default(make):
     assert make("demo").stdout == "mmf_run PYTHONPATH= config=projects/flava/configs/demo.yaml\n"
 
 
+def test_stopped_demo_is_continued(make):
+    done = make("demo", OPTIONS="checkpoint.resume=true training.seed=2")
+    assert done.stdout.endswith("demo.yaml checkpoint.resume=true training.seed=2\n")
+
+
 def test_checkout_precedes_rc10_on_the_path(make, checkout):
     path = f"PYTHONPATH={ROOT}:{checkout}"
     installed, ran = make("test", MMF=checkout).stdout.splitlines()

@@ -264,11 +264,11 @@ def build_batch_loader(
 def _set_up_worker(_worker: int) -> None:
     """Exclude inherited objects from garbage collection and ignore stop signals in a data loader worker.
 
-    Otherwise every collection would traverse the many objects inherited from the parent process. Slurm and Ctrl-C send
-    stop signals to all processes; the parent process needs its workers to finish the update and save a checkpoint.
+    Otherwise every collection would traverse the many objects inherited from the parent process. Slurm and terminals
+    send stop signals to all processes; the parent process needs its workers to finish the update and save a checkpoint.
     """
     gc.freeze()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -25,6 +25,9 @@ from mmf_flava.training.signals import STOPPED
 
 PEER_DIED = 69  # exit code of a process that exits because another process died: EX_UNAVAILABLE of sysexits.h
 MAX_MESSAGE = 4096  # bytes
+# what the user can do after a failure, in training and in an evaluation
+RESUME = "Restart with checkpoint.resume=true to resume from the newest checkpoint"
+REPEAT = "Run the command again"
 
 
 class PeerConnection:
@@ -72,6 +75,7 @@ class PeerWatchdog:
 
     Args:
         update: function that returns the number of completed updates.
+        remedy: what the user can do after a failure.
         interval: seconds between two heartbeats.
         max_missed: number of missed heartbeats after which a process counts as hung.
         grace_period: seconds that a process waits before it exits because of an error in another process. Often
@@ -80,9 +84,15 @@ class PeerWatchdog:
     """
 
     def __init__(
-        self, update: Callable[[], int], interval: float = 4.0, max_missed: int = 5, grace_period: float = 3.0
+        self,
+        update: Callable[[], int],
+        remedy: str = RESUME,
+        interval: float = 4.0,
+        max_missed: int = 5,
+        grace_period: float = 3.0,
     ) -> None:
-        self._update, self._interval, self._max_missed, self._grace_period = update, interval, max_missed, grace_period
+        self._update, self._remedy = update, remedy
+        self._interval, self._max_missed, self._grace_period = interval, max_missed, grace_period
         self._connections: dict[int, PeerConnection] = {}
         self._names: list[str] = []
         self._stopping = threading.Event()  # set when this process stops the watchdog itself
@@ -218,9 +228,8 @@ class PeerWatchdog:
         """Exit this process, unless it exits by itself within ``grace_period`` seconds."""
         if self._stopping.wait(grace_period):
             return
-        fix = "Restart with checkpoint.resume=true to resume from the newest checkpoint"
         # os.write instead of print: the main thread may hold print's lock while it waits for the dead process
-        os.write(2, f"\nmmf_flava: {failure}. {fix}.\n".encode())
+        os.write(2, f"\nmmf_flava: {failure}. {self._remedy}.\n".encode())
         os._exit(PEER_DIED)
 
     # ------------------------------------------------------------------ main thread

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmf_flava import __version__
+from mmf_flava.compat import mmf_api
 from mmf_flava.config.run import ExamplesConfig
 from mmf_flava.config.secrets import to_public_yaml
 from mmf_flava.data.quarantine import format_counts
@@ -47,6 +48,10 @@ class Results:
         target.mkdir(parents=True)
         for path in existing:
             os.replace(path, target / path.name)
+        message = f"Training starts at update 0. The files of the earlier run in this folder are now in {target}."
+        if (target / "checkpoints" / "latest").exists():
+            message += f" To continue that run instead, set checkpoint.resume=true and env.save_dir={target}."
+        mmf_api.log(message)
 
     def write_config(self, config: Any) -> None:
         """Write ``config.yaml``: the complete config, including command line overrides, without credentials.

@@ -1,6 +1,10 @@
-"""Graceful shutdown on SIGTERM, Ctrl-C and SIGUSR1. Slurm can send SIGUSR1 before a job's time limit."""
+"""Graceful shutdown on SIGTERM, Ctrl-C, SIGHUP, SIGUSR1 and a closed output.
+
+A closed terminal sends SIGHUP, and Slurm can send SIGUSR1 before a job's time limit.
+"""
 
 import signal
+import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, TypeVar
@@ -10,7 +14,7 @@ import torch
 from mmf_flava.processes import mean_over_ranks
 
 # Slurm sends SIGUSR1 with `sbatch --signal=USR1@120`
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 STOPPED = 75  # exit code of a run that a signal stopped: EX_TEMPFAIL of sysexits.h
 
 T = TypeVar("T")
@@ -24,10 +28,13 @@ class StopRequest(BaseException):
 
 
 class StopSignals:
-    """Context manager that records SIGTERM, Ctrl-C and SIGUSR1 as a stop request. A second Ctrl-C kills the process.
+    """Context manager that records the signals of ``SIGNALS`` as a stop request. A second Ctrl-C kills the process.
+
+    SIGHUP stays ignored in a process that was started with ``nohup``.
 
     Attributes:
-        name: name of the first signal received, or None.
+        name: name of the first signal received, "a closed stdout" or "a closed stderr"; None before a
+            stop request.
     """
 
     def __init__(self) -> None:
@@ -36,20 +43,27 @@ class StopSignals:
         self._may_raise = False
 
     def __enter__(self) -> "StopSignals":
-        self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else set()
+        self._before = {number: signal.signal(number, self._handle) for number in SIGNALS if number not in ignored}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def ignore_sigterm(self) -> None:
-        """Ignore SIGTERM after the context has been left.
+    def ignore_while_exiting(self) -> None:
+        """Ignore SIGTERM and SIGHUP after the context has been left.
 
         Call this method before a stopped process exits: torchrun sends SIGTERM to all processes when the first one
-        exits, which would change the exit codes of the others.
+        exits, and passes a SIGHUP of the terminal on, which would change the exit codes of the others.
         """
-        self._before[signal.SIGTERM] = signal.SIG_IGN
+        self._before.update({signal.SIGTERM: signal.SIG_IGN, signal.SIGHUP: signal.SIG_IGN})
+
+    def output_closed(self, stream: str) -> None:
+        """Record a closed stdout or stderr as a stop request."""
+        self.name = self.name or f"a closed {stream}"
+        if threading.current_thread() is threading.main_thread():
+            self._check()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.name is not None and number == signal.SIGINT:

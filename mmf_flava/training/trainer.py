@@ -20,6 +20,7 @@ from mmf_flava.evaluation.suite import EvaluationSuite, SplitResult
 from mmf_flava.processes import gather_objects, rank, wait_for_all, world_size
 from mmf_flava.training.callbacks import Callbacks, TrainerAttributes
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
+from mmf_flava.training.closed_output import handle_closed_output
 from mmf_flava.training.device import log_unused_gpus, prepare_device
 from mmf_flava.training.disk import explain_disk_errors
 from mmf_flava.training.final_evaluation import FinalEvaluation
@@ -27,7 +28,7 @@ from mmf_flava.training.guard import UpdateGuard
 from mmf_flava.training.initial_weights import load_initial_weights
 from mmf_flava.training.lock import RunLock
 from mmf_flava.training.monitor import Monitor
-from mmf_flava.training.peer_watchdog import PeerWatchdog
+from mmf_flava.training.peer_watchdog import REPEAT, RESUME, PeerWatchdog
 from mmf_flava.training.progress import Progress
 from mmf_flava.training.results import Results
 from mmf_flava.training.run_data import RunData
@@ -53,12 +54,12 @@ class FlavaTrainer(TrainerAttributes):
         self.signals = StopSignals()
         self.num_updates, self.seconds = 0, 0.0
         self.rank = rank()
-        self.peer_watchdog = PeerWatchdog(lambda: self.num_updates)
+        self.peer_watchdog = PeerWatchdog(lambda: self.num_updates, RESUME if self.trains else REPEAT)
 
     def load(self) -> None:
         """Build datasets, model and optimizer, and resume from a checkpoint if ``checkpoint.resume`` is set."""
         meet_before_training()
-        if self.trains and (missing := self.peer_watchdog.start()):
+        if missing := self.peer_watchdog.start():
             mmf_api.log(
                 f"Warning: ranks {missing} cannot connect to rank 0. If one of them dies, only gloo or NCCL detects it."
             )
@@ -118,7 +119,7 @@ class FlavaTrainer(TrainerAttributes):
             self.inference()
             self.callbacks.call("teardown")
             return
-        with self.peer_watchdog:
+        with self.peer_watchdog, handle_closed_output(self.signals.output_closed):
             self._run()
         self.peer_watchdog.stop()
 
@@ -272,7 +273,7 @@ class FlavaTrainer(TrainerAttributes):
         if self.num_updates == 0:
             when = "before the first update"
         mmf_api.log(f"Stopped by {self.signals.name or 'a signal to another process'} {when}.")
-        self.signals.ignore_sigterm()
+        self.signals.ignore_while_exiting()
         self.callbacks.call("teardown")
         raise SystemExit(STOPPED)
 
@@ -297,6 +298,11 @@ class FlavaTrainer(TrainerAttributes):
 
         The samples are partitioned across all processes. The first process writes the results.
         """
+        with self.peer_watchdog:
+            self._evaluate_loaded()
+        self.peer_watchdog.stop()
+
+    def _evaluate_loaded(self) -> None:
         self._open_quarantine()
         split = "val" if "val" in self.config.run_type and "test" not in self.config.run_type else "test"
         predicts = self.config.evaluation.predict

@@ -10,7 +10,13 @@ import torch
 
 from mmf_flava.config.run import MultitaskingConfig
 from mmf_flava.data.dataset_schedule import DatasetSchedule
-from mmf_flava.data.sampling import MultitaskLoader, StreamBatchSampler, _kill_workers, build_evaluation_loader
+from mmf_flava.data.sampling import (
+    MultitaskLoader,
+    StreamBatchSampler,
+    _kill_workers,
+    build_batch_loader,
+    build_evaluation_loader,
+)
 from mmf_flava.errors import UserError
 
 
@@ -50,6 +56,11 @@ def test_batches_are_consecutive_positions():
 def test_accumulated_batches_come_from_one_dataset():
     loader = MultitaskLoader(DATASETS, DatasetSchedule(TWO), batch_size=2, consecutive_batches=3)
     assert "".join(name for name, _ in take(loader, 9)) == "aaabbbaaa"
+
+
+def test_workers_prefetch_the_batches_of_an_update():
+    loaders = [build_batch_loader(DATASETS["a"], [[0]], workers, prefetch=5) for workers in (0, 1, 2, 4)]
+    assert [loader.prefetch_factor for loader in loaders] == [None, 5, 3, 2]
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
@@ -196,7 +207,7 @@ def test_workers_ignore_signals_and_exit_with_their_parent():
     parent = context.Process(target=_exit_without_closing, args=(child_connection,))
     parent.start()
     worker = connection.recv()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         os.kill(worker, number)
     time.sleep(0.2)
     os.kill(worker, 0)  # raises an error if the worker has exited

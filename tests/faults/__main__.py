@@ -2,8 +2,26 @@
 
 import sys
 
-from tests.faults import chaos, concurrent_reads, exact_kills, format_fuzzer, killed_runs, recipe_mutations, stops
+from tests.faults import (
+    chaos,
+    concurrent_reads,
+    exact_kills,
+    format_fuzzer,
+    killed_runs,
+    recipe_mutations,
+    stops,
+    unlike_recipes,
+)
 
-TESTS = (recipe_mutations, format_fuzzer, chaos, concurrent_reads, exact_kills, stops, killed_runs)
+TESTS = (
+    recipe_mutations,
+    unlike_recipes,
+    format_fuzzer,
+    chaos,
+    concurrent_reads,
+    exact_kills,
+    stops,
+    killed_runs,
+)
 
 sys.exit(max([test.main([]) for test in TESTS]))

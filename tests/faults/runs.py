@@ -47,8 +47,13 @@ class Run:
         self.options = [f"config={DEMO}", *OPTIONS, *options, f"env.save_dir={self.folder}"]
         self.records.mkdir(parents=True)
 
-    def start(self, *options: str, processes: int = 1, instrument: dict[str, Any] | None = None) -> subprocess.Popen:
-        """Start an attempt; ``instrument`` has the settings of ``instrumented_run``, None runs ``mmf_run`` itself."""
+    def start(
+        self, *options: str, processes: int = 1, instrument: dict[str, Any] | None = None, stdout: int | None = None
+    ) -> subprocess.Popen:
+        """Start an attempt; ``instrument`` has the settings of ``instrumented_run``, None runs ``mmf_run`` itself.
+
+        ``stdout`` is a file descriptor; None writes stdout and stderr to the log.
+        """
         script = str(SCRIPTS / "mmf_run") if instrument is None else str(INSTRUMENTED)
         command = [str(SCRIPTS / "python"), script]
         if processes > 1:
@@ -59,7 +64,7 @@ class Run:
             environment["INSTRUMENT"] = json.dumps({"records": str(self.records), **instrument})
         with open(self.log, "w") as log:
             return subprocess.Popen(
-                [*command, *self.options, *options], env=environment, stdout=log, stderr=subprocess.STDOUT
+                [*command, *self.options, *options], env=environment, stdout=stdout or log, stderr=log
             )
 
     def finish(self, *options: str, processes: int = 1, instrument: dict[str, Any] | None = None) -> None:

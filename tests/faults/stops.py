@@ -1,7 +1,8 @@
-"""Stops in given situations: ``python -m tests.faults.stops`` sends SIGTERM to ``mmf_run`` and resumes it.
+"""Stops in given situations: ``python -m tests.faults.stops`` stops ``mmf_run`` and resumes it.
 
-The signal arrives during a step, during an evaluation, while waiting for data and while saving; in runs of one process
-and of two, to each of them; with and without background saves. Each attempt resumes from the last one.
+A stop is a SIGTERM, a SIGHUP, or a closed pipe, as after ``mmf_run | head``. It comes during a step, during an
+evaluation, while waiting for data and while saving; in runs of one process and of two, to each of them; with and
+without background saves. Each attempt resumes from the last one.
 """
 
 import argparse
@@ -28,16 +29,23 @@ SITUATIONS = {
     "data": "while waiting for data",
     "save": "while saving",
 }
-TIMEOUT = 120  # seconds from a signal to the exit of a run
+PIPE = "closed pipe"
+STOPS = ("SIGTERM", "SIGHUP", PIPE)
+TIMEOUT = 120  # seconds from a stop to the exit of a run
 UPDATES = 8  # per attempt; more than are done before the stop
 OPTIONS = [*DROPOUT, "training.evaluation_interval=4", "training.checkpoint_interval=3", "checkpoint.max_to_keep=2"]
 
 
-def stop_once(run: Run, attempt: int, situation: str, victim: int, processes: int, *options: str) -> dict[str, Any]:
-    """Do an attempt, and send SIGTERM to the process of rank ``victim`` when any process enters ``situation``."""
+def stop_once(
+    run: Run, attempt: int, situation: str, stop: str, victim: int, processes: int, *options: str
+) -> dict[str, Any]:
+    """Do an attempt, and stop it when any process enters ``situation``: the process of rank ``victim``, or the pipe."""
     for file in (file for suffix in ("entered", "left", "pid") for file in run.records.glob(f"*.{suffix}")):
         file.unlink()
-    launcher = run.start(*options, processes=processes, instrument={"attempt": attempt, "situation": situation})
+    instrument = {"attempt": attempt, "situation": situation}
+    reader, writer = os.pipe()
+    launcher = run.start(*options, processes=processes, instrument=instrument, stdout=writer if stop == PIPE else None)
+    os.close(writer)
     while not list(run.records.glob("*.entered")):
         if launcher.poll() is not None:
             raise SystemExit(
@@ -47,7 +55,9 @@ def stop_once(run: Run, attempt: int, situation: str, victim: int, processes: in
     # all processes have written their ID before any process can do a step
     pid = int((run.records / f"{victim}.pid").read_text())
     sent = time.monotonic()
-    os.kill(pid, signal.SIGTERM)
+    os.close(reader)
+    if stop != PIPE:
+        os.kill(pid, signal.Signals[stop])
     try:
         code = launcher.wait(timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
@@ -78,8 +88,8 @@ def is_saved(run: Run) -> bool:
         verify_folder(path)
     except CorruptFileError:
         return False
-    update = int(path.name.removeprefix("update_"))
-    logged = f"after update {update}. Resume with checkpoint.resume=true" in run.log.read_text()
+    update = int(path.name.removeprefix("update_").partition(".")[0])
+    logged = f"after update {update}. Resume with checkpoint.resume=true" in (run.folder / "train.log").read_text()
     return logged and update == run.samples()[-1][0]
 
 
@@ -87,15 +97,20 @@ def stop_repeatedly(root: Path, count: int, processes: int) -> list[dict[str, An
     """Stop and resume a run ``count`` times, compare it with an uninterrupted run; return a result per situation."""
     options = [*OPTIONS, f"training.max_updates={UPDATES * count}"]
     uninterrupted, run = Run(root, "uninterrupted", *options), Run(root, "stopped", *options)
-    results = {name: {"sent": 0, "within": 0, "saved": 0, "code": 0, "hung": 0, "seconds": 0.0} for name in SITUATIONS}
+    results: dict[str, Any] = {
+        name: {"stops": [], "sent": 0, "within": 0, "saved": 0, "code": 0, "hung": 0, "seconds": 0.0}
+        for name in SITUATIONS
+    }
     for attempt in range(count):
         situation, round_ = list(SITUATIONS)[attempt % len(SITUATIONS)], attempt // len(SITUATIONS)
         more = [f"checkpoint.background={'true' if round_ % 2 else 'false'}"]
         if processes == 1:
             more.append(f"training.num_workers={1 - round_ % 2}")
-        outcome = stop_once(run, attempt, situation, round_ % processes, processes, *more)
+        stop = STOPS[(attempt + round_) % len(STOPS)]
+        outcome = stop_once(run, attempt, situation, stop, round_ % processes, processes, *more)
         result = results[situation]
         result["sent"] += 1
+        result["stops"].append(stop)
         for name in ("within", "saved", "code", "hung"):
             result[name] += outcome.get(name, 0)
         result["seconds"] = max(result["seconds"], round(outcome.get("seconds", TIMEOUT), 1))
@@ -103,8 +118,9 @@ def stop_repeatedly(root: Path, count: int, processes: int) -> list[dict[str, An
     uninterrupted.finish(processes=processes, instrument={})
     differing = count_differences(uninterrupted, run)
     return [
-        {"test": f"SIGTERM {SITUATIONS[situation]}",
-         "processes": processes, "sent": result["sent"], "sent in the situation": result["within"],
+        {"test": f"stop {SITUATIONS[situation]}",
+         "processes": processes, "stops": result["stops"],
+         "sent": result["sent"], "sent in the situation": result["within"],
          "saved": result["saved"], "exit codes 75": result["code"],
          "hung": result["hung"], "longest seconds": result["seconds"],
          "tensors that differ": differing,
@@ -119,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--stops",
         type=integer(0),
-        default=30,
+        default=48,
         help="number of stops, half with one process, half with two (default: %(default)s)",
     )
     options = parser.parse_args(arguments)

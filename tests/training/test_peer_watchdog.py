@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from mmf_flava.errors import UserError
-from mmf_flava.training.peer_watchdog import PEER_DIED, PeerConnection, PeerWatchdog
+from mmf_flava.training.peer_watchdog import PEER_DIED, REPEAT, PeerConnection, PeerWatchdog
 from mmf_flava.training.signals import STOPPED
 
 SIZE, INTERVAL, MAX_MISSED, GRACE_PERIOD = 3, 0.1, 15, 0.3
@@ -55,7 +55,7 @@ def process(rank: int, folder: Path, event: str, which: tuple[int, ...]) -> None
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=SIZE)
     update = 0
-    peer_watchdog = PeerWatchdog(lambda: update, INTERVAL, MAX_MISSED, GRACE_PERIOD)
+    peer_watchdog = PeerWatchdog(lambda: update, REPEAT, INTERVAL, MAX_MISSED, GRACE_PERIOD)
     with peer_watchdog:
         assert peer_watchdog.start() == []
         (folder / f"{rank}.ready").touch()
@@ -120,7 +120,7 @@ def test_other_processes_name_the_failed_one_and_exit(run, tmp_path, rank, event
     for number in {0, 1, 2} - {rank}:
         (line,) = [line for line in stderr_of(tmp_path, number).splitlines() if line.startswith("mmf_flava: ")]
         assert line.startswith(f"mmf_flava: {name}") and words in line and f"at update {FATAL_UPDATE}" in line
-        assert "checkpoint.resume=true" in line
+        assert line.endswith(f". {REPEAT}.")
         assert "Traceback" not in stderr_of(tmp_path, number)
 
 

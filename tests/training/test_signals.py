@@ -30,6 +30,22 @@ def test_signal_is_recorded_and_does_not_kill(number):
         assert signals.received_by_any(CPU)
 
 
+@pytest.fixture(autouse=True)
+def started_without_nohup():
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_sighup_stays_ignored_with_nohup():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with StopSignals() as signals:
+        send(signal.SIGHUP)
+        assert signals.name is None and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        send(signal.SIGTERM)
+        assert signals.name == "SIGTERM"
+
+
 def test_handlers_are_restored():
     before = [signal.getsignal(number) for number in SIGNALS]
     with StopSignals():
@@ -37,13 +53,14 @@ def test_handlers_are_restored():
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
-def test_sigterm_is_ignored_while_exiting():
+def test_sigterm_and_sighup_are_ignored_while_exiting():
     """torchrun sends SIGTERM to all processes as soon as the first one exits, while others are still exiting."""
     before = [signal.getsignal(number) for number in SIGNALS]
     try:
         with StopSignals() as signals:
-            signals.ignore_sigterm()
+            signals.ignore_while_exiting()
         send(signal.SIGTERM)
+        send(signal.SIGHUP)
         assert signal.getsignal(signal.SIGINT) == before[SIGNALS.index(signal.SIGINT)], "Ctrl-C still kills the process"
     finally:
         for number, handler in zip(SIGNALS, before, strict=True):
