@@ -5,6 +5,7 @@ A record has an image and its captions. The captions are in the field ``json``, 
 zero-shot classification. See ``annotations`` for all supported formats.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from mmf_flava.data.pair_weights import read_pair_weights
 from mmf_flava.data.record import BadRecord, record_boundary
 from mmf_flava.data.records import estimate_text_bytes
 from mmf_flava.data.stream import StreamBuilder, StreamDataset
+
+logger = logging.getLogger(__name__)
 
 TEXT_EXTENSIONS = ("json", "txt")
 MISMATCH_TRIES = 10  # records sampled to find a different caption for a mismatched pair
@@ -42,6 +45,7 @@ class PMDDataset(ImageStreamDataset):
         super().__init__("pmd", config, dataset_type, paths)
         self.mismatch_probability = config.mismatch_probability if self.training else 0.0
         self.length_buckets = config.length_buckets
+        self._warned = False
 
     def caption_bytes(self, n: int) -> int:
         """Return the approximate caption length of sample n in bytes, without reading the record."""
@@ -78,6 +82,13 @@ class PMDDataset(ImageStreamDataset):
             for number in sampled:
                 if (other := self._read_caption(number, rng)) is not None and other not in captions:
                     return other
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "dataset_config.pmd: no other caption was found for the mismatched pair of record %d, so the pair "
+                "matches. Shuffle records with equal captions before they are written to shards.",
+                index,
+            )
         return None
 
     def _read_caption(self, index: int, rng: np.random.Generator) -> str | None:

@@ -16,14 +16,14 @@ from mmf_flava.data.shards import ShardWriter
 SHARDS, PER_SHARD, BATCH, NODES = 32, 12, 64, 4
 
 
-def write_shards(folder, count, per_shard=PER_SHARD, caption="number {}"):
+def write_shards(folder, count, per_shard=PER_SHARD, caption="number {n}{words}"):
     """Write pairs of one grey level and the caption with its number."""
     for shard in range(count):
         with ShardWriter(folder / f"{shard:05d}.tar") as writer:
             for n in range(shard * per_shard, (shard + 1) * per_shard):
                 image = io.BytesIO()
                 Image.new("L", (24, 24), n % 256).save(image, "PNG")
-                text = json.dumps({"caption": caption.format(n, shard=shard) + " x" * (n % 5)})
+                text = json.dumps({"caption": caption.format(n=n, shard=shard, words=" x" * (n % 5))})
                 writer.write(f"{n:05d}", {"png": image.getvalue(), "json": text.encode()})
     return folder
 
@@ -72,20 +72,26 @@ def test_node_opens_a_part_of_the_shards(pmd, load, opened, tmp_path, kind, limi
         assert Counter(keys) == Counter(f"{n:05d}" for n in range(SHARDS * PER_SHARD)), "one pass"
 
 
-@pytest.mark.parametrize("caption", ["class {shard}", "number {}"])
+@pytest.mark.parametrize("caption", ["class {shard}", "number {n}"])
 @pytest.mark.parametrize("per_shard", [1, 4])
 def test_shards_without_another_caption_have_mismatched_captions(pmd, load, tmp_path, caption, per_shard):
     """A shard of one record, and shards of one class whose captions are equal."""
-    pmd.splits.train = [str(write_shards(tmp_path / "c", 8, per_shard, caption).resolve())]
-    dataset = load("pmd")
-    tokenizer, mismatched = dataset.text_processor.tokenizer, 0
+    pmd.splits.train = [str(write_shards(tmp_path / "c", 8, per_shard, caption))]
+    dataset, mismatched = load("pmd"), 0
     for n in range(200):
         sample = dataset[n]
-        own = [[2, *tokenizer.encode(text).ids, 3] for text in sample.captions]
-        assert (sample.input_ids.tolist() in own) == bool(sample.is_correct)
+        own = [2, *dataset.text_processor.tokenizer.encode(sample.captions[0]).ids, 3]
+        assert (sample.input_ids.tolist() == own) == bool(sample.is_correct)
         mismatched += 1 - sample.is_correct
     assert 70 < mismatched < 130
     assert [dataset[n].input_ids.tolist() for n in range(9)] == [load("pmd")[n].input_ids.tolist() for n in range(9)]
+
+
+def test_dataset_without_another_caption_is_reported_once(pmd, load, tmp_path, caplog):
+    pmd.splits.train = [str(write_shards(tmp_path / "d", 2, 5, "same"))]
+    dataset = load("pmd")
+    assert all(dataset[n].is_correct == 1 for n in range(30))
+    assert caplog.text.count("no other caption was found for the mismatched pair of record") == 1
 
 
 def test_records_of_image_lists_have_captions_of_the_entire_list(pmd, load, tmp_path):
