@@ -63,7 +63,7 @@ class FlavaTrainer(TrainerAttributes):
             mmf_api.log(
                 f"Warning: ranks {missing} cannot connect to rank 0. If one of them dies, only gloo or NCCL detects it."
             )
-        with self.peer_watchdog:
+        with self.peer_watchdog, handle_closed_output(self.signals.output_closed):
             self._load()
 
     def _load(self) -> None:
@@ -298,7 +298,7 @@ class FlavaTrainer(TrainerAttributes):
 
         The samples are partitioned across all processes. The first process writes the results.
         """
-        with self.peer_watchdog:
+        with self.peer_watchdog, handle_closed_output(self.signals.output_closed):
             self._evaluate_loaded()
         self.peer_watchdog.stop()
 
