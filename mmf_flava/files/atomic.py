@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def replace_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replace_folder(path: str | Path, keep: bool = False, old: Path | None = None) -> Iterator[Path]:
+def replace_folder(path: str | Path, keep: bool = False) -> Iterator[Path]:
     """Context manager: yield the path of an empty temporary folder, which replaces ``path`` at the end.
 
     After an exception, the temporary folder is deleted and ``path`` is unchanged. An existing folder ``path`` is first
@@ -52,7 +52,6 @@ def replace_folder(path: str | Path, keep: bool = False, old: Path | None = None
 
     Args:
         keep: keep the files of an existing folder that are not in the new one. The others are then replaced one by one.
-        old: path to which an existing folder is renamed; it is then not deleted. A folder at this path is deleted.
 
     Raises:
         OSError: writing failed. Its file name is ``path``, not the temporary folder.
@@ -69,7 +68,7 @@ def replace_folder(path: str | Path, keep: bool = False, old: Path | None = None
             fsync(path)
             temporary.rmdir()
         elif path.is_dir():
-            _exchange(temporary, path, old)
+            _exchange(temporary, path)
         else:
             os.replace(temporary, path)
         fsync(path.parent)
@@ -103,19 +102,19 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _exchange(new: Path, path: Path, old: Path | None) -> None:
-    """Rename ``new`` to ``path``, and the folder at ``path`` to ``old``. After an error, ``path`` is unchanged."""
-    if old is not None:
-        remove(old)
-    with _temporary(path, is_folder=True) if old is None else nullcontext(old) as target:
-        os.replace(path, target)
+def _exchange(new: Path, path: Path) -> None:
+    """Rename ``new`` to ``path``, and delete the folder that was there. After an error, ``path`` is unchanged."""
+    old, descriptor = _create(path, is_folder=True)
+    try:
+        os.replace(path, old)
         try:
             os.replace(new, path)
         except OSError:
-            os.replace(target, path)
+            os.replace(old, path)
             raise
-        if old is None:
-            remove(target)
+        remove(old)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

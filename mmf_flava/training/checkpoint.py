@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -18,6 +19,8 @@ from mmf_flava.data.saved_processors import SavedProcessors
 from mmf_flava.files.json_data import read_object
 from mmf_flava.weights.configs import CONFIG_KEY, config_to_dict
 from mmf_flava.weights.weight_files import read_safetensors
+
+TENSOR_HEADER = 128  # bytes of the entry of a tensor in the header of a safetensors file, in addition to its name
 
 
 class Stateful(Protocol):
@@ -90,6 +93,31 @@ class Snapshot:
         (folder / "state.json").write_text(self.state_json, encoding="utf-8")
         if self.processors is not None:
             write_processors(self.processors, folder)
+
+    def file_sizes(self) -> list[int]:
+        """Return the approximate sizes of the files that ``write`` writes, in bytes."""
+        processors = "" if self.processors is None else json.dumps(self.processors.to_json())
+        return [
+            *(
+                sum(tensor.nbytes + len(name) + TENSOR_HEADER for name, tensor in tensors.items())
+                for tensors in (self.weights, self.optimizer)
+            ),
+            len(self.state_json) + len(str(self.metadata)) + len(processors),
+        ]
+
+
+def is_finite(checkpoint: Path) -> bool:
+    """Return whether all weights and the optimizer state of a checkpoint are finite.
+
+    Args:
+        checkpoint: a checkpoint whose checksums have been verified.
+    """
+    for file in checkpoint.glob("*.safetensors"):
+        with safe_open(file, "pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (not a mapping)
+                if not tensors.get_tensor(name).isfinite().all():
+                    return False
+    return True
 
 
 def _copy_to_cpu(tensor: Tensor) -> Tensor:

@@ -1,15 +1,16 @@
 """The checkpoints of a run, written atomically.
 
-A checkpoint is written to a temporary folder, which is then renamed. The pointer files, which contain the name of a
-checkpoint, are updated last.
+Old checkpoints are removed first. The new checkpoint is written to a temporary folder, which is then renamed. Then the
+pointer files, which contain the name of a checkpoint, are updated, and further checkpoints are removed. At any time, a
+pointer names a complete checkpoint.
 
 A run folder contains ``checkpoints/update_00000200/{model,optimizer}.safetensors, {state,processors,tokenizer}.json,
 checksums.sha256``, and the pointer files ``checkpoints/latest`` and ``checkpoints/best`` (see
 ``files.checkpoint_names``).
 """
 
+import errno
 import os
-import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -24,15 +25,17 @@ from mmf_flava.files.checkpoint_names import (
     ATTEMPTS,
     BEST,
     LATEST,
-    NAME,
-    REPLACED,
+    find_checkpoints,
+    new_checkpoint,
     pointer_text,
     read_found,
     read_pointer,
 )
 from mmf_flava.files.checksums import CorruptFileError, verify_folder, write_checksums
 from mmf_flava.training.checkpoint import Snapshot, Stateful
-from mmf_flava.training.disk import diagnose_disk_error
+from mmf_flava.training.disk import free_space, needed_space
+from mmf_flava.training.failed_save import explain_failed_save, ways_to_free_space
+from mmf_flava.training.retention import Retention
 
 
 class CheckpointFolder:
@@ -49,7 +52,7 @@ class CheckpointFolder:
         self, folder: str | Path, max_to_keep: int = 3, background: bool = False, log: Callable[[str], None] = print
     ) -> None:
         self.folder = Path(folder) / "checkpoints"
-        self.max_to_keep, self.log = max_to_keep, log
+        self.retention, self.log = Retention(self.folder, max_to_keep), log
         self._thread = ThreadPoolExecutor(1, "checkpoint") if background else None
         self._pending: Future[None] | None = None
 
@@ -64,7 +67,7 @@ class CheckpointFolder:
         pointer = self.folder / LATEST
         for _ in range(ATTEMPTS):
             exists, latest = pointer.is_file(), self._read_pointer(LATEST)
-            found = self._newest_first(latest)
+            found = find_checkpoints(self.folder, latest)
             path, problems = _first_valid(found)
             removed = problems and not all(folder.is_dir() for folder in found)
             # otherwise a process that trains in this folder has replaced its checkpoints meanwhile
@@ -75,6 +78,7 @@ class CheckpointFolder:
                 problems.append(f"{pointer} is corrupt.")
             if problems:
                 self.log(f"Warning: {' '.join(problems)} Using {path} instead.")
+            self.retention.add_intact(path)
             return path
         if not found and not exists:
             return None
@@ -90,7 +94,7 @@ class CheckpointFolder:
         Raises:
             UserError: the best checkpoint is corrupt, or no best checkpoint has been saved yet.
         """
-        if not self._newest_first(None):
+        if not find_checkpoints(self.folder):
             return None
         fix = "Set checkpoint.resume_best=false to load the newest checkpoint."
         try:
@@ -106,16 +110,6 @@ class CheckpointFolder:
             )
         return path
 
-    def _newest_first(self, latest: Path | None) -> list[Path]:
-        """Return the checkpoints in the order in which they are tried.
-
-        The checkpoint ``latest``, which the pointer names, is first, followed by older checkpoints from newest to
-        oldest. Checkpoints of later updates come last. They exist if the run was resumed from an older checkpoint.
-        """
-        updates = {path: int(match[1]) for path in self.folder.glob("*") if (match := NAME.fullmatch(path.name))}
-        newest = max(updates.values(), default=0) if latest is None else updates.get(latest, 0)
-        return sorted(updates, key=lambda path: (updates[path] > newest, -updates[path], path.name))
-
     def _read_pointer(self, name: str) -> Path | None:
         return read_pointer(self.folder / name)
 
@@ -130,9 +124,9 @@ class CheckpointFolder:
         best: bool = False,
         processors: SavedProcessors | None = None,
     ) -> Path:
-        """Save a checkpoint and remove old checkpoints beyond ``max_to_keep``.
+        """Remove old checkpoints beyond ``max_to_keep``, and save a checkpoint.
 
-        An existing checkpoint of the same update is replaced.
+        An existing checkpoint of the same update is removed after the save, unless it is the best one.
 
         Args:
             state: JSON-serialisable data; its key ``rng`` is a list of the result of ``rng_state`` on each process.
@@ -141,11 +135,14 @@ class CheckpointFolder:
 
         Raises:
             UserError: this checkpoint could not be written, or the background save of the previous checkpoint failed.
-                Existing checkpoints are unchanged.
+                The newest checkpoint and the best one are unchanged.
         """
         self.wait()
         snapshot = Snapshot.take(update, model, optimizer, state, processors, copy=self._thread is not None)
-        path = self.folder / f"update_{update:08d}"
+        try:
+            path = new_checkpoint(self.folder, update)
+        except OSError as error:
+            raise explain_failed_save(self.retention, snapshot, best, error) from error
         if self._thread is None:
             self._write(snapshot, path, best)
         else:
@@ -165,57 +162,66 @@ class CheckpointFolder:
 
     def _write(self, snapshot: Snapshot, path: Path, best: bool) -> None:
         try:
-            self._remove_leftovers()
             self.folder.mkdir(parents=True, exist_ok=True)
+            self.make_room(snapshot.update)
             atomic.fsync(self.folder.parent)
-            # the pointers to an old checkpoint of the same update remain valid: they contain its checksum
-            old = path.with_name(path.name + REPLACED)
-            is_best = self._read_pointer(BEST) == old
-            with atomic.replace_folder(path, old=None if is_best else old) as temporary:
+            with atomic.replace_folder(path) as temporary:
+                free, size = free_space(temporary), needed_space(temporary, snapshot.file_sizes())
+                if free is not None and free < size:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 snapshot.write(temporary)
                 write_checksums(temporary)
+            self.retention.add_intact(path, finite=True)
             # ``latest`` is written last: if the process is killed before, the run resumes from the previous checkpoint
             for name in (BEST, LATEST) if best else (LATEST,):
                 atomic.write_text(self.folder / name, pointer_text(path))
-            self._prune()
         except (OSError, SafetensorError) as error:
-            raise self._write_error(snapshot.update, error) from error
+            self._discard(path)
+            raise explain_failed_save(self.retention, snapshot, best, error) from error
+        self._prune(snapshot.update, saving=False)
         self.log(f"Saved {path}")
 
-    def _prune(self) -> None:
-        best, pointer = self._read_pointer(BEST), self.folder / BEST
-        if best is None and pointer.is_file():
-            self.log(
-                f"Warning: {pointer} is corrupt. Old checkpoints are kept until this file is deleted or a new best "
-                "checkpoint is saved."
-            )
-            return
-        checkpoints = self._newest_first(self._read_pointer(LATEST))
-        kept = [path for path in checkpoints if not path.name.endswith(REPLACED)]
-        if self.max_to_keep > 0:
-            kept = kept[: self.max_to_keep]
-        for path in checkpoints:
-            if path not in kept and path != best:
-                # rename it first, so that a partly removed checkpoint is never loaded
-                removed = path.with_name(f".{path.name}.removed")
-                os.replace(path, removed)
-                shutil.rmtree(removed, ignore_errors=True)
+    def make_room(self, update: int) -> None:
+        """Remove the files of interrupted saves, and the checkpoints beyond ``max_to_keep``, before a save.
 
-    def _remove_leftovers(self) -> None:
-        """Remove the files of interrupted saves. The run folder is locked, so no other process is writing them."""
+        The run folder must be locked, so no other process is writing to it.
+
+        Args:
+            update: the update of the next checkpoint.
+        """
         for pattern in (".update_*", f".{LATEST}.*", f".{BEST}.*"):
             for path in self.folder.glob(pattern):
                 atomic.remove(path)
+        self._prune(update, saving=True)
 
-    def _write_error(self, update: int, error: Exception) -> UserError:
-        reason, fix = diagnose_disk_error(error)
-        newest = self._read_pointer(LATEST)
-        restart = (
-            "restart" if newest is None else f"resume from {newest.name}, which is valid, with checkpoint.resume=true"
-        )
-        return UserError(
-            f"{self.folder}: the checkpoint of update {update} could not be written ({reason}). {fix}, then {restart}."
-        )
+    def _prune(self, update: int, saving: bool) -> None:
+        """Remove checkpoints before (``saving``) or after a save. Errors are logged: they do not damage the save."""
+        try:
+            for path in self.retention.superfluous(update, saving):
+                self._remove(path)
+        except CorruptFileError as error:
+            self.log(f"Warning: {error}")
+        except OSError as error:
+            self.log(f"Warning: old checkpoints in {self.folder} could not be removed ({error}).")
+
+    def _remove(self, path: Path) -> None:
+        # rename it first, so that a partly removed checkpoint is never loaded
+        removed = path.with_name(f".{path.name}.removed")
+        os.replace(path, removed)
+        atomic.remove(removed)
+
+    def _discard(self, path: Path) -> None:
+        """Remove the new checkpoint after a failed save, unless a pointer names it or may name it."""
+        try:
+            latest = self._read_pointer(LATEST)
+            if path.is_dir() and latest is not None and path not in (latest, self.retention.best()):
+                self._remove(path)
+        except (OSError, CorruptFileError) as error:
+            self.log(f"Warning: {path} could not be removed ({error}).")
+
+    def ways_to_free_space(self) -> str:
+        """Return how to free space for the other files of the run, as the beginning of a sentence."""
+        return ways_to_free_space(self.retention)
 
 
 def _first_valid(checkpoints: list[Path]) -> tuple[Path | None, list[str]]:

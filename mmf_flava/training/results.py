@@ -16,10 +16,10 @@ from mmf_flava.evaluation.suite import EvaluationSuite, SplitResult
 from mmf_flava.files import atomic
 from mmf_flava.report import write_report
 
-# names and glob patterns of the files and folders that a run writes
+# names and glob patterns of the files and folders that a run writes; the checkpoints, from which it resumes, are first
 RUN_FILES = (
-    "metrics.jsonl",
     "checkpoints",
+    "metrics.jsonl",
     "evaluation.json",
     "summary.json",
     "examples",
@@ -39,15 +39,24 @@ class Results:
         self.summary: dict[str, Any] = {}
 
     def move_previous_run(self) -> None:
-        """Move the files of an earlier run to ``previous/<n>/``, so that a new run does not overwrite them."""
-        previous = self.folder / "previous"
+        """Move the files of an earlier run to ``previous/<n>/``, so that a new run does not overwrite them.
+
+        If the process is killed meanwhile, the next call moves the remaining files to the same folder.
+        """
+        moving = self.folder / "previous" / ".moving"
         existing = [path for pattern in RUN_FILES for path in sorted(self.folder.glob(pattern))]
-        if not existing:
-            return
-        target = next(p for n in itertools.count(1) if not (p := previous / str(n)).exists())
-        target.mkdir(parents=True)
-        for path in existing:
-            os.replace(path, target / path.name)
+        if any((moving / path.name).exists() for path in existing):  # files of two runs
+            self._number_previous_run(moving)
+        if existing:
+            moving.mkdir(parents=True, exist_ok=True)
+            for path in existing:
+                os.replace(path, moving / path.name)
+        if moving.is_dir():
+            self._number_previous_run(moving)
+
+    def _number_previous_run(self, moved: Path) -> None:
+        target = next(p for n in itertools.count(1) if not (p := moved.with_name(str(n))).exists())
+        os.replace(moved, target)
         message = f"Training starts at update 0. The files of the earlier run in this folder are now in {target}."
         if (target / "checkpoints" / "latest").exists():
             message += f" To continue that run instead, set checkpoint.resume=true and env.save_dir={target}."

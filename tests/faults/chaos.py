@@ -21,6 +21,7 @@ from torch import nn
 
 from mmf_flava.command import ArgumentParser, command, integer
 from mmf_flava.errors import UserError
+from mmf_flava.files.checkpoint_names import parse_name
 from mmf_flava.files.checksums import CorruptFileError, verify_folder
 from mmf_flava.training.checkpoint import load_state, rng_state
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
@@ -64,12 +65,17 @@ def is_valid(path: Path) -> bool:
     return True
 
 
+def named(pointer: Path) -> Path:
+    """Return the folder that a pointer file names."""
+    return pointer.parent / pointer.read_text().partition(" ")[0]
+
+
 # ---------------------------------------------------------------------- kills
 
 
 def _save_until_killed(folder: Path, start: int, background: bool, saved: Connection) -> None:
     """Save one update after the other, some of them twice, until killed; send the number of each saved update."""
-    checkpoints = CheckpointFolder(folder, 2, background, log=lambda line: saved.send(int(line.rpartition("_")[2])))
+    checkpoints = CheckpointFolder(folder, 2, background, log=lambda line: saved.send(parse_name(Path(line))[0]))
     for update in range(start, sys.maxsize):
         save(checkpoints, update)
         if update % 3 == 0:
@@ -81,8 +87,8 @@ def kills(folder: Path, count: int, seed: int) -> Counter:
 
     Returns:
         Numbers of kills. ``loadable``: the newest valid checkpoint loads and is not older than the last reported one;
-        ``valid latest``: ``latest`` names a valid checkpoint, or the one being replaced; ``while writing``: partly
-        written files remain.
+        ``valid pointers``: ``latest`` and ``best`` name valid checkpoints; ``while writing``: partly written files
+        remain.
     """
     delays, counts = random.Random(seed), Counter()
     context = multiprocessing.get_context("fork")
@@ -104,10 +110,9 @@ def kills(folder: Path, count: int, seed: int) -> Counter:
                 last_saved = receiver.recv()
         except (EOFError, OSError):  # OSError: killed while sending
             pass
-        names = sorted(path.name for path in (folder / "checkpoints").iterdir())
-        counts["while writing"] += any(name.startswith(".") or "replaced" in name for name in names)
-        pointed = folder / "checkpoints" / (folder / "checkpoints" / "latest").read_text().partition(" ")[0]
-        counts["valid latest"] += is_valid(pointed) or is_valid(pointed.with_name(f"{pointed.name}.replaced"))
+        checkpoints = folder / "checkpoints"
+        counts["while writing"] += any(path.name.startswith(".") for path in checkpoints.iterdir())
+        counts["valid pointers"] += all(is_valid(named(checkpoints / name)) for name in ("latest", "best"))
         newest = CheckpointFolder(folder, log=lambda _: None).latest()
         if newest is not None and (update := load_update(newest)) >= last_saved:
             counts["loadable"] += 1
@@ -174,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"lost: {error!r}", file=sys.stderr)
         used = corrupted["previous used"] + corrupted["latest"]
         for test, sent, counts, passed in (
-            ("SIGKILL while saving", options.kills, killed, killed["loadable"] == killed["valid latest"]),
+            ("SIGKILL while saving", options.kills, killed, killed["loadable"] == killed["valid pointers"]),
             ("flipped bits and truncated files", options.corruptions, corrupted, corrupted["detected"] == used),
         ):
             passed = passed and sent in (counts["loadable"], counts["detected"])

@@ -9,7 +9,7 @@ def test_kill_at_any_time_leaves_a_valid_checkpoint(tmp_path):
     threads = torch.get_num_threads()
     counts = kills(tmp_path, 8, seed=1)
     torch.set_num_threads(threads)
-    assert counts["loadable"] == counts["valid latest"] == 8
+    assert counts["loadable"] == counts["valid pointers"] == 8
     assert counts["while writing"] > 0
 
 

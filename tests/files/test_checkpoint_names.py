@@ -5,7 +5,14 @@ import shutil
 import pytest
 
 from mmf_flava.errors import UserError
-from mmf_flava.files.checkpoint_names import ATTEMPTS, pointer_text, read_found, read_pointer
+from mmf_flava.files.checkpoint_names import (
+    ATTEMPTS,
+    find_checkpoints,
+    new_checkpoint,
+    pointer_text,
+    read_found,
+    read_pointer,
+)
 from mmf_flava.files.checksums import write_checksums
 
 
@@ -93,17 +100,32 @@ def test_attempts_are_limited(tmp_path):
     assert next(updates) == ATTEMPTS
 
 
-def test_pointer_to_a_checkpoint_that_is_being_replaced(tmp_path):
-    old = make(tmp_path, 1, "old")
-    pointer = tmp_path / "latest"
+def test_pointer_names_one_checkpoint_with_its_checksum(tmp_path):
+    old, pointer = make(tmp_path, 1, "old"), tmp_path / "latest"
     pointer.write_text(pointer_text(old))
+    new = new_checkpoint(tmp_path, 1)
+    assert new.name == "update_00000001.1"
+    shutil.copytree(old, new)
     assert read_pointer(pointer) == old
-    old.rename(tmp_path / "update_1.replaced")
-    assert read_pointer(pointer) == tmp_path / "update_1.replaced"
-    new = make(tmp_path, 1, "new")
-    assert read_pointer(pointer) == tmp_path / "update_1.replaced"
-    pointer.write_text(pointer_text(new))
-    assert read_pointer(pointer) == new
+    shutil.rmtree(old)
+    assert read_pointer(pointer) is None
+    (tmp_path / "update_1").mkdir()
+    assert read_pointer(pointer) is None
     for corrupt in (pointer_text(new)[:-1], pointer_text(new).replace("1", "2", 1), "../update_1", ""):
         pointer.write_text(corrupt)
         assert read_pointer(pointer) is None
+
+
+def test_newest_checkpoints_are_first_and_those_of_later_updates_are_last(tmp_path):
+    for name in ("update_8", "update_9", "update_9.1", "update_9.10", "update_9.2", "update_10", "update_9.removed"):
+        (tmp_path / name).mkdir()
+
+    def names(latest=None, update=None):
+        found = find_checkpoints(tmp_path, latest and tmp_path / latest, update)
+        return [path.name.removeprefix("update_") for path in found]
+
+    assert names() == ["10", "9.10", "9.2", "9.1", "9", "8"]
+    assert names("update_9.1") == ["9.1", "9.10", "9.2", "9", "8", "10"]
+    assert names("update_10", 8) == ["8", "10", "9.10", "9.2", "9.1", "9"]
+    assert new_checkpoint(tmp_path, 9).name == "update_00000009.11"
+    assert new_checkpoint(tmp_path, 7).name == "update_00000007"

@@ -1,5 +1,6 @@
 """Checkpoints are written atomically; the newest ones and the best one are kept."""
 
+import shutil
 import threading
 
 import pytest
@@ -63,14 +64,14 @@ def test_best_checkpoint_is_kept_if_its_pointer_is_corrupt_or_its_update_is_repe
     folder.save(1, *model_and_optimizer(), {"attempt": 1}, best=True)
     for attempt in (2, 3):
         folder.save(1, *model_and_optimizer(), {"attempt": attempt})
-        assert folder.latest().name == "update_00000001" and not messages.pop().startswith("Warning")
+        assert folder.latest().name == f"update_00000001.{attempt - 1}" and not messages.pop().startswith("Warning")
     folder.save(2, *model_and_optimizer(), {})
     assert '"attempt": 1' in (folder.best() / "state.json").read_text()
     assert folder.latest().name == "update_00000002"
     flip_bit(folder.folder / "best")
     folder.save(3, *model_and_optimizer(), {})
     assert f"{folder.folder / 'best'} is corrupt" in messages[-2]
-    assert names(folder) == ["best", "latest", "update_00000001.replaced", "update_00000002", "update_00000003"]
+    assert names(folder) == ["best", "latest", "update_00000001", "update_00000002", "update_00000003"]
     folder.save(4, *model_and_optimizer(), {}, best=True)
     assert names(folder) == ["best", "latest", "update_00000004"]
 
@@ -93,13 +94,16 @@ def test_checkpoints_from_before_a_resume_are_removed_first(tmp_path):
     assert folder.latest().name == "update_00000025" and updates(folder) == [10, 20, 25]
 
 
-def test_checkpoint_of_the_same_update_is_replaced(tmp_path):
-    folder = CheckpointFolder(tmp_path)
+@pytest.mark.parametrize("max_to_keep", [-1, 1, 3])
+def test_checkpoint_of_the_same_update_is_replaced(tmp_path, max_to_keep):
+    folder = CheckpointFolder(tmp_path, max_to_keep)
     model, optimizer = model_and_optimizer()
     folder.save(1, model, optimizer, {"attempt": 1})
     path = folder.save(1, model, optimizer, {"attempt": 2})
     assert '"attempt": 2' in (path / "state.json").read_text()
-    assert names(folder) == ["latest", "update_00000001"]
+    assert names(folder) == ["latest", "update_00000001.1"]
+    folder.save(1, model, optimizer, {"attempt": 3})
+    assert names(folder) == ["latest", "update_00000001.2"]
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json", "checksums.sha256"])
@@ -174,13 +178,14 @@ def test_leftovers_of_killed_saves_are_removed_by_the_next_save(tmp_path):
     assert names(folder) == [".notes", "latest", "update_00000001", "update_00000003"]
 
 
-def test_kill_while_replacing_a_checkpoint_leaves_the_old_one(tmp_path):
+def test_kill_before_the_pointers_are_written_leaves_the_old_checkpoint(tmp_path):
     folder = CheckpointFolder(tmp_path, max_to_keep=1, log=lambda _: None)
     path = folder.save(1, *model_and_optimizer(), {})
-    path.rename(path.with_name("update_00000001.replaced"))
-    assert folder.latest().name == "update_00000001.replaced"
-    folder.save(1, *model_and_optimizer(), {})
-    assert names(folder) == ["latest", "update_00000001"]
+    for unfinished in ("update_00000001.1", "update_00000002"):
+        shutil.copytree(path, path.with_name(unfinished))
+    assert folder.latest().name == "update_00000001"
+    folder.save(2, *model_and_optimizer(), {})
+    assert names(folder) == ["latest", "update_00000002.1"]
 
 
 def test_background_save_writes_the_same_bytes_while_training_continues(tmp_path, monkeypatch):
