@@ -119,13 +119,18 @@ class FlavaTrainer(TrainerAttributes):
             self.inference()
             self.callbacks.call("teardown")
             return
-        with self.peer_watchdog, handle_closed_output(self.signals.output_closed):
+        with (
+            self.peer_watchdog,
+            explain_disk_errors(self.folder, self.checkpoints.ways_to_free_space),
+            handle_closed_output(self.signals.output_closed),
+        ):
             self._run()
         self.peer_watchdog.stop()
 
     def _run(self) -> None:
         training = self.config.training
         if self.rank == 0:
+            self.checkpoints.make_room(self.num_updates)
             if self.num_updates == 0:
                 self.results.move_previous_run()
             self.results.write_config(self.config)
@@ -141,7 +146,6 @@ class FlavaTrainer(TrainerAttributes):
         self.updater.engine.module.train()
         with (
             mmf_api.redirect_logging_to_tqdm(),
-            explain_disk_errors(self.folder),
             closing(progress),
             closing(self.data.loader) as loader,
             self.signals,
@@ -157,8 +161,7 @@ class FlavaTrainer(TrainerAttributes):
         self.callbacks.call("on_test_start")
         result = None
         if self.evaluates:
-            with explain_disk_errors(self.folder):
-                result = self._evaluate_trained(bad_records)
+            result = self._evaluate_trained(bad_records)
         self.callbacks.end_evaluation("on_test_end", "test", result, self.suite.datasets["test"])
         wait_for_all()
         self.callbacks.call("teardown")
