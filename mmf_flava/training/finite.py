@@ -63,7 +63,7 @@ def raise_not_finite(folder: Path, update: int, bad_tensors: Sequence[str | None
         bad_tensors: the result of ``FiniteCheck.find`` of every process.
     """
     rank, name = next((rank, name) for rank, name in enumerate(bad_tensors) if name)
-    where = f" on rank {rank}" if len(bad_tensors) > 1 else ""
+    where = f" on rank {rank}" if rank > 0 else ""  # the first process has gathered the state of a sharded model
     latest = read_pointer(folder / LATEST)
     restart = "Restart" if latest is None else f"Resume from {latest.name} with checkpoint.resume=true"
     raise UserError(
