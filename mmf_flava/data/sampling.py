@@ -184,20 +184,25 @@ class MultitaskLoader:
         """Continue at the position in ``state``. The state may come from a run with more or fewer ranks or workers.
 
         Raises:
-            UserError: the batch size does not fit the order in which the samples were read so far.
+            UserError: see ``check_state``.
         """
+        self.check_state(state)
+        self.close()
+        self.step = int(state["draws"]) * self.consecutive_batches
+        self.samples = {name: int(state["samples"].get(name, 0)) for name in self.samples}
+        self._set_lanes(int(state["lanes"]))
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Raise UserError if the batch size does not fit the order in which the samples were read so far."""
         lanes, former = int(state["lanes"]), int(state["batch_size"])
         bucketed = [name for name in self.samples if getattr(self.datasets[name], "length_buckets", 1) > 1]
         if self.batch_size % lanes or (bucketed and self.batch_size != former):
             reason = f"{bucketed[0]} has length_buckets" if bucketed else f"it must be a multiple of {lanes} lanes"
             raise UserError(
                 f"training.batch_size: the checkpoint was saved with {former}, and {self.batch_size} would repeat or "
-                f"omit samples, because {reason}. Restore the former value."
+                f"omit samples, because {reason}. Restore the former value, or set checkpoint.reset.data=true (the "
+                "order of the data starts anew; weights, optimizer and counts continue)."
             )
-        self.close()
-        self.step = int(state["draws"]) * self.consecutive_batches
-        self.samples = {name: int(state["samples"].get(name, 0)) for name in self.samples}
-        self._set_lanes(lanes)
 
     def close(self) -> None:
         """Shut down the data loader workers. Iterating again starts new workers at the same position."""

@@ -8,24 +8,25 @@ from mmf.common.registry import registry
 from omegaconf import OmegaConf
 
 from mmf_flava.compat import mmf_api
-from mmf_flava.config.recipe_changes import DATA, FREE, MODEL, OPTIMIZER, Change, find_changes, find_recipe_changes
+from mmf_flava.config.recipe_changes import APPLIED, DATA, FREE, MODEL, OPTIMIZER, Change, find_changes, find_recipe_changes
 from mmf_flava.config.recipe_check import resolve
 from mmf_flava.config.run import ResetConfig
 from mmf_flava.config.written_values import store_recipe
 from mmf_flava.data.codes import OPENED_CODES
+from mmf_flava.data.sampling import MultitaskLoader
 from mmf_flava.errors import UserError, join_first
 from mmf_flava.files.checkpoint_names import LATEST, find_checkpoints, read_pointer
 from mmf_flava.files.json_data import read_object
 from mmf_flava.processes import gather_objects, rank
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
+from mmf_flava.training.run_data import RunData
 from mmf_flava.weights.weight_files import find_checkpoint
 
 IDENTITY = "identity"  # key in state.json
 RANDOM_SEED = "flava_random_seed"  # key in MMF's registry, set by compat
 REMEDIES = {
-    DATA: "checkpoint.reset.data=true, with which the order of the data starts anew and weights, optimizer and counts "
-    "continue",
-    OPTIMIZER: "checkpoint.reset.optimizer=true, with which the optimizer's state starts anew",
+    DATA: "checkpoint.reset.data=true (the order of the data starts anew; weights, optimizer and counts continue)",
+    OPTIMIZER: "checkpoint.reset.optimizer=true (the optimizer's state starts anew)",
 }
 
 
@@ -35,27 +36,26 @@ class RunIdentity:
     Attributes:
         recipe: the stored recipe, see ``config.written_values``.
         data: what the files of each dataset contain, by name as in ``config.recipe_changes``.
-        new_data: whether the order of the data starts anew, because ``checkpoint.reset.data`` is set and they differ.
+        new_data: whether the order of the data starts anew, because they differ and ``checkpoint.reset`` allows it.
     """
 
-    def __init__(self, recipe: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-        self.recipe, self.data, self.new_data = recipe, data, False
+    def __init__(self, recipe: Mapping[str, Any], data: Mapping[str, Any], loader: MultitaskLoader) -> None:
+        self.recipe, self.data, self.loader, self.new_data = recipe, data, loader, False
         self.changes: list[Change] = []
 
     @classmethod
-    def of_run(cls, config: Any, datasets: Mapping[str, Mapping[str, Any]], model: Any) -> "RunIdentity":
+    def of_run(cls, config: Any, data: RunData, model: Any) -> "RunIdentity":
         """Return the identity of a run. Must be called by all processes; the first one reads the data.
 
         Args:
             config: the complete config.
-            datasets: split -> dataset name -> dataset.
         """
         written: Any = OmegaConf.to_container(config, resolve=False)
         recipe = store_recipe(resolve(config), written)
-        data = gather_objects(_describe_data(datasets) if rank() == 0 else None)[0]
+        contents = gather_objects(_describe_data(data.datasets) if rank() == 0 else None)[0]
         if (codebook := _codebook_sha256(model)) is not None:
-            data[f"model_config.{config.model}.codebook (weights)"] = codebook
-        return cls(recipe, data)
+            contents[f"model_config.{config.model}.codebook (weights)"] = codebook
+        return cls(recipe, contents, data.loader)
 
     def to_json(self) -> dict[str, Any]:
         return {"recipe": self.recipe, "data": self.data}
@@ -66,10 +66,11 @@ class RunIdentity:
         Raises:
             UserError: a key differs that must not, or the checkpoint does not store its identity.
         """
-        stored = read_object(path / "state.json").get(IDENTITY)
-        self.new_data = False
+        state = read_object(path / "state.json")
+        stored, new_order = state.get(IDENTITY), reset.data or reset.counts
+        self.changes, self.new_data = [], False
         if stored is None:
-            if not (reset.counts or reset.data):
+            if not new_order:
                 raise UserError(
                     f"{path} was saved by an earlier version of mmf_flava, which had another order of the data. Set "
                     "checkpoint.reset.data=true to start the order anew with its weights, optimizer and counts, "
@@ -80,21 +81,24 @@ class RunIdentity:
             return
         changes = [*find_recipe_changes(stored["recipe"], self.recipe), *find_changes(stored["data"], self.data)]
         self.changes = sorted((change for change in changes if change.outcome != FREE), key=lambda change: change.row)
-        allowed = {DATA: reset.data or reset.counts, OPTIMIZER: reset.optimizer}
-        refused = [change for change in self.changes if not allowed.get(change.outcome, change.outcome not in REFUSED)]
-        if refused:
+        allowed = {APPLIED: True, DATA: new_order, OPTIMIZER: reset.optimizer, MODEL: False}
+        if refused := [change for change in self.changes if not allowed[change.outcome]]:
             raise UserError(_refusal(refused, path))
-        self.new_data = reset.data and any(change.outcome == DATA for change in self.changes)
+        self.new_data = any(change.outcome == DATA for change in self.changes)
+        if not self.new_data:
+            try:
+                self.loader.check_state(state["loader"])
+            except UserError:
+                if not new_order:
+                    raise
+                self.new_data = True
 
     def log_changes(self, path: Path) -> None:
         """Log every change that is applied, one record a key."""
         for change in self.changes:
             mmf_api.log(f"Changed since {path.name}: {change}")
         if self.new_data:
-            mmf_api.log("checkpoint.reset.data: the order of the data starts anew.")
-
-
-REFUSED = (DATA, OPTIMIZER, MODEL)
+            mmf_api.log("checkpoint.reset: the order of the data starts anew.")
 
 
 def _refusal(refused: list[Change], path: Path) -> str:

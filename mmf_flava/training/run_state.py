@@ -7,12 +7,14 @@ from typing import Any
 import torch
 
 import mmf_flava
+from mmf_flava.config.run import ResetConfig
 from mmf_flava.files.damaged_file import damaged_file
 from mmf_flava.processes import gather_objects, rank, wait_for_all
 from mmf_flava.training.checkpoint import GatheredState, load_state, restore_rng, rng_state
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
 from mmf_flava.training.finite import raise_not_finite
 from mmf_flava.training.guard import UpdateGuard
+from mmf_flava.training.identity import IDENTITY, RunIdentity
 from mmf_flava.training.monitor import Monitor
 from mmf_flava.training.results import Results
 from mmf_flava.training.run_data import RunData
@@ -28,6 +30,7 @@ class RunState:
     monitor: Monitor
     guard: UpdateGuard
     results: Results
+    identity: RunIdentity
 
     def save(self, checkpoints: CheckpointFolder, update: int, seconds: float, model_config: Any, best: bool) -> None:
         """Save a checkpoint. Must be called by all processes.
@@ -53,33 +56,35 @@ class RunState:
             "guard": self.guard.state_dict(),
             "rng": gather_objects(rng_state()),
             "version": mmf_flava.__version__,
+            IDENTITY: self.identity.to_json(),
         }
         if rank() == 0:
             model, optimizer = GatheredState(weights, model_config), GatheredState(moments)
             checkpoints.save(update, model, optimizer, state, best, self.data.processors)
         wait_for_all()
 
-    def resume(self, path: Path, reset: Any) -> tuple[int, float]:
-        """Restore the state from a checkpoint.
+    def resume(self, path: Path, reset: ResetConfig) -> tuple[int, float]:
+        """Restore the state from a checkpoint, with which ``identity`` has been compared.
 
         Args:
             path: the checkpoint's folder.
-            reset: config section ``checkpoint.reset``: ``optimizer`` resets the optimizer, ``counts`` resets all
-                other state.
+            reset: ``optimizer`` resets the optimizer, ``counts`` resets all other state.
 
         Returns:
             The checkpoint's number of updates and training time in seconds; zeros with ``reset.counts``.
         """
+        self.identity.log_changes(path)
         remedy = "Resume from another checkpoint, or set checkpoint.reset."
         with damaged_file(path, "checkpoint of this recipe", remedy, (torch.OutOfMemoryError,)):
             return self._resume(path, reset)
 
-    def _resume(self, path: Path, reset: Any) -> tuple[int, float]:
+    def _resume(self, path: Path, reset: ResetConfig) -> tuple[int, float]:
         state = load_state(path, None if reset.optimizer else self.updater)
         if reset.counts:
             return 0, 0.0
         self.updater.load_schedule_state(state)
-        self.data.loader.load_state_dict(state["loader"])
+        if not self.identity.new_data:
+            self.data.loader.load_state_dict(state["loader"])
         self.monitor.load_state_dict(state["best"])
         self.guard.load_state_dict(state["guard"])
         self.results.first_losses, self.results.last_losses = state["losses"]

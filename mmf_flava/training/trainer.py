@@ -25,6 +25,7 @@ from mmf_flava.training.device import log_unused_gpus, prepare_device
 from mmf_flava.training.disk import explain_disk_errors
 from mmf_flava.training.final_evaluation import FinalEvaluation
 from mmf_flava.training.guard import UpdateGuard
+from mmf_flava.training.identity import RunIdentity, use_seed_of_checkpoint
 from mmf_flava.training.initial_weights import load_initial_weights
 from mmf_flava.training.lock import RunLock
 from mmf_flava.training.monitor import Monitor
@@ -73,13 +74,19 @@ class FlavaTrainer(TrainerAttributes):
         self.device = prepare_device(str(self.config.training.device), training)
         if self.trains:
             log_unused_gpus(str(self.config.training.device), self.device)
+            use_seed_of_checkpoint(self.config, self.checkpoints)
         self.data = RunData(self.config, self.settings, self.trains)
         # MMF may seed the processes differently, but all processes must initialise the same weights
         torch.set_rng_state(gather_objects(torch.get_rng_state())[0])
         self.model = mmf_api.build_model(self.config).to(self.device)
         if self.rank > 0:  # processes use different random numbers for training, e.g. for dropout
             torch.manual_seed((self.config.training.seed or 0) + self.rank)
-        checkpoint = load_initial_weights(self.model, self.config, self.checkpoints, self.settings.checkpoint)
+        compare = None
+        if self.trains:
+            self.identity = RunIdentity.of_run(self.config, self.data, self.model)
+            compare = partial(self.identity.compare, reset=self.settings.checkpoint.reset)
+        section = self.settings.checkpoint
+        checkpoint = load_initial_weights(self.model, self.config, self.checkpoints, section, compare)
         if self.trains:
             self.num_parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
             self.updater = Updater(self.model, self.config, training, self.device)
@@ -99,9 +106,9 @@ class FlavaTrainer(TrainerAttributes):
         self.final_evaluation = FinalEvaluation(self.suite, self.results, self.settings.evaluation)
         self.callbacks = Callbacks(self.config, self)
         if self.trains:
-            self.state = RunState(self.updater, self.data, self.monitor, self.guard, self.results)
+            self.state = RunState(self.updater, self.data, self.monitor, self.guard, self.results, self.identity)
             if checkpoint is not None:
-                self.num_updates, self.seconds = self.state.resume(checkpoint, self.config.checkpoint.reset)
+                self.num_updates, self.seconds = self.state.resume(checkpoint, section.reset)
         self.callbacks.call("on_init_start")
         self.callbacks.call("on_init_end")
 

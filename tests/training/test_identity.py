@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.run import ResetConfig
+from mmf_flava.data.sampling import MultitaskLoader
 from mmf_flava.errors import UserError
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
 from mmf_flava.training.identity import RANDOM_SEED, RunIdentity, use_seed_of_checkpoint
@@ -48,16 +49,16 @@ def identity(changes=(), train=None, val=None, codebook=None):
     for key, value in dict(changes).items():
         OmegaConf.update(config, key, value, merge=False, force_add=True)
     splits = {"train": {"pairs": Pairs(config, **(train or {}))}, "val": {"pairs": Pairs(config, **(val or {}))}}
-    return RunIdentity.of_run(
-        config, {**splits, "test": {}}, SimpleNamespace(codebook=SimpleNamespace(sha256=codebook))
-    )
+    loader = MultitaskLoader(splits["train"], SimpleNamespace(names=["pairs"]), config.training.batch_size)
+    data = SimpleNamespace(datasets={**splits, "test": {}}, loader=loader)
+    return RunIdentity.of_run(config, data, SimpleNamespace(codebook=SimpleNamespace(sha256=codebook)))
 
 
 @pytest.fixture
 def checkpoint(tmp_path):
     folder = tmp_path / "update_00000004"
     folder.mkdir()
-    state = {"identity": identity().to_json(), "loader": {}}
+    state = {"identity": identity().to_json(), "loader": {"lanes": 8, "batch_size": 8}}
     (folder / "state.json").write_text(json.dumps(state))
     return folder
 
@@ -122,6 +123,15 @@ def test_refused_changes_name_the_key_and_what_allows_them(checkpoint, run, key,
     else:
         with pytest.raises(UserError):
             other.compare(checkpoint, ResetConfig(data=True, optimizer=True, counts=True))
+
+
+def test_a_batch_size_that_is_not_a_multiple_of_the_lanes_is_refused(checkpoint):
+    identity({"training.batch_size": 16}).compare(checkpoint, ResetConfig())
+    other = identity({"training.batch_size": 12})
+    with pytest.raises(UserError, match=r"^training.batch_size: .* 8, and 12 .*8 lanes.*checkpoint.reset.data=true"):
+        other.compare(checkpoint, ResetConfig())
+    other.compare(checkpoint, ResetConfig(data=True))
+    assert other.new_data
 
 
 def test_several_refused_changes_have_one_message(checkpoint):
