@@ -8,7 +8,16 @@ from mmf.common.registry import registry
 from omegaconf import OmegaConf
 
 from mmf_flava.compat import mmf_api
-from mmf_flava.config.recipe_changes import APPLIED, DATA, FREE, MODEL, OPTIMIZER, Change, find_changes, find_recipe_changes
+from mmf_flava.config.recipe_changes import (
+    APPLIED,
+    DATA,
+    FREE,
+    MODEL,
+    OPTIMIZER,
+    Change,
+    find_changes,
+    find_recipe_changes,
+)
 from mmf_flava.config.recipe_check import resolve
 from mmf_flava.config.run import ResetConfig
 from mmf_flava.config.written_values import store_recipe

@@ -11,6 +11,7 @@ from mmf_flava.models.transformer import Transformer
 from mmf_flava.processes import mean_over_ranks
 from mmf_flava.training.buffers import BufferCopies
 from mmf_flava.training.finite import FiniteCheck
+from mmf_flava.training.hyperparameters import INITIAL, add_missing_state, advance, merge_groups, read_hyperparameters
 from mmf_flava.training.precision import FullPrecision, Precision, total_norm
 from mmf_flava.training.sharding import broadcast_weights, build_engine
 from mmf_flava.training.update_losses import UpdateLosses
@@ -56,6 +57,7 @@ class Updater:
             self.precision = fp16.HalfPrecision(self.optimizer, self.masters)
         else:
             self.precision = FullPrecision(self.optimizer)
+        self.initial, self.num_steps = read_hyperparameters(self.optimizer), 0
         self.scheduler = mmf_api.build_scheduler(self.optimizer, config) if config.training.lr_scheduler else None
         self.buffers, self._accumulating = BufferCopies(model), False
 
@@ -105,6 +107,7 @@ class Updater:
             self.buffers.restore()
             return False
         self.engine.after_step()
+        self.num_steps += 1
         if self.scheduler is not None:
             self.scheduler.step()
         return True
@@ -121,22 +124,37 @@ class Updater:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the optimizer's state dict for any precision and sharding. Must be called by all processes."""
-        return self.engine.full_optimizer_state(self.optimizer.state_dict())
+        state = self.engine.full_optimizer_state(self.optimizer.state_dict())
+        groups = [
+            {**group, INITIAL: initial} for group, initial in zip(state["param_groups"], self.initial, strict=True)
+        ]
+        return {**state, "param_groups": groups}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load the result of ``state_dict`` into the optimizer."""
-        self.optimizer.load_state_dict(self.engine.local_optimizer_state(state))
+        """Load the result of ``state_dict`` into the optimizer. Changed hyperparameters remain those of the recipe.
+
+        Raises:
+            UserError: the parameter groups differ.
+        """
+        current = {"state": {}, "param_groups": self.optimizer.state_dict()["param_groups"]}
+        current = self.engine.full_optimizer_state(current)
+        groups = merge_groups(state["param_groups"], self.initial, current["param_groups"])
+        self.optimizer.load_state_dict(self.engine.local_optimizer_state({**state, "param_groups": groups}))
+        add_missing_state(self.optimizer)
 
     def schedule_state(self) -> dict[str, Any]:
-        """Return the state of the learning rate scheduler and the state of the loss scaler.
+        """Return the number of steps of the learning rate schedule and the state of the loss scaler.
 
-        The first state is None if the run has no scheduler. The second state is empty unless the precision is fp16.
+        The latter is empty unless the precision is fp16.
         """
-        scheduler = None if self.scheduler is None else self.scheduler.state_dict()
-        return {"scheduler": scheduler, "precision": self.precision.state_dict()}
+        return {"scheduler": {"last_epoch": self.num_steps}, "precision": self.precision.state_dict()}
 
     def load_schedule_state(self, state: dict[str, Any]) -> None:
-        """Load the result of ``schedule_state``; missing entries keep their initial values."""
-        if self.scheduler is not None and state["scheduler"] is not None:
-            self.scheduler.load_state_dict(state["scheduler"])
+        """Load the result of ``schedule_state``: continue the schedule of the present recipe at this number of steps.
+
+        Call it after ``load_state_dict``, which resets the learning rate.
+        """
+        self.num_steps = int((state["scheduler"] or {}).get("last_epoch", 0))
+        if self.scheduler is not None:
+            advance(self.scheduler, self.num_steps)
         self.precision.load_state_dict(state.get("precision", {}))
