@@ -1,5 +1,6 @@
 """The data of a run: datasets by split, the endless stream of training batches, and processors."""
 
+import socket
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -11,7 +12,7 @@ from mmf_flava.data.order import largest_divisor
 from mmf_flava.data.sampling import MultitaskLoader
 from mmf_flava.data.saved_processors import SavedProcessors
 from mmf_flava.errors import UserError
-from mmf_flava.processes import rank, world_size
+from mmf_flava.processes import gather_objects, rank, world_size
 from mmf_flava.training.settings import Settings
 
 SPLITS = ("train", "val", "test")
@@ -27,7 +28,8 @@ class RunData:
         loader: loader of the training batches; not set if the run does not train.
 
     Raises:
-        UserError: a dataset has no config section or too few samples, or its files were not found.
+        UserError: a dataset has no config section or too few samples, its files were not found, or processes have
+            different files.
     """
 
     def __init__(self, config: Any, settings: Settings, trains: bool) -> None:
@@ -47,8 +49,26 @@ class RunData:
         probe = settings.evaluation.linear_probe
         if probe is not None and probe.dataset in settings.datasets:
             self.datasets["probe"][probe.dataset] = self._build_probe_dataset(probe.dataset, config)
+        self._compare_sizes()
         if trains:
             self.loader = self._open_loader(config.training, settings)
+
+    def _compare_sizes(self) -> None:
+        """Raise UserError if a split has another size in another process, e.g. because a node lacks some files."""
+        sizes = {
+            f"dataset_config.{name}.splits.{split}": (getattr(dataset, "size", len(dataset)), len(dataset))
+            for split in SPLITS
+            for name, dataset in self.datasets[split].items()
+        }
+        (first_host, first), *others = gather_objects((socket.gethostname(), sizes))
+        for number, (host, other) in enumerate(others, 1):
+            for key in sorted({*first, *other}):
+                if (expected := first.get(key, (0, 0))) != (found := other.get(key, (0, 0))):
+                    a, b = (f"{records:,} records ({samples:,} samples)" for records, samples in (expected, found))
+                    raise UserError(
+                        f"{key}: rank 0 on {first_host} has {a}, rank {number} on {host} has {b}. Give all processes "
+                        "the same files."
+                    )
 
     @staticmethod
     def _build_probe_dataset(name: str, config: Any) -> Any:

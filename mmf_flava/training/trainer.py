@@ -75,6 +75,8 @@ class FlavaTrainer(TrainerAttributes):
         if self.trains:
             log_unused_gpus(str(self.config.training.device), self.device)
             use_seed_of_checkpoint(self.config, self.checkpoints)
+            # the run folders of other processes may have no checkpoints
+            self.config.training.seed = gather_objects(self.config.training.seed)[0]
         self.data = RunData(self.config, self.settings, self.trains)
         # MMF may seed the processes differently, but all processes must initialise the same weights
         torch.set_rng_state(gather_objects(torch.get_rng_state())[0])

@@ -1,5 +1,6 @@
 """Recipes of processes that meet in a store; threads stand for processes."""
 
+import copy
 import os
 import socket
 import subprocess
@@ -33,11 +34,15 @@ def config():
     folder = Path(mmf.__file__).parent
     names = read_names_of(folder, Path(mmf_flava.__file__).parent)
 
-    def build_config(*options: str):
-        with resolvers():
-            return build([f"config={DEMO}", *SHORT, *options], folder, names).values
+    with resolvers():
+        complete = build([f"config={DEMO}", *SHORT], folder, names).values
 
-    return build_config
+    def copy_config(*options: str):
+        copied = copy.deepcopy(complete)
+        copied.merge_with_dotlist(list(options))
+        return copied
+
+    return copy_config
 
 
 def results(*functions) -> list[str]:

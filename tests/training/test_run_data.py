@@ -1,3 +1,4 @@
+import contextlib
 from types import SimpleNamespace
 
 import pytest
@@ -56,3 +57,27 @@ def test_few_lanes_are_reported(open_loader):
 def test_batch_larger_than_the_dataset_raises(open_loader):
     with pytest.raises(UserError, match=r"training\.batch_size is 1024, but dataset 'toy' has only 1000"):
         open_loader(1024)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"train": {"toy": Records()}, "val": {}, "test": {}}, None),
+        (
+            {"train": {}, "val": {}, "test": {}},
+            r"^dataset_config.toy.splits.train: rank 0 on a has 1,000 records \(1,000 samples\), rank 1 on b has 0 "
+            r"records \(0 samples\). Give all processes the same files.$",
+        ),
+    ],
+)
+def test_processes_with_other_files_are_refused(other, message, monkeypatch):
+    data = RunData.__new__(RunData)
+    gathered = []
+    monkeypatch.setattr(run_data, "gather_objects", lambda value: [*gathered, value])
+    monkeypatch.setattr(run_data.socket, "gethostname", lambda: "b" if gathered else "a")
+    data.datasets = {"train": {"toy": Records()}, "val": {}, "test": {}}
+    data._compare_sizes()
+    gathered.append(("a", {"dataset_config.toy.splits.train": (1000, 1000)}))
+    data.datasets = other
+    with pytest.raises(UserError, match=message) if message else contextlib.nullcontext():
+        data._compare_sizes()
