@@ -111,7 +111,7 @@ def test_update_with_a_gradient_norm_that_is_not_finite_is_skipped_and_recorded(
 def test_ten_consecutive_updates_with_invalid_losses_or_gradients_raise_user_error(guard):
     for number in range(MAX_CONSECUTIVE_SKIPS - 1):
         assert update(guard, number, float("nan"))
-    with pytest.raises(UserError, match=r"10 updates in a row.*: gradient not finite \(norm nan; losses: flava_0 1\)\."):
+    with pytest.raises(UserError, match=r"10 updates in a row.*: gradient not finite \(norm nan; losses: flava_0 1"):
         update(guard, 9, 1.0, norm=math.nan)
 
 
