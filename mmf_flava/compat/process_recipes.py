@@ -36,6 +36,7 @@ FAREWELL = 30.0
 SAME_VERSIONS = ("mmf", "mmf_flava", "torch")
 OTHER_VERSIONS = ("numpy", "pillow", "timm", "tokenizers", "torchvision", "transformers")
 AGREED = "agreed"
+SCHEMES = ("env", "tcp", "file")
 # the points at which the processes of a run meet
 POINTS = ("recipe", "trainer")
 
@@ -145,7 +146,8 @@ class Meeting:
 def compare_recipes(config: Any) -> None:
     """Compare the recipe, the device and the versions of this process with those of rank 0.
 
-    Must be called by all processes, before they create the process group.
+    Must be called by all processes, before they create the process group. Does nothing for another ``init_method`` than
+    env, tcp or file.
 
     Args:
         config: the complete config. ``config.distributed`` has the address and the rank of this process.
@@ -155,6 +157,8 @@ def compare_recipes(config: Any) -> None:
     """
     global _current
     group = config.distributed
+    if urlsplit(str(group.init_method)).scheme not in SCHEMES:
+        return
     meeting = _current = join(group.init_method, group.rank, group.world_size)
     own = {"name": meeting.name, **_describe_process(config)}
 
@@ -202,23 +206,20 @@ def join(method: str, rank: int, world_size: int, timeout: float = TIMEOUT) -> M
 
     address, number = urlsplit(method), next(_meetings)
     if address.scheme == "file":
-        store = FileStore(f"{address.path}.recipes", world_size)
-    else:
-        host, port, hosted = address.hostname, address.port, False
-        if address.scheme == "env":
-            host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-            hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        options = {"wait_for_workers": False, "multi_tenant": True, "timeout": timedelta(seconds=timeout)}
-        try:
-            store = TCPStore(host, port, is_master=rank == 0 and not hosted, **options)
-        except RuntimeError as error:
-            reason = str(error).partition("\n")[0].rstrip(".")
-            address = (
-                f"rank {rank} on {socket.gethostname()} cannot {'reach' if rank or hosted else 'use'} {host}:{port}"
-            )
-            raise UserError(
-                f"MASTER_ADDR, MASTER_PORT: {address}: {reason}. Check the address, and the output of rank 0."
-            ) from None
+        return Meeting(PrefixStore(str(number), FileStore(f"{address.path}.recipes", world_size)), rank, world_size)
+    host, port, hosts = str(address.hostname), address.port or 0, rank == 0
+    if address.scheme == "env":
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        hosts = hosts and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    limit = timedelta(seconds=timeout)
+    try:
+        store = TCPStore(host, port, is_master=hosts, timeout=limit, wait_for_workers=False, multi_tenant=True)
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise UserError(
+            f"MASTER_ADDR, MASTER_PORT: rank {rank} on {socket.gethostname()} cannot {'use' if hosts else 'reach'} "
+            f"{host}:{port}: {reason}. Check the address, and the output of rank 0."
+        ) from None
     return Meeting(PrefixStore(f"mmf_flava/{number}", store), rank, world_size, timeout)
 
 

@@ -15,8 +15,10 @@ from mmf_flava.compat.process_recipes import compare_recipes
     until="MMF sends the configuration of the first process to the others",
 )
 def one_recipe(module: Any) -> None:
+    from torch import distributed
+
     @wrap(module, "distributed_init", only_if=flava_run.is_current)
     def distributed_init(original: Any, config: Any) -> int:
-        if config.distributed.world_size > 1:
+        if config.distributed.world_size > 1 and not distributed.is_initialized():
             compare_recipes(config)
         return original(config)
