@@ -27,14 +27,14 @@ class UpdateLosses:
 
     def __init__(self, model: Any, batches: Sequence[Any], device: torch.device) -> None:
         self._counts = [LossCounts.count(model, batch) for batch in batches]
+        self._columns = {name: column for column, name in enumerate(self._counts[0].values, start=1)}
         self._shares: Tensor | None = None
         if len(batches) > 1:
-            rows = [[counts.samples, *counts.values.values()] for counts in self._counts]
+            rows = [[counts.samples, *(counts.values[name] for name in self._columns)] for counts in self._counts]
             counts = torch.tensor(rows, device=device)
             if world_size() > 1:
                 distributed.all_reduce(counts)
             self._shares = counts / counts.sum(dim=0).clamp(min=1)
-        self._columns = {name: column for column, name in enumerate(self._counts[0].values, start=1)}
         self._added = 0
         self.means: dict[str, Tensor] = {}
 

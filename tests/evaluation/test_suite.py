@@ -8,6 +8,7 @@ import torch
 
 from mmf_flava.config.datasets import StreamConfig
 from mmf_flava.config.run import EvaluationConfig, LinearProbeConfig, RetrievalConfig, ZeroShotConfig
+from mmf_flava.data.order import spread_units
 from mmf_flava.data.quarantine import Quarantine
 from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.data.stream import StreamDataset
@@ -38,7 +39,7 @@ class Vectors(StreamDataset):
     text_processor = None
 
     def __init__(self, numbers, errors=(), dataset_type="test"):
-        super().__init__("vectors", StreamConfig(data_dir=""), dataset_type, len(numbers), len(numbers))
+        super().__init__("vectors", StreamConfig(data_dir=""), dataset_type, [spread_units(len(numbers))])
         self.numbers, self.errors = numbers, dict(errors)
 
     def _sample(self, index, rng):
