@@ -1,7 +1,7 @@
 """Overhead of the trainer over a bare training loop, on the demo in one process.
 
 Trainer and bare loop alternate every few updates and train the same model. The trainer's time includes everything it
-does per update: loss guard, bad-record log, signals, progress, log record, ``metrics.jsonl`` and TensorBoard.
+does per update: update guard, bad-record log, signals, progress, log record, ``metrics.jsonl`` and TensorBoard.
 Evaluations and checkpoints are off. The bare loop has the same loader, model, optimizer and schedule. The time spent
 waiting for batches is subtracted from both. Pairs, images and texts take different times, so medians are computed per
 kind and weighted by the recipe's sampling ratios.

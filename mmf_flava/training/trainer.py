@@ -139,7 +139,7 @@ class FlavaTrainer(TrainerAttributes):
     def _run(self) -> None:
         training = self.config.training
         if self.rank == 0:
-            self.checkpoints.make_room(self.num_updates)
+            self.checkpoints.make_room(self.num_updates + 1)
             if self.num_updates == 0:
                 self.results.move_previous_run()
             self.results.write_config(self.config)
@@ -212,7 +212,7 @@ class FlavaTrainer(TrainerAttributes):
     def _update(self, batches: Any, progress: Progress) -> dict[str, Tensor] | None:
         """Run one update and return its losses.
 
-        The result is None if the update was skipped (loss guard, fp16 overflow) or a signal came before it.
+        The result is None if the update was skipped (``UpdateGuard``, fp16 overflow) or a signal came before it.
         """
         loaded = self._load_batches(batches)
         if not loaded:
