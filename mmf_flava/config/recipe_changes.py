@@ -112,7 +112,7 @@ def find_changes(old: Any, new: Any, key: str = "") -> Iterator[Change]:
 
 def find_recipe_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
     """Return the keys whose values differ between two stored recipes. A key that is not set has its default."""
-    return list(find_changes(*(_normalise(fill_defaults(recipe)) for recipe in (old, new))))
+    return list(find_changes(_normalise(fill_defaults(old)), _normalise(fill_defaults(new))))
 
 
 def _normalise(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -77,8 +77,8 @@ def _store(value: Any, written: Any) -> Any:
         parts = written if isinstance(written, Mapping) else {}
         return {str(key): _store(item, written if interpolated else parts.get(key)) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        parts = written if isinstance(written, list) and len(written) == len(value) else [None] * len(value)
-        items = [_store(item, written if interpolated else part) for item, part in zip(value, parts, strict=True)]
+        each = written if isinstance(written, list) and len(written) == len(value) else [None] * len(value)
+        items = [_store(item, written if interpolated else part) for item, part in zip(value, each, strict=True)]
         return by_type(items)
     if value is not None and not isinstance(value, bool | int | float | str):
         value = str(value)
