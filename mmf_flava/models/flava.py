@@ -55,6 +55,7 @@ class Flava(nn.Module):
         if config.compile:
             for encoder in (self.image_encoder, self.text_encoder, self.multimodal_encoder):
                 encoder.compile_blocks()
+        self.register_load_state_dict_post_hook(_clamp_loaded)
 
     def encode_image(self, image_BCHW: Tensor) -> Tensor:
         """Return the (B, projection size) contrastive embeddings of unmasked images, normalised to unit length."""
@@ -89,12 +90,16 @@ class Flava(nn.Module):
         return normalize(self.text_projection(text.cls).float(), dim=-1)
 
     def temperature(self) -> Tensor:
-        """Clamp the logit scale to [0, ln 100] in place, and return its exponential, which multiplies the logits.
+        """Clamp the logit scale and return its exponential, which multiplies the logits."""
+        self.clamp_logit_scale(self.logit_scale.data)  # under FSDP a view, which only .data can modify in place
+        return self.logit_scale.exp()
+
+    def clamp_logit_scale(self, logit_scale: Tensor) -> None:
+        """Clamp a logit scale to [0, ln 100] in place.
 
         Hugging Face's and torchmultimodal's implementations do the same.
         """
-        self.logit_scale.data.clamp_(0, self.logit_scale_max)  # under FSDP a view, which only .data can modify in place
-        return self.logit_scale.exp()
+        logit_scale.clamp_(0, self.logit_scale_max)
 
     def encode_pair(
         self,
@@ -131,6 +136,10 @@ class Flava(nn.Module):
             states.image_masked, states.text_masked = images[-1], texts[-1]
             states.multimodal = self.multimodal_encoder(images[-1].hidden, texts[-1].hidden, input_mask_BT, queries)
         return states
+
+
+def _clamp_loaded(flava: Flava, _keys: object) -> None:
+    flava.clamp_logit_scale(flava.logit_scale.data)
 
 
 def _cls(batch: Tensor) -> Positions:

@@ -180,7 +180,7 @@ class TrainerAttributes:
 
     @property
     def lr(self) -> float | None:
-        """Learning rate of the first parameter group at the next update, or None if the run does not train."""
+        """Learning rate of the first parameter group in the last update, or None if the run does not train."""
         return self.updater.learning_rate if self.trains else None
 
     @property

@@ -19,13 +19,21 @@ class Engine:
         groups: the optimizer's parameter groups.
         all_ranks_evaluate: whether all processes must take part in an evaluation.
         num_shards: number of processes that the parameters are divided among.
+        names: the name in the model of each parameter in ``groups``.
     """
 
     all_ranks_evaluate = False
     num_shards = 1
 
-    def __init__(self, model: nn.Module, module: nn.Module, groups: list[dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        module: nn.Module,
+        groups: list[dict[str, Any]],
+        names: dict[nn.Parameter, str] | None = None,
+    ) -> None:
         self.model, self.module, self.evaluated, self.groups = model, module, model, groups
+        self.names = names or {parameter: name for name, parameter in model.named_parameters()}
 
     @property
     def weights(self) -> list[nn.Parameter]:
@@ -36,8 +44,24 @@ class Engine:
         """Return a context manager that disables gradient averaging over processes if ``enabled``."""
         return self.module.no_sync() if enabled and isinstance(self.module, DistributedDataParallel) else nullcontext()
 
-    def after_step(self) -> None:
-        """Do nothing; subclasses override this hook, which is called after every optimizer step."""
+    def after_backward(self) -> None:
+        """Give the gradients of an update to the parameters in ``groups``.
+
+        Must be called by all processes after the last backward pass of an update. Replicated parameters already have
+        their gradients.
+        """
+
+    def after_step(self, masters: Masters) -> None:
+        """Call the model's method ``after_step``, if it has one, with the updated weights by name.
+
+        The method may change the weights in place and elementwise. They are fp32 for any precision; if the model is
+        sharded, each is a 1-dimensional slice of the weight, which may be empty.
+        """
+        if (after_step := getattr(self.model, "after_step", None)) is not None:
+            after_step({self.names[weight]: master.detach() for weight, master in masters.items()})
+
+    def finish_step(self) -> None:
+        """Do nothing; subclasses override this method, which is called after every update."""
 
     def model_state(self, masters: Masters) -> dict[str, Tensor]:
         """Return the model's state dict in fp32. Must be called by all processes.
@@ -45,8 +69,8 @@ class Engine:
         Args:
             masters: the fp32 master parameter of each trainable parameter.
         """
-        names = {parameter: name for name, parameter in self.model.named_parameters()}
-        return {**self.model.state_dict(), **{names[weight]: master.detach() for weight, master in masters.items()}}
+        weights = {self.names[weight]: master.detach() for weight, master in masters.items()}
+        return {**self.model.state_dict(), **weights}
 
     def full_optimizer_state(self, state: dict[str, Any]) -> dict[str, Any]:
         """Convert this process's optimizer state dict to the state dict of a single-process run.

@@ -1,13 +1,15 @@
 """``training.sharding: fsdp``: fairseq's FullyShardedDataParallel (FSDP).
 
 Each block, encoder, head and projection is wrapped as an FSDP unit. The parameters of a unit are flattened into one
-parameter per parameter group of the optimizer, and each process keeps a shard of every flat parameter. If only some
-parameters of a unit received a gradient, Adam would also update the others. Therefore parameters that are not always
-used by the same batches are in different units: every head is a unit, and the root unit has only the logit scale.
+parameter, and each process keeps a shard of every flat parameter. The optimizer does not see the flat parameters. It
+updates slices: the part of each parameter in this process's shard, which shares the memory of the shard. Parameter
+groups, step counts and unused parameters are therefore the same as in a single process, also if a batch uses only some
+parameters of a unit.
 """
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -24,30 +26,104 @@ STEP = "step"  # the only scalar in an optimizer's state; the other entries have
 WRAPPERS = ("_fpw_module", "_fsdp_wrapped_module")
 
 
-@dataclass
+class FlatModule(FlattenParamsWrapper):
+    """A module whose parameters are views of one flat parameter.
+
+    Args:
+        used: set to which the index of each view is added when its gradient is computed.
+    """
+
+    def __init__(self, module: nn.Module, parameters: list[nn.Parameter], used: set[int]) -> None:
+        super().__init__(module, param_list=[parameters] if parameters else [])
+        self.used = used
+
+    def _unflatten_params_as_views(self) -> None:
+        """Make new views before each forward pass, and register their hooks."""
+        super()._unflatten_params_as_views()
+        for index, view in enumerate(self._fpw_module._unflattened_param_views):  # type: ignore[arg-type]
+            if view.requires_grad:
+                view.register_hook(partial(self._add_used, index))
+
+    def _add_used(self, index: int, gradient: Tensor | None) -> None:
+        if gradient is not None:
+            self.used.add(index)
+
+
 class ParameterShard:
-    """This process's shard of a flat parameter, with the names and shapes of the flattened parameters."""
+    """This process's shard of a flat parameter.
 
-    parameter: nn.Parameter
-    names: list[str]
-    shapes: list[torch.Size]
+    Attributes:
+        names: names of the flattened parameters.
+        slices: the part of each parameter in this shard, 1-dimensional; empty if all of it is on other processes.
+        used: indices of the parameters that received a gradient on this process since ``start_last_batch``.
+    """
 
-    def gather(self, values: Tensor) -> dict[str, Tensor]:
-        """Gather ``values``, shaped like the shard, from all processes and unflatten them.
+    def __init__(self, flat: nn.Parameter, names: list[str], shapes: list[torch.Size], used: set[int]) -> None:
+        self.flat, self.names, self.shapes, self.used = flat, names, shapes, used
+        self.used_before: set[int] = set()
+        self.sizes = [shape.numel() for shape in shapes]
+        first = distributed.get_rank() * len(flat)
+        starts = [first - end + size for end, size in zip(accumulate(self.sizes), self.sizes, strict=True)]
+        # of each parameter: its first element in this shard, and the element after its last one
+        self.ranges = [
+            (min(max(start, 0), size), min(max(start + len(flat), 0), size))
+            for start, size in zip(starts, self.sizes, strict=True)
+        ]
+        self.slices = [nn.Parameter(part) for part in self._split(flat.data)]
 
-        Must be called by all processes.
+    def _split(self, values: Tensor) -> tuple[Tensor, ...]:
+        """Split ``values``, shaped like the shard, into slices. The shard may end with padding."""
+        sizes = [end - start for start, end in self.ranges]
+        return values[: sum(sizes)].split(sizes)
+
+    def slice(self, index: int, value: Tensor) -> Tensor:
+        """Return a copy of this process's slice of a tensor that is shaped like parameter ``index``."""
+        start, end = self.ranges[index]
+        return value.flatten()[start:end].clone()
+
+    def gather(self, slices: list[Tensor]) -> dict[str, Tensor]:
+        """Gather slices of all parameters from all processes. Must be called by all processes.
+
+        Returns:
+            the tensors by parameter name, shaped like the parameters.
         """
-        flat = values.new_empty(distributed.get_world_size() * len(values))
-        distributed.all_gather_into_tensor(flat, values.detach().contiguous())
-        sizes = [shape.numel() for shape in self.shapes]
-        chunks = flat[: sum(sizes)].split(sizes)
+        local = torch.cat(slices)
+        local = pad(local, (0, len(self.flat) - len(local)))
+        full = local.new_empty(distributed.get_world_size() * len(local))
+        distributed.all_gather_into_tensor(full, local)
+        chunks = full[: sum(self.sizes)].split(self.sizes)
         return {name: chunk.view(shape) for name, chunk, shape in zip(self.names, chunks, self.shapes, strict=True)}
 
-    def flatten_and_shard(self, values: list[Tensor]) -> Tensor:
-        """Flatten and concatenate one tensor per parameter, and return this process's shard of the result."""
-        flat, size = torch.cat([value.flatten() for value in values]), len(self.parameter)
-        padded = pad(flat, (0, size * distributed.get_world_size() - len(flat)))
-        return padded[size * distributed.get_rank() :][:size].clone()
+    def start_last_batch(self) -> None:
+        """Prepare the last batch of an update, the only one whose backward pass reduces gradients."""
+        self.used_before = set(self.used)
+        self.used.clear()
+
+    def was_used(self) -> list[bool]:
+        """Return whether each parameter received a gradient on this process in this update."""
+        return [index in self.used or index in self.used_before for index in range(len(self.names))]
+
+    def assign_gradients(self, used: list[bool]) -> None:
+        """Move the gradient of the flat parameter to the slices.
+
+        Args:
+            used: whether each parameter has received a gradient on any process; the others get no gradient.
+        """
+        gradient, self.flat.grad = self.flat.grad, None
+        if gradient is not None and not self.used:  # only earlier batches used the unit: FSDP has not reduced it
+            gradient = self._reduce(gradient)
+        self.used_before.clear()
+        self.used.clear()
+        parts = [None] * len(used) if gradient is None else self._split(gradient)
+        for parameter, part, is_used in zip(self.slices, parts, used, strict=True):
+            parameter.grad = part if is_used else None
+
+    def _reduce(self, gradient: Tensor) -> Tensor:
+        """Average the gradient of the complete flat parameter over processes, and return this process's shard."""
+        world_size, shard = distributed.get_world_size(), torch.empty_like(self.flat)
+        padded = pad(gradient.to(shard.dtype) / world_size, (0, world_size * len(shard) - len(gradient)))
+        distributed.reduce_scatter_tensor(shard, padded)
+        return shard
 
 
 class FsdpEngine(Engine):
@@ -61,109 +137,110 @@ class FsdpEngine(Engine):
 
     def __init__(self, model: Any, groups: list[dict[str, Any]], precision: str) -> None:
         names = {parameter: name for name, parameter in model.named_parameters()}
-        self.group_of = {names[p]: number for number, group in enumerate(groups) for p in group["params"]}
-        # index of each parameter in the optimizer state of a single-process run
-        self.index_of = {name: i for i, name in enumerate(names[p] for group in groups for p in group["params"])}
-        self.untrained = {name: value for name, value in model.state_dict().items() if name not in self.group_of}
-        self.shards: list[list[ParameterShard]] = [[] for _ in groups]
+        order = [[names[parameter] for parameter in group["params"]] for group in groups]
+        # index of each parameter in the optimizer state, the same as in a single-process run
+        self.index_of = {name: index for index, name in enumerate(name for group in order for name in group)}
+        self.untrained = {name: value for name, value in model.state_dict().items() if name not in self.index_of}
+        self.shards: list[ParameterShard] = []
         codebook, model.codebook = model.codebook, None  # not sharded: frozen and identical on all processes
         for path in _unit_paths(model):
             parent, _, name = path.rpartition(".")
             setattr(model.get_submodule(parent), name, self._wrap_unit(model.get_submodule(path), path, precision))
         root = self._wrap_unit(model, "", "fp32")
         model.codebook = codebook
-        flat = [[shard.parameter for shard in shards] for shards in self.shards]
-        super().__init__(model, root, [{**group, "params": p} for group, p in zip(groups, flat, strict=True)])
+        slices = {name: part for shard in self.shards for name, part in zip(shard.names, shard.slices, strict=True)}
+        groups = [
+            {**group, "params": [slices[name] for name in names]} for group, names in zip(groups, order, strict=True)
+        ]
+        super().__init__(model, root, groups, {part: name for name, part in slices.items()})
         self.evaluated, self.num_shards = root, distributed.get_world_size()
 
     def _wrap_unit(self, module: nn.Module, path: str, precision: str) -> nn.Module:
-        """Wrap a module as an FSDP unit with one flat parameter per parameter group.
-
-        The parameters of inner units are not included.
-        """
-        groups: dict[int, list[nn.Parameter]] = {}
-        for name, parameter in module.named_parameters():
-            if (number := self.group_of.get(_join(path, name))) is not None:
-                groups.setdefault(number, []).append(parameter)
-        flattened = FlattenParamsWrapper(module, param_list=list(groups.values()))
-        for number, parameter in zip(groups, flattened.flat_params, strict=True):
-            names, shapes, _ = parameter.metadata()
-            self.shards[number].append(ParameterShard(parameter, [_join(path, name) for name in names], list(shapes)))
-        return FullyShardedDataParallel(
-            flattened,
+        """Wrap a module as an FSDP unit. The parameters of inner units are not included."""
+        used: set[int] = set()
+        trained = [p for name, p in module.named_parameters() if _join(path, name) in self.index_of]
+        flat_module = FlatModule(module, trained, used)
+        unit = FullyShardedDataParallel(
+            flat_module,
             flatten_parameters=False,
             mixed_precision=precision != "fp32",
             fp32_reduce_scatter=precision != "fp32",
             compute_dtype=COMPUTE[precision],
         )
+        for flat in flat_module.flat_params:
+            names, shapes, _ = flat.metadata()
+            self.shards.append(ParameterShard(flat, [_join(path, name) for name in names], list(shapes), used))
+        return unit
 
     def skip_gradient_sync(self, enabled: bool) -> AbstractContextManager[None]:
         """Return a context manager that disables gradient averaging over processes if ``enabled``.
 
         In this context, every process holds the gradients of the complete model.
         """
-        return self.module.no_sync() if enabled else nullcontext()  # type: ignore[operator]
+        if enabled:
+            return self.module.no_sync()  # type: ignore[operator]
+        for shard in self.shards:
+            shard.start_last_batch()
+        return nullcontext()
 
-    def after_step(self) -> None:
-        """Clamp the logit scale, the only parameter of the root unit, and synchronise FSDP's CUDA streams.
+    def after_backward(self) -> None:
+        """Give the gradients to the optimizer's parameters. A parameter that no process used gets no gradient."""
+        used = [flag for shard in self.shards for flag in shard.was_used()]
+        used_by_any = torch.tensor(used, dtype=torch.uint8, device=self.shards[0].flat.device)
+        distributed.all_reduce(used_by_any, distributed.ReduceOp.MAX)
+        flags = iter(used_by_any.bool().tolist())
+        for shard in self.shards:
+            shard.assign_gradients([next(flags) for _ in shard.names])
 
-        The method ``Flava.temperature`` clamps only a gathered copy of the logit scale. The root unit synchronises
-        the streams only in ``forward``, which ``encode_image`` does not call.
+    def finish_step(self) -> None:
+        """Let FSDP's CUDA streams wait for the optimizer step.
+
+        The root unit does this only in ``forward``, which ``encode_image`` does not call.
         """
-        for parameter in self.module.params:  # type: ignore[union-attr]
-            parameter.data.clamp_(0, self.model.flava.logit_scale_max)  # type: ignore[union-attr]
         self.module._wait_for_previous_optim_step()  # type: ignore[operator]
 
     def model_state(self, masters: Masters) -> dict[str, Tensor]:
         """Return the complete fp32 state dict on the CPU of the first process, and an empty dict on other processes."""
         state = {}
-        for shard in (shard for shards in self.shards for shard in shards):
-            gathered = shard.gather(masters[shard.parameter])
+        for shard in self.shards:
+            gathered = shard.gather([masters[part].detach() for part in shard.slices])
             if distributed.get_rank() == 0:
                 state.update({name: value.cpu() for name, value in gathered.items()})
         return {**state, **self.untrained} if state else {}
 
     def full_optimizer_state(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Convert the sharded optimizer state to the state dict of a single-process run.
+        """Convert the optimizer state of the slices to the state dict of a single-process run.
 
         The result is on the CPU of the first process and empty on other processes.
         """
         full: dict[int, dict[str, Any]] = {}
-        shards = [shard for group in self.shards for shard in group]
-        for number, shard in enumerate(shards):
-            for key, value in state["state"].get(number, {}).items():
-                sharded = isinstance(value, Tensor) and value.shape == shard.parameter.shape
-                values = shard.gather(value) if sharded else dict.fromkeys(shard.names, value)
+        for shard in self.shards:
+            entries = [state["state"].get(self.index_of[name], {}) for name in shard.names]
+            for key, example in max(entries, key=len).items():
+                if key == STEP:
+                    values = {name: entry[key] for name, entry in zip(shard.names, entries, strict=True) if entry}
+                else:
+                    empty = [part.new_zeros(part.shape, dtype=example.dtype) for part in shard.slices]
+                    values = shard.gather([e.get(key, zeros) for e, zeros in zip(entries, empty, strict=True)])
                 if distributed.get_rank() == 0:
-                    for name, entry in values.items():
-                        entry = entry.cpu().clone() if isinstance(entry, Tensor) else entry
-                        full.setdefault(self.index_of[name], {})[key] = entry
-        groups = [
-            {**group, "params": sorted(self.index_of[name] for shard in shards for name in shard.names)}
-            for group, shards in zip(state["param_groups"], self.shards, strict=True)
-        ]
-        return {"state": dict(sorted(full.items())), "param_groups": groups}
+                    for name, entry in zip(shard.names, entries, strict=True):
+                        if key in entry:
+                            value = values[name]
+                            value = value.cpu().clone() if isinstance(value, Tensor) else value
+                            full.setdefault(self.index_of[name], {})[key] = value
+        return {"state": dict(sorted(full.items())), "param_groups": state["param_groups"]}
 
     def local_optimizer_state(self, state: dict[str, Any]) -> dict[str, Any]:
-        local: dict[int, dict[str, Any]] = {}
-        shards = [shard for group in self.shards for shard in group]
-        for number, shard in enumerate(shards):
-            entries = [state["state"].get(self.index_of[name], {}) for name in shard.names]
-            for key in max(entries, key=len):
-                if key == STEP:  # one step count per flat parameter: the maximum of the step counts of its parameters
-                    local.setdefault(number, {})[key] = max(entry[key] for entry in entries if entry)
-                else:
-                    values = [
-                        entry[key] if entry else torch.zeros(shape)
-                        for entry, shape in zip(entries, shard.shapes, strict=True)
-                    ]
-                    local.setdefault(number, {})[key] = shard.flatten_and_shard(values)
-        counts = iter(range(len(shards)))
-        groups = [
-            {**group, "params": [next(counts) for _ in shards]}
-            for group, shards in zip(state["param_groups"], self.shards, strict=True)
-        ]
-        return {"state": local, "param_groups": groups}
+        local = {}
+        for shard in self.shards:
+            for number, name in enumerate(shard.names):
+                index = self.index_of[name]
+                if index in state["state"]:
+                    local[index] = {
+                        key: value if key == STEP else shard.slice(number, value)
+                        for key, value in state["state"][index].items()
+                    }
+        return {"state": local, "param_groups": state["param_groups"]}
 
 
 def _unit_paths(model: nn.Module) -> list[str]:

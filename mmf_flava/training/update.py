@@ -52,6 +52,8 @@ class Updater:
             self.masters = {weight: weight for weight in self.engine.weights}
         groups = [{**group, "params": [self.masters[p] for p in group["params"]]} for group in self.engine.groups]
         self.optimizer = mmf_api.build_optimizer(groups, config)
+        self.optimizer.register_step_post_hook(self._after_step)  # before fp16 weights are copied from their masters
+        self._last_rate: float | None = None
         self.precision: Precision
         if training.precision == "fp16":
             self.precision = fp16.HalfPrecision(self.optimizer, self.masters)
@@ -63,8 +65,12 @@ class Updater:
 
     @property
     def learning_rate(self) -> float:
-        """Learning rate of the first parameter group at the next update."""
-        return self.optimizer.param_groups[0]["lr"]
+        """Learning rate of the first parameter group in the last update; of the next update if there was none."""
+        return self.optimizer.param_groups[0]["lr"] if self._last_rate is None else self._last_rate
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        self._last_rate = optimizer.param_groups[0]["lr"]
+        self.engine.after_step(self.masters)
 
     def accumulate(self, batch: Any, last: bool = True, update: UpdateLosses | None = None) -> dict[str, Tensor]:
         """Accumulate the gradients of a batch and return its detached losses.
@@ -82,6 +88,8 @@ class Updater:
             if losses:
                 weighted = {key: loss.mean() for key, loss in losses.items()} if update is None else update.add(losses)
                 self.precision.backward(sum(weighted.values()))
+        if last:
+            self.engine.after_backward()
         return {name: loss.detach() for name, loss in losses.items()}
 
     def squared_norm(self) -> Tensor:
@@ -106,7 +114,7 @@ class Updater:
         if not self.precision.step(self.max_norm, norm):
             self.buffers.restore()
             return False
-        self.engine.after_step()
+        self.engine.finish_step()
         self.num_steps += 1
         if self.scheduler is not None:
             self.scheduler.step()

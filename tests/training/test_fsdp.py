@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import itertools
 from unittest.mock import Mock
 
 import pytest
@@ -11,6 +12,8 @@ from torch import multiprocessing
 
 from mmf_flava.training.fsdp import FsdpEngine
 from mmf_flava.training.update_losses import UpdateLosses
+from tests.training.loss_subsets import SUBSETS, changed_unused, largest_differences, train_subset
+from tests.training.test_update import BOUNDS, PRECISIONS, saved_logit_scales
 from tests.training.toys import batch, toy, updater
 
 KINDS = ("pmd", "imagenet", "ccnews_bookcorpus")
@@ -98,6 +101,16 @@ def train_and_resume(rows, precision):
     return {"saved": weights, "moments": moments, **states}
 
 
+def train_unevenly(rows):
+    """Train updates of two batches of different kinds: FSDP does not reduce units that only the first batch uses."""
+    trained = updater(toy(), optimizer="SGD", lr=0.1, clip=0.5, sharding="fsdp" if rows.stop else "none")
+    for number in range(3):
+        for step in range(2):
+            trained.accumulate(batch(KINDS[(number + step) % 3], 10 * number + step, rows), last=step == 1)
+        assert trained.step()
+    return trained.model_state()
+
+
 def train_one_batch(rows, precision):
     trained = updater(toy(), clip=1.0, sharding="fsdp", precision=precision)
     losses = []
@@ -118,6 +131,9 @@ def process(rank: int, folder: str) -> None:
         "accumulation": train_with_gradient_accumulation(rows),
         "fp32": train_and_resume(rows, "fp32"),
         "fp16": train_and_resume(rows, "fp16"),
+        "uneven": train_unevenly(rows),
+        "subsets": {losses: train_subset(losses, rows, sharding="fsdp") for losses in SUBSETS[::6]},
+        "scales": {case: saved_logit_scales(*case, rows) for case in itertools.product(("ddp", "fsdp"), PRECISIONS)},
         "one batch": {precision: train_one_batch(rows, precision) for precision in ("fp16", "bf16")},
     }
     if rank == 0:
@@ -151,6 +167,26 @@ def test_two_processes_equal_one_process(sharded):
     assert differences(found["weights"], toy().state_dict(), 1e-2)
     torch.testing.assert_close(found["embeddings"], model.eval().encode_image(batch("pmd")["image"]), rtol=0, atol=1e-5)
     assert found["num_local"] < 0.6 * sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("losses", SUBSETS[::6])
+def test_parameters_without_gradient_do_not_change_and_all_others_equal_one_process(sharded, losses):
+    found, single = sharded["subsets"][losses], train_subset(losses)
+    unused = [record["unused"] for record in single[1:]]
+    assert [record["unused"] for record in found[1:]] == unused and any(unused)
+    assert not changed_unused(found, unused)
+    differences = largest_differences(found, single)
+    assert differences["weights"] < 1e-6 and differences["moments"] < 1e-6 and differences["steps"] == 0
+
+
+def test_batches_of_an_update_may_use_different_units(sharded):
+    assert not differences(sharded["uneven"], train_unevenly(slice(None)), 1e-6)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_logit_scale_is_saved_clamped(sharded, sharding, precision):
+    assert sharded["scales"][sharding, precision] == pytest.approx(BOUNDS)
 
 
 def test_activation_checkpointing_changes_nothing(sharded):
@@ -197,6 +233,6 @@ def test_half_precision_learns(sharded, precision):
 def test_streams_wait_after_each_step():
     """An evaluation calls the root's methods, e.g. ``encode_image``, and not its forward pass, which waits."""
     engine = object.__new__(FsdpEngine)
-    engine.module, engine.model = Mock(params=[]), Mock()
-    engine.after_step()
+    engine.module = Mock()
+    engine.finish_step()
     engine.module._wait_for_previous_optim_step.assert_called_once_with()

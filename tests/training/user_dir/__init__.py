@@ -57,6 +57,6 @@ class Recorder(Callback):
         if meter is not None:
             record["meter"] = {name: float(value.get_latest()) for name, value in meter.meters.items()}
         if should_log is not None:
-            record |= {"should_log": should_log, "lr": trainer.optimizer.param_groups[0]["lr"]}
+            record |= {"should_log": should_log, "lr": trainer.lr}
         with open(self.file, "a") as file:
             file.write(json.dumps(record) + "\n")
