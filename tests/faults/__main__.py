@@ -8,17 +8,21 @@ from tests.faults import (
     exact_kills,
     format_fuzzer,
     killed_runs,
+    ordered_streams,
     recipe_mutations,
     stops,
     unlike_recipes,
+    unused_parameters,
 )
 
 TESTS = (
     recipe_mutations,
     unlike_recipes,
     format_fuzzer,
+    ordered_streams,
     chaos,
     concurrent_reads,
+    unused_parameters,
     exact_kills,
     stops,
     killed_runs,
