@@ -62,7 +62,7 @@ def ways_to_free_space(
         limit, sizes = retention.max_to_keep, {path: disk_usage(path) for path in find_checkpoints(retention.folder)}
         number_of_best = int(is_best or retention.best() is not None)
         latest = read_pointer(retention.folder / LATEST)
-        update = 0 if latest is None else parse_name(latest)[0]
+        update = 1 if latest is None else parse_name(latest)[0] + 1
 
         def missing(limit: int, freed: int) -> int:
             """Return the missing bytes for this save and, if the free space is known, for later ones as well."""
