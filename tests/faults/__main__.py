@@ -4,12 +4,14 @@ import sys
 
 from tests.faults import (
     chaos,
+    save_faults,
     concurrent_reads,
     exact_kills,
     format_fuzzer,
     killed_runs,
     ordered_streams,
     recipe_mutations,
+    save_faults,
     stops,
     unlike_recipes,
     unused_parameters,
