@@ -167,7 +167,7 @@ def inject_all(name: str, faults: Sequence[tuple[int | None, bool]], step: int =
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = ArgumentParser(prog="python -m tests.faults.save_faults", description=__doc__)
-    parser.add_argument("--step", type=integer(1), default=1, help="test every n-th call (default: %(default)s)")
+    parser.add_argument("--step", type=integer(1), default=2, help="test every n-th call (default: %(default)s)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # a forked process cannot use its parent's threads
     failed = False
