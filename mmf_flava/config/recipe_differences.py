@@ -72,7 +72,7 @@ def describe_differences(
     values = f"{first_name} has {a}, {other_name} has {b}"
     if a == b:
         values = f"{first_name} and {other_name} have different values of {a}"
-    also = f" These keys differ too: {join_first(more, 5)}." if more else ""
+    also = f" These keys differ too: {join_first(more)}." if more else ""
     return f"{key}: {values}.{also} Start all processes with the same recipe, options and environment variables."
 
 

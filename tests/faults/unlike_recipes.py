@@ -47,9 +47,13 @@ PAIRS = (
     _pair("training.precision", "fp32", "bf16"),
     _pair("model_config.flava.text_encoder.num_layers", "1", "2"),
     _pair("run_type", "train", "test"),
-    Pair("datasets", (), ("datasets=pmd,imagenet",), ("pmd,imagenet,ccnews_bookcorpus", "pmd,imagenet")),
+    Pair(
+        "datasets",
+        ("multitasking.type=round_robin",),
+        ("multitasking.type=round_robin", "datasets=pmd,imagenet"),
+        ("pmd,imagenet,ccnews_bookcorpus", "pmd,imagenet"),
+    ),
     Pair("training.batch_size_per_device", (), ("training.batch_size_per_device=8",), ("null", "8")),
-    Pair("training.trainer", (), ("training.trainer=base_trainer",), ("flava", "base_trainer")),
 )
 # rank 1 itself refuses its recipe, before torch is imported
 INVALID = (
