@@ -222,6 +222,7 @@ RUN: dict[str, dict[str, tuple[Any, Probe]]] = {
         "batch_size_per_device": (3, lambda config: settings.read_settings(config) and config.training.batch_size),
         "detect_anomaly": (True, parsed("training", "detect_anomaly")),
         "update_frequency": (4, parsed("training", "update_frequency")),
+        "lanes": (8, parsed("training", "lanes")),
         "max_grad_l2_norm": (0.5, lambda config: updater(config).max_norm),
         "spike_sigma": (6.0, lambda config: UpdateGuard("f", settings.read_settings(config).training.spike_sigma).sigma),
         "num_threads": (1, parsed("training", "num_threads")),
