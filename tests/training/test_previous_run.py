@@ -1,5 +1,7 @@
 """The files of an earlier run in the same folder."""
 
+import os
+
 import pytest
 
 from mmf_flava.compat import mmf_api
@@ -33,3 +35,24 @@ def test_one_line_says_where_the_earlier_run_is_and_how_to_continue_it(tmp_path,
     (tmp_path / "metrics.jsonl").touch()
     Results(tmp_path).move_previous_run()
     assert "checkpoint.resume" not in messages.pop(), "no checkpoint to resume from"
+
+
+def test_a_killed_move_is_completed_by_the_next_start(tmp_path, monkeypatch, messages):
+    for name in ("checkpoints", "metrics.jsonl", "summary.json"):
+        (tmp_path / name).write_text(name)
+    replace, calls = os.replace, []
+
+    def killed(*paths):
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(paths)
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        Results(tmp_path).move_previous_run()
+    monkeypatch.setattr(os, "replace", replace)
+    assert not (tmp_path / "checkpoints").exists(), "a run cannot resume without its metrics"
+    Results(tmp_path).move_previous_run()
+    moved = sorted(path.name for path in (tmp_path / "previous" / "1").iterdir())
+    assert moved == ["checkpoints", "metrics.jsonl", "summary.json"] and len(messages) == 1
