@@ -133,7 +133,7 @@ class MmfRun:
     def skipped_batches(self) -> tuple[int, int]:
         """Return the number of batches whose fp16 gradients overflowed, and the number of updates before the last."""
         state = json.loads((self.newest_checkpoint() / "state.json").read_text())
-        skipped = state["loader"]["step"] - state["update"]
+        skipped = state["loader"]["draws"] - state["update"]
         return skipped, state["precision"]["last_overflow_iter"] + 1 - skipped if skipped else 0
 
 

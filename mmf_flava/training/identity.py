@@ -25,6 +25,7 @@ from mmf_flava.data.codes import OPENED_CODES
 from mmf_flava.data.sampling import MultitaskLoader
 from mmf_flava.errors import UserError, join_first
 from mmf_flava.files.checkpoint_names import LATEST, find_checkpoints, read_pointer
+from mmf_flava.files.damaged_file import damaged_file
 from mmf_flava.files.json_data import read_object
 from mmf_flava.processes import gather_objects, rank
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
@@ -75,7 +76,10 @@ class RunIdentity:
         Raises:
             UserError: a key differs that must not, or the checkpoint does not store its identity.
         """
-        state = read_object(path / "state.json")
+        with damaged_file(path / "state.json", "state of a checkpoint", "Resume from another checkpoint."):
+            self._compare(path, read_object(path / "state.json"), reset)
+
+    def _compare(self, path: Path, state: Mapping[str, Any], reset: ResetConfig) -> None:
         stored, new_order = state.get(IDENTITY), reset.data or reset.counts
         self.changes, self.new_data = [], False
         if stored is None:

@@ -77,9 +77,9 @@ class Run:
         return max((self.folder / "checkpoints").glob("update_*"))
 
     def state(self) -> dict[str, Any]:
-        """Return ``state.json`` of the last checkpoint without its times: counters, schedule, random generators."""
+        """Return ``state.json`` of the last checkpoint without its times and recipe, which names the folder."""
         state = json.loads((self.last_checkpoint() / "state.json").read_text())
-        del state["seconds"]
+        del state["seconds"], state["identity"]["recipe"]
         return state
 
     def losses(self) -> dict[int, dict[str, float]]:

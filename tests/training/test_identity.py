@@ -161,6 +161,15 @@ def test_checkpoints_without_identity_are_refused(tmp_path):
     run.compare(tmp_path, ResetConfig(counts=True))
 
 
+@pytest.mark.parametrize("identity_of_file", [3, {"recipe": 3, "data": {}}, {"data": {}}, {"recipe": {}, "data": []}])
+def test_a_damaged_identity_is_one_sentence(tmp_path, identity_of_file):
+    (tmp_path / "state.json").write_text(json.dumps({"identity": identity_of_file, "loader": {}}))
+    with pytest.raises(
+        UserError, match=r"state.json is not a valid state of a checkpoint \(.*\)\. Resume from another"
+    ):
+        identity().compare(tmp_path, ResetConfig())
+
+
 def test_random_seed_is_that_of_the_checkpoint(tmp_path, log):
     checkpoints = CheckpointFolder(tmp_path)
     section = {"resume": True, "resume_file": None, "resume_pretrained": False, "reset": vars(ResetConfig())}
