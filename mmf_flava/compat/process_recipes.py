@@ -32,7 +32,7 @@ from mmf_flava.errors import UserError, hide_secrets, join_first
 
 TIMEOUT = 600.0  # seconds that a process waits for the others to start
 # seconds that a process with a problem stays, so that the others can read it: torchrun ends all processes when one ends
-FAREWELL = 30.0
+FAREWELL = 120.0
 SAME_VERSIONS = ("mmf", "mmf_flava", "torch")
 OTHER_VERSIONS = ("numpy", "pillow", "timm", "tokenizers", "torchvision", "transformers")
 AGREED = "agreed"
