@@ -232,7 +232,7 @@ RUN: dict[str, dict[str, tuple[Any, Probe]]] = {
         "wandb": (WANDB, lambda config: vars(settings.read_settings(config).training.wandb)),
     },
     "checkpoint": {
-        "max_to_keep": (7, lambda config: checkpoints(config).max_to_keep),
+        "max_to_keep": (7, lambda config: checkpoints(config).retention.max_to_keep),
         "background": (True, lambda config: checkpoints(config)._thread is not None),
         "allow_missing": (["heads.*"], parsed("checkpoint", "allow_missing")),
         "allow_extra": (["head.*"], parsed("checkpoint", "allow_extra")),
