@@ -87,7 +87,8 @@ class Updater:
                 losses = self.engine.module(batch)["losses"]
             if losses:
                 weighted = {key: loss.mean() for key, loss in losses.items()} if update is None else update.add(losses)
-                self.precision.backward(sum(weighted.values()))
+                total: Any = sum(weighted.values())
+                self.precision.backward(total)
         if last:
             self.engine.after_backward()
         return {name: loss.detach() for name, loss in losses.items()}
