@@ -96,9 +96,10 @@ def train_and_resume(rows, precision):
     resumed = updater(toy(saved[0]), **options)
     resumed.load_state_dict(saved[1])
     resumed.load_schedule_state(schedule)
+    reloaded = copy.deepcopy([resumed.model_state(), resumed.state_dict()["state"]])
     train(resumed, 4, 8, rows)
     states = {"uninterrupted": uninterrupted.model_state(), "resumed": resumed.model_state()}
-    return {"saved": weights, "moments": moments, **states}
+    return {"saved": weights, "moments": moments, "reloaded": reloaded, **states}
 
 
 def train_unevenly(rows):
@@ -205,6 +206,11 @@ def test_resumed_training_equals_uninterrupted_training(sharded, precision):
     found = sharded[precision]
     assert not differences(found["resumed"], found["uninterrupted"])
     assert {value.dtype for value in found["saved"].values()} == {torch.float32}
+    weights, moments = found["reloaded"]
+    assert not differences(weights, found["saved"])
+    assert moments.keys() == found["moments"]["state"].keys()
+    assert len({int(entry["step"]) for entry in moments.values()}) > 1
+    assert all(not differences(moments[index], entry) for index, entry in found["moments"]["state"].items())
 
 
 def test_one_process_resumes_from_two(sharded):
