@@ -36,6 +36,7 @@ from mmf_flava.convert import convert
 from mmf_flava.data.processor_files import read_processors
 from mmf_flava.data.saved_processors import SavedProcessors
 from mmf_flava.files import atomic
+from mmf_flava.files.checkpoint_names import parse_name
 from mmf_flava.models.pretraining import FlavaPretraining
 from mmf_flava.report import write_report
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
@@ -84,7 +85,9 @@ def save_until_killed(run: Path, model: nn.Module, background: bool) -> None:
 
 def single_value(tensors: dict[str, Tensor]) -> int:
     """Return the value of all weights; they differ if the tensors are from two checkpoints."""
-    values = {value for tensor in tensors.values() if tensor.is_floating_point() for value in tensor.unique().tolist()}
+    # the logit scale is saved clamped
+    floats = [x for name, x in tensors.items() if x.is_floating_point() and not name.endswith("logit_scale")]
+    values = {value for tensor in floats for value in tensor.unique().tolist()}
     assert len(values) == 1, values
     return int(values.pop())
 
@@ -147,7 +150,7 @@ def count_errors(folder: Path, reads: int, background: bool = False) -> Counter:
         for number in range(reads):
             name = list(functions)[number % len(functions)]
             pointer = run / "checkpoints" / ("best" if "best" in name else "latest")
-            newest = int(pointer.read_text().partition(" ")[0].partition("_")[2])
+            newest = parse_name(Path(pointer.read_text().partition(" ")[0]))[0]
             try:
                 update = functions[name]()
                 assert update >= newest, f"read update {update} instead of {newest}"
