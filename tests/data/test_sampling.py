@@ -3,7 +3,6 @@ import multiprocessing
 import os
 import signal
 import time
-from itertools import islice
 
 import pytest
 import torch
@@ -12,7 +11,6 @@ from mmf_flava.config.run import MultitaskingConfig
 from mmf_flava.data.dataset_schedule import DatasetSchedule
 from mmf_flava.data.sampling import (
     MultitaskLoader,
-    StreamBatchSampler,
     _kill_workers,
     build_batch_loader,
     build_evaluation_loader,
@@ -95,19 +93,6 @@ def test_ranks_partition_the_global_batch(ranks):
         assert {batches[step][0] for batches in by_rank} == {name}
         assert [item for batches in by_rank for item in batches[step][1]] == batch
         assert {len(batches[step][1]) for batches in by_rank} == {8 // ranks}
-
-
-def test_ranks_divide_a_batch_by_slots():
-    """12 samples and 4 lanes: slot 0 has the samples 0, 4, 8, slot 1 has 1, 5, 9; two ranks share no slot."""
-    batches = [list(islice(StreamBatchSampler(12, rank, 2, 12, lanes=4), 2)) for rank in range(2)]
-    assert batches[0] == [[12, 16, 20, 13, 17, 21], [24, 28, 32, 25, 29, 33]]
-    assert batches[1] == [[14, 18, 22, 15, 19, 23], [26, 30, 34, 27, 31, 35]]
-
-
-def test_neighbouring_ranks_share_a_slot_if_the_lanes_cannot_be_divided():
-    pieces = [next(iter(StreamBatchSampler(12, rank, 3, lanes=4))) for rank in range(3)]
-    assert pieces == [[0, 4, 8, 1], [5, 9, 2, 6], [10, 3, 7, 11]]
-    assert [StreamBatchSampler(12, rank, 3, lanes=4).num_slots for rank in range(3)] == [2, 2, 2]
 
 
 def test_another_batch_size_continues_if_it_is_a_multiple_of_the_lanes():
