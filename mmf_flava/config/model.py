@@ -143,8 +143,8 @@ def check_mean_over(loss: str, mean_over: Any) -> None:
     """Raise UserError if a loss's attribute ``mean_over`` is not something that a batch of ``flava`` has."""
     if mean_over not in COUNTED:
         raise UserError(
-            f"model_config.flava.losses: {loss} has mean_over = {mean_over!r}. Set this class attribute to what the loss "
-            f"is a mean over: {', '.join(COUNTED)}."
+            f"model_config.flava.losses: {loss} has mean_over = {mean_over!r}. Set this class attribute to what the "
+            f"loss is a mean over: {', '.join(COUNTED)}."
         )
 
 

@@ -4,7 +4,7 @@ import atexit
 import gc
 import multiprocessing
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from math import gcd
 from typing import Any, Protocol

@@ -224,7 +224,10 @@ RUN: dict[str, dict[str, tuple[Any, Probe]]] = {
         "update_frequency": (4, parsed("training", "update_frequency")),
         "lanes": (8, parsed("training", "lanes")),
         "max_grad_l2_norm": (0.5, lambda config: updater(config).max_norm),
-        "spike_sigma": (6.0, lambda config: UpdateGuard("f", settings.read_settings(config).training.spike_sigma).sigma),
+        "spike_sigma": (
+            6.0,
+            lambda config: UpdateGuard("f", settings.read_settings(config).training.spike_sigma).sigma,
+        ),
         "num_threads": (1, parsed("training", "num_threads")),
         "tf32": (True, parsed("training", "tf32")),
         "deterministic": (True, parsed("training", "deterministic")),

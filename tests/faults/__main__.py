@@ -4,7 +4,6 @@ import sys
 
 from tests.faults import (
     chaos,
-    save_faults,
     concurrent_reads,
     exact_kills,
     format_fuzzer,
@@ -23,6 +22,7 @@ TESTS = (
     format_fuzzer,
     ordered_streams,
     chaos,
+    save_faults,
     concurrent_reads,
     unused_parameters,
     exact_kills,

@@ -4,12 +4,12 @@ For each size and kind of order, the streams of 2 and 4 processes, of 1 and 2 da
 resumes are compared with that of one process, and each record must be read once per pass. Prints JSON.
 """
 
-import argparse
 import json
 import time
 from collections import Counter
 from collections.abc import Sequence
 
+from mmf_flava.command import ArgumentParser, command, integer
 from mmf_flava.data.dataset_schedule import DatasetSchedule
 from mmf_flava.data.mixture import Mixture
 from mmf_flava.data.order import Order, Unit
@@ -113,10 +113,11 @@ def measure(kind: str, size: int) -> dict[str, object]:
     return {"order": kind, "size": size, "wrong": wrong, "different": different, "seconds": seconds}
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
-    options = parser.parse_args(words)
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", type=integer(at_least=BATCH), nargs="*", default=SIZES)
+    options = parser.parse_args(arguments)
     failed = 0
     for size in options.sizes:
         for kind in KINDS:
