@@ -5,6 +5,7 @@ resumes are compared with that of one process, and each record must be read once
 """
 
 import json
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -128,4 +129,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())
