@@ -5,7 +5,8 @@ projects/flava/configs/datasets set the folders and processors of the datasets.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -89,7 +90,7 @@ class EntriesConfig:
 class StreamConfig(DatasetConfig):
     """Config keys of the datasets that are read as an endless stream of samples."""
 
-    REPLACED: ClassVar = {"shuffle_block": "training.lanes, the number of places from which a batch is read"}
+    REPLACED = MappingProxyType({"shuffle_block": "training.lanes, the number of places from which a batch is read"})
 
     # demo: create the demo's data in data_dir if it is missing
     build: str | None = ranged(None, choices=("demo",))

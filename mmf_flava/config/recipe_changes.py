@@ -44,6 +44,8 @@ CHANGES: tuple[tuple[tuple[str, ...], str], ...] = (
     # folders and paths of the same data
     (("dataset_config.*.data_dir", "dataset_config.*.image_dir", "dataset_config.*.splits.train*"), FREE),
     (("dataset_config.*.codes", "dataset_config.*.processors.*.params.tokenizer"), FREE),
+    # if null, they are those of the checkpoint
+    (("dataset_config.*.processors.*.params.mean", "dataset_config.*.processors.*.params.std"), FREE),
     (("dataset_config.*.build", "dataset_config.*.download", "dataset_config.*.cache_bytes"), FREE),
     # evaluation data; masks, crops and limits of samples
     (("dataset_config.*.splits.val*", "dataset_config.*.splits.test*", "dataset_config.*.max_bad_share"), APPLIED),

@@ -161,6 +161,9 @@ def _describe_data(datasets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             vocabulary = getattr(getattr(dataset, "text_processor", None), "vocabulary_hash", None)
             if split == "train" and vocabulary is not None:
                 data[f"dataset_config.{name}.processors (vocabulary)"] = vocabulary[:16]
+            images = getattr(dataset, "image_processor", None)
+            if split == "train" and hasattr(images, "mean") and hasattr(images, "std"):
+                data[f"dataset_config.{name}.processors (mean and std)"] = [[*images.mean], [*images.std]]
     return data
 
 

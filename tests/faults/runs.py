@@ -94,9 +94,9 @@ class Run:
         batches: dict[tuple[int, int], dict[int, list[str]]] = {}
         for record in records:
             batches.setdefault((record["attempt"], record["update"]), {})[record["rank"]] = record["samples"]
-        # rank r of n has every n-th sample, starting with the r-th
+        # a global batch is divided into consecutive parts, in the order of the ranks
         return [
-            (update, [name for names in zip(*(of_rank[r] for r in sorted(of_rank)), strict=True) for name in names])
+            (update, [name for r in sorted(of_rank) for name in of_rank[r]])
             for (_, update), of_rank in sorted(batches.items())
         ]
 
