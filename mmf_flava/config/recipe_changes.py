@@ -59,7 +59,7 @@ CHANGES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("dataset_config*",), DATA),
     # initial weights, which the checkpoint replaces; another path of the same codebook
     (("model_config.*.pretrained", "model_config.*.initializer_range", "model_config.*.logit_scale_init"), FREE),
-    (("model_config.*.codebook.path", "model_config.*.codebook.sha256"), FREE),
+    (("model_config.*.codebook.path", "model_config.*.codebook.sha256", "model_config.*.codebook.type"), FREE),
     (("model_config.*.codebook.channels_last", "model_config.*.model"), FREE),
     # regularisation, weights of losses, numerics
     (("model_config.*.dropout", "model_config.*.attention_dropout", "model_config.*.logit_scale_max"), APPLIED),
@@ -91,6 +91,11 @@ class Change:
     @property
     def outcome(self) -> str:
         return CHANGES[self.row][1]
+
+    @property
+    def is_of_one_side(self) -> bool:
+        """Whether only the checkpoint or only the recipe has the key."""
+        return self.old is ABSENT or self.new is ABSENT
 
     @property
     def values(self) -> tuple[str, str]:

@@ -31,7 +31,9 @@ def store_recipe(resolved: Mapping[str, Any], written: Mapping[str, Any]) -> dic
     for key, section in resolved.items():
         if key in selected:
             section = {name: section[name] for name in selected[key] if name in (section or {})}
-        recipe[key] = _store(section, written.get(key))
+        # registered names, by which other keys are found
+        plain = key in ("model", "dataset", "datasets")
+        recipe[key] = _store(section, None if plain else written.get(key))
     return recipe
 
 

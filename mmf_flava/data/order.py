@@ -44,7 +44,7 @@ def spread_units(size: int, first: int = 0) -> list[Unit]:
 
 def largest_divisor(number: int, limit: int) -> int:
     """Return the largest divisor of ``number`` that is at most ``limit``, and at least 1."""
-    return next((divisor for divisor in range(limit, 1, -1) if number % divisor == 0), 1)
+    return next((divisor for divisor in range(min(limit, number), 1, -1) if number % divisor == 0), 1)
 
 
 class Order:

@@ -34,6 +34,7 @@ from mmf_flava.weights.weight_files import find_checkpoint
 
 IDENTITY = "identity"  # key in state.json
 RANDOM_SEED = "flava_random_seed"  # key in MMF's registry, set by compat
+VOCABULARY = "(vocabulary)"
 REMEDIES = {
     DATA: "checkpoint.reset.data=true (the order of the data starts anew; weights, optimizer and counts continue)",
     OPTIMIZER: "checkpoint.reset.optimizer=true (the optimizer's state starts anew)",
@@ -93,6 +94,8 @@ class RunIdentity:
             self.new_data = True
             return
         changes = [*find_recipe_changes(stored["recipe"], self.recipe), *find_changes(stored["data"], self.data)]
+        # all datasets have one vocabulary, so an added or removed dataset does not change it
+        changes = [change for change in changes if not (change.key.endswith(VOCABULARY) and change.is_of_one_side)]
         self.changes = sorted((change for change in changes if change.outcome != FREE), key=lambda change: change.row)
         allowed = {APPLIED: True, DATA: new_order, OPTIMIZER: reset.optimizer, MODEL: False}
         if refused := [change for change in self.changes if not allowed[change.outcome]]:
@@ -126,7 +129,10 @@ def _refusal(refused: list[Change], path: Path) -> str:
             f"train a new run in another env.save_dir from these weights: checkpoint.resume_file={path} "
             "checkpoint.resume_pretrained=true"
         )
-    return f"{first.key}: {new} differs from {old}, with which {path} was saved.{also} Restore the recipe, or {remedy}."
+    return (
+        f"{first.key}: {new} differs from {old}, with which {path} was saved.{also} Restore the recipe and the data, "
+        f"or {remedy}."
+    )
 
 
 def use_seed_of_checkpoint(config: Any, checkpoints: CheckpointFolder) -> None:
@@ -160,8 +166,10 @@ def _describe_data(datasets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
                 data[f"{key} (content)"] = dataset.fingerprint()[:16]
             vocabulary = getattr(getattr(dataset, "text_processor", None), "vocabulary_hash", None)
             if split == "train" and vocabulary is not None:
-                data[f"dataset_config.{name}.processors (vocabulary)"] = vocabulary[:16]
-            images = getattr(dataset, "image_processor", None)
+                data[f"dataset_config.{name}.processors {VOCABULARY}"] = vocabulary[:16]
+            if split == "train" and hasattr(dataset, "views"):
+                data[f"{key} (fixed crops)"] = dataset.views
+            images: Any = getattr(dataset, "image_processor", None)
             if split == "train" and hasattr(images, "mean") and hasattr(images, "std"):
                 data[f"dataset_config.{name}.processors (mean and std)"] = [[*images.mean], [*images.std]]
     return data

@@ -146,7 +146,9 @@ class FlavaTrainer(TrainerAttributes):
         wait_for_all()
         self._open_quarantine()
         mmf_api.log(
-            f"Training {self.num_parameters:,} parameters on {', '.join(self.settings.datasets)}, updates "
+            "checkpoint.resume: the checkpoint has all training.max_updates updates. Nothing is trained."
+            if self.num_updates >= training.max_updates
+            else f"Training {self.num_parameters:,} parameters on {', '.join(self.settings.datasets)}, updates "
             f"{self.num_updates} to {training.max_updates}, batches of {training.batch_size} samples, "
             f"{self.settings.training.precision} on {self.device}"
         )

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mmf_flava.config.model import CoreConfig, FlavaConfig
 from mmf_flava.errors import UserError
+from mmf_flava.weights.configs import read_config
 from mmf_flava.weights.sources import Weights, read_weights
 from mmf_flava.weights.weight_files import read_safetensors
 
@@ -156,7 +157,7 @@ def load_checkpoint_weights(model: nn.Module, path: Path) -> None:
     """Load the weights of a checkpoint folder or of a ``.safetensors`` file; all keys and shapes must match.
 
     Raises:
-        UserError: the file does not exist, or keys or shapes do not match.
+        UserError: the file does not exist, or keys, shapes or the number of attention heads do not match.
     """
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file() or file.suffix.lower() != ".safetensors":
@@ -167,7 +168,11 @@ def load_checkpoint_weights(model: nn.Module, path: Path) -> None:
         "Resume with the recipe that wrote this checkpoint, or start a new run from its weights with "
         "checkpoint.resume_file and checkpoint.resume_pretrained: true."
     )
-    load_tensors(model, read_safetensors(file)[0], str(file), "the recipe's model", remedy=remedy)
+    tensors, metadata = read_safetensors(file)
+    stated, settings = read_config(file, metadata), getattr(model, "settings", None)
+    if stated is not None and isinstance(settings, CoreConfig):
+        _check_num_heads(stated, settings, str(path))
+    load_tensors(model, tensors, str(file), "the recipe's model", remedy=remedy)
 
 
 def load_weights(

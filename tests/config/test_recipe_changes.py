@@ -146,6 +146,12 @@ def test_secrets_are_stored_as_hashes_and_interpolations_as_written():
     assert list(find_changes(first, stored(plain, plain))) == []
 
 
+def test_names_of_datasets_and_models_are_stored_plainly():
+    written = {"model": "${oc.env:M}", "datasets": "${oc.env:D}"}
+    found = store_recipe({"model": "m", "datasets": "a,b", "model_config": {"m": {"x": 1}, "n": {}}}, written)
+    assert found == {"model": "m", "datasets": "a,b", "model_config": {"m": {"x": 1}}}
+
+
 def test_sections_that_are_added_or_removed_are_one_change():
     assert list(find_changes({"a": None}, {"a": {"b": 1}})) == [Change("a", None, {"b": 1})]
     assert list(find_changes({}, {"a": 1})) == [Change("a", ABSENT, 1)]

@@ -145,6 +145,17 @@ def test_several_refused_changes_have_one_message(checkpoint):
     other.compare(checkpoint, ResetConfig(data=True, optimizer=True))
 
 
+def test_a_dataset_without_text_can_be_added_and_removed(checkpoint):
+    """All datasets have one vocabulary, so a dataset that is added or removed does not change the model."""
+    changed = identity(train={"size": 11})
+    del changed.data["dataset_config.pairs.processors (vocabulary)"]
+    with pytest.raises(UserError, match=r"\(records\): 11 differs from 10.* checkpoint\.reset\.data=true") as error:
+        changed.compare(checkpoint, ResetConfig())
+    assert "resume_pretrained" not in str(error.value)
+    changed.compare(checkpoint, ResetConfig(data=True))
+    assert changed.new_data
+
+
 def test_reset_data_continues_if_the_data_are_the_same(checkpoint, log):
     same = identity({"optimizer.params.lr": 1e-4})
     same.compare(checkpoint, ResetConfig(data=True))

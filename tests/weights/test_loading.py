@@ -1,11 +1,14 @@
 """The check of keys and shapes, and loading into a recipe's model."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from mmf_flava.errors import UserError
-from mmf_flava.weights.loading import compare_keys, load_weights
+from mmf_flava.weights.configs import CONFIG_KEY, config_to_dict
+from mmf_flava.weights.loading import compare_keys, load_checkpoint_weights, load_weights
 from mmf_flava.weights.sources import read_weights
 from tests.models.test_pretraining import build
 from tests.parity.batches import randomise
@@ -49,6 +52,17 @@ def test_different_number_of_attention_heads_raises(hf_folder):
     config.image_encoder.num_heads = 2
     with pytest.raises(UserError, match=r"image_encoder\.num_heads is 2.*trained with 4 attention heads.*Set it to 4"):
         load_weights(build(config), hf_folder)
+
+
+def test_checkpoint_of_another_number_of_attention_heads_raises(tiny, tmp_path):
+    """The shapes of all tensors are equal."""
+    header = {CONFIG_KEY: json.dumps(config_to_dict(tiny))}
+    save_file(dict(build(tiny).state_dict()), tmp_path / "model.safetensors", metadata=header)
+    load_checkpoint_weights(build(tiny), tmp_path)
+    heads = tiny.text_encoder.num_heads
+    tiny.text_encoder.num_heads = 2 * heads
+    with pytest.raises(UserError, match=rf"text_encoder\.num_heads is {2 * heads}, .*trained with {heads} attention"):
+        load_checkpoint_weights(build(tiny), tmp_path)
 
 
 def test_rows_per_token_are_not_loaded_for_another_vocabulary(tiny, tmp_path):
