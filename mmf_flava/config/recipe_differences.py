@@ -91,11 +91,15 @@ def _flatten(value: Any, written: Any, key: str) -> Iterator[tuple[str, Any, Any
 
 
 def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(_comparable(value), default=str).encode()).hexdigest()[:16]
+
+
+def _comparable(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_comparable(item) for item in value]
     if isinstance(value, str) and value.startswith("/"):
-        value = PurePath(value).name
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        value = float(value)
-    return hashlib.sha256(json.dumps(value, default=str).encode()).hexdigest()[:16]
+        return PurePath(value).name
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def _text(value: Any) -> str:

@@ -1,6 +1,7 @@
 """The recipe and the data of a run. A checkpoint stores them, and a run that resumes from it compares its own."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -142,14 +143,17 @@ def use_seed_of_checkpoint(config: Any, checkpoints: CheckpointFolder) -> None:
         return
     folder = checkpoints.folder
     found = find_checkpoints(folder, read_pointer(folder / LATEST)) if section.resume else []
-    try:
-        if not found and section.resume_file and not section.resume_pretrained:
+    if not found and section.resume_file and not section.resume_pretrained:
+        with suppress(UserError, OSError):  # the error is raised when the checkpoint is loaded
             found = [find_checkpoint(Path(section.resume_file).expanduser().absolute())]
-        seed = read_object(found[0] / "state.json")[IDENTITY]["recipe"]["training"]["seed"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return  # there is no checkpoint, or the comparison explains why it cannot be used
-    config.training.seed = seed
-    mmf_api.log(f"training.seed: -1 is random. The seed of the checkpoint, {seed}, is used.")
+    for path in found:
+        try:
+            seed = read_object(path / "state.json")[IDENTITY]["recipe"]["training"]["seed"]
+        except (OSError, ValueError, LookupError, TypeError):
+            continue  # an older checkpoint is used, or the comparison explains why none can be used
+        config.training.seed = seed
+        mmf_api.log(f"training.seed: -1 is random. The seed of the checkpoint, {seed}, is used.")
+        return
 
 
 def _describe_data(datasets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

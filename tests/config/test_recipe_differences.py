@@ -46,6 +46,7 @@ def test_differing_key_is_named_with_both_values(first, other, key, values):
         ({"codebook": {"path": "/scratch/1/dall_e.pt"}}, {"codebook": {"path": "/scratch/2/dall_e.pt"}}),
         ({"training": {"device": "cpu", "logger_level": "info"}}, {"training": {"device": "cpu", "logger_level": 1}}),
         ({"training": {"num_workers": 1, "wandb": {"name": "a"}}}, {"training": {"num_workers": 2, "wandb": {}}}),
+        ({"splits": {"train": ["/n0/coco", "b"]}}, {"splits": {"train": ["/n1/coco", "b"]}}),
         ({"lr": 1}, {"lr": 1.0}),
     ],
 )

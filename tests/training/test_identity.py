@@ -197,6 +197,12 @@ def test_random_seed_is_that_of_the_checkpoint(tmp_path, log):
     registry.register(RANDOM_SEED, True)
     use_seed_of_checkpoint(config, checkpoints)
     assert config.training.seed == 1 and "The seed of the checkpoint, 1, is used" in log[0]
+    newest = tmp_path / "checkpoints" / "update_00000005"
+    newest.mkdir()
+    (newest / "state.json").write_text("{")  # damaged: the run resumes from the older checkpoint
+    config.training.seed = 77
+    use_seed_of_checkpoint(config, checkpoints)
+    assert config.training.seed == 1
     config.training.seed, config.checkpoint.resume, config.checkpoint.resume_file = 77, False, str(folder)
     use_seed_of_checkpoint(config, checkpoints)
     assert config.training.seed == 1
