@@ -38,11 +38,6 @@ class StreamBatchSampler:
             for slot in range(first // per_slot, -(-end // per_slot))
         }
 
-    @property
-    def num_slots(self) -> int:
-        """Number of slots from which this rank reads."""
-        return len(self._parts)
-
     def __iter__(self) -> Iterator[list[int]]:
         for start in count(self.first_sample, self.batch_size):
             yield [n for slot, part in self._parts.items() for n in self._samples(start, slot)[part]]

@@ -120,7 +120,7 @@ class Mixture:
             positions = np.concatenate([np.arange(*span) for span in zip(before, after, strict=True)])
             lanes = np.concatenate(
                 [
-                    np.arange(*span) % order.size % order.lanes * (self._lanes // order.lanes)
+                    order.lane(np.arange(*span)) * (self._lanes // order.lanes)
                     for order, span in zip(self._orders, zip(before, after, strict=True), strict=True)
                 ]
             )

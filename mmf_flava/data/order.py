@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,8 @@ import numpy as np
 _UNIT_ORDER_STREAM, _RECORD_ORDER_STREAM = 0x0B10C5, 0x1451DE
 LANES = 256  # default number of lanes
 MAX_SPREAD = 1 << 16  # records of a unit of a source without shards, which limits the memory of its permutation
+
+Index = TypeVar("Index", int, np.ndarray)
 
 
 def sample_generator(seed: int, n: int, stream: int = 0) -> np.random.Generator:
@@ -83,9 +85,9 @@ class Order:
         number, lane = divmod(position, self.lanes)
         return self._record(epoch, lane * length + min(lane, longer) + number)
 
-    def lane(self, n: int) -> int:
-        """Return the lane of sample n."""
-        return int(n) % self.size % self.lanes
+    def lane(self, n: Index) -> Index:
+        """Return the lane of sample n, or of each sample of an array."""
+        return n % self.size % self.lanes  # type: ignore[return-value]
 
     def _record(self, epoch: int, position: int) -> int:
         """Return the record at a position of the sequence of an epoch."""

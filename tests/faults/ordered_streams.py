@@ -95,7 +95,8 @@ def repeated_or_missing(kind: str, size: int, batches: list[list[Sample]]) -> in
     counts, first = Counter(record for _, record in samples), 0
     for part in Ids(kind, size).parts:
         found = [counts[record] for record in range(first, first + part)]
-        wrong += sum(count > min(found) + 1 for count in found)
+        most = min(found) + 1
+        wrong += sum(count > most for count in found)
         first += part
     return wrong
 
