@@ -1,6 +1,7 @@
 """The data of a run: datasets by split, the endless stream of training batches, and processors."""
 
 import socket
+import time
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -9,11 +10,13 @@ from mmf_flava.compat import mmf_api
 from mmf_flava.data.dataset_schedule import DatasetSchedule
 from mmf_flava.data.initial_processors import initial_processors
 from mmf_flava.data.order import largest_divisor
+from mmf_flava.data.quarantine import Quarantine
 from mmf_flava.data.sampling import MultitaskLoader
 from mmf_flava.data.saved_processors import SavedProcessors
 from mmf_flava.errors import UserError
 from mmf_flava.processes import gather_objects, rank, world_size
 from mmf_flava.training.settings import Settings
+from mmf_flava.training.signals import StopSignals
 
 SPLITS = ("train", "val", "test")
 
@@ -83,6 +86,25 @@ class RunData:
         # a mapping of paths to mixture weights becomes a list of its paths
         section.splits = {"test": paths if isinstance(paths, str) else list(paths)}
         return mmf_api.build_dataset(name, section, "test")
+
+    def load_batches(self, batches: Any, signals: StopSignals, quarantine: Quarantine) -> list[tuple[Any, float]]:
+        """Return the batches of an update, each with the seconds waited for it; none if a signal came before.
+
+        Args:
+            batches: iterator of ``loader``.
+            quarantine: lists the bad records of the batches.
+        """
+        loaded: list[tuple[Any, float]] = []
+        while len(loaded) < self.loader.consecutive_batches:
+            started = time.perf_counter()
+            # a signal may interrupt waiting for data only before the first batch, and only if the run has one process
+            interruptible = world_size() == 1 and not loaded
+            item = signals.run_unless_stopped(lambda: next(batches)) if interruptible else next(batches)
+            if item is None:
+                return []
+            loaded.append((item[1], time.perf_counter() - started))
+            quarantine.update(item[1])
+        return loaded
 
     def _open_loader(self, training: Any, settings: Settings) -> MultitaskLoader:
         for name in settings.datasets:

@@ -3,7 +3,6 @@
 MMF calls ``load()``, then ``train()`` or ``inference()``.
 """
 
-import time
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from mmf_flava.compat import mmf_api
 from mmf_flava.compat.process_recipes import meet_before_training
 from mmf_flava.data.quarantine import BadRecords, Quarantine, count_by_reason
 from mmf_flava.evaluation.suite import EvaluationSuite, SplitResult
-from mmf_flava.processes import gather_objects, rank, wait_for_all, world_size
+from mmf_flava.processes import gather_objects, rank, wait_for_all
 from mmf_flava.training.callbacks import Callbacks, TrainerAttributes
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
 from mmf_flava.training.closed_output import handle_closed_output
@@ -38,6 +37,7 @@ from mmf_flava.training.settings import read_settings
 from mmf_flava.training.signals import STOPPED, StopSignals
 from mmf_flava.training.update import Updater
 from mmf_flava.training.update_losses import UpdateLosses
+from mmf_flava.training.validation import Validation
 
 
 @registry.register_trainer("flava")
@@ -108,6 +108,8 @@ class FlavaTrainer(TrainerAttributes):
         self.final_evaluation = FinalEvaluation(self.suite, self.results, self.settings.evaluation)
         self.callbacks = Callbacks(self.config, self)
         if self.trains:
+            engine = self.updater.engine
+            self.validation = Validation(self.suite, engine, self.monitor, self.signals, self.callbacks)
             self.state = RunState(self.updater, self.data, self.monitor, self.guard, self.results, self.identity)
             if checkpoint is not None:
                 self.num_updates, self.seconds = self.state.resume(checkpoint, section.reset)
@@ -171,7 +173,7 @@ class FlavaTrainer(TrainerAttributes):
         }
         self.callbacks.call("on_test_start")
         result = None
-        if self.evaluates:
+        if self.validation.takes_part:
             result = self._evaluate_trained(bad_records)
         self.callbacks.end_evaluation("on_test_end", "test", result, self.suite.datasets["test"])
         wait_for_all()
@@ -192,31 +194,12 @@ class FlavaTrainer(TrainerAttributes):
         limits = {name: dataset.max_bad_share for name, dataset in self.data.datasets["train"].items()}
         self.quarantine = Quarantine(self._process_file("quarantine"), limits, mmf_api.log)
 
-    @property
-    def evaluates(self) -> bool:
-        """Whether this process takes part in evaluations: only the first process, or all if weights are sharded."""
-        return self.rank == 0 or self.updater.engine.all_ranks_evaluate
-
-    def _load_batches(self, batches: Any) -> list[tuple[Any, float]]:
-        """Return the batches of an update, each with the seconds waited for it; none if a signal came before."""
-        loaded: list[tuple[Any, float]] = []
-        while len(loaded) < self.settings.training.update_frequency:
-            started = time.perf_counter()
-            # a signal may interrupt waiting for data only before the first batch, and only if the run has one process
-            interruptible = world_size() == 1 and not loaded
-            item = self.signals.run_unless_stopped(lambda: next(batches)) if interruptible else next(batches)
-            if item is None:
-                return []
-            loaded.append((item[1], time.perf_counter() - started))
-            self.quarantine.update(item[1])
-        return loaded
-
     def _update(self, batches: Any, progress: Progress) -> dict[str, Tensor] | None:
         """Run one update and return its losses.
 
         The result is None if the update was skipped (``UpdateGuard``, fp16 overflow) or a signal came before it.
         """
-        loaded = self._load_batches(batches)
+        loaded = self.data.load_batches(batches, self.signals, self.quarantine)
         if not loaded:
             return None
         self.waiting = len(loaded)
@@ -252,30 +235,12 @@ class FlavaTrainer(TrainerAttributes):
             self.results.record_losses(progress.report(self.updater.learning_rate))
         self.callbacks.end_update(losses, should_log)
         if (update % training.evaluation_interval == 0 or last) and not stopping:
-            improved, stopping = self._evaluate(progress)
+            improved, stopping = self.validation.run(update, progress)
         if update % training.checkpoint_interval == 0 or last or improved or stopping:
             self.seconds = progress.seconds
             self._save(improved)
             progress.reset()
         return stopping
-
-    def _evaluate(self, progress: Progress) -> tuple[bool, bool]:
-        """Evaluate on ``val``. Return whether the monitored metric improved, and whether a signal stopped the run."""
-        improved = stopping = False
-        result = None
-        self.callbacks.call("on_validation_start")
-        if self.evaluates:
-            evaluate = partial(self.suite.run, self.updater.engine.evaluated, "val")
-            collective = self.updater.engine.all_ranks_evaluate
-            result = evaluate() if collective else self.signals.run_unless_stopped(evaluate)
-            stopping = result is None
-            if result is not None:
-                progress.write("val", result.to_record())
-                mmf_api.log(f"Evaluation at update {self.num_updates}: {result.format_summary()}")
-                improved = self.monitor.improved(result.to_record())
-        self.callbacks.end_evaluation("on_validation_end", "val", result, self.suite.datasets["val"])
-        progress.reset()
-        return gather_objects((improved, stopping))[0]
 
     def _save(self, best: bool = False) -> None:
         self.state.save(self.checkpoints, self.num_updates, self.seconds, self.model.settings, best)
