@@ -54,7 +54,7 @@ class UpdateGuard:
     def add_batch(self, batch: Mapping[str, Any], losses: dict[str, Tensor]) -> None:
         """Add the losses of a batch of the current update, without synchronising host and device."""
         means = {name: loss.detach().float().mean() for name, loss in losses.items()}
-        self._batches.append((batch["dataset_name"], list(batch["sample_id"]), means))
+        self._batches.append((batch["dataset_name"], list(batch.get("sample_id", ())), means))
 
     def check(self, update: int, update_losses: Mapping[str, Tensor], squared_norm: Tensor) -> float | None:
         """Return the norm of the gradients of the complete model, or None if the current update must be skipped.

@@ -89,7 +89,7 @@ class Progress:
             batch: the batch on the CPU.
             waited: seconds spent waiting for the batch.
         """
-        self.samples += len(batch["sample_id"])
+        self.samples += batch.get_batch_size()
         self.tokens += count_tokens(batch)
         self.flops += batch_flops(self.model.settings, self.model.needs, batch, world_size())
         self.waited += waited
