@@ -5,17 +5,16 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import torch
 from mmf.common.registry import registry
 from mmf.common.sample import Sample
 from torch.utils.data import Dataset
 
 from mmf_flava.data.entry_problems import explain_error, find_problem, is_caused_by_entry
+from mmf_flava.data.global_generators import seeded_generators
 from mmf_flava.data.misfits import Form, sample_form
 from mmf_flava.data.mmf_parts import Entry, is_of_mmf, locate_entry
 from mmf_flava.data.record import BadRecord, Reason, record_boundary
-from mmf_flava.data.run_quarantine import run_quarantine
+from mmf_flava.data.run_quarantine import list_bad_records
 from mmf_flava.data.stream import MAX_CONSECUTIVE_BAD
 from mmf_flava.data.unexpected_errors import UnexpectedErrors
 from mmf_flava.errors import UserError
@@ -33,7 +32,8 @@ class GoodEntries(Dataset):
     """View of a split of one of MMF's datasets. A bad entry is replaced by the next good entry.
 
     The field ``replaced`` of a sample lists each replaced entry with the reason; ``Quarantine`` counts them.
-    Evaluations and predictions leave out the samples that are replacements.
+    Evaluations and predictions of MMF's own trainers leave out the samples that are replacements. The trainer ``flava``
+    reads the view as a stream (see ``EntryStream``), whose evaluations do not read replacements.
 
     Args:
         dataset: a dataset of MMF. Its other attributes and methods are also attributes of the view.
@@ -64,8 +64,6 @@ class GoodEntries(Dataset):
             UserError: too many entries of the split are bad, or many entries contradict the recipe.
             RuntimeError: ten consecutive entries fail with an unexpected error, which is an error of the program.
         """
-        if self._form is None:
-            self._form = self._probe()
         size = len(self)
         replaced: list[BadRecord] = []
         errors = UnexpectedErrors(self._source, warn=None)
@@ -78,9 +76,21 @@ class GoodEntries(Dataset):
             errors.add_bad(sample.failure)
         raise _as_user_error(replaced[0])
 
+    def read_entry(self, index: int) -> Sample:
+        """Return the sample of an entry.
+
+        Raises:
+            BadRecord: the entry is bad.
+            UserError: many entries contradict the recipe.
+        """
+        sample = self._read(index)
+        if isinstance(sample, BadRecord):
+            raise sample
+        return sample
+
     def prepare_batch(self, batch: Any) -> Any:
-        """List the bad entries of a batch, and move the batch to the device."""
-        run_quarantine().update(batch)
+        """List the bad entries of a batch of one of MMF's trainers, and prepare it as the dataset does."""
+        list_bad_records(batch)
         return self.dataset.prepare_batch(batch)
 
     def identifiers(self, index: int) -> dict[str, Any]:
@@ -99,6 +109,8 @@ class GoodEntries(Dataset):
         Args:
             any_form: accept a sample with other fields than most samples.
         """
+        if self._form is None and not any_form:
+            self._form = self._probe()
         entry = locate_entry(self.dataset, index)
         try:
             with record_boundary(lambda: entry.name):
@@ -127,12 +139,9 @@ class GoodEntries(Dataset):
         Raises:
             UserError: all of these entries are bad, or many of them contradict the recipe or each other.
         """
-        numbers, states = len(self), (random.getstate(), np.random.get_state())
-        indices = sorted(random.Random(0).sample(range(numbers), min(numbers, PROBES)))
-        with torch.random.fork_rng(devices=[]):
+        indices = sorted(random.Random(0).sample(range(len(self)), min(len(self), PROBES)))
+        with seeded_generators(seed=0, n=0):
             samples = [self._read(index, any_form=True) for index in indices]
-        random.setstate(states[0])
-        np.random.set_state(states[1])
         bad = [sample for sample in samples if isinstance(sample, BadRecord)]
         forms = {i: sample_form(s) for i, s in zip(indices, samples, strict=True) if not isinstance(s, BadRecord)}
         if not forms:

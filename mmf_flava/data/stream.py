@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -14,18 +15,20 @@ from mmf.datasets.base_dataset_builder import BaseDatasetBuilder
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader
 
-from mmf_flava.config.datasets import DatasetConfig
+from mmf_flava.config.datasets import BOTH, DatasetConfig
 from mmf_flava.config.paths import resolve_path
 from mmf_flava.config.recipes import locate_recipe
 from mmf_flava.config.schema import parse_section
 from mmf_flava.data.collate import collate
 from mmf_flava.data.epochs import build_epoch_loader
+from mmf_flava.data.global_generators import seeded_generators
 from mmf_flava.data.misfits import Form, replace_misfits
 from mmf_flava.data.mixture import Mixture
 from mmf_flava.data.order import Order, Unit, sample_generator
+from mmf_flava.data.processor_calls import has_flava_interface
 from mmf_flava.data.record import BadRecord, record_boundary
 from mmf_flava.data.records import keep_lanes_open
-from mmf_flava.data.run_quarantine import run_quarantine
+from mmf_flava.data.run_quarantine import list_bad_records
 from mmf_flava.data.unexpected_errors import UnexpectedErrors
 from mmf_flava.errors import UserError
 from mmf_flava.files.download import is_remote
@@ -153,11 +156,18 @@ class StreamDataset(BaseDataset):
     def _try_record(self, index: int, number: int) -> dict[str, Any] | BadRecord:
         """Return the sample of a record or, if the record is bad, the error."""
         try:
-            with record_boundary(lambda: self._key(index)):
+            with record_boundary(lambda: self._key(index)), self._generators(number):
                 return self._sample(index, sample_generator(self.seed, number, self._stream))
         except BadRecord as error:
             error.record = index
             return error
+
+    def _generators(self, number: int) -> AbstractContextManager[None]:
+        """Return a context manager that seeds the global generators, if a processor is not mmf_flava's."""
+        processors = (getattr(self, name, None) for name in BOTH)
+        if all(processor is None or has_flava_interface(processor) for processor in processors):
+            return nullcontext()
+        return seeded_generators(self.seed, number, self._stream)
 
     def _key(self, index: int) -> str:
         """Return the key of a record, or its number if it has no key or the key cannot be read."""
@@ -179,18 +189,22 @@ class StreamDataset(BaseDataset):
         raise NotImplementedError
 
     def prepare_batch(self, batch: Any) -> Any:
-        """List the bad records of a batch, and move the batch to the device. Only MMF's trainers call this method."""
-        run_quarantine().update(batch)
-        return super().prepare_batch(batch)
+        """List the bad records of a batch of one of MMF's trainers, and move the batch to the run's device."""
+        list_bad_records(batch)
+        return batch if self._device is None else super().prepare_batch(batch)
 
     def collate(self, samples: Sequence[Mapping[str, Any]]) -> SampleList:
         """Collate samples into a batch; see ``collate.collate``. A sample that does not fit the others is replaced."""
         samples = replace_misfits(samples, self._forms)
         processor = getattr(self, "text_processor", None)
-        if processor is None:
+        if not hasattr(processor, "special"):
             return collate(samples, self.dataset_name, self.dataset_type)
         pad_id, multiple = processor.special.pad, processor.pad_to_multiple
         return collate(samples, self.dataset_name, self.dataset_type, pad_id, multiple)
+
+    def build_loader(self) -> DataLoader:
+        """Build the data loader for MMF's own trainers, see ``epochs``."""
+        return build_epoch_loader(self)
 
 
 def _training_seed() -> int:
@@ -211,6 +225,7 @@ class StreamBuilder(BaseDatasetBuilder):
 
     def __init__(self) -> None:
         super().__init__(self.NAME)
+        self.dataset: StreamDataset | None = None
 
     @classmethod
     def config_path(cls) -> str | None:
@@ -244,7 +259,8 @@ class StreamBuilder(BaseDatasetBuilder):
         Raises:
             UserError: a key or value is invalid, the train split has no paths, or a file is missing.
         """
-        return self.load_split(self.parse(config), dataset_type)
+        self.dataset = self.load_split(self.parse(config), dataset_type)
+        return self.dataset
 
     def load_split(self, config: Any, dataset_type: str) -> StreamDataset | None:
         """Load the dataset of one split; return None for a val or test split without paths."""
@@ -280,10 +296,15 @@ class StreamBuilder(BaseDatasetBuilder):
                 f"dataset_config.{self.NAME}.splits.{dataset_type}: no paths are listed, but this run requires "
                 f"the split. List folders or shards relative to data_dir."
             )
-        return build_epoch_loader(dataset_instance)
+        return dataset_instance.build_loader()
 
     def update_registry_for_model(self, config: Any) -> None:
-        """Do nothing: the configs of FLAVA models do not depend on datasets. MMF calls this hook of every builder."""
+        """Register the sizes of vocabulary and classes for MMF's models. MMF calls this method after ``load``."""
+        vocabulary = getattr(getattr(self.dataset, "text_processor", None), "get_vocab_size", None)
+        if vocabulary is not None:
+            registry.register(f"{self.NAME}_text_vocab_size", vocabulary())
+        if classes := getattr(self.dataset, "classes", None):
+            registry.register(f"{self.NAME}_num_final_outputs", len(classes))
 
     @staticmethod
     def list_paths(config: Any, dataset_type: str) -> list[str | Path]:
