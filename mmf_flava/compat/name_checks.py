@@ -3,9 +3,10 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+from mmf_flava.compat import flava_run
 from mmf_flava.config import mmf_trainer
 from mmf_flava.config.close_matches import close_matches, did_you_mean
-from mmf_flava.config.flava_trainers import check_criteria
+from mmf_flava.config.criteria import check_criteria, known_criteria
 from mmf_flava.config.optimization import SCHEDULER_PARAMS
 from mmf_flava.config.schema import check_keys, check_type, suggestion
 from mmf_flava.errors import UserError
@@ -34,7 +35,9 @@ def check_names(config: Mapping[str, Any], known: Mapping[str, Collection[str]])
     for number, entry in enumerate(metrics if isinstance(metrics, list) else [metrics]):
         where = f"evaluation.metrics[{number}]" if isinstance(metrics, list) else "evaluation.metrics"
         _check_known(_metric_name(entry, where), known["metric"], where, "metric")
-    check_criteria(config)
+    if config["training"]["trainer"] in flava_run.TRAINERS and "train" in config["run_type"]:
+        early_stop = config["training"]["early_stop"]
+        check_criteria(str(early_stop["criteria"]), early_stop["minimize"], known_criteria(config))
 
 
 def check_section_names(config: Mapping[str, Any], where: str, selected: Iterable[str], known: Collection[str]) -> None:

@@ -26,12 +26,6 @@ FINETUNING = {
     "checkpoint": {"allow_missing"},
     "evaluation": {"task"},
 }
-# metrics of MMF and of mmf_flava of which a higher value is better
-HIGHER_IS_BETTER = (
-    "accuracy", "accuracy_f1", "ap", "binary_ap", "binary_f1", "caption_bleu4", "f1", "macro_ap", "macro_f1",
-    "macro_roc_auc", "matthews", "micro_ap", "micro_f1", "micro_roc_auc", "multilabel_f1", "pearson", "r@1", "r@5",
-    "r@10", "roc_auc", "spearman", "topk_accuracy", "vqa_accuracy", "vqa_evalai_accuracy",
-)  # fmt: skip
 EVALUATIONS: dict[str, Any] = {
     "zero_shot": ZeroShotConfig,
     "retrieval": RetrievalConfig,
@@ -130,48 +124,3 @@ def check_finetuning(config: Any, defaults: Mapping[str, Any]) -> str:
     if precision == "bf16":
         raise UserError("training.fp16 and training.precision: bf16 cannot be combined. Remove one of them.")
     return "fp16"
-
-
-def check_criteria(config: Mapping[str, Any]) -> None:
-    """Check that the validation of ``flava_finetune`` computes ``training.early_stop.criteria``.
-
-    Args:
-        config: the complete config as a dict. Losses and metrics must have been checked.
-
-    Raises:
-        UserError: the criteria is not computed, or ``minimize`` would select the worst checkpoint.
-    """
-    if config["training"]["trainer"] != "flava_finetune" or "train" not in config["run_type"]:
-        return
-    early_stop = config["training"]["early_stop"]
-    criteria = str(early_stop["criteria"]).removeprefix("val/")
-    metrics = config["evaluation"].get("metrics") or []
-    losses = (config["model_config"].get(config["model"]) or {}).get("losses") or []
-    metrics = [metrics] if isinstance(metrics, str | Mapping) else metrics
-    lower_is_better = {"total_loss": True, **_criteria(config, losses, True), **_criteria(config, metrics, False)}
-    known = list(lower_is_better)
-    # a metric with several values has names such as f1/macro
-    if not any(criteria == name or criteria.startswith(f"{name}/") for name in known):
-        raise UserError(
-            f"training.early_stop.criteria: the validation does not compute '{criteria}'.{suggestion(criteria, known)}"
-        )
-    minimize = lower_is_better.get(criteria)
-    if minimize is not None and minimize != early_stop["minimize"]:
-        raise UserError(
-            f"training.early_stop.minimize: {str(not minimize).lower()} would keep the checkpoint with the worst "
-            f"{criteria}. Set it to {str(minimize).lower()}."
-        )
-
-
-def _criteria(config: Mapping[str, Any], entries: Any, minimize: bool) -> dict[str, bool | None]:
-    """Return the criteria of losses or metrics of the config, each mapped to True if lower is better, None if unknown.
-
-    A metric with ``key`` or of another name than MMF's, such as a mean rank, may be a value of either kind.
-    """
-    names = [(entry.get("key") or entry.get("type")) if isinstance(entry, Mapping) else entry for entry in entries]
-    kinds = [entry.get("type") if isinstance(entry, Mapping) else entry for entry in entries]
-    known = minimize or None
-    return {
-        f"{config['datasets']}/{name}": False if not minimize and kind in HIGHER_IS_BETTER else known
-        for name, kind in zip(names, kinds, strict=True)
-    }

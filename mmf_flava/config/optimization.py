@@ -133,25 +133,3 @@ def check_arguments(params: Mapping[str, Any], defaults: Mapping[str, Any], wher
     for name, default in defaults.items():
         if default is ... and name not in params:
             raise UserError(f"{where}.{name} must be given.")
-
-
-def schedule_warning(config: Any) -> str | None:
-    """Return a warning if the warm-up or the schedule of the learning rate does not fit the run, else None."""
-    scheduler, updates = config.get("scheduler") or {}, config.training.get("max_updates")
-    if not (config.training.get("lr_scheduler") and "train" in config.run_type and updates):
-        return None
-    params = scheduler.get("params") or {}
-    warmup, steps = params.get("num_warmup_steps"), params.get("num_training_steps")
-    rate = ((config.get("optimizer") or {}).get("params") or {}).get("lr")
-    warnings = []
-    if warmup and rate and warmup >= updates:
-        warnings.append(
-            f"scheduler.params.num_warmup_steps: {warmup} is not less than training.max_updates, {updates}. The "
-            f"learning rate reaches at most {rate * (updates - 1) / warmup:.3g} instead of {rate:g}."
-        )
-    if steps and steps < updates:
-        warnings.append(
-            f"scheduler.params.num_training_steps: {steps} is less than training.max_updates, {updates}. The schedule "
-            f"of the learning rate ends after {steps} updates. Set it to ${{training.max_updates}}."
-        )
-    return " ".join(warnings) or None

@@ -1,80 +1,90 @@
-"""Selection of the best checkpoint by MMF's keys ``training.early_stop.criteria`` and ``minimize``."""
+"""Selection of the best checkpoint and early stopping, by MMF's keys ``training.early_stop.*``."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
-from mmf_flava.config.run import EvaluationConfig
-from mmf_flava.config.schema import suggestion
+from mmf_flava.config.criteria import TOTAL, check_criteria, known_criteria, unknown_criteria
 from mmf_flava.errors import UserError
-
-TOTAL = "total_loss"
 
 
 class Monitor:
-    """Tracks the best value of one metric on the ``val`` split.
+    """Tracks the best value of one criteria on the ``val`` split, and when it was reached.
 
     Args:
-        criteria: ``total_loss``, the sum of all losses, or a metric as named in ``metrics.jsonl``, e.g.
-            ``losses/flava_mim``, ``zero_shot/accuracy`` or ``retrieval/text_to_image_r1``. MMF's prefix ``val/`` is
-            optional.
-        minimize: True for losses, False for all other metrics.
-        losses: names of the losses in the config.
-        evaluation: the config section ``evaluation``.
+        criteria: ``total_loss``, the sum of all losses; a value named as in ``metrics.jsonl``, e.g.
+            ``metrics/roc_auc`` or ``zero_shot/accuracy``; or a loss or metric named as in MMF, ``DATASET/NAME``. MMF's
+            prefix ``val/`` is optional.
+        minimize: whether a lower value is better.
+        known: criteria that the validation computes, each mapped to True if lower is better, None if unknown.
+        patience: training ends at a validation more than this many updates after the best one, as in MMF; None: never.
 
     Raises:
-        UserError: the evaluation does not compute the metric, or ``minimize`` has the wrong value for it.
+        UserError: the validation does not compute the criteria, or ``minimize`` has the wrong value for it.
     """
 
-    def __init__(self, criteria: str, minimize: bool, losses: list[str], evaluation: EvaluationConfig) -> None:
-        self.criteria, self.minimize = criteria.removeprefix("val/"), minimize
+    def __init__(
+        self, criteria: str, minimize: bool, known: Mapping[str, bool | None], patience: int | None = None
+    ) -> None:
+        self.criteria, self.minimize, self.patience = check_criteria(criteria, minimize, known), minimize, patience
+        self.is_certain = self.criteria in known
         self.value: float | None = None
-        known = _available_metrics(losses, evaluation)
-        if self.criteria not in known:
-            raise UserError(
-                f"training.early_stop.criteria: the evaluation of this recipe does not compute '{self.criteria}'."
-                f"{suggestion(self.criteria, known)}"
-            )
-        if minimize != known[self.criteria]:
-            raise UserError(
-                f"training.early_stop.minimize is {str(minimize).lower()}, which would keep the checkpoint with "
-                f"the worst {self.criteria}. Set it to {str(not minimize).lower()}."
-            )
+        self.update = 0
 
-    def improved(self, metrics: dict[str, Any]) -> bool:
-        """Update the best value and return whether the metric improved. A missing or NaN value is no improvement.
+    @classmethod
+    def of_run(cls, config: Any) -> "Monitor":
+        """Return the monitor of a run with the complete config."""
+        early_stop = config.training.early_stop
+        patience = early_stop.patience if early_stop.enabled else None
+        return cls(early_stop.criteria, early_stop.minimize, known_criteria(config), patience)
+
+    def improved(self, record: Mapping[str, Any], update: int) -> bool:
+        """Update the best value and return whether it improved. A missing or NaN value is no improvement.
 
         Args:
-            metrics: ``SplitResult.to_record()`` of an evaluation.
+            record: ``SplitResult.to_record()`` of an evaluation.
+            update: number of completed updates.
+
+        Raises:
+            UserError: the validation did not compute the criteria, which was not known before.
         """
-        if self.criteria == TOTAL:
-            value = sum(metrics["losses"].values()) if metrics["losses"] else math.nan
-        else:
-            section, _, name = self.criteria.partition("/")
-            value = metrics.get(section, {}).get(name, math.nan)
-        if math.isnan(value):
+        value = self._value(record)
+        if value is None and record["losses"] and not self.is_certain:
+            names = {f"{section}/{name}" for section in ("losses", "metrics") for name in record.get(section, ())}
+            raise UserError(unknown_criteria(self.criteria, names))
+        if value is None or math.isnan(value):
             return False
         better = self.value is None or (value < self.value if self.minimize else value > self.value)
         if better:
-            self.value = value
+            self.value, self.update = value, update
         return better
 
+    def patience_ended(self, update: int) -> bool:
+        """Return whether training must end after the validation at ``update``, because the value did not improve."""
+        return self.patience is not None and update > self.update + self.patience
+
+    def _value(self, record: Mapping[str, Any]) -> float | None:
+        if self.criteria == TOTAL:
+            return sum(record["losses"].values()) if record["losses"] else None
+        section, _, name = self.criteria.partition("/")
+        if section in record:
+            return record[section].get(name)
+        # DATASET/NAME: the record of a run with one dataset does not contain the name of the dataset
+        values = {**record["losses"], **record.get("metrics", {})}
+        return values.get(self.criteria, values.get(name))
+
     def state_dict(self) -> dict[str, Any]:
-        """Return the criterion and its best value so far, to be saved in a checkpoint."""
-        return {"criteria": self.criteria, "value": self.value}
+        """Return the criteria, its best value so far and the update of this value, to be saved in a checkpoint."""
+        return {"criteria": self.criteria, "value": self.value, "update": self.update}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the best value from a checkpoint, unless the checkpoint was saved with another ``criteria``."""
-        if state["criteria"] == self.criteria:
-            self.value = state["value"]
+    def load_state_dict(self, state: Mapping[str, Any], update: int) -> None:
+        """Restore the best value from a checkpoint; it starts anew if the checkpoint has another criteria.
 
-
-def _available_metrics(losses: list[str], evaluation: EvaluationConfig) -> dict[str, bool]:
-    """Return the metrics that the evaluation computes, each mapped to True if lower is better."""
-    known = {TOTAL: True, **{f"losses/{name}": True for name in losses}}
-    if evaluation.zero_shot is not None:
-        known["zero_shot/accuracy"] = False
-    if evaluation.retrieval is not None:
-        for prefix in ("", "reranked_")[: 2 if evaluation.retrieval.rerank else 1]:
-            for k in evaluation.retrieval.recall_at:
-                known |= {f"retrieval/{prefix}{name}_r{k}": False for name in ("image_to_text", "text_to_image")}
-    return known
+        Args:
+            state: empty to start anew.
+            update: number of completed updates, from which patience counts if it is not known when the best value was
+                reached: checkpoints of earlier versions do not store it.
+        """
+        self.update = update
+        if state.get("criteria") == self.criteria:
+            self.value, self.update = state["value"], state.get("update", update)

@@ -85,7 +85,9 @@ class RunState:
         self.updater.load_schedule_state(state)
         if not self.identity.new_data:
             self.data.loader.load_state_dict(state["loader"])
-        self.monitor.load_state_dict(state["best"])
+        # the best checkpoint of another run is in the folder of that run
+        is_own = path.parent.resolve() == (self.results.folder / "checkpoints").resolve()
+        self.monitor.load_state_dict(state["best"] if is_own else {}, state["update"])
         self.guard.load_state_dict(state["guard"])
         self.results.first_losses, self.results.last_losses = state["losses"]
         # a checkpoint of a run with fewer processes has no state for the additional processes

@@ -15,6 +15,7 @@ from torch import Tensor
 from mmf_flava.compat import mmf_api
 from mmf_flava.compat.process_recipes import meet_before_training
 from mmf_flava.data.quarantine import BadRecords, Quarantine, count_by_reason
+from mmf_flava.config.schedule import set_updates_of_epochs
 from mmf_flava.evaluation.suite import EvaluationSuite, SplitResult
 from mmf_flava.processes import gather_objects, rank, wait_for_all
 from mmf_flava.training.callbacks import Callbacks, TrainerAttributes
@@ -82,6 +83,8 @@ class FlavaTrainer(TrainerAttributes):
         torch.set_rng_state(gather_objects(torch.get_rng_state())[0])
         self.model = mmf_api.build_model(self.config).to(self.device)
         if self.rank > 0:  # processes use different random numbers for training, e.g. for dropout
+        for message in set_updates_of_epochs(self.config, self.data.datasets) if self.trains else ():
+            mmf_api.log(message)
             torch.manual_seed((self.config.training.seed or 0) + self.rank)
         compare = None
         if self.trains:
@@ -92,9 +95,7 @@ class FlavaTrainer(TrainerAttributes):
         if self.trains:
             self.num_parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
             self.updater = Updater(self.model, self.config, training, self.device)
-            early_stop, losses = self.config.training.early_stop, self.model.settings.losses  # type: ignore[union-attr]
-            names = [loss.type for loss in losses]  # type: ignore[union-attr]
-            self.monitor = Monitor(early_stop.criteria, early_stop.minimize, names, self.settings.evaluation)
+            self.monitor = Monitor.of_run(self.config)
             scaled = training.precision == "fp16"
             self.guard = UpdateGuard(self._process_file("skipped"), training.spike_sigma, scaled, mmf_api.log)
         self.suite = EvaluationSuite(

@@ -13,9 +13,9 @@ from omegaconf import OmegaConf
 from mmf_flava.compat import mmf_api
 from mmf_flava.compat.mmf_api.registered import check_registered
 from mmf_flava.config.model import MODULES
-from mmf_flava.config.optimization import schedule_warning
 from mmf_flava.config.recipe_check import check_recipe, resolve
 from mmf_flava.config.recipes import recipe_path
+from mmf_flava.config.schedule import schedule_warning
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.split_metrics import SplitMetrics
 

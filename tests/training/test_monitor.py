@@ -1,34 +1,93 @@
-"""Selection of the best evaluation."""
+"""Selection of the best evaluation, and early stopping."""
 
 import math
 
 import pytest
+from omegaconf import OmegaConf
 
-from mmf_flava.config.run import EvaluationConfig, RetrievalConfig, ZeroShotConfig
+from mmf_flava.compat import mmf_api
+from mmf_flava.config.criteria import known_criteria
 from mmf_flava.errors import UserError
 from mmf_flava.training.monitor import Monitor
 
-EVALUATION = EvaluationConfig(zero_shot=ZeroShotConfig(), retrieval=RetrievalConfig(recall_at=[1]))
+KNOWN = {
+    "total_loss": True,
+    "losses/flava_mim": True,
+    "zero_shot/accuracy": False,
+    "retrieval/text_to_image_r1": False,
+    "memes/roc_auc": False,
+    "memes/f1": None,
+}
 
 
 def test_lower_loss_is_better():
-    monitor = Monitor("total_loss", True, ["flava_mim", "flava_mlm"], EvaluationConfig())
+    monitor = Monitor("total_loss", True, KNOWN)
     losses = [(3.0, 1.0), (2.0, 2.5), (math.nan, 0.1), (2.0, 1.5), (2.0, 1.5)]
-    found = [monitor.improved({"losses": {"flava_mim": a, "flava_mlm": b}}) for a, b in losses]
+    found = [monitor.improved({"losses": {"flava_mim": a, "flava_mlm": b}}, 1) for a, b in losses]
     assert found == [True, False, False, True, False]
-    assert not monitor.improved({"losses": {}})
+    assert not monitor.improved({"losses": {}}, 1)
 
 
 def test_higher_accuracy_is_better_before_and_after_a_resume():
-    monitor = Monitor("val/zero_shot/accuracy", False, [], EVALUATION)
-    assert monitor.improved({"losses": {}, "zero_shot": {"accuracy": 0.5}})
-    resumed = Monitor("zero_shot/accuracy", False, [], EVALUATION)
-    resumed.load_state_dict(monitor.state_dict())
-    assert not resumed.improved({"losses": {}, "zero_shot": {"accuracy": 0.5}})
-    assert not resumed.improved({"losses": {}})
-    other = Monitor("retrieval/text_to_image_r1", False, [], EVALUATION)
-    other.load_state_dict(monitor.state_dict())
-    assert other.improved({"losses": {}, "retrieval": {"text_to_image_r1": 0.1}})
+    monitor = Monitor("val/zero_shot/accuracy", False, KNOWN)
+    assert monitor.improved({"losses": {}, "zero_shot": {"accuracy": 0.5}}, 10)
+    resumed = Monitor("zero_shot/accuracy", False, KNOWN)
+    resumed.load_state_dict(monitor.state_dict(), 20)
+    assert not resumed.improved({"losses": {}, "zero_shot": {"accuracy": 0.5}}, 30)
+    assert not resumed.improved({"losses": {}}, 30)
+    other = Monitor("retrieval/text_to_image_r1", False, KNOWN)
+    other.load_state_dict(monitor.state_dict(), 20)
+    assert other.improved({"losses": {}, "retrieval": {"text_to_image_r1": 0.1}}, 30)
+
+
+@pytest.mark.parametrize(
+    ("criteria", "values"),
+    [
+        ("memes/roc_auc", {"metrics": {"roc_auc": 0.75}}),
+        ("memes/roc_auc", {"metrics": {"memes/roc_auc": 0.75, "vqa2/roc_auc": 0.5}}),
+        ("val/memes/f1/macro", {"metrics": {"f1/macro": 0.75}}),
+        ("losses/flava_mim", {"losses": {"flava_mim": 0.75}}),
+    ],
+)
+def test_a_criteria_is_named_as_in_mmf_or_as_in_the_metrics_file(criteria, values):
+    monitor = Monitor(criteria, criteria.startswith("losses"), KNOWN)
+    assert monitor.improved({"losses": {"other": 1.0}} | values, 1)
+    assert monitor.value == 0.75
+
+
+def test_a_criteria_that_only_the_first_validation_can_check():
+    monitor = Monitor("own/loss_a", True, {"total_loss": True, "losses": None, "own": None})
+    assert monitor.improved({"losses": {"loss_a": 1.0}}, 1) and not monitor.improved({"losses": {}}, 2)
+    with pytest.raises(UserError, match=r"does not compute 'own/loss_a'. Did you mean 'losses/loss_b'"):
+        monitor.improved({"losses": {"loss_b": 1.0}}, 2)
+
+
+def test_patience_ends_at_the_same_validation_as_in_mmf():
+    early_stopping = pytest.importorskip("mmf.utils.early_stopping")
+    for patience in (0, 5, 10, 25):
+        monitor = Monitor("zero_shot/accuracy", False, KNOWN, patience)
+        saves = type("Saves", (), dict.fromkeys(("save", "restore", "finalize"), lambda *_, **__: None))()
+        theirs = early_stopping.EarlyStopping(None, saves, "accuracy", patience, minimize=False)
+        ended, expected = [], []
+        for update, value in zip(range(10, 90, 10), (0.1, 0.3, 0.2, 0.4, 0.4, 0.3, 0.2, 0.1), strict=True):
+            improved = monitor.improved({"losses": {}, "zero_shot": {"accuracy": value}}, update)
+            ended.append(not improved and monitor.patience_ended(update))
+            average = type("Average", (), {"global_avg": value})
+            meter = type("Meter", (), {"meters": {"val/accuracy": average}})
+            expected.append(theirs(update, update, meter))
+        assert ended == expected and any(ended)
+        assert monitor.update == theirs.best_monitored_update == 40
+
+
+def test_patience_counts_from_the_best_update_of_the_checkpoint():
+    monitor = Monitor("total_loss", True, KNOWN, 10)
+    monitor.load_state_dict({"criteria": "total_loss", "value": 1.0, "update": 20}, 25)
+    assert [monitor.patience_ended(update) for update in (29, 30, 31)] == [False, False, True]
+    for state in ({"criteria": "total_loss", "value": 1.0}, {"criteria": "zero_shot/accuracy", "value": 1.0}, {}):
+        monitor = Monitor("total_loss", True, KNOWN, 10)
+        monitor.load_state_dict(state, 25)  # of an earlier version, of another criteria, of another run
+        assert [monitor.patience_ended(update) for update in (35, 36)] == [False, True]
+    assert not Monitor("total_loss", True, KNOWN).patience_ended(10**6)
 
 
 @pytest.mark.parametrize(
@@ -42,4 +101,32 @@ def test_higher_accuracy_is_better_before_and_after_a_resume():
 )
 def test_unknown_metric_or_wrong_direction_raises_user_error(criteria, minimize, words):
     with pytest.raises(UserError, match=words):
-        Monitor(criteria, minimize, ["flava_mim"], EVALUATION)
+        Monitor(criteria, minimize, KNOWN)
+
+
+def test_the_criteria_of_a_run_are_those_of_its_config():
+    config = OmegaConf.create(mmf_api.defaults())
+    early_stop = {"criteria": "b/f1/macro", "minimize": False, "patience": 7}
+    config = OmegaConf.merge(
+        config,
+        {
+            "model": "flava_classification",
+            "datasets": "a,b",
+            "model_config": {"flava_classification": {"losses": [{"type": "cross_entropy"}]}},
+            "evaluation": {
+                "metrics": ["accuracy", {"type": "f1"}, {"type": "mean_rank", "key": "rank"}],
+                "retrieval": {"recall_at": [3]},
+            },
+            "training": {"early_stop": early_stop},
+        },
+    )
+    assert known_criteria(config) == {
+        "total_loss": True,
+        **dict.fromkeys(("losses/cross_entropy", "a/cross_entropy", "b/cross_entropy"), True),
+        **{f"{prefix}/{name}": False for name in ("accuracy", "f1") for prefix in ("metrics", "a", "b")},
+        **dict.fromkeys(("metrics/rank", "a/rank", "b/rank"), None),
+        **dict.fromkeys(("retrieval/image_to_text_r3", "retrieval/text_to_image_r3"), False),
+    }
+    assert Monitor.of_run(config).patience is None
+    config.training.early_stop.enabled = True
+    assert Monitor.of_run(config).patience == 7

@@ -1,0 +1,60 @@
+"""The number of updates of a run, and warnings about a learning rate schedule that does not fit it."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def updates_of_epochs(config: Any, sizes: Iterable[int]) -> int:
+    """Return the number of updates of ``training.max_epochs`` epochs: ceil(E * N / (B * update_frequency)).
+
+    Args:
+        config: the complete config, in which ``training.batch_size`` is the global batch size B.
+        sizes: number of training samples of each dataset; their sum is N.
+    """
+    training = config.training
+    per_update = training.batch_size * training.get("update_frequency", 1)
+    return math.ceil(training.max_epochs * sum(sizes) / per_update)
+
+
+def set_updates_of_epochs(config: Any, datasets: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Set ``training.max_updates``, and thereby the schedule, if ``training.max_epochs`` is given, as MMF does.
+
+    Must be called after the training data and before optimizer and schedule are built.
+
+    Args:
+        config: see ``updates_of_epochs``.
+        datasets: split -> dataset name -> dataset.
+
+    Returns:
+        Messages for the log.
+    """
+    training = config.training
+    if training.max_epochs is None:
+        return []
+    training.max_updates = updates_of_epochs(config, map(len, datasets["train"].values()))
+    message = f"training.max_epochs: {training.max_epochs} epochs are {training.max_updates} updates."
+    warning = schedule_warning(config)
+    return [message, f"Warning: {warning}"] if warning else [message]
+
+
+def schedule_warning(config: Any) -> str | None:
+    """Return a warning if the warm-up or the schedule of the learning rate does not fit the run, else None."""
+    scheduler, updates = config.get("scheduler") or {}, config.training.get("max_updates")
+    if not (config.training.get("lr_scheduler") and "train" in config.run_type and updates):
+        return None
+    params = scheduler.get("params") or {}
+    warmup, steps = params.get("num_warmup_steps"), params.get("num_training_steps")
+    rate = ((config.get("optimizer") or {}).get("params") or {}).get("lr")
+    warnings = []
+    if warmup and rate and warmup >= updates:
+        warnings.append(
+            f"scheduler.params.num_warmup_steps: {warmup} is not less than training.max_updates, {updates}. The "
+            f"learning rate reaches at most {rate * (updates - 1) / warmup:.3g} instead of {rate:g}."
+        )
+    if steps and steps < updates:
+        warnings.append(
+            f"scheduler.params.num_training_steps: {steps} is less than training.max_updates, {updates}. The schedule "
+            f"of the learning rate ends after {steps} updates. Set it to ${{training.max_updates}}."
+        )
+    return " ".join(warnings) or None
