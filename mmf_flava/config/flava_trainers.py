@@ -44,30 +44,16 @@ def check_flava(config: Any) -> None:
     for key, replacement in REPLACED_KEYS.items():
         if OmegaConf.select(config, key) is not None:
             raise UserError(f"{key} was removed. Use {replacement}.")
-    if training.max_epochs is not None:
-        raise UserError(
-            "training.max_epochs is not supported, because the datasets are endless streams. Set training.max_updates."
-        )
     names = [name.strip() for name in config.datasets.split(",")]
     for key in ("zero_shot", "retrieval", "linear_probe"):
         section = config.evaluation.get(key)
         dataset = None if section is None else section.get("dataset", EVALUATIONS[key].dataset)
         if dataset is not None and dataset not in names:
             raise UserError(f"evaluation.{key}.dataset: unknown dataset '{dataset}'.{suggestion(str(dataset), names)}")
-    if training.max_updates is None:
+    if training.max_updates is None and training.max_epochs is None:
         raise UserError("training.max_updates must be given: the number of updates of the run.")
-    if training.early_stop.enabled:
-        raise UserError(
-            "training.early_stop.enabled is not supported. Set it to false: the best checkpoint by "
-            "training.early_stop.criteria is kept, and checkpoint.resume_best=true loads it."
-        )
     if training.clip_gradients and training.get("max_grad_l2_norm") is None:
         raise UserError("training.clip_gradients needs training.max_grad_l2_norm. Set it, e.g. to 1.0.")
-    if config.evaluation.get("metrics"):
-        raise UserError(
-            "evaluation.metrics is not supported by training.trainer: flava. Remove it; the keys zero_shot, retrieval "
-            "and linear_probe of evaluation select the metrics."
-        )
     if config.checkpoint.resume_zoo:
         raise UserError(
             "checkpoint.resume_zoo is not supported by training.trainer: flava. Set checkpoint.resume_file to a file, "

@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 from mmf.common.meter import Meter
+from mmf.common.registry import registry
 from mmf.common.report import Report
 from torch import Tensor
 
@@ -151,7 +152,7 @@ class TrainerAttributes:
     updater: Any
     callbacks: Callbacks
     trains: bool
-    current_epoch = 1  # always 1: the training data is an endless stream
+    num_updates: int
 
     @property
     def training_config(self) -> Any:
@@ -172,6 +173,19 @@ class TrainerAttributes:
     def current_iteration(self) -> int:
         """Number of training batches so far, including batches of skipped updates and batches before a resume."""
         return self.data.loader.step - self.waiting if self.trains else 0
+
+    @property
+    def current_epoch(self) -> int:
+        """Number of passes over the training data that have begun; 1 if the run does not train."""
+        if not self.trains:
+            return 1
+        sizes = sum(len(dataset) for dataset in self.data.datasets["train"].values())
+        return 1 + sum(self.data.loader.samples.values()) // sizes
+
+    def register_counts(self) -> None:
+        """Register the counts that models and losses of MMF may read."""
+        for name in ("num_updates", "current_iteration", "current_epoch"):
+            registry.register(name, getattr(self, name))
 
     @property
     def optimizer(self) -> torch.optim.Optimizer | None:

@@ -2,17 +2,21 @@
 
 import socket
 import time
-from typing import Any
+from typing import Any, NamedTuple
+from zlib import crc32
 
+import torch
 from omegaconf import OmegaConf
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.data.dataset_schedule import DatasetSchedule
 from mmf_flava.data.initial_processors import initial_processors
+from mmf_flava.data.global_generators import seeded_generators
+from mmf_flava.data.map_stream import MapStream, prepare_batch
 from mmf_flava.data.order import largest_divisor
 from mmf_flava.data.quarantine import Quarantine
 from mmf_flava.data.sampling import MultitaskLoader
-from mmf_flava.data.saved_processors import SavedProcessors
+from mmf_flava.data.saved_processors import SavedProcessors, class_names
 from mmf_flava.errors import UserError
 from mmf_flava.processes import gather_objects, rank, world_size
 from mmf_flava.training.settings import Settings
@@ -21,11 +25,24 @@ from mmf_flava.training.signals import StopSignals
 SPLITS = ("train", "val", "test")
 
 
+class LoadedBatch(NamedTuple):
+    """A training batch on the CPU, its dataset, and the seconds waited for it."""
+
+    dataset: Any
+    batch: Any
+    waited: float
+
+    def prepare(self, device: torch.device) -> Any:
+        """Return the batch on the device of the model."""
+        return prepare_batch(self.dataset, self.batch, device)
+
+
 class RunData:
     """The datasets of a run, built by MMF's registered dataset builders, and the loader of training batches.
 
     Attributes:
-        datasets: split -> dataset name -> dataset; the split "probe" contains the training images of a linear probe.
+        datasets: split -> dataset name -> endless stream of samples; the split "probe" contains the training images of
+            a linear probe.
         processors: image and text processors of the datasets; a processor that no dataset has is taken from the weights
             that the run starts from.
         loader: loader of the training batches; not set if the run does not train.
@@ -37,17 +54,21 @@ class RunData:
 
     def __init__(self, config: Any, settings: Settings, trains: bool) -> None:
         self.datasets: dict[str, dict[str, Any]] = {split: {} for split in SPLITS}
+        self._seed = max(config.training.seed or 0, 0)
         for name in settings.datasets:
             if name not in config.dataset_config:
                 raise UserError(
                     f"datasets: '{name}' has no section in dataset_config. Add the section, or remove the dataset."
                 )
             for split in SPLITS if trains else SPLITS[1:]:
-                dataset = mmf_api.build_dataset(name, config.dataset_config[name], split)
+                dataset = self._build(name, config.dataset_config[name], split)
                 if dataset is not None:
                     self.datasets[split][name] = dataset
         ordered = [dataset for split in SPLITS for dataset in self.datasets[split].values()]
-        self.processors = SavedProcessors.of_datasets(ordered).completed_by(initial_processors(in_run=True).saved)
+        classes = next((names for dataset in ordered if (names := class_names(dataset))), None)
+        labels = OmegaConf.select(config, f"model_config.{config.model}.num_labels")
+        own = SavedProcessors.of_datasets(ordered, classes if len(classes or ()) == labels else None)
+        self.processors = own.completed_by(initial_processors(in_run=True).saved)
         self.datasets["probe"] = {}
         probe = settings.evaluation.linear_probe
         if probe is not None and probe.dataset in settings.datasets:
@@ -55,6 +76,13 @@ class RunData:
         self._compare_sizes()
         if trains:
             self.loader = self._open_loader(config.training, settings)
+
+    def _build(self, name: str, section: Any, split: str) -> Any:
+        """Build the stream of a split; None if the dataset does not have the split."""
+        # datasets of MMF may read samples while they are built (training.fast_read)
+        with seeded_generators(self._seed, 0, crc32(f"{name} {split}".encode())):
+            dataset = mmf_api.build_dataset(name, section, split)
+        return None if dataset is None else MapStream.of(dataset, name, split, self._seed)
 
     def _compare_sizes(self) -> None:
         """Raise UserError if a split has another size in another process, e.g. because a node lacks some files."""
@@ -73,8 +101,7 @@ class RunData:
                         "the same files."
                     )
 
-    @staticmethod
-    def _build_probe_dataset(name: str, config: Any) -> Any:
+    def _build_probe_dataset(self, name: str, config: Any) -> Any:
         """Build the training split for the linear probe: without augmentation, each record once, in file order."""
         section: Any = OmegaConf.create(OmegaConf.to_container(config.dataset_config[name], resolve=True))
         paths = (section.get("splits") or {}).get("train")
@@ -85,16 +112,16 @@ class RunData:
             )
         # a mapping of paths to mixture weights becomes a list of its paths
         section.splits = {"test": paths if isinstance(paths, str) else list(paths)}
-        return mmf_api.build_dataset(name, section, "test")
+        return self._build(name, section, "test")
 
-    def load_batches(self, batches: Any, signals: StopSignals, quarantine: Quarantine) -> list[tuple[Any, float]]:
-        """Return the batches of an update, each with the seconds waited for it; none if a signal came before.
+    def load_batches(self, batches: Any, signals: StopSignals, quarantine: Quarantine) -> list[LoadedBatch]:
+        """Return the batches of an update; none if a signal came before.
 
         Args:
             batches: iterator of ``loader``.
             quarantine: lists the bad records of the batches.
         """
-        loaded: list[tuple[Any, float]] = []
+        loaded: list[LoadedBatch] = []
         while len(loaded) < self.loader.consecutive_batches:
             started = time.perf_counter()
             # a signal may interrupt waiting for data only before the first batch, and only if the run has one process
@@ -102,8 +129,9 @@ class RunData:
             item = signals.run_unless_stopped(lambda: next(batches)) if interruptible else next(batches)
             if item is None:
                 return []
-            loaded.append((item[1], time.perf_counter() - started))
-            quarantine.update(item[1])
+            name, batch = item
+            loaded.append(LoadedBatch(self.datasets["train"][name], batch, time.perf_counter() - started))
+            quarantine.update(batch)
         return loaded
 
     def _open_loader(self, training: Any, settings: Settings) -> MultitaskLoader:
@@ -119,13 +147,12 @@ class RunData:
                     f"training.batch_size is {training.batch_size}, but dataset '{name}' has only {len(dataset)} "
                     "training samples. Set a smaller batch size: a batch contains each sample at most once."
                 )
-        seed = training.seed or 0
         loader = MultitaskLoader(
             self.datasets["train"],
-            DatasetSchedule(self.datasets["train"], settings.multitasking, seed),
+            DatasetSchedule(self.datasets["train"], settings.multitasking, self._seed),
             batch_size=training.batch_size,
             num_workers=training.num_workers,
-            seed=seed,
+            seed=self._seed,
             rank=rank(),
             world_size=world_size(),
             pin_memory=training.pin_memory,

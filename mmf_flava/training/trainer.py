@@ -1,6 +1,6 @@
-"""``training.trainer: flava``: the trainer for multitask pretraining (FLAVA paper, §3.4).
+"""``training.trainer: flava``: the trainer for multitask pretraining (FLAVA paper, §3.4) and finetuning.
 
-MMF calls ``load()``, then ``train()`` or ``inference()``.
+It trains any model that is registered with MMF on any map-style datasets, see ``data.map_stream``. MMF calls ``load()``, then ``train()`` or ``inference()``.
 """
 
 from contextlib import closing
@@ -43,7 +43,10 @@ from mmf_flava.training.validation import Validation
 
 @registry.register_trainer("flava")
 class FlavaTrainer(TrainerAttributes):
-    """Trainer for one or more datasets. All batches of an update are from the same dataset."""
+    """Trainer for one or more datasets. All batches of an update are from the same dataset.
+
+    Training ends after ``training.max_updates`` updates or, if ``training.early_stop`` is enabled, after a validation.
+    """
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -54,7 +57,7 @@ class FlavaTrainer(TrainerAttributes):
         self.checkpoints = CheckpointFolder(self.folder, section.max_to_keep, section.background, mmf_api.log)
         self.results = Results(self.folder)
         self.signals = StopSignals()
-        self.num_updates, self.seconds = 0, 0.0
+        self.num_updates, self.seconds, self.stopped_early = 0, 0.0, False
         self.rank = rank()
         self.peer_watchdog = PeerWatchdog(lambda: self.num_updates, RESUME if self.trains else REPEAT)
 
@@ -181,7 +184,7 @@ class FlavaTrainer(TrainerAttributes):
         self.callbacks.call("teardown")
 
     def _train(self, batches: Any, progress: Progress) -> None:
-        while self.num_updates < self.config.training.max_updates:
+        while self.num_updates < self.config.training.max_updates and not self.stopped_early:
             losses = self._update(batches, progress)
             stopping = self.signals.received_by_any(self.device)
             if losses is not None:
@@ -205,18 +208,19 @@ class FlavaTrainer(TrainerAttributes):
             return None
         self.waiting = len(loaded)
         self.callbacks.start_update()
-        losses = UpdateLosses(self.model, [batch for batch, _ in loaded], self.device)
-        for batch, _ in loaded:
+        losses = UpdateLosses(self.model, [item.batch for item in loaded], self.device)
+        for item in loaded:
             self.waiting -= 1
-            self.guard.add_batch(batch, self._accumulate(batch.to(self.device), losses))
+            self.register_counts()
+            self.guard.add_batch(item.batch, self._accumulate(item.prepare(self.device), losses))
         norm = self.guard.check(self.num_updates, losses.means, self.updater.squared_norm())
         if norm is None:
             self.updater.discard()
             return None
         if not self.updater.step(norm):
             return None
-        for batch, waited in loaded:
-            progress.add_batch(batch, waited)
+        for item in loaded:
+            progress.add_batch(item.batch, item.waited)
         self.num_updates += 1
         progress.add_update(losses)
         return losses.means
