@@ -2,8 +2,9 @@
 
 A run of a tiny model with dropout, evaluated and saved (in the background) every few updates, is done once
 uninterrupted, with its memory and open files monitored. Then it is killed (SIGKILL) or stopped (SIGTERM) repeatedly and
-resumed each time: weights and optimizer state must end bit-identical to those of the uninterrupted run. ``exact_kills``
-and ``stops`` send signals in given situations instead.
+resumed each time: weights, optimizer, metrics and the best checkpoint must end bit-identical to those of the
+uninterrupted run. ``exact_kills`` and ``stops`` send signals in given situations instead. ``finetuning_kills`` kills
+finetunings.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from typing import Any
 from mmf_flava.command import ArgumentParser, command, integer
 from mmf_flava.training.signals import STOPPED
 from tests.faults.resource_monitor import ResourceMonitor
-from tests.faults.runs import DROPOUT, Run, count_differences
+from tests.faults.runs import DROPOUT, Run, count_differences, find_differences
 
 OPTIONS = [
     *DROPOUT,
@@ -61,12 +62,19 @@ def training_pids(launcher: int, processes: int) -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()]
 
 
-def run_and_signal(run: Run, number: int, update: int, rng: random.Random, processes: int) -> int | None:
-    """Start the run, send signal ``number`` soon after ``update``, and return the exit code; None if it hung."""
+def run_and_signal(
+    run: Run, number: int, update: int, rng: random.Random, processes: int, starting: float = 0.0
+) -> int | None:
+    """Start the run, send signal ``number`` soon after ``update``, and return the exit code; None if it hung.
+
+    If ``starting`` is not 0, the signal is sent within that many seconds after the start instead.
+    """
     current_update, process = UpdateReader(run), run.start(processes=processes)
-    while process.poll() is None and current_update() < update:
+    while process.poll() is None and (
+        len(training_pids(process.pid, processes)) < processes if starting else current_update() < update
+    ):
         time.sleep(0.005)
-    time.sleep(rng.uniform(0, 0.1))
+    time.sleep(rng.uniform(0, starting or 0.1))
     if process.poll() is None:
         os.kill(rng.choice(training_pids(process.pid, processes)), number)
     try:
@@ -94,18 +102,41 @@ def interrupted_run(
     uninterrupted: Run, number: int, count: int, updates: int, processes: int, seed: int
 ) -> dict[str, Any]:
     """Do the same run with ``count`` signals at random times, and compare the results."""
-    rng, name = random.Random(seed), signal.Signals(number).name
+    name = signal.Signals(number).name
     run = Run(uninterrupted.root, name, *OPTIONS, f"training.max_updates={updates}")
+    return interrupt(uninterrupted, run, number, count, updates, processes, seed)
+
+
+def interrupt(
+    uninterrupted: Run,
+    run: Run,
+    number: int,
+    count: int,
+    updates: int,
+    processes: int,
+    seed: int,
+    starting: float = 0.0,
+) -> dict[str, Any]:
+    """Send ``count`` signals to ``run`` at random times, and compare its results with those of ``uninterrupted``.
+
+    starting: seconds that the run takes to start; if it is not 0, every sixth signal is sent within this time.
+    """
+    rng, name = random.Random(seed), signal.Signals(number).name
     # not at the end: the run continues until the signal arrives
     signal_updates = sorted(rng.choices(range(1, updates - updates // 20), k=count))
-    codes = [run_and_signal(run, number, update, rng, processes) for update in signal_updates]
+    codes, partly_written = [], 0
+    for n, update in enumerate(signal_updates):
+        codes.append(run_and_signal(run, number, update, rng, processes, starting if n % 6 == 5 else 0.0))
+        partly_written += bool(list(run.folder.glob("checkpoints/.*")))
     run.finish(processes=processes)
     differing, hung, late = count_differences(uninterrupted, run), codes.count(None), codes.count(0)
+    others = find_differences(uninterrupted, run)
     expected = 1 if processes > 1 else STOPPED if number == signal.SIGTERM else -number
     as_expected = codes.count(expected)
     return {"test": f"{name} at random times", "processes": processes, "updates": updates, "sent": len(codes),
-            "expected exit code": as_expected, "too late": late, "hung": hung, "tensors that differ": differing,
-            "passed": not differing and not hung and as_expected == len(codes)}  # fmt: skip
+            "expected exit code": as_expected, "too late": late, "hung": hung, "while writing": partly_written,
+            "tensors that differ": differing, "others that differ": others,
+            "passed": not differing and not others and not hung and as_expected == len(codes)}  # fmt: skip
 
 
 @command

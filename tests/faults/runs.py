@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +33,23 @@ OPTIONS = [
     "evaluation.examples=null",
     "checkpoint.resume=true",
 ]
+RECIPE = (f"config={DEMO}", *OPTIONS)
+# fields of a record of metrics.jsonl that depend on the speed of the machine
+RATES = ("time", "samples_per_second", "tokens_per_second", "flops_per_second", "data_wait")
 
 
 class Run:
     """A run in the folder ``root/name``; every ``start`` is one attempt.
 
     Args:
-        options: overrides in addition to ``OPTIONS``.
+        options: overrides in addition to ``recipe``.
+        recipe: the options that all runs of a test share.
     """
 
-    def __init__(self, root: Path, name: str, *options: str) -> None:
+    def __init__(self, root: Path, name: str, *options: str, recipe: Sequence[str] = RECIPE) -> None:
         self.root, self.folder, self.records = root, root / name, root / f"{name}.records"
         self.log = root / f"{name}.log"
-        self.options = [f"config={DEMO}", *OPTIONS, *options, f"env.save_dir={self.folder}"]
+        self.options = [*recipe, *options, f"env.save_dir={self.folder}"]
         self.records.mkdir(parents=True)
 
     def start(
@@ -76,16 +81,32 @@ class Run:
         """Return the last checkpoint."""
         return max((self.folder / "checkpoints").glob("update_*"))
 
+    def best_checkpoint(self) -> Path:
+        """Return the checkpoint that ``checkpoints/best`` names."""
+        pointer = self.folder / "checkpoints" / "best"
+        return pointer.with_name(pointer.read_text().partition(" ")[0])
+
     def state(self) -> dict[str, Any]:
         """Return ``state.json`` of the last checkpoint without its times and recipe, which names the folder."""
         state = json.loads((self.last_checkpoint() / "state.json").read_text())
         del state["seconds"], state["identity"]["recipe"]
         return state
 
+    def metrics(self) -> dict[tuple[str, int], dict[str, Any]]:
+        """Return (split, update) -> record without ``RATES``; of repeated updates, that of the last attempt."""
+        records = map(json.loads, (self.folder / "metrics.jsonl").read_text().splitlines())
+        return {
+            (record["split"], record["update"]): {key: record[key] for key in record if key not in RATES}
+            for record in records
+        }
+
     def losses(self) -> dict[int, dict[str, float]]:
         """Return update -> losses; of repeated updates, those of the last attempt."""
-        records = map(json.loads, (self.folder / "metrics.jsonl").read_text().splitlines())
-        return {record["update"]: record["losses"] for record in records if record["split"] == "train"}
+        return {update: record["losses"] for (split, update), record in self.metrics().items() if split == "train"}
+
+    def evaluation(self) -> dict[str, Any]:
+        """Return the final metrics."""
+        return json.loads((self.folder / "evaluation.json").read_text())
 
     def samples(self) -> list[tuple[int, list[str]]]:
         """Return the update and the sample IDs of its global batch for every update of every instrumented attempt."""
@@ -109,3 +130,25 @@ def count_differences(a: Run, b: Run) -> int:
         count += len(x.keys() ^ y.keys())
         count += sum(not x[key].equal(y[key]) for key in x.keys() & y.keys())
     return count
+
+
+def find_differences(a: Run, b: Run) -> list[str]:
+    """Return what is not equal to the last bit in two runs, apart from weights and optimizer of the last checkpoint."""
+    state, metrics = ([getattr(run, name)() for run in (a, b)] for name in ("state", "metrics"))
+    names = [
+        f"state.json: {key}" for key in state[0].keys() | state[1].keys() if state[0].get(key) != state[1].get(key)
+    ]
+    names += [
+        f"metrics.jsonl: {split} {update}"
+        for split, update in metrics[0].keys() | metrics[1].keys()
+        if metrics[0].get((split, update)) != metrics[1].get((split, update))
+    ]
+    if a.evaluation() != b.evaluation():
+        names.append("evaluation.json")
+    x, y = (run.best_checkpoint() for run in (a, b))
+    # the name has the update, and may have the number of a repetition
+    if x.name.partition(".")[0] != y.name.partition(".")[0]:
+        names.append("update of the best checkpoint")
+    files = ("model.safetensors", "optimizer.safetensors")
+    names += [f"best checkpoint: {file}" for file in files if (x / file).read_bytes() != (y / file).read_bytes()]
+    return sorted(names)
