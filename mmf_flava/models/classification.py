@@ -18,10 +18,10 @@ from mmf_flava.config.recipes import MODEL_DEFAULTS, recipe_path
 from mmf_flava.config.schema import parse_section, suggestion, to_dict
 from mmf_flava.data.initial_processors import initial_processors
 from mmf_flava.errors import UserError
+from mmf_flava.models.encoder_weights import load_encoders
 from mmf_flava.models.flava import Flava
 from mmf_flava.models.last_block import Positions
 from mmf_flava.models.transformer import initialise
-from mmf_flava.weights.encoders import load_image_encoder, load_text_encoder
 from mmf_flava.weights.loading import load_weights
 
 SECTION = "model_config.flava_classification"
@@ -75,16 +75,7 @@ class FlavaClassification(BaseModel):
                 allow_extra=["classifier.*"],
                 new_vocabulary=initial.new_vocabulary,
             )
-        if settings.image_encoder.pretrained is not None:
-            load_image_encoder(self.flava.image_encoder, settings.image_encoder.pretrained)
-        if settings.text_encoder.pretrained is not None:
-            new_vocabulary = initial.has_new_vocabulary(settings.text_encoder.pretrained, allow_missing)
-            load_text_encoder(
-                self.flava.text_encoder,
-                settings.text_encoder.pretrained,
-                allow_missing=allow_missing,
-                new_vocabulary=new_vocabulary,
-            )
+        load_encoders(self.flava, settings, allow_missing)
         for name in settings.freeze:
             self._component(name).requires_grad_(False)
 
@@ -148,6 +139,14 @@ class FlavaClassification(BaseModel):
             return ids_BT, mask_BT
         longest = int(mask_BT.sum(dim=1).max())
         return ids_BT[:, :longest], mask_BT[:, :longest]
+
+    def shard_units(self) -> list[str]:
+        """Return the paths of the modules that become FSDP units."""
+        return [f"flava.{path}" for path in self.flava.shard_units()] + ["classifier"]
+
+    def checkpoint_activations(self) -> None:
+        """Enable activation checkpointing."""
+        self.flava.checkpoint_activations()
 
     def get_optimizer_parameters(self, config: Any) -> list[dict[str, Any]]:
         """Return one parameter group per combination of learning rate and weight decay.

@@ -18,6 +18,8 @@ from mmf_flava.models.multimodal_encoder import MultimodalEncoder
 from mmf_flava.models.text_encoder import TextEncoder
 from mmf_flava.models.transformer import Encoded, initialise
 
+ENCODERS = ("image_encoder", "text_encoder", "multimodal_encoder")
+
 
 @dataclass
 class PairStates:
@@ -53,8 +55,8 @@ class Flava(nn.Module):
         self.logit_scale_max = config.logit_scale_max
         self.apply(partial(initialise, std=config.initializer_range))
         if config.compile:
-            for encoder in (self.image_encoder, self.text_encoder, self.multimodal_encoder):
-                encoder.compile_blocks()
+            for name in ENCODERS:
+                getattr(self, name).compile_blocks()
         self.register_load_state_dict_post_hook(_clamp_loaded)
 
     def encode_image(self, image_BCHW: Tensor) -> Tensor:
@@ -100,6 +102,16 @@ class Flava(nn.Module):
         Hugging Face's and torchmultimodal's implementations do the same.
         """
         logit_scale.clamp_(0, self.logit_scale_max)
+
+    def shard_units(self) -> list[str]:
+        """Return the paths of the modules that become FSDP units: blocks, encoders and projections."""
+        blocks = [f"{name}.blocks.{number}" for name in ENCODERS for number in range(len(getattr(self, name).blocks))]
+        return [*blocks, *ENCODERS, "image_projection", "text_projection"]
+
+    def checkpoint_activations(self) -> None:
+        """Enable activation checkpointing of all blocks."""
+        for name in ENCODERS:
+            getattr(self, name).checkpoint_blocks()
 
     def encode_pair(
         self,

@@ -4,6 +4,7 @@ Shapes: B = batch size, P = number of patches, T = number of tokens, L = 2 + P +
 N = number of masked positions, D = hidden size, E = projection size.
 """
 
+import json
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -18,15 +19,19 @@ from torch.nn.functional import pad
 from mmf_flava.config.model import FlavaConfig, check_mean_over, check_needs
 from mmf_flava.config.recipes import MODEL_DEFAULTS, recipe_path
 from mmf_flava.config.schema import parse_section, suggestion, to_dict
+from mmf_flava.data.codes import OPENED_CODES
 from mmf_flava.data.mask_counts import MaskCounts
 from mmf_flava.data.masking import IGNORED
 from mmf_flava.errors import UserError
 from mmf_flava.models.codebook.build import build_codebook
+from mmf_flava.models.encoder_weights import load_encoders
 from mmf_flava.models.flava import Flava
+from mmf_flava.models.flops import batch_flops
 from mmf_flava.models.heads import MaskedPredictionHead, MatchingHead
 from mmf_flava.models.last_block import Positions, select
 from mmf_flava.models.outputs import Contrast, MaskedPrediction, Matching
 from mmf_flava.models.transformer import Encoded, initialise
+from mmf_flava.weights.configs import CONFIG_KEY, config_to_dict
 
 
 @registry.register_model("flava")
@@ -232,6 +237,41 @@ class FlavaPretraining(BaseModel):
             if parameter.requires_grad:
                 (decayed if parameter.ndim > 1 else not_decayed).append(parameter)
         return [{"params": decayed}, {"params": not_decayed, "weight_decay": 0.0}]
+
+    def shard_units(self) -> list[str]:
+        """Return the paths of the modules that become FSDP units."""
+        return [f"flava.{path}" for path in self.flava.shard_units()] + [f"heads.{name}" for name in self.heads]
+
+    def replicated_modules(self) -> list[str]:
+        """Return the modules that FSDP does not shard: the codebook, which is frozen."""
+        return ["codebook"]
+
+    def checkpoint_activations(self) -> None:
+        """Enable activation checkpointing."""
+        self.flava.checkpoint_activations()
+
+    def metadata(self) -> dict[str, str]:
+        """Return the configuration for the header of the weights file, so that no recipe is needed to load it."""
+        return {CONFIG_KEY: json.dumps(config_to_dict(self.settings))}
+
+    def fingerprints(self) -> dict[str, str]:
+        """Return the hash of the codebook's weights, also if its codes are cached; {} if there is no codebook."""
+        opened: Mapping[str, Any] = registry.get(OPENED_CODES, default={}, no_warning=True)
+        cached = [header["codebook"]["sha256"] for header in opened.values() if header is not None]
+        sha256 = getattr(self.codebook, "sha256", None) or next(iter(cached), None)
+        return {} if sha256 is None else {"codebook": str(sha256)}
+
+    def batch_flops(self, batch: Any, num_processes: int) -> float:
+        """See ``flops.batch_flops``."""
+        return batch_flops(self.settings, self.needs, batch, num_processes)
+
+    def load_pretrained(self, allow_missing: list[str], allow_extra: list[str], cache_dir: str | None) -> list[str]:
+        """Load every encoder whose config sets ``pretrained``, and return log messages.
+
+        Raises:
+            UserError: a source was not found, its file is unsafe or corrupt, or its weights do not match the encoder.
+        """
+        return load_encoders(self.flava, self.settings, allow_missing, allow_extra, cache_dir)
 
     def after_step(self, weights: Mapping[str, Tensor]) -> None:
         """Clamp the logit scale after an optimizer step, so that the saved value is the one that the model uses.

@@ -3,7 +3,7 @@
 import base64
 import json
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,11 +13,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mmf_flava.config.model import FlavaConfig
 from mmf_flava.data.processor_files import write_processors
 from mmf_flava.data.saved_processors import SavedProcessors
 from mmf_flava.files.json_data import read_object
-from mmf_flava.weights.configs import CONFIG_KEY, config_to_dict
+from mmf_flava.training.model_interface import metadata
 from mmf_flava.weights.weight_files import read_safetensors
 
 TENSOR_HEADER = 128  # bytes of the entry of a tensor in the header of a safetensors file, in addition to its name
@@ -34,14 +33,17 @@ class GatheredState:
     """State dict of a model or an optimizer, gathered from all processes.
 
     Attributes:
-        settings: the model's configuration; None for an optimizer.
+        header: metadata of the weights file; {} for an optimizer.
     """
 
     state: dict[str, Any]
-    settings: Any = None
+    header: dict[str, str] = field(default_factory=dict)
 
     def state_dict(self) -> dict[str, Any]:
         return self.state
+
+    def metadata(self) -> dict[str, str]:
+        return self.header
 
 
 @dataclass
@@ -80,7 +82,7 @@ class Snapshot:
         return cls(
             update,
             {name: convert(tensor) for name, tensor in model.state_dict().items()},
-            _metadata(model),
+            {"format": "pt", **metadata(model)},
             {name: convert(tensor) for name, tensor in tensors.items()},
             state_json,
             processors,
@@ -122,14 +124,6 @@ def is_finite(checkpoint: Path) -> bool:
 
 def _copy_to_cpu(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
-
-
-def _metadata(model: Stateful) -> dict[str, str]:
-    """Return the header of the weights file: the model's configuration, so that no recipe is needed to load it."""
-    settings = getattr(model, "settings", None)
-    return {"format": "pt"} | (
-        {CONFIG_KEY: json.dumps(config_to_dict(settings))} if isinstance(settings, FlavaConfig) else {}
-    )
 
 
 def load_state(path: Path, optimizer: Any | None) -> dict[str, Any]:

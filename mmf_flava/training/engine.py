@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from mmf_flava.training.model_interface import after_step
 
 Masters = Mapping[nn.Parameter, nn.Parameter]  # parameter -> master parameter that the optimizer updates
 
@@ -57,8 +60,7 @@ class Engine:
         The method may change the weights in place and elementwise. They are fp32 for any precision; if the model is
         sharded, each is a 1-dimensional slice of the weight, which may be empty.
         """
-        if (after_step := getattr(self.model, "after_step", None)) is not None:
-            after_step({self.names[weight]: master.detach() for weight, master in masters.items()})
+        after_step(self.model, {self.names[weight]: master.detach() for weight, master in masters.items()})
 
     def finish_step(self) -> None:
         """Do nothing; subclasses override this method, which is called after every update."""
@@ -71,6 +73,21 @@ class Engine:
         """
         weights = {self.names[weight]: master.detach() for weight, master in masters.items()}
         return {**self.model.state_dict(), **weights}
+
+    def load_weights(self, state: Mapping[str, Tensor], masters: Masters) -> None:
+        """Load the result of ``model_state`` into the trainable weights, their masters, and the buffers."""
+        with torch.no_grad():
+            for weight, master in masters.items():
+                value = self.local_weight(self.names[weight], state[self.names[weight]])
+                master.copy_(value)
+                weight.copy_(master)
+            for name, buffer in self.model.named_buffers():
+                if name in state:
+                    buffer.copy_(state[name])
+
+    def local_weight(self, name: str, value: Tensor) -> Tensor:
+        """Return this process's part of a complete weight or average of weights."""
+        return value
 
     def full_optimizer_state(self, state: dict[str, Any]) -> dict[str, Any]:
         """Convert this process's optimizer state dict to the state dict of a single-process run.

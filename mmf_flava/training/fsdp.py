@@ -1,10 +1,10 @@
 """``training.sharding: fsdp``: fairseq's FullyShardedDataParallel (FSDP).
 
-Each block, encoder, head and projection is wrapped as an FSDP unit. The parameters of a unit are flattened into one
-parameter, and each process keeps a shard of every flat parameter. The optimizer does not see the flat parameters. It
-updates slices: the part of each parameter in this process's shard, which shares the memory of the shard. Parameter
-groups, step counts and unused parameters are therefore the same as in a single process, also if a batch uses only some
-parameters of a unit.
+Each module that the model names in ``shard_units`` is wrapped as an FSDP unit. The parameters of a unit are flattened
+into one parameter, and each process keeps a shard of every flat parameter. The optimizer does not see the flat
+parameters. It updates slices: the part of each parameter in this process's shard, which shares the memory of the shard.
+Parameter groups, step counts and unused parameters are therefore the same as in a single process, also if a batch uses
+only some parameters of a unit.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -19,9 +19,9 @@ from torch import Tensor, distributed, nn
 from torch.nn.functional import pad
 
 from mmf_flava.training.engine import Engine, Masters
+from mmf_flava.training.model_interface import replicated_modules, shard_units
 
 COMPUTE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-ENCODERS = ("image_encoder", "text_encoder", "multimodal_encoder")
 STEP = "step"  # the only scalar in an optimizer's state; the other entries have the parameter's shape
 WRAPPERS = ("_fpw_module", "_fsdp_wrapped_module")
 
@@ -127,7 +127,7 @@ class ParameterShard:
 
 
 class FsdpEngine(Engine):
-    """A FLAVA model whose weights, gradients and optimizer state are sharded over all processes.
+    """A model whose weights, gradients and optimizer state are sharded over all processes.
 
     Weights and optimizer state are stored in fp32; weights are gathered in the compute precision. All processes must
     take part in every forward pass, including evaluations.
@@ -142,12 +142,15 @@ class FsdpEngine(Engine):
         self.index_of = {name: index for index, name in enumerate(name for group in order for name in group)}
         self.untrained = {name: value for name, value in model.state_dict().items() if name not in self.index_of}
         self.shards: list[ParameterShard] = []
-        codebook, model.codebook = model.codebook, None  # not sharded: frozen and identical on all processes
-        for path in _unit_paths(model):
+        replicated = {name: getattr(model, name) for name in replicated_modules(model)}
+        for name in replicated:
+            setattr(model, name, None)
+        for path in shard_units(model):
             parent, _, name = path.rpartition(".")
             setattr(model.get_submodule(parent), name, self._wrap_unit(model.get_submodule(path), path, precision))
         root = self._wrap_unit(model, "", "fp32")
-        model.codebook = codebook
+        for name, module in replicated.items():
+            setattr(model, name, module)
         slices = {name: part for shard in self.shards for name, part in zip(shard.names, shard.slices, strict=True)}
         groups = [
             {**group, "params": [slices[name] for name in names]} for group, names in zip(groups, order, strict=True)
@@ -208,6 +211,15 @@ class FsdpEngine(Engine):
                 state.update({name: value.cpu() for name, value in gathered.items()})
         return {**state, **self.untrained} if state else {}
 
+    def local_weight(self, name: str, value: Tensor) -> Tensor:
+        """Return this process's slice of a complete weight or average of weights."""
+        return next(
+            shard.slice(number, value)
+            for shard in self.shards
+            for number, found in enumerate(shard.names)
+            if found == name
+        )
+
     def full_optimizer_state(self, state: dict[str, Any]) -> dict[str, Any]:
         """Convert the optimizer state of the slices to the state dict of a single-process run.
 
@@ -241,14 +253,6 @@ class FsdpEngine(Engine):
                         for key, value in state["state"][index].items()
                     }
         return {"state": local, "param_groups": state["param_groups"]}
-
-
-def _unit_paths(model: nn.Module) -> list[str]:
-    """Return the paths of the modules that become FSDP units, except the root; inner modules come first."""
-    blocks = [f"flava.{name}.blocks.{i}" for name in ENCODERS for i in range(len(getattr(model.flava, name).blocks))]  # type: ignore[arg-type]
-    encoders = [f"flava.{name}" for name in ENCODERS]
-    projections = ["flava.image_projection", "flava.text_projection"]
-    return [*blocks, *encoders, *projections, *(f"heads.{name}" for name in model.heads)]  # type: ignore[union-attr]
 
 
 def _join(path: str, name: str) -> str:

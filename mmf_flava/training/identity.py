@@ -22,13 +22,13 @@ from mmf_flava.config.recipe_changes import (
 from mmf_flava.config.recipe_check import resolve
 from mmf_flava.config.run import ResetConfig
 from mmf_flava.config.written_values import store_recipe
-from mmf_flava.data.codes import OPENED_CODES
 from mmf_flava.data.sampling import MultitaskLoader
 from mmf_flava.errors import UserError, join_first
 from mmf_flava.files.checkpoint_names import LATEST, find_checkpoints, read_pointer
 from mmf_flava.files.damaged_file import damaged_file
 from mmf_flava.files.json_data import read_object
 from mmf_flava.processes import gather_objects, rank
+from mmf_flava.training import model_interface
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
 from mmf_flava.training.run_data import RunData
 from mmf_flava.weights.weight_files import find_checkpoint
@@ -65,8 +65,8 @@ class RunIdentity:
         written: Any = OmegaConf.to_container(config, resolve=False)
         recipe = store_recipe(resolve(config), written)
         contents = gather_objects(_describe_data(data.datasets) if rank() == 0 else None)[0]
-        if (codebook := _codebook_sha256(model)) is not None:
-            contents[f"model_config.{config.model}.codebook (weights)"] = codebook
+        for key, sha256 in model_interface.fingerprints(model).items():
+            contents[f"model_config.{config.model}.{key} (weights)"] = sha256[:16]
         return cls(recipe, contents, data.loader)
 
     def to_json(self) -> dict[str, Any]:
@@ -184,11 +184,3 @@ def _mixture_weights(dataset: Any, split: str) -> list[float] | None:
     splits = getattr(getattr(dataset, "config", None), "splits", None)
     paths = splits.get(split) if isinstance(splits, Mapping) else None
     return [float(weight) for weight in paths.values()] if isinstance(paths, Mapping) else None
-
-
-def _codebook_sha256(model: Any) -> str | None:
-    """Return the hash of the image codebook's weights, also if its codes are cached; None if there is no codebook."""
-    opened: Mapping[str, Any] = registry.get(OPENED_CODES, default={}, no_warning=True)
-    cached = [header["codebook"]["sha256"] for header in opened.values() if header is not None]
-    sha256 = getattr(getattr(model, "codebook", None), "sha256", None) or next(iter(cached), None)
-    return None if sha256 is None else str(sha256)[:16]

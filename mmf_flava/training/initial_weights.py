@@ -1,7 +1,6 @@
 """Loading of a run's initial weights from its last checkpoint, ``checkpoint.resume_file`` or pretrained weights."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ from mmf_flava.errors import UserError
 from mmf_flava.files.checkpoint_names import ATTEMPTS, read_found
 from mmf_flava.files.checksums import CorruptFileError, verify_file, verify_folder
 from mmf_flava.processes import gather_objects, rank
+from mmf_flava.training import model_interface
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
-from mmf_flava.weights.encoders import load_image_encoder, load_text_encoder
 from mmf_flava.weights.loading import load_checkpoint_weights, load_weights
 from mmf_flava.weights.weight_files import find_checkpoint
 
@@ -125,10 +124,10 @@ def verify_named_checkpoint(path: Path) -> Path:
 def load_pretrained_weights(
     model: nn.Module, model_source: str | None, config: CheckpointConfig, cache_dir: str | None
 ) -> list[str]:
-    """Load pretrained weights of the complete model, or of every encoder whose config sets ``pretrained``.
+    """Load pretrained weights of the complete model, or those that the model's config selects.
 
     Args:
-        model_source: file, folder, URL or Hugging Face model ID of a complete FLAVA model; None loads encoders.
+        model_source: file, folder, URL or Hugging Face model ID of a complete model, or None.
         config: ``allow_missing`` and ``allow_extra`` are patterns of weights that may be missing in the file or the
             model, respectively.
 
@@ -138,22 +137,14 @@ def load_pretrained_weights(
     Raises:
         UserError: a source was not found, its file is unsafe or corrupt, or its weights do not match the model.
     """
-    patterns: dict[str, Any] = {"allow_missing": config.allow_missing, "allow_extra": config.allow_extra}
-    loaded, initial = [], initial_processors(in_run=True)
-    if model_source is not None:
-        keys = load_weights(model, model_source, cache_dir=cache_dir, new_vocabulary=initial.new_vocabulary, **patterns)
-        loaded.append(("model", model_source, keys))
-    else:
-        text_source = model.settings.text_encoder.pretrained  # type: ignore[union-attr]
-        new = text_source is not None and initial.has_new_vocabulary(text_source, config.allow_missing, cache_dir)  # type: ignore[arg-type]
-        load_text = partial(load_text_encoder, new_vocabulary=new)
-        for name, load in (("image_encoder", load_image_encoder), ("text_encoder", load_text)):
-            source = getattr(getattr(model.settings, name), "pretrained", None)  # type: ignore[arg-type]
-            if source is not None:
-                keys = load(getattr(model.flava, name), source, cache_dir=cache_dir, **patterns)  # type: ignore[union-attr]
-                loaded.append((name.replace("_", " "), source, keys))
-    return [
-        f"Loaded the {name} from {source}"
-        + (f"; allowed mismatches: {len(keys.allowed)}, e.g. {keys.allowed[0]}" if keys.allowed else "")
-        for name, source, keys in loaded
-    ]
+    if model_source is None:
+        return model_interface.load_pretrained(model, config.allow_missing, config.allow_extra, cache_dir)
+    keys = load_weights(
+        model,
+        model_source,
+        allow_missing=config.allow_missing,
+        allow_extra=config.allow_extra,
+        cache_dir=cache_dir,
+        new_vocabulary=initial_processors(in_run=True).new_vocabulary,
+    )
+    return [keys.message("model", model_source)]

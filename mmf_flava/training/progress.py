@@ -7,7 +7,7 @@ of a record:
 samples_per_second: images, texts or pairs.
 tokens_per_second: image patches and text tokens including [CLS] and [SEP], without padding. Every token is
     counted once, although the encoders process a pair twice.
-flops_per_second: floating-point operations as counted by ``flops.py``.
+flops_per_second: floating-point operations that the model counts (``model_interface.batch_flops``), if it does.
 data_wait: fraction of the time that the first process waited for a batch.
 """
 
@@ -26,8 +26,8 @@ from mmf_flava.config.run import WandbConfig
 from mmf_flava.evaluation.features import bar_interval
 from mmf_flava.losses.counts import loss_name
 from mmf_flava.processes import mean_over_ranks, world_size
-from mmf_flava.training.flops import batch_flops
 from mmf_flava.training.metric_loggers import open_metric_loggers
+from mmf_flava.training.model_interface import batch_flops
 from mmf_flava.training.update_losses import UpdateLosses
 
 
@@ -38,7 +38,7 @@ class Progress:
         folder: the run folder, which contains ``metrics.jsonl``.
         config: the complete MMF config.
         wandb: the config section ``training.wandb``.
-        model: the trained model; FLOPs are computed from its configuration.
+        model: the trained model, which may count FLOPs.
         start: number of updates before the run was resumed; 0 for a new run.
         seconds: training time in seconds before the run was resumed; 0 for a new run.
         silent: write nothing and only take part in collectives. True on all processes except the first.
@@ -91,7 +91,7 @@ class Progress:
         """
         self.samples += batch.get_batch_size()
         self.tokens += count_tokens(batch)
-        self.flops += batch_flops(self.model.settings, self.model.needs, batch, world_size())
+        self.flops += batch_flops(self.model, batch, world_size())
         self.waited += waited
 
     def add_update(self, losses: UpdateLosses) -> None:
@@ -120,12 +120,13 @@ class Progress:
         rates = {
             "samples_per_second": round(samples, 1),
             "tokens_per_second": round(tokens, 1),
-            "flops_per_second": float(f"{flops:.4g}"),
+            **({"flops_per_second": float(f"{flops:.4g}")} if flops else {}),
             "data_wait": round(data_wait, 4),
         }
         self.write("train", {"lr": lr, **rates, "losses": losses})
         shown = ", ".join(f"{name.removeprefix('flava_')} {value:.3f}" for name, value in losses.items())
-        speed = f"{samples:.0f} samples/s, {tokens:.0f} tokens/s, {format_flops(flops)}, data wait {data_wait:.1%}"
+        computed = f"{format_flops(flops)}, " if flops else ""
+        speed = f"{samples:.0f} samples/s, {tokens:.0f} tokens/s, {computed}data wait {data_wait:.1%}"
         self.bar.set_postfix_str(speed)
         mmf_api.log(f"update {self.update}/{self.total}: {shown}, lr {lr:.2e}, {speed}")
         self.reset()

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,6 +14,7 @@ from mmf_flava.training.checkpoint_folder import CheckpointFolder
 from mmf_flava.training.finite import raise_not_finite
 from mmf_flava.training.guard import UpdateGuard
 from mmf_flava.training.identity import IDENTITY, RunIdentity
+from mmf_flava.training.model_interface import metadata
 from mmf_flava.training.monitor import Monitor
 from mmf_flava.training.results import Results
 from mmf_flava.training.run_data import RunData
@@ -32,12 +32,11 @@ class RunState:
     results: Results
     identity: RunIdentity
 
-    def save(self, checkpoints: CheckpointFolder, update: int, seconds: float, model_config: Any, best: bool) -> None:
+    def save(self, checkpoints: CheckpointFolder, update: int, seconds: float, best: bool) -> None:
         """Save a checkpoint. Must be called by all processes.
 
         Args:
             seconds: training time so far in seconds.
-            model_config: ``model_config.flava``, written to the header of the weights file.
             best: mark the checkpoint as the best one.
 
         Raises:
@@ -59,7 +58,8 @@ class RunState:
             IDENTITY: self.identity.to_json(),
         }
         if rank() == 0:
-            model, optimizer = GatheredState(weights, model_config), GatheredState(moments)
+            model = GatheredState(weights, metadata(self.updater.engine.model))
+            optimizer = GatheredState(moments)
             checkpoints.save(update, model, optimizer, state, best, self.data.processors)
         wait_for_all()
 

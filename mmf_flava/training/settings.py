@@ -15,6 +15,7 @@ from mmf_flava.config.run import (
 )
 from mmf_flava.processes import world_size
 from mmf_flava.training.metric_loggers import import_wandb
+from mmf_flava.training.model_interface import check_stock_model
 
 
 @dataclass
@@ -43,6 +44,7 @@ def read_settings(config: Any) -> Settings:
     training, checkpoint, evaluation = (
         check_section(name, config[name], defaults[name]) for name in ("training", "checkpoint", "evaluation")
     )
+    check_stock_model(config.model, training)
     names = [name.strip() for name in config.datasets.split(",")]
     multitasking = mmf_api.read_multitasking(config)
     if training.batch_size_per_device is not None:

@@ -248,7 +248,7 @@ class FlavaTrainer(TrainerAttributes):
         return stopping
 
     def _save(self, best: bool = False) -> None:
-        self.state.save(self.checkpoints, self.num_updates, self.seconds, self.model.settings, best)
+        self.state.save(self.checkpoints, self.num_updates, self.seconds, best)
 
     def _stop(self) -> None:
         """Wait for the last save and exit with code ``STOPPED``. Called by all processes after the same update."""

@@ -1,5 +1,6 @@
 """One training update: forward and backward pass, gradient clipping, optimizer, learning rate schedule."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -7,7 +8,6 @@ from torch import Tensor, nn
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.run import TrainingConfig
-from mmf_flava.models.transformer import Transformer
 from mmf_flava.processes import mean_over_ranks
 from mmf_flava.training.buffers import BufferCopies
 from mmf_flava.training.finite import FiniteCheck
@@ -15,6 +15,7 @@ from mmf_flava.training.hyperparameters import INITIAL, add_missing_state, advan
 from mmf_flava.training.precision import FullPrecision, Precision, total_norm
 from mmf_flava.training.sharding import broadcast_weights, build_engine
 from mmf_flava.training.update_losses import UpdateLosses
+from mmf_flava.weights.weight_files import read_safetensors
 
 
 class Updater:
@@ -34,9 +35,7 @@ class Updater:
         self.max_norm = training.max_grad_l2_norm if config.training.clip_gradients else None
         broadcast_weights(model)
         if training.activation_checkpointing:
-            for module in model.modules():
-                if isinstance(module, Transformer):
-                    module.checkpoint_blocks()
+            model.checkpoint_activations()  # type: ignore[operator]
         groups = model.get_optimizer_parameters(config)  # type: ignore[operator]
         self.finite_check = FiniteCheck(model, groups)
         if training.precision == "fp16":
@@ -130,6 +129,10 @@ class Updater:
     def model_state(self) -> dict[str, Tensor]:
         """Return the model's state dict in fp32 for any precision. Must be called by all processes."""
         return self.engine.model_state(self.masters)
+
+    def load_model_state(self, path: Path) -> None:
+        """Load the weights of a checkpoint, for evaluation. Must be called by all processes."""
+        self.engine.load_weights(read_safetensors(path / "model.safetensors")[0], self.masters)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the optimizer's state dict for any precision and sharding. Must be called by all processes."""

@@ -54,6 +54,11 @@ class IncompatibleKeys:
             remedy = remedy or self._suggest_patterns(keys[0])
             raise UserError(f"{source} does not match {model}: {len(keys)} keys differ.\n{self._report()}\n{remedy}")
 
+    def message(self, name: str, source: str) -> str:
+        """Return a log message about loaded weights, with the number of allowed differences."""
+        allowed = f"; allowed mismatches: {len(self.allowed)}, e.g. {self.allowed[0]}" if self.allowed else ""
+        return f"Loaded the {name} from {source}{allowed}"
+
     def _report(self) -> str:
         lines: list[str] = []
         for title, keys in (

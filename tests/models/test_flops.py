@@ -8,8 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import mmf_flava.plugin  # noqa: F401  (registers the losses)
 from mmf_flava.config.model import FlavaConfig, LossConfig
+from mmf_flava.models.flops import batch_flops
 from mmf_flava.models.pretraining import FlavaPretraining
-from mmf_flava.training.flops import batch_flops
 from tests.models.conftest import sample_list
 
 ALL = [loss.type for loss in FlavaConfig().losses]

@@ -44,6 +44,16 @@ class Pairs:
         return self.content * 64
 
 
+class Model:
+    """A model whose targets depend on a file; ``codebook`` is its hash."""
+
+    def __init__(self, codebook):
+        self.codebook = codebook
+
+    def fingerprints(self):
+        return {} if self.codebook is None else {"codebook": self.codebook}
+
+
 def identity(changes=(), train=None, val=None, codebook=None):
     config = OmegaConf.create(copy.deepcopy(CONFIG))
     for key, value in dict(changes).items():
@@ -51,7 +61,7 @@ def identity(changes=(), train=None, val=None, codebook=None):
     splits = {"train": {"pairs": Pairs(config, **(train or {}))}, "val": {"pairs": Pairs(config, **(val or {}))}}
     loader = MultitaskLoader(splits["train"], SimpleNamespace(names=["pairs"]), config.training.batch_size)
     data = SimpleNamespace(datasets={**splits, "test": {}}, loader=loader)
-    return RunIdentity.of_run(config, data, SimpleNamespace(codebook=SimpleNamespace(sha256=codebook)))
+    return RunIdentity.of_run(config, data, Model(codebook))
 
 
 @pytest.fixture

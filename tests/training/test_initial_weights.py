@@ -75,7 +75,7 @@ def test_text_encoder_of_another_vocabulary_is_refused(tiny, trained, monkeypatc
     tiny.text_encoder.pretrained = str(file)
     initial = InitialProcessors()
     initial.vocabulary_sha256 = "1" * 64
-    monkeypatch.setattr("mmf_flava.training.initial_weights.initial_processors", lambda in_run: initial)
+    monkeypatch.setattr("mmf_flava.models.encoder_weights.initial_processors", lambda in_run: initial)
     message = "does not store its vocabulary. It is assumed to be the vocabulary of the run's tokenizer"
     with pytest.warns(UserWarning, match=message):
         load_pretrained_weights(build(tiny), None, CheckpointConfig(), None)

@@ -10,11 +10,12 @@ from omegaconf import OmegaConf
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.run import WandbConfig
+from mmf_flava.models.flops import batch_flops
 from mmf_flava.training import progress as module
-from mmf_flava.training.flops import batch_flops
 from mmf_flava.training.progress import Progress, count_tokens, format_flops
 from mmf_flava.training.update_losses import UpdateLosses
 from tests.models.conftest import sample_list
+from tests.models.test_pretraining import build
 
 CONFIG = OmegaConf.create({"training": {"max_updates": 4, "tensorboard": False}})
 
@@ -24,10 +25,8 @@ def test_rates_are_counts_per_second(tmp_path: Path, tiny, pairs, monkeypatch: p
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     monkeypatch.setattr(mmf_api, "log", messages.append)
     pairs.sample_id = ["a", "b", "c"]
-    needs = ["contrast", "mmm_image", "mmm_text", "itm"]
-    progress = Progress(
-        tmp_path, CONFIG, WandbConfig(), SimpleNamespace(settings=tiny, needs=needs), start=0, seconds=0.0
-    )
+    model = build(tiny)
+    progress = Progress(tmp_path, CONFIG, WandbConfig(), model, start=0, seconds=0.0)
     for update in (1, 2):
         now[0] += 2
         progress.add_batch(pairs, waited=0.5)
@@ -39,7 +38,7 @@ def test_rates_are_counts_per_second(tmp_path: Path, tiny, pairs, monkeypatch: p
     record = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert record["samples_per_second"] == 1.5  # 6 samples in 4 seconds
     assert record["tokens_per_second"] == 12.5  # 2 * (12 patches + 5 + 3 + 5 tokens) without padding
-    assert record["flops_per_second"] == pytest.approx(batch_flops(tiny, needs, pairs) / 2, rel=1e-3)
+    assert record["flops_per_second"] == pytest.approx(batch_flops(tiny, model.needs, pairs) / 2, rel=1e-3)
     assert record["data_wait"] == 0.25 and record["losses"] == {"flava_itm": 1.5} and record["update"] == 2
     assert "2 samples/s, 12 tokens/s" in messages[0] and "data wait 25.0%" in messages[0]
 
