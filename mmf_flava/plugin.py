@@ -14,12 +14,11 @@ from mmf_flava.data import (
 from mmf_flava.evaluation import metrics
 from mmf_flava.losses import contrastive, masked_modeling, matching, regression
 from mmf_flava.models import classification, pretraining
-from mmf_flava.training import finetuning, trainer
+from mmf_flava.training import trainer
 
 __all__ = [
     "classification",
     "contrastive",
-    "finetuning",
     "glue",
     "image_classification",
     "imagenet",

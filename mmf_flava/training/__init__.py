@@ -1,1 +1,1 @@
-"""The trainers ``flava`` and ``flava_finetune``: training loop, precision, sharding, checkpoints."""
+"""The trainer ``flava``: training loop, precision, sharding, checkpoints."""

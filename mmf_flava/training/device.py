@@ -10,9 +10,6 @@ from mmf_flava.config.device import parse_device
 from mmf_flava.config.run import TrainingConfig
 from mmf_flava.processes import world_size
 
-# the keys of training.* that set_numerics reads
-NUMERICS = frozenset({"tf32", "deterministic"})
-
 
 def prepare_device(requested: str, training: TrainingConfig) -> torch.device:
     """Return this process's device and register it with MMF; set torch's options.
@@ -26,17 +23,18 @@ def prepare_device(requested: str, training: TrainingConfig) -> torch.device:
     cuda = parse_device(requested)[0] == "cuda" and torch.cuda.is_available()
     # MMF or compat has already set the current CUDA device: the local rank, or N for training.device=cuda:N
     device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
-    set_numerics(training, device)
+    _set_numerics(training, device)
     registry.register("current_device", device)
     return device
 
 
-def set_numerics(training: TrainingConfig, device: torch.device) -> None:
+def _set_numerics(training: TrainingConfig, device: torch.device) -> None:
     """Configure torch's TF32, deterministic algorithms and attention kernels. On CUDA, log the settings.
 
     By default, torch uses TF32 in convolutions but not in matrix products.
     """
     torch.use_deterministic_algorithms(training.deterministic)
+    torch.backends.cudnn.benchmark = training.cudnn_benchmark
     if training.deterministic:
         # cuBLAS reads this variable when its first handle is created
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -29,7 +29,7 @@ class Monitor:
         self.criteria, self.minimize, self.patience = check_criteria(criteria, minimize, known), minimize, patience
         self.is_certain = self.criteria in known
         self.value: float | None = None
-        self.update = 0
+        self.update = self.validated = 0
 
     @classmethod
     def of_run(cls, config: Any) -> "Monitor":
@@ -48,7 +48,7 @@ class Monitor:
         Raises:
             UserError: the validation did not compute the criteria, which was not known before.
         """
-        value = self._value(record)
+        value, self.validated = self._value(record), update
         if value is None and record["losses"] and not self.is_certain:
             names = {f"{section}/{name}" for section in ("losses", "metrics") for name in record.get(section, ())}
             raise UserError(unknown_criteria(self.criteria, names))
@@ -74,8 +74,8 @@ class Monitor:
         return values.get(self.criteria, values.get(name))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the criteria, its best value so far and the update of this value, to be saved in a checkpoint."""
-        return {"criteria": self.criteria, "value": self.value, "update": self.update}
+        """Return the criteria, its best value so far, and the updates of this value and of the last validation."""
+        return {"criteria": self.criteria, "value": self.value, "update": self.update, "validated": self.validated}
 
     def load_state_dict(self, state: Mapping[str, Any], update: int) -> None:
         """Restore the best value from a checkpoint; it starts anew if the checkpoint has another criteria.
@@ -83,8 +83,8 @@ class Monitor:
         Args:
             state: empty to start anew.
             update: number of completed updates, from which patience counts if it is not known when the best value was
-                reached: checkpoints of earlier versions do not store it.
+                reached: checkpoints of earlier versions do not store it. They were validated if a validation was due.
         """
-        self.update = update
+        self.update, self.validated = update, state.get("validated", update)
         if state.get("criteria") == self.criteria:
             self.value, self.update = state["value"], state.get("update", update)

@@ -5,13 +5,10 @@ import os
 import pytest
 import torch
 from mmf.common.registry import registry
-from omegaconf import OmegaConf
 
 from mmf_flava.config.run import TrainingConfig
-from mmf_flava.errors import UserError
 from mmf_flava.training import device
-from mmf_flava.training.device import NUMERICS, log_unused_gpus, prepare_device
-from mmf_flava.training.finetuning import _numerics
+from mmf_flava.training.device import log_unused_gpus, prepare_device
 
 
 @pytest.fixture
@@ -68,17 +65,6 @@ def test_deterministic_algorithms(messages, gpus):
         "algorithms are not deterministic.",
         "algorithms are deterministic.",
     ]
-
-
-def test_finetuning_has_the_same_keys():
-    def recipe(**training):
-        return OmegaConf.create({"training": {"max_updates": 3, **training}})
-
-    assert _numerics(recipe()) == TrainingConfig()
-    for key in NUMERICS:
-        assert _numerics(recipe(**{key: True})) == TrainingConfig(**{key: True})
-        with pytest.raises(UserError, match=f"training.{key}"):
-            _numerics(recipe(**{key: "much"}))
 
 
 def test_cpu_on_a_machine_with_gpus(messages, gpus):
