@@ -24,6 +24,9 @@ class TransformerConfig:
     mlp_size: int = ranged(3072, at_least=1)
     dropout: float = ranged(0.0, at_least=0, below=1)
     attention_dropout: float = ranged(0.0, at_least=0, below=1)
+    # drop path (stochastic depth): probability that a sample skips a branch of the last block, increasing linearly from
+    # 0 for the first block
+    drop_path: float = ranged(0.0, at_least=0, below=1)
     layer_norm_eps: float = ranged(1e-12, above=0, below=1)
 
     def check(self, where: str) -> None:
@@ -219,6 +222,8 @@ class ClassificationConfig(CoreConfig):
     freeze: list[str] = ranged([], choices=MODULES)
     # module -> factor by which optimizer.params.lr is multiplied
     lr_multiplier: dict[str, float] = ranged({}, at_least=0)
+    # layer-wise learning rate decay (BEiT): factor per layer below the classifier, see models/layer_decay.py
+    layer_decay: float = ranged(1.0, above=0, at_most=1)
     # registered losses, each a name or {type, params}, as in every MMF model
     losses: list[Any] = ranged([{"type": "cross_entropy"}], non_empty=True)
 

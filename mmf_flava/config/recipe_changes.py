@@ -63,6 +63,7 @@ CHANGES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("model_config.*.codebook.channels_last", "model_config.*.model"), FREE),
     # regularisation, weights of losses, numerics
     (("model_config.*.dropout", "model_config.*.attention_dropout", "model_config.*.logit_scale_max"), APPLIED),
+    (("model_config.*.drop_path", "model_config.*.layer_decay"), APPLIED),
     (("model_config.*.losses.*.weight", "model_config.*.losses.*.params*", "model_config.*.lr_multiplier*"), APPLIED),
     (("model_config.*.compile", "model_config.*.codebook.dtype"), APPLIED),
     (("model", "model_config*"), MODEL),

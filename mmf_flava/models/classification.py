@@ -13,7 +13,7 @@ from mmf.models.base_model import BaseModel
 from mmf.modules.layers import MLPClassifer
 from torch import Tensor, nn
 
-from mmf_flava.config.model import ClassificationConfig
+from mmf_flava.config.model import MODULES, ClassificationConfig
 from mmf_flava.config.recipes import MODEL_DEFAULTS, recipe_path
 from mmf_flava.config.schema import parse_section, suggestion, to_dict
 from mmf_flava.data.initial_processors import initial_processors
@@ -21,6 +21,7 @@ from mmf_flava.errors import UserError
 from mmf_flava.models.encoder_weights import load_encoders
 from mmf_flava.models.flava import Flava
 from mmf_flava.models.last_block import Positions
+from mmf_flava.models.layer_decay import layer_depth
 from mmf_flava.models.transformer import initialise
 from mmf_flava.weights.loading import load_weights
 
@@ -151,12 +152,16 @@ class FlavaClassification(BaseModel):
     def get_optimizer_parameters(self, config: Any) -> list[dict[str, Any]]:
         """Return one parameter group per combination of learning rate and weight decay.
 
-        Biases and LayerNorms have no weight decay."""
-        groups: dict[tuple[float, bool], list[Tensor]] = {}
+        Biases and LayerNorms have no weight decay. ``layer_decay`` multiplies learning rates by layer.
+        """
+        settings, groups = self.settings, dict[tuple[float, bool], list[Tensor]]()
+        trained = {name for name in MODULES if name not in settings.freeze and name != "classifier"}
+        num_blocks = {name: len(getattr(self.flava, name).blocks) for name in trained}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
                 component = name.removeprefix("flava.").partition(".")[0]
-                key = (self.settings.lr_multiplier.get(component, 1.0), parameter.ndim > 1)
+                decay = settings.layer_decay ** layer_depth(name, num_blocks)
+                key = (decay * settings.lr_multiplier.get(component, 1.0), parameter.ndim > 1)
                 groups.setdefault(key, []).append(parameter)
         return [
             {"params": parameters, "lr": multiplier * config.optimizer.params.lr}

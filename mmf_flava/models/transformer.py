@@ -62,9 +62,10 @@ class Transformer(nn.Module):
                 qkv_bias=True,
                 proj_drop=config.dropout,
                 attn_drop=config.attention_dropout,
+                drop_path=config.drop_path * number / max(config.num_layers - 1, 1),  # as in timm and BEiT
                 norm_layer=norm,  # type: ignore[arg-type]  # timm takes any callable
             )
-            for block in [*[Block] * (config.num_layers - 1), LastBlock]
+            for number, block in enumerate([*[Block] * (config.num_layers - 1), LastBlock])
         )
         self.norm = norm(config.hidden_size)
 

@@ -39,9 +39,11 @@ def merge_groups(saved: Groups, initial: Groups, current: Groups) -> Groups:
     """
     sizes = [[len(group["params"]) for group in groups] for groups in (saved, current)]
     if sizes[0] != sizes[1]:
+        before, now = (f"groups of {counts}" if len(counts) < 5 else f"{len(counts)} groups of" for counts in sizes)
         raise UserError(
-            f"The optimizer state of the checkpoint is of groups of {sizes[0]} parameters, but this run trains "
-            f"{sizes[1]}. Restore the recipe, or set checkpoint.reset.optimizer=true to start with a new optimizer."
+            f"The optimizer state of the checkpoint is of {before} parameters, that of this run of {now} parameters. "
+            "Restore the recipe, e.g. freeze, lr_multiplier or layer_decay, or set checkpoint.reset.optimizer=true to "
+            "start with a new optimizer."
         )
     return [_merge(*groups) for groups in zip(saved, initial, current, strict=True)]
 

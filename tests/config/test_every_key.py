@@ -60,6 +60,7 @@ TRANSFORMER: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "mlp_size": (24, lambda encoder: encoder.blocks[1].mlp.fc1.out_features),
     "dropout": (0.25, lambda encoder: encoder.blocks[0].mlp.drop1.p),
     "attention_dropout": (0.5, lambda encoder: encoder.blocks[0].attn.attn_drop.p),
+    "drop_path": (0.25, lambda encoder: encoder.blocks[-1].drop_path2.drop_prob),
     "layer_norm_eps": (1e-3, lambda encoder: encoder.norm.eps),
     "hidden_size": (12, lambda encoder: encoder.norm.normalized_shape[0]),
 }
@@ -103,6 +104,9 @@ MODELS: dict[str, dict[str, tuple[Any, Probe]]] = {
         "lr_multiplier": ({"classifier": 3.0}, lambda model: {"classifier": max(
             group["lr"] for group in model.get_optimizer_parameters(
                 OmegaConf.create({"optimizer": {"params": {"lr": 1.0}}})))}),
+        "layer_decay": (0.5, lambda model: sorted({
+            group["lr"] for group in model.get_optimizer_parameters(
+                OmegaConf.create({"optimizer": {"params": {"lr": 1.0}}}))})[-2]),
         "losses": ([{"type": "logit_bce"}], lambda model: [{"type": loss.name} for loss in model.losses.losses]),
         "classifier.hidden_size": (20, lambda model: model.classifier.layers[0].out_features),
         "classifier.num_layers": (3, lambda model: sum(

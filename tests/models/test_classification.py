@@ -155,6 +155,46 @@ def test_parameter_groups_have_learning_rate_and_weight_decay(build):
     assert rates[model.flava.multimodal_encoder.norm.weight] == (0.1, 0.0)
 
 
+def rates_of(model, **lr_multiplier):
+    """Return the learning rate of each parameter by name, for optimizer.params.lr = 1."""
+    model.settings.lr_multiplier = lr_multiplier
+    names = {parameter: name.removeprefix("flava.") for name, parameter in model.named_parameters()}
+    groups = model.get_optimizer_parameters(OmegaConf.create({"optimizer": {"params": {"lr": 1.0}}}))
+    assert len(groups) == len({(group["lr"], group.get("weight_decay")) for group in groups})
+    return {names[parameter]: group["lr"] for group in groups for parameter in group["params"]}
+
+
+def test_layer_decay_of_one_encoder_is_that_of_beit(build):
+    """Two blocks: embeddings 1/8, first block 1/4, last block 1/2, final LayerNorm and classifier 1."""
+    rates = rates_of(build(layer_decay=0.5, freeze=["multimodal_encoder", "text_encoder"]), classifier=10.0)
+    expected = {"pos_embed": 0.125, "cls_token": 0.125, "patch_embed.proj.bias": 0.125, "blocks.0.mlp.fc1.weight": 0.25}
+    expected |= {"blocks.1.norm1.bias": 0.5, "norm.weight": 1}
+    assert {name: rates[f"image_encoder.{name}"] for name in expected} == expected
+    assert rates["classifier.layers.0.weight"] == 10 and not any("multimodal" in name for name in rates)
+
+
+def test_layer_decay_counts_the_multimodal_encoder_above_the_others(build):
+    rates = rates_of(build(layer_decay=0.5), text_encoder=2.0)
+    expected = {"norm.weight": 1, "blocks.1.norm1.bias": 0.5, "blocks.0.mlp.fc1.weight": 0.25, "cls_token": 0.125}
+    assert {name: rates[f"multimodal_encoder.{name}"] for name in expected} == expected
+    assert rates["multimodal_encoder.image_projection.weight"] == 0.125
+    assert [rates[f"image_encoder.{name}"] for name in expected] == [2**-3, 2**-4, 2**-5, 2**-6]
+    assert rates["text_encoder.blocks.1.norm1.bias"] == 2 * 2**-4 and rates["classifier.layers.0.bias"] == 1
+    assert rates["text_encoder.word_embeddings.weight"] == 2 * 2**-6
+
+
+def test_one_sgd_step_with_layer_decay(build, pairs):
+    """Every weight moves by lr * decay ** depth * gradient."""
+    model = build(layer_decay=0.5, freeze=["multimodal_encoder", "text_encoder"])
+    model(select(pairs, "image", targets=torch.tensor([0, 1, 2])))["scores"].square().sum().backward()
+    core = model.flava.image_encoder
+    depths = {core.pos_embed: 3, core.blocks[0].attn.qkv.weight: 2, core.blocks[1].mlp.fc2.bias: 1, core.norm.weight: 0}
+    expected = [weight.detach() - 0.1 * 0.5**depth * weight.grad for weight, depth in depths.items()]
+    groups = model.get_optimizer_parameters(OmegaConf.create({"optimizer": {"params": {"lr": 0.1}}}))
+    torch.optim.SGD(groups, lr=0.1).step()
+    assert all(torch.allclose(weight, value, atol=1e-7) for weight, value in zip(depths, expected, strict=True))
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
