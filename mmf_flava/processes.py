@@ -37,6 +37,15 @@ def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
+def gather_on_first(value: object) -> list:
+    """Return a list with the ``value`` of every process on the first process, and an empty list on the others."""
+    if world_size() == 1:
+        return [value]
+    values = [None] * world_size() if rank() == 0 else None
+    distributed.gather_object(value, values)
+    return values or []
+
+
 def gather_objects(value: object) -> list:
     """Return a list with the ``value`` of every process, in rank order. The values must be picklable."""
     if world_size() == 1:

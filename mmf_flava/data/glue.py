@@ -20,6 +20,7 @@ from mmf_flava.data.glue_files import Example, read_glue
 from mmf_flava.data.glue_tasks import SCORE_RANGE, TASKS, GlueTask
 from mmf_flava.errors import UserError
 from mmf_flava.files import atomic
+from mmf_flava.processes import rank
 
 
 class GlueDataset(BaseDataset):
@@ -27,7 +28,8 @@ class GlueDataset(BaseDataset):
 
     Fields of a sample:
         input_ids: token ids of [CLS] text [SEP] or [CLS] text [SEP] text [SEP], padded to ``max_length``.
-        input_mask: bool, False on padding.
+        input_mask: 0 on padding, otherwise 1.
+        segment_ids: 1 on the second text of a pair.
         targets: the label, or the score of STS-B divided by 5 (as in fairseq); missing in test splits.
         id: index of the example in the split.
         sample_id: file name and line number of the example.
@@ -36,7 +38,6 @@ class GlueDataset(BaseDataset):
     def __init__(self, config: GlueConfig, dataset_type: str, task: GlueTask, examples: list[Example]):
         super().__init__("glue", OmegaConf.structured(config), dataset_type)
         self.task, self.examples = task, examples
-        self._predictions: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -50,17 +51,18 @@ class GlueDataset(BaseDataset):
         return sample
 
     def format_for_prediction(self, report: Any) -> list[dict[str, Any]]:
-        """Return the predictions of a batch for ``mmf_predict``.
+        """Return the predictions of a batch for ``mmf_predict``."""
+        rows = zip(report.id.tolist(), report.scores.cpu(), strict=True)
+        return [{"index": index, "prediction": self._prediction(scores)} for index, scores in rows]
 
-        After the last batch, ``submission/<task>.tsv`` is written for the GLUE benchmark.
-        """
-        for index, scores in zip(report.id.tolist(), report.scores.cpu(), strict=True):
-            self._predictions[index] = self._prediction(scores)
-        if len(self._predictions) == len(self) and self.task.submission:
+    def on_prediction_end(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Write ``submission/<task>.tsv`` for the GLUE benchmark if all entries are predicted, and return the rows."""
+        predictions = {row["index"]: row["prediction"] for row in rows}
+        if rank() == 0 and len(predictions) == len(self) and self.task.submission:
             path = Path(mmf_api.save_dir()) / "submission" / f"{self.task.submission}.tsv"
-            write_submission(path, self._predictions)
+            write_submission(path, predictions)
             mmf_api.log(f"Wrote {path}")
-        return [{"index": index, "prediction": self._predictions[index]} for index in report.id.tolist()]
+        return rows
 
     def _prediction(self, scores: torch.Tensor) -> str:
         """Return the predicted class name or, for STS-B, the predicted score with three decimals."""

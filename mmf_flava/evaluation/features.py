@@ -1,7 +1,8 @@
 """Extraction of one embedding per image of a dataset, distributed over processes, with an optional cache on disk.
 
-Images are processed in batches and then discarded. Embeddings are grouped in chunks of 128 or 1,024 samples. The cache
-has one file per chunk, so an interrupted extraction can be resumed, also with a different number of processes.
+Images are processed in batches and then discarded. Chunks of samples are dealt to the processes, see ``Rounds``:
+batches, or 128 or 1,024 samples with a cache. The cache has one file per chunk, so an interrupted extraction can be
+resumed, also with a different number of processes.
 
 Shapes: N = number of samples, B = batch size, E = projection size, D = embedding size.
 """
@@ -25,18 +26,18 @@ from tqdm import tqdm
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.schema import to_dict
-from mmf_flava.data.evaluation_samples import LEFT_OUT, count_samples
-from mmf_flava.data.sampling import build_evaluation_loader
+from mmf_flava.data.evaluation_samples import LEFT_OUT
 from mmf_flava.errors import UserError
+from mmf_flava.evaluation.rounds import Rounds
 from mmf_flava.files import atomic
 from mmf_flava.files.damaged_file import damaged_file
 from mmf_flava.files.json_data import parse_json
-from mmf_flava.processes import gather_objects, rank, world_size
+from mmf_flava.processes import gather_objects, rank
 
 T = TypeVar("T")
 REMEDY = "Delete it."
 
-CHUNK = 128  # samples per chunk, the unit that is cached and distributed over processes
+CHUNK = 128  # samples per chunk of the cache
 LARGE_CHUNK, LARGE_DATASET = 1024, 32_768  # chunk size of datasets with at least LARGE_DATASET samples
 
 EncodeImages = Callable[[Any, Tensor], Tensor]
@@ -88,23 +89,16 @@ def empty_features() -> Features:
 
 @dataclass
 class FeatureExtractor:
-    """Extractor of image embeddings.
+    """Extractor of image embeddings. All processes must call the same methods.
 
     Args:
-        batch_size: images per forward pass.
-        num_workers: number of data loader workers.
-        distributed: whether to distribute the chunks over all processes. All processes must then call the same methods.
-            If False, this process computes all chunks.
+        rounds: deals the chunks to the processes.
         folder: cache folder. None disables the cache; it must be None for a model that is being trained.
-        on_batch: called with each batch before the forward pass.
     """
 
-    batch_size: int
-    num_workers: int
+    rounds: Rounds
     device: torch.device
-    distributed: bool = False
     folder: Path | None = None
-    on_batch: Callable[[Any], None] = field(default=lambda batch: None)
     _weights: tuple[nn.Module, str] | None = field(default=None, init=False)
 
     def chunks(self, model: Any, dataset: Any, kind: str) -> Iterator[Features]:
@@ -114,39 +108,51 @@ class FeatureExtractor:
             kind: kind of embedding, "contrastive" or "encoder" (see ``ENCODERS``).
         """
         size = len(dataset)
-        # the chunk size does not depend on the number of processes, so that any number can use the cache
-        length = CHUNK if size < LARGE_DATASET else LARGE_CHUNK
-        spans = [range(start, min(start + length, size)) for start in range(0, size, length)]
-        if self.distributed:
-            spans = spans[rank() :: world_size()]
         cache = self._cache(model, dataset, kind)
-        is_cached = [cache is not None and cache.has(span) for span in spans]
-        missing = [span for span, cached in zip(spans, is_cached, strict=True) if not cached]
-        loader = iter(build_evaluation_loader(dataset, self.batch_size, self.num_workers, missing) if missing else ())
-        with self._bar(dataset.dataset_name, sum(map(len, spans))) as bar:
-            for span, cached in zip(spans, is_cached, strict=True):
-                if cached and cache is not None:
+        length = None if cache is None else CHUNK if size < LARGE_DATASET else LARGE_CHUNK
+        spans = self.rounds.spans(size, length)
+        own = self.rounds.own(spans)
+        cached = {span for span in own if cache is not None and cache.has(span)}
+        loader = self.rounds.load(dataset, [span for span in own if span not in cached])
+        with self._bar(dataset.dataset_name, sum(map(len, own))) as bar:
+            for span, is_own in self.rounds.deal(spans):
+                if span is None:
+                    continue
+                if cache is not None and span in cached:
                     chunk = cache.read(span)
                     bar.update(len(chunk))
                 else:
-                    chunk = self._compute(model, loader, len(span), ENCODERS[kind], bar)
+                    chunk = self._compute(model, dataset, loader, len(span), ENCODERS[kind], bar, is_own)
                     if cache is not None and not chunk.bad:  # bad records may be repaired
                         cache.write(span, chunk)
-                yield chunk
+                if is_own:
+                    yield chunk
 
     def extract(self, model: Any, dataset: Any, kind: str) -> Features:
         """Return the features of the entire dataset on every process; the embeddings are joined in one array."""
-        return join_chunks(self.chunks(model, dataset, kind), len(dataset), self.distributed)
+        return join_chunks(self.chunks(model, dataset, kind), len(dataset))
 
     @torch.no_grad()
-    def _compute(self, model: Any, loader: Iterator[Any], count: int, encode: EncodeImages, bar: tqdm) -> Features:
+    def _compute(
+        self,
+        model: Any,
+        dataset: Any,
+        loader: Iterator[Any],
+        count: int,
+        encode: EncodeImages,
+        bar: tqdm,
+        is_own: bool,
+    ) -> Features:
         chunk = empty_features()
         while len(chunk) + len(chunk.bad) < count:
             batch = next(loader)
-            self.on_batch(batch)
+            if is_own:
+                self.rounds.on_batch(batch)
             chunk.bad += [entry["sample_id"] for entry in batch[LEFT_OUT] if entry is not None]
-            if count_samples(batch):
-                chunk.append(batch, encode(model, batch["image"].to(self.device)))
+            if (forwarded := self.rounds.with_samples(dataset, batch)) is not None:
+                embeddings = encode(model, forwarded["image"].to(self.device))
+                if forwarded is batch:
+                    chunk.append(batch, embeddings)
             bar.update(len(batch[LEFT_OUT]))
         return chunk
 
@@ -184,14 +190,14 @@ class FeatureExtractor:
         return FeatureCache(self.folder / f"{dataset.dataset_name}-{self._key(model, dataset, kind)}")
 
 
-def join_chunks(chunks: Iterator[Features], size: int, distributed: bool) -> Features:
-    """Join the chunks of a dataset with ``size`` samples; if ``distributed``, gather the chunks of all processes."""
+def join_chunks(chunks: Iterator[Features], size: int) -> Features:
+    """Join the chunks of a dataset with ``size`` samples, gathered from all processes."""
     joined, start = empty_features(), 0
+    targets = [joined.targets]
     while True:
-        local = next(chunks, None)
-        gathered = [chunk for chunk in (gather_objects(local) if distributed else [local]) if chunk is not None]
+        gathered = [chunk for chunk in gather_objects(next(chunks, None)) if chunk is not None]
         if not gathered:
-            joined.embeddings = joined.embeddings[:start]
+            joined.embeddings, joined.targets = joined.embeddings[:start], np.concatenate(targets)
             return joined
         for chunk in gathered:
             joined.bad += chunk.bad
@@ -201,16 +207,13 @@ def join_chunks(chunks: Iterator[Features], size: int, distributed: bool) -> Fea
                 joined.embeddings = np.empty((size, chunk.embeddings.shape[1]), np.float32)
             joined.embeddings[start : start + len(chunk)] = chunk.embeddings
             start += len(chunk)
-            joined.targets = np.concatenate((joined.targets, chunk.targets))
+            targets.append(chunk.targets)
             joined.ids += chunk.ids
             joined.captions += chunk.captions
 
 
 def interleave(lists: list[list[T]]) -> list[T]:
-    """Merge one list of results per process into one list in the original order.
-
-    The work must have been assigned to the processes round robin.
-    """
+    """Merge one list of results per process into one list in the order of the items that ``Rounds`` dealt."""
     rounds = zip_longest(*lists, fillvalue=None)
     return [item for items in rounds for item in items if item is not None]
 

@@ -4,13 +4,15 @@ Shapes: N = number of images, M = number of captions, P = number of positive pai
 Q = number of queries, G = gallery size, K = number of candidates.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mmf_flava.evaluation.features import interleave
-from mmf_flava.processes import gather_objects, rank, world_size
+from mmf_flava.evaluation.rounds import Rounds
+from mmf_flava.processes import gather_objects
 
 GRID = 2.0**26
 TILE_ROWS, TILE_COLUMNS = 256, 8192  # 16 MiB of similarities
@@ -21,16 +23,17 @@ class Tiling:
     """Settings of the tiled computation of similarities.
 
     device: device of the computation.
-    distributed: whether rows are distributed over all processes; if False, each process computes all rows.
+    rounds: deals blocks of rows to the processes.
     """
 
     device: torch.device
-    distributed: bool = False
+    rounds: Rounds
 
-    def local_rows(self, size: int) -> list[slice]:
-        """Split ``size`` rows into blocks and return the blocks that this process computes."""
-        blocks = _blocks(size, TILE_ROWS)
-        return blocks[rank() :: world_size()] if self.distributed else blocks
+    def local_rows(self, size: int) -> Iterator[slice]:
+        """Split ``size`` rows into blocks and yield the blocks that this process computes."""
+        for rows, is_own in self.rounds.deal(_blocks(size, TILE_ROWS)):
+            if rows is not None and is_own:
+                yield rows
 
     def load_rows(self, embeddings: Tensor, rows: slice | Tensor) -> Tensor:
         """Return rows of ``embeddings`` on the device, in float64."""
@@ -50,8 +53,8 @@ def round_to_grid(embeddings_NE: Tensor) -> Tensor:
 def positive_ranks(images_NE: Tensor, captions_ME: Tensor, pairs_P2: Tensor, tiling: Tiling) -> tuple[Tensor, Tensor]:
     """Return the rank of the best positive of each query: the number of negatives with at least its similarity.
 
-    Ties count against the model. Each similarity is computed once for both directions and is not stored. If
-    ``tiling.distributed``, all processes must call this function, and all return the same result.
+    Ties count against the model. Each similarity is computed once for both directions and is not stored. All
+    processes must call this function, and all return the same result.
 
     Args:
         images_NE, captions_ME: embeddings rounded by ``round_to_grid``.
@@ -73,9 +76,8 @@ def positive_ranks(images_NE: Tensor, captions_ME: Tensor, pairs_P2: Tensor, til
             similarity = queries @ tiling.load_rows(captions_ME, columns).T
             image_ranks[rows] += (similarity >= best).sum(1).cpu()
             caption_ranks[columns] += (similarity >= tiling.load_rows(best_of_caption, columns)).sum(0).cpu()
-    if tiling.distributed:
-        gathered = gather_objects((image_ranks, caption_ranks))
-        image_ranks, caption_ranks = (torch.stack(counts).sum(0) for counts in zip(*gathered, strict=True))
+    gathered = gather_objects((image_ranks, caption_ranks))
+    image_ranks, caption_ranks = (torch.stack(counts).sum(0) for counts in zip(*gathered, strict=True))
     # subtract the positives that are as similar as the best positive, because they were counted too
     image_ranks -= torch.bincount(image[positives == best_of_image[image]], minlength=len(images_NE))
     caption_ranks -= torch.bincount(caption[positives == best_of_caption[caption]], minlength=len(captions_ME))
@@ -100,7 +102,7 @@ def top_candidates(queries_QE: Tensor, gallery_GE: Tensor, count: int, tiling: T
             order = best.sort(dim=1, descending=True, stable=True).indices[:, :count]
             best, indices = best.gather(1, order), indices.gather(1, order)
         results.append(indices.cpu())
-    return torch.cat(interleave(gather_objects(results)) if tiling.distributed else results)
+    return torch.cat(interleave(gather_objects(results)))
 
 
 def recall_at(ranks_Q: Tensor, depths: list[int]) -> dict[int, float]:

@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmf_flava.data.sampling import build_evaluation_loader
 from mmf_flava.evaluation.features import FeatureExtractor, interleave
 from mmf_flava.evaluation.gallery import Gallery
 from mmf_flava.evaluation.ranking import Tiling, top_candidates
-from mmf_flava.processes import gather_objects, rank, world_size
+from mmf_flava.processes import gather_objects, world_size
 
 
 class Reranker:
@@ -38,7 +37,7 @@ class Reranker:
         Args:
             similarity_ranks: result of ``ranking.positive_ranks``.
         """
-        tiling, images_NE = Tiling(self.extractor.device, self.extractor.distributed), self.gallery.images
+        tiling, images_NE = Tiling(self.extractor.device, self.extractor.rounds), self.gallery.images
         captions_of_image = top_candidates(images_NE, captions_ME, count, tiling).numpy()
         images_of_caption = top_candidates(captions_ME, images_NE, count, tiling).numpy()
         # encode each pair as one integer, so that both directions use the same scores
@@ -61,34 +60,44 @@ class Reranker:
 
         The batches do not depend on the number of processes.
         """
-        size, step = len(self.dataset), self.extractor.batch_size
-        spans = [range(start, min(start + step, size)) for start in range(0, size, step)]
-        spans = spans[rank() :: world_size()] if self.extractor.distributed else spans
+        rounds = self.extractor.rounds
+        spans = rounds.spans(len(self.dataset))
+        loader = rounds.load(self.dataset, rounds.own(spans))
         positions_P = self.gallery.positions.numpy()[images_P]
+        # the pairs of batch n are bounds[n] to bounds[n + 1]
+        bounds = np.searchsorted(positions_P, [*(span.start for span in spans), len(self.dataset)])
+        passes = -(-np.diff(bounds) // rounds.batch_size)
         scores = []
-        loader = build_evaluation_loader(self.dataset, step, self.extractor.num_workers, spans)
-        for span, batch in zip(spans, loader, strict=True):
-            first, last = np.searchsorted(positions_P, [span.start, span.stop])
-            rows = positions_P[first:last] - span.start
-            scores.append(self._match_batch(batch["image"], rows, captions_P[first:last]))
-        return np.concatenate(interleave(gather_objects(scores)) if self.extractor.distributed else scores)
+        for step, (n, is_own) in enumerate(rounds.deal(range(len(spans)))):
+            if n is None:
+                continue
+            rows = positions_P[bounds[n] : bounds[n + 1]] - spans[n].start
+            count = passes[step * world_size() : (step + 1) * world_size()].max() if rounds.collective else passes[n]
+            found = self._match_batch(next(loader)["image"], rows, captions_P[bounds[n] : bounds[n + 1]], int(count))
+            if is_own:
+                scores.append(found)
+        return np.concatenate(interleave(gather_objects(scores)))
 
-    def _match_batch(self, images_BCHW: Tensor, rows_P: np.ndarray, captions_P: np.ndarray) -> np.ndarray:
+    def _match_batch(self, images_BCHW: Tensor, rows_P: np.ndarray, captions_P: np.ndarray, passes: int) -> np.ndarray:
         """Return the (P,) match probabilities of P image-caption pairs whose images are in one batch.
 
         Args:
             rows_P: index of each pair's image in the batch.
             captions_P: index of each pair's caption in the gallery.
+            passes: number of forward passes of the matching head; passes without pairs are run with another pair.
         """
-        device, step = self.extractor.device, self.extractor.batch_size
+        device, step = self.extractor.device, self.extractor.rounds.batch_size
         states = self.model.image_states(images_BCHW.to(device))
         scores = [np.empty(0, np.float32)]
-        for start in range(0, len(rows_P), step):
-            texts = [self.gallery.captions[n] for n in captions_P[start : start + step]]
-            ids, mask = self.dataset.text_processor.encode(texts)
-            rows = torch.from_numpy(rows_P[start : start + step]).to(device)
-            probabilities = self.model.match(states[rows], ids.to(device), mask.to(device))
-            scores.append(probabilities.float().cpu().numpy())
+        for start in range(0, passes * step, step):
+            rows, captions = rows_P[start : start + step], captions_P[start : start + step]
+            has_pairs = len(rows) > 0
+            if not has_pairs:
+                rows, captions = np.zeros(1, int), np.zeros(1, int)
+            ids, mask = self.dataset.text_processor.encode([self.gallery.captions[n] for n in captions])
+            probabilities = self.model.match(states[torch.from_numpy(rows).to(device)], ids.to(device), mask.to(device))
+            if has_pairs:
+                scores.append(probabilities.float().cpu().numpy())
         return np.concatenate(scores)
 
 

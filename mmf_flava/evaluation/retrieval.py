@@ -19,7 +19,7 @@ from mmf_flava.evaluation.features import FeatureExtractor, interleave
 from mmf_flava.evaluation.gallery import Gallery
 from mmf_flava.evaluation.ranking import Tiling, positive_ranks, recall_at, round_to_grid
 from mmf_flava.evaluation.reranking import Reranker
-from mmf_flava.processes import gather_objects, rank, world_size
+from mmf_flava.processes import gather_objects
 
 TEXT_BATCH_SIZE = 256
 
@@ -55,7 +55,7 @@ def retrieve(model: Any, dataset: Any, config: RetrievalConfig, extractor: Featu
     gallery = Gallery.from_features(extractor.extract(model, dataset, "contrastive"), config.merge_equal_captions)
     texts, indices = gallery.unique_captions()
     captions = round_to_grid(embed_texts(model, texts, dataset.text_processor, extractor))[torch.tensor(indices)]
-    tiling = Tiling(extractor.device, extractor.distributed)
+    tiling = Tiling(extractor.device, extractor.rounds)
     ranks = positive_ranks(gallery.images, captions, gallery.pairs, tiling)
     result: dict[str, float] = {"images": len(gallery.images), "captions": len(captions)}
     result |= _recalls(ranks, config.recall_at)
@@ -74,12 +74,14 @@ def _recalls(ranks: tuple[Tensor, Tensor], depths: list[int]) -> dict[str, float
 def embed_texts(model: Any, texts: list[str], text_processor: Any, extractor: FeatureExtractor) -> Tensor:
     """Return the embeddings of M texts, (M, projection size), normalised to unit length.
 
-    If ``extractor.distributed``, the batches of texts are distributed over all processes.
+    The batches of texts are dealt to the processes.
     """
-    starts = range(0, len(texts), TEXT_BATCH_SIZE)
-    batches = []
-    for start in starts[rank() :: world_size()] if extractor.distributed else starts:
-        ids, mask = text_processor.encode(texts[start : start + TEXT_BATCH_SIZE])
+    rounds, batches = extractor.rounds, []
+    for span, is_own in rounds.deal(rounds.spans(len(texts), TEXT_BATCH_SIZE)):
+        if span is None:
+            continue
+        ids, mask = text_processor.encode(texts[span.start : span.stop])
         embeddings = model.encode_text(ids.to(extractor.device), mask.to(extractor.device))
-        batches.append(normalize(embeddings.float(), dim=-1).cpu())
-    return torch.cat(interleave(gather_objects(batches)) if extractor.distributed else batches)
+        if is_own:
+            batches.append(normalize(embeddings.float(), dim=-1).cpu())
+    return torch.cat(interleave(gather_objects(batches)))

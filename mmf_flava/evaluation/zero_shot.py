@@ -20,7 +20,7 @@ from mmf_flava.config.schema import suggestion
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.features import FeatureExtractor, Features, bar_interval, hash_strings, interleave
 from mmf_flava.files import atomic
-from mmf_flava.processes import gather_objects, rank, world_size
+from mmf_flava.processes import gather_objects, rank
 from mmf_flava.weights.weight_files import read_safetensors
 
 TOP = 5
@@ -124,8 +124,7 @@ def classify(model: Any, dataset: Any, config: ZeroShotConfig, extractor: Featur
     """
     classifier = load_or_build_classifier(model, dataset.text_processor, config, extractor)
     chunks = [_classify_chunk(chunk, classifier) for chunk in extractor.chunks(model, dataset, "contrastive")]
-    if extractor.distributed:
-        chunks = interleave(gather_objects(chunks))
+    chunks = interleave(gather_objects(chunks))
     targets = torch.cat([chunk.targets for chunk in chunks])
     ids = [name for chunk in chunks for name in chunk.ids]
     _check_labels(targets, ids, config)
@@ -182,7 +181,7 @@ def load_or_build_classifier(
     The cache key depends on the weights, the vocabulary, the maximum text length, the classes and the templates.
     """
     if extractor.folder is None:
-        return build_classifier(model, text_processor, config, extractor.device, extractor.distributed)
+        return build_classifier(model, text_processor, config, extractor)
     text = [str(getattr(text_processor, name, "")) for name in ("vocabulary_hash", "max_length")]
     key = hash_strings([extractor.weights_sha256(model), *text, *config.classes, "", *config.templates])
     path = extractor.folder / f"classifier-{key}.safetensors"
@@ -192,10 +191,10 @@ def load_or_build_classifier(
             cached = read_safetensors(path)[0].get("classifier")
         except UserError:
             cached = None  # damaged file: rebuild
-    cached = gather_objects(cached)[0] if extractor.distributed else cached
+    cached = gather_objects(cached)[0]
     if cached is not None:
         return cached.to(extractor.device)
-    classifier = build_classifier(model, text_processor, config, extractor.device, extractor.distributed)
+    classifier = build_classifier(model, text_processor, config, extractor)
     if rank() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic.replace_file(path) as file:
@@ -204,27 +203,26 @@ def load_or_build_classifier(
 
 
 @torch.no_grad()
-def build_classifier(
-    model: Any, text_processor: Any, config: ZeroShotConfig, device: torch.device, distributed: bool = False
-) -> Tensor:
+def build_classifier(model: Any, text_processor: Any, config: ZeroShotConfig, extractor: FeatureExtractor) -> Tensor:
     """Return the zero-shot classifier, (C, projection size).
 
-    The weight vector of a class is the normalised mean of the normalised text embeddings of its prompts.
+    The weight vector of a class is the normalised mean of the normalised text embeddings of its prompts. The classes
+    are dealt to the processes.
     """
-    first, step = (rank(), world_size()) if distributed else (0, 1)
-    local_classes = config.classes[first::step]
-    prompts = len(config.classes) * len(config.templates)
+    device, prompts = extractor.device, len(config.classes) * len(config.templates)
     bar = tqdm(
-        local_classes,
+        extractor.rounds.deal(config.classes),
+        total=len(extractor.rounds.own(config.classes)),
         desc="class names",
         unit="class",
-        disable=first > 0 or prompts < MIN_PROMPTS_FOR_BAR,
+        disable=rank() > 0 or prompts < MIN_PROMPTS_FOR_BAR,
         mininterval=bar_interval(),
     )
     weights = {}
-    for name in bar:
+    for name, _ in bar:
+        if name is None:
+            continue
         ids, mask = text_processor.encode([template.replace("{}", name) for template in config.templates])
         weights[name] = normalize(model.encode_text(ids.to(device), mask.to(device)).float(), dim=-1).mean(0).cpu()
-    if distributed:
-        weights = {name: embedding for local in gather_objects(weights) for name, embedding in local.items()}
+    weights = {name: embedding for local in gather_objects(weights) for name, embedding in local.items()}
     return normalize(torch.stack([weights[name] for name in config.classes]), dim=-1).to(device)

@@ -12,14 +12,15 @@ Events in order, with their arguments:
     on_test_start, on_test_end(report, meter)               or on_prediction_start, on_prediction_end
     teardown                                                also called if the run was stopped by a signal
 
-Every process calls its own callbacks for every event, including evaluations that only the first process runs.
+Every process calls its own callbacks for every event. ``on_test_*`` or ``on_prediction_*`` are called for each split of
+``run_type``.
 
 A training report contains a batch and its ``losses`` under the names in the model's output, e.g.
 ``train/pmd/flava_itm``. As in ``metrics.jsonl``, losses are multiplied by their loss weights. The report of an update
 contains the last batch, the losses of all batches as if they were one batch, and the total number of samples as
 ``batch_size``.
 Evaluation metrics are named as in ``training.early_stop.criteria``: ``val/total_loss``, ``val/losses/flava_itm``,
-``val/zero_shot/accuracy``.
+``val/zero_shot/accuracy``; MMF's metrics as in MMF: ``val/hateful_memes/roc_auc``.
 """
 
 from collections.abc import Mapping
@@ -32,8 +33,7 @@ from mmf.common.report import Report
 from torch import Tensor
 
 from mmf_flava.compat import mmf_api
-from mmf_flava.evaluation.suite import SplitResult
-from mmf_flava.processes import gather_objects
+from mmf_flava.evaluation.split_result import SplitResult
 from mmf_flava.training.monitor import TOTAL
 
 
@@ -90,31 +90,32 @@ class Callbacks(list[Any]):
             self.meter.update_from_report(report)
         self.call("on_update_end", report=report, meter=self.meter, should_log=should_log)
 
-    def end_evaluation(self, event: str, split: str, result: SplitResult | None, datasets: Mapping[str, Any]) -> None:
-        """Call the callbacks' method ``event`` on every process with the evaluation result of the first process.
-
-        All processes must call this method.
+    def end_evaluation(self, event: str, split: str, result: SplitResult, datasets: Mapping[str, Any]) -> None:
+        """Call the callbacks' method ``event`` with an evaluation result.
 
         Args:
             event: e.g. ``on_validation_end``.
-            result: None if a signal interrupted the evaluation; ``event`` is then not called.
             datasets: the datasets of the split by name.
         """
-        if not self:
-            return
-        metrics = gather_objects(None if result is None else result.to_record())[0]
-        if metrics is not None:
-            report = _evaluation_report(split, metrics, datasets)
+        if self:
+            report = _evaluation_report(split, result, datasets)
             self.call(event, report=report, meter=_evaluation_meter(report))
 
 
-def _evaluation_report(split: str, metrics: dict[str, dict[str, float]], datasets: Mapping[str, Any]) -> Report:
+def _evaluation_report(split: str, result: SplitResult, datasets: Mapping[str, Any]) -> Report:
     """Return the losses and metrics of a split as an MMF report."""
+    record = result.to_record()
+    # metrics are named DATASET/NAME if the run has several datasets
+    named_by_dataset = any(name.startswith(f"{dataset}/") for name in result.metrics for dataset in datasets)
+    prefixes = {section: f"{section}/" for section in record if section != "samples"}
+    if "metrics" in record:
+        prefixes["metrics"] = "" if named_by_dataset else f"{next(iter(datasets))}/"
     named = {
         section: {
-            f"{split}/{section}/{name}": torch.tensor(value, dtype=torch.float64) for name, value in values.items()
+            f"{split}/{prefix}{name}": torch.tensor(value, dtype=torch.float64)
+            for name, value in record[section].items()
         }
-        for section, values in metrics.items()
+        for section, prefix in prefixes.items()
     }
     report = Report()
     report.losses = named.pop("losses")

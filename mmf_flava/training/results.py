@@ -12,7 +12,9 @@ from mmf_flava.config.run import ExamplesConfig
 from mmf_flava.config.secrets import to_public_yaml
 from mmf_flava.data.quarantine import format_counts
 from mmf_flava.evaluation.examples import ExampleWriter
-from mmf_flava.evaluation.suite import EvaluationSuite, SplitResult
+from mmf_flava.evaluation.forward_pass import evaluation_mode
+from mmf_flava.evaluation.split_result import SplitResult
+from mmf_flava.evaluation.suite import EvaluationSuite
 from mmf_flava.files import atomic
 from mmf_flava.report import write_report
 
@@ -118,8 +120,7 @@ class Results:
         Args:
             task: name of the model's task in the results table of the FLAVA paper, or None.
         """
-        evaluation: dict[str, Any] = {"task": task, "split": split, "update": update, "losses": result.losses}
-        evaluation |= result.sample_counts
+        evaluation = {"task": task, "split": split, "update": update, **result.scores(), **result.sample_counts}
         if result.zero_shot is not None:
             evaluation["zero_shot"] = result.zero_shot.summary()
         if result.retrieval is not None:
@@ -128,12 +129,6 @@ class Results:
             evaluation["linear_probe"] = result.linear_probe.summary()
         self._write("evaluation.json", evaluation)
 
-    def write_finetuning_evaluation(
-        self, task: str | None, split: str, updates: int, values: Mapping[str, Any]
-    ) -> None:
-        """Write ``evaluation.json`` of a finetuned model. ``values`` has losses, metrics and numbers of samples."""
-        self._write("evaluation.json", {"task": task, "split": split, "updates": updates, **values})
-
     def write_examples(self, model: Any, suite: EvaluationSuite, config: ExamplesConfig, silent: bool = False) -> None:
         """Write ``examples/``: the model's predictions at masked positions of the first test batch of each dataset.
 
@@ -141,20 +136,25 @@ class Results:
             silent: run the model without writing files. With sharded weights, all processes must run the model.
         """
         writer = ExampleWriter(None if silent else self.folder / "examples", config)
-        for name, dataset in suite.datasets["test"].items():
-            tokenizer = getattr(getattr(dataset, "text_processor", None), "tokenizer", None)
-            batch = next(suite.batches("test", name), None)
-            if batch is not None:  # None: all records are bad
-                writer.add(model, batch.to(suite.device), tokenizer)
+        with evaluation_mode(model):
+            for dataset in suite.datasets["test"].values():
+                tokenizer = getattr(getattr(dataset, "text_processor", None), "tokenizer", None)
+                batch = suite.rounds.first_batch(dataset)
+                if batch is not None:  # None: all records are bad
+                    writer.add(model, batch.to(suite.device), tokenizer)
         writer.write()
 
-    def write_predictions(self, split: str, rows: list[dict[str, Any]]) -> Path:
+    def write_zero_shot_predictions(self, split: str, rows: list[dict[str, Any]]) -> Path:
         """Write ``reports/zero_shot_<split>.json``, one record per image, and return the file's path."""
         (self.folder / "reports").mkdir(parents=True, exist_ok=True)
         return self._write(f"reports/zero_shot_{split}.json", rows)
 
-    def summary_lines(self, split: str, result: SplitResult) -> list[str]:
-        """Write the report, and return the final log messages of a run: training, results, path of the report."""
+    def summary_lines(self, results: Mapping[str, SplitResult]) -> list[str]:
+        """Write the report, and return the final log messages of a run: training, results, path of the report.
+
+        Args:
+            results: split -> results on it.
+        """
         lines = []
         if self.summary:
             s = self.summary
@@ -170,26 +170,8 @@ class Results:
             for name, reasons in s["bad_records"].items():
                 counts = format_counts(reasons)
                 lines.append(f"Bad records of {name}: {counts} (quarantine.jsonl).")
-        if (zero_shot := result.zero_shot) is not None:
-            lines.append(
-                f"Zero-shot accuracy {zero_shot.accuracy:.4f} on {len(zero_shot.targets)} held-out images "
-                f"({split} split, chance {1 / len(zero_shot.classes):.2f})."
-            )
-        if result.retrieval is not None:
-            lines += _recall_lines(result.retrieval)
-        if result.refused is not None:
-            lines.append(result.refused)
-        if (probe := result.linear_probe) is not None:
-            lines.append(
-                f"Linear probe accuracy {probe.accuracy:.4f}, mean per class {probe.mean_per_class:.4f}, on "
-                f"{len(probe.targets)} images ({split} split, lambda {probe.penalty:.3g}, fitted to "
-                f"{probe.samples['fitted']} images)."
-            )
-        lines += [
-            f"The scores are computed on {count} samples of {name} ({split} split): {count.bad:,} records are bad "
-            f"(quarantine.jsonl)."
-            for name, count in result.samples.items()
-        ]
+        for split, result in results.items():
+            lines += _result_lines(split, result)
         if (self.folder / "metrics.jsonl").is_file():
             lines.append(f"Report: {write_report([self.folder])}")
         return lines
@@ -198,6 +180,36 @@ class Results:
         """Write a JSON file atomically and return its path."""
         atomic.write_json(self.folder / name, content)
         return self.folder / name
+
+
+def _result_lines(split: str, result: SplitResult) -> list[str]:
+    """Return log messages with the results on a split."""
+    lines = []
+    if result.metrics:
+        lines.append(
+            f"Metrics ({split} split): {', '.join(f'{name} {value:.4f}' for name, value in result.metrics.items())}."
+        )
+    if (zero_shot := result.zero_shot) is not None:
+        lines.append(
+            f"Zero-shot accuracy {zero_shot.accuracy:.4f} on {len(zero_shot.targets)} held-out images "
+            f"({split} split, chance {1 / len(zero_shot.classes):.2f})."
+        )
+    if result.retrieval is not None:
+        lines += _recall_lines(result.retrieval)
+    if result.refused is not None:
+        lines.append(result.refused)
+    if (probe := result.linear_probe) is not None:
+        lines.append(
+            f"Linear probe accuracy {probe.accuracy:.4f}, mean per class {probe.mean_per_class:.4f}, on "
+            f"{len(probe.targets)} images ({split} split, lambda {probe.penalty:.3g}, fitted to "
+            f"{probe.samples['fitted']} images)."
+        )
+    lines += [
+        f"The scores are computed on {count} samples of {name} ({split} split): {count.bad:,} records are bad "
+        f"(quarantine.jsonl)."
+        for name, count in result.samples.items()
+    ]
+    return lines
 
 
 def _recall_lines(recall: dict[str, float]) -> list[str]:

@@ -17,7 +17,7 @@ from mmf_flava.config.recipe_check import check_recipe, resolve
 from mmf_flava.config.recipes import recipe_path
 from mmf_flava.config.schedule import schedule_warning
 from mmf_flava.errors import UserError
-from mmf_flava.evaluation.split_metrics import SplitMetrics
+from mmf_flava.evaluation.scorer import Scorer
 
 
 def load(recipe, *options):
@@ -231,4 +231,4 @@ def test_loss_of_a_user_names_the_output_that_it_needs(recipes, needs):
 def test_metrics_may_be_one_name(recipes):
     criteria = {"training__early_stop__criteria": "vqa2/accuracy"}
     check(recipes["finetune/demo_vqa2"], evaluation__metrics="accuracy", **criteria)
-    assert list(SplitMetrics("accuracy", {}).metrics) == ["accuracy"]
+    assert list(Scorer("accuracy", losses=False).metrics.metrics) == ["accuracy"]

@@ -1,5 +1,7 @@
 """Feature extraction: order of the samples, distribution over processes, and the cache after an interruption."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -121,7 +123,7 @@ def run_process(rank: int, processes: int, folder: str) -> None:
     init_method = f"file://{folder}/rendezvous{processes}"
     dist.init_process_group("gloo", init_method=init_method, world_size=processes, rank=rank)
     model = ToyModel()
-    extracted = extractor(batch_size=64, distributed=True).extract(model, LONG, "encoder")
+    extracted = extractor(batch_size=64, folder=Path(folder) / "cache").extract(model, LONG, "encoder")
     torch.save((extracted, model.images), f"{folder}/{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()

@@ -8,11 +8,12 @@ from torchmetrics.retrieval import RetrievalHitRate
 
 from mmf_flava.evaluation import ranking
 from mmf_flava.evaluation.ranking import Tiling, positive_ranks, recall_at, round_to_grid, top_candidates
+from mmf_flava.evaluation.rounds import Rounds
 from tests.evaluation.toys import CPU
 
 DEPTHS = [1, 5, 10]
 IMAGES = 300
-TILING = Tiling(CPU)
+TILING = Tiling(CPU, Rounds(1))
 
 
 def gallery(steps: int):

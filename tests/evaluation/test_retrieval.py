@@ -190,7 +190,7 @@ def reference_recalls(model, data, count):
 
 def retrieve_and_save(folder, rank=0):
     model, data = large_toy()
-    result = retrieve(model, data, RetrievalConfig("toy", rerank=7), extractor(batch_size=8, distributed=True))
+    result = retrieve(model, data, RetrievalConfig("toy", rerank=7), extractor(batch_size=8))
     torch.save((result, model.images, model.pairs), f"{folder}/{rank}.pt")
 
 

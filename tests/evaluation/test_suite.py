@@ -13,7 +13,8 @@ from mmf_flava.data.quarantine import Quarantine
 from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.data.stream import StreamDataset
 from mmf_flava.evaluation.gallery import IncompleteGalleryError
-from mmf_flava.evaluation.suite import EvaluationSuite, SampleCount
+from mmf_flava.evaluation.split_result import SampleCount
+from mmf_flava.evaluation.suite import EvaluationSuite
 from mmf_flava.training.results import Results
 from tests.evaluation.toys import CPU, ToyModel
 
@@ -62,10 +63,10 @@ class Model(ToyModel):
         return {"losses": {"test/vectors/mean": batch["image"][:, 0].mean()}}
 
 
-def evaluate(dataset, config, workers=0, distributed=False, on_batch=lambda batch: None):
+def evaluate(dataset, config, workers=0, **options):
     dataset.text_processor = Texts()
     datasets = {"test": {"vectors": dataset}, "val": {}, "probe": {"vectors": Vectors(NUMBERS)}}
-    suite = EvaluationSuite(config, datasets, workers, CPU, distributed, on_batch)
+    suite = EvaluationSuite(config, datasets, workers, CPU, **options)
     return suite.run(Model(), "test")
 
 
@@ -101,8 +102,10 @@ def test_bad_records_are_left_out_of_every_score(workers, tmp_path):
     assert with_bad.pop("samples") == {"vectors": {"evaluated": 34, "bad": 6}}
     with_bad["losses"] = without["losses"] = {}
     assert with_bad == without
-    assert results.summary_lines("test", found)[-1].startswith("The scores are computed on 34 of 40 samples of vectors")
-    assert len(results.summary_lines("test", expected)) == 2
+    assert results.summary_lines({"test": found})[-1].startswith(
+        "The scores are computed on 34 of 40 samples of vectors"
+    )
+    assert len(results.summary_lines({"test": expected})) == 2
 
 
 def test_gallery_is_complete_or_refused():
@@ -110,8 +113,8 @@ def test_gallery_is_complete_or_refused():
     assert evaluate(Vectors(NUMBERS), config(**section)).retrieval["images"] == 40
     words = r"6 of 40 records are bad: record 3, record 8, .*, record 30\. A retrieval gallery must be complete"
     with pytest.raises(IncompleteGalleryError, match=words):
-        evaluate(Vectors(NUMBERS, BAD), config(**section), distributed=True)
-    in_training = evaluate(Vectors(NUMBERS, BAD), config(**section))
+        evaluate(Vectors(NUMBERS, BAD), config(**section))
+    in_training = evaluate(Vectors(NUMBERS, BAD), config(**section), trains=True)
     assert in_training.retrieval is None and "6 of 40 records are bad" in in_training.format_summary()
 
 

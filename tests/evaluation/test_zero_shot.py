@@ -7,7 +7,7 @@ from mmf_flava.config.run import ZeroShotConfig
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.zero_shot import build_classifier, check_config, classify
 from tests.evaluation import toys
-from tests.evaluation.toys import CPU, ToyDataset, extractor
+from tests.evaluation.toys import ToyDataset, extractor
 
 PROMPTS = {"a cat": [2.0, 0.0], "the cat": [0.0, 1.0], "a dog": [0.0, -3.0], "the dog": [0.0, -1.0]}
 CONFIG = ZeroShotConfig("pmd", ["cat", "dog"], ["a {}", "the {}"])
@@ -32,7 +32,7 @@ def classify_toy(embeddings, targets, bad=(), **options):
 def test_class_weight_is_the_normalised_mean_of_normalised_prompts():
     half = 0.5**0.5
     assert torch.allclose(
-        build_classifier(PromptModel(), TextProcessor(), CONFIG, CPU), torch.tensor([[half, half], [0.0, -1.0]])
+        build_classifier(PromptModel(), TextProcessor(), CONFIG, extractor()), torch.tensor([[half, half], [0.0, -1.0]])
     )
 
 

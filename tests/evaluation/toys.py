@@ -7,6 +7,7 @@ from torch import nn
 
 from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.evaluation.features import FeatureExtractor
+from mmf_flava.evaluation.rounds import Rounds
 
 CPU = torch.device("cpu")
 
@@ -63,6 +64,6 @@ class ToyModel(nn.Module):
     image_features = encode_image
 
 
-def extractor(**options) -> FeatureExtractor:
+def extractor(folder=None, batch_size=2, **options) -> FeatureExtractor:
     """Create a FeatureExtractor on the CPU with a batch size of 2."""
-    return FeatureExtractor(**{"batch_size": 2, "num_workers": 0, "device": CPU, **options})
+    return FeatureExtractor(Rounds(batch_size, **options), CPU, folder)

@@ -119,9 +119,9 @@ def train(folder, frequency, rank=0, ranks=1, **options):
     return states, [json.loads(line)["losses"] for line in file.read_text().splitlines()] if rank == 0 else [], trained
 
 
-def evaluate(model, size, distributed=False, numbers=range(SIZE)):
+def evaluate(model, size, numbers=range(SIZE), **options):
     datasets = {"val": {kind: Samples(kind, numbers) for kind in KINDS}}
-    suite = EvaluationSuite(EvaluationConfig(batch_size=size), datasets, 0, CPU, distributed)
+    suite = EvaluationSuite(EvaluationConfig(batch_size=size), datasets, 0, CPU, **options)
     return suite.run(model, "val").losses
 
 
@@ -134,7 +134,7 @@ def process(rank, folder):
             states, records, trained = train(folder / f"{sharding}{frequency}", frequency, rank, 2, sharding=sharding)
             found[sharding, frequency] = states, records
         evaluated, together = trained.engine.evaluated, sharding == "fsdp"
-        found[sharding, "losses"] = [evaluate(evaluated, size, not together) for size in (1, 8, SIZE)]
+        found[sharding, "losses"] = [evaluate(evaluated, size, collective=together) for size in (1, 8, SIZE)]
     if rank == 0:
         torch.save(found, folder / "found")
     gc.collect()  # FSDP keeps process groups in reference cycles

@@ -1,5 +1,6 @@
 """Patches of MMF's predictions: a row for every entry of the split, in the order of its file."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from mmf_flava.compat import flava_run
@@ -26,18 +27,14 @@ def rows(module: Any) -> None:
         before, self.report = self.report, []
         original(self, report, *args, **kwargs)
         added = self.report
-        if any(replaced) and added:
-            if len(added) != len(replaced):
-                message = next(entries[0]["message"] for entries in replaced if entries)
-                raise UserError(f"{message}. Predictions of this dataset need all entries. Correct the entry.")
-            added = [
-                _failed_row(row, entries[0], self.current_dataset) if entries else row
-                for row, entries in zip(added, replaced, strict=True)
-            ]
+        if added:
+            added = mark_bad_entries(added, [next(iter(entries), None) for entries in replaced], self.current_dataset)
         self.report = before + added
 
     @wrap(module.TestReporter, "flush_report", only_if=flava_run.is_current)
     def flush_report(original: Any, self: Any) -> None:
+        if not hasattr(self, "postprocess_dataset_report") and hasattr(self.current_dataset, "on_prediction_end"):
+            self.report = self.current_dataset.on_prediction_end(self.report)
         failed = sum("error" in row for row in self.report)
         if failed:
             from mmf_flava.compat import mmf_api
@@ -51,13 +48,27 @@ def rows(module: Any) -> None:
         original(self)
 
 
-def _failed_row(row: dict[str, Any], entry: dict[str, Any], dataset: Any) -> dict[str, Any]:
-    """Return the row of a bad entry.
+def mark_bad_entries(
+    rows: list[dict[str, Any]], bad: Sequence[dict[str, Any] | None], dataset: Any
+) -> list[dict[str, Any]]:
+    """Return the rows of a batch; the rows of bad entries have only their IDs and the key ``error``.
 
     Args:
-        row: the row of the entry that replaced it.
-        entry: the entry of the list of bad records.
+        rows: a row for each entry; the values of the rows of bad entries are not used.
+        bad: for each entry, None or, if it is bad, its entry in the list of bad records.
+
+    Raises:
+        UserError: entries are bad, and there is not one row for each entry.
     """
+    if not any(bad):
+        return rows
+    if len(rows) != len(bad):
+        message = next(entry["message"] for entry in bad if entry)
+        raise UserError(f"{message}. Predictions of this dataset need all entries. Correct the entry.")
+    return [row if entry is None else _failed_row(row, entry, dataset) for row, entry in zip(rows, bad, strict=True)]
+
+
+def _failed_row(row: dict[str, Any], entry: dict[str, Any], dataset: Any) -> dict[str, Any]:
     identifiers = dataset.identifiers(entry["record"]) if hasattr(dataset, "identifiers") else {}
     return {**{key: identifiers.get(key) for key in row}, "error": f"{entry['reason']}: {entry['message']}"}
 

@@ -33,6 +33,7 @@ check_callbacks = _version.check_callbacks
 log = _version.log
 register_loss_if_missing = _version.register_loss_if_missing
 strategy_schemas = _version.strategy_schemas
+write_predictions = _version.write_predictions
 
 
 def read_multitasking(config: Any) -> MultitaskingConfig:
@@ -68,4 +69,5 @@ __all__ = [
     "register_loss_if_missing",
     "save_dir",
     "strategy_schemas",
+    "write_predictions",
 ]

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from mmf.common.registry import registry
-from mmf.utils.build import build_datamodule
+from mmf.utils.build import build_datamodule, build_test_reporter
 from mmf.utils.build import build_iteration_strategy as mmf_build_iteration_strategy
 from mmf.utils.distributed import is_main, synchronize
 from omegaconf import OmegaConf
@@ -24,6 +24,7 @@ __all__ = [
     "log",
     "register_loss_if_missing",
     "strategy_schemas",
+    "write_predictions",
 ]
 
 STRATEGIES_HINT = "register other strategies with registry.register_iteration_strategy in env.user_dir"
@@ -63,6 +64,15 @@ def build_iteration_strategy(multitasking: MultitaskingConfig, datasets: Mapping
 def register_loss_if_missing(name: str) -> Callable[[type], type]:
     """Decorator: return the loss unchanged, because MMF's main branch has a loss of this name."""
     return lambda loss: loss
+
+
+def write_predictions(dataset: Any, split: str, rows: list[dict[str, Any]]) -> None:
+    """Write the predictions of a dataset to the file, and in the format, of MMF's ``mmf_predict``."""
+    module = SimpleNamespace(dataset_name=dataset.dataset_name)
+    config = registry.get("config").evaluation.reporter
+    reporter = build_test_reporter({dataset.dataset_name: module}, config, split)
+    reporter.report = dataset.on_prediction_end(rows) if hasattr(dataset, "on_prediction_end") else rows
+    reporter.flush_report()
 
 
 def log(message: str) -> None:

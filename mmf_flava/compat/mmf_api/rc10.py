@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Collection
+from types import SimpleNamespace
 from typing import Any
 
 from mmf.common.registry import registry
@@ -22,6 +23,7 @@ __all__ = [
     "log",
     "register_loss_if_missing",
     "strategy_schemas",
+    "write_predictions",
 ]
 
 
@@ -52,6 +54,15 @@ def log(message: str) -> None:
         writer.write(message)
     else:
         logger.info(message)
+
+
+def write_predictions(dataset: Any, split: str, rows: list[dict[str, Any]]) -> None:
+    """Write the predictions of a dataset to the file, and in the format, of MMF's ``mmf_predict``."""
+    from mmf.common.test_reporter import TestReporter
+
+    reporter = TestReporter(SimpleNamespace(dataset_type=split, get_datasets=lambda: [dataset]))
+    reporter.report = rows
+    reporter.flush_report()
 
 
 def check_callbacks(config: Any) -> None:
