@@ -26,8 +26,8 @@ Section = dict[str, Any]
 def fill_defaults(config: Any, names: Sequence[str], replaced: Any, recipe: Any, options: Mapping[str, str]) -> None:
     """Add defaults for the keys of the run's datasets and their processors that ``config`` does not set.
 
-    If the recipe or the command line replaces the type of a processor by a type of mmf_flava, the default params of the
-    old type are removed.
+    If the recipe or the command line replaces the type of a processor, the default params of the old type are removed,
+    unless both types are MMF's or a user's.
 
     Args:
         config: the default YAML files merged with the recipe; changed in place.
@@ -42,7 +42,8 @@ def fill_defaults(config: Any, names: Sequence[str], replaced: Any, recipe: Any,
         for key, entry in _processors(sections, name).items():
             kind = options.get(f"dataset_config.{name}.processors.{key}.type", entry.get("type"))
             default = _processors(defaults, name).get(key, {})
-            is_replaced = _config_class("processor", kind) is not None and kind != default.get("type", kind)
+            old = default.get("type", kind)
+            is_replaced = kind != old and any(_config_class("processor", name) for name in (kind, old))
             if is_replaced and isinstance(entry.get("params"), dict):
                 kept, removed = _params(_processors(given, name).get(key, {})), _params(default)
                 entry["params"] = {k: v for k, v in _params(entry).items() if k in kept or k not in removed}
@@ -61,10 +62,9 @@ def set_model_defaults(config: Any) -> None:
             if schema is None or not isinstance(entry.get("params", {}), dict):
                 continue
             _fill_processor(entry, entry["type"])
-            defaults = _defaults(schema)
             for key, value in schema.model_defaults(sizes).items():
                 if entry["params"][key] == FROM_MODEL:
-                    entry["params"][key] = defaults[key] if value is None else value
+                    entry["params"][key] = value
         _fill_dataset(sections, name)
     if sections:
         config.dataset_config = sections

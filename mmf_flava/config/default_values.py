@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
+from omegaconf import OmegaConf
+
 from mmf_flava.config.datasets import DATASETS
 from mmf_flava.config.mmf_sections import ADDED
 from mmf_flava.config.processors import PROCESSORS, ModelSizes
@@ -19,10 +21,24 @@ def fill_defaults(recipe: Mapping[str, Any]) -> dict[str, Any]:
     models = recipe.get("model_config") or {}
     if model in MODELS:
         filled["model_config"] = {**models, model: _fill(MODELS[model], models.get(model))}
-    sizes = ModelSizes.read(models.get(model), f"model_config.{model}")
+    sizes = ModelSizes.read((filled.get("model_config") or {}).get(model), f"model_config.{model}")
     datasets = recipe.get("dataset_config") or {}
     filled["dataset_config"] = {name: _fill_dataset(name, section, sizes) for name, section in datasets.items()}
     return filled
+
+
+def add_trainer_keys(config: Any) -> None:
+    """Add the keys of the trainer ``flava`` that a config lacks, with their defaults, so that options can set them."""
+    for name, schema in ADDED.items():
+        _add_missing(config.setdefault(name, {}), asdict(schema()))
+
+
+def _add_missing(section: Any, defaults: Mapping[str, Any]) -> None:
+    for key, value in defaults.items():
+        if key not in section:
+            section[key] = value
+        elif is_section(value) and OmegaConf.is_dict(section[key]):
+            _add_missing(section[key], value)
 
 
 def _fill_dataset(name: str, section: Any, sizes: ModelSizes) -> Any:
@@ -38,8 +54,7 @@ def _fill_processor(entry: Any, sizes: ModelSizes) -> Any:
     schema = PROCESSORS.get(str(entry.get("type"))) if is_section(entry) else None
     if schema is None:
         return entry
-    from_model = {key: value for key, value in schema.model_defaults(sizes).items() if value is not None}
-    return {**entry, "params": _fill(schema, {**from_model, **(entry.get("params") or {})})}
+    return {**entry, "params": _fill(schema, {**schema.model_defaults(sizes), **(entry.get("params") or {})})}
 
 
 def _fill(schema: Any, section: Any) -> Any:

@@ -92,7 +92,7 @@ class ProcessorConfig:
 
     @classmethod
     def model_defaults(cls, sizes: ModelSizes) -> dict[str, Any]:
-        """Return the defaults that depend on the model, such as ``image_size``; None for sizes that the model lacks."""
+        """Return the defaults that depend on the model, such as ``image_size``."""
         return {}
 
     def check_model(self, sizes: ModelSizes, where: str) -> None:
@@ -112,7 +112,7 @@ class ImageTransformConfig(ProcessorConfig):
 
     @classmethod
     def model_defaults(cls, sizes: ModelSizes) -> dict[str, Any]:
-        return {"image_size": sizes.image_size}
+        return {"image_size": sizes.image_size or cls.image_size}
 
     def check_model(self, sizes: ModelSizes, where: str) -> None:
         _check_equal(self.image_size, sizes.image_size, f"{where}.image_size", f"{sizes.where}.image_encoder")
@@ -141,7 +141,8 @@ class ImageProcessorConfig(ImageTransformConfig):
 
     # height and width of a patch, in pixels; default: the patch_size of the model
     patch_size: int = ranged(16, at_least=1)
-    # height and width of the codebook's input, in pixels; null: no input. Default: the size with one code per patch
+    # height and width of the codebook's input, in pixels; null: no input. Default: the size with one code per patch, or
+    # null if the model has no codebook
     codebook_size: int | None = ranged(112, at_least=1)
     # images with more pixels are bad records; they are not decoded
     max_pixels: int = ranged(MAX_PIXELS, at_least=1)
@@ -153,9 +154,9 @@ class ImageProcessorConfig(ImageTransformConfig):
     @classmethod
     def model_defaults(cls, sizes: ModelSizes) -> dict[str, Any]:
         return {
-            "image_size": sizes.image_size,
-            "patch_size": sizes.patch_size,
-            "codebook_size": sizes.codebook_size,
+            **super().model_defaults(sizes),
+            "patch_size": sizes.patch_size or cls.patch_size,
+            "codebook_size": (sizes.codebook_size or cls.codebook_size) if sizes.codebook else None,
         }
 
     def check(self, where: str) -> None:

@@ -25,16 +25,17 @@ def collate(
 ) -> SampleList:
     """Collate samples of one dataset into a batch.
 
-    Text fields are padded to (B, T): token ids with ``pad_id``, ``input_mask`` with False, ``lm_label_ids`` with -1. T
-    is rounded up to a multiple of ``pad_to_multiple``, so that a compiled model sees few different lengths. Other
-    tensors must have equal shapes and are stacked. Integers become (B,) long tensors. All other fields (``sample_id``,
+    Text fields are padded to (B, T): token ids with ``pad_id``, ``lm_label_ids`` with -1, others with 0. T is rounded
+    up to a multiple of ``pad_to_multiple``, so that a compiled model sees few different lengths. Other tensors must
+    have equal shapes and are stacked. Integers become (B,) long tensors. All other fields (``sample_id``,
     ``captions``) become lists.
 
     Returns:
         A SampleList with ``dataset_name``, ``dataset_type`` and, for masked samples, ``mask_counts``. The first
         dimension of every tensor is B.
     """
-    padding = {"input_ids": pad_id, "input_ids_masked": pad_id, "input_mask": False, "lm_label_ids": IGNORED}
+    padding = {"input_ids": pad_id, "input_ids_masked": pad_id, "lm_label_ids": IGNORED}
+    padding |= {"input_mask": 0, "segment_ids": 0}
     batch = SampleList()
     for field in samples[0]:
         if field == "record":  # only needed to name the record of a sample that cannot be collated

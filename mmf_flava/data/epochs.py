@@ -37,6 +37,9 @@ class EpochSampler:
     def __len__(self) -> int:
         return ceil(ceil(self.size / self.world_size) / self.batch_size)
 
+    def set_epoch(self, epoch: int) -> None:
+        """Do nothing: the iterators count the epochs. MMF 1.0.0rc10 calls this method in distributed training."""
+
     def __iter__(self) -> Iterator[list[int]]:
         if self.epoch is None:
             seen = registry.get("current_iteration", 0, no_warning=True) * self.batch_size * self.world_size

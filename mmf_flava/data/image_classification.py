@@ -19,11 +19,11 @@ from mmf.common.registry import registry
 from mmf_flava.config.datasets import ImageClassificationConfig
 from mmf_flava.data.annotations import NO_LABEL, read_label
 from mmf_flava.data.class_labels import check_labels, configured_classes, find_classes, model_labels, number_classes
-from mmf_flava.data.image_decoding import decode_image
 from mmf_flava.data.image_sets.catalogue import download_image_set, open_image_set
 from mmf_flava.data.image_stream import build_shard_cache, image_folder
-from mmf_flava.data.initial_processors import stored_classes
+from mmf_flava.data.initial_processors import MODELS, stored_classes
 from mmf_flava.data.order import Order
+from mmf_flava.data.processor_calls import process_image
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record, Records, record_boundary
 from mmf_flava.data.records import ConcatRecords, open_records, record_units, split_readers
 from mmf_flava.data.records_hash import records_sha256
@@ -65,13 +65,19 @@ class ImageClassificationDataset(StreamDataset):
             self.training = False
             self.order = Order(self.size, self.seed, shuffle=False)
 
+    def init_processors(self) -> None:
+        """Build the processors. Models of others need the tokenizer of prompts only if they are evaluated zero-shot."""
+        config = registry.get("config", default=None, no_warning=True) or {}
+        zero_shot = (config.get("evaluation") or {}).get("zero_shot")
+        if not (config.get("model") in (None, *MODELS) or zero_shot):
+            self.config.processors.text_processor = None
+        super().init_processors()
+
     def _sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self.records.read(index)
-        processor = self.image_processor
-        image = decode_image(record, processor.decode_size if self.training else None, processor.max_pixels)
-        view = processor({"image": image, "rng": rng, "train": self.training})
-        # a tensor, so that MMF's own trainer can batch it
-        return {"image": view["image"], "targets": torch.tensor(self._label(record)), "sample_id": record.key}
+        fields = process_image(self.image_processor, record, rng, self.training)
+        # a tensor, so that MMF's collator can batch it
+        return {**fields, "targets": torch.tensor(self._label(record)), "sample_id": record.key}
 
     def _label(self, record: Record) -> int:
         """Return a record's label, or -1 if it is missing. Raises BadRecord if a label is required or invalid."""

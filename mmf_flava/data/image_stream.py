@@ -18,6 +18,7 @@ from mmf_flava.config.datasets import ImageStreamConfig, RecordsConfig
 from mmf_flava.config.paths import resolve_path
 from mmf_flava.data.codes import OPENED_CODES, CodeFile, resolve_codes_folder, view_generator
 from mmf_flava.data.image_decoding import decode_image
+from mmf_flava.data.processor_calls import has_flava_interface, process_image
 from mmf_flava.data.record import IMAGE_EXTENSIONS, Record
 from mmf_flava.data.records import concat_records, open_records, record_groups, record_units
 from mmf_flava.data.records_hash import records_sha256
@@ -61,6 +62,11 @@ class ImageStreamDataset(StreamDataset):
         codes = self.config.codes
         if codes is None:
             return
+        if not has_flava_interface(self.image_processor):
+            raise UserError(
+                f"dataset_config.{self.name}.codes: the codes are of crops by an image_processor of type flava_image. "
+                "Remove codes, or set the type to flava_image."
+            )
         folder, stem = resolve_codes_folder(codes, self.config.data_dir), self.codes_stem
         if not (self.training or (folder / f"{stem}.json").is_file()):
             return
@@ -98,23 +104,18 @@ class ImageStreamDataset(StreamDataset):
     def codes_stem(self) -> str:
         return f"{self.name}-{self.dataset_type}"
 
-    @property
-    def _decode_size(self) -> int | None:
-        """Minimum side in pixels to which the JPEG decoder may downscale images; None (full size) in evaluation."""
-        return self.image_processor.decode_size if self.training else None
-
     def _image_fields(self, record: Record, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """Return the image fields of record ``index``. Raises BadRecord if the record has no image or no codes."""
-        image = decode_image(record, self._decode_size, self.image_processor.max_pixels)
-        item = {"image": image, "rng": rng, "train": self.training}
+        options: dict[str, Any] = {}
         view = 0
         if self.training and self.views is not None:
             view = int(rng.integers(self.views))
-            item["crop_rng"] = view_generator(index, view)
+            options["crop_rng"] = view_generator(index, view)
         if self.codes is None:
-            return self.image_processor(item)
+            return process_image(self.image_processor, record, rng, self.training, **options)
         codes = torch.from_numpy(self.codes.read(index, view))
-        return {**self.image_processor({**item, "codebook_view": not self.training}), "image_codes": codes}
+        options["codebook_view"] = not self.training
+        return {**process_image(self.image_processor, record, rng, self.training, **options), "image_codes": codes}
 
     def _related_records(self, index: int) -> list[range]:
         """Return the records of the same shard as record ``index``, and those of the shard half the dataset away.
@@ -130,7 +131,8 @@ class ImageStreamDataset(StreamDataset):
 
     def codebook_views(self, index: int) -> torch.Tensor:
         """Return one codebook input per view of record ``index``, (V, 3, h, w). Raises BadRecord if it has no image."""
-        image = decode_image(self.records.read(index), self._decode_size, self.image_processor.max_pixels)
+        side = self.image_processor.decode_size if self.training else None
+        image = decode_image(self.records.read(index), side, self.image_processor.max_pixels)
         generators = [view_generator(index, view) for view in range(self.num_cached_views)]
         return torch.stack(self.image_processor.codebook_views(image, generators, self.training))
 

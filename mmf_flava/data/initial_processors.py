@@ -9,6 +9,7 @@ from mmf.common.registry import registry
 from tokenizers import Tokenizer
 
 from mmf_flava.compat import mmf_api
+from mmf_flava.compat.dataset_config import read_model_sizes
 from mmf_flava.config.processors import CLIP_MEAN, CLIP_STD, MAX_LENGTH, TOKENIZER
 from mmf_flava.data.processor_files import PROCESSORS_FILE, TOKENIZER_FILE, read_processors
 from mmf_flava.data.saved_processors import SavedProcessors
@@ -133,7 +134,8 @@ def initial_processors(in_run: bool) -> InitialProcessors:
     known, current = registry.get(STATE, default=None, no_warning=True) or (None, None)
     if current is None or known is not config:
         saved, allow_missing = _read(config)
-        current = InitialProcessors(saved, _positions(config), allow_missing)
+        positions = None if config is None else read_model_sizes(config).positions
+        current = InitialProcessors(saved, positions, allow_missing)
         registry.register(STATE, (config, current))
         if saved is not None:
             tokenizer, max_length, statistics = (
@@ -221,11 +223,3 @@ def _params(config: Any, types: tuple[str, ...]) -> Iterator[Any]:
         for processor in (section.get("processors") or {}).values():
             if processor and processor.get("type") in types:
                 yield processor.get("params") or {}
-
-
-def _positions(config: Any) -> int | None:
-    """Return the number of position embeddings that the config sets for the text encoder, or None if it is not set."""
-    if config is None or config.get("model") not in MODELS:
-        return None
-    model = (config.get("model_config") or {}).get(config["model"]) or {}
-    return (model.get("text_encoder") or {}).get("max_length")

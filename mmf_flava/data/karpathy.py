@@ -18,8 +18,8 @@ from mmf.common.registry import registry
 from mmf_flava.config.datasets import KarpathyConfig
 from mmf_flava.config.paths import resolve_path
 from mmf_flava.data.annotations import clean_text
-from mmf_flava.data.image_decoding import decode_image
 from mmf_flava.data.order import spread_units
+from mmf_flava.data.processor_calls import process_image
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record
 from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.data.stream import StreamBuilder, StreamDataset
@@ -139,9 +139,8 @@ class KarpathyDataset(StreamDataset):
 
     def _sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self.records.read(index)
-        image = decode_image(record, max_pixels=self.image_processor.max_pixels)
-        views = self.image_processor({"image": image, "rng": rng, "train": False, "codebook_view": False})
-        return {"image": views["image"], "captions": self.records.captions[index], "sample_id": record.key}
+        fields = process_image(self.image_processor, record, rng, training=False, codebook_view=False)
+        return {**fields, "captions": self.records.captions[index], "sample_id": record.key}
 
     def fingerprint(self) -> str:
         """Return a hash of the images and captions. It is used to detect outdated caches of embeddings."""

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from mmf_flava.data.record import BadRecord, Reason
 
-TEXT_FIELDS = ("input_ids", "input_ids_masked", "input_mask", "lm_label_ids")  # padded to the longest text of a batch
+# padded to the longest text of a batch
+TEXT_FIELDS = ("input_ids", "input_ids_masked", "input_mask", "lm_label_ids", "segment_ids")
 BOOKKEEPING = ("record", "replaced")
 
 Form = tuple[tuple[str, str], ...]  # (field, description) of the fields of a sample, sorted by field

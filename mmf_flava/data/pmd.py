@@ -31,8 +31,8 @@ MISMATCH_TRIES = 10  # records sampled to find a different caption for a mismatc
 class PMDDataset(ImageStreamDataset):
     """Image-text pairs. In training, some pairs are mismatched, as needed for image-text matching.
 
-    Fields: image, image_for_codebook or image_codes, image_patch_mask, input_ids, input_mask, input_ids_masked,
-    lm_label_ids, is_correct, captions (all captions of the image), targets (label or -1), sample_id.
+    Fields: image, image_for_codebook or image_codes, image_patch_mask, input_ids, input_mask, segment_ids,
+    input_ids_masked, lm_label_ids, is_correct, captions (all captions of the image), targets (label or -1), sample_id.
 
     In training, a sample's text is one of the image's captions or, with probability ``mismatch_probability``, a caption
     of another record (is_correct 0). The paper does not state this probability; the default of 0.1 is
@@ -61,7 +61,7 @@ class PMDDataset(ImageStreamDataset):
                 text, matches = other, 0
         return {
             **self._image_fields(record, index, rng),
-            **self.text_processor({"text": text, "rng": rng}),
+            **self.text_processor({"text": text, "text_a": text, "is_correct": matches, "rng": rng}),
             "is_correct": matches,
             "captions": captions,
             "targets": label,

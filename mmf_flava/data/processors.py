@@ -193,7 +193,8 @@ class FlavaTextProcessor(BaseProcessor):
             item: {"text": str, or "input_ids": ids without [CLS] and [SEP]; "rng": numpy Generator}.
 
         Returns:
-            input_ids, input_ids_masked (T,) long; input_mask (T,) bool, all True; lm_label_ids (T,) long, -1 = ignored.
+            (T,) long tensors with MMF's names: input_ids, input_ids_masked, input_mask (all 1), segment_ids (all 0),
+            lm_label_ids (-1 = ignored).
         """
         ids = self._add_special_tokens(item["input_ids"] if "input_ids" in item else self._tokenize(item["text"]))
         masked, labels = mask_tokens(
@@ -208,7 +209,8 @@ class FlavaTextProcessor(BaseProcessor):
         )
         return {
             "input_ids": torch.from_numpy(ids),
-            "input_mask": torch.ones(len(ids), dtype=torch.bool),
+            "input_mask": torch.ones(len(ids), dtype=torch.long),
+            "segment_ids": torch.zeros(len(ids), dtype=torch.long),
             "input_ids_masked": torch.from_numpy(masked),
             "lm_label_ids": torch.from_numpy(labels),
         }

@@ -225,7 +225,6 @@ class StreamBuilder(BaseDatasetBuilder):
 
     def __init__(self) -> None:
         super().__init__(self.NAME)
-        self.dataset: StreamDataset | None = None
 
     @classmethod
     def config_path(cls) -> str | None:
@@ -259,8 +258,7 @@ class StreamBuilder(BaseDatasetBuilder):
         Raises:
             UserError: a key or value is invalid, the train split has no paths, or a file is missing.
         """
-        self.dataset = self.load_split(self.parse(config), dataset_type)
-        return self.dataset
+        return self.load_split(self.parse(config), dataset_type)
 
     def load_split(self, config: Any, dataset_type: str) -> StreamDataset | None:
         """Load the dataset of one split; return None for a val or test split without paths."""
@@ -299,12 +297,7 @@ class StreamBuilder(BaseDatasetBuilder):
         return dataset_instance.build_loader()
 
     def update_registry_for_model(self, config: Any) -> None:
-        """Register the sizes of vocabulary and classes for MMF's models. MMF calls this method after ``load``."""
-        vocabulary = getattr(getattr(self.dataset, "text_processor", None), "get_vocab_size", None)
-        if vocabulary is not None:
-            registry.register(f"{self.NAME}_text_vocab_size", vocabulary())
-        if classes := getattr(self.dataset, "classes", None):
-            registry.register(f"{self.NAME}_num_final_outputs", len(classes))
+        """Do nothing: the configs of FLAVA models do not depend on datasets. MMF calls this hook of every builder."""
 
     @staticmethod
     def list_paths(config: Any, dataset_type: str) -> list[str | Path]:

@@ -14,7 +14,9 @@ import numpy as np
 from mmf.common.registry import registry
 
 from mmf_flava.config.datasets import TextCorpusConfig
+from mmf_flava.data.annotations import NO_LABEL
 from mmf_flava.data.order import spread_units
+from mmf_flava.data.processor_calls import has_flava_interface
 from mmf_flava.data.record import BadRecord
 from mmf_flava.data.stream import StreamBuilder, StreamDataset
 from mmf_flava.data.token_files import TokenFile
@@ -25,7 +27,8 @@ HASHED_TOKENS = 1024  # tokens of a block that the fingerprint of a corpus cover
 
 
 class TextCorpusDataset(StreamDataset):
-    """Blocks of text. Fields: sample_id and, each of shape (T,), input_ids, input_mask, input_ids_masked, lm_label_ids.
+    """Blocks of text. Fields: targets (-1), sample_id and, each of shape (T,), input_ids, input_mask, segment_ids,
+    input_ids_masked, lm_label_ids.
 
     A block is [CLS], T - 2 consecutive tokens, [SEP]. It may span several documents, separated by [SEP] (as in
     RoBERTa's "full sentences"). T is ``block_size``. An incomplete block at the end of a corpus is dropped.
@@ -56,6 +59,11 @@ class TextCorpusDataset(StreamDataset):
     def init_processors(self) -> None:
         """Build the processor. Raises UserError if its vocabulary or max_length does not match the tokenized text."""
         super().init_processors()
+        if not has_flava_interface(self.text_processor):
+            raise UserError(
+                f"dataset_config.{self.name}.processors.text_processor.type: the dataset has token ids, which only "
+                "flava_text processes. Set it to flava_text."
+            )
         if self.text_processor.max_length < self.span + 2:
             raise UserError(
                 f"dataset_config.{self.name}: text_processor.params.max_length is {self.text_processor.max_length}, "
@@ -89,7 +97,8 @@ class TextCorpusDataset(StreamDataset):
         file, start = self.files[number], (index - self._starts[number]) * self.span
         tokens = file.read(start, self.span)
         sample = self.text_processor({"input_ids": tokens, "rng": rng})
-        return {**sample, "sample_id": f"{file.folder.name}:{start}"}
+        # MMF computes losses only if the batch has targets
+        return {**sample, "targets": NO_LABEL, "sample_id": f"{file.folder.name}:{start}"}
 
 
 @registry.register_builder("ccnews_bookcorpus")

@@ -72,10 +72,12 @@ class FlavaTokensProcessor(FlavaTextProcessor):
             item: {"text": str}, or "text_a" as in MMF's own pair datasets, and optionally "text_b".
 
         Returns:
-            text: the unchanged first text; input_ids (T,) long; input_mask (T,) bool, False on padding.
+            text: the unchanged first text; (T,) long tensors: input_ids; input_mask, 0 on padding; segment_ids, 1 on
+            text_b and the [SEP] after it.
         """
         text = item["text"] if "text" in item else item["text_a"]
         first = self._tokenize(text)
+        segments = np.zeros(self.max_length, dtype=np.int64)
         if item.get("text_b") is None:
             sequence = self._add_special_tokens(first)
         else:
@@ -84,12 +86,14 @@ class FlavaTokensProcessor(FlavaTextProcessor):
             first_length = max(budget - len(second), min(len(first), budget - budget // 2))
             first = first[: max(first_length, 0)]
             sequence = self._add_special_tokens([*first, self.special.sep, *second[: budget - len(first)]])
+            segments[len(first) + 2 : len(sequence)] = 1
         ids = np.full(self.max_length, self.special.pad, dtype=np.int64)
         ids[: len(sequence)] = sequence
         return {
             "text": text,
             "input_ids": torch.from_numpy(ids),
-            "input_mask": torch.arange(self.max_length) < len(sequence),
+            "input_mask": (torch.arange(self.max_length) < len(sequence)).long(),
+            "segment_ids": torch.from_numpy(segments),
         }
 
     def get_vocab_size(self) -> int:

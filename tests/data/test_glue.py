@@ -56,7 +56,8 @@ def test_sample_of_a_single_sentence_task(tmp_path, load):
     write_tsv(tmp_path, "cola", train=3)
     dataset = load("cola")
     sample = dataset[1]
-    tokens = [dataset.text_processor.tokenizer.id_to_token(number) for number in sample.input_ids[sample.input_mask]]
+    ids = sample.input_ids[sample.input_mask == 1]
+    tokens = [dataset.text_processor.tokenizer.id_to_token(number) for number in ids]
     (text,), label = dataset.examples[1].texts, sample.targets
     assert tokens == ["[CLS]", "a", '"', *text.split('"')[1].split(), "[SEP]"]
     assert (label.item(), label.dtype, sample.id.item(), sample.sample_id) == (1, torch.long, 1, "train.tsv:2")
@@ -77,7 +78,7 @@ def test_pair_is_truncated_at_the_longer_sentence(tmp_path, load, words, max_len
     reference.enable_truncation(max_length, strategy="longest_first")
     dataset = load("rte", max_length=max_length)
     for n, texts in enumerate(((first, second), (second, "the"))):
-        ids = dataset[n].input_ids[dataset[n].input_mask].tolist()
+        ids = dataset[n].input_ids[dataset[n].input_mask == 1].tolist()
         assert ids == reference.encode(*texts).ids
 
 

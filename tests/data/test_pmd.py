@@ -24,13 +24,15 @@ def test_batch_has_the_documented_fields(load):
         "image_patch_mask": (8, 36),
         "input_ids": (8, tokens),
         "input_mask": (8, tokens),
+        "segment_ids": (8, tokens),
         "input_ids_masked": (8, tokens),
         "lm_label_ids": (8, tokens),
         "is_correct": (8,),
         "targets": (8,),
     }
     assert {name: tuple(batch[name].shape) for name in shapes} == shapes
-    assert batch.image_patch_mask.dtype == batch.input_mask.dtype == torch.bool
+    assert batch.image_patch_mask.dtype == torch.bool
+    assert batch.input_mask.dtype == batch.segment_ids.dtype == torch.int64
     assert all(isinstance(name, str) for name in batch.sample_id)
     assert all(len(captions) == 5 for captions in batch.captions)
     assert (batch.input_mask == (batch.input_ids != 0)).all()

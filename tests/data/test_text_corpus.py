@@ -17,7 +17,7 @@ def test_blocks_are_consecutive_tokens_with_cls_and_sep(load, demo):
         assert not ((sample.input_ids == 3) & (sample.lm_label_ids != -1)).any(), "[SEP] must never be masked"
     batch = dataset.collate([dataset[n] for n in range(4)])
     assert batch.input_ids.shape == (4, 16)
-    assert torch.equal(batch.input_mask, torch.ones(4, 16, dtype=torch.bool))
+    assert torch.equal(batch.input_mask, torch.ones(4, 16, dtype=torch.int64))
 
 
 def test_different_vocabulary_raises_an_error(config, load, demo, tmp_path):

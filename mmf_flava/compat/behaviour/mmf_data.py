@@ -78,6 +78,33 @@ def workers(module: Any) -> None:
         return original(dataset, training, *args, **kwargs)
 
 
+STREAMS: dict[str, Any] = {
+    "what": "MMF's trainers read mmf_flava's datasets with the loader of these datasets",
+    "why": "MMF stacks the fields of samples, but the texts of a batch must be padded to the same length",
+    "since": "MMF 1.0.0rc1",
+    "until": "MMF builds loaders with the builder of the dataset, as on its main branch",
+}
+
+
+@patch("mmf.utils.build", needed=lambda module: not hasattr(module, "build_datamodule"), **STREAMS)
+def stream_loader(module: Any) -> None:
+    @wrap(module, "build_dataloader_and_sampler", only_if=flava_run.is_current)
+    def build_dataloader_and_sampler(original: Any, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        if not hasattr(dataset, "build_loader"):
+            return original(dataset, *args, **kwargs)
+        loader = dataset.build_loader()
+        loader.dataset_type = dataset.dataset_type
+        return loader, loader.batch_sampler
+
+
+@patch("mmf.common.test_reporter", needed=lambda module: hasattr(module, "DistributedSampler"), **STREAMS)
+def stream_predictions(module: Any) -> None:
+    @wrap(module.TestReporter, "get_dataloader", only_if=flava_run.is_current)
+    def get_dataloader(original: Any, self: Any) -> Any:
+        build = getattr(self.current_dataset, "build_loader", None)
+        return original(self) if build is None else build()
+
+
 @patch(
     "mmf.datasets.mmf_dataset_builder",
     what="a split whose annotations are null has no data, and missing images of a split are a one-line error",
