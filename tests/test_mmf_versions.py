@@ -148,7 +148,7 @@ def test_only_compat_tests_the_version_of_mmf(path):
         "from mmf_flava.compat.mmf_api import main",
         "from mmf_flava.compat.mmf_api.rc10 import log",
         "import mmf_flava.compat.mmf_api.main",
-        "from mmf_flava.compat.mmf_api.main_trainer import Base",
+        "from mmf_flava.compat.mmf_api.main import MMF_TRAINER",
         "import mmf\nif mmf.__version__ < '1.0.0': pass",
         "import mmf\nif f'{mmf.__version__}'.strip() < '1.0.0': pass",
         "from mmf import __version__",

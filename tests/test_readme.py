@@ -22,7 +22,7 @@ TESTS = {
         "evaluation/test_karpathy_run.py::test_results_are_equal_for_one_and_two_processes",
         "evaluation/test_linear_probe_run.py::test_results_are_equal_for_one_and_two_processes",
     ],
-    "finetuning, trainer `flava_finetune`": [
+    "finetuning": [
         "finetuning/test_finetuning.py::test_labelled_images",
         "finetuning/test_finetuning.py::test_initialisation_from_a_pretraining_run",
         "finetuning/test_finetuning.py::test_recipe_commands",

@@ -19,7 +19,8 @@ from mmf_flava.errors import UserError
 
 # the names that mmf_flava registers with MMF
 MODELS = frozenset({"flava", "flava_classification"})
-TRAINERS = frozenset({"flava", "flava_finetune"})
+TRAINERS = frozenset({"flava"})
+REMOVED_TRAINERS = frozenset({"flava_finetune"})  # in earlier versions; flava replaces it
 DATASETS = frozenset({"ccnews_bookcorpus", "glue", "image_classification", "imagenet", "karpathy", "pmd"})
 
 _current: bool | None = None
@@ -27,7 +28,7 @@ _current: bool | None = None
 
 def is_flava_run(model: str | None, trainer: str | None, datasets: Iterable[str]) -> bool:
     """Return whether the model, the trainer or any of the datasets is registered by mmf_flava."""
-    return model in MODELS or trainer in TRAINERS or not DATASETS.isdisjoint(datasets)
+    return model in MODELS or trainer in TRAINERS | REMOVED_TRAINERS or not DATASETS.isdisjoint(datasets)
 
 
 def is_current() -> bool:

@@ -56,6 +56,8 @@ def check_trainer(name: Any, known: Collection[str]) -> None:
     """Raise UserError if a trainer is not registered in the installed version of MMF."""
     if name in known:
         return
+    if name in flava_run.REMOVED_TRAINERS:
+        raise UserError(f"training.trainer: {name} was removed. Use training.trainer: flava.")
     # MMF's trainer has different names in the two versions of MMF
     is_mmf = name in mmf_trainer.NAMES
     matches = sorted({*mmf_trainer.NAMES} & {*known}) if is_mmf else close_matches(str(name), known)

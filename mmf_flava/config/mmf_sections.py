@@ -75,7 +75,7 @@ TYPES: dict[str, Any] = {
     "distributed.rank": int | None,
 }
 # trainers that support training.wandb only on MMF's main branch, whose defaults contain it
-WITHOUT_WANDB = (*mmf_trainer.NAMES, "lightning", "flava_finetune")
+WITHOUT_WANDB = (*mmf_trainer.NAMES, "lightning")
 FOLDERS = ("env.save_dir", "env.data_dir", "env.cache_dir")
 RUN_TYPES = ("train", "val", "test", "inference", "predict")
 

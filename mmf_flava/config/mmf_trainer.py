@@ -39,7 +39,7 @@ def check_mmf_trainer(config: Any, processes: int, devices: int) -> None:
         raise UserError("training.trainer: base_trainer cannot pretrain FLAVA. Use training.trainer: flava.")
     used = {
         f"training.precision: {training.get('precision')}": training.get("precision", "fp32") != "fp32",
-        f"training.sharding: {training.get('sharding')}": training.get("sharding", "none") != "none",
+        f"training.sharding: {training.get('sharding')}": training.get("sharding", "none") == "fsdp",
         "training.activation_checkpointing": training.get("activation_checkpointing", False),
     }
     if config.model == "flava":
@@ -49,11 +49,9 @@ def check_mmf_trainer(config: Any, processes: int, devices: int) -> None:
             "training.fp16": training.get("fp16", False),
         }
     if unsupported := [name for name, is_used in used.items() if is_used]:
-        remedy = "Use training.trainer: flava."
-        if config.model != "flava":
-            remedy = "Remove it, or use training.trainer: flava_finetune, which supports training.precision: bf16."
         raise UserError(
-            f"training.trainer: MMF's trainer {training.trainer} does not support {', '.join(unsupported)}. {remedy}"
+            f"training.trainer: MMF's trainer {training.trainer} does not support {', '.join(unsupported)}. Use "
+            "training.trainer: flava."
         )
 
 

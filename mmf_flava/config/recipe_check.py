@@ -1,19 +1,19 @@
 """Validation of the complete config, before models and datasets are built."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mmf_flava.config.flava_trainers import check_finetuning, check_flava
+from mmf_flava.config.flava_trainers import check_flava
+from mmf_flava.config.mmf_keys import check_mmf_keys
 from mmf_flava.config.mmf_sections import check_mmf_sections
-from mmf_flava.config.model import ClassificationConfig, FlavaConfig
 from mmf_flava.config.optimization import check_optimization, check_optimization_sections
 from mmf_flava.config.schema import parse_section
+from mmf_flava.config.zoo import FLAVA_MODELS as MODELS
 from mmf_flava.errors import UserError
-
-MODELS = {"flava": FlavaConfig, "flava_classification": ClassificationConfig}
 
 
 def check_recipe(config: Any, defaults: Any) -> dict[str, Any]:
@@ -30,20 +30,23 @@ def check_recipe(config: Any, defaults: Any) -> dict[str, Any]:
     Raises:
         UserError: a key is unknown, or a value has the wrong type, is out of range or does not fit another key.
     """
-    values = resolve(config)
     plain: dict[str, Any] = OmegaConf.to_container(defaults, resolve=False)  # type: ignore[assignment]
+    is_flava = OmegaConf.select(config, "training.trainer") == "flava"
+    if is_flava and config.training.get("max_epochs") is not None:
+        config = deepcopy(config)
+        config.training.max_updates = 1  # set when the training data are known, see config.schedule
+    values = resolve(config)
+    if is_flava:
+        check_mmf_keys(values, plain)
     check_mmf_sections(values, plain)
     check_optimization_sections(values)
-    trainer = values["training"]["trainer"]
-    if trainer == "flava":
+    if is_flava:
         check_flava(config)
-    elif trainer == "flava_finetune":
-        check_finetuning(config, plain)
     check_optimization(values)
     checkpoint = values["checkpoint"]
     if checkpoint["resume_best"] and not checkpoint["resume"]:
         raise UserError("checkpoint.resume_best has no effect without checkpoint.resume. Set checkpoint.resume: true.")
-    if trainer != "flava" and checkpoint["reset"].get("data"):
+    if not is_flava and checkpoint["reset"].get("data"):
         raise UserError("checkpoint.reset.data is only supported by training.trainer: flava. Set it to false.")
     model = values["model"]
     if model in MODELS:

@@ -1,4 +1,4 @@
-"""Config keys that the trainer ``flava`` adds to MMF's keys. The trainer ``flava_finetune`` supports some of them."""
+"""Config keys that the trainer ``flava`` adds to MMF's keys."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -47,8 +47,31 @@ class WandbConfig:
     tags: list[str] = field(default_factory=list)
     # online | offline | disabled
     mode: str | None = ranged(None, choices=("online", "offline", "disabled"))
-    # no effect (checkpoints are not uploaded); accepted for compatibility with MMF's main branch
+    # only false: checkpoints are not uploaded
     log_checkpoint: bool = False
+
+
+@dataclass
+class EmaConfig:
+    """``training.ema``: exponential moving averages of the weights, saved in every checkpoint as ``ema.safetensors``."""
+
+    enabled: bool = False
+    # average = momentum * average + (1 - momentum) * weight, after every update
+    momentum: float = ranged(0.9999, at_least=0, below=1)
+    # momentum at the end of the run, which increases to it on a cosine; null: the momentum is constant
+    final_momentum: float | None = ranged(None, at_least=0, at_most=1)
+    # names of the averaged modules, e.g. flava.image_encoder; the others keep their weights. Empty: all modules
+    modules: list[str] = field(default_factory=list)
+    # number of updates before averaging starts; until then, the averages are copies of the weights
+    start: int = ranged(0, at_least=0)
+
+    def check(self, where: str) -> None:
+        """Raise UserError if the momentum would decrease."""
+        if self.final_momentum is not None and self.final_momentum < self.momentum:
+            raise UserError(
+                f"{where}.final_momentum: {self.final_momentum:g} is below momentum {self.momentum:g}. Increase it, or "
+                "set null for a constant momentum."
+            )
 
 
 @dataclass
@@ -61,6 +84,8 @@ class TrainingConfig:
     activation_checkpointing: bool = False
     # samples per process and batch, as in MMF's main branch; null: training.batch_size is the global batch size
     batch_size_per_device: int | None = ranged(None, at_least=1)
+    # let cuDNN measure its algorithms and use the fastest ones, as in MMF's main branch; no effect if deterministic
+    cudnn_benchmark: bool = False
     # stop at the first NaN gradient and name the operation that produced it, as in MMF's main branch
     detect_anomaly: bool = False
     # gradient accumulation: number of batches per optimizer step. Losses and gradients are those of one large batch,
@@ -82,6 +107,7 @@ class TrainingConfig:
     deterministic: bool = False
     # maximum minutes to wait for other processes, e.g. while rank 0 evaluates with ddp; then the run fails
     process_group_timeout: int = ranged(360, at_least=1, at_most=MAX_MINUTES)
+    ema: EmaConfig = field(default_factory=EmaConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
 
@@ -95,6 +121,8 @@ class ResetConfig:
     optimizer: bool = False
     # updates, schedule of the learning rate, order of the data, best metric
     counts: bool = False
+    # the loss scale of precision: fp16
+    fp16_scaler: bool = False
     # the order of the data, if data, seed or order differ from those of the checkpoint
     data: bool = False
 
@@ -189,8 +217,12 @@ class EvaluationConfig:
     task: str | None = None
     # samples per forward pass of one process; null: training.batch_size, at most 256
     batch_size: int | None = ranged(None, at_least=1)
+    # weights of the evaluation after training: best (by training.early_stop.criteria, as in MMF) | last
+    weights: str = ranged("best", choices=("best", "last"))
     # folder to cache image embeddings for later evaluations of the same weights; null: no cache
     features_dir: str | None = None
+    # evaluate the averages of the weights, see training.ema
+    ema: bool = False
     # compute the mean of each loss over the split. The contrastive loss depends on evaluation.batch_size: its negatives
     # are the other samples of a batch
     losses: bool = True

@@ -1,6 +1,6 @@
 """Map-style datasets, of MMF or of users, as endless streams of samples."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 from zlib import crc32
 
@@ -54,7 +54,7 @@ class MapStream(Dataset):
         ):
             raise UserError(
                 f"datasets: '{name}' is an iterable dataset, whose samples cannot be read by index. Define __getitem__ "
-                "and __len__, or set training.trainer to MMF's own trainer (base_trainer, or mmf on the main branch)."
+                "and __len__, or set training.trainer to mmf, the trainer of MMF's main branch."
             )
         if not len(dataset):
             return None
@@ -78,8 +78,14 @@ class MapStream(Dataset):
         return self._read(n, self._read_index)
 
     def collate(self, samples: Sequence[Any]) -> Any:
-        """Collate samples into a batch as MMF does."""
-        return BatchCollator(self.dataset_name, self.dataset_type)(list(samples))
+        """Collate samples into a batch as MMF does, or as the data loader of the dataset's builder does."""
+        own = getattr(self.dataset, "loader_collate", None)
+        if own is None:
+            return BatchCollator(self.dataset_name, self.dataset_type)(list(samples))
+        batch = own(list(samples))
+        if isinstance(batch, MutableMapping):
+            batch["dataset_name"], batch["dataset_type"] = self.dataset_name, self.dataset_type
+        return batch
 
     def _read(self, n: int, read: Callable[[int], Any]) -> Any:
         """Call ``read`` with the index of sample n, with seeded generators."""

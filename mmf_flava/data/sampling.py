@@ -239,6 +239,7 @@ def _kill_workers_at_exit() -> None:
 
 
 def _kill_workers() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises an error for each killed worker
     for child in multiprocessing.active_children():
         if child.daemon:
             child.kill()

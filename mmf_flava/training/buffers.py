@@ -3,7 +3,15 @@
 import torch
 from torch import Tensor, nn
 
+from mmf_flava.training.model_interface import replicated_modules
+
 Buffer = tuple[dict[str, Tensor | None], str, Tensor | None]  # the buffers of a module, a name, its value
+
+
+def trained_buffers(model: nn.Module) -> list[Tensor]:
+    """Return the buffers that training may change: all except those of the frozen modules on all processes."""
+    replicated = replicated_modules(model)
+    return [buffer for name, buffer in model.named_buffers() if name.partition(".")[0] not in replicated]
 
 
 class BufferCopies:

@@ -3,6 +3,7 @@
 import base64
 import json
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ from mmf_flava.data.processor_files import write_processors
 from mmf_flava.data.saved_processors import SavedProcessors
 from mmf_flava.files.json_data import read_object
 from mmf_flava.training.model_interface import metadata
-from mmf_flava.weights.weight_files import read_safetensors
+from mmf_flava.weights.weight_files import AVERAGES, read_safetensors
 
 TENSOR_HEADER = 128  # bytes of the entry of a tensor in the header of a safetensors file, in addition to its name
 
@@ -52,10 +53,12 @@ class Snapshot:
 
     Attributes:
         weights: the model's tensors by name.
-        metadata: header of the weights file.
+        metadata: header of the weights file. As in ``safetensors.torch.save_model``, it maps each further name of a
+            tied weight to the name under which it is saved.
         optimizer: the optimizer's tensors under keys ``<parameter index>.<name>``.
         state_json: content of ``state.json``.
         processors: the image and text processors of the run.
+        averages: tensors of the model with averages as weights.
     """
 
     update: int
@@ -64,6 +67,7 @@ class Snapshot:
     optimizer: dict[str, Tensor]
     state_json: str
     processors: SavedProcessors | None = None
+    averages: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def take(
@@ -74,23 +78,28 @@ class Snapshot:
         state: dict[str, Any],
         processors: SavedProcessors | None,
         copy: bool,
+        averages: Mapping[str, Tensor] | None = None,
     ) -> "Snapshot":
-        """Take a snapshot of ``model`` and ``optimizer``. If ``copy``, copy their tensors to the CPU."""
+        """Take a snapshot of ``model``, ``optimizer`` and ``averages``. If ``copy``, copy their tensors to the CPU."""
         tensors, description = _flatten_optimizer(optimizer.state_dict())
         state_json = json.dumps({"update": update, "optimizer": description, **state}, indent=1)
         convert = _copy_to_cpu if copy else torch.Tensor.contiguous
+        weights, tied = _split_tied(model.state_dict())
         return cls(
             update,
-            {name: convert(tensor) for name, tensor in model.state_dict().items()},
-            {"format": "pt", **metadata(model)},
+            {name: convert(tensor) for name, tensor in weights.items()},
+            {"format": "pt", **metadata(model), **tied},
             {name: convert(tensor) for name, tensor in tensors.items()},
             state_json,
             processors,
+            {name: convert(tensor) for name, tensor in _split_tied(averages or {})[0].items()},
         )
 
     def write(self, folder: Path) -> None:
-        """Write ``model.safetensors``, ``optimizer.safetensors``, ``state.json`` and the processors to ``folder``."""
+        """Write the tensors (``.safetensors``), ``state.json`` and the processors to ``folder``."""
         save_file(self.weights, folder / "model.safetensors", metadata=self.metadata)
+        if self.averages:
+            save_file(self.averages, folder / AVERAGES, metadata=self.metadata)
         save_file(self.optimizer, folder / "optimizer.safetensors")
         (folder / "state.json").write_text(self.state_json, encoding="utf-8")
         if self.processors is not None:
@@ -102,7 +111,7 @@ class Snapshot:
         return [
             *(
                 sum(tensor.nbytes + len(name) + TENSOR_HEADER for name, tensor in tensors.items())
-                for tensors in (self.weights, self.optimizer)
+                for tensors in (self.weights, self.optimizer, self.averages)
             ),
             len(self.state_json) + len(str(self.metadata)) + len(processors),
         ]
@@ -120,6 +129,24 @@ def is_finite(checkpoint: Path) -> bool:
                 if not tensors.get_tensor(name).isfinite().all():
                     return False
     return True
+
+
+def _split_tied(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Split a state dict into tensors of different memory and a mapping of the other names to these.
+
+    Tensors that share only a part of their memory are copied, because safetensors refuses them.
+    """
+    tensors, tied, names, storages = {}, {}, {}, set()
+    for name, tensor in state.items():
+        view = (tensor.data_ptr(), tensor.device, tensor.dtype, tensor.shape, tensor.stride())
+        storage = (tensor.untyped_storage().data_ptr(), tensor.device)
+        if tensor.numel() and view in names:
+            tied[name] = names[view]
+            continue
+        tensors[name] = tensor.clone() if storage in storages else tensor
+        names[view] = name
+        storages.add(storage)
+    return tensors, tied
 
 
 def _copy_to_cpu(tensor: Tensor) -> Tensor:

@@ -4,19 +4,20 @@ Old checkpoints are removed first. The new checkpoint is written to a temporary 
 pointer files, which contain the name of a checkpoint, are updated, and further checkpoints are removed. At any time, a
 pointer names a complete checkpoint.
 
-A run folder contains ``checkpoints/update_00000200/{model,optimizer}.safetensors, {state,processors,tokenizer}.json,
+A run folder contains ``checkpoints/update_00000200/{model,optimizer,ema}.safetensors, {state,processors,tokenizer}.json,
 checksums.sha256``, and the pointer files ``checkpoints/latest`` and ``checkpoints/best`` (see
 ``files.checkpoint_names``).
 """
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from torch import Tensor
 
 from mmf_flava.data.saved_processors import SavedProcessors
 from mmf_flava.errors import UserError
@@ -123,6 +124,7 @@ class CheckpointFolder:
         state: dict[str, Any],
         best: bool = False,
         processors: SavedProcessors | None = None,
+        averages: Mapping[str, Tensor] | None = None,
     ) -> Path:
         """Remove old checkpoints beyond ``max_to_keep``, and save a checkpoint.
 
@@ -132,13 +134,14 @@ class CheckpointFolder:
             state: JSON-serialisable data; its key ``rng`` is a list of the result of ``rng_state`` on each process.
             best: mark the checkpoint as the best one, which is kept until a better one is saved.
             processors: the processors of the run.
+            averages: the state dict of the model with averages as weights, if there are any.
 
         Raises:
             UserError: this checkpoint could not be written, or the background save of the previous checkpoint failed.
                 The newest checkpoint and the best one are unchanged.
         """
         self.wait()
-        snapshot = Snapshot.take(update, model, optimizer, state, processors, copy=self._thread is not None)
+        snapshot = Snapshot.take(update, model, optimizer, state, processors, self._thread is not None, averages)
         try:
             path = new_checkpoint(self.folder, update)
         except OSError as error:

@@ -5,9 +5,11 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mmf_flava.processes import world_size
+from mmf_flava.training.buffers import trained_buffers
 from mmf_flava.training.model_interface import after_step
 
 Masters = Mapping[nn.Parameter, nn.Parameter]  # parameter -> master parameter that the optimizer updates
@@ -23,6 +25,7 @@ class Engine:
         all_ranks_evaluate: whether all processes must take part in an evaluation.
         num_shards: number of processes that the parameters are divided among.
         names: the name in the model of each parameter in ``groups``.
+        frozen: fp32 values of other parameters, if the model has them in another precision or sharded.
     """
 
     all_ranks_evaluate = False
@@ -36,6 +39,7 @@ class Engine:
         names: dict[nn.Parameter, str] | None = None,
     ) -> None:
         self.model, self.module, self.evaluated, self.groups = model, module, model, groups
+        self.frozen: dict[str, Tensor] = {}
         self.names = names or {parameter: name for name, parameter in model.named_parameters()}
 
     @property
@@ -60,7 +64,11 @@ class Engine:
         The method may change the weights in place and elementwise. They are fp32 for any precision; if the model is
         sharded, each is a 1-dimensional slice of the weight, which may be empty.
         """
-        after_step(self.model, {self.names[weight]: master.detach() for weight, master in masters.items()})
+        after_step(self.model, self.by_name(masters))
+
+    def by_name(self, masters: Masters) -> dict[str, Tensor]:
+        """Return the trained weights of this process by name."""
+        return {self.names[weight]: master.detach() for weight, master in masters.items()}
 
     def finish_step(self) -> None:
         """Do nothing; subclasses override this method, which is called after every update."""
@@ -71,8 +79,19 @@ class Engine:
         Args:
             masters: the fp32 master parameter of each trainable parameter.
         """
-        weights = {self.names[weight]: master.detach() for weight, master in masters.items()}
-        return {**self.model.state_dict(), **weights}
+        # tied weights have several names
+        named = self.model.named_parameters(remove_duplicate=False)
+        weights = {name: masters[weight].detach() for name, weight in named if weight in masters}
+        return {**self.model.state_dict(), **self.frozen, **weights}
+
+    def broadcast_buffers(self) -> None:
+        """Give all processes the buffers of the first one, e.g. the statistics of BatchNorm, before an evaluation.
+
+        Must be called by all processes.
+        """
+        if world_size() > 1:
+            for buffer in trained_buffers(self.model):
+                distributed.broadcast(buffer, 0)
 
     def load_weights(self, state: Mapping[str, Tensor], masters: Masters) -> None:
         """Load the result of ``model_state`` into the trainable weights, their masters, and the buffers."""
@@ -81,9 +100,13 @@ class Engine:
                 value = self.local_weight(self.names[weight], state[self.names[weight]])
                 master.copy_(value)
                 weight.copy_(master)
-            for name, buffer in self.model.named_buffers():
+            for name, buffer in self.named_buffers().items():
                 if name in state:
                     buffer.copy_(state[name])
+
+    def named_buffers(self) -> dict[str, Tensor]:
+        """Return the model's buffers by their names in the state dict."""
+        return dict(self.model.named_buffers(remove_duplicate=False))
 
     def local_weight(self, name: str, value: Tensor) -> Tensor:
         """Return this process's part of a complete weight or average of weights."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mmf_flava.errors import UserError
 from mmf_flava.training.engine import Masters
+from mmf_flava.training.model_interface import replicated_modules
 
 # the loss scale doubles after SCALE_WINDOW steps without an overflow, for any number of processes
 INITIAL_SCALE, SCALE_WINDOW, MIN_SCALE = 2.0**15, 2000, 1e-4
@@ -30,30 +31,40 @@ def use_fp32_layer_norms(model: nn.Module) -> None:
 
 
 def init_zero_parameters(model: nn.Module, std: float = 0.02) -> None:
-    """Initialise all-zero trainable parameters (the [CLS] and position embeddings) with samples of N(0, ``std``).
+    """Initialise all-zero trainable embeddings ([CLS] and positions) with samples of N(0, ``std``).
 
     For an input of zeros, the backward pass of a LayerNorm with epsilon 1e-12 multiplies gradients by 1e6. This
     overflows fp16, and the loss scale would decrease until other gradients underflow. All processes sample the same
-    values.
+    values. Layers whose ``weight`` is zero, e.g. the last one of a residual branch, are not changed.
     """
     generator = torch.Generator().manual_seed(0)
-    for weight in model.parameters():
-        if weight.requires_grad and weight.ndim > 1 and not weight.any():
+    for name, weight in model.named_parameters():
+        is_layer = name.rpartition(".")[2] == "weight"
+        if weight.requires_grad and weight.ndim > 1 and not is_layer and not weight.any():
             weight.data.copy_(std * torch.randn(weight.shape, generator=generator))
 
 
 def cast_to_fp16(model: nn.Module) -> dict[nn.Parameter, nn.Parameter]:
-    """Cast the trainable parameters to fp16, and return the fp32 master parameter of each fp16 parameter.
+    """Cast the parameters to fp16, and return the fp32 master parameter of each fp16 parameter, also of frozen ones.
 
-    LayerNorms and the logit scale, whose exponential multiplies all logits, stay in fp32.
+    LayerNorms and the logit scale, whose exponential multiplies all logits, stay in fp32, and so do the modules that
+    the model names in ``replicated_modules``.
     """
-    fp32 = {p for module in model.modules() if isinstance(module, nn.LayerNorm) for p in module.parameters()}
+    kept = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
+    kept += [module for name in replicated_modules(model) if (module := getattr(model, name)) is not None]
+    fp32 = {parameter for module in kept for parameter in module.parameters()}
     masters = {}
     for weight in model.parameters():
-        if weight.requires_grad and weight not in fp32 and weight.ndim > 0:
-            masters[weight] = nn.Parameter(weight.data)
+        if weight not in fp32 and weight.ndim > 0:
+            masters[weight] = nn.Parameter(weight.data, weight.requires_grad)
             weight.data = weight.data.half()
     return masters
+
+
+def fp32_values(model: nn.Module, masters: Masters) -> dict[str, Tensor]:
+    """Return the fp32 values of the frozen parameters that ``cast_to_fp16`` has cast, by name."""
+    named = model.named_parameters(remove_duplicate=False)
+    return {name: masters[weight].data for name, weight in named if weight in masters and not weight.requires_grad}
 
 
 def add_fp32_parameters(weights: list[nn.Parameter], masters: Masters) -> Masters:

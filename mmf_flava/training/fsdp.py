@@ -18,6 +18,7 @@ from fairseq.distributed.fully_sharded_data_parallel import FullyShardedDataPara
 from torch import Tensor, distributed, nn
 from torch.nn.functional import pad
 
+from mmf_flava.errors import UserError
 from mmf_flava.training.engine import Engine, Masters
 from mmf_flava.training.model_interface import replicated_modules, shard_units
 
@@ -140,7 +141,11 @@ class FsdpEngine(Engine):
         order = [[names[parameter] for parameter in group["params"]] for group in groups]
         # index of each parameter in the optimizer state, the same as in a single-process run
         self.index_of = {name: index for index, name in enumerate(name for group in order for name in group)}
-        self.untrained = {name: value for name, value in model.state_dict().items() if name not in self.index_of}
+        _refuse_tied(model, names)
+        untrained = {name: value for name, value in model.state_dict().items() if name not in self.index_of}
+        # FSDP shards frozen parameters and casts buffers
+        frozen = {name: value.to("cpu", copy=True) for name, value in untrained.items() if name in names.values()}
+        self.buffers = {name: value.dtype for name, value in untrained.items() if name not in frozen}
         self.shards: list[ParameterShard] = []
         replicated = {name: getattr(model, name) for name in replicated_modules(model)}
         for name in replicated:
@@ -157,6 +162,7 @@ class FsdpEngine(Engine):
         ]
         super().__init__(model, root, groups, {part: name for name, part in slices.items()})
         self.evaluated, self.num_shards = root, distributed.get_world_size()
+        self.frozen = frozen if distributed.get_rank() == 0 else {}
 
     def _wrap_unit(self, module: nn.Module, path: str, precision: str) -> nn.Module:
         """Wrap a module as an FSDP unit. The parameters of inner units are not included."""
@@ -209,7 +215,16 @@ class FsdpEngine(Engine):
             gathered = shard.gather([masters[part].detach() for part in shard.slices])
             if distributed.get_rank() == 0:
                 state.update({name: value.cpu() for name, value in gathered.items()})
-        return {**state, **self.untrained} if state else {}
+        if distributed.get_rank() > 0:
+            return {}
+        buffers = {
+            name: value.to(self.buffers[name]) for name, value in self.named_buffers().items() if name in self.buffers
+        }
+        return {**state, **self.frozen, **buffers}
+
+    def named_buffers(self) -> dict[str, Tensor]:
+        """Return the model's buffers by their names before the model was wrapped."""
+        return {_join("", name): buffer for name, buffer in self.model.named_buffers(remove_duplicate=False)}
 
     def local_weight(self, name: str, value: Tensor) -> Tensor:
         """Return this process's slice of a complete weight or average of weights."""
@@ -253,6 +268,16 @@ class FsdpEngine(Engine):
                         for key, value in state["state"][index].items()
                     }
         return {"state": local, "param_groups": state["param_groups"]}
+
+
+def _refuse_tied(model: nn.Module, names: dict[nn.Parameter, str]) -> None:
+    """Raise UserError if two modules share a parameter, because units would train two copies of it."""
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if name != names[parameter]:
+            raise UserError(
+                f"training.sharding: fsdp does not support tied weights, but {names[parameter]} and {name} are one "
+                "parameter. Set training.sharding: ddp."
+            )
 
 
 def _join(path: str, name: str) -> str:

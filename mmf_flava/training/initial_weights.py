@@ -1,12 +1,14 @@
 """Loading of a run's initial weights from its last checkpoint, ``checkpoint.resume_file`` or pretrained weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from mmf_flava.compat import mmf_api
+from mmf_flava.config.model import CoreConfig
 from mmf_flava.config.run import CheckpointConfig
 from mmf_flava.data.initial_processors import initial_processors
 from mmf_flava.errors import UserError
@@ -15,7 +17,8 @@ from mmf_flava.files.checksums import CorruptFileError, verify_file, verify_fold
 from mmf_flava.processes import gather_objects, rank
 from mmf_flava.training import model_interface
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
-from mmf_flava.weights.loading import load_checkpoint_weights, load_weights
+from mmf_flava.weights.loading import IncompatibleKeys, load_checkpoint_weights, load_weights
+from mmf_flava.weights.stock import load_stock_weights
 from mmf_flava.weights.weight_files import find_checkpoint
 
 
@@ -52,7 +55,9 @@ def load_initial_weights(
         if section.resume:
             mmf_api.log(f"checkpoint.resume: {checkpoints.folder} has no checkpoint. Training starts at update 0.")
         model_source = section.resume_file if weights_only else None
-        for message in load_pretrained_weights(model, model_source, checkpoint_config, config.env.cache_dir):
+        mapping = section.get("pretrained_state_mapping")
+        cache_dir = config.env.cache_dir
+        for message in load_pretrained_weights(model, model_source, checkpoint_config, cache_dir, mapping):
             mmf_api.log(message)
         return None
     mmf_api.log(f"Loaded the model from {path}")
@@ -122,7 +127,11 @@ def verify_named_checkpoint(path: Path) -> Path:
 
 
 def load_pretrained_weights(
-    model: nn.Module, model_source: str | None, config: CheckpointConfig, cache_dir: str | None
+    model: nn.Module,
+    model_source: str | None,
+    config: CheckpointConfig,
+    cache_dir: str | None,
+    mapping: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Load pretrained weights of the complete model, or those that the model's config selects.
 
@@ -130,6 +139,7 @@ def load_pretrained_weights(
         model_source: file, folder, URL or Hugging Face model ID of a complete model, or None.
         config: ``allow_missing`` and ``allow_extra`` are patterns of weights that may be missing in the file or the
             model, respectively.
+        mapping: see ``load_stock_weights``.
 
     Returns:
         A log message for each loaded source.
@@ -139,12 +149,8 @@ def load_pretrained_weights(
     """
     if model_source is None:
         return model_interface.load_pretrained(model, config.allow_missing, config.allow_extra, cache_dir)
-    keys = load_weights(
-        model,
-        model_source,
-        allow_missing=config.allow_missing,
-        allow_extra=config.allow_extra,
-        cache_dir=cache_dir,
-        new_vocabulary=initial_processors(in_run=True).new_vocabulary,
-    )
+    load: Callable[..., IncompatibleKeys] = partial(load_stock_weights, mapping=mapping)
+    if isinstance(getattr(model, "settings", None), CoreConfig):
+        load = partial(load_weights, new_vocabulary=initial_processors(in_run=True).new_vocabulary)
+    keys = load(model, model_source, config.allow_missing, config.allow_extra, cache_dir)
     return [keys.message("model", model_source)]

@@ -11,6 +11,20 @@ from mmf_flava.errors import UserError
 from mmf_flava.training.disk import diagnose_disk_error
 
 LOCK = ".lock"
+MMF_CHECKPOINT = "current.ckpt"
+
+
+def refuse_folder_of_mmf(folder: Path) -> None:
+    """Raise UserError if a run folder is that of another trainer, whose checkpoints the trainer ``flava`` cannot resume.
+
+    Its weights can be loaded, but optimizer, schedule and order of the data are another trainer's.
+    """
+    if (folder / MMF_CHECKPOINT).is_file() and not (folder / "checkpoints").is_dir():
+        raise UserError(
+            f"env.save_dir: {folder} has checkpoints of MMF's trainer, from which training.trainer: flava cannot "
+            f"resume. Load their weights in another folder: checkpoint.resume_file={folder / MMF_CHECKPOINT} "
+            "checkpoint.resume_pretrained=true env.save_dir=NEW_FOLDER"
+        )
 
 
 class RunLock:

@@ -22,17 +22,19 @@ class MetricLogger(Protocol):
 def open_metric_loggers(folder: Path, config: Any, wandb: WandbConfig, resumed: bool) -> list[MetricLogger]:
     """Open the metric loggers that ``training.tensorboard`` and ``training.wandb.enabled`` enable.
 
+    They write to ``env.tensorboard_logdir`` and ``env.wandb_logdir``; by default, to ``logs`` in the run folder.
+
     Args:
-        folder: the run folder; metric loggers write to its subfolder ``logs``.
+        folder: the run folder.
         config: the complete MMF config.
         wandb: the config section ``training.wandb``.
         resumed: whether the run was resumed; W&B then appends to the existing W&B run.
     """
     loggers: list[MetricLogger] = []
     if config.training.tensorboard:
-        loggers.append(TensorBoardLogger(folder / "logs"))
+        loggers.append(TensorBoardLogger(Path(config.env.get("tensorboard_logdir") or folder / "logs")))
     if wandb.enabled:
-        loggers.append(WandbLogger(folder / "logs", config, wandb, resumed))
+        loggers.append(WandbLogger(Path(config.env.get("wandb_logdir") or folder / "logs"), config, wandb, resumed))
     return loggers
 
 

@@ -43,7 +43,9 @@ class RunState:
             UserError: the weights, buffers or optimizer state of a process contain NaN or infinity. Nothing is written.
         """
         weights, moments = self.updater.model_state(), self.updater.state_dict()
-        bad_tensors = gather_objects(self.updater.finite_check.find(weights, moments))
+        averages = self.updater.average_state()
+        find = self.updater.finite_check.find
+        bad_tensors = gather_objects(find(weights, moments) or find(averages, {}))
         if any(bad_tensors):
             raise_not_finite(checkpoints.folder, update, bad_tensors)
         state = {
@@ -60,7 +62,7 @@ class RunState:
         if rank() == 0:
             model = GatheredState(weights, metadata(self.updater.engine.model))
             optimizer = GatheredState(moments)
-            checkpoints.save(update, model, optimizer, state, best, self.data.processors)
+            checkpoints.save(update, model, optimizer, state, best, self.data.processors, averages)
         wait_for_all()
 
     def resume(self, path: Path, reset: ResetConfig) -> tuple[int, float]:
@@ -80,9 +82,10 @@ class RunState:
 
     def _resume(self, path: Path, reset: ResetConfig) -> tuple[int, float]:
         state = load_state(path, None if reset.optimizer else self.updater)
+        self.updater.load_average_state(path)
         if reset.counts:
             return 0, 0.0
-        self.updater.load_schedule_state(state)
+        self.updater.load_schedule_state({**state, "precision": {}} if reset.fp16_scaler else state)
         if not self.identity.new_data:
             self.data.loader.load_state_dict(state["loader"])
         # the best checkpoint of another run is in the folder of that run

@@ -16,6 +16,7 @@ from mmf_flava.config.run import (
 from mmf_flava.processes import world_size
 from mmf_flava.training.metric_loggers import import_wandb
 from mmf_flava.training.model_interface import check_stock_model
+from mmf_flava.training.zoo import replace_zoo_name
 
 
 @dataclass
@@ -34,6 +35,7 @@ def read_settings(config: Any) -> Settings:
 
     As in MMF, ``training.batch_size_per_device`` sets the global ``config.training.batch_size``. If
     ``evaluation.batch_size`` is None, it is set to ``training.batch_size``, at most ``MAX_EVALUATION_BATCH``.
+    ``checkpoint.resume_zoo`` is replaced by the keys of the weights that it names.
 
     Raises:
         UserError: a key is unknown, a value is invalid or has the wrong type, or a callback is invalid.
@@ -45,6 +47,7 @@ def read_settings(config: Any) -> Settings:
         check_section(name, config[name], defaults[name]) for name in ("training", "checkpoint", "evaluation")
     )
     check_stock_model(config.model, training)
+    replace_zoo_name(config)
     names = [name.strip() for name in config.datasets.split(",")]
     multitasking = mmf_api.read_multitasking(config)
     if training.batch_size_per_device is not None:

@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from mmf_flava.config.run import TrainingConfig
 from mmf_flava.errors import UserError
 from mmf_flava.processes import world_size
+from mmf_flava.training.buffers import trained_buffers
 from mmf_flava.training.engine import Engine
 
 
@@ -21,7 +22,11 @@ def broadcast_weights(model: nn.Module) -> None:
 
 
 def build_engine(
-    model: nn.Module, groups: list[dict[str, Any]], training: TrainingConfig, device: torch.device
+    model: nn.Module,
+    groups: list[dict[str, Any]],
+    training: TrainingConfig,
+    device: torch.device,
+    find_unused_parameters: bool = True,
 ) -> Engine:
     """Wrap the model for training on all processes.
 
@@ -29,6 +34,7 @@ def build_engine(
 
     Args:
         groups: the optimizer's parameter groups.
+        find_unused_parameters: whether a batch may leave parameters unused with ``ddp``.
 
     Raises:
         UserError: ``fsdp`` is set with one process, or ``none`` with several processes.
@@ -55,7 +61,7 @@ def build_engine(
         replica = DistributedDataParallel(
             model,
             device_ids=[device] if device.type == "cuda" else None,
-            broadcast_buffers=False,  # only the frozen codebook has buffers
-            find_unused_parameters=True,  # a batch of one modality does not use all encoders
+            broadcast_buffers=bool(trained_buffers(model)),
+            find_unused_parameters=find_unused_parameters,
         )
     return Engine(model, replica, groups)

@@ -1,6 +1,7 @@
 """``training.trainer: flava``: the trainer for multitask pretraining (FLAVA paper, §3.4) and finetuning.
 
-It trains any model that is registered with MMF on any map-style datasets, see ``data.map_stream``. MMF calls ``load()``, then ``train()`` or ``inference()``.
+It trains any model that is registered with MMF on any map-style datasets, see ``model_interface`` and
+``data.map_stream``. MMF calls ``load()``, then ``train()`` or ``inference()``.
 """
 
 from contextlib import closing
@@ -14,9 +15,10 @@ from torch import Tensor
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.compat.process_recipes import meet_before_training
-from mmf_flava.data.quarantine import BadRecords, Quarantine, count_by_reason
 from mmf_flava.config.schedule import set_updates_of_epochs
-from mmf_flava.evaluation.suite import EvaluationSuite, SplitResult
+from mmf_flava.data.quarantine import Quarantine, count_by_reason
+from mmf_flava.evaluation.suite import EvaluationSuite
+from mmf_flava.files.checkpoint_names import BEST, parse_name, read_pointer
 from mmf_flava.processes import gather_objects, rank, wait_for_all
 from mmf_flava.training.callbacks import Callbacks, TrainerAttributes
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
@@ -27,7 +29,7 @@ from mmf_flava.training.final_evaluation import FinalEvaluation
 from mmf_flava.training.guard import UpdateGuard
 from mmf_flava.training.identity import RunIdentity, use_seed_of_checkpoint
 from mmf_flava.training.initial_weights import load_initial_weights
-from mmf_flava.training.lock import RunLock
+from mmf_flava.training.lock import RunLock, refuse_folder_of_mmf
 from mmf_flava.training.monitor import Monitor
 from mmf_flava.training.peer_watchdog import REPEAT, RESUME, PeerWatchdog
 from mmf_flava.training.progress import Progress
@@ -72,6 +74,8 @@ class FlavaTrainer(TrainerAttributes):
             self._load()
 
     def _load(self) -> None:
+        if self.rank == 0 and (self.trains or self.config.checkpoint.resume):
+            refuse_folder_of_mmf(self.folder)
         if self.trains and self.rank == 0:
             self.lock = RunLock(self.folder, mmf_api.log)
         training = self.settings.training
@@ -82,12 +86,12 @@ class FlavaTrainer(TrainerAttributes):
             # the run folders of other processes may have no checkpoints
             self.config.training.seed = gather_objects(self.config.training.seed)[0]
         self.data = RunData(self.config, self.settings, self.trains)
+        for message in set_updates_of_epochs(self.config, self.data.datasets) if self.trains else ():
+            mmf_api.log(message)
         # MMF may seed the processes differently, but all processes must initialise the same weights
         torch.set_rng_state(gather_objects(torch.get_rng_state())[0])
         self.model = mmf_api.build_model(self.config).to(self.device)
         if self.rank > 0:  # processes use different random numbers for training, e.g. for dropout
-        for message in set_updates_of_epochs(self.config, self.data.datasets) if self.trains else ():
-            mmf_api.log(message)
             torch.manual_seed((self.config.training.seed or 0) + self.rank)
         compare = None
         if self.trains:
@@ -106,17 +110,22 @@ class FlavaTrainer(TrainerAttributes):
             self.data.datasets,
             self.config.training.num_workers,
             self.device,
-            distributed=not self.trains,
+            metrics=self.config.evaluation.get("metrics"),
+            trains=self.trains,
+            collective=self.trains and self.updater.engine.all_ranks_evaluate,
             on_batch=lambda batch: self.quarantine.update(batch),
         )
-        self.final_evaluation = FinalEvaluation(self.suite, self.results, self.settings.evaluation)
         self.callbacks = Callbacks(self.config, self)
+        self.final_evaluation = FinalEvaluation(self.suite, self.results, self.config, self.callbacks)
+        self.final_evaluation.check(self.model)
         if self.trains:
             engine = self.updater.engine
             self.validation = Validation(self.suite, engine, self.monitor, self.signals, self.callbacks)
             self.state = RunState(self.updater, self.data, self.monitor, self.guard, self.results, self.identity)
             if checkpoint is not None:
                 self.num_updates, self.seconds = self.state.resume(checkpoint, section.reset)
+                validated = self.monitor.validated == self.num_updates
+                self.stopped_early = validated and self.monitor.patience_ended(self.num_updates)
         self.callbacks.call("on_init_start")
         self.callbacks.call("on_init_end")
 
@@ -172,26 +181,24 @@ class FlavaTrainer(TrainerAttributes):
         self.checkpoints.wait()
         self.callbacks.call("on_train_end")
         self.seconds = progress.seconds
-        bad_records = {
-            key: reason for bad in gather_objects(self.quarantine.bad_records) for key, reason in bad.items()
-        }
-        self.callbacks.call("on_test_start")
-        result = None
-        if self.validation.takes_part:
-            result = self._evaluate_trained(bad_records)
-        self.callbacks.end_evaluation("on_test_end", "test", result, self.suite.datasets["test"])
+        evaluated, update = self.updater.engine.evaluated, self._load_evaluated_weights()
+        with self.updater.averaged(self.settings.evaluation.ema and update == self.num_updates):
+            self.final_evaluation.evaluate_trained(evaluated, update, self._write_summary)
         wait_for_all()
         self.callbacks.call("teardown")
 
     def _train(self, batches: Any, progress: Progress) -> None:
+        if self._is_due(self.config.training.evaluation_interval) and self.monitor.validated < self.num_updates:
+            self._validate_and_save(progress)  # a signal came before the validation of the checkpoint's update
         while self.num_updates < self.config.training.max_updates and not self.stopped_early:
             losses = self._update(batches, progress)
             stopping = self.signals.received_by_any(self.device)
             if losses is not None:
-                stopping = self._after_update(progress, losses, stopping)
-            elif stopping and self.num_updates:
-                self._save()
-            if stopping:
+                self._log(progress, losses)
+                self._validate_and_save(progress, stopping)
+            elif stopping:
+                if self.num_updates:
+                    self._save()
                 self._stop()
 
     def _open_quarantine(self) -> None:
@@ -231,21 +238,34 @@ class FlavaTrainer(TrainerAttributes):
         self.callbacks.end_batch(batch, losses)
         return losses
 
-    def _after_update(self, progress: Progress, losses: dict[str, Tensor], stopping: bool) -> bool:
-        """Log, evaluate and save at the configured intervals; return whether the run must stop."""
-        training, update = self.config.training, self.num_updates
-        last, improved = update == training.max_updates, False
+    def _is_due(self, interval: int) -> bool:
+        """Return whether the current update is the last one or a multiple of ``interval``."""
+        return self.num_updates % interval == 0 or self.num_updates == self.config.training.max_updates
+
+    def _log(self, progress: Progress, losses: dict[str, Tensor]) -> None:
         self.checkpoints.check()
-        if should_log := update % training.log_interval == 0 or last:
+        if should_log := self._is_due(self.config.training.log_interval):
             self.results.record_losses(progress.report(self.updater.learning_rate))
         self.callbacks.end_update(losses, should_log)
-        if (update % training.evaluation_interval == 0 or last) and not stopping:
-            improved, stopping = self.validation.run(update, progress)
-        if update % training.checkpoint_interval == 0 or last or improved or stopping:
+
+    def _validate_and_save(self, progress: Progress, stopping: bool = False) -> None:
+        """Validate and save at the configured intervals. If the run must stop, save and exit."""
+        training, improved = self.config.training, False
+        if self._is_due(training.evaluation_interval) and not stopping:
+            with self.updater.averaged(self.settings.evaluation.ema):
+                improved, stopping = self.validation.run(self.num_updates, progress)
+            self.stopped_early = not stopping and self.monitor.patience_ended(self.num_updates)
+        if self._is_due(training.checkpoint_interval) or improved or stopping or self.stopped_early:
             self.seconds = progress.seconds
             self._save(improved)
             progress.reset()
-        return stopping
+        if stopping:
+            self._stop()
+        if self.stopped_early:
+            mmf_api.log(
+                f"training.early_stop: training ends after update {self.num_updates}; the best update was "
+                f"{self.monitor.update}."
+            )
 
     def _save(self, best: bool = False) -> None:
         self.state.save(self.checkpoints, self.num_updates, self.seconds, best)
@@ -261,38 +281,40 @@ class FlavaTrainer(TrainerAttributes):
         self.callbacks.call("teardown")
         raise SystemExit(STOPPED)
 
-    def _evaluate_trained(self, bad_records: BadRecords) -> SplitResult:
-        def summarise(seconds: float) -> None:
-            self.results.write_summary(
-                self.config,
-                self.num_parameters,
-                self.num_updates,
-                self.seconds,
-                self.device,
-                self.settings.training.precision,
-                self.settings.training.update_frequency,
-                bad_records=count_by_reason({**bad_records, **self.quarantine.bad_records}),
-                evaluation_seconds=round(seconds, 1),
-            )
+    def _load_evaluated_weights(self) -> int:
+        """Load the weights that ``evaluation.weights`` selects for the final evaluation, and return their update."""
+        path = None
+        if self.settings.evaluation.weights == "best":
+            path = gather_objects(read_pointer(self.checkpoints.folder / BEST) if self.rank == 0 else None)[0]
+        update = self.num_updates if path is None else parse_name(path)[0]
+        if update != self.num_updates:
+            mmf_api.log(f"Evaluating the best checkpoint by {self.monitor.criteria}, {path}")
+            self.updater.load_model_state(path, self.settings.evaluation.ema)
+        return update
 
-        return self.final_evaluation.evaluate_trained(self.updater.engine.evaluated, self.num_updates, summarise)
+    def _write_summary(self, evaluation_seconds: float) -> None:
+        """Write ``summary.json``. Must be called by all processes."""
+        gathered = gather_objects(self.quarantine.bad_records)
+        if self.rank > 0:
+            return
+        self.results.write_summary(
+            self.config,
+            self.num_parameters,
+            self.num_updates,
+            self.seconds,
+            self.device,
+            self.settings.training.precision,
+            self.settings.training.update_frequency,
+            bad_records=count_by_reason({key: reason for bad in gathered for key, reason in bad.items()}),
+            evaluation_seconds=round(evaluation_seconds, 1),
+        )
 
     def inference(self) -> None:
-        """Evaluate the loaded model on the split of ``run_type``, or predict if ``evaluation.predict`` is set.
+        """Evaluate the loaded model on the splits of ``run_type``, or predict if ``evaluation.predict`` is set.
 
         The samples are partitioned across all processes. The first process writes the results.
         """
         with self.peer_watchdog, handle_closed_output(self.signals.output_closed):
-            self._evaluate_loaded()
+            self._open_quarantine()
+            self.final_evaluation.evaluate_loaded(self.model, self.num_updates)
         self.peer_watchdog.stop()
-
-    def _evaluate_loaded(self) -> None:
-        self._open_quarantine()
-        split = "val" if "val" in self.config.run_type and "test" not in self.config.run_type else "test"
-        predicts = self.config.evaluation.predict
-        self.callbacks.call("on_prediction_start" if predicts else "on_test_start")
-        result = self.final_evaluation.evaluate_loaded(self.model, split, self.num_updates, predicts)
-        if predicts:
-            self.callbacks.call("on_prediction_end")
-        else:
-            self.callbacks.end_evaluation("on_test_end", split, result, self.suite.datasets[split])

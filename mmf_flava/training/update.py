@@ -1,5 +1,6 @@
 """One training update: forward and backward pass, gradient clipping, optimizer, learning rate schedule."""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,17 @@ from torch import Tensor, nn
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.run import TrainingConfig
+from mmf_flava.errors import UserError
 from mmf_flava.processes import mean_over_ranks
 from mmf_flava.training.buffers import BufferCopies
 from mmf_flava.training.finite import FiniteCheck
 from mmf_flava.training.hyperparameters import INITIAL, add_missing_state, advance, merge_groups, read_hyperparameters
+from mmf_flava.training.model_interface import is_stock
+from mmf_flava.training.moving_average import MovingAverage
 from mmf_flava.training.precision import FullPrecision, Precision, total_norm
 from mmf_flava.training.sharding import broadcast_weights, build_engine
 from mmf_flava.training.update_losses import UpdateLosses
-from mmf_flava.weights.weight_files import read_safetensors
+from mmf_flava.weights.weight_files import AVERAGES, read_safetensors
 
 
 class Updater:
@@ -36,23 +40,30 @@ class Updater:
         broadcast_weights(model)
         if training.activation_checkpointing:
             model.checkpoint_activations()  # type: ignore[operator]
-        groups = model.get_optimizer_parameters(config)  # type: ignore[operator]
+        groups = mmf_api.parameter_groups(model, config)
         self.finite_check = FiniteCheck(model, groups)
+        # a batch of one modality does not use all encoders of FLAVA
+        unused = not is_stock(type(model)) or bool(config.training.get("find_unused_parameters"))
         if training.precision == "fp16":
             from mmf_flava.training import fp16  # imports fairseq, which takes a second
 
             fp16.init_zero_parameters(model)
             fp16.use_fp32_layer_norms(model)
             masters = fp16.cast_to_fp16(model) if training.sharding != "fsdp" else {}
-            self.engine = build_engine(model, groups, training, device)
+            self.engine = build_engine(model, groups, training, device, unused)
             self.masters = fp16.add_fp32_parameters(self.engine.weights, masters)
+            self.engine.frozen.update(fp16.fp32_values(model, masters))
         else:
-            self.engine = build_engine(model, groups, training, device)
+            self.engine = build_engine(model, groups, training, device, unused)
             self.masters = {weight: weight for weight in self.engine.weights}
         groups = [{**group, "params": [self.masters[p] for p in group["params"]]} for group in self.engine.groups]
         self.optimizer = mmf_api.build_optimizer(groups, config)
         self.optimizer.register_step_post_hook(self._after_step)  # before fp16 weights are copied from their masters
         self._last_rate: float | None = None
+        self.average = None
+        if training.ema.enabled:
+            weights = self.engine.by_name(self.masters)
+            self.average = MovingAverage.of_run(weights, training.ema, config.training.max_updates)
         self.precision: Precision
         if training.precision == "fp16":
             self.precision = fp16.HalfPrecision(self.optimizer, self.masters)
@@ -70,6 +81,8 @@ class Updater:
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         self._last_rate = optimizer.param_groups[0]["lr"]
         self.engine.after_step(self.masters)
+        if self.average is not None:
+            self.average.update(self.engine.by_name(self.masters), self.num_steps)
 
     def accumulate(self, batch: Any, last: bool = True, update: UpdateLosses | None = None) -> dict[str, Tensor]:
         """Accumulate the gradients of a batch and return its detached losses.
@@ -83,7 +96,7 @@ class Updater:
             self._accumulating = True
         with self.engine.skip_gradient_sync(not last):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-                losses = self.engine.module(batch)["losses"]
+                losses = self._losses(batch)
             if losses:
                 weighted = {key: loss.mean() for key, loss in losses.items()} if update is None else update.add(losses)
                 total: Any = sum(weighted.values())
@@ -91,6 +104,17 @@ class Updater:
         if last:
             self.engine.after_backward()
         return {name: loss.detach() for name, loss in losses.items()}
+
+    def _losses(self, batch: Any) -> dict[str, Tensor]:
+        try:
+            return self.engine.module(batch)["losses"]
+        except RuntimeError as error:
+            if "find_unused_parameters" not in str(error):
+                raise
+            raise UserError(
+                "training.find_unused_parameters: a batch did not use all parameters of the model. Set it to true, or "
+                "freeze the parameters that no batch uses."
+            ) from error
 
     def squared_norm(self) -> Tensor:
         """Return the squared norm of this process's gradients, in fp64.
@@ -130,9 +154,35 @@ class Updater:
         """Return the model's state dict in fp32 for any precision. Must be called by all processes."""
         return self.engine.model_state(self.masters)
 
-    def load_model_state(self, path: Path) -> None:
-        """Load the weights of a checkpoint, for evaluation. Must be called by all processes."""
-        self.engine.load_weights(read_safetensors(path / "model.safetensors")[0], self.masters)
+    def average_state(self) -> dict[str, Tensor]:
+        """Return the model's state dict with the averages of ``training.ema``; empty if there are none.
+
+        Must be called by all processes.
+        """
+        if self.average is None:
+            return {}
+        names, averages = self.engine.names, self.average.averages
+        return self.engine.model_state({w: averages.get(names[w], master) for w, master in self.masters.items()})
+
+    def load_average_state(self, path: Path) -> None:
+        """Load the averages of a checkpoint. If it has none, the averages start from the weights."""
+        if self.average is None:
+            return
+        if not (path / AVERAGES).is_file():
+            mmf_api.log(f"training.ema: {path} has no averages of the weights, so they start from its weights.")
+            return
+        tensors = read_safetensors(path / AVERAGES)[0]
+        for name, average in self.average.averages.items():
+            average.copy_(self.engine.local_weight(name, tensors[name]))
+
+    def averaged(self, enabled: bool) -> AbstractContextManager[None]:
+        """Return a context manager in which the model has the averages as its weights, if ``enabled``."""
+        return self.average.swapped_in(self.engine, self.masters) if enabled and self.average else nullcontext()
+
+    def load_model_state(self, path: Path, averages: bool = False) -> None:
+        """Load the weights of a checkpoint, or its averages, for evaluation. Must be called by all processes."""
+        file = path / (AVERAGES if averages and (path / AVERAGES).is_file() else "model.safetensors")
+        self.engine.load_weights(read_safetensors(file)[0], self.masters)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the optimizer's state dict for any precision and sharding. Must be called by all processes."""

@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from mmf_flava.compat.imports.checkpoint import safe_globals
 from mmf_flava.errors import UserError
 from mmf_flava.files.checkpoint_names import BEST, LATEST, NAME, read_pointer
 from mmf_flava.files.checksums import verify_file
@@ -26,11 +27,14 @@ WEIGHTS_NAMES = (
     ("model.safetensors", "model.safetensors.index.json"),
     ("pytorch_model.bin", "pytorch_model.bin.index.json"),
 )
+AVERAGES = "ema.safetensors"  # in a checkpoint: the weights with the averages of training.ema
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
-# keys under which training code saves a model's weights; DINO saves both a teacher and a student
+# classes in MMF's checkpoints, which store the configuration of the run
+IN_MMF = ("omegaconf.", "numpy.", "mmf.")
 REMEDY = "The file may be damaged: download or copy it again from its source."
 # texts in torch's errors for files that are no pickles, for example HTML and pointers of Git LFS
 NOT_A_PICKLE = ("Unsupported operand", "invalid load key")
+# keys under which training code saves a model's weights; DINO saves both a teacher and a student
 WRAPPERS = ("model", "state_dict", "teacher", "student", "module", "model_ema")
 
 
@@ -103,13 +107,16 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read the tensors and the metadata of a safetensors file.
+    """Read the tensors and the metadata of a safetensors file. Tied weights get all of their names.
 
     Raises:
         UserError: the file is missing or damaged.
     """
     with damaged_file(file, "safetensors file", REMEDY), safe_open(file, framework="pt") as opened:
-        return {key: opened.get_tensor(key) for key in opened.keys()}, dict(opened.metadata() or {})  # noqa: SIM118
+        tensors, metadata = {key: opened.get_tensor(key) for key in opened.keys()}, dict(opened.metadata() or {})  # noqa: SIM118
+    # safetensors.torch.save_model and mmf_flava store a tied weight once
+    tied = {name: tensors[saved] for name, saved in metadata.items() if saved in tensors and name not in tensors}
+    return {**tensors, **tied}, metadata
 
 
 def read_header(file: Path) -> dict[str, str]:
@@ -134,7 +141,7 @@ class _BoundedFile(io.BufferedReader):
         return super().read(rest if size is None or size < 0 else min(size, rest))
 
 
-def _load_tensors(file: Path) -> Any:
+def _load_tensors(file: Path, classes: tuple[Any, ...] = (argparse.Namespace,)) -> Any:
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             # torch.save does not compress, so all entries fit into the file; larger ones could exhaust the memory
@@ -142,13 +149,15 @@ def _load_tensors(file: Path) -> Any:
                 raise ValueError("its entries are compressed or overlap")
     try:
         # DINO's full checkpoints contain a Namespace with the training arguments; loading it executes no code
-        with torch.serialization.safe_globals([argparse.Namespace]), _BoundedFile(io.FileIO(file)) as opened:
+        with torch.serialization.safe_globals([*classes]), _BoundedFile(io.FileIO(file)) as opened:
             is_zip = opened.peek(4)[:4] == b"PK\3\4"  # as torch.load decides, which reads zip files by their path
             return torch.load(file if is_zip else opened, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if any(text in str(error) for text in NOT_A_PICKLE):
             raise UserError(f"{file} is neither a safetensors file nor a PyTorch file. {REMEDY}") from None
         found = re.search(r"GLOBAL (\S+)", str(error))
+        if len(classes) == 1 and found and found[1].startswith(IN_MMF):
+            return _load_tensors(file, (*classes, *safe_globals()))
         name = f" ({found[1]})" if found else ""
         raise UserError(
             f"{file} was not loaded: unpickling its Python objects{name} would execute code. "

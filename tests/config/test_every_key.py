@@ -211,9 +211,9 @@ def checkpoints(config: Any) -> CheckpointFolder:
 
 WANDB = {
     "enabled": False, "project": "p", "entity": "team", "name": "n", "job_type": "j", "group": "g", "tags": ["a"],
-    "mode": "offline", "log_checkpoint": True,
+    "mode": "offline", "log_checkpoint": False,
 }  # fmt: skip
-RESET = {"all": True, "optimizer": True, "counts": True, "data": True}
+RESET = {"all": True, "optimizer": True, "counts": True, "fp16_scaler": True, "data": True}
 RUN: dict[str, dict[str, tuple[Any, Probe]]] = {
     "training": {
         "precision": ("bf16", lambda config: "bf16" if updater(config).autocast else "fp32"),
@@ -224,6 +224,7 @@ RUN: dict[str, dict[str, tuple[Any, Probe]]] = {
             == "checkpoint",
         ),
         "batch_size_per_device": (3, lambda config: settings.read_settings(config) and config.training.batch_size),
+        "cudnn_benchmark": (True, parsed("training", "cudnn_benchmark")),
         "detect_anomaly": (True, parsed("training", "detect_anomaly")),
         "update_frequency": (4, parsed("training", "update_frequency")),
         "lanes": (8, parsed("training", "lanes")),

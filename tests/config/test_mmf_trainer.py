@@ -66,7 +66,9 @@ def test_other_models_run_on_several_processes_with_fp16(config, trainer):
 def test_ignored_options_are_errors_for_every_model(config, section):
     config.model = "flava_classification"
     config.training.update(section)
-    with pytest.raises(UserError, match=f"does not support training.{next(iter(section))}.* flava_finetune"):
+    with pytest.raises(
+        UserError, match=f"does not support training.{next(iter(section))}.* Use training.trainer: flava"
+    ):
         check_mmf_trainer(config, processes=1, devices=1)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmf_flava.compat.mmf_api.trainer import MMF_TRAINER
+from mmf_flava.compat.mmf_api import MMF_TRAINER
 from mmf_flava.errors import UserError
 from tests.finetuning import toys
 

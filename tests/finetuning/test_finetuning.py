@@ -1,4 +1,4 @@
-"""Finetuning on MMF's datasets with ``flava_finetune``: recipes, scores, checkpoints and submission files."""
+"""Finetuning on MMF's datasets: recipes, scores, checkpoints and submission files."""
 
 import csv
 import json
@@ -10,12 +10,15 @@ from mmf.common.registry import registry
 from mmf_cli.run import run as mmf_run
 from PIL import Image
 
-from mmf_flava.compat.mmf_api.trainer import MMF_TRAINER
+from mmf_flava.compat.mmf_api import MMF_TRAINER
 from mmf_flava.config.recipes import recipe_path
 from mmf_flava.data.prepare.demo import prepare_demo
 from mmf_flava.errors import UserError
+from mmf_flava.files.checkpoint_names import BEST, LATEST, read_pointer
 from mmf_flava.models.pretrained import load_pretrained
 from mmf_flava.report import write_report
+from mmf_flava.training.signals import StopSignals
+from mmf_flava.weights.weight_files import read_safetensors
 
 # the small variant's larger images double the training time
 SMALL = "model_config.flava_classification.image_encoder.image_size=24"
@@ -28,6 +31,10 @@ def lines(folder: Path, split: str) -> list[dict]:
 
 def evaluation(folder: Path) -> dict:
     return json.loads((folder / "evaluation.json").read_text())
+
+
+def weights(folder: Path, pointer: str = BEST) -> dict[str, torch.Tensor]:
+    return read_safetensors(read_pointer(folder / "checkpoints" / pointer) / "model.safetensors")[0]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +55,7 @@ def test_memes_are_learnt_from_image_and_text(memes):
     assert final["metrics"].keys() == {"roc_auc", "accuracy"}
     assert final["losses"].keys() == {"cross_entropy"}
     assert final["metrics"]["accuracy"] > 0.8  # 0.5 with only the image or only the text
-    assert final["updates"] == max(lines(memes, "val"), key=lambda line: line["metrics"]["roc_auc"])["update"]
+    assert final["update"] == max(lines(memes, "val"), key=lambda line: line["metrics"]["roc_auc"])["update"]
 
 
 def test_vqa_answers_are_learnt(vqa):
@@ -60,7 +67,7 @@ def test_vqa_answers_are_learnt(vqa):
 def test_trainer_stops_at_max_updates(memes):
     summary = json.loads((memes / "summary.json").read_text())
     assert (summary["updates"], summary["samples"]) == (40, 40 * 32)
-    assert torch.load(memes / "current.ckpt", weights_only=True)["num_updates"] == 40
+    assert read_pointer(memes / "checkpoints" / LATEST).name == "update_00000040"
 
 
 def test_report_shows_losses_and_scores(memes):
@@ -94,13 +101,13 @@ def test_unlabelled_test_split_is_not_evaluated(vqa, finetune):
     before = evaluation(vqa)
     finetune("demo_vqa2", vqa, "run_type=test", "checkpoint.resume=true", SMALL)
     assert evaluation(vqa) == before
-    assert "The test split has no labels" in (vqa / "train.log").read_text()
+    assert "The test split of vqa2 has no labels" in (vqa / "train.log").read_text()
 
 
 def test_snli_ve(finetune, tmp_path):
     folder = finetune("demo_snli_ve", tmp_path, "training.max_updates=10", "training.precision=bf16")
     final = evaluation(folder)
-    assert (final["task"], final["updates"]) == ("snli_ve", 10)
+    assert (final["task"], final["update"]) == ("snli_ve", 10)
     assert final["metrics"].keys() == {"accuracy", "macro_f1"}
     assert json.loads((folder / "summary.json").read_text())["precision"] == "bf16"
 
@@ -123,7 +130,7 @@ def test_class_names_travel_with_the_weights(finetune, demo_data, tmp_path, monk
         Image.new("RGB", (30, 20), (20 * n, 0, 0)).save(folder / "1.png")
     monkeypatch.setenv("MMF_REPORT_DIR", str(tmp_path))
     finetune(
-        "demo_imagenet", tmp_path / "elsewhere", "run_type=test", f"checkpoint.resume_file={tmp_path}/run/best.ckpt",
+        "demo_imagenet", tmp_path / "elsewhere", "run_type=test", f"checkpoint.resume_file={tmp_path}/run",
         f"{section}.build=null", f"{section}.data_dir={tmp_path}", f"{section}.splits={{train: photos, test: photos}}",
         predict=True,
     )  # fmt: skip
@@ -143,8 +150,23 @@ def test_resumed_run_continues(finetune, tmp_path):
     assert [line["time"] for line in train] == sorted(line["time"] for line in train)
     uninterrupted = finetune("demo_hateful_memes", tmp_path / "uninterrupted", *short, "training.max_updates=6")
     assert [line["lr"] for line in train] == pytest.approx([line["lr"] for line in lines(uninterrupted, "train")])
-    state = torch.load(tmp_path / "current.ckpt", weights_only=True)["optimizer"]["state"]
-    assert {int(entry["step"]) for entry in state.values()} == {6}
+    resumed, whole = weights(tmp_path, LATEST), weights(uninterrupted, LATEST)
+    assert [name for name in whole if not whole[name].equal(resumed[name])] == []
+
+
+def test_validation_that_a_signal_prevented_is_made_up_for(finetune, tmp_path, monkeypatch):
+    short = ("training.evaluation_interval=2", "training.max_updates=5")
+    quiet = finetune("demo_hateful_memes", tmp_path / "quiet", *short)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(StopSignals, "received_by_any", lambda self, device: registry.get("num_updates") == 3)
+        finetune("demo_hateful_memes", tmp_path / "run", *short)
+    assert [line["update"] for line in lines(tmp_path / "run", "val")] == [2]
+    finetune("demo_hateful_memes", tmp_path / "run", *short, "checkpoint.resume=true")
+    expected, found = (
+        [(line["update"], line["losses"], line["metrics"]) for line in lines(folder, "val")]
+        for folder in (quiet, tmp_path / "run")
+    )
+    assert found == expected and [update for update, *_ in found] == [2, 4, 5]
 
 
 def test_new_run_moves_old_scores_to_previous(finetune, tmp_path):
@@ -158,7 +180,17 @@ def test_early_stopping(finetune, tmp_path):
     stop = ("training.early_stop.enabled=true", "training.early_stop.patience=5")
     finetune("demo_hateful_memes", tmp_path, *options, *stop)
     assert [line["update"] for line in lines(tmp_path, "val")] == [2, 4, 6, 8]
-    assert evaluation(tmp_path)["updates"] == 2
+    assert evaluation(tmp_path)["update"] == 2
+    finetune("demo_hateful_memes", tmp_path, *options, *stop, "checkpoint.resume=true")
+    assert [line["update"] for line in lines(tmp_path, "val")] == [2, 4, 6, 8]
+
+
+def test_epochs_set_the_updates(finetune, tmp_path):
+    """256 memes in batches of 48, two of them an update: 2 epochs are ceil(2 * 256 / 96) updates."""
+    options = ("training.max_epochs=2", "training.batch_size=48", "training.update_frequency=2")
+    finetune("demo_hateful_memes", tmp_path, *options, "training.log_interval=1")
+    assert [line["update"] for line in lines(tmp_path, "train")] == [1, 2, 3, 4, 5, 6]
+    assert lines(tmp_path, "train")[-1]["lr"] > 0  # the schedule ends after the last update
 
 
 @pytest.fixture(scope="module")
@@ -192,11 +224,11 @@ UNCHANGED = ("training.max_updates=1", "optimizer.params.lr=0.0")
 
 def test_initialisation_from_a_pretraining_run(finetune, pretrained, tmp_path):
     """With a learning rate of 0, all pretrained weights are kept; positions are interpolated for larger images."""
-    weights = f"model_config.flava_classification.pretrained={pretrained}"
+    source = f"model_config.flava_classification.pretrained={pretrained}"
     tokenizer = "dataset_config.vqa2.processors.text_processor.params.tokenizer=null"  # that of the weights
-    finetune("demo_vqa2", tmp_path, *UNCHANGED, weights, tokenizer)
+    finetune("demo_vqa2", tmp_path, *UNCHANGED, source, tokenizer)
     before = load_pretrained(pretrained).state_dict()
-    after = torch.load(tmp_path / "best.ckpt", weights_only=True)["model"]
+    after = weights(tmp_path)
     positions = "image_encoder.pos_embed"
     assert (before[positions].shape[1], after[f"flava.{positions}"].shape[1]) == (1 + 16, 1 + 36)
     assert [name for name in before if name != positions and not before[name].equal(after[f"flava.{name}"])] == []
@@ -204,9 +236,9 @@ def test_initialisation_from_a_pretraining_run(finetune, pretrained, tmp_path):
 
 def test_initialisation_from_a_finetuning_run(finetune, memes, tmp_path):
     """The weights of the core are loaded; those of the other task's head are not."""
-    pretrained = f"model_config.flava_classification.pretrained={memes / 'best.ckpt'}"
+    pretrained = f"model_config.flava_classification.pretrained={memes}"
     finetune("demo_snli_ve", tmp_path, *UNCHANGED, pretrained)
-    before, after = (torch.load(folder / "best.ckpt", weights_only=True)["model"] for folder in (memes, tmp_path))
+    before, after = weights(memes, LATEST), weights(tmp_path)
     core = [name for name in before if name.startswith("flava.")]
     assert [name for name in core if not before[name].equal(after[name])] == []
     assert after["classifier.layers.3.weight"].shape == (3, 96)
@@ -215,14 +247,10 @@ def test_initialisation_from_a_finetuning_run(finetune, memes, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["training.precision=fp16"], "training.precision: 'fp16' is not one of fp32, bf16"),
-        (
-            ["dataset=hateful_memes,visual_entailment"],
-            "datasets is hateful_memes,visual_entailment, but training.trainer: flava_finetune supports one dataset",
-        ),
+        (["training.trainer=flava_finetune"], "training.trainer: flava_finetune .* training.trainer: flava"),
         (["model_config.flava_classification.pretrained=/nowhere"], "/nowhere was not found"),
         (["model_config.flava_classification.num_labels=0"], "num_labels: must be at least 1"),
-        (["training.max_updates=null", "training.max_epochs=1"], "training.max_updates is null, but the learning rate"),
+        (["training.max_updates=null"], "training.max_updates or training.max_epochs must be given"),
     ],
 )
 def test_unsupported_options_raise_an_error(finetune, tmp_path, options, message):

@@ -37,7 +37,7 @@ dataset_config:
         type: flava_tokens
         params: {{tokenizer: "${{env.data_dir}}/flava_demo/tokenizer", max_length: 24}}
 training:
-  trainer: flava_finetune
+  trainer: flava
   early_stop: {{criteria: {dataset}/accuracy, minimize: false}}
 evaluation:
   task: {dataset}
@@ -140,7 +140,7 @@ def test_unlabelled_split_of_mmfs_glue_is_not_evaluated(run, hub):
         ("hateful_memes", "configs/datasets/hateful_memes/defaults.yaml", 2, "cross_entropy", "accuracy"),
     ],
 )
-@pytest.mark.parametrize("trainer", ["flava_finetune", "mmf"])
+@pytest.mark.parametrize("trainer", ["flava", "mmf"])
 def test_raw_images_with_mmfs_configs(run, dataset, config, labels, loss, metric, trainer):
     for processor in ("image_processor", "text_processor", "answer_processor"):
         registry.unregister(f"{dataset}_{processor}")
@@ -157,4 +157,4 @@ def test_raw_images_with_mmfs_configs(run, dataset, config, labels, loss, metric
     )
     folder = run(text, "training.max_updates=2", "training.evaluation_interval=2")
     assert (folder / "best.ckpt").is_file()
-    assert (folder / "evaluation.json").is_file() == (trainer == "flava_finetune")
+    assert (folder / "evaluation.json").is_file() == (trainer == "flava")

@@ -46,7 +46,7 @@ def test_recipe_settings(name):
     dataset, task, labels, loss, updates, batch_size, rate, size, metrics = FINETUNED[name]
     training, optimizer = config.training, config.optimizer
     assert (config.model, config.datasets, config.evaluation.task) == ("flava_classification", dataset, task)
-    assert (training.trainer, training.max_updates, training.batch_size) == ("flava_finetune", updates, batch_size)
+    assert (training.trainer, training.max_updates, training.batch_size) == ("flava", updates, batch_size)
     assert (optimizer.type, optimizer.params.lr, config.scheduler.type) == ("AdamW", rate, "warmup_cosine")
     assert (training.early_stop.criteria, training.early_stop.minimize) == (f"{dataset}/{metrics.split()[0]}", False)
     assert config.evaluation.metrics == metrics.split()

@@ -81,7 +81,12 @@ def merge_options(config: Any, opts: Sequence[str], log: bool = True) -> Any:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    for key, value in split_options(opts):
+    options = list(split_options(opts))
+    if dict(options).get("training.trainer", OmegaConf.select(config, "training.trainer")) == "flava":
+        from mmf_flava.config.default_values import add_trainer_keys
+
+        add_trainer_keys(config)
+    for key, value in options:
         name = _canonical(key)
         tree: Any = OmegaConf.to_container(config, resolve=False)
         # an entry of a list may be a name or a section, such as a loss

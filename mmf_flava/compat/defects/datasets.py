@@ -1,4 +1,4 @@
-"""Patches that let MMF's datasets vqa2 and visual_entailment respect ``use_images``, which MMF ignores."""
+"""Patches that let MMF's datasets respect ``use_images`` and ``fast_read``, which MMF ignores."""
 
 import inspect
 from typing import Any
@@ -11,6 +11,23 @@ IMAGES: dict[str, Any] = {
     "since": "MMF 1.0.0rc1",
     "until": "MMF's load_item reads image_db",
 }
+
+
+@patch(
+    "mmf.datasets.base_dataset_builder",
+    what="fast_read: true caches the samples of vqa2 and of the datasets that are derived from it",
+    why="the datasets read the cache, which is never filled",
+    since="MMF's main branch of 2021",
+    until="load_dataset calls try_fast_read again",
+    needed=lambda module: "dataset.try_fast_read()" not in inspect.getsource(module.BaseDatasetBuilder.load_dataset),
+)
+def fast_read(module: Any) -> None:
+    @wrap(module.BaseDatasetBuilder, "load_dataset")
+    def load_dataset(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
+        dataset = original(self, *args, **kwargs)
+        if hasattr(dataset, "try_fast_read"):
+            dataset.try_fast_read()
+        return dataset
 
 
 @patch(

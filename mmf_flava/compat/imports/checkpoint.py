@@ -12,7 +12,7 @@ from mmf_flava.compat.patch import overlay, patch
 from mmf_flava.errors import UserError
 
 
-def _safe_globals() -> list[Any]:
+def safe_globals() -> list[Any]:
     """Return the classes in MMF's checkpoints that ``torch.load`` must accept.
 
     The state of the schedulers pythia and multi_step contains a function of MMF and the complete configuration. The
@@ -47,7 +47,7 @@ def own_checkpoints(module: Any) -> None:
     def load(file: Any, *args: Any, **kwargs: Any) -> Any:
         if flava_run.is_current():
             kwargs["weights_only"] = True  # also if TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set
-        with torch.serialization.safe_globals(_safe_globals()):
+        with torch.serialization.safe_globals(safe_globals()):
             try:
                 return torch.load(file, *args, **kwargs)
             except (pickle.UnpicklingError, EOFError, IndexError, RuntimeError) as error:

@@ -16,15 +16,18 @@ from mmf_flava.compat.mmf_api.builders import (
     build_model,
     build_optimizer,
     build_scheduler,
+    find_in_mmf_zoo,
     redirect_logging_to_tqdm,
     save_dir,
 )
+from mmf_flava.compat.mmf_api.parameter_groups import parameter_groups
 from mmf_flava.compat.multitasking import parse_multitasking
 from mmf_flava.config.run import MultitaskingConfig
 
 MMF_VERSION = "main" if find_spec("mmf.trainers.mmf_trainer") else "rc10"
 _version = importlib.import_module(f"mmf_flava.compat.mmf_api.{MMF_VERSION}")
 
+MMF_TRAINER = _version.MMF_TRAINER
 STRATEGIES_HINT = _version.STRATEGIES_HINT
 build_callbacks = _version.build_callbacks
 build_dataset = _version.build_dataset
@@ -52,6 +55,7 @@ def defaults() -> dict[str, Any]:
 
 
 __all__ = [
+    "MMF_TRAINER",
     "MMF_VERSION",
     "STRATEGIES_HINT",
     "TensorboardLogger",
@@ -63,7 +67,9 @@ __all__ = [
     "build_scheduler",
     "check_callbacks",
     "defaults",
+    "find_in_mmf_zoo",
     "log",
+    "parameter_groups",
     "read_multitasking",
     "redirect_logging_to_tqdm",
     "register_loss_if_missing",

@@ -11,16 +11,21 @@ import torch
 from mmf.utils.build import build_model as mmf_build_model
 from mmf.utils.build import build_optimizer as mmf_build_optimizer
 from mmf.utils.build import build_scheduler
-from mmf.utils.configuration import get_mmf_env
+from mmf.utils.configuration import get_mmf_env, load_yaml
+from mmf.utils.download import download_pretrained_model
 from mmf.utils.logger import TensorboardLogger
 from torch import nn
 from tqdm.contrib.logging import logging_redirect_tqdm
+
+from mmf_flava.config.close_matches import close_matches, did_you_mean
+from mmf_flava.errors import UserError
 
 __all__ = [
     "TensorboardLogger",
     "build_model",
     "build_optimizer",
     "build_scheduler",
+    "find_in_mmf_zoo",
     "redirect_logging_to_tqdm",
     "save_dir",
 ]
@@ -48,6 +53,37 @@ class _ParameterGroups(nn.Module):
 def build_optimizer(groups: list[dict[str, Any]], config: Any) -> torch.optim.Optimizer:
     """Build the optimizer of the config (``optimizer.type`` and ``optimizer.params``) for these parameter groups."""
     return mmf_build_optimizer(_ParameterGroups(groups), config)
+
+
+def find_in_mmf_zoo(name: str) -> str:
+    """Return the folder of a pretrained model of MMF's zoo, ``env.model_zoo``; MMF downloads it if it is missing.
+
+    Raises:
+        UserError: the zoo has no such name, or the model cannot be downloaded.
+    """
+    zoo: Any = omegaconf.OmegaConf.to_container(load_yaml(get_mmf_env(key="model_zoo")), resolve=True)
+    names = sorted(_zoo_names(zoo))
+    if name not in names:
+        matches = close_matches(name, names)
+        hint = did_you_mean(matches) if matches else "known names are in MMF's configs/zoo/models.yaml"
+        raise UserError(f"checkpoint.resume_zoo: unknown name '{name}'; {hint}")
+    try:
+        return str(download_pretrained_model(name))
+    except Exception as error:  # MMF raises errors of several kinds
+        reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+        raise UserError(
+            f"checkpoint.resume_zoo: {name} cannot be downloaded ({reason}). Check the network, or set "
+            "checkpoint.resume_file to a local copy and checkpoint.resume_pretrained: true."
+        ) from error
+
+
+def _zoo_names(section: dict[str, Any], name: str = "") -> Iterator[str]:
+    """Yield the names of MMF's zoo: of a model, or of a section with the model ``defaults``."""
+    if name and ("resources" in section or "defaults" in section):
+        yield name
+    for key, value in section.items():
+        if isinstance(value, dict) and "resources" not in section:
+            yield from _zoo_names(value, f"{name}.{key}" if name else str(key))
 
 
 @contextmanager

@@ -6,16 +6,19 @@ from types import SimpleNamespace
 from typing import Any
 
 from mmf.common.registry import registry
+from mmf.datasets.base_dataset_builder import BaseDatasetBuilder
 from mmf.utils.build import build_datamodule, build_test_reporter
 from mmf.utils.build import build_iteration_strategy as mmf_build_iteration_strategy
 from mmf.utils.distributed import is_main, synchronize
 from omegaconf import OmegaConf
+from pytorch_lightning import LightningDataModule
 from torch.utils.data import Dataset
 
 from mmf_flava.compat.mmf_api.callbacks import build_callbacks, check_callbacks
 from mmf_flava.config.run import MultitaskingConfig
 
 __all__ = [
+    "MMF_TRAINER",
     "STRATEGIES_HINT",
     "build_callbacks",
     "build_dataset",
@@ -27,23 +30,38 @@ __all__ = [
     "write_predictions",
 ]
 
+MMF_TRAINER = "mmf"  # value of training.trainer that selects MMF's trainer
 STRATEGIES_HINT = "register other strategies with registry.register_iteration_strategy in env.user_dir"
 
 logger = logging.getLogger("mmf.flava")
 
 
 def build_dataset(name: str, config: Any, split: str) -> Dataset | None:
-    """Build a split of a dataset with its registered builder. Return None if the dataset lacks this split.
+    """Build a split of a dataset with its registered builder or data module. Return None if it lacks this split.
 
-    Rank 0 first creates missing files.
+    Rank 0 first creates missing files. If a user's builder defines its own data loader, the dataset gets the attribute
+    ``loader_collate``: the function with which this loader collates samples.
     """
     module: Any = build_datamodule(name)
     if is_main():
-        module.build_dataset(config)
+        module.prepare_data(config)
     synchronize()
-    dataset: Dataset | None = module.load_dataset(config, split)
-    module.update_registry_for_model(config)
-    return dataset
+    dataset: Any = None
+    base = BaseDatasetBuilder if isinstance(module, BaseDatasetBuilder) else LightningDataModule
+    if base is BaseDatasetBuilder:
+        module.config, dataset = config, module.load_dataset(config, split)
+        module.update_registry_for_model(config)
+        if dataset is None or type(module).__module__.startswith("mmf_flava."):
+            return dataset
+        setattr(module, f"{split}_dataset", dataset)
+    else:
+        module.setup(config=config)
+    methods = f"{split}_dataloader", "build_dataloader"
+    if all(getattr(type(module), method, None) is getattr(base, method, None) for method in methods):
+        return dataset
+    loader = getattr(module, methods[0])()
+    loader.dataset.loader_collate = loader.collate_fn
+    return loader.dataset
 
 
 def strategy_schemas() -> dict[str, type]:

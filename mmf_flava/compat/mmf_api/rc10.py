@@ -15,6 +15,7 @@ from mmf_flava.config.schema import parse_section
 logger = logging.getLogger(__name__)
 
 __all__ = [
+    "MMF_TRAINER",
     "STRATEGIES_HINT",
     "build_callbacks",
     "build_dataset",
@@ -25,6 +26,8 @@ __all__ = [
     "strategy_schemas",
     "write_predictions",
 ]
+
+MMF_TRAINER = "base_trainer"  # value of training.trainer that selects MMF's trainer
 
 
 def strategy_schemas() -> dict[str, type]:
