@@ -1,5 +1,6 @@
 """MMF's own datasets in FLAVA's runs: a bad entry of an annotation file costs only itself."""
 
+import hashlib
 import random
 from collections import Counter
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from torch.utils.data import Dataset
 from mmf_flava.data.entry_problems import explain_error, find_problem, is_caused_by_entry
 from mmf_flava.data.global_generators import seeded_generators
 from mmf_flava.data.misfits import Form, sample_form
-from mmf_flava.data.mmf_parts import Entry, is_of_mmf, locate_entry
+from mmf_flava.data.mmf_parts import UNKNOWN, Entry, is_of_mmf, locate_entry
 from mmf_flava.data.record import BadRecord, Reason, record_boundary
 from mmf_flava.data.run_quarantine import list_bad_records
 from mmf_flava.data.stream import MAX_CONSECUTIVE_BAD
@@ -20,6 +21,7 @@ from mmf_flava.data.unexpected_errors import UnexpectedErrors
 from mmf_flava.errors import UserError
 
 PROBES = 16  # number of entries that are read to find mistakes of an entire split
+HASHED = 64  # number of entries of a split that identify it
 MANY = 0.1  # fraction of probed entries with the same mistake that makes it a mistake of the recipe or of the split
 # mistakes of the recipe if they occur in many entries
 SYSTEMATIC = {
@@ -69,9 +71,11 @@ class GoodEntries(Dataset):
         errors = UnexpectedErrors(self._source, warn=None)
         errors.add_good()  # one of the probed entries is good
         for attempt in range(min(size, MAX_CONSECUTIVE_BAD)):
-            sample = self._read((index + attempt) % size)
+            number = (index + attempt) % size
+            sample = self._read(number)
             if not isinstance(sample, BadRecord):
-                return Sample({**sample, "replaced": [error.entry() for error in replaced]})
+                found = {"sample_id": locate_entry(self.dataset, number).key, **sample}
+                return Sample({**found, "replaced": [error.entry() for error in replaced]})
             replaced.append(sample)
             errors.add_bad(sample.failure)
         raise _as_user_error(replaced[0])
@@ -98,6 +102,14 @@ class GoodEntries(Dataset):
         entry = locate_entry(self.dataset, index).content
         items = entry.items() if isinstance(entry, Mapping) else ()
         return {key: _as_number(value) for key, value in items if key == "id" or str(key).endswith("_id")}
+
+    def entries_sha256(self) -> str:
+        """Return a hash of ``HASHED`` entries of the split, by which a resumed run notices other annotations."""
+        size = len(self)
+        indices = sorted({number * (size - 1) // (HASHED - 1) for number in range(HASHED)})
+        contents = [locate_entry(self.dataset, index).content for index in indices]
+        text = "".join(repr(content) for content in contents if content is not UNKNOWN)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     @property
     def _source(self) -> str:

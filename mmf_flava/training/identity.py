@@ -168,6 +168,8 @@ def _describe_data(datasets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
                 data[f"{key} (weights)"] = weights
             if hasattr(dataset, "fingerprint"):
                 data[f"{key} (content)"] = dataset.fingerprint()[:16]
+            if hasattr(dataset, "entries_sha256"):
+                data[f"{key} (entries)"] = dataset.entries_sha256()[:16]
             vocabulary = getattr(getattr(dataset, "text_processor", None), "vocabulary_hash", None)
             if split == "train" and vocabulary is not None:
                 data[f"dataset_config.{name}.processors {VOCABULARY}"] = vocabulary[:16]

@@ -41,9 +41,20 @@ def test_next_good_entry_replaces_bad_ones():
     entries = GoodEntries(Annotations(30, fails(3, 4, 29)))
     assert [entries[index]["number"] for index in (2, 3, 4, 5, 29)] == [2, 5, 5, 5, 0]
     assert [entry["record"] for entry in entries[3]["replaced"]] == [3, 4]
+    assert [entries[index]["sample_id"] for index in (2, 3)] == ["2", "5"]
     (entry,) = entries[29]["replaced"]
     assert (entry["sample_id"], entry["reason"]) == ("29", "unexpected")
     assert "dataset_config.toy: entry 30 of toy.jsonl: unexpected error (ZeroDivisionError" in entry["message"]
+
+
+def test_hash_of_entries_differs_for_other_annotations():
+    hashes = set()
+    for change in ({}, {70: {"id": 71}}, {0: {"id": "0"}}):
+        annotations = Annotations(100, fails())
+        annotations.data = [change.get(entry["id"], entry) for entry in annotations.data]
+        hashes.add(GoodEntries(annotations).entries_sha256())
+    assert len(hashes) == 3
+    assert GoodEntries(Annotations(1, fails())).entries_sha256() == GoodEntries(Annotations(1, fails())).entries_sha256()
 
 
 def test_ten_unexpected_errors_in_a_row_stop_the_run():
