@@ -45,8 +45,14 @@ def check_flava(config: Any) -> None:
         )
     if config.model in FLAVA_MODELS and config.checkpoint.get("pretrained_state_mapping"):
         raise UserError(
-            f"checkpoint.pretrained_state_mapping is not supported by model: {config.model}. Set checkpoint.allow_missing "
-            "and checkpoint.allow_extra instead."
+            f"checkpoint.pretrained_state_mapping is not supported by model: {config.model}. Set "
+            "checkpoint.allow_missing and checkpoint.allow_extra instead."
+        )
+    ema = (training.get("ema") or {}).get("enabled", False)
+    if config.evaluation.get("ema") and not ema and "train" in config.run_type:
+        raise UserError(
+            "evaluation.ema: true evaluates averages of the weights, but training.ema.enabled is false. Set one of them "
+            "to the value of the other."
         )
     check_zoo_name(config)
     if training.get("sharding") == "fsdp" and "train" in config.run_type:

@@ -15,9 +15,9 @@ MMF_CHECKPOINT = "current.ckpt"
 
 
 def refuse_folder_of_mmf(folder: Path) -> None:
-    """Raise UserError if a run folder is that of another trainer, whose checkpoints the trainer ``flava`` cannot resume.
+    """Raise UserError if a run folder has checkpoints of MMF's trainer, from which the trainer ``flava`` cannot resume.
 
-    Its weights can be loaded, but optimizer, schedule and order of the data are another trainer's.
+    Their weights can be loaded, but optimizer, schedule and order of the data are those of another trainer.
     """
     if (folder / MMF_CHECKPOINT).is_file() and not (folder / "checkpoints").is_dir():
         raise UserError(

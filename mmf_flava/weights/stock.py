@@ -34,7 +34,8 @@ def load_stock_weights(
             match the model.
     """
     tensors, _ = read_found(lambda: find_weights(source, cache_dir), read_tensors)
-    tensors = {key.removeprefix("module."): value for key, value in tensors.items()}  # of DataParallel
+    rename = getattr(model, "format_state_key", lambda key: key)  # translates names of earlier versions of MMF
+    tensors = {rename(key.removeprefix("module.")): value for key, value in tensors.items()}  # of DataParallel
     name = hide_address(source)
     if mapping:
         tensors = _select(model, tensors, mapping, name)
@@ -44,18 +45,16 @@ def load_stock_weights(
 
 def _select(model: Any, tensors: Mapping[str, Tensor], mapping: Mapping[str, str], source: str) -> dict[str, Tensor]:
     """Return the tensors that MMF would copy: equal names after the mapped modules are removed from them."""
-    rename = getattr(model, "format_state_key", lambda key: key)
-    named = {rename(key): value for key, value in tensors.items()}
     selected: dict[str, Tensor] = {}
     for own, theirs in mapping.items():
         own, theirs = f"{own}.", f"{theirs}."
-        found = {key.replace(theirs, ""): value for key, value in named.items() if theirs in key}
+        found = {key.replace(theirs, ""): value for key, value in tensors.items() if theirs in key}
         names = {key: key.replace(own, "") for key in model.state_dict() if own in key}
         selected |= {key: found[rest] for key, rest in names.items() if rest in found}
     if not selected:
         raise UserError(
             f"checkpoint.pretrained_state_mapping: {source} and the model have no equal weights in the modules "
             f"{', '.join(mapping)}. Map modules of the model to modules of the file, such as "
-            f"{next(iter(named), 'none')}."
+            f"{next(iter(tensors), 'none')}."
         )
     return selected

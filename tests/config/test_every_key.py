@@ -186,6 +186,8 @@ def recipe(section: str, key: str, value: Any) -> Any:
     run = {"model": "flava", "datasets": "pmd", "run_type": "train", "optimizer": {"type": "AdamW", "params": {}}}
     config = OmegaConf.merge(config, run, {"model_config": {"flava": TINY}, "training": {"trainer": "flava"}})
     config.training.clip_gradients = key == "max_grad_l2_norm"
+    if (section, key) == ("evaluation", "ema"):
+        config.training.ema = {"enabled": True}
     OmegaConf.update(config, f"{section}.{key}", value, force_add=True)
     return config
 
@@ -201,7 +203,7 @@ def parsed(section: str, key: str) -> Callable[[Any], Any]:
 
 def suite(config: Any) -> EvaluationSuite:
     names = {"val": {"pmd": None}}
-    return EvaluationSuite(settings.read_settings(config).evaluation, names, 0, torch.device("cpu"), distributed=True)
+    return EvaluationSuite(settings.read_settings(config).evaluation, names, 0, torch.device("cpu"))
 
 
 def checkpoints(config: Any) -> CheckpointFolder:
@@ -213,6 +215,7 @@ WANDB = {
     "enabled": False, "project": "p", "entity": "team", "name": "n", "job_type": "j", "group": "g", "tags": ["a"],
     "mode": "offline", "log_checkpoint": False,
 }  # fmt: skip
+EMA = {"enabled": True, "momentum": 0.5, "final_momentum": 0.75, "modules": ["flava"], "start": 3}
 RESET = {"all": True, "optimizer": True, "counts": True, "fp16_scaler": True, "data": True}
 RUN: dict[str, dict[str, tuple[Any, Probe]]] = {
     "training": {
@@ -237,6 +240,7 @@ RUN: dict[str, dict[str, tuple[Any, Probe]]] = {
         "tf32": (True, parsed("training", "tf32")),
         "deterministic": (True, parsed("training", "deterministic")),
         "process_group_timeout": (5, lambda config: config.training.process_group_timeout),
+        "ema": (EMA, lambda config: vars(settings.read_settings(config).training.ema)),
         "wandb": (WANDB, lambda config: vars(settings.read_settings(config).training.wandb)),
     },
     "checkpoint": {
@@ -248,9 +252,11 @@ RUN: dict[str, dict[str, tuple[Any, Probe]]] = {
     },
     "evaluation": {
         "task": ("cifar10", parsed("evaluation", "task")),
-        "batch_size": (9, lambda config: suite(config).extractor.batch_size),
+        "batch_size": (9, lambda config: suite(config).rounds.batch_size),
         "features_dir": ("/cache", lambda config: str(suite(config).extractor.folder)),
         "losses": (False, lambda config: suite(config).config.losses),
+        "weights": ("last", parsed("evaluation", "weights")),
+        "ema": (True, parsed("evaluation", "ema")),
         "zero_shot": (
             {"dataset": "pmd", "classes": ["a", "b"], "templates": ["{}"], "prompts": None, "classes_file": None},
             lambda config: vars(suite(config).config.zero_shot),
@@ -291,8 +297,8 @@ def test_keys_of_a_run(section):
 
 def test_every_class_has_a_table():
     nested = (run_config.WandbConfig, run_config.ZeroShotConfig, run_config.RetrievalConfig)
-    nested += (run_config.LinearProbeConfig, run_config.ExamplesConfig, run_config.ResetConfig)
-    given = {"WandbConfig": WANDB, "ResetConfig": RESET} | {
+    nested += (run_config.LinearProbeConfig, run_config.ExamplesConfig, run_config.ResetConfig, run_config.EmaConfig)
+    given = {"WandbConfig": WANDB, "ResetConfig": RESET, "EmaConfig": EMA} | {
         type_name: RUN["evaluation"][key][0]
         for type_name, key in (
             ("ZeroShotConfig", "zero_shot"),

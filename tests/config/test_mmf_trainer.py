@@ -62,7 +62,7 @@ def test_other_models_run_on_several_processes_with_fp16(config, trainer):
     check_mmf_trainer(config, processes=2, devices=2)
 
 
-@pytest.mark.parametrize("section", [{"precision": "bf16"}, {"sharding": "ddp"}, {"activation_checkpointing": True}])
+@pytest.mark.parametrize("section", [{"precision": "bf16"}, {"sharding": "fsdp"}, {"activation_checkpointing": True}])
 def test_ignored_options_are_errors_for_every_model(config, section):
     config.model = "flava_classification"
     config.training.update(section)

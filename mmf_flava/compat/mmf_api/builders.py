@@ -69,6 +69,8 @@ def find_in_mmf_zoo(name: str) -> str:
         raise UserError(f"checkpoint.resume_zoo: unknown name '{name}'; {hint}")
     try:
         return str(download_pretrained_model(name))
+    except UserError:
+        raise
     except Exception as error:  # MMF raises errors of several kinds
         reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
         raise UserError(
