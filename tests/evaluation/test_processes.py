@@ -44,7 +44,9 @@ class Entries(torch.utils.data.Dataset):
 
     def read_sample(self, n):
         if n in self.bad:
-            raise BadRecord(Reason.NO_IMAGE, f"entry {n}: no image", f"k{n}", n)
+            error = BadRecord(Reason.NO_IMAGE, f"entry {n}: no image", f"k{n}")
+            error.record = n
+            raise error
         sample = Sample({"x": self.features[n], "id": torch.tensor(100 + n)})
         if self.targets is not None:
             sample["targets"] = self.targets[n]
@@ -68,7 +70,7 @@ class Classifier(BaseModel):
         super().__init__(OmegaConf.create({"losses": ["cross_entropy"]}))
         registry.register("config", OmegaConf.create({"evaluation": {"predict": False}}))
         self.init_losses()
-        self.linear = torch.nn.Linear(4, 2)
+        self.linear = torch.nn.Linear(4, 2, bias=False)
         with torch.no_grad():
             self.linear.weight.copy_(torch.arange(8).view(2, 4).sin())
         self.passes = 0
@@ -112,7 +114,8 @@ def test_results_are_equal_for_one_two_and_three_processes(tmp_path):
     assert list(memes.metrics) == METRICS and memes.metrics["roc_auc"] == expected.metrics["memes/roc_auc"]
     assert [row["id"] for row in rows["posts"]] == list(range(100, 113))
     assert [row.get("error") for row in rows["memes"]] == [None] * 5 + ["no image: entry 5: no image", None]
-    multiprocessing.spawn(run_process, (str(tmp_path),), nprocs=3)
+    # forked processes need not import MMF
+    multiprocessing.start_processes(run_process, (str(tmp_path),), nprocs=3, start_method="fork")
     for processes in (2, 3):
         ranks = [torch.load(tmp_path / f"{processes}-{r}.pt", weights_only=False) for r in range(processes)]
         assert [result for (result, _, _), _ in ranks] == [expected] * processes
