@@ -105,7 +105,7 @@ class TrainingConfig:
     tf32: bool = False
     # use deterministic algorithms only, so that a resumed run on CUDA is bit-identical; slower
     deterministic: bool = False
-    # maximum minutes to wait for other processes, e.g. while rank 0 evaluates with ddp; then the run fails
+    # maximum minutes to wait for other processes, e.g. while rank 0 saves; then the run fails
     process_group_timeout: int = ranged(360, at_least=1, at_most=MAX_MINUTES)
     ema: EmaConfig = field(default_factory=EmaConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
