@@ -35,7 +35,7 @@ HONOURED: dict[str, str] = {
     "training.cudnn_benchmark": "training.device",
     "training.detect_anomaly": "training.device",
     "training.callbacks": "training.callbacks",
-    "training.find_unused_parameters": "training.update: for a stock model; batches of FLAVA's models may leave parameters unused",
+    "training.find_unused_parameters": "training.update: of stock models; FLAVA's may leave parameters unused",
     "evaluation.metrics": "evaluation.scorer",
     "evaluation.use_cpu": "evaluation.scorer: the fields of metrics are always collected on the CPU",
     "evaluation.predict*": "evaluation.predictions",
