@@ -1,11 +1,12 @@
 """Map-style datasets, of MMF or of users, as endless streams of samples."""
 
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from zlib import crc32
 
 import torch
 from mmf.common.batch_collator import BatchCollator
+from mmf.common.sample import SampleList
 from torch.utils.data import Dataset, IterableDataset
 
 from mmf_flava.data.entry_problems import is_caused_by_entry
@@ -82,9 +83,9 @@ class MapStream(Dataset):
         own = getattr(self.dataset, "loader_collate", None)
         if own is None:
             return BatchCollator(self.dataset_name, self.dataset_type)(list(samples))
-        batch = own(list(samples))
-        if isinstance(batch, MutableMapping):
-            batch["dataset_name"], batch["dataset_type"] = self.dataset_name, self.dataset_type
+        collated = own(list(samples))
+        batch = collated if isinstance(collated, SampleList) else SampleList(collated)
+        batch.dataset_name, batch.dataset_type = self.dataset_name, self.dataset_type
         return batch
 
     def _read(self, n: int, read: Callable[[int], Any]) -> Any:
