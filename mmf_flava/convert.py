@@ -71,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="PATTERN",
         help="skip keys of SRC that match PATTERN and do not belong to FLAVA, e.g. 'decoder.*'; may be repeated",
     )
+    parser.add_argument("--ema", action="store_true", help="convert the averages of the weights (training.ema) in SRC")
     parser.add_argument("--force", action="store_true", help="replace existing files in DST")
     options = parser.parse_args(arguments)
     for line in convert(
@@ -81,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         num_heads=options.num_heads,
         allow_extra=options.allow_extra,
         force=options.force,
+        ema=options.ema,
     ):
         print(line)
 
@@ -94,6 +96,7 @@ def convert(
     num_heads: int | None = None,
     allow_extra: Sequence[str] = (),
     force: bool = False,
+    ema: bool = False,
 ) -> list[str]:
     """Write the weights of ``source`` to ``target`` in the format ``to``.
 
@@ -113,7 +116,7 @@ def convert(
         raise UserError(
             "--tokenizer is supported only with --to hf, because other formats are single files. Remove --tokenizer."
         )
-    weights, processors = read_weights(source), read_processors(source)
+    weights, processors = read_weights(source, averages=ema), read_processors(source)
     if tokenizer is not None:
         processors = _with_tokenizer(processors, tokenizer)
     compare_keys({}, {}, weights.unknown, allow_extra=allow_extra).check(weights.source, "FLAVA's keys")

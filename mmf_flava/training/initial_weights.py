@@ -19,7 +19,7 @@ from mmf_flava.training import model_interface
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
 from mmf_flava.weights.loading import IncompatibleKeys, load_checkpoint_weights, load_weights
 from mmf_flava.weights.stock import load_stock_weights
-from mmf_flava.weights.weight_files import find_checkpoint
+from mmf_flava.weights.weight_files import find_averages, find_checkpoint
 
 
 def load_initial_weights(
@@ -28,6 +28,7 @@ def load_initial_weights(
     checkpoints: CheckpointFolder,
     checkpoint_config: CheckpointConfig,
     compare: Callable[[Path], None] | None = None,
+    averages: bool = False,
 ) -> Path | None:
     """Load the weights that the config selects into ``model``. Must be called by all processes.
 
@@ -36,6 +37,7 @@ def load_initial_weights(
         checkpoints: the checkpoints of this run.
         checkpoint_config: the keys that mmf_flava adds to the config section ``checkpoint``.
         compare: called with the checkpoint to resume training from, before its weights are loaded.
+        averages: whether to load the averages of ``training.ema`` in the checkpoint.
 
     Returns:
         The checkpoint to resume training from, or None if training starts at update 0.
@@ -45,12 +47,18 @@ def load_initial_weights(
     """
     section = config.checkpoint
     path, compare = None, None if section.reset.all else compare
+    load = partial(_load_checkpoint, model, compare=compare, averages=averages)
     if section.resume:
-        path = _load_checkpoint(model, checkpoints.best if section.resume_best else checkpoints.latest, compare)
+        path = load(checkpoints.best if section.resume_best else checkpoints.latest)
     from_this_run = path is not None
     weights_only = section.resume_file and section.resume_pretrained
     if path is None and section.resume_file and not weights_only:
-        path = _load_checkpoint(model, lambda: _find_named_checkpoint(section.resume_file), compare)
+        path = load(lambda: _find_named_checkpoint(section.resume_file))
+    if path is None and averages:
+        raise UserError(
+            "evaluation.ema: true needs a checkpoint of a run with training.ema. Set checkpoint.resume: true, or set "
+            "checkpoint.resume_file and checkpoint.resume_pretrained: false."
+        )
     if path is None:
         if section.resume:
             mmf_api.log(f"checkpoint.resume: {checkpoints.folder} has no checkpoint. Training starts at update 0.")
@@ -66,7 +74,7 @@ def load_initial_weights(
 
 
 def _load_checkpoint(
-    model: nn.Module, find: Callable[[], Path | None], compare: Callable[[Path], None] | None
+    model: nn.Module, find: Callable[[], Path | None], compare: Callable[[Path], None] | None, averages: bool
 ) -> Path | None:
     """Find a checkpoint on the first process, and load its weights on all processes. Return its path, or None.
 
@@ -80,7 +88,7 @@ def _load_checkpoint(
         try:
             if compare is not None and path.is_dir():
                 compare(path)
-            load_checkpoint_weights(model, path)
+            load_checkpoint_weights(model, find_averages(path) if averages else path)
         except (UserError, OSError):
             removed = not path.exists()
             if not removed:

@@ -98,7 +98,14 @@ class FlavaTrainer(TrainerAttributes):
             self.identity = RunIdentity.of_run(self.config, self.data, self.model)
             compare = partial(self.identity.compare, reset=self.settings.checkpoint.reset)
         section = self.settings.checkpoint
-        checkpoint = load_initial_weights(self.model, self.config, self.checkpoints, section, compare)
+        checkpoint = load_initial_weights(
+            self.model,
+            self.config,
+            self.checkpoints,
+            section,
+            compare,
+            averages=self.settings.evaluation.ema and not self.trains,
+        )
         if self.trains:
             self.num_parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
             self.updater = Updater(self.model, self.config, training, self.device)

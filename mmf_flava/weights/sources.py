@@ -17,6 +17,7 @@ from mmf_flava.weights.names import to_native
 from mmf_flava.weights.weight_files import (
     SUFFIXES,
     WEIGHTS_NAMES,
+    find_averages,
     find_checkpoint,
     find_weights_file,
     read_tensors,
@@ -60,16 +61,25 @@ class Weights:
         return any(key.startswith("heads.") for key in self.tensors)
 
 
-def read_weights(source: str | Path, cache_dir: str | Path | None = None, sha256: str | None = None) -> Weights:
+def read_weights(
+    source: str | Path, cache_dir: str | Path | None = None, sha256: str | None = None, averages: bool = False
+) -> Weights:
     """Read all tensors of a source and translate their keys to mmf_flava's keys; dtypes do not change.
 
     Args:
         source, cache_dir, sha256: see ``find_weights``.
+        averages: whether to read the averages of ``training.ema`` in a checkpoint.
 
     Raises:
-        UserError: the source was not found, its file is corrupt or contains pickled code, or it has no FLAVA weights.
+        UserError: the source was not found, its file is corrupt or contains pickled code, or it has no FLAVA weights
+            or no averages.
     """
-    return read_found(lambda: find_weights(source, cache_dir, sha256), lambda file: _read(file, hide_address(source)))
+
+    def find() -> Path:
+        file = find_weights(source, cache_dir, sha256)
+        return find_averages(file) if averages else file
+
+    return read_found(find, lambda file: _read(file, hide_address(source)))
 
 
 def _read(file: Path, name: str) -> Weights:

@@ -61,6 +61,21 @@ def find_checkpoint(path: Path) -> Path:
     return checkpoint
 
 
+def find_averages(path: Path) -> Path:
+    """Return the file with the averages of a checkpoint, which is given as a folder or by its weights file.
+
+    Raises:
+        UserError: the checkpoint has no averages.
+    """
+    file = (path if path.is_dir() else path.parent) / AVERAGES
+    if not file.is_file():
+        raise UserError(
+            f"{path} has no averages of the weights ({AVERAGES}). Use a checkpoint of a run with training.ema.enabled: "
+            "true, or use its weights, without evaluation.ema or --ema."
+        )
+    return file
+
+
 def find_weights_file(folder: Path) -> Path:
     """Return the weights file (or the index of shards) in a folder, or in the newest checkpoint of a run folder.
 

@@ -3,6 +3,7 @@
 import copy
 import gc
 import itertools
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -12,6 +13,7 @@ from torch import multiprocessing
 
 from mmf_flava.training.fsdp import FsdpEngine
 from mmf_flava.training.update_losses import UpdateLosses
+from tests.training import averaged_training
 from tests.training.loss_subsets import SUBSETS, changed_unused, largest_differences, train_subset
 from tests.training.test_update import BOUNDS, PRECISIONS, saved_logit_scales
 from tests.training.toys import batch, toy, updater
@@ -135,6 +137,10 @@ def process(rank: int, folder: str) -> None:
         "uneven": train_unevenly(rows),
         "subsets": {losses: train_subset(losses, rows, sharding="fsdp") for losses in SUBSETS[::6]},
         "scales": {case: saved_logit_scales(*case, rows) for case in itertools.product(("ddp", "fsdp"), PRECISIONS)},
+        "averages": {
+            name: averaged_training.train_and_resume(Path(folder, name), rows, optimizer="SGD", sharding=name)
+            for name in ("ddp", "fsdp")
+        },
         "one batch": {precision: train_one_batch(rows, precision) for precision in ("fp16", "bf16")},
     }
     if rank == 0:
@@ -228,6 +234,17 @@ def test_one_process_resumes_from_two(sharded):
     train(single, 4, 8)
     train(other, 4, 8)
     assert not {key for key in differences(other.model_state(), single.model_state(), 1e-4) if "qkv.bias" not in key}
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_averages_of_two_processes_are_exact_when_resumed_and_equal_those_of_one(sharded, sharding, tmp_path):
+    found = sharded["averages"][sharding]
+    single = averaged_training.train_and_resume(tmp_path, optimizer="SGD")["uninterrupted"]
+    for name, state in found["uninterrupted"].items():
+        assert not differences(state, found["resumed"][name]), name
+        assert not differences(state, single[name], 1e-6), name
+    assert not differences(found["uninterrupted"]["restored"], found["uninterrupted"]["weights"])
+    assert differences(found["uninterrupted"]["averages"], found["uninterrupted"]["weights"], 1e-4)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])

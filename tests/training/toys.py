@@ -75,7 +75,7 @@ def updater(model, optimizer="AdamW", clip=None, scheduler=None, lr=0.01, params
     """Build an Updater of ``model`` with these options; ``params`` are further options of the optimizer."""
     params = {"lr": lr} | ({"momentum": 0.9} if optimizer == "SGD" else {}) | (params or {})
     config = {
-        "training": {"clip_gradients": clip is not None, "lr_scheduler": scheduler is not None},
+        "training": {"clip_gradients": clip is not None, "lr_scheduler": scheduler is not None, "max_updates": 12},
         "optimizer": {"type": optimizer, "params": params},
         "scheduler": scheduler,
     }
