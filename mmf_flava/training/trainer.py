@@ -188,6 +188,7 @@ class FlavaTrainer(TrainerAttributes):
         self.checkpoints.wait()
         self.callbacks.call("on_train_end")
         self.seconds = progress.seconds
+        self.updater.engine.broadcast_buffers()
         evaluated, update = self.updater.engine.evaluated, self._load_evaluated_weights()
         with self.updater.averaged(self.settings.evaluation.ema and update == self.num_updates):
             self.final_evaluation.evaluate_trained(evaluated, update, self._write_summary)

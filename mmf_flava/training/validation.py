@@ -30,6 +30,7 @@ class Validation:
         """
         improved = False
         self.callbacks.call("on_validation_start")
+        self.engine.broadcast_buffers()
         stopped = partial(self.signals.received_by_any, self.suite.device)
         result = self.suite.run(self.engine.evaluated, "val", stopped)
         if result is not None:

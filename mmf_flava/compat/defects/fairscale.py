@@ -153,16 +153,18 @@ def cast_to_compute_dtype(module: Any) -> None:
     ),
 )
 def unused_units(module: Any) -> None:
-    done = module.TrainingState.BACKWARD_POST
+    states = module.TrainingState
 
     @wrap(module.FullyShardedDataParallel, "_wait_for_post_backward")
     def _wait_for_post_backward(original: Any, self: Any) -> None:
         for unit in module.get_fsdp_instances(self, skip_empty=True):
-            if unit.training_state != done:
+            trained = any(parameter.requires_grad for parameter in unit.params)
+            expected = states.BACKWARD_POST if trained else states.BACKWARD_PRE
+            if unit.training_state != expected:
                 unit._lazy_init()
                 unit._free_full_params()
                 unit._use_fp32_param_shard()
-                unit.training_state = done
+                unit.training_state = expected
         original(self)
 
 
