@@ -145,10 +145,11 @@ def empty_split(module: Any) -> None:
             if self._total_length:
                 raise
             split, parts = self._dataset_type, config.run_type.split("_")
-            if split in parts or (split == "val" and "train" in parts):
+            used_by = {"val": {"train"}, "test": {"inference", "predict"}}.get(split, set())
+            if not used_by.isdisjoint(parts) or split in parts:
                 raise UserError(
                     f"dataset_config: the split {split} of {', '.join(self._given_datasets)} has no data, but run_type "
-                    f"{config.run_type} uses it. List the split's annotation files, or set another run_type."
+                    f"{config.run_type} uses it. List the split's files, or set another run_type, such as train."
                 ) from None
 
 
