@@ -26,7 +26,7 @@ HONOURED: dict[str, str] = {
     "training.batch_size*": "data.sampling, training.settings",
     "training.num_workers": "data.sampling",
     "training.pin_memory": "data.sampling",
-    "training.fast_read": "the datasets whose config refers to it",
+    "training.fast_read": "training.run_data: sets dataset_config.NAME.fast_read",
     "training.update_frequency": "training.update",
     "training.clip_gradients": "training.update",
     "training.early_stop.*": "training.monitor",

@@ -54,7 +54,7 @@ class RunData:
 
     def __init__(self, config: Any, settings: Settings, trains: bool) -> None:
         self.datasets: dict[str, dict[str, Any]] = {split: {} for split in SPLITS}
-        self._seed = max(config.training.seed or 0, 0)
+        self._seed, self._fast_read = max(config.training.seed or 0, 0), config.training.get("fast_read", False)
         for name in settings.datasets:
             if name not in config.dataset_config:
                 raise UserError(
@@ -79,7 +79,9 @@ class RunData:
 
     def _build(self, name: str, section: Any, split: str) -> Any:
         """Build the stream of a split; None if the dataset does not have the split."""
-        # datasets of MMF may read samples while they are built (training.fast_read)
+        if self._fast_read and "fast_read" in section:
+            section.fast_read = True  # MMF's datasets read only this key
+        # with fast_read, samples are read while the dataset is built
         with seeded_generators(self._seed, 0, crc32(f"{name} {split}".encode())):
             dataset = mmf_api.build_dataset(name, section, split)
         return None if dataset is None else MapStream.of(dataset, name, split, self._seed)

@@ -32,7 +32,7 @@ def open_loader(monkeypatch):
 
     def open_loader(batch_size, lanes=256):
         data = RunData.__new__(RunData)
-        data.datasets = {"train": {"toy": Records()}}
+        data._seed, data.datasets = 1, {"train": {"toy": Records()}}
         section = SimpleNamespace(batch_size=batch_size, num_workers=0, pin_memory=False, seed=1)
         settings = Settings(TrainingConfig(lanes=lanes), None, None, MultitaskingConfig(), ["toy"])
         loader = data._open_loader(section, settings)
@@ -81,3 +81,12 @@ def test_processes_with_other_files_are_refused(other, message, monkeypatch):
     data.datasets = other
     with pytest.raises(UserError, match=message) if message else contextlib.nullcontext():
         data._compare_sizes()
+
+
+@pytest.mark.parametrize(("section", "expected"), [({"fast_read": False}, {"fast_read": True}), ({}, {})])
+def test_fast_read_is_set_in_the_sections_of_datasets_that_read_it(section, expected, monkeypatch):
+    built = OmegaConf.create(section)
+    monkeypatch.setattr(run_data.mmf_api, "build_dataset", lambda name, section, split: None)
+    data = RunData.__new__(RunData)
+    data._seed, data._fast_read = 1, True
+    assert data._build("toy", built, "train") is None and built == expected
