@@ -9,6 +9,7 @@ import mmf_flava
 from mmf_flava.config.run import ResetConfig
 from mmf_flava.files.damaged_file import damaged_file
 from mmf_flava.processes import gather_objects, rank, wait_for_all
+from mmf_flava.report.values import as_int, read_json
 from mmf_flava.training.checkpoint import GatheredState, load_state, restore_rng, rng_state
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
 from mmf_flava.training.finite import raise_not_finite
@@ -19,6 +20,19 @@ from mmf_flava.training.monitor import Monitor
 from mmf_flava.training.results import Results
 from mmf_flava.training.run_data import RunData
 from mmf_flava.training.update import Updater
+from mmf_flava.weights.weight_files import find_checkpoint
+
+
+def evaluated_update(checkpoint: Path | None, resume_file: str | None) -> int:
+    """Return the number of updates of the model that a run without training evaluates; 0 if it is not known.
+
+    Args:
+        checkpoint: the loaded checkpoint.
+        resume_file: ``checkpoint.resume_file``, whose weights are loaded if ``checkpoint`` is None.
+    """
+    path = checkpoint or (find_checkpoint(Path(resume_file).expanduser()) if resume_file else None)
+    state = None if path is None else read_json(path / "state.json")
+    return as_int((state or {}).get("update")) or 0
 
 
 @dataclass

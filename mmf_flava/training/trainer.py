@@ -35,7 +35,7 @@ from mmf_flava.training.peer_watchdog import REPEAT, RESUME, PeerWatchdog
 from mmf_flava.training.progress import Progress
 from mmf_flava.training.results import Results
 from mmf_flava.training.run_data import RunData
-from mmf_flava.training.run_state import RunState
+from mmf_flava.training.run_state import RunState, evaluated_update
 from mmf_flava.training.settings import read_settings
 from mmf_flava.training.signals import STOPPED, StopSignals
 from mmf_flava.training.update import Updater
@@ -133,6 +133,8 @@ class FlavaTrainer(TrainerAttributes):
                 self.num_updates, self.seconds = self.state.resume(checkpoint, section.reset)
                 validated = self.monitor.validated == self.num_updates
                 self.stopped_early = validated and self.monitor.patience_ended(self.num_updates)
+        else:
+            self.num_updates = evaluated_update(checkpoint, self.config.checkpoint.resume_file)
         self.callbacks.call("on_init_start")
         self.callbacks.call("on_init_end")
 

@@ -24,7 +24,7 @@ def test_results_are_equal_for_one_and_two_processes(mmf, tmp_path):
         assert "Linear probe accuracy 0." in result.stdout and "fitted to 1437 images" in result.stdout
         found.append(json.loads((folder / "evaluation.json").read_text()))
     assert found[0] == found[1]
-    assert (found[0]["task"], found[0]["losses"]) == ("demo_digits", {})
+    assert (found[0]["task"], found[0]["update"], found[0]["losses"]) == ("demo_digits", 4, {})
     summary = found[0]["linear_probe"]
     assert summary["samples"] == {"train": 1300, "val": 137, "fitted": 1437, "test": 360}
     assert 0.4 < summary["accuracy"] < 1  # chance is 0.1

@@ -29,7 +29,7 @@ def toy_data(tmp_path_factory) -> Path:
     """``env.data_dir`` with all toy datasets."""
     folder = tmp_path_factory.mktemp("toys")
     toys.write_tokenizer(folder / "flava_demo" / "tokenizer")
-    toys.write_hateful_memes(folder, {"train": 256, "dev": 63, "test": 6})
+    toys.write_hateful_memes(folder, {"train": 256, "dev": 63, "test": 7})
     toys.write_visual_entailment(folder, {"train": 96, "dev": 30, "test": 6})
     toys.write_vqa2(folder, {"train2014": 256, "val2014": 64, "test2015": 6})
     return folder

@@ -82,8 +82,8 @@ def test_hateful_memes_submission(memes, finetune, monkeypatch, tmp_path):
     finetune("demo_hateful_memes", memes, *options, predict=True)
     (file,) = tmp_path.glob("hateful_memes_*.csv")
     rows = list(csv.DictReader(file.open()))
-    assert [list(row) for row in rows] == [["id", "proba", "label"]] * 6
-    assert [(int(row["id"]), int(row["label"])) for row in rows] == [(1320 + n, n % 2) for n in range(6)]
+    assert [list(row) for row in rows] == [["id", "proba", "label"]] * 7
+    assert [(int(row["id"]), int(row["label"])) for row in rows] == [(1320 + n, n % 2) for n in range(7)]
     assert all((float(row["proba"]) > 0.5) == (row["label"] == "1") for row in rows)
 
 
@@ -270,9 +270,11 @@ def test_recipe_commands(mmf, finetune, toy_data, tmp_path):
     resume = ("checkpoint.resume=true", "checkpoint.resume_best=true")
     one_process = evaluation(finetune("demo_hateful_memes", run, "run_type=val", *resume))
     assert one_process["metrics"] == pytest.approx(two_processes["metrics"], abs=1e-6)
-    predicted = mmf("mmf_predict", *options, "run_type=test", *resume, config=config)
+    resume = ("evaluation.batch_size=2", *resume)  # four batches of seven memes
+    predicted = mmf("mmf_predict", *options, "run_type=test", *resume, config=config, processes=2)
     assert predicted.returncode == 0, predicted.stderr[-2000:]
-    assert len(list((tmp_path / "reports").glob("hateful_memes_*.csv"))) == 1
+    (file,) = (tmp_path / "reports").glob("hateful_memes_*.csv")
+    assert [int(row["id"]) for row in csv.DictReader(file.open())] == [1320 + n for n in range(7)]
 
 
 def test_recipe_runs_with_mmfs_trainer(finetune, tmp_path):
