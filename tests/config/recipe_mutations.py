@@ -19,6 +19,7 @@ import yaml
 from mmf.common.registry import registry
 from omegaconf import OmegaConf
 
+from mmf_flava.config.mmf_keys import REFUSED, SCHEDULE
 from mmf_flava.config.mmf_sections import ADDED
 from mmf_flava.config.ranges import Range
 from mmf_flava.errors import UserError
@@ -34,7 +35,8 @@ RELATED = {
     "hidden_size", "num_heads", "image_size", "patch_size", "vocab_size", "pad_token_id", "max_length", "block_size",
     "logit_scale_init", "logit_scale_max", "codebook_size", "target", "min_block", "max_epochs", "clip_gradients",
     "fp16", "enabled", "num_labels", "precision", "compile", "resume_best",
-    "minimize",
+    "minimize", "ema", "momentum", "final_momentum",
+    *(key.rpartition(".")[2] for key in REFUSED | SCHEDULE),
 }  # fmt: skip
 
 
