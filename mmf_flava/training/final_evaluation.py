@@ -28,10 +28,15 @@ class FinalEvaluation:
     def __init__(self, suite: EvaluationSuite, results: Results, config: Any, callbacks: Callbacks) -> None:
         self.suite, self.results, self.config, self.callbacks = suite, results, suite.config, callbacks
         self.splits = [split for split, names in SPLITS.items() if any(name in config.run_type for name in names)]
-        self.predicts = config.evaluation.predict
+        self.run_type, self.predicts = str(config.run_type), config.evaluation.predict
 
     def check(self, model: Any) -> None:
-        """Raise UserError if the run is to predict, but none of its datasets has predictions."""
+        """Raise UserError if a split that ``run_type`` names has no data, or if the run cannot predict."""
+        if missing := [split for split in SPLITS if split in self.run_type and not self.suite.datasets[split]]:
+            raise UserError(
+                f"dataset_config: the split {missing[0]} of {', '.join(self.suite.names)} has no data, but run_type "
+                f"{self.run_type} uses it. List the split's files, or set another run_type."
+            )
         if not self.predicts or self.config.zero_shot is not None:
             return
         if self.splits and not any(self.suite.predicted(model, split) for split in self.splits):

@@ -154,7 +154,7 @@ def test_bad_memes(finetune, tmp_path, monkeypatch, workers):
     good = SIZE - len(labelled)
     evaluation, log = json.loads((run / "evaluation.json").read_text()), (run / "train.log").read_text()
     assert evaluation["samples"] == {"hateful_memes": {"evaluated": good, "bad": len(labelled)}}
-    assert f" on {good} of {SIZE} samples." in log
+    assert f" on {good} of {SIZE} samples of hateful_memes" in log
     validated = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()][-1]
     assert (validated["split"], validated["samples"]) == ("val", evaluation["samples"])
     summary = json.loads((run / "summary.json").read_text())

@@ -37,10 +37,9 @@ def test_scores_are_those_without_the_bad_images(finetune, tmp_path, batch_size)
     assert (run / "quarantine.jsonl").read_text().count('"split": "val"') == 3
     shutil.rmtree(tmp_path / "data")
     write_images(tmp_path / "data", bad=0)
-    resume = f"checkpoint.resume_file={run}/best.ckpt"
+    resume = f"checkpoint.resume_file={run}"
     clean = finetune("demo_imagenet", tmp_path / "clean", *SHORT, splits, data, size, resume, "run_type=val")
     without = json.loads((clean / "evaluation.json").read_text())
     assert "samples" not in without
     assert final["metrics"] == pytest.approx(without["metrics"])
-    if batch_size > 3:  # a batch with only bad images keeps the loss of its replacement
-        assert final["losses"] == pytest.approx(without["losses"], rel=1e-4)
+    assert final["losses"] == pytest.approx(without["losses"], rel=1e-5)

@@ -116,7 +116,7 @@ def test_small_variant_trains(data, tmp_path, name, monkeypatch):
     registry.unregister("glue_text_processor")  # MMF keeps the first processor built in a process
     run([f"config={RECIPES / f'demo_{name}.yaml'}", "training.max_updates=2", f"env.data_dir={data}"])
     evaluation = json.loads((tmp_path / f"demo_glue_{name}" / "evaluation.json").read_text())
-    assert (evaluation["task"], evaluation["split"], evaluation["updates"]) == (name, "val", 2)
+    assert (evaluation["task"], evaluation["split"], evaluation["update"]) == (name, "val", 2)
     assert sorted(evaluation["metrics"]) == sorted(EXPECTED[name][-1])
 
 

@@ -156,5 +156,5 @@ def test_raw_images_with_mmfs_configs(run, dataset, config, labels, loss, metric
         others=others,
     )
     folder = run(text, "training.max_updates=2", "training.evaluation_interval=2")
-    assert (folder / "best.ckpt").is_file()
+    assert (folder / {"flava": "checkpoints/best", "mmf": "best.ckpt"}[trainer]).is_file()
     assert (folder / "evaluation.json").is_file() == (trainer == "flava")

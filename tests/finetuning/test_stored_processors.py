@@ -65,13 +65,11 @@ def test_processors_are_those_of_the_weights(finetune, pretrained, tmp_path):
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*(does not state|is set to)")
         finetune("demo_hateful_memes", tmp_path, f"{SECTION}.pretrained={pretrained}", WITHOUT_TOKENIZER, *OPTIONS)
-    for folder in (tmp_path, tmp_path / "models"):
-        stored, before = json.loads((folder / "processors.json").read_text()), read_processors(pretrained).to_json()
-        assert {**stored, "tokenizer": (folder / "tokenizer.json").read_text(), "classes": None} == json.loads(
-            json.dumps(before)
-        )
-    best = next(tmp_path.glob("*.ckpt"))
-    assert read_processors(best).vocabulary_sha256 == read_processors(pretrained).vocabulary_sha256
+    (folder,) = (tmp_path / "checkpoints").glob("update_*")
+    stored, before = json.loads((folder / "processors.json").read_text()), read_processors(pretrained).to_json()
+    tokenizer = (folder / "tokenizer.json").read_text()
+    assert {**stored, "tokenizer": tokenizer, "classes": None} == json.loads(json.dumps(before))
+    assert read_processors(tmp_path).vocabulary_sha256 == read_processors(pretrained).vocabulary_sha256
 
 
 def test_another_vocabulary_is_refused(finetune, pretrained, tmp_path):
