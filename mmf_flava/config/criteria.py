@@ -30,10 +30,11 @@ def known_criteria(config: Mapping[str, Any]) -> dict[str, bool | None]:
     losses = (config["model_config"].get(config["model"]) or {}).get("losses") or []
     evaluation = config["evaluation"]
     metrics = evaluation.get("metrics") or []
-    known: dict[str, bool | None] = {TOTAL: True}
-    if not losses:  # a model of MMF may compute losses of its own
+    computes_losses = evaluation.get("losses", True)
+    known: dict[str, bool | None] = {TOTAL: True} if computes_losses else {}
+    if computes_losses and not losses:  # a model of MMF may compute losses of its own
         known |= dict.fromkeys(("losses", *datasets))
-    for loss in losses if _is_list(losses) else []:
+    for loss in losses if _is_list(losses) and computes_losses else []:
         name, _ = _name_and_type(loss)
         known |= {f"{prefix}/{name}": True for prefix in ("losses", *datasets)}
     for metric in metrics if _is_list(metrics) else [metrics]:
@@ -58,6 +59,8 @@ def check_criteria(criteria: str, minimize: bool, known: Mapping[str, bool | Non
         UserError: the validation does not compute the criteria, or ``minimize`` would select the worst checkpoint.
     """
     criteria = criteria.removeprefix("val/")
+    if not known:  # a run without validations has no best checkpoint
+        return criteria
     # a metric may have several values, such as f1/macro
     if not any(criteria == name or criteria.startswith(f"{name}/") for name in known):
         raise UserError(unknown_criteria(criteria, known))

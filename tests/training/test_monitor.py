@@ -130,3 +130,12 @@ def test_the_criteria_of_a_run_are_those_of_its_config():
     assert Monitor.of_run(config).patience is None
     config.training.early_stop.enabled = True
     assert Monitor.of_run(config).patience == 7
+
+
+def test_losses_that_are_not_computed_are_no_criteria():
+    config = OmegaConf.merge(mmf_api.defaults(), {"model": "a", "datasets": "b", "evaluation": {"losses": False}})
+    assert known_criteria(config) == {}
+    assert Monitor("total_loss", True, {}).improved({"losses": {}}, 1) is False  # a run without validations
+    config.evaluation.metrics = ["accuracy"]
+    with pytest.raises(UserError, match="the validation does not compute 'total_loss'"):
+        Monitor("total_loss", True, known_criteria(config))
