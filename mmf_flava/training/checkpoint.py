@@ -131,12 +131,13 @@ def is_finite(checkpoint: Path) -> bool:
     return True
 
 
-def _split_tied(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _split_tied(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Split a state dict into tensors of different memory and a mapping of the other names to these.
 
     Tensors that share only a part of their memory are copied, because safetensors refuses them.
     """
-    tensors, tied, names, storages = {}, {}, {}, set()
+    tensors, tied = dict[str, Tensor](), dict[str, str]()
+    names, storages = dict[Any, str](), set[Any]()
     for name, tensor in state.items():
         view = (tensor.data_ptr(), tensor.device, tensor.dtype, tensor.shape, tensor.stride())
         storage = (tensor.untyped_storage().data_ptr(), tensor.device)
