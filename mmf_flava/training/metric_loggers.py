@@ -34,7 +34,7 @@ def open_metric_loggers(folder: Path, config: Any, wandb: WandbConfig, resumed: 
     if config.training.tensorboard:
         loggers.append(TensorBoardLogger(Path(config.env.get("tensorboard_logdir") or folder / "logs")))
     if wandb.enabled:
-        loggers.append(WandbLogger(Path(config.env.get("wandb_logdir") or folder / "logs"), config, wandb, resumed))
+        loggers.append(WandbLogger(folder / "logs", config, wandb, resumed))
     return loggers
 
 
@@ -88,7 +88,7 @@ class WandbLogger:
                 group=wandb.group,
                 tags=wandb.tags or None,
                 mode=wandb.mode,
-                dir=str(folder),
+                dir=config.env.get("wandb_logdir") or str(folder),
                 config=to_public(config),
                 id=run_id,
                 resume="allow" if run_id else None,

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from mmf_flava.compat import mmf_api
 from mmf_flava.config import model as model_config
 from mmf_flava.config import run as run_config
+from mmf_flava.config.schedule import set_updates_of_epochs
 from mmf_flava.config.schema import parse_section
 from mmf_flava.evaluation.suite import EvaluationSuite
 from mmf_flava.models.codebook import build as codebook_build
@@ -20,6 +21,7 @@ from mmf_flava.models.codebook.dalle_encoder import DalleEncoder
 from mmf_flava.training import precision, settings, update
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
 from mmf_flava.training.guard import UpdateGuard
+from mmf_flava.training.monitor import Monitor
 
 SIZE = {"hidden_size": 8, "num_layers": 2, "num_heads": 2, "mlp_size": 16}
 TINY = {
@@ -186,6 +188,7 @@ def recipe(section: str, key: str, value: Any) -> Any:
     run = {"model": "flava", "datasets": "pmd", "run_type": "train", "optimizer": {"type": "AdamW", "params": {}}}
     config = OmegaConf.merge(config, run, {"model_config": {"flava": TINY}, "training": {"trainer": "flava"}})
     config.training.clip_gradients = key == "max_grad_l2_norm"
+    config.scheduler = {"type": "warmup_linear", "params": {"num_warmup_steps": 1, "num_training_steps": 9}}
     if (section, key) == ("evaluation", "ema"):
         config.training.ema = {"enabled": True}
     OmegaConf.update(config, f"{section}.{key}", value, force_add=True)
@@ -293,6 +296,34 @@ def test_keys_of_a_run(section):
         default = getattr(SECTIONS[section](), key)
         assert value != default or key == "type"
         assert probe(recipe(section, key, value)) == value, key
+
+
+MMF: dict[str, tuple[Any, Probe]] = {
+    "lr_scheduler": (True, lambda config: updater(config).scheduler is not None),
+    "early_stop.enabled": (True, lambda config: Monitor.of_run(config).patience is not None),
+    "early_stop.patience": (7, lambda config: Monitor.of_run(enabled(config)).patience),
+    "early_stop.criteria": ("losses/x", lambda config: Monitor.of_run(config).criteria),
+    "max_epochs": (
+        2,
+        lambda config: (
+            set_updates_of_epochs(config, {"train": {"pmd": range(1024)}}) and config.training.max_updates // 2
+        ),
+    ),
+}
+
+
+def enabled(config: Any) -> Any:
+    config.training.early_stop.enabled = True
+    return config
+
+
+def test_keys_of_mmf():
+    for key, (value, probe) in MMF.items():
+        assert (
+            probe(recipe("training", key, value))
+            == value
+            != OmegaConf.select(OmegaConf.create(mmf_api.defaults()), f"training.{key}")
+        ), key
 
 
 def test_every_class_has_a_table():

@@ -53,6 +53,14 @@ def test_attention_of_cudnn_is_off(messages, gpus):
     assert torch.backends.cuda.flash_sdp_enabled() and torch.backends.cuda.mem_efficient_sdp_enabled()
 
 
+def test_benchmark_of_cudnn_is_a_choice(messages, gpus):
+    for training in (TrainingConfig(), TrainingConfig(cudnn_benchmark=True), TrainingConfig(deterministic=True)):
+        prepare_device("cuda", training)
+        assert torch.backends.cudnn.benchmark is training.cudnn_benchmark
+    prepare_device("cuda", TrainingConfig(cudnn_benchmark=True, deterministic=True))
+    assert not torch.backends.cudnn.benchmark
+
+
 def test_deterministic_algorithms(messages, gpus):
     prepare_device("cuda", TrainingConfig())
     assert not torch.are_deterministic_algorithms_enabled()

@@ -11,7 +11,7 @@ from mmf_flava.config.run import WandbConfig
 from mmf_flava.errors import UserError
 from mmf_flava.training.metric_loggers import import_wandb, open_metric_loggers
 
-CONFIG = OmegaConf.create({"training": {"tensorboard": False, "experiment_name": "toy"}, "model": "flava"})
+CONFIG = OmegaConf.create({"training": {"tensorboard": False, "experiment_name": "toy"}, "model": "flava", "env": {}})
 
 
 class Error(Exception):
@@ -71,6 +71,19 @@ def test_resumed_run_keeps_its_wandb_id(tmp_path: Path, wandb: FakeWandb) -> Non
     for resumed, run_id in ((True, None), (True, "abc"), (False, None)):
         open_metric_loggers(tmp_path, CONFIG, WandbConfig(enabled=True), resumed)
         assert (wandb.options["id"], wandb.options["resume"]) == (run_id, "allow" if run_id else None)
+
+
+def test_folders_of_the_loggers(tmp_path: Path, wandb: FakeWandb) -> None:
+    for env, folders in (
+        ({"tensorboard_logdir": "", "wandb_logdir": None}, ("logs", "logs")),
+        ({"tensorboard_logdir": str(tmp_path / "a"), "wandb_logdir": str(tmp_path / "b")}, ("a", "b")),
+    ):
+        config = OmegaConf.merge(CONFIG, {"env": env, "training": {"tensorboard": True}})
+        tensorboard, _ = open_metric_loggers(tmp_path, config, WandbConfig(enabled=True), resumed=False)
+        written = Path(tensorboard.logger.summary_writer.log_dir).parent
+        assert (written, Path(wandb.options["dir"])) == tuple(tmp_path / name for name in folders)
+        tensorboard.close()
+        assert (tmp_path / "logs" / "wandb_id").read_text() == "abc"
 
 
 def test_missing_wandb_or_login_raises_user_error(
