@@ -41,7 +41,7 @@ def gather_on_first(value: object) -> list:
     """Return a list with the ``value`` of every process on the first process, and an empty list on the others."""
     if world_size() == 1:
         return [value]
-    values = [None] * world_size() if rank() == 0 else None
+    values: list[object] | None = [None] * world_size() if rank() == 0 else None
     distributed.gather_object(value, values)
     return values or []
 
