@@ -36,6 +36,7 @@ from mmf_flava.weights.weight_files import find_checkpoint
 IDENTITY = "identity"  # key in state.json
 RANDOM_SEED = "flava_random_seed"  # key in MMF's registry, set by compat
 VOCABULARY = "(vocabulary)"
+MEANINGS = (VOCABULARY, "codebook (weights)")  # what the inputs and outputs of the model stand for
 REMEDIES = {
     DATA: "checkpoint.reset.data=true (the order of the data starts anew; weights, optimizer and counts continue)",
     OPTIMIZER: "checkpoint.reset.optimizer=true (the optimizer's state starts anew)",
@@ -82,7 +83,7 @@ class RunIdentity:
             self._compare(path, read_object(path / "state.json"), reset)
 
     def _compare(self, path: Path, state: Mapping[str, Any], reset: ResetConfig) -> None:
-        stored, new_order = state.get(IDENTITY), reset.data or reset.counts
+        stored, new_order = state.get(IDENTITY), reset.data or reset.counts or reset.all
         self.changes, self.new_data = [], False
         if stored is None:
             if not new_order:
@@ -98,6 +99,8 @@ class RunIdentity:
         # all datasets have one vocabulary, so an added or removed dataset does not change it
         changes = [change for change in changes if not (change.key.endswith(VOCABULARY) and change.is_of_one_side)]
         self.changes = sorted((change for change in changes if change.outcome != FREE), key=lambda change: change.row)
+        if reset.all:  # only weights are loaded, which must fit the vocabulary and the image codes
+            self.changes = [c for c in self.changes if c.key.endswith(MEANINGS) and not c.is_of_one_side]
         allowed = {APPLIED: True, DATA: new_order, OPTIMIZER: reset.optimizer, MODEL: False}
         if refused := [change for change in self.changes if not allowed[change.outcome]]:
             raise UserError(_refusal(refused, path))

@@ -46,7 +46,7 @@ def load_initial_weights(
         UserError: the weights were not found, are corrupt, or do not fit the model.
     """
     section = config.checkpoint
-    path, compare = None, None if section.reset.all else compare
+    path = None
     load = partial(_load_checkpoint, model, compare=compare, averages=averages)
     if section.resume:
         path = load(checkpoints.best if section.resume_best else checkpoints.latest)

@@ -172,6 +172,7 @@ def test_mistake_is_reported_before_torch_is_imported(script):
         ("scheduler: cosine", r"^scheduler: must be a section"),
         ("dataset_config: {pmdd: {}}", r"^'pmdd' is not a key of dataset_config\. Did you mean 'pmd'\?"),
         ("trainer: flava", r"trainer is a section|trainer: must be a section"),  # a section on MMF's main branch only
+        ("config: a.yaml\nconfig_version: 1", r"is the complete config of a run, no recipe\. Use .* config=a\.yaml"),
         ("config: other.yaml", r"config is an option of the command line\. Use `includes: \[other\.yaml\]`"),
         ("dataset: {pmd: 1}", r"^datasets: must be names"),
     ],

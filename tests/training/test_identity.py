@@ -89,6 +89,18 @@ def test_nothing_is_said_about_free_changes(checkpoint, log):
     assert log == [] and not same.new_data
 
 
+def test_reset_all_refuses_only_weights_with_another_meaning(checkpoint):
+    reset = ResetConfig(all=True)
+    changes = {"training.seed": 2, "optimizer.type": "SGD", "model_config.my_model.layers": 3}
+    identity(changes, train={"size": 11}, codebook="d" * 64).compare(checkpoint, reset)
+    with pytest.raises(UserError, match=r"\(vocabulary\): c{16} differs from b{16}"):
+        identity(changes, train={"vocabulary": "c" * 64}).compare(checkpoint, reset)
+    state = {"identity": identity(codebook="d" * 64).to_json(), "loader": {"lanes": 8, "batch_size": 8}}
+    (checkpoint / "state.json").write_text(json.dumps(state))
+    with pytest.raises(UserError, match=r"codebook \(weights\): e{16} differs from d{16}"):
+        identity(codebook="e" * 64).compare(checkpoint, reset)
+
+
 def test_applied_changes_are_logged_one_a_key(checkpoint, log):
     other = identity({"optimizer.params.lr": 1e-4, "training.max_updates": 9}, val={"size": 11})
     other.compare(checkpoint, ResetConfig())

@@ -252,6 +252,11 @@ def check_sections(recipe: Any, known: set[str], path: str) -> None:
 
     The key ``config`` and a name as ``trainer``, which MMF would ignore, are errors too.
     """
+    if recipe.get("config") is not None and "config_version" in recipe:
+        raise UserError(
+            f"{path} is the complete config of a run, no recipe. Use the recipe of that run, config={recipe.config}. "
+            "To resume the run, add checkpoint.resume=true."
+        )
     if recipe.get("config") is not None:
         raise UserError(f"{path}: config is an option of the command line. Use `includes: [{recipe.config}]`.")
     if isinstance(trainer := recipe.get("trainer"), str):
