@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from transformers import FlavaForPreTraining, FlavaModel, FlavaProcessor
 
 from mmf_flava import load_pretrained
@@ -52,6 +53,21 @@ def test_hugging_face_loads_its_converted_weights(source, tmp_path):
     core, report = FlavaModel.from_pretrained(tmp_path / "hf", output_loading_info=True)
     assert not report["missing_keys"]
     assert torch.equal(core.logit_scale, model.flava.logit_scale)
+
+
+def test_averages_of_a_checkpoint_are_converted(source, tmp_path):
+    run = tmp_path / "run"
+    convert(source, run, "mmf_flava")
+    shutil.move(run / "flava.safetensors", run / "model.safetensors")
+    with pytest.raises(UserError, match=r"model\.safetensors has no averages of the weights \(ema\.safetensors\)"):
+        convert(run, tmp_path / "ema", "mmf_flava", ema=True)
+    tensors = load_file(run / "model.safetensors")
+    with safe_open(run / "model.safetensors", "pt") as opened:
+        save_file({name: tensor + 1 for name, tensor in tensors.items()}, run / "ema.safetensors", opened.metadata())
+    assert main([str(run), str(tmp_path / "ema"), "--to", "mmf_flava", "--ema"]) == 0
+    averages = load_file(tmp_path / "ema" / "flava.safetensors")
+    assert averages.keys() == tensors.keys()
+    assert all(torch.equal(averages[name], tensor + 1) for name, tensor in tensors.items())
 
 
 @pytest.mark.parametrize("style", ["torchmultimodal", "mmf", "mmf_flava"])

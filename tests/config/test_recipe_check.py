@@ -147,6 +147,9 @@ def test_mistake_is_one_sentence_with_its_key(recipes, change, message):
         ({"training__early_stop__minimize": True}, r"minimize: true would keep the checkpoint with the worst vqa2"),
         ({"model_config__flava_classification__freeze": [*MODULES]}, r"freeze lists all modules"),
         ({"training__early_stop__criteria": "vqa2/vqa_acc"}, r"criteria: .* not compute 'vqa2/vqa_acc'.*vqa_accuracy"),
+        ({"evaluation__ema": True}, r"evaluation\.ema: true .*training\.ema\.enabled is false"),
+        ({"training__ema": {"momentum": 1.0}}, r"training\.ema\.momentum: must be at least 0 and below 1"),
+        ({"training__ema": {"modles": []}}, r"'modles' is not a key of training\.ema\. Did you mean 'modules'"),
         ({"optimizer__params": {}}, r"optimizer\.params\.lr must be given"),
     ],
 )  # fmt: skip
