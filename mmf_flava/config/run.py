@@ -53,7 +53,7 @@ class WandbConfig:
 
 @dataclass
 class EmaConfig:
-    """``training.ema``: exponential moving averages of the weights, saved in every checkpoint as ``ema.safetensors``."""
+    """``training.ema``: exponential moving averages of the weights, saved in checkpoints as ``ema.safetensors``."""
 
     enabled: bool = False
     # average = momentum * average + (1 - momentum) * weight, after every update

@@ -4,9 +4,9 @@ Old checkpoints are removed first. The new checkpoint is written to a temporary 
 pointer files, which contain the name of a checkpoint, are updated, and further checkpoints are removed. At any time, a
 pointer names a complete checkpoint.
 
-A run folder contains ``checkpoints/update_00000200/{model,optimizer,ema}.safetensors, {state,processors,tokenizer}.json``
-and ``checksums.sha256`` in it, and the pointer files ``checkpoints/latest`` and ``checkpoints/best`` (see
-``files.checkpoint_names``).
+A run folder contains ``checkpoints/update_00000200/`` with ``{model,optimizer,ema}.safetensors``,
+``{state,processors,tokenizer}.json`` and ``checksums.sha256``, and the pointer files ``checkpoints/latest`` and
+``checkpoints/best`` (see ``files.checkpoint_names``).
 """
 
 import errno
