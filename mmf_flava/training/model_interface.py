@@ -1,7 +1,7 @@
 """Methods that a model may define for the trainer ``flava``, and what is done for a model without them.
 
-Any registered MMF model can be trained. It returns ``losses`` by name, or ``scores``, from which MMF computes the losses
-of the config. All methods are optional:
+Any registered MMF model can be trained. It returns ``losses`` by name, or ``scores``, from which MMF computes the
+losses of the config. All methods are optional:
 
 ``shard_units() -> list[str]``
     Paths of the modules whose weights are gathered together with ``training.sharding: fsdp``, inner modules first. A
@@ -22,6 +22,8 @@ of the config. All methods are optional:
     Load the pretrained weights of the config, and return log messages. It is not called if a checkpoint is loaded.
 ``loss_counts(batch) -> dict[str, int]``
     Numbers of values that losses are means over, see ``losses.counts``; by default the number of samples.
+``encode_image``, ``encode_text``, ``image_features``
+    As those of ``Flava``, for ``evaluation.zero_shot``, ``retrieval``, ``linear_probe`` and ``examples``.
 ``batch_flops(batch, num_processes: int) -> float``
     Floating-point operations of the forward and backward pass of a batch on the CPU, for the log.
 """
@@ -32,8 +34,16 @@ from typing import Any
 from mmf.common.registry import registry
 from torch import Tensor
 
-from mmf_flava.config.run import TrainingConfig
+from mmf_flava.config.run import EvaluationConfig, TrainingConfig
 from mmf_flava.errors import UserError
+
+# section of the config -> method of the model that it needs
+EVALUATION_METHODS = {
+    "zero_shot": "encode_text",
+    "retrieval": "encode_text",
+    "linear_probe": "image_features",
+    "examples": "encode_text",
+}
 
 
 def _call(model: Any, name: str, default: Any, *args: Any) -> Any:
@@ -74,6 +84,21 @@ def check_stock_model(name: str, training: TrainingConfig) -> None:
             f"training.activation_checkpointing needs a model that defines checkpoint_activations, which {name} does "
             "not. Set it to false."
         )
+
+
+def check_evaluations(name: str, evaluation: EvaluationConfig) -> None:
+    """Check that the model has the methods that the evaluations of the config call, before it is built.
+
+    Raises:
+        UserError: the model lacks a method.
+    """
+    model_class = registry.get_model_class(name)
+    for section, method in EVALUATION_METHODS.items():
+        if getattr(evaluation, section) is not None and model_class is not None and not hasattr(model_class, method):
+            raise UserError(
+                f"evaluation.{section} needs a model that defines {method}, which {name} does not. Remove it; "
+                "evaluation.metrics lists metrics for any model."
+            )
 
 
 def shard_units(model: Any) -> list[str]:

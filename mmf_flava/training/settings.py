@@ -15,7 +15,7 @@ from mmf_flava.config.run import (
 )
 from mmf_flava.processes import world_size
 from mmf_flava.training.metric_loggers import import_wandb
-from mmf_flava.training.model_interface import check_stock_model
+from mmf_flava.training.model_interface import check_evaluations, check_stock_model
 from mmf_flava.training.zoo import replace_zoo_name
 
 
@@ -47,6 +47,7 @@ def read_settings(config: Any) -> Settings:
         check_section(name, config[name], defaults[name]) for name in ("training", "checkpoint", "evaluation")
     )
     check_stock_model(config.model, training)
+    check_evaluations(config.model, evaluation)
     replace_zoo_name(config)
     names = [name.strip() for name in config.datasets.split(",")]
     multitasking = mmf_api.read_multitasking(config)

@@ -11,7 +11,7 @@ from safetensors.torch import save_model
 from torch import multiprocessing, nn
 
 from mmf_flava.compat import mmf_api
-from mmf_flava.config.run import TrainingConfig
+from mmf_flava.config.run import EvaluationConfig, TrainingConfig
 from mmf_flava.data.codes import OPENED_CODES
 from mmf_flava.errors import UserError
 from mmf_flava.training import model_interface
@@ -45,6 +45,17 @@ def test_stock_models_are_not_sharded_cast_or_checkpointed(key, value, remedy):
     for name in ("flava", "flava_classification"):
         model_interface.check_stock_model(name, TrainingConfig(**{key: value}))
     model_interface.check_stock_model(NAME, TrainingConfig(sharding="ddp", precision="bf16"))
+
+
+@pytest.mark.parametrize("section", model_interface.EVALUATION_METHODS)
+def test_evaluations_need_the_methods_of_flava(section):
+    evaluation = EvaluationConfig(**{section: {}})
+    with pytest.raises(
+        UserError, match=rf"^evaluation\.{section} needs a model that defines \w+, which {NAME} does not"
+    ):
+        model_interface.check_evaluations(NAME, evaluation)
+    model_interface.check_evaluations("flava", evaluation)
+    model_interface.check_evaluations(NAME, EvaluationConfig())
 
 
 def test_defaults_of_a_model_without_the_methods():

@@ -140,18 +140,13 @@ def test_batch_size_of_evaluations(training_batch, given, expected, processes, m
     config = recipe(training__batch_size=training_batch, evaluation__batch_size=given)
     evaluation = read_settings(config).evaluation
     suite = EvaluationSuite(evaluation, {"val": {}}, num_workers=0, device=torch.device("cpu"))
-    assert evaluation.batch_size == suite.extractor.batch_size == expected
+    assert evaluation.batch_size == suite.rounds.batch_size == expected
     with pytest.raises(UserError, match=r"evaluation\.batch_size: must be at least 1"):
         read_settings(recipe(evaluation__batch_size=0))
 
 
-@needs_main
-def test_training_fp16_names_the_key_to_use():
-    with pytest.raises(UserError, match=r"Set training\.precision: fp16"):
-        read_settings(recipe(training__fp16=True))
-
-
 @pytest.mark.parametrize("updates", [10, None])  # null in recipes that use max_epochs
-def test_max_epochs_raises_user_error(updates):
-    with pytest.raises(UserError, match=r"training\.max_epochs is not supported.* Set training\.max_updates"):
-        read_settings(recipe(training__max_epochs=3, training__max_updates=updates))
+def test_max_epochs_replaces_max_updates(updates):
+    read_settings(recipe(training__max_epochs=3, training__max_updates=updates))
+    with pytest.raises(UserError, match=r"training\.max_updates or training\.max_epochs must be given"):
+        read_settings(recipe(training__max_updates=None))
