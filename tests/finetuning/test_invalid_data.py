@@ -110,7 +110,7 @@ def test_finetuning_needs_train_and_val(finetune, memes, tmp_path, split):
 @pytest.mark.parametrize(
     ("recipe", "option", "message"),
     [
-        ("demo_hateful_memes", "checkpoint.resume_file=~/gone", r"/gone.* was not found"),
+        ("demo_hateful_memes", "checkpoint.resume_file=~/gone", r"/gone does not exist"),
         (
             "demo_vqa2",
             "dataset_config.vqa2.images.train=null",
