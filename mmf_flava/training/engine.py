@@ -73,7 +73,7 @@ class Engine:
     def finish_step(self) -> None:
         """Do nothing; subclasses override this method, which is called after every update."""
 
-    def model_state(self, masters: Masters) -> dict[str, Tensor]:
+    def model_state(self, masters: Mapping[nn.Parameter, Tensor]) -> dict[str, Tensor]:
         """Return the model's state dict in fp32. Must be called by all processes.
 
         Args:

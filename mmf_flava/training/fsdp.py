@@ -7,6 +7,7 @@ Parameter groups, step counts and unused parameters are therefore the same as in
 only some parameters of a unit.
 """
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import accumulate
@@ -19,7 +20,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.functional import pad
 
 from mmf_flava.errors import UserError
-from mmf_flava.training.engine import Engine, Masters
+from mmf_flava.training.engine import Engine
 from mmf_flava.training.model_interface import replicated_modules, shard_units
 
 COMPUTE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -208,7 +209,7 @@ class FsdpEngine(Engine):
         """
         self.module._wait_for_previous_optim_step()  # type: ignore[operator]
 
-    def model_state(self, masters: Masters) -> dict[str, Tensor]:
+    def model_state(self, masters: Mapping[nn.Parameter, Tensor]) -> dict[str, Tensor]:
         """Return the complete fp32 state dict on the CPU of the first process, and an empty dict on other processes."""
         state = {}
         for shard in self.shards:
