@@ -61,7 +61,7 @@ def saved(folder, bad_tensors):
     with patch("mmf_flava.training.run_state.gather_objects", side_effect=[bad_tensors, [{}]]):
         checkpoints = Mock(folder=folder)
         state = RunState(*(MagicMock() for _ in fields(RunState)))
-        state.save(checkpoints, 40, 1.0, None, best=True)
+        state.save(checkpoints, 40, 1.0, best=True)
     return checkpoints
 
 
