@@ -6,6 +6,8 @@ from tests.faults import (
     chaos,
     concurrent_reads,
     exact_kills,
+    finetuning_kills,
+    finetuning_processes,
     format_fuzzer,
     killed_runs,
     ordered_streams,
@@ -28,6 +30,8 @@ TESTS = (
     exact_kills,
     stops,
     killed_runs,
+    finetuning_kills,
+    finetuning_processes,
 )
 
 sys.exit(max([test.main([]) for test in TESTS]))

@@ -77,7 +77,7 @@ def _write_clevr(data: Path) -> None:
     for split, size in SIZES.items():
         stock_toys.write_clevr(data, split, size)
     stock_toys.write_vocabularies(data)
-    stock_toys.write_recipe(data / "stock.yaml")
+    stock_toys.write_recipe(data / "stock.yaml", model_config={"cnn_lstm": stock_toys.WITH_DROPOUT})
 
 
 SMALL_IMAGES = "model_config.flava_classification.image_encoder.image_size=24"

@@ -44,8 +44,9 @@ class ForkedRun(Run):
 
     def _launch(self, words: list[str], processes: int, environment: dict[str, str]) -> None:
         log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(log, stream.fileno())
+        for number in (1, 2):
+            os.dup2(log, number)
+        sys.stdout = sys.stderr = os.fdopen(log, "w", buffering=1)  # pytest may have replaced the streams
         os.environ.update(environment)
         if processes == 1:
             sys.exit(_run(words))

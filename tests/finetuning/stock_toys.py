@@ -17,6 +17,7 @@ MODEL = {
     "cnn": {"layers": {"input_dims": [3, 8], "output_dims": [8, 4], "kernel_sizes": [3, 1]}},
     "classifier": {"params": {"in_dim": 164}},
 }
+WITH_DROPOUT = {**MODEL, "classifier": {"params": {"in_dim": 164, "num_layers": 1, "hidden_dim": 16, "dropout": 0.3}}}
 TEXT = {"type": "vocab", "params": {"vocab": {"type": "random", "vocab_file": "words.txt"}}}
 ANSWERS = {"params": {"vocab_file": "answers.txt"}}
 # the sections of MMF's config that all recipes of this model share

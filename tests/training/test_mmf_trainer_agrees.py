@@ -100,8 +100,7 @@ def test_losses_and_weights_equal_those_of_mmfs_trainer(name, tmp_path, monkeypa
     for split, size in (("train", 44), ("val", 6), ("test", 6)):
         stock_toys.write_clevr(tmp_path, split, size)
     stock_toys.write_vocabularies(tmp_path)
-    model = copy.deepcopy(stock_toys.MODEL)
-    model["classifier"]["params"] |= {"dropout": 0.3, "num_layers": 1, "hidden_dim": 16}
+    model = stock_toys.WITH_DROPOUT
     training = {
         "seed": 1, "batch_size": 8, "max_updates": UPDATES, "num_workers": 0, "tensorboard": False,
         "evaluation_interval": UPDATES, "checkpoint_interval": UPDATES, **training,

@@ -15,6 +15,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import Dataset
 
 from mmf_flava.compat.mmf_api.callbacks import build_callbacks, check_callbacks
+from mmf_flava.compat.mmf_api.shared_attributes import share_attributes
 from mmf_flava.config.run import MultitaskingConfig
 
 __all__ = [
@@ -43,9 +44,10 @@ def build_dataset(name: str, config: Any, split: str) -> Dataset | None:
     ``loader_collate``: the function with which this loader collates samples.
     """
     module: Any = build_datamodule(name)
-    if is_main():
-        module.prepare_data(config)
-    synchronize()
+    with share_attributes(module):
+        if is_main():
+            module.prepare_data(config)
+        synchronize()
     dataset: Any = None
     base = BaseDatasetBuilder if isinstance(module, BaseDatasetBuilder) else LightningDataModule
     if base is BaseDatasetBuilder:

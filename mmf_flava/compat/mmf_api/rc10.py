@@ -6,9 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from mmf.common.registry import registry
-from mmf.utils.build import build_dataset
+from torch.utils.data import Dataset
 
 from mmf_flava.compat.iteration_strategies import STRATEGIES, STRATEGIES_HINT
+from mmf_flava.compat.mmf_api.shared_attributes import share_attributes
 from mmf_flava.config.run import MultitaskingConfig
 from mmf_flava.config.schema import parse_section
 
@@ -28,6 +29,19 @@ __all__ = [
 ]
 
 MMF_TRAINER = "base_trainer"  # value of training.trainer that selects MMF's trainer
+
+
+def build_dataset(name: str, config: Any, split: str) -> Dataset | None:
+    """Build a split of a dataset with its registered builder. Return None if it lacks this split.
+
+    Rank 0 first creates missing files.
+    """
+    builder = registry.get_builder_class(name)()
+    with share_attributes(builder):
+        builder.build_dataset(config, split)
+    dataset: Dataset | None = builder.load_dataset(config, split)
+    builder.update_registry_for_model(config)
+    return dataset
 
 
 def strategy_schemas() -> dict[str, type]:
