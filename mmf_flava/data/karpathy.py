@@ -22,7 +22,7 @@ from mmf_flava.data.order import spread_units
 from mmf_flava.data.processor_calls import process_image
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record
 from mmf_flava.data.records_hash import records_sha256
-from mmf_flava.data.stream import StreamBuilder, StreamDataset
+from mmf_flava.data.stream import StreamBuilder, StreamDataset, run_trains
 from mmf_flava.errors import UserError, join_first
 from mmf_flava.files.damaged_file import damaged_file
 from mmf_flava.files.json_data import parse_json
@@ -161,6 +161,8 @@ class KarpathyBuilder(StreamBuilder):
             UserError: the split is train, or its files are missing or invalid.
         """
         if dataset_type == "train":
+            if not run_trains():
+                return None
             raise UserError(
                 "dataset karpathy: training is not supported. Set run_type to test or val, or build training data with "
                 "`python -m mmf_flava.data.prepare pmd --part coco`."

@@ -214,6 +214,12 @@ def _training_seed() -> int:
     return int(seed) if seed is not None and int(seed) >= 0 else 0
 
 
+def run_trains() -> bool:
+    """Return whether ``run_type`` of MMF's current config trains. MMF's trainers load the train split of every run."""
+    config = registry.get("config", default=None, no_warning=True) or {}
+    return "train" in str(config.get("run_type") or "train")
+
+
 class StreamBuilder(BaseDatasetBuilder):
     """Base class of builders, which create streaming datasets from the paths in their config.
 
@@ -253,18 +259,18 @@ class StreamBuilder(BaseDatasetBuilder):
             prepare_demo(config.data_dir)
 
     def load(self, config: Any, dataset_type: str, *args: Any, **kwargs: Any) -> StreamDataset | None:
-        """Load the dataset of one split; return None for a val or test split without paths.
+        """Load the dataset of one split; return None for a split without paths.
 
         Raises:
-            UserError: a key or value is invalid, the train split has no paths, or a file is missing.
+            UserError: a key or value is invalid, a train split to train on has no paths, or a file is missing.
         """
         return self.load_split(self.parse(config), dataset_type)
 
     def load_split(self, config: Any, dataset_type: str) -> StreamDataset | None:
-        """Load the dataset of one split; return None for a val or test split without paths."""
+        """Load the dataset of one split; return None for a split without paths that the run does not train on."""
         paths = self.list_paths(config, dataset_type)
         if not paths:
-            if dataset_type == "train":
+            if dataset_type == "train" and run_trains():
                 raise UserError(
                     f"dataset_config.{self.NAME}.splits.train: no paths are listed. List folders or shards "
                     f"relative to {config.data_dir}, or remove {self.NAME} from the config key datasets."

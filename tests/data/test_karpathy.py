@@ -179,6 +179,9 @@ def test_training_and_multiple_files_raise(write, load, tmp_path):
     write([entry(1)])
     with pytest.raises(UserError, match="training is not supported"):
         load("train")
+    registry.register("config", OmegaConf.create({"run_type": "val_test"}))
+    assert load("train") is None, "MMF's trainers load the train split of every run"
+    registry.unregister("config")
     with pytest.raises(UserError, match=r"splits\.test: must be one file, got 2"):
         load(splits={"val": None, "test": ["dataset_coco.json", "other.json"]})
     assert load("val", splits={"val": None, "test": None}) is None

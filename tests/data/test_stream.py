@@ -56,6 +56,9 @@ def test_unlisted_split_is_none_or_an_error(config, load):
     config.dataset_config.imagenet.splits.train = []
     with pytest.raises(UserError, match=r"imagenet\.splits\.train: no paths are listed"):
         load("imagenet", "train")
+    registry.register("config", OmegaConf.create({"run_type": "val"}))
+    assert load("imagenet", "train") is None
+    registry.unregister("config")
 
 
 @pytest.mark.parametrize("name", NAMES)

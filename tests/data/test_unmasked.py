@@ -40,8 +40,8 @@ def tokens(tmp_path):
 
 
 def ids(sample):
-    assert sample["input_mask"].dtype == torch.bool
-    return sample["input_ids"][sample["input_mask"]].tolist()
+    assert sample["input_mask"].dtype == torch.int64
+    return sample["input_ids"][sample["input_mask"] == 1].tolist()
 
 
 def test_text_is_padded_to_max_length(tokens):
@@ -77,4 +77,8 @@ def test_long_text_is_truncated(tokens):
     ],
 )
 def test_long_pair_is_truncated_at_the_longer_text(tokens, first, second, expected):
-    assert ids(tokens(8)({"text": first, "text_b": second})) == expected
+    sample = tokens(8)({"text": first, "text_b": second})
+    assert ids(sample) == expected
+    own = expected.index(3) + 1  # [CLS] and the first text with its [SEP]
+    segments = [0] * own + [1] * (len(expected) - own) + [0] * (8 - len(expected))
+    assert sample["segment_ids"].tolist() == segments, "1 on the second text only"
