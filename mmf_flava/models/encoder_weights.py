@@ -1,4 +1,4 @@
-"""Pretrained weights of single encoders, which the keys ``image_encoder.pretrained`` and ``text_encoder.pretrained`` set."""
+"""Pretrained weights of single encoders, as set by ``image_encoder.pretrained`` and ``text_encoder.pretrained``."""
 
 from collections.abc import Iterable
 
