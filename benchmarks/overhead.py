@@ -1,10 +1,11 @@
-"""Overhead of the trainer over a bare training loop, on the demo in one process.
+"""Overhead of the trainer over a bare training loop, on the pretraining demo and on a finetuning in one process.
 
-Trainer and bare loop alternate every few updates and train the same model. The trainer's time includes everything it
-does per update: update guard, bad-record log, signals, progress, log record, ``metrics.jsonl`` and TensorBoard.
-Evaluations and checkpoints are off. The bare loop has the same loader, model, optimizer and schedule. The time spent
-waiting for batches is subtracted from both. Pairs, images and texts take different times, so medians are computed per
-kind and weighted by the recipe's sampling ratios.
+The finetuning is the small variant of Hateful Memes on toy data. Trainer and bare loop alternate every few updates and
+train the same model. The trainer's time includes everything it does per update: update guard, bad-record log, signals,
+progress, log record, ``metrics.jsonl`` and TensorBoard. Evaluations and checkpoints are off. The bare loop has the same
+loader, model, optimizer and schedule. The time spent waiting for batches is subtracted from both. Pairs, images and
+texts take different times, so medians are computed per kind and weighted by the recipe's sampling ratios. A finetuning
+has one kind.
 """
 
 import copy
@@ -13,6 +14,8 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,9 +26,11 @@ from mmf_cli.run import run
 from targets import BenchmarkResult
 from torch import nn
 
+from mmf_flava.config.recipes import recipe_path
 from mmf_flava.training.trainer import FlavaTrainer
+from tests.finetuning import toys
 
-DEMO = Path(__file__).parents[1] / "projects" / "flava" / "configs" / "demo.yaml"
+PRETRAINING, FINETUNING = "demo", "finetune/demo_hateful_memes"
 BLOCK = 5  # consecutive updates of each; few, so that other load on the machine affects both equally
 WARM_UP = 40  # updates
 CHECKED = 6  # updates after which both must have equal weights
@@ -59,7 +64,11 @@ def seconds_since(start: list[float]) -> list[float]:
     return [now - before for now, before in zip(read_clocks(), start, strict=True)]
 
 
-@registry.register_trainer("flava_overhead_benchmark")
+class Measured(Exception):
+    """Ends a run without a final evaluation."""
+
+
+@registry.register_trainer("flava")
 class AlternatingTrainer(FlavaTrainer):
     """Trains with the trainer's methods and with a bare loop alternately, and measures the time of both."""
 
@@ -72,9 +81,8 @@ class AlternatingTrainer(FlavaTrainer):
         for _ in range(WARM_UP):
             self.bare_update(timed_batches)
         training = self.config.training
-        AlternatingTrainer.times = times = UpdateTimes(
-            dict(self.settings.multitasking.params["sampling_ratios"]), training.log_interval
-        )
+        ratios = self.settings.multitasking.params.get("sampling_ratios") or {self.config.datasets: 1.0}
+        AlternatingTrainer.times = times = UpdateTimes(dict(ratios), training.log_interval)
         end = time.perf_counter() + 60 * self.minutes
         while time.perf_counter() < end:
             for _ in range(BLOCK):
@@ -85,13 +93,16 @@ class AlternatingTrainer(FlavaTrainer):
                 start = read_clocks()
                 self.bare_update(timed_batches)
                 times.add("bare loop", timed_batches, seconds_since(start))
+        raise Measured
 
     def trainer_update(self, batches: Any, progress: Any) -> list[float] | None:
         """Run an update as in ``FlavaTrainer._train``. Return the seconds of logging if it was due, else None."""
         losses = self._update(batches, progress)
         stopping = self.signals.received_by_any(self.device)
         start = read_clocks()
-        assert losses and not self._after_update(progress, losses, stopping)
+        assert losses
+        self._log(progress, losses)
+        self._validate_and_save(progress, stopping)
         return None if self.num_updates % self.config.training.log_interval else seconds_since(start)
 
     def bare_update(self, batches: Any) -> None:
@@ -101,7 +112,8 @@ class AlternatingTrainer(FlavaTrainer):
         losses = model(batch.to(self.device))["losses"]
         sum(loss.mean() for loss in losses.values()).backward()
         # in the optimizer's order; with another order of summation, the norm differs in its last bits
-        nn.utils.clip_grad_norm_(self.updater.engine.weights, self.updater.max_norm)
+        if self.updater.max_norm is not None:
+            nn.utils.clip_grad_norm_(self.updater.engine.weights, self.updater.max_norm)
         optimizer.step()
         self.updater.scheduler.step()
         optimizer.zero_grad(set_to_none=True)
@@ -120,9 +132,6 @@ class AlternatingTrainer(FlavaTrainer):
             results.append(copy.deepcopy(self.model.state_dict()))
         different = [name for name, value in results[0].items() if not torch.equal(value, results[1][name])]
         assert not different, f"weights of trainer and bare loop differ: {different}"
-
-    def _evaluate_trained(self, bad_records: Any) -> None:
-        """Skip the final evaluation."""
 
 
 class UpdateTimes:
@@ -183,18 +192,32 @@ def _format_quartiles(seconds: list[float]) -> str:
 
 
 def overhead(minutes: float, threads: int, folder: Path) -> list[BenchmarkResult]:
-    """Train the demo with ``AlternatingTrainer`` for ``minutes``, with ``folder`` as the run folder."""
+    """Train the demo and the finetuning for ``minutes`` each, with ``AlternatingTrainer`` and files in ``folder``."""
+    toys.write_tokenizer(folder / "data" / "flava_demo" / "tokenizer")
+    toys.write_hateful_memes(folder / "data", {"train": 256, "dev": 32, "test": 6})
+    results = []
+    for name, options in ((PRETRAINING, []), (FINETUNING, [f"env.data_dir={folder / 'data'}"])):
+        measured = measure(name, options, minutes, threads, folder / Path(name).name)
+        results += [replace(result, name=f"{name}: {result.name}") for result in measured]
+    return results
+
+
+def measure(name: str, options: list[str], minutes: float, threads: int, folder: Path) -> list[BenchmarkResult]:
+    """Train the recipe ``name`` with ``folder`` as the run folder."""
     AlternatingTrainer.minutes = minutes
+    registry.unregister("config")  # MMF would use the folders of the first run
     never = 10**9
-    run(
-        [
-            f"config={DEMO}",
-            "training.trainer=flava_overhead_benchmark",
-            f"env.save_dir={folder}",
-            f"training.num_threads={threads}",
-            "training.num_workers=0",
-            f"training.evaluation_interval={never}",
-            f"training.checkpoint_interval={never}",
-        ]
-    )
+    with suppress(Measured):
+        run(
+            [
+                f"config={recipe_path(name)}",
+                f"env.save_dir={folder}",
+                f"training.num_threads={threads}",
+                "training.num_workers=0",
+                f"training.max_updates={never}",
+                f"training.evaluation_interval={never}",
+                f"training.checkpoint_interval={never}",
+                *options,
+            ]
+        )
     return AlternatingTrainer.times.results()
