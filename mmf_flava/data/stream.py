@@ -196,7 +196,7 @@ class StreamDataset(BaseDataset):
     def collate(self, samples: Sequence[Mapping[str, Any]]) -> SampleList:
         """Collate samples into a batch; see ``collate.collate``. A sample that does not fit the others is replaced."""
         samples = replace_misfits(samples, self._forms)
-        processor = getattr(self, "text_processor", None)
+        processor: Any = getattr(self, "text_processor", None)
         if not hasattr(processor, "special"):
             return collate(samples, self.dataset_name, self.dataset_type)
         pad_id, multiple = processor.special.pad, processor.pad_to_multiple
