@@ -51,8 +51,8 @@ def check_flava(config: Any) -> None:
     ema = (training.get("ema") or {}).get("enabled", False)
     if config.evaluation.get("ema") and not ema and "train" in config.run_type:
         raise UserError(
-            "evaluation.ema: true evaluates averages of the weights, but training.ema.enabled is false. Set both to the "
-            "same value."
+            "evaluation.ema: true evaluates averages of the weights, but training.ema.enabled is false. Set both to "
+            "the same value."
         )
     check_zoo_name(config)
     if training.get("sharding") == "fsdp" and "train" in config.run_type:
