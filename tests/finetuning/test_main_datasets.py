@@ -130,7 +130,7 @@ def test_unlabelled_split_of_mmfs_glue_is_not_evaluated(run, hub):
         GLUE.format(sizes=SIZES, dataset="glue_sst2", labels=2), "training.max_updates=1", "run_type=train_val_test"
     )
     assert evaluation(folder)["split"] == "val"
-    assert "The test split has no labels" in (folder / "train.log").read_text()
+    assert "The test split of glue_sst2 has no labels" in (folder / "train.log").read_text()
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,8 @@ def build_dataset(name: str, config: Any, split: str) -> Dataset | None:
     base = BaseDatasetBuilder if isinstance(module, BaseDatasetBuilder) else LightningDataModule
     if base is BaseDatasetBuilder:
         module.config, dataset = config, module.load_dataset(config, split)
-        module.update_registry_for_model(config)
+        if hasattr(module, "update_registry_for_model"):  # MMF's base class does not define it
+            module.update_registry_for_model(config)
         if dataset is None or type(module).__module__.startswith("mmf_flava."):
             return dataset
         setattr(module, f"{split}_dataset", dataset)
