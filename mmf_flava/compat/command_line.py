@@ -1,5 +1,6 @@
 """Parsing of the command line of MMF's scripts, which consists of ``key=value`` options."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,11 @@ SCRIPTS = ("mmf_run", "mmf_predict")
 def in_script() -> bool:
     """Return whether this process was started as ``mmf_run`` or ``mmf_predict``."""
     return Path(sys.argv[0]).stem in SCRIPTS if sys.argv else False
+
+
+def is_prediction() -> bool:
+    """Return whether this process runs ``mmf_predict``, which does not train, whatever ``run_type`` is."""
+    return os.path.basename(sys.argv[0]).startswith("mmf_predict")
 
 
 def options() -> list[str]:

@@ -97,12 +97,14 @@ class MapStream(Dataset):
             return read(index)
 
     def _read_index(self, index: int) -> Any:
+        source = f"dataset {self.dataset_name} ({self.dataset_type})"
         try:
-            return self.dataset[index]
+            if (sample := self.dataset[index]) is None:
+                raise UserError(f"{source}: sample {index} is None. Return a Sample or a dict of its fields.")
+            return sample
         except Exception as error:
             if not is_caused_by_entry(error):
                 raise
-            source = f"dataset {self.dataset_name} ({self.dataset_type})"
             raise RuntimeError(f"{source}: sample {index} cannot be read ({type(error).__name__}: {error})") from error
 
 

@@ -109,6 +109,9 @@ class Scorer:
                     if isinstance(report.get(field), torch.Tensor) and not len(report[field]):
                         return {}
         values = self.metrics(report, report)
+        for key, value in values.items():
+            if not isinstance(value, torch.Tensor) or value.numel() != 1:
+                raise UserError(f"evaluation.metrics: {key} is not one number. Return a scalar tensor.")
         return {key.split("/", 2)[2]: float(value.float().mean()) for key, value in values.items()}
 
 
@@ -134,8 +137,10 @@ def has_labels(dataset: Any) -> bool:
     for n in range(len(samples)):
         sample = samples[n]
         if not isinstance(sample, BadRecord):
-            targets = sample.get("targets")
-            return targets is not None and (torch.as_tensor(targets).dim() > 0 or int(targets) != -1)
+            if sample.get("targets") is None:
+                return False
+            targets = torch.as_tensor(sample["targets"])
+            return targets.dim() > 0 or targets.is_floating_point() or int(targets) != -1
     return True  # all records are bad: they are listed by the evaluation
 
 

@@ -97,6 +97,6 @@ class FinalEvaluation:
             return
         scored = {split: result for split, result in evaluated.items() if result.has_scores}
         for split, result in scored.items():
-            self.results.write_evaluation(split, update, result, self.config.task)
+            self.results.write_evaluation(split, update, result, self.config.task, is_last=split == [*scored][-1])
         for message in self.results.summary_lines(scored):
             mmf_api.log(message)

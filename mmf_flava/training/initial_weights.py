@@ -60,6 +60,11 @@ def load_initial_weights(
             "checkpoint.resume_file and checkpoint.resume_pretrained: false."
         )
     if path is None:
+        if section.resume and compare is None and not weights_only:
+            raise UserError(
+                f"checkpoint.resume: {checkpoints.folder} has no checkpoint to evaluate. Set env.save_dir to a run "
+                "folder, or set checkpoint.resume_file instead."
+            )
         if section.resume:
             mmf_api.log(f"checkpoint.resume: {checkpoints.folder} has no checkpoint. Training starts at update 0.")
         model_source = section.resume_file if weights_only else None

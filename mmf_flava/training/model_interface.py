@@ -101,6 +101,25 @@ def check_evaluations(name: str, evaluation: EvaluationConfig) -> None:
             )
 
 
+def check_losses(model: Any, batch: Any, losses: Mapping[str, Any]) -> None:
+    """Check the losses of a training batch. Models with ``loss_counts`` may have none for the batches of a dataset.
+
+    Raises:
+        UserError: there are no losses, or a loss is no tensor with a gradient.
+    """
+    if callable(getattr(type(model), "loss_counts", None)):
+        return
+    name = type(model).__name__
+    if not losses:
+        raise UserError(
+            f"{name} has no losses for dataset '{batch['dataset_name']}': MMF computes the losses of the config only "
+            "for batches with the field targets. Add the field, or return losses from the model's forward."
+        )
+    for key, loss in losses.items():
+        if not (isinstance(loss, Tensor) and loss.requires_grad):
+            raise UserError(f"{name}: the loss {key} is no tensor with a gradient. Return such a tensor.")
+
+
 def shard_units(model: Any) -> list[str]:
     """Return the paths of the modules that become FSDP units, except the root; inner modules come first."""
     return _call(model, "shard_units", [])

@@ -61,7 +61,7 @@ class Monitor:
 
     def patience_ended(self, update: int) -> bool:
         """Return whether training must end after the validation at ``update``, because the value did not improve."""
-        return self.patience is not None and update > self.update + self.patience
+        return None not in (self.patience, self.value) and update > self.update + (self.patience or 0)
 
     def _value(self, record: Mapping[str, Any]) -> float | None:
         if self.criteria == TOTAL:

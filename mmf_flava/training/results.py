@@ -22,7 +22,7 @@ from mmf_flava.report import write_report
 RUN_FILES = (
     "checkpoints",
     "metrics.jsonl",
-    "evaluation.json",
+    "evaluation*.json",
     "summary.json",
     "examples",
     "report.html",
@@ -114,11 +114,14 @@ class Results:
         }
         self._write("summary.json", self.summary)
 
-    def write_evaluation(self, split: str, update: int, result: SplitResult, task: str | None) -> None:
+    def write_evaluation(
+        self, split: str, update: int, result: SplitResult, task: str | None, is_last: bool = True
+    ) -> None:
         """Write ``evaluation.json``, the metrics of the final model.
 
         Args:
             task: name of the model's task in the results table of the FLAVA paper, or None.
+            is_last: false for other splits than the last one of the run; their file is ``evaluation_SPLIT.json``.
         """
         evaluation = {"task": task, "split": split, "update": update, **result.scores(), **result.sample_counts}
         if result.zero_shot is not None:
@@ -127,7 +130,7 @@ class Results:
             evaluation["retrieval"] = result.retrieval
         if result.linear_probe is not None:
             evaluation["linear_probe"] = result.linear_probe.summary()
-        self._write("evaluation.json", evaluation)
+        self._write("evaluation.json" if is_last else f"evaluation_{split}.json", evaluation)
 
     def write_examples(self, model: Any, suite: EvaluationSuite, config: ExamplesConfig, silent: bool = False) -> None:
         """Write ``examples/``: the model's predictions at masked positions of the first test batch of each dataset.

@@ -14,12 +14,13 @@ from mmf.common.registry import registry
 from torch import Tensor
 
 from mmf_flava.compat import mmf_api
+from mmf_flava.compat.command_line import is_prediction
 from mmf_flava.compat.process_recipes import meet_before_training
 from mmf_flava.config.schedule import set_updates_of_epochs
 from mmf_flava.data.quarantine import Quarantine, count_by_reason
 from mmf_flava.evaluation.suite import EvaluationSuite
 from mmf_flava.files.checkpoint_names import BEST, parse_name, read_pointer
-from mmf_flava.processes import gather_objects, rank, wait_for_all
+from mmf_flava.processes import gather_objects, rank, wait_for_all, world_size
 from mmf_flava.training.callbacks import Callbacks, TrainerAttributes
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
 from mmf_flava.training.closed_output import handle_closed_output
@@ -53,7 +54,7 @@ class FlavaTrainer(TrainerAttributes):
     def __init__(self, config: Any) -> None:
         self.config = config
         self.settings = read_settings(config)
-        self.trains = "train" in config.run_type
+        self.trains = "train" in config.run_type and not is_prediction()
         self.folder = Path(mmf_api.save_dir()).absolute()
         section = self.settings.checkpoint
         self.checkpoints = CheckpointFolder(self.folder, section.max_to_keep, section.background, mmf_api.log)
@@ -262,8 +263,13 @@ class FlavaTrainer(TrainerAttributes):
         """Validate and save at the configured intervals. If the run must stop, save and exit."""
         training, improved = self.config.training, False
         if self._is_due(training.evaluation_interval) and not stopping:
-            with self.updater.averaged(self.settings.evaluation.ema):
-                improved, stopping = self.validation.run(self.num_updates, progress)
+            try:
+                with self.updater.averaged(self.settings.evaluation.ema):
+                    improved, stopping = self.validation.run(self.num_updates, progress)
+            except Exception:
+                if world_size() == 1:  # other processes may not reach a collective
+                    self._save()
+                raise
             self.stopped_early = not stopping and self.monitor.patience_ended(self.num_updates)
         if self._is_due(training.checkpoint_interval) or improved or stopping or self.stopped_early:
             self.seconds = progress.seconds
@@ -293,13 +299,20 @@ class FlavaTrainer(TrainerAttributes):
 
     def _load_evaluated_weights(self) -> int:
         """Load the weights that ``evaluation.weights`` selects for the final evaluation, and return their update."""
-        path = None
-        if self.settings.evaluation.weights == "best":
-            path = gather_objects(read_pointer(self.checkpoints.folder / BEST) if self.rank == 0 else None)[0]
-        update = self.num_updates if path is None else parse_name(path)[0]
-        if update != self.num_updates:
-            mmf_api.log(f"Evaluating the best checkpoint by {self.monitor.criteria}, {path}")
-            self.updater.load_model_state(path, self.settings.evaluation.ema)
+        best, update = (
+            self.monitor.value is not None and self.settings.evaluation.weights == "best",
+            self.monitor.update,
+        )
+        if not best or update == self.num_updates:
+            return self.num_updates
+        path = gather_objects(read_pointer(self.checkpoints.folder / BEST) if self.rank == 0 else None)[0]
+        if path is None or parse_name(path)[0] != update:  # it was removed, or is the best by another criteria
+            mmf_api.log(
+                f"Warning: the best checkpoint by {self.monitor.criteria} is missing. Evaluating the last weights."
+            )
+            return self.num_updates
+        mmf_api.log(f"Evaluating the best checkpoint by {self.monitor.criteria}, {path}")
+        self.updater.load_model_state(path, self.settings.evaluation.ema)
         return update
 
     def _write_summary(self, evaluation_seconds: float) -> None:

@@ -14,7 +14,7 @@ from mmf_flava.processes import mean_over_ranks
 from mmf_flava.training.buffers import BufferCopies
 from mmf_flava.training.finite import FiniteCheck
 from mmf_flava.training.hyperparameters import INITIAL, add_missing_state, advance, merge_groups, read_hyperparameters
-from mmf_flava.training.model_interface import is_stock
+from mmf_flava.training.model_interface import check_losses, is_stock
 from mmf_flava.training.moving_average import MovingAverage
 from mmf_flava.training.precision import FullPrecision, Precision, total_norm
 from mmf_flava.training.sharding import broadcast_weights, build_engine
@@ -97,6 +97,7 @@ class Updater:
         with self.engine.skip_gradient_sync(not last):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
                 losses = self._losses(batch)
+            check_losses(self.engine.model, batch, losses)
             if losses:
                 weighted = {key: loss.mean() for key, loss in losses.items()} if update is None else update.add(losses)
                 total: Any = sum(weighted.values())

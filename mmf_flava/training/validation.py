@@ -3,6 +3,7 @@
 from functools import partial
 
 from mmf_flava.compat import mmf_api
+from mmf_flava.errors import UserError
 from mmf_flava.evaluation.suite import EvaluationSuite
 from mmf_flava.training.callbacks import Callbacks
 from mmf_flava.training.engine import Engine
@@ -18,6 +19,11 @@ class Validation:
         self, suite: EvaluationSuite, engine: Engine, monitor: Monitor, signals: StopSignals, callbacks: Callbacks
     ) -> None:
         self.suite, self.engine, self.monitor, self.signals, self.callbacks = suite, engine, monitor, signals, callbacks
+        if monitor.patience is not None and not suite.datasets["val"]:
+            raise UserError(
+                f"training.early_stop.enabled: {', '.join(suite.names)} has no val split, by which training could be "
+                "stopped. Add the split, or set the key to false."
+            )
 
     def run(self, update: int, progress: Progress) -> tuple[bool, bool]:
         """Evaluate. Must be called by all processes, and returns the same on all of them.

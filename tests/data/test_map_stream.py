@@ -140,6 +140,11 @@ def test_iterable_datasets_are_refused():
             stream_of(dataset)
 
 
+def test_sample_of_a_users_dataset_must_not_be_none():
+    with pytest.raises(UserError, match=r"dataset own \(val\): sample 1 is None"):
+        MapStream.of([{"a": 1}, None], "own", "val", 0)[1]
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_errors_of_a_users_dataset_name_the_dataset(workers):
     class Own(Augmented):

@@ -19,6 +19,7 @@ from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation import rounds
 from mmf_flava.evaluation.rounds import EvaluationStopped, Rounds
+from mmf_flava.evaluation.scorer import has_labels
 from mmf_flava.evaluation.split_result import SampleCount
 from mmf_flava.evaluation.suite import EvaluationSuite
 from tests.evaluation.toys import CPU, ToyDataset, ToyModel, extractor
@@ -26,6 +27,15 @@ from tests.evaluation.toys import CPU, ToyDataset, ToyModel, extractor
 METRICS = ["accuracy", "macro_f1", "roc_auc"]
 SIZES = {"memes": 7, "posts": 13}  # batches of two
 BAD = {"memes": {5}, "posts": {2, 3, 8}}  # a complete batch of the posts is bad
+
+
+@pytest.mark.parametrize(
+    ("targets", "expected"),
+    [(-1, False), (0, True), (-1.4, True), (torch.tensor(-1), False), (torch.tensor([-1.0, 2.0]), True), (None, False)],
+)
+def test_minus_one_marks_a_split_without_labels(targets, expected):
+    sample = {} if targets is None else {"targets": targets}
+    assert has_labels([sample]) is expected
 
 
 class Entries(torch.utils.data.Dataset):

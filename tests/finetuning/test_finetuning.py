@@ -18,6 +18,7 @@ from mmf_flava.files.checkpoint_names import BEST, LATEST, read_pointer
 from mmf_flava.models.pretrained import load_pretrained
 from mmf_flava.report import write_report
 from mmf_flava.training.signals import StopSignals
+from mmf_flava.training.validation import Validation
 from mmf_flava.weights.weight_files import read_safetensors
 
 # the small variant's larger images double the training time
@@ -167,6 +168,45 @@ def test_validation_that_a_signal_prevented_is_made_up_for(finetune, tmp_path, m
         for folder in (quiet, tmp_path / "run")
     )
     assert found == expected and [update for update, *_ in found] == [2, 4, 5]
+
+
+def test_error_in_a_validation_loses_no_update(finetune, tmp_path, monkeypatch):
+    short = ("training.evaluation_interval=2", "training.max_updates=4")
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(Validation, "run", lambda self, update, progress: 1 / 0)
+        finetune("demo_hateful_memes", tmp_path, *short)
+    assert read_pointer(tmp_path / "checkpoints" / LATEST).name == "update_00000002"
+    finetune("demo_hateful_memes", tmp_path, *short, "checkpoint.resume=true")
+    assert [line["update"] for line in lines(tmp_path, "val")] == [2, 4]
+
+
+@pytest.mark.parametrize("run_type", ["val", "test"])
+def test_evaluation_needs_the_checkpoint_that_it_resumes(finetune, tmp_path, run_type):
+    with pytest.raises(UserError, match=r"checkpoint.resume: .* has no checkpoint to evaluate"):
+        finetune("demo_hateful_memes", tmp_path, f"run_type={run_type}", "checkpoint.resume=true")
+
+
+def test_early_stopping_needs_a_val_split(finetune, tmp_path):
+    options = ("training.early_stop.enabled=true", "run_type=train", "training.max_updates=1")
+    with pytest.raises(UserError, match=r"training.early_stop.enabled: hateful_memes has no val split"):
+        finetune("demo_hateful_memes", tmp_path, *options, "dataset_config.hateful_memes.annotations.val=null")
+
+
+def test_best_checkpoint_is_that_of_the_criteria(finetune, tmp_path):
+    """After a finished run is resumed with another criteria, no checkpoint is the best one."""
+    short = ("training.evaluation_interval=1", "training.max_updates=4", "optimizer.params.lr=0.0")
+    finetune("demo_hateful_memes", tmp_path, *short)
+    assert evaluation(tmp_path)["update"] == 1
+    other = ("training.early_stop.criteria=hateful_memes/cross_entropy", "training.early_stop.minimize=true")
+    finetune("demo_hateful_memes", tmp_path, *short, *other, "checkpoint.resume=true", "run_type=train_val_inference")
+    assert evaluation(tmp_path)["update"] == 4
+
+
+def test_every_split_of_run_type_has_its_scores(finetune, demo_data, tmp_path):
+    options = ("training.max_updates=1", "run_type=train_val_test", f"env.data_dir={demo_data}")
+    finetune("demo_imagenet", tmp_path, *options)
+    assert evaluation(tmp_path)["split"] == "test"
+    assert json.loads((tmp_path / "evaluation_val.json").read_text())["split"] == "val"
 
 
 def test_new_run_moves_old_scores_to_previous(finetune, tmp_path):

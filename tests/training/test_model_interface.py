@@ -25,6 +25,18 @@ from tests.training.stock_toy import NAME, StockToy, build, words
 from tests.training.toys import toy, updater
 
 
+def test_a_training_batch_has_losses_with_a_gradient():
+    model, batch = build(), words(0)
+    model_interface.check_losses(model, batch, model(batch)["losses"])
+    for losses, message in (
+        ({}, r"has no losses for dataset 'words': .* field targets"),
+        ({"own": 0.5}, r"the loss own is no tensor with a gradient"),
+        ({"own": torch.tensor(0.5)}, r"the loss own is no tensor with a gradient"),
+    ):
+        with pytest.raises(UserError, match=message):
+            model_interface.check_losses(model, batch, losses)
+
+
 def train(trained, updates, rows=slice(None), first=0):
     for number in range(first, first + updates):
         trained.accumulate(words(number, rows))

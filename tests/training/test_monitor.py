@@ -79,6 +79,12 @@ def test_patience_ends_at_the_same_validation_as_in_mmf():
         assert monitor.update == theirs.best_monitored_update == 40
 
 
+def test_patience_needs_a_value():
+    monitor = Monitor("zero_shot/accuracy", False, KNOWN, 0)
+    assert not monitor.improved({"losses": {}}, 5) and not monitor.patience_ended(5)
+    assert monitor.improved({"losses": {}, "zero_shot": {"accuracy": 0.5}}, 6) and monitor.patience_ended(7)
+
+
 def test_patience_counts_from_the_best_update_of_the_checkpoint():
     monitor = Monitor("total_loss", True, KNOWN, 10)
     monitor.load_state_dict({"criteria": "total_loss", "value": 1.0, "update": 20}, 25)
