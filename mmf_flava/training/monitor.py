@@ -11,6 +11,9 @@ from mmf_flava.errors import UserError
 class Monitor:
     """Tracks the best value of one criteria on the ``val`` split, and when it was reached.
 
+    Attributes:
+        averages: whether the values are of averaged weights (``evaluation.ema``).
+
     Args:
         criteria: ``total_loss``, the sum of all losses; a value named as in ``metrics.jsonl``, e.g.
             ``metrics/roc_auc`` or ``zero_shot/accuracy``; or a loss or metric named as in MMF, ``DATASET/NAME``. MMF's
@@ -30,13 +33,16 @@ class Monitor:
         self.is_certain = self.criteria in known
         self.value: float | None = None
         self.update = self.validated = 0
+        self.averages = False
 
     @classmethod
     def of_run(cls, config: Any) -> "Monitor":
         """Return the monitor of a run with the complete config."""
         early_stop = config.training.early_stop
         patience = early_stop.patience if early_stop.enabled else None
-        return cls(early_stop.criteria, early_stop.minimize, known_criteria(config), patience)
+        monitor = cls(early_stop.criteria, early_stop.minimize, known_criteria(config), patience)
+        monitor.averages = bool(config.evaluation.get("ema"))
+        return monitor
 
     def improved(self, record: Mapping[str, Any], update: int) -> bool:
         """Update the best value and return whether it improved. A missing or NaN value is no improvement.
@@ -75,10 +81,11 @@ class Monitor:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the criteria, its best value so far, and the updates of this value and of the last validation."""
-        return {"criteria": self.criteria, "value": self.value, "update": self.update, "validated": self.validated}
+        names = ("criteria", "averages", "value", "update", "validated")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: Mapping[str, Any], update: int) -> None:
-        """Restore the best value from a checkpoint; it starts anew if the checkpoint has another criteria.
+        """Restore the best value from a checkpoint; it starts anew if ``criteria`` or ``averages`` differ.
 
         Args:
             state: empty to start anew.
@@ -86,5 +93,5 @@ class Monitor:
                 reached: checkpoints of earlier versions do not store it. They were validated if a validation was due.
         """
         self.update, self.validated = update, state.get("validated", update)
-        if state.get("criteria") == self.criteria:
+        if (state.get("criteria"), state.get("averages", False)) == (self.criteria, self.averages):
             self.value, self.update = state["value"], state.get("update", update)

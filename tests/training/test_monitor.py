@@ -79,6 +79,16 @@ def test_patience_ends_at_the_same_validation_as_in_mmf():
         assert monitor.update == theirs.best_monitored_update == 40
 
 
+def test_values_of_averages_are_not_compared_with_values_of_weights():
+    averaged, other = (Monitor("total_loss", True, KNOWN) for _ in range(2))
+    averaged.averages = True
+    averaged.improved({"losses": {"a": 1.0}}, 4)
+    other.load_state_dict(averaged.state_dict(), 4)
+    assert other.value is None and other.improved({"losses": {"a": 2.0}}, 6)
+    averaged.load_state_dict(averaged.state_dict(), 4)
+    assert averaged.value == 1.0 and not averaged.improved({"losses": {"a": 2.0}}, 6)
+
+
 def test_patience_needs_a_value():
     monitor = Monitor("zero_shot/accuracy", False, KNOWN, 0)
     assert not monitor.improved({"losses": {}}, 5) and not monitor.patience_ended(5)
@@ -92,6 +102,7 @@ def test_patience_counts_from_the_best_update_of_the_checkpoint():
     for state in ({"criteria": "total_loss", "value": 1.0}, {"criteria": "zero_shot/accuracy", "value": 1.0}, {}):
         monitor = Monitor("total_loss", True, KNOWN, 10)
         monitor.load_state_dict(state, 25)  # of an earlier version, of another criteria, of another run
+        monitor.value = 1.0
         assert [monitor.patience_ended(update) for update in (35, 36)] == [False, True]
     assert not Monitor("total_loss", True, KNOWN).patience_ended(10**6)
 
