@@ -186,9 +186,9 @@ class ImageProcessorConfig(ImageTransformConfig):
         if self.codebook_size != expected:
             pixels, side = sizes.code_pixels, expected // sizes.code_pixels
             raise UserError(
-                f"{where}.codebook_size is {self.codebook_size}, but DALL-E's codebook has one code per "
-                f"{pixels} x {pixels} pixels, and the image encoder has {side} x {side} patches. Set it to "
-                f"{expected}."
+                f"{where}.codebook_size is {self.codebook_size}, but DALL-E's codebook ({sizes.where}.codebook.type: "
+                f"dvae) has one code per {pixels} x {pixels} pixels, and the image encoder has {side} x {side} patches. "
+                f"Set it to {expected}."
             )
 
 

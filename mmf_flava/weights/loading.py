@@ -167,7 +167,8 @@ def load_checkpoint_weights(model: nn.Module, path: Path) -> None:
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file() or file.suffix.lower() != ".safetensors":
         raise UserError(
-            f"{path} is neither a checkpoint folder of mmf_flava nor a .safetensors file. Set the path to one of these."
+            f"{path} is neither a checkpoint folder of mmf_flava nor a .safetensors file. Set the path to one of "
+            "these, or set checkpoint.resume_pretrained: true to load other weights files."
         )
     remedy = (
         "Resume with the recipe that wrote this checkpoint, or start a new run from its weights with "

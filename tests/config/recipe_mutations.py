@@ -35,7 +35,7 @@ RELATED = {
     "hidden_size", "num_heads", "image_size", "patch_size", "vocab_size", "pad_token_id", "max_length", "block_size",
     "logit_scale_init", "logit_scale_max", "codebook_size", "target", "min_block", "max_epochs", "clip_gradients",
     "fp16", "enabled", "num_labels", "precision", "compile", "resume_best",
-    "minimize", "ema", "momentum", "final_momentum",
+    "minimize", "type", "ema", "momentum", "final_momentum",
     *(key.rpartition(".")[2] for key in REFUSED | SCHEDULE),
 }  # fmt: skip
 

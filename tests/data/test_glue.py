@@ -158,7 +158,8 @@ def test_submission_file_is_written(tmp_path, load, monkeypatch, name, scores, f
     write_tsv(tmp_path, name, test=3)
     monkeypatch.setattr(mmf_api, "save_dir", lambda: str(tmp_path / "run"))
     monkeypatch.setattr(mmf_api, "log", lambda message: None)
-    rows = predict_in_two_batches(load(name, "test"), torch.tensor(scores))
+    dataset = load(name, "test")
+    rows = dataset.on_prediction_end(predict_in_two_batches(dataset, torch.tensor(scores)))
     assert rows == [{"index": n, "prediction": prediction} for n, prediction in enumerate(value)]
     lines = (tmp_path / "run/submission" / f"{file}.tsv").read_text().splitlines()
     assert lines == ["index\tprediction", *(f"{n}\t{prediction}" for n, prediction in enumerate(value))]

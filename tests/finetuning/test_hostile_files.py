@@ -58,8 +58,9 @@ def test_code_in_weights(finetune, data, canary, tmp_path, name):
     path = tmp_path / "hostile.ckpt"
     torch.save({"model": {"x": canary}}, path)
     key = {"pretrained": WEIGHTS, "resumed": "checkpoint.resume_file"}[name]
+    options = (f"env.data_dir={data}", f"{key}={path}", "checkpoint.resume_pretrained=true", *FEW)
     with pytest.raises(UserError, match=r"hostile\.ckpt .*posix\.mkdir"):
-        finetune("demo_hateful_memes", tmp_path / "save", f"env.data_dir={data}", f"{key}={path}", *FEW)
+        finetune("demo_hateful_memes", tmp_path / "save", *options)
 
 
 @pytest.mark.parametrize("processor", ["answer_processor", "text_processor"])
