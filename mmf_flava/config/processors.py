@@ -187,7 +187,7 @@ class ImageProcessorConfig(ImageTransformConfig):
             pixels, side = sizes.code_pixels, expected // sizes.code_pixels
             raise UserError(
                 f"{where}.codebook_size is {self.codebook_size}, but DALL-E's codebook ({sizes.where}.codebook.type: "
-                f"dvae) has one code per {pixels} x {pixels} pixels, and the image encoder has {side} x {side} patches. "
+                f"dvae) has one code per {pixels} x {pixels} pixels, and the image encoder {side} x {side} patches. "
                 f"Set it to {expected}."
             )
 
