@@ -84,7 +84,7 @@ def kill_after(last_update: int, place: str) -> None:
 
         return call_and_kill
 
-    wrap_method(FlavaTrainer, {"updated": "_update", "saved": "_after_update"}[place], kill)
+    wrap_method(FlavaTrainer, {"updated": "_update", "saved": "_validate_and_save"}[place], kill)
 
 
 @contextmanager

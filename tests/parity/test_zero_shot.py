@@ -10,7 +10,7 @@ from mmf_flava.config.run import ZeroShotConfig
 from mmf_flava.evaluation.embedder import Embedder
 from mmf_flava.evaluation.zero_shot import build_classifier, classify
 from tests.evaluation.test_embedder import weights  # noqa: F401
-from tests.evaluation.toys import CPU, ToyDataset, extractor
+from tests.evaluation.toys import ToyDataset, extractor
 
 CONFIG = ZeroShotConfig("toy", ["word1", "word2 word3", "word4"], ["word7 {}", "{} word8 word9", "word10 {} word11"])
 IMAGES = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -35,7 +35,7 @@ def logits(weights):  # noqa: F811
 def test_logits_and_predictions_equal(weights, logits):  # noqa: F811
     embedder = Embedder(weights)
     data = ToyDataset(IMAGES.tolist(), [0, 1, 2, 0, 1], text_processor=embedder.text_processor)
-    classifier = build_classifier(embedder.model, embedder.text_processor, CONFIG, CPU)
+    classifier = build_classifier(embedder.model, embedder.text_processor, CONFIG, extractor())
     embeddings = torch.from_numpy(extractor().extract(embedder.model, data, "contrastive").embeddings)
     actual = 100 * embeddings @ classifier.T
     assert (actual - logits).abs().max() < 1e-5 * logits.abs().max()
