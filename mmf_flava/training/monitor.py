@@ -67,7 +67,9 @@ class Monitor:
 
     def patience_ended(self, update: int) -> bool:
         """Return whether training must end after the validation at ``update``, because the value did not improve."""
-        return None not in (self.patience, self.value) and update > self.update + (self.patience or 0)
+        if self.patience is None or self.value is None:
+            return False
+        return update > self.update + self.patience
 
     def _value(self, record: Mapping[str, Any]) -> float | None:
         if self.criteria == TOTAL:

@@ -6,7 +6,9 @@ from pathlib import Path
 import torch
 
 import mmf_flava
-from mmf_flava.config.run import ResetConfig
+from mmf_flava.compat import mmf_api
+from mmf_flava.config.run import EvaluationConfig, ResetConfig
+from mmf_flava.files.checkpoint_names import BEST, parse_name, read_pointer
 from mmf_flava.files.damaged_file import damaged_file
 from mmf_flava.processes import gather_objects, rank, wait_for_all
 from mmf_flava.report.values import as_int, read_json
@@ -78,6 +80,27 @@ class RunState:
             optimizer = GatheredState(moments)
             checkpoints.save(update, model, optimizer, state, best, self.data.processors, averages)
         wait_for_all()
+
+    def load_evaluated(self, checkpoints: CheckpointFolder, update: int, evaluation: EvaluationConfig) -> int:
+        """Load the weights that ``evaluation.weights`` selects for the final evaluation, and return their update.
+
+        Must be called by all processes.
+
+        Args:
+            update: the last update, whose weights the model has.
+        """
+        best = self.monitor.update
+        if evaluation.weights == "last" or self.monitor.value is None or best == update:
+            return update
+        path = gather_objects(read_pointer(checkpoints.folder / BEST) if rank() == 0 else None)[0]
+        if path is None or parse_name(path)[0] != best:  # it was removed, or is the best by another criteria
+            mmf_api.log(
+                f"Warning: the best checkpoint by {self.monitor.criteria} is missing. Evaluating the last weights."
+            )
+            return update
+        mmf_api.log(f"Evaluating the best checkpoint by {self.monitor.criteria}, {path}")
+        self.updater.load_model_state(path, evaluation.ema)
+        return best
 
     def resume(self, path: Path, reset: ResetConfig) -> tuple[int, float]:
         """Restore the state from a checkpoint, with which ``identity`` has been compared.

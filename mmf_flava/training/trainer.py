@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from mmf.common.registry import registry
-from torch import Tensor
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.compat.command_line import is_prediction
@@ -19,9 +18,8 @@ from mmf_flava.compat.process_recipes import meet_before_training
 from mmf_flava.config.schedule import set_updates_of_epochs
 from mmf_flava.data.quarantine import Quarantine, count_by_reason
 from mmf_flava.evaluation.suite import EvaluationSuite
-from mmf_flava.files.checkpoint_names import BEST, parse_name, read_pointer
-from mmf_flava.processes import gather_objects, rank, wait_for_all, world_size
-from mmf_flava.training.callbacks import Callbacks, TrainerAttributes
+from mmf_flava.processes import gather_objects, rank, wait_for_all
+from mmf_flava.training.callbacks import Callbacks
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
 from mmf_flava.training.closed_output import handle_closed_output
 from mmf_flava.training.device import log_unused_gpus, prepare_device
@@ -38,14 +36,14 @@ from mmf_flava.training.results import Results
 from mmf_flava.training.run_data import RunData
 from mmf_flava.training.run_state import RunState, evaluated_update
 from mmf_flava.training.settings import read_settings
-from mmf_flava.training.signals import STOPPED, StopSignals
+from mmf_flava.training.signals import StopSignals
+from mmf_flava.training.training_loop import TrainingLoop
 from mmf_flava.training.update import Updater
-from mmf_flava.training.update_losses import UpdateLosses
 from mmf_flava.training.validation import Validation
 
 
 @registry.register_trainer("flava")
-class FlavaTrainer(TrainerAttributes):
+class FlavaTrainer(TrainingLoop):
     """Trainer for one or more datasets. All batches of an update are from the same dataset.
 
     Training ends after ``training.max_updates`` updates or, if ``training.early_stop`` is enabled, after a validation.
@@ -75,12 +73,27 @@ class FlavaTrainer(TrainerAttributes):
             self._load()
 
     def _load(self) -> None:
+        self._prepare_run()
+        checkpoint = self._build_model()
+        if self.trains:
+            self._build_training()
+        self._build_evaluation()
+        if not self.trains:
+            self.num_updates = evaluated_update(checkpoint, self.config.checkpoint.resume_file)
+        elif checkpoint is not None:
+            self.num_updates, self.seconds = self.state.resume(checkpoint, self.settings.checkpoint.reset)
+            validated = self.monitor.validated == self.num_updates
+            self.stopped_early = validated and self.monitor.patience_ended(self.num_updates)
+        self.callbacks.call("on_init_start")
+        self.callbacks.call("on_init_end")
+
+    def _prepare_run(self) -> None:
+        """Lock the run folder, prepare the device, and build the datasets."""
         if self.rank == 0 and (self.trains or self.config.checkpoint.resume):
             refuse_folder_of_mmf(self.folder)
         if self.trains and self.rank == 0:
             self.lock = RunLock(self.folder, mmf_api.log)
-        training = self.settings.training
-        self.device = prepare_device(str(self.config.training.device), training)
+        self.device = prepare_device(str(self.config.training.device), self.settings.training)
         if self.trains:
             log_unused_gpus(str(self.config.training.device), self.device)
             use_seed_of_checkpoint(self.config, self.checkpoints)
@@ -89,6 +102,9 @@ class FlavaTrainer(TrainerAttributes):
         self.data = RunData(self.config, self.settings, self.trains)
         for message in set_updates_of_epochs(self.config, self.data.datasets) if self.trains else ():
             mmf_api.log(message)
+
+    def _build_model(self) -> Path | None:
+        """Build the model with its initial weights, and return the checkpoint that they are from, if any."""
         # MMF may seed the processes differently, but all processes must initialise the same weights
         torch.set_rng_state(gather_objects(torch.get_rng_state())[0])
         self.model = mmf_api.build_model(self.config).to(self.device)
@@ -98,21 +114,20 @@ class FlavaTrainer(TrainerAttributes):
         if self.trains:
             self.identity = RunIdentity.of_run(self.config, self.data, self.model)
             compare = partial(self.identity.compare, reset=self.settings.checkpoint.reset)
+        averages = self.settings.evaluation.ema and not self.trains
         section = self.settings.checkpoint
-        checkpoint = load_initial_weights(
-            self.model,
-            self.config,
-            self.checkpoints,
-            section,
-            compare,
-            averages=self.settings.evaluation.ema and not self.trains,
-        )
-        if self.trains:
-            self.num_parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-            self.updater = Updater(self.model, self.config, training, self.device)
-            self.monitor = Monitor.of_run(self.config)
-            scaled = training.precision == "fp16"
-            self.guard = UpdateGuard(self._process_file("skipped"), training.spike_sigma, scaled, mmf_api.log)
+        return load_initial_weights(self.model, self.config, self.checkpoints, section, compare, averages)
+
+    def _build_training(self) -> None:
+        training = self.settings.training
+        self.num_parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        self.updater = Updater(self.model, self.config, training, self.device)
+        self.monitor = Monitor.of_run(self.config)
+        scaled = training.precision == "fp16"
+        self.guard = UpdateGuard(self._process_file("skipped"), training.spike_sigma, scaled, mmf_api.log)
+        self.state = RunState(self.updater, self.data, self.monitor, self.guard, self.results, self.identity)
+
+    def _build_evaluation(self) -> None:
         self.suite = EvaluationSuite(
             self.settings.evaluation,
             self.data.datasets,
@@ -129,15 +144,6 @@ class FlavaTrainer(TrainerAttributes):
         if self.trains:
             engine = self.updater.engine
             self.validation = Validation(self.suite, engine, self.monitor, self.signals, self.callbacks)
-            self.state = RunState(self.updater, self.data, self.monitor, self.guard, self.results, self.identity)
-            if checkpoint is not None:
-                self.num_updates, self.seconds = self.state.resume(checkpoint, section.reset)
-                validated = self.monitor.validated == self.num_updates
-                self.stopped_early = validated and self.monitor.patience_ended(self.num_updates)
-        else:
-            self.num_updates = evaluated_update(checkpoint, self.config.checkpoint.resume_file)
-        self.callbacks.call("on_init_start")
-        self.callbacks.call("on_init_end")
 
     def _process_file(self, stem: str) -> Path:
         """Return the path of a JSON Lines file that only this process writes."""
@@ -192,128 +198,16 @@ class FlavaTrainer(TrainerAttributes):
         self.callbacks.call("on_train_end")
         self.seconds = progress.seconds
         self.updater.engine.broadcast_buffers()
-        evaluated, update = self.updater.engine.evaluated, self._load_evaluated_weights()
-        with self.updater.averaged(self.settings.evaluation.ema and update == self.num_updates):
-            self.final_evaluation.evaluate_trained(evaluated, update, self._write_summary)
+        evaluation = self.settings.evaluation
+        update = self.state.load_evaluated(self.checkpoints, self.num_updates, evaluation)
+        with self.updater.averaged(evaluation.ema and update == self.num_updates):
+            self.final_evaluation.evaluate_trained(self.updater.engine.evaluated, update, self._write_summary)
         wait_for_all()
         self.callbacks.call("teardown")
-
-    def _train(self, batches: Any, progress: Progress) -> None:
-        if self._is_due(self.config.training.evaluation_interval) and self.monitor.validated < self.num_updates:
-            self._validate_and_save(progress)  # a signal came before the validation of the checkpoint's update
-        while self.num_updates < self.config.training.max_updates and not self.stopped_early:
-            losses = self._update(batches, progress)
-            stopping = self.signals.received_by_any(self.device)
-            if losses is not None:
-                self._log(progress, losses)
-                self._validate_and_save(progress, stopping)
-            elif stopping:
-                if self.num_updates:
-                    self._save()
-                self._stop()
 
     def _open_quarantine(self) -> None:
         limits = {name: dataset.max_bad_share for name, dataset in self.data.datasets["train"].items()}
         self.quarantine = Quarantine(self._process_file("quarantine"), limits, mmf_api.log)
-
-    def _update(self, batches: Any, progress: Progress) -> dict[str, Tensor] | None:
-        """Run one update and return its losses.
-
-        The result is None if the update was skipped (``UpdateGuard``, fp16 overflow) or a signal came before it.
-        """
-        loaded = self.data.load_batches(batches, self.signals, self.quarantine)
-        if not loaded:
-            return None
-        self.waiting = len(loaded)
-        self.callbacks.start_update()
-        losses = UpdateLosses(self.model, [item.batch for item in loaded], self.device)
-        for item in loaded:
-            self.waiting -= 1
-            self.register_counts()
-            self.guard.add_batch(item.batch, self._accumulate(item.prepare(self.device), losses))
-        norm = self.guard.check(self.num_updates, losses.means, self.updater.squared_norm())
-        if norm is None:
-            self.updater.discard()
-            return None
-        if not self.updater.step(norm):
-            return None
-        for item in loaded:
-            progress.add_batch(item.batch, item.waited)
-        self.num_updates += 1
-        progress.add_update(losses)
-        return losses.means
-
-    def _accumulate(self, batch: Any, update: UpdateLosses) -> dict[str, Tensor]:
-        self.callbacks.call("on_batch_start")
-        losses = self.updater.accumulate(batch, last=self.waiting == 0, update=update)
-        self.callbacks.end_batch(batch, losses)
-        return losses
-
-    def _is_due(self, interval: int) -> bool:
-        """Return whether the current update is the last one or a multiple of ``interval``."""
-        return self.num_updates % interval == 0 or self.num_updates == self.config.training.max_updates
-
-    def _log(self, progress: Progress, losses: dict[str, Tensor]) -> None:
-        self.checkpoints.check()
-        if should_log := self._is_due(self.config.training.log_interval):
-            self.results.record_losses(progress.report(self.updater.learning_rate))
-        self.callbacks.end_update(losses, should_log)
-
-    def _validate_and_save(self, progress: Progress, stopping: bool = False) -> None:
-        """Validate and save at the configured intervals. If the run must stop, save and exit."""
-        training, improved = self.config.training, False
-        if self._is_due(training.evaluation_interval) and not stopping:
-            try:
-                with self.updater.averaged(self.settings.evaluation.ema):
-                    improved, stopping = self.validation.run(self.num_updates, progress)
-            except Exception:
-                if world_size() == 1:  # other processes may not reach a collective
-                    self._save()
-                raise
-            self.stopped_early = not stopping and self.monitor.patience_ended(self.num_updates)
-        if self._is_due(training.checkpoint_interval) or improved or stopping or self.stopped_early:
-            self.seconds = progress.seconds
-            self._save(improved)
-            progress.reset()
-        if stopping:
-            self._stop()
-        if self.stopped_early:
-            mmf_api.log(
-                f"training.early_stop: training ends after update {self.num_updates}; the best update was "
-                f"{self.monitor.update}."
-            )
-
-    def _save(self, best: bool = False) -> None:
-        self.state.save(self.checkpoints, self.num_updates, self.seconds, best)
-
-    def _stop(self) -> None:
-        """Wait for the last save and exit with code ``STOPPED``. Called by all processes after the same update."""
-        self.checkpoints.wait()
-        when = f"after update {self.num_updates}. Resume with checkpoint.resume=true"
-        if self.num_updates == 0:
-            when = "before the first update"
-        mmf_api.log(f"Stopped by {self.signals.name or 'a signal to another process'} {when}.")
-        self.signals.ignore_while_exiting()
-        self.callbacks.call("teardown")
-        raise SystemExit(STOPPED)
-
-    def _load_evaluated_weights(self) -> int:
-        """Load the weights that ``evaluation.weights`` selects for the final evaluation, and return their update."""
-        best, update = (
-            self.monitor.value is not None and self.settings.evaluation.weights == "best",
-            self.monitor.update,
-        )
-        if not best or update == self.num_updates:
-            return self.num_updates
-        path = gather_objects(read_pointer(self.checkpoints.folder / BEST) if self.rank == 0 else None)[0]
-        if path is None or parse_name(path)[0] != update:  # it was removed, or is the best by another criteria
-            mmf_api.log(
-                f"Warning: the best checkpoint by {self.monitor.criteria} is missing. Evaluating the last weights."
-            )
-            return self.num_updates
-        mmf_api.log(f"Evaluating the best checkpoint by {self.monitor.criteria}, {path}")
-        self.updater.load_model_state(path, self.settings.evaluation.ema)
-        return update
 
     def _write_summary(self, evaluation_seconds: float) -> None:
         """Write ``summary.json``. Must be called by all processes."""
