@@ -8,8 +8,8 @@ from omegaconf import OmegaConf
 
 from mmf_flava.config.datasets import DATASETS
 from mmf_flava.config.mmf_sections import ADDED
+from mmf_flava.config.model import MODELS
 from mmf_flava.config.processors import PROCESSORS, ModelSizes
-from mmf_flava.config.recipe_check import MODELS
 from mmf_flava.config.written_values import by_type, is_section
 
 

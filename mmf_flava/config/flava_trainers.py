@@ -4,9 +4,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from mmf_flava.config.model import MODELS
 from mmf_flava.config.run import REPLACED_KEYS, LinearProbeConfig, RetrievalConfig, ZeroShotConfig
 from mmf_flava.config.schema import suggestion
-from mmf_flava.config.zoo import FLAVA_MODELS, check_zoo_name
+from mmf_flava.config.zoo import check_zoo_name
 from mmf_flava.errors import UserError
 
 # optimizers that update each element independently of the others
@@ -43,7 +44,7 @@ def check_flava(config: Any) -> None:
             "evaluation.metrics is not supported by model: flava, which has no classifier. Remove it; the keys "
             "zero_shot, retrieval and linear_probe of evaluation select the metrics."
         )
-    if config.model in FLAVA_MODELS and config.checkpoint.get("pretrained_state_mapping"):
+    if config.model in MODELS and config.checkpoint.get("pretrained_state_mapping"):
         raise UserError(
             f"checkpoint.pretrained_state_mapping is not supported by model: {config.model}. Set "
             "checkpoint.allow_missing and checkpoint.allow_extra instead."

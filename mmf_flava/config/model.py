@@ -250,6 +250,10 @@ class ClassificationConfig(CoreConfig):
             )
 
 
+# registered name -> schema of model_config.<name>
+MODELS = {"flava": FlavaConfig, "flava_classification": ClassificationConfig}
+
+
 def check_loss_entry(entry: Any, where: str) -> str:
     """Return the type of an entry of MMF's ``losses``: a name, or ``{type: name, params: {}}``.
 

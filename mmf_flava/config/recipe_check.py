@@ -10,9 +10,9 @@ from omegaconf.errors import OmegaConfBaseException
 from mmf_flava.config.flava_trainers import check_flava
 from mmf_flava.config.mmf_keys import check_mmf_keys
 from mmf_flava.config.mmf_sections import check_mmf_sections
+from mmf_flava.config.model import MODELS
 from mmf_flava.config.optimization import check_optimization, check_optimization_sections
 from mmf_flava.config.schema import parse_section
-from mmf_flava.config.zoo import FLAVA_MODELS as MODELS
 from mmf_flava.errors import UserError
 
 

@@ -3,12 +3,10 @@
 import re
 from typing import Any
 
-from mmf_flava.config.model import ClassificationConfig, FlavaConfig
+from mmf_flava.config.model import MODELS
 from mmf_flava.config.schema import suggestion
 from mmf_flava.errors import UserError
 
-# models of mmf_flava, which load weights of any naming style
-FLAVA_MODELS = {"flava": FlavaConfig, "flava_classification": ClassificationConfig}
 # name in the zoo -> Hugging Face model ID
 ZOO = {"flava.full": "facebook/flava-full"}
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
@@ -26,7 +24,7 @@ def check_zoo_name(config: Any) -> None:
         UserError: the name is unknown.
     """
     name = config.checkpoint.resume_zoo
-    if name and config.model in FLAVA_MODELS and find_in_zoo(name) is None:
+    if name and config.model in MODELS and find_in_zoo(name) is None:
         raise UserError(
             f"checkpoint.resume_zoo: unknown name '{name}'.{suggestion(name, ZOO)} "
             "A Hugging Face model ID, owner/name, is valid too."

@@ -11,7 +11,7 @@ from mmf_flava.config.datasets import ImageNetConfig
 from mmf_flava.data.annotations import parse_label
 from mmf_flava.data.class_labels import configured_classes, find_classes, number_classes
 from mmf_flava.data.image_stream import ImageStreamDataset
-from mmf_flava.data.stream import StreamBuilder
+from mmf_flava.data.stream_builder import StreamBuilder
 
 
 class ImageNetDataset(ImageStreamDataset):

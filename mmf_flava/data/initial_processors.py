@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.compat.dataset_config import read_model_sizes
+from mmf_flava.config.model import MODELS
 from mmf_flava.config.processors import CLIP_MEAN, CLIP_STD, MAX_LENGTH, TOKENIZER
 from mmf_flava.data.processor_files import PROCESSORS_FILE, TOKENIZER_FILE, read_processors
 from mmf_flava.data.saved_processors import SavedProcessors
@@ -19,7 +20,6 @@ from mmf_flava.files.checksums import CorruptFileError, verify_file
 from mmf_flava.processes import rank
 from mmf_flava.weights.sources import find_processor_files
 
-MODELS = ("flava", "flava_classification")
 STATE = "flava_initial_processors"  # key in MMF's registry
 TEXT_TYPES = ("flava_text", "flava_tokens")
 IMAGE_TYPES = ("flava_image", "flava_image_transform")

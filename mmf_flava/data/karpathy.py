@@ -22,7 +22,8 @@ from mmf_flava.data.order import spread_units
 from mmf_flava.data.processor_calls import process_image
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record
 from mmf_flava.data.records_hash import records_sha256
-from mmf_flava.data.stream import StreamBuilder, StreamDataset, run_trains
+from mmf_flava.data.stream import StreamDataset
+from mmf_flava.data.stream_builder import StreamBuilder, run_trains
 from mmf_flava.errors import UserError, join_first
 from mmf_flava.files.damaged_file import damaged_file
 from mmf_flava.files.json_data import parse_json

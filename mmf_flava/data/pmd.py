@@ -20,7 +20,8 @@ from mmf_flava.data.image_stream import ImageStreamDataset
 from mmf_flava.data.pair_weights import read_pair_weights
 from mmf_flava.data.record import BadRecord, record_boundary
 from mmf_flava.data.records import estimate_text_bytes
-from mmf_flava.data.stream import StreamBuilder, StreamDataset
+from mmf_flava.data.stream import StreamDataset
+from mmf_flava.data.stream_builder import StreamBuilder
 
 logger = logging.getLogger(__name__)
 

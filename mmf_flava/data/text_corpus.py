@@ -18,7 +18,8 @@ from mmf_flava.data.annotations import NO_LABEL
 from mmf_flava.data.order import spread_units
 from mmf_flava.data.processor_calls import has_flava_interface
 from mmf_flava.data.record import BadRecord
-from mmf_flava.data.stream import StreamBuilder, StreamDataset
+from mmf_flava.data.stream import StreamDataset
+from mmf_flava.data.stream_builder import StreamBuilder
 from mmf_flava.data.token_files import TokenFile
 from mmf_flava.errors import UserError, hide_address
 from mmf_flava.files.download import is_remote

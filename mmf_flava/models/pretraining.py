@@ -84,15 +84,12 @@ class FlavaPretraining(BaseModel):
         self.heads.apply(partial(initialise, std=self.settings.initializer_range))
 
     def _head(self, name: str) -> nn.Module:
-        image, text, pair = (
-            self.settings.image_encoder,
-            self.settings.text_encoder,
-            self.settings.multimodal_encoder,
-        )
+        sizes = self.settings
+        image, text, pair = sizes.image_encoder, sizes.text_encoder, sizes.multimodal_encoder
         if name == "itm":
             return MatchingHead(pair.hidden_size)
         encoder = {"mim": image, "mlm": text}.get(name, pair)
-        vocabulary = self.settings.codebook.vocab_size if name in ("mim", "mmm_image") else text.vocab_size
+        vocabulary = sizes.codebook.vocab_size if name in ("mim", "mmm_image") else text.vocab_size
         return MaskedPredictionHead(encoder.hidden_size, vocabulary, encoder.layer_norm_eps)
 
     def forward(self, sample_list: Any) -> dict[str, Any]:
@@ -266,11 +263,7 @@ class FlavaPretraining(BaseModel):
         return batch_flops(self.settings, self.needs, batch, num_processes)
 
     def load_pretrained(self, allow_missing: list[str], allow_extra: list[str], cache_dir: str | None) -> list[str]:
-        """Load every encoder whose config sets ``pretrained``, and return log messages.
-
-        Raises:
-            UserError: a source was not found, its file is unsafe or corrupt, or its weights do not match the encoder.
-        """
+        """Load every encoder whose config sets ``pretrained``, see ``load_encoders``."""
         return load_encoders(self.flava, self.settings, allow_missing, allow_extra, cache_dir)
 
     def after_step(self, weights: Mapping[str, Tensor]) -> None:

@@ -17,7 +17,8 @@ from mmf_flava.data.show.page import render_page
 from mmf_flava.data.show.samples import SampleCard, make_card
 from mmf_flava.data.show.section import Section, make_section
 from mmf_flava.data.show.statistics import compute_statistics
-from mmf_flava.data.stream import StreamBuilder, StreamDataset
+from mmf_flava.data.stream import StreamDataset
+from mmf_flava.data.stream_builder import StreamBuilder
 from mmf_flava.errors import UserError
 from mmf_flava.files import atomic
 
