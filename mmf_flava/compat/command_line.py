@@ -1,6 +1,5 @@
 """Parsing of the command line of MMF's scripts, which consists of ``key=value`` options."""
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ def in_script() -> bool:
 
 def is_prediction() -> bool:
     """Return whether this process runs ``mmf_predict``, which does not train, whatever ``run_type`` is."""
-    return os.path.basename(sys.argv[0]).startswith("mmf_predict")
+    return bool(sys.argv) and Path(sys.argv[0]).stem == "mmf_predict"
 
 
 def options() -> list[str]:

@@ -112,7 +112,7 @@ class Scorer:
         for key, value in values.items():
             if not isinstance(value, torch.Tensor) or value.numel() != 1:
                 raise UserError(f"evaluation.metrics: {key} is not one number. Return a scalar tensor.")
-        return {key.split("/", 2)[2]: float(value.float().mean()) for key, value in values.items()}
+        return {key.split("/", 2)[2]: value.float().item() for key, value in values.items()}
 
 
 def mean_losses(scores: Sequence[BatchScores]) -> dict[str, float]:

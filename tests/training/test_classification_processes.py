@@ -18,7 +18,7 @@ from mmf_flava.config.model import (
 from mmf_flava.models.classification import FlavaClassification
 from mmf_flava.training.update_losses import UpdateLosses
 from tests.models.conftest import sample_list
-from tests.training.toys import SIZE, batch, updater
+from tests.training.toys import SIZE, batch, build_toy, updater
 
 FROZEN = {"freeze": ["image_encoder"], "frequency": 2, "activation_checkpointing": True}
 CASES = {(sharding, bool(options)): options for sharding in ("ddp", "fsdp") for options in ({}, FROZEN)}
@@ -39,13 +39,7 @@ def build(freeze=()):
         losses=["cross_entropy"],
     )
     config.classifier.dropout = 0.0
-    model = FlavaClassification(OmegaConf.structured(config))
-    model.build()
-    model.init_losses()
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.2)
-    return model
+    return build_toy(FlavaClassification(OmegaConf.structured(config)))
 
 
 def samples(number, rows):

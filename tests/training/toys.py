@@ -28,6 +28,16 @@ FIELDS = {
 }
 
 
+def build_toy(model):
+    """Build a model and its losses as MMF does, with large random weights."""
+    model.build()
+    model.init_losses()
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
 def toy(weights=None, losses=LOSSES) -> FlavaPretraining:
     """Build the model, always with the same weights; [CLS] and position embeddings are not zero because of fp16."""
     registry.register("config", OmegaConf.create({"evaluation": {"predict": False}}))
@@ -40,12 +50,7 @@ def toy(weights=None, losses=LOSSES) -> FlavaPretraining:
         codebook=CodebookConfig(vocab_size=5),
         losses=[LossConfig(name, 1.0) for name in losses],
     )
-    model = FlavaPretraining(OmegaConf.structured(config))
-    model.build()
-    model.init_losses()
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.2)
+    model = build_toy(FlavaPretraining(OmegaConf.structured(config)))
     if weights is not None:
         model.load_state_dict(weights)
     return model
