@@ -7,7 +7,6 @@ folder. Measurements run in new processes, with all files in the page cache.
 import argparse
 import io
 import json
-import multiprocessing
 import os
 import platform
 import statistics
@@ -16,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,9 @@ SPARSE_BYTES = 1 << 20  # size of a sparse shard
 def write_corpus(folder: Path, records: int, shards: int) -> None:
     """Write ``records`` pairs to ``shards`` tar files without indexes."""
     borders = np.linspace(0, records, shards + 1).astype(int).tolist()
-    with multiprocessing.Pool() as pool:
-        pool.map(partial(_write_shard, folder, borders), range(shards))
+    # multiprocessing.Pool ends its workers by a signal at the end of the block, which rarely deadlocks
+    with ProcessPoolExecutor() as pool:
+        list(pool.map(partial(_write_shard, folder, borders), range(shards)))
 
 
 def _write_shard(folder: Path, borders: list[int], number: int) -> None:
