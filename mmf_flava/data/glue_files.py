@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmf_flava.data.glue_tasks import COLA_COLUMNS, SCORE_RANGE, GlueTask
-from mmf_flava.data.prepare.annotations import open_text, read_parquet
+from mmf_flava.data.prepare.source_files import open_text, read_parquet
 from mmf_flava.errors import UserError
 from mmf_flava.files.json_data import parse_json
 

@@ -4,24 +4,21 @@ Readers are generators. They hold at most one annotation file in memory; for the
 """
 
 import csv
-import gzip
-import io
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from mmf_flava.data.annotations import to_texts
 from mmf_flava.data.prepare.caption_rules import clean, load_english_detector, yfcc_caption
 from mmf_flava.data.prepare.rows import BadRow, convert_row
-from mmf_flava.data.record import BadRecord, Reason, record_boundary
+from mmf_flava.data.prepare.source_files import open_text, read_json, read_json_lines, read_parquet, read_tsv
+from mmf_flava.data.record import Reason
 from mmf_flava.errors import UserError
-from mmf_flava.files.json_data import iterate_array, parse_json
-from mmf_flava.files.regular_file import open_regular_file
+from mmf_flava.files.json_data import iterate_array
 
-MAX_LINE = 1 << 24  # characters of a line; annotations and documents have far fewer
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -37,30 +34,6 @@ class Annotation:
 
 
 AnnotationReader = Callable[[Path], Iterator[Annotation]]
-
-
-class _BoundedLines(io.TextIOWrapper):
-    """A text file whose lines are bounded, because a small gzipped file can contain one line of any size."""
-
-    def __next__(self) -> str:  # type: ignore[override]
-        line = self.readline(MAX_LINE)
-        if not line:
-            raise StopIteration
-        if len(line) == MAX_LINE and line[-1] != "\n":
-            raise UserError(f"{self.name}: a line has more than {MAX_LINE:,} characters. Split it into several lines.")
-        return line
-
-
-def open_text(path: Path) -> IO[str]:
-    """Open a text file, gzipped or not. Invalid UTF-8 is decoded as replacement characters.
-
-    Iteration raises UserError for a line of more than ``MAX_LINE`` characters.
-    """
-    file: Any = open_regular_file(path)  # opening a pipe would wait for its writer
-    if path.suffix.lower() == ".gz":
-        file.close()
-        file = gzip.open(path)  # noqa: SIM115 (closed with the text file)
-    return _BoundedLines(file, encoding="utf-8", errors="replace", newline="\n")
 
 
 def make_annotation(captions: object, url: object = "", names: Iterable[str] = ()) -> Annotation:
@@ -86,7 +59,7 @@ def read_coco(path: Path) -> Iterator[Annotation]:
     ``captions_*.json``: {"images": [{id, file_name, coco_url}], "annotations": [{image_id, caption}]}.
     Karpathy's ``dataset_coco.json``: {"images": [{filename, split, sentences: [{raw}]}]}; val and test are dropped.
     """
-    data = _json(path)
+    data = read_json(path)
     if "annotations" not in data:
         yield from annotate(data["images"], _karpathy_image)
         return
@@ -114,7 +87,7 @@ def _karpathy_image(image: Any) -> Annotation:
 def read_sbu(path: Path) -> Iterator[Annotation]:
     """Read SBU: JSON {"image_urls": [...], "captions": [...]}, or lines of ``*_urls.txt`` and ``*_captions.txt``."""
     if path.suffix.lower() == ".json":
-        data = _json(path)
+        data = read_json(path)
         pairs: Iterable[tuple[str, str]] = zip(data["image_urls"], data["captions"], strict=True)
         yield from annotate(pairs, lambda pair: make_annotation(pair[1], pair[0]))
         return
@@ -140,12 +113,12 @@ def read_localized_narratives(path: Path) -> Iterator[Annotation]:
 
 def read_cc3m(path: Path) -> Iterator[Annotation]:
     """Read Conceptual Captions, TSV: caption, url."""
-    yield from annotate(_tsv(path), lambda fields: _caption_and_url(fields, 0, 1))
+    yield from annotate(read_tsv(path), lambda fields: _caption_and_url(fields, 0, 1))
 
 
 def read_cc12m(path: Path) -> Iterator[Annotation]:
     """Read Conceptual 12M, TSV: url, caption."""
-    yield from annotate(_tsv(path), lambda fields: _caption_and_url(fields, 1, 0))
+    yield from annotate(read_tsv(path), lambda fields: _caption_and_url(fields, 1, 0))
 
 
 def _caption_and_url(fields: list[str], caption: int, url: int) -> Annotation:
@@ -200,7 +173,7 @@ def _csv_rows(reader: Iterator[Any]) -> Iterator[Any]:
 def read_redcaps(path: Path) -> Iterator[Annotation]:
     """Read RedCaps' ``<subreddit>_<year>.json``, {"annotations": [{"image_id", "url", "caption"}]}."""
     yield from annotate(
-        _json(path)["annotations"],
+        read_json(path)["annotations"],
         lambda item: make_annotation(item["caption"], item["url"], [f"{item['image_id']}.jpg"]),
     )
 
@@ -223,7 +196,7 @@ def read_yfcc100m(path: Path) -> Iterator[Annotation]:
         caption, reason = yfcc_caption(fields[7], fields[6], is_english)
         return Annotation(dropped=reason) if caption is None else Annotation((caption,), fields[14], (identity,))
 
-    yield from annotate(_tsv(path), convert)
+    yield from annotate(read_tsv(path), convert)
 
 
 def read_pmd_records(path: Path) -> Iterator[Annotation]:
@@ -238,62 +211,3 @@ def _pmd_record(item: Any) -> Annotation:
     except ValueError:
         return Annotation(dropped=Reason.UNREADABLE_CAPTION)
     return make_annotation(captions, item.get("image_url"))
-
-
-def _json(path: Path) -> Any:
-    with open_text(path) as file:
-        return parse_json(file.read())
-
-
-def read_json_lines(path: Path) -> Iterator[Any]:
-    """Yield the objects of a JSONL file, gzipped or not. For a line that is not JSON, yield the ValueError."""
-    with open_text(path) as file:
-        for line in file:
-            if line.strip():
-                try:
-                    row = parse_json(line)
-                except ValueError as error:
-                    row = error
-                yield row
-
-
-def _tsv(path: Path) -> Iterator[list[str]]:
-    with open_text(path) as file:
-        for line in file:
-            yield line.rstrip("\r\n").split("\t")
-
-
-def open_parquet(path: Path) -> Any:
-    """Open a parquet file as pyarrow's ParquetFile. Raise UserError if pyarrow is not installed."""
-    try:
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise UserError(f"Reading {path} needs pyarrow: pip install 'mmf_flava[data]'.") from None
-    return ParquetFile(path, page_checksum_verification=True)
-
-
-def read_parquet(path: Path, columns: list[str] | None = None, first: int = 0, batch_size: int = 1024) -> Iterator[Any]:
-    """Yield the rows of a parquet file from row ``first`` on. For a row that cannot be decoded, yield the exception.
-
-    Raises:
-        UserError: pyarrow is not installed.
-    """
-    with open_parquet(path) as file:
-        groups = list(range(file.num_row_groups))
-        while groups and first >= (rows := file.metadata.row_group(groups[0]).num_rows):
-            first -= rows
-            del groups[0]
-        for batch in file.iter_batches(batch_size, row_groups=groups, columns=columns):
-            yield from _decode_rows(batch.slice(min(first, len(batch))))
-            first = max(0, first - len(batch))
-
-
-def _decode_rows(batch: Any) -> list[Any]:
-    """Return the rows of a pyarrow batch as dicts; for a row that cannot be decoded, for example text, an exception."""
-    try:
-        with record_boundary("rows"):
-            return batch.to_pylist()
-    except BadRecord as error:
-        if len(batch) == 1:
-            return [ValueError(error.message)]
-        return [row for number in range(len(batch)) for row in _decode_rows(batch.slice(number, 1))]

@@ -16,10 +16,10 @@ from typing import Any
 from mmf_flava.command import file_path
 from mmf_flava.data.annotations import NO_LABEL, clean_text, to_label
 from mmf_flava.data.names import is_hidden
-from mmf_flava.data.prepare.annotations import open_parquet, read_parquet
 from mmf_flava.data.prepare.image_source import fingerprint
 from mmf_flava.data.prepare.rows import BadRow, convert_row, file_boundary
 from mmf_flava.data.prepare.shard_preparation import RowResult, ShardPreparation, State, add_options, describe_dropped
+from mmf_flava.data.prepare.source_files import open_parquet, read_parquet
 from mmf_flava.data.record import Reason
 from mmf_flava.errors import UserError
 from mmf_flava.files.json_data import parse_json
@@ -86,6 +86,8 @@ def prepare_imagenet(
         shard=shard,
         rows=sum(table.rows for table in tables),
         text_files={"classes.txt": "".join(f"{name}\n" for name in classes)} if classes else {},
+        source=", ".join(map(str, src)),
+        remedy="Expected encoded images in image.bytes, and labels below the number of classes.",
     )
     return preparation.run(out, progress)
 
@@ -154,20 +156,20 @@ def _rows(tables: list[Table], first: int) -> Iterator[Any]:
 def _record(row: dict[str, Any], classes: int) -> RowResult:
     data = (row["image"] or {}).get("bytes")
     if data is None:
-        return RowResult(dropped=Reason.NO_IMAGE)
+        return RowResult(dropped=Reason.NO_IMAGE, unmatched="image.bytes is null")
     if not data:
-        return RowResult(dropped=Reason.EMPTY_IMAGE)
+        return RowResult(dropped=Reason.EMPTY_IMAGE, unmatched="image.bytes is empty")
     extension = next((name for name, start in SIGNATURES.items() if re.match(start, data, re.DOTALL)), None)
     if extension is None:
-        return RowResult(dropped=Reason.NOT_AN_IMAGE)
+        return RowResult(dropped=Reason.NOT_AN_IMAGE, unmatched=f"image.bytes starts with {data[:16]!r}")
     try:
         label = to_label(row.get("label"))
-    except ValueError:
-        return RowResult(dropped=Reason.UNREADABLE_LABEL)
+    except ValueError as error:
+        return RowResult(dropped=Reason.UNREADABLE_LABEL, unmatched=str(error))
     if label == NO_LABEL:
         return RowResult({extension: data}, {"images": 1})
     if classes and label >= classes:
-        return RowResult(dropped="unknown label")
+        return RowResult(dropped="unknown label", unmatched=f"label {label}, but there are {classes} class names")
     return RowResult({extension: data, "cls": str(label).encode()}, {"images": 1, "labels": 1})
 
 

@@ -12,11 +12,11 @@ from tqdm import tqdm
 from mmf_flava.command import file_path
 from mmf_flava.data.annotations import to_texts
 from mmf_flava.data.names import is_hidden
-from mmf_flava.data.prepare.annotations import open_text, read_json_lines, read_parquet
 from mmf_flava.data.prepare.image_source import fingerprint
 from mmf_flava.data.prepare.lock import folder_lock
 from mmf_flava.data.prepare.rows import BadRow, convert_row, file_boundary, refuse_other_format
 from mmf_flava.data.prepare.shard_preparation import describe_dropped
+from mmf_flava.data.prepare.source_files import open_text, read_json_lines, read_parquet
 from mmf_flava.data.token_files import TokenFile, remove_progress, write_tokens
 from mmf_flava.data.tokenizer import compute_vocabulary_hash, load_tokenizer
 from mmf_flava.data.unexpected_errors import UnexpectedErrors

@@ -3,8 +3,9 @@ import json
 
 import pytest
 
-from mmf_flava.data.prepare.annotations import Annotation, read_parquet, read_pmd_records
+from mmf_flava.data.prepare.annotations import Annotation, read_pmd_records
 from mmf_flava.data.prepare.pmd_parts import PARTS
+from mmf_flava.data.prepare.source_files import read_parquet
 
 URL = "http://host/1.jpg"
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from mmf_flava.data.annotations import parse_label
-from mmf_flava.data.prepare import annotations, imagenet
+from mmf_flava.data.prepare import imagenet, source_files
 from mmf_flava.data.prepare.__main__ import main
 from mmf_flava.data.prepare.imagenet import parquet_files, prepare_imagenet
 from mmf_flava.data.records import open_records
@@ -87,7 +87,7 @@ def test_reading_can_start_at_any_row(hub, first, monkeypatch):
     tables = [imagenet._open(path) for path in parquet_files([src], "train")]
     read = list(imagenet._rows(tables, first))
     assert [row["label"] for row in read] == [label for _, label in rows[first:]]
-    assert len(list(annotations.read_parquet(tables[0].path, first=first))) == max(0, 13 - first)
+    assert len(list(source_files.read_parquet(tables[0].path, first=first))) == max(0, 13 - first)
 
 
 def test_image_format_is_detected_from_the_content(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from mmf_flava.data import token_files
 from mmf_flava.data.prepare.__main__ import main
-from mmf_flava.data.prepare.annotations import open_text
+from mmf_flava.data.prepare.source_files import open_text
 from mmf_flava.data.prepare.text import documents, text_files
 from mmf_flava.data.token_files import TokenFile, write_tokens
 from mmf_flava.data.tokenizer import SPECIAL_TOKENS, build_wordpiece
@@ -157,7 +157,7 @@ def test_damaged_gzip_files_and_pipes_are_described(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".txt", ".txt.gz"])
 def test_lines_are_bounded(tmp_path, monkeypatch, suffix):
-    monkeypatch.setattr("mmf_flava.data.prepare.annotations.MAX_LINE", 10)
+    monkeypatch.setattr("mmf_flava.data.prepare.source_files.MAX_LINE", 10)
     path = tmp_path / f"a{suffix}"
     opener = gzip.open if suffix.endswith(".gz") else open
     for content, expected in (("123456789\nb\n", ["123456789\n", "b\n"]), ("123456789", ["123456789"])):

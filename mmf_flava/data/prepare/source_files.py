@@ -1,0 +1,138 @@
+"""Reading of foreign files as rows: text, JSON, JSONL, TSV and parquet, compressed or not."""
+
+import bz2
+import gzip
+import io
+import lzma
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+from zipfile import ZipFile
+
+from mmf_flava.data.names import is_hidden
+from mmf_flava.data.record import BadRecord, record_boundary
+from mmf_flava.errors import UserError
+from mmf_flava.files.json_data import parse_json
+from mmf_flava.files.regular_file import open_regular_file
+
+MAX_LINE = 1 << 24  # characters of a line; annotations and documents have far fewer
+COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zip")
+
+
+class _BoundedLines(io.TextIOWrapper):
+    """A text file whose lines are bounded, because a small gzipped file can contain one line of any size."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        super().__init__(open_bytes(path), encoding="utf-8-sig", errors="replace", newline="\n")  # type: ignore[arg-type]
+
+    def __next__(self) -> str:  # type: ignore[override]
+        line = self.readline(MAX_LINE)
+        if not line:
+            raise StopIteration
+        if len(line) == MAX_LINE and line[-1] != "\n":
+            raise UserError(f"{self.path}: a line has more than {MAX_LINE:,} characters. Split it into several lines.")
+        return line
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """Open a file, decompressed if its content is gzip, bzip2, xz or a zip archive of one file.
+
+    Raises:
+        UserError: a zip archive contains several files.
+    """
+    file = open_regular_file(path)  # opening a pipe would wait for its writer
+    head = file.read(10)
+    opener: Any = None
+    if head.startswith(b"\x1f\x8b"):
+        opener = gzip.open
+    elif head.startswith(b"BZh") and head[4:] == b"1AY&SY":
+        opener = bz2.open
+    elif head.startswith(b"\xfd7zXZ\x00"):
+        opener = lzma.open
+    elif head.startswith(b"PK\x03\x04"):
+        opener = _open_zip
+    if opener is None:
+        file.seek(0)
+        return file
+    file.close()
+    return opener(path)
+
+
+def _open_zip(path: Path) -> IO[bytes]:
+    archive = ZipFile(path)
+    members = [
+        member for member in archive.namelist() if member[-1] != "/" and not any(map(is_hidden, member.split("/")))
+    ]
+    if len(members) != 1:
+        raise UserError(f"{path}: the archive contains {len(members)} files. Unpack it, and set --src to its folder.")
+    return archive.open(members[0])
+
+
+def open_text(path: Path) -> IO[str]:
+    """Open a text file, decompressed as by ``open_bytes``. Invalid UTF-8 is decoded as replacement characters.
+
+    Iteration raises UserError for a line of more than ``MAX_LINE`` characters.
+    """
+    return _BoundedLines(path)
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file."""
+    with open_bytes(path) as file:
+        return parse_json(file.read())
+
+
+def read_json_lines(path: Path) -> Iterator[Any]:
+    """Yield the objects of a JSONL file. For a line that is not JSON, yield the ValueError."""
+    with open_text(path) as file:
+        for line in file:
+            if line.strip():
+                try:
+                    row = parse_json(line)
+                except ValueError as error:
+                    row = error
+                yield row
+
+
+def read_tsv(path: Path) -> Iterator[list[str]]:
+    """Yield the fields of each line. Quotation marks have no meaning."""
+    with open_text(path) as file:
+        for line in file:
+            yield line.rstrip("\r\n").split("\t")
+
+
+def open_parquet(path: Path) -> Any:
+    """Open a parquet file as pyarrow's ParquetFile. Raise UserError if pyarrow is not installed."""
+    try:
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        raise UserError(f"Reading {path} needs pyarrow: pip install 'mmf_flava[data]'.") from None
+    return ParquetFile(path, page_checksum_verification=True)
+
+
+def read_parquet(path: Path, columns: list[str] | None = None, first: int = 0, batch_size: int = 1024) -> Iterator[Any]:
+    """Yield the rows of a parquet file from row ``first`` on. For a row that cannot be decoded, yield the exception.
+
+    Raises:
+        UserError: pyarrow is not installed.
+    """
+    with open_parquet(path) as file:
+        groups = list(range(file.num_row_groups))
+        while groups and first >= (rows := file.metadata.row_group(groups[0]).num_rows):
+            first -= rows
+            del groups[0]
+        for batch in file.iter_batches(batch_size, row_groups=groups, columns=columns):
+            yield from decode_rows(batch.slice(min(first, len(batch))))
+            first = max(0, first - len(batch))
+
+
+def decode_rows(batch: Any) -> list[Any]:
+    """Return the rows of a pyarrow batch as dicts; for a row that cannot be decoded, for example text, an exception."""
+    try:
+        with record_boundary("rows"):
+            return batch.to_pylist()
+    except BadRecord as error:
+        if len(batch) == 1:
+            return [ValueError(error.message)]
+        return [row for number in range(len(batch)) for row in decode_rows(batch.slice(number, 1))]
