@@ -6,7 +6,7 @@ The output folder contains
     .work/           progress and temporary files; deleted at the end
 
 If preparation was interrupted, the next call resumes after the last complete shard. The content of a shard depends only
-on the input.
+on the input. A preparation without any record is an error, and leaves nothing behind; see ``empty_result``.
 """
 
 import hashlib
@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from mmf_flava.command import file_path, integer
+from mmf_flava.data.prepare.empty_result import EmptyResultCheck
 from mmf_flava.data.prepare.lock import folder_lock
 from mmf_flava.data.prepare.rows import BadRow
 from mmf_flava.data.shards import ShardWriter
@@ -37,12 +38,17 @@ class RowResult(NamedTuple):
 
     Attributes:
         bad: the error, if the row is bad.
+        unmatched: what was looked for and not found, or what is wrong, if this is why the row is dropped. Empty for rows
+            that a rule leaves out.
+        key: key of the record; empty: the number of the row.
     """
 
     fields: dict[str, bytes] | None = None
     counts: Mapping[str, int] = {}
     dropped: str = ""
     bad: BadRow | None = None
+    unmatched: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,8 @@ class ShardPreparation:
         shard: records per shard.
         rows: total number of rows, if known.
         text_files: additional files, name -> content.
+        source: the input, for the error if no row gives a record.
+        remedy: what to do about this error.
     """
 
     name: str
@@ -68,6 +76,8 @@ class ShardPreparation:
     shard: int
     rows: int | None = None
     text_files: Mapping[str, str] = field(default_factory=dict)
+    source: str = "--src"
+    remedy: str = "Check the options of the command."
 
     def run(self, out: Path, progress: bool = True) -> dict[str, Any]:
         """Write the shards to ``out``, or resume an interrupted preparation, and return the manifest.
@@ -75,7 +85,8 @@ class ShardPreparation:
         If another process prepares data in ``out``, wait until it has finished.
 
         Raises:
-            UserError: ``out`` contains data that were prepared from a different ``input``, or ``shard`` is less than 1.
+            UserError: ``out`` contains data that were prepared from a different ``input``, ``shard`` is less than 1, or
+                no row gives a record.
         """
         if self.shard < 1:
             raise UserError(f"--shard is {self.shard}; it must be at least 1.")
@@ -83,6 +94,9 @@ class ShardPreparation:
         with folder_lock(out):
             finished = _load(out / "manifest.json")
             state = finished or _load(out / ".work" / "progress.json") or self._initial_state()
+            if not state["shards"] and (finished or state["input"] != self.input):
+                shutil.rmtree(out / ".work", ignore_errors=True)  # nothing was written, so the input may change
+                finished, state = None, self._initial_state()
             if state["input"] != self.input:
                 raise UserError(
                     f"{out} contains data that were prepared from a different input or with different options. Choose "
@@ -90,7 +104,12 @@ class ShardPreparation:
                 )
             if not finished:
                 (out / ".work").mkdir(exist_ok=True)
-                self._write_shards(out, state, progress)
+                try:
+                    self._write_shards(out, state, progress)
+                except UserError:
+                    if not state["shards"]:
+                        shutil.rmtree(out / ".work", ignore_errors=True)
+                    raise
                 for name, text in self.text_files.items():
                     atomic.write_text(out / name, text)
                 atomic.write_json(out / "manifest.json", self.manifest(state))
@@ -122,21 +141,27 @@ class ShardPreparation:
         """Yield (key, fields) of the remaining records. ``state`` counts a row before its record is yielded."""
         first = state["counts"]["rows"]
         errors, warned = UnexpectedErrors(self.name, bar.write), set(state["dropped"])
+        check = EmptyResultCheck(self.source, self.remedy)
+        check.has_record = bool(state["shards"])
         for number, result in enumerate(self.convert(work, first), start=first):
             bar.update()
             for name, count in {"rows": 1, **result.counts}.items():
                 state["counts"][name] += count
             if result.fields is None:
-                reason = result.dropped if result.bad is None else result.bad.reason
+                reason, problem = result.dropped, result.unmatched
                 if result.bad is not None:
+                    reason, problem = result.bad.reason, result.bad.message
                     if reason not in warned:
                         bar.write(f"row {number} is dropped: {result.bad.message} (logged once per reason)")
                     warned.add(reason)
                     errors.add_bad(result.bad.failure)
                 state["dropped"][reason] = state["dropped"].get(reason, 0) + 1
+                check.add_dropped(reason, problem)
             else:
                 errors.add_good()
-                yield f"{number:09d}", result.fields
+                check.add_record()
+                yield result.key or f"{number:09d}", result.fields
+        check.finish()
 
 
 def add_options(parser: ArgumentParser, shard: int) -> None:
