@@ -2,7 +2,6 @@
 
 import bz2
 import gzip
-import io
 import lzma
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,25 +13,9 @@ from mmf_flava.data.record import BadRecord, record_boundary
 from mmf_flava.errors import UserError
 from mmf_flava.files.json_data import parse_json
 from mmf_flava.files.regular_file import open_regular_file
+from mmf_flava.files.text_file import TextFile
 
-MAX_LINE = 1 << 24  # characters of a line; annotations and documents have far fewer
 COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zip")
-
-
-class _BoundedLines(io.TextIOWrapper):
-    """A text file whose lines are bounded, because a small gzipped file can contain one line of any size."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        super().__init__(open_bytes(path), encoding="utf-8-sig", errors="replace", newline="\n")  # type: ignore[arg-type]
-
-    def __next__(self) -> str:  # type: ignore[override]
-        line = self.readline(MAX_LINE)
-        if not line:
-            raise StopIteration
-        if len(line) == MAX_LINE and line[-1] != "\n":
-            raise UserError(f"{self.path}: a line has more than {MAX_LINE:,} characters. Split it into several lines.")
-        return line
 
 
 def open_bytes(path: Path) -> IO[bytes]:
@@ -70,16 +53,13 @@ def _open_zip(path: Path) -> IO[bytes]:
 
 
 def open_text(path: Path) -> IO[str]:
-    """Open a text file, decompressed as by ``open_bytes``. Invalid UTF-8 is decoded as replacement characters.
-
-    Iteration raises UserError for a line of more than ``MAX_LINE`` characters.
-    """
-    return _BoundedLines(path)
+    """Open a text file, decompressed as by ``open_bytes``. ``TextFile`` finds out its encoding and bounds its lines."""
+    return TextFile(open_bytes(path), path)
 
 
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file."""
-    with open_bytes(path) as file:
+    with open_text(path) as file:
         return parse_json(file.read())
 
 
@@ -125,6 +105,25 @@ def read_parquet(path: Path, columns: list[str] | None = None, first: int = 0, b
         for batch in file.iter_batches(batch_size, row_groups=groups, columns=columns):
             yield from decode_rows(batch.slice(min(first, len(batch))))
             first = max(0, first - len(batch))
+
+
+def read_arrow(path: Path) -> Iterator[Any]:
+    """Yield the rows of an Arrow file or stream, the format in which Hugging Face's ``datasets`` stores its data.
+
+    Raises:
+        UserError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow
+    except ImportError:
+        raise UserError(f"Reading {path} needs pyarrow: pip install 'mmf_flava[data]'.") from None
+    with pyarrow.OSFile(str(path)) as file:
+        is_file = file.read(6) == b"ARROW1"
+        file.seek(0)
+        reader = pyarrow.ipc.open_file(file) if is_file else pyarrow.ipc.open_stream(file)
+        batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
+        for batch in batches:
+            yield from decode_rows(batch)
 
 
 def decode_rows(batch: Any) -> list[Any]:

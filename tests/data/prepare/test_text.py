@@ -157,7 +157,7 @@ def test_damaged_gzip_files_and_pipes_are_described(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".txt", ".txt.gz"])
 def test_lines_are_bounded(tmp_path, monkeypatch, suffix):
-    monkeypatch.setattr("mmf_flava.data.prepare.source_files.MAX_LINE", 10)
+    monkeypatch.setattr("mmf_flava.files.text_file.MAX_LINE", 10)
     path = tmp_path / f"a{suffix}"
     opener = gzip.open if suffix.endswith(".gz") else open
     for content, expected in (("123456789\nb\n", ["123456789\n", "b\n"]), ("123456789", ["123456789"])):
