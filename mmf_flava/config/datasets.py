@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from mmf_flava.config.columns import check_columns
 from mmf_flava.config.processors import PROCESSORS, ModelSizes
 from mmf_flava.config.ranges import ranged
 from mmf_flava.config.schema import parse_section, suggestion
@@ -108,8 +109,15 @@ class RecordsConfig(StreamConfig):
 
     # folder in data_dir to which the paths in image lists are relative; null: the folder of each list
     image_dir: str | None = None
+    # columns of tables: {image: filepath, caption: title, label: class, id: uid, split: fold}; caption may be a list of
+    # columns. null, or a role that is not listed: found by common names
+    columns: Any = None
     # maximum size in bytes of the cache of remote shards; the least recently used shards are deleted. null: no limit
     cache_bytes: int | None = ranged(None, at_least=1)
+
+    def check(self, where: str) -> None:
+        super().check(where)
+        check_columns(self.columns, f"{where}.columns")
 
 
 @dataclass

@@ -10,7 +10,7 @@ from mmf_flava.config.datasets import ImageClassificationConfig, ImageNetConfig
 from mmf_flava.config.paths import resolve_path
 from mmf_flava.data.annotations import NO_LABEL, to_label
 from mmf_flava.data.image_folder import ImageFolder, class_folder, find_class_folders, read_class_list
-from mmf_flava.data.image_list import LIST_EXTENSIONS, ImageList
+from mmf_flava.data.image_list import ImageList
 from mmf_flava.data.names import display_name
 from mmf_flava.data.record import Records
 from mmf_flava.data.records import split_readers
@@ -62,7 +62,7 @@ def _find_classes(path: str | Path, images: Path | None) -> list[str]:
     path = Path(path)
     if path.is_dir():
         return read_class_list(path) or find_class_folders(path)
-    if path.is_file() and path.suffix.lower() in LIST_EXTENSIONS:
+    if path.is_file():
         status = path.stat()
         return list(_find_class_names(path, images, status.st_size, status.st_mtime_ns))
     return []

@@ -223,7 +223,7 @@ class ImageClassificationBuilder(StreamBuilder):
             classes = _common_classes([getattr(reader, "classes", None) or [] for reader in readers])
             return ImageClassificationDataset(config, dataset_type, records, classes)
         folder = image_folder(config)
-        records = open_records(paths, build_shard_cache(self.NAME, config), folder)
+        records = open_records(paths, build_shard_cache(self.NAME, config), folder, config.columns)
         classes = configured_classes(config, self.NAME)
         classes = _number_as_classifier(classes or self._training_classes(config, folder), classes is not None)
         own_classes = classes is None and bool(self.list_paths(config, "train"))

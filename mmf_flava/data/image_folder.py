@@ -1,9 +1,10 @@
-"""Records from images in class folders."""
+"""Records from images in folders: class folders, and images with a text or a JSON file of the same name beside them."""
 
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Collection, Iterator, Sequence, Set
+from contextlib import suppress
 from pathlib import Path
 
 from mmf_flava.data.names import display_name, extension_of, is_hidden
@@ -15,22 +16,25 @@ from mmf_flava.files.regular_file import read_regular_file
 logger = logging.getLogger(__name__)
 
 CLASS_LIST = "classes.txt"
+CAPTION_FILES = ("txt", "json")  # extensions of the files beside images, as img2dataset writes them
 MAX_NAMED = 5  # extensions of files that are not read in a message
 
 
 class ImageFolder:
     """Records from images in ``root/<class>/**/<image>``, the layout of ImageNet's training set.
 
-    A record's key is the path relative to ``root``, as printable text. Its fields are the image and ``cls``, the class
-    number in ASCII
+    A record's key is the path relative to ``root``, as printable text. Its fields are the image, ``txt`` and ``json``
+    if there are such files with the image's name (``1.jpg``, ``1.txt``), and ``cls``, the class number in ASCII
     (webdataset's convention). Class numbers follow ``root/classes.txt`` (one folder name per line) if that file exists,
     otherwise the sorted folder names, as in torchvision. ``number_classes`` changes the numbers, so that all splits of
-    a dataset have the same numbers. Images directly in ``root`` and images in folders that are not listed have no
-    ``cls``. Hidden folders are ignored. Files that are not images are counted by extension in one log message.
+    a dataset have the same numbers. Images directly in ``root``, images in folders that are not listed, and images in
+    img2dataset's folders (00000) have no ``cls``. Hidden folders are ignored. One log message has the numbers of images
+    and of captions, and of the files that are not read by extension.
 
     Attributes:
         keys: paths relative to ``root``, as the file system has them.
         folders: sorted names of the class folders that have images.
+        beside: numbers of the files beside images by extension (txt, json).
 
     Raises:
         UserError: ``classes.txt`` cannot be read.
@@ -41,12 +45,17 @@ class ImageFolder:
     def __init__(self, root: str | Path):
         self.root = Path(root)
         ignored: Counter[str] = Counter()
-        self.keys = list(find_images(self.root, ignored=ignored))
+        self.beside: Counter[str] = Counter()
+        self.keys = list(find_images(self.root, ignored=ignored, beside=self.beside))
+        where = display_name(str(self.root))
         if ignored:
-            where = display_name(str(self.root))
             logger.warning("%s: files that are not read: %s.", where, _format_extensions(ignored))
-        self.folders = sorted({folder for key in self.keys if (folder := class_folder(key)) is not None})
+        folders = {folder for key in self.keys if (folder := class_folder(key)) is not None}
+        self.folders = [] if self.beside["json"] and are_img2dataset_folders(folders) else sorted(folders)
         self.number_classes(read_class_list(self.root) or self.folders)
+        captions = "".join(f", {count:,} .{name} files" for name, count in self.beside.items() if count)
+        classes = f", {len(self.folders):,} class folders" if self.folders else ""
+        logger.info("%s: %s images%s%s.", where, f"{len(self.keys):,}", captions, classes)
 
     def number_classes(self, classes: Sequence[str]) -> None:
         """Number the class folders in the order of their names in ``classes``."""
@@ -69,14 +78,46 @@ class ImageFolder:
         key, extension = display_name(self.keys[index]), extension_of(self.keys[index])
         fields = {}
         if only is None or extension in only:
-            try:
-                fields[extension] = read_regular_file(path)
-            except OSError as error:
-                raise BadRecord(Reason.VANISHED, f"{path} cannot be read: {error}", key) from error
+            fields[extension] = _read(path, key)
+        for name in CAPTION_FILES:
+            if self.beside[name] and (only is None or name in only) and _beside(path, name).exists():
+                fields[name] = _read(_beside(path, name), key)
         label = self.class_numbers.get(class_folder(self.keys[index]) or "")
         if label is not None and (only is None or "cls" in only):
             fields["cls"] = str(label).encode()
         return Record(key, fields)
+
+    def text_bytes(self, index: int) -> int:
+        """Return the size in bytes of the text beside an image; 0 if there is none."""
+        for name in CAPTION_FILES:
+            if self.beside[name]:
+                with suppress(OSError):
+                    return _beside(self.root / self.keys[index], name).stat().st_size
+        return 0
+
+    def require(self, role: str) -> None:
+        """Raise UserError if the images have no captions, and ``role`` is caption."""
+        if role == "caption" and not self.beside.total():
+            raise UserError(
+                f"{self.root}: the {len(self.keys):,} images have no captions. Put a text file with its name beside "
+                "each image (1.jpg, 1.txt), or set data_dir to a table with the paths of the images and their captions."
+            )
+
+
+def are_img2dataset_folders(names: Collection[str]) -> bool:
+    """Return whether these are the names of the folders that img2dataset writes: 00000, 00001."""
+    return all(len(name) >= 5 and name.isdigit() for name in names)
+
+
+def _read(path: Path, key: str) -> bytes:
+    try:
+        return read_regular_file(path)
+    except OSError as error:
+        raise BadRecord(Reason.VANISHED, f"{path} cannot be read: {error}", key) from error
+
+
+def _beside(path: Path, extension: str) -> Path:
+    return path.with_name(f"{path.name.rpartition('.')[0]}.{extension}")
 
 
 def class_folder(key: str) -> str | None:
@@ -86,8 +127,11 @@ def class_folder(key: str) -> str | None:
 
 def find_class_folders(root: Path) -> list[str]:
     """Return the sorted classes of the folders in ``root`` that contain images. Stops at each folder's first image."""
-    names = [name for name, _ in _subfolders(os.fspath(root), set())]
-    return sorted(display_name(name) for name in names if next(find_images(root, name), None) is not None)
+    firsts = {name: next(find_images(root, name), None) for name, _ in _subfolders(os.fspath(root), set())}
+    first = next((key for key in firsts.values() if key is not None), None)
+    if first is not None and are_img2dataset_folders(firsts) and _beside(Path(root, first), "json").is_file():
+        return []
+    return sorted(display_name(name) for name, key in firsts.items() if key is not None)
 
 
 def read_class_list(root: Path) -> list[str] | None:
@@ -112,7 +156,9 @@ def _format_extensions(counts: Counter[str]) -> str:
     return ", ".join(parts + [f"{others:,} others"] * bool(others))
 
 
-def find_images(root: str | Path, folder: str = "", ignored: Counter[str] | None = None) -> Iterator[str]:
+def find_images(
+    root: str | Path, folder: str = "", ignored: Counter[str] | None = None, beside: Counter[str] | None = None
+) -> Iterator[str]:
     """Yield the paths of the images below ``root``, or below ``root/folder``, relative to ``root``.
 
     The images of a folder come before the images of its subfolders, both sorted by name. Hidden files and folders and
@@ -120,29 +166,33 @@ def find_images(root: str | Path, folder: str = "", ignored: Counter[str] | None
     that has been visited in the same class folder.
 
     Args:
-        ignored: counter of the extensions of other files (".txt"), which is updated.
+        ignored: counter of the extensions of other files (".zip"), which is updated.
+        beside: counter of the extensions of ``CAPTION_FILES`` with the name of an image, which is updated.
     """
     root = os.fspath(root)
-    ignored = Counter() if ignored is None else ignored
+    counts = (Counter() if ignored is None else ignored, Counter() if beside is None else beside)
     if folder:
-        yield from _find_images(root, folder, {_identity(os.path.join(root, folder))}, ignored)
+        yield from _find_images(root, folder, {_identity(os.path.join(root, folder))}, counts)
         return
-    yield from _images_in(root, "", ignored)
+    yield from _images_in(root, "", *counts)
     for name, _ in _subfolders(root, set()):
-        yield from _find_images(root, name, {_identity(os.path.join(root, name))}, ignored)
+        yield from _find_images(root, name, {_identity(os.path.join(root, name))}, counts)
 
 
-def _find_images(root: str, folder: str, visited: set[tuple[int, int]], ignored: Counter[str]) -> Iterator[str]:
-    yield from _images_in(root, folder, ignored)
+def _find_images(
+    root: str, folder: str, visited: set[tuple[int, int]], counts: tuple[Counter[str], Counter[str]]
+) -> Iterator[str]:
+    yield from _images_in(root, folder, *counts)
     for name, identity in _subfolders(os.path.join(root, folder), visited):
         if identity in visited:  # by another link in this folder
             continue
         visited.add(identity)
-        yield from _find_images(root, os.path.join(folder, name), visited, ignored)
+        yield from _find_images(root, os.path.join(folder, name), visited, counts)
 
 
-def _images_in(root: str, folder: str, ignored: Counter[str]) -> Iterator[str]:
-    names = []
+def _images_in(root: str, folder: str, ignored: Counter[str], beside: Counter[str]) -> Iterator[str]:
+    names: list[str] = []
+    others: list[str] = []
     try:
         with os.scandir(os.path.join(root, folder)) as entries:
             for entry in entries:
@@ -152,10 +202,16 @@ def _images_in(root: str, folder: str, ignored: Counter[str]) -> Iterator[str]:
                 if extension_of(entry.name) in IMAGE_EXTENSIONS and (entry.is_file() or entry.is_symlink()):
                     names.append(entry.name)
                 elif folder or entry.name != CLASS_LIST:
-                    extension = extension_of(entry.name)
-                    ignored[f".{extension}" if extension else "without extension"] += 1
+                    others.append(entry.name)
     except OSError:
         return
+    stems = {name.rpartition(".")[0] for name in names}
+    for name in others:
+        stem, _, extension = name.rpartition(".")
+        if extension in CAPTION_FILES and stem in stems:
+            beside[extension] += 1
+        else:
+            ignored[f".{extension.lower()}" if stem or name[:1] == "." else "without extension"] += 1
     for name in sorted(names):
         yield os.path.join(folder, name)
 

@@ -1,116 +1,118 @@
-"""Image lists: annotation files with one entry per image: the path, the captions and the label of the image.
+"""Lists: the rows of a table, each with the path of an image, its captions, its label, its id and its split.
 
-    {"image": "train/1.jpg", "captions": ["a cat", "a grey cat"], "label": 3, "id": "cat-1"}
+    {"image": "train/1.jpg", "captions": ["a cat", "a grey cat"], "label": 3, "id": "cat-1", "split": "train"}
 
-``.jsonl`` is JSON Lines; ``.json`` is an array of such objects, or MMF's {"metadata": ..., "data": [...]}; ``.npy`` is
-MMF's imdb (see ``imdb``). Only the image is required. The key names of MMF's annotations are supported too; the first
-key present in each group is used:
-    image      image, image_path, img, file_name; image_name and image_id, to which MMF adds ".jpg"
-    captions   captions, caption, text, caption_str: a string or a list; caption_tokens: the words of one caption
-The label is a class number or a class name. See ``annotations`` for their values.
+The table is a file of JSON Lines, JSON, CSV, TSV or parquet, or MMF's annotations (JSON Lines, JSON or imdb); see
+``formats.tables``. ``formats.columns`` says which column has what. Captions are a string or a list of strings; labels
+are class numbers or class names; see ``annotations`` for their values.
 """
 
-import io
 import json
 import logging
 import os
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b, sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from mmf_flava.data.annotations import CAPTION_KEYS, to_captions
-from mmf_flava.data.imdb import read_imdb
-from mmf_flava.data.names import display_name
+from mmf_flava.data.formats.columns import Columns, Entry
+from mmf_flava.data.formats.image_paths import check_image_paths, resolve_image
+from mmf_flava.data.formats.stored_rows import StoredRows
+from mmf_flava.data.formats.tables import open_table
+from mmf_flava.data.names import display_name, extension_of
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record
 from mmf_flava.errors import UserError, join_first
-from mmf_flava.files.json_data import parse_json
-from mmf_flava.files.random_access import RandomAccessFile
-from mmf_flava.files.regular_file import open_regular_file, read_regular_file
+from mmf_flava.files.regular_file import read_regular_file
 
 logger = logging.getLogger(__name__)
 
-LIST_EXTENSIONS = (".jsonl", ".json", ".npy")
-IMAGE_KEYS = ("image", "image_path", "img", "file_name", "image_name", "image_id")
-NAMES_WITHOUT_EXTENSION = ("image_name", "image_id")
 MAX_SHOWN_ERRORS = 3  # invalid lines that an error message describes
-
-
-class Entry(NamedTuple):
-    """One parsed entry: the image path and label as in the file, captions (may be empty) and id."""
-
-    image: str
-    captions: tuple[str, ...]
-    label: Any
-    entry_id: str | None
+ATTRIBUTES = ("image", "captions", "label", "id", "name", "split")  # of ``ImageList.column``
 
 
 class ImageList:
-    """Records of one annotation file. A record has the image and ``json`` {"captions": [...], "label": n}.
+    """Records of one table. A record has the image, if the row has one, and ``json`` with the other values of the row.
 
-    A record's key is its id, or its image path if it has no id; "#" and the line number are appended to duplicates.
-    Opening reads every line once. An invalid line is a bad record.
-    Memory use is 9 bytes per line of a JSONL file, or the text of another file.
+    ``json`` is {"captions": [...], "label": n, "split": "train"}; missing values are left out.
+    A record's key is its id, or its image path if it has no id, or "line 7" if it has neither; "#" and the number of
+    the row are appended to duplicates.
+    Opening reads every row once. An invalid row is a bad record.
+    Memory use is 9 bytes per row, and up to ``stored_rows.MAX_MEMORY`` bytes of text of a table that is not JSON Lines.
     Readers can be forked and pickled.
 
     Args:
-        path: the annotation file.
-        images: root folder of relative image paths; defaults to the folder of the annotation file.
+        path: the table.
+        images: root folder of relative image paths; defaults to the folder of the table.
+        columns: value of the config key ``columns``.
+        images_required: whether a row without an image is invalid.
 
     Raises:
-        UserError: the file is missing, empty or in an unsupported format, or all of its lines are invalid.
+        UserError: the file is missing, empty or not a table, its columns or the images of its first rows are not
+            found, or all of its rows are invalid.
     """
 
     sequential = False
 
-    def __init__(self, path: str | Path, images: str | Path | None = None):
+    def __init__(
+        self,
+        path: str | Path,
+        images: str | Path | None = None,
+        columns: Mapping[str, Any] | None = None,
+        images_required: bool = True,
+    ):
         self.path = Path(path)
         self.images = Path(images) if images is not None else self.path.parent
-        self._file = RandomAccessFile(self.path)
-        self._text: bytes | None = None
         if not self.images.is_dir():
             raise UserError(f"{self.path}: the image folder {self.images} does not exist. Correct the path.")
         try:
-            if self.path.suffix.lower() != ".jsonl":
-                self._text = _to_json_lines(self.path)
-                self._scan(io.BytesIO(self._text))
-            else:
-                with open_regular_file(self.path) as file:
-                    self._scan(file)
+            table = open_table(self.path)
+            self.unit = table.unit
+            self.columns = Columns(self.path, table.columns, columns, images_required)
+            missing_images = check_image_paths(table, self.columns, self.images)
+            names = dict.fromkeys(name for role in self.columns.names.values() for name in role)
+            self._rows = StoredRows(self.path, table, [*names])
+            self._scan(self._rows)
         except OSError as error:
             raise UserError(f"{self.path} cannot be read ({error.strerror}). Correct the path.") from None
+        if missing_images is not None:
+            raise missing_images
+        columns_used = self.columns.format_chosen()
+        logger.info("%s: %s records of %s; %s.", self.path, f"{len(self):,}", table.kind, columns_used or "no columns")
 
     def _scan(self, lines: Iterable[bytes]) -> None:
         starts, blank_positions, key_hashes = array("Q"), array("Q"), array("Q")
-        images_digest, lines_digest, offset, number = sha256(), sha256(), 0, 0
+        images_digest, lines_digest, offset, position = sha256(), sha256(), 0, 0
         errors: list[str] = []
         self._invalid: set[int] = set()
-        for number, line in enumerate(lines, start=1):
+        for position, line in enumerate(lines, start=1):
             if line.isspace():
                 blank_positions.append(len(starts))
             else:
+                number = position
                 starts.append(offset)
                 try:
-                    entry = parse_entry(line)
-                    key = _entry_key(entry).encode()
-                    images_digest.update(os.fsencode(entry.image) + b"\n")
+                    number, entry = self._entry(line, position)
+                    key = self._key(entry, number).encode()
+                    images_digest.update(os.fsencode(entry.image or "") + b"\n")
                     key_hashes.append(int.from_bytes(blake2b(key, digest_size=8).digest()))
-                except ValueError as error:
+                except InvalidRow as error:
+                    number = error.number
                     if len(errors) <= MAX_SHOWN_ERRORS:  # one more, so that join_first appends an ellipsis
-                        errors.append(f"{self._unit} {number} ({error})")
+                        errors.append(f"{self.unit} {number} ({error})")
                     self._invalid.add(len(key_hashes))
-                    images_digest.update(f"invalid {self._unit} {number}\n".encode())
+                    images_digest.update(f"invalid {self.unit} {number}\n".encode())
                     key_hashes.append(number)
             lines_digest.update(line)
             offset += len(line)
         if errors:
-            units = "lines" if self._unit == "line" else "entries"
+            count = len(starts) if self._rows.numbered else position
+            units = {"entry": "entries"}.get(self.unit, f"{self.unit}s")
             message = (
-                f"{self.path}: {len(self._invalid)} of {number} {units} are invalid: "
+                f"{self.path}: {len(self._invalid)} of {count} {units} are invalid: "
                 f"{join_first(errors, MAX_SHOWN_ERRORS)}. Correct them."
             )
             if len(self._invalid) == len(starts):
@@ -123,10 +125,6 @@ class ImageList:
         self.images_sha256, self.lines_sha256 = images_digest.hexdigest(), lines_digest.hexdigest()
         _, group, sizes = np.unique(np.array(key_hashes), return_inverse=True, return_counts=True)
         self._duplicated = sizes[group] > 1
-
-    @property
-    def _unit(self) -> str:
-        return "line" if self._text is None else "entry"
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -142,31 +140,43 @@ class ImageList:
         """
         if not 0 <= index < len(self):
             raise IndexError(f"record index {index} is out of range for {len(self)} records")
-        number = self._line_number(index)
-        try:
-            entry = parse_entry(self._line(index))
-        except OSError as error:
-            raise BadRecord(Reason.VANISHED, f"{self.path} cannot be read: {error}") from error
-        except ValueError as error:
-            key = f"{self._unit} {number}"
-            if index in self._invalid:
-                raise BadRecord(Reason.INVALID_ENTRY, f"{self.path}: {key} is invalid ({error})", key) from error
-            raise BadRecord(Reason.CHANGED, f"{self.path}: {key} has changed ({error})", key) from error
-        key = f"{_entry_key(entry)}#{number}" if self._duplicated[index] else _entry_key(entry)
-        # Pillow detects the format from the content, so any known extension works.
-        extension = entry.image.rpartition(".")[2].lower()
-        extension = extension if extension in IMAGE_EXTENSIONS else IMAGE_EXTENSIONS[0]
+        number, entry = self._read_entry(index)
+        key = self._value("id", index, number, entry)
         fields = {}
-        if only is None or extension in only:
-            path = self.images / entry.image
-            try:
-                fields[extension] = read_regular_file(path)
-            except (OSError, ValueError) as error:  # ValueError: an invalid path
-                raise BadRecord(Reason.VANISHED, f"{path} cannot be read: {error}", key) from error
+        if entry.image is not None:
+            # Pillow detects the format from the content, so any known extension works.
+            extension = extension_of(entry.image)
+            extension = extension if extension in IMAGE_EXTENSIONS else IMAGE_EXTENSIONS[0]
+            if only is None or extension in only:
+                path = self.images / entry.image
+                try:
+                    path = resolve_image(self.images, entry.image)
+                    fields[extension] = read_regular_file(path)
+                except (OSError, ValueError) as error:  # ValueError: an invalid path
+                    raise BadRecord(Reason.VANISHED, f"{path} cannot be read: {error}", key) from error
         if only is None or "json" in only:
-            annotation = {"captions": entry.captions, **({} if entry.label is None else {"label": entry.label})}
-            fields["json"] = json.dumps(annotation).encode()
+            values = {"captions": entry.captions, "label": entry.label, "split": entry.split}
+            fields["json"] = json.dumps({name: value for name, value in values.items() if value is not None}).encode()
         return Record(key, fields)
+
+    def column(self, name: str) -> list[Any]:
+        """Return one value of every record, without reading images; None for invalid rows.
+
+        Args:
+            name: image (the path), captions, label or split; id: the record's key; name: the id or, if there is none,
+                the image path or "line 7", as in the file, which several records may have.
+
+        Raises:
+            UserError: the file has changed or cannot be read.
+        """
+        return [None if found is None else self._value(name, *found) for found in self._entries()]
+
+    def _value(self, name: str, index: int, number: int, entry: Entry) -> Any:
+        if name == "id":
+            return self._key(entry, number) + f"#{number}" * bool(self._duplicated[index])
+        if name == "name":
+            return entry.entry_id or entry.image or self._key(entry, number)
+        return getattr(entry, name)
 
     def read_labels(self) -> Iterator[tuple[str, Any]]:
         """Yield (location, label as in the file) of each valid record, for example ("line 3", 7). Reads the whole file.
@@ -174,82 +184,69 @@ class ImageList:
         Raises:
             UserError: the file has changed or cannot be read.
         """
+        for found in self._entries():
+            if found is not None:
+                _, number, entry = found
+                yield f"{self.unit} {number}", entry.label
+
+    def _entries(self) -> Iterator[tuple[int, int, Entry] | None]:
+        """Yield the index, the number of the row and the entry of each record; None for an invalid row."""
         for index in range(len(self)):
             if index in self._invalid:
+                yield None
                 continue
-            location = f"{self._unit} {self._line_number(index)}"
             try:
-                yield location, parse_entry(self._line(index)).label
-            except (OSError, ValueError) as error:
-                raise UserError(f"{self.path}: {location} has changed ({error}). Restart the run.") from error
+                yield index, *self._read_entry(index)
+            except BadRecord as error:
+                raise UserError(f"{error} Restart the run.") from error
 
-    def _line_number(self, index: int) -> int:
-        return index + 1 + bisect_right(self._blank_positions, index)
+    def require(self, role: str) -> None:
+        """Raise UserError if the table has no column for a role (image, caption, label, id, split)."""
+        self.columns.require(role)
 
     def line_bytes(self, index: int) -> int:
         """Return the length in bytes of the line of record ``index``."""
         return int(self._starts[index + 1] - self._starts[index])
 
-    def _line(self, index: int) -> bytes:
+    def _read_entry(self, index: int) -> tuple[int, Entry]:
+        """Return the number of the row of record ``index`` and its entry. Raises BadRecord."""
+        position = index + 1 + bisect_right(self._blank_positions, index)
         start, end = int(self._starts[index]), int(self._starts[index + 1])
-        if self._text is not None:
-            return self._text[start:end]
-        return self._file.read(start, end - start)
+        try:
+            return self._entry(self._rows.read(start, end - start), position)
+        except OSError as error:
+            raise BadRecord(Reason.VANISHED, f"{self._rows.path} cannot be read: {error}") from error
+        except InvalidRow as error:
+            key = f"{self.unit} {error.number}"
+            if index in self._invalid:
+                raise BadRecord(Reason.INVALID_ENTRY, f"{self.path}: {key} is invalid ({error})", key) from error
+            raise BadRecord(Reason.CHANGED, f"{self.path}: {key} has changed ({error}).", key) from error
+
+    def _entry(self, line: bytes, position: int) -> tuple[int, Entry]:
+        """Return the number of the row of a line and its entry.
+
+        Raises:
+            InvalidRow: the row is invalid.
+        """
+        number = position
+        try:
+            number, row = self._rows.parse(line, position)
+            if isinstance(row, str):
+                raise ValueError(row)
+            entry = self.columns.entry(row)
+            os.fsencode(entry.image or "")  # raises ValueError for lone surrogates that are not bytes of a file name
+        except ValueError as error:
+            raise InvalidRow(number, str(error)) from None
+        return number, entry
+
+    def _key(self, entry: Entry, number: int) -> str:
+        name = entry.image if entry.entry_id is None else entry.entry_id
+        return f"{self.unit} {number}" if name is None else display_name(name)
 
 
-def parse_entry(line: bytes) -> Entry:
-    """Parse one line of an annotation file.
+class InvalidRow(ValueError):
+    """A row that is invalid. Its message is the reason; ``number`` is the number of the row."""
 
-    Raises:
-        ValueError: the line is invalid; the message is the reason.
-    """
-    try:
-        data = parse_json(line)
-    except ValueError as error:
-        raise ValueError(f"not JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise ValueError("not a JSON object")
-    key = _first_key(data, IMAGE_KEYS)
-    if key is None:
-        raise ValueError(f"missing image: one of the keys {', '.join(IMAGE_KEYS)} is required")
-    image = data[key]
-    if key == "image_id" and type(image) is int:
-        image = str(image)
-    if not isinstance(image, str) or not image:
-        raise ValueError(f"{key} must be a path")
-    if key in NAMES_WITHOUT_EXTENSION and not image.lower().endswith(tuple(f".{name}" for name in IMAGE_EXTENSIONS)):
-        image += ".jpg"
-    entry_id = data.get("id")
-    if entry_id is not None and not isinstance(entry_id, str | int):
-        raise ValueError("id must be a string or an integer")
-    entry = Entry(image, tuple(to_captions(data)), data.get("label"), None if entry_id is None else str(entry_id))
-    os.fsencode(entry.image)  # raises ValueError for lone surrogates that do not stand for the bytes of a file name
-    return entry
-
-
-def _first_key(data: dict[str, Any], keys: Sequence[str]) -> str | None:
-    for key in keys:
-        if data.get(key) is not None:
-            return key
-    return None
-
-
-def _entry_key(entry: Entry) -> str:
-    return display_name(entry.image if entry.entry_id is None else entry.entry_id)
-
-
-def _to_json_lines(path: Path) -> bytes:
-    """Convert the entries of a JSON file or an imdb file to JSON Lines."""
-    if path.suffix.lower() == ".npy":
-        return read_imdb(path, (*IMAGE_KEYS, *CAPTION_KEYS, "label", "id"))
-    try:
-        data = parse_json(read_regular_file(path))
-    except ValueError as error:
-        raise UserError(f"{path}: invalid JSON ({error}). JSON Lines files must be named .jsonl.") from None
-    entries = data.get("data") if isinstance(data, dict) else data
-    if not isinstance(entries, list):
-        raise UserError(
-            f'{path}: expected an array of objects, or {{"data": [...]}} as in MMF. Convert COCO\'s captions_*.json to '
-            "shards with `python -m mmf_flava.data.prepare pmd --part coco`."
-        )
-    return b"".join(json.dumps(entry).encode() + b"\n" for entry in entries)
+    def __init__(self, number: int, reason: str):
+        super().__init__(reason)
+        self.number = number

@@ -39,10 +39,10 @@ class ImageStreamDataset(StreamDataset):
     def __init__(self, name: str, config: ImageStreamConfig, dataset_type: str, paths: Sequence[str | Path]):
         folder, cache = image_folder(config), build_shard_cache(name, config)
         if config.splits.weights(dataset_type) is None:
-            self.records = open_records(paths, cache, folder)
+            self.records = open_records(paths, cache, folder, config.columns)
             readers = [self.records]
         else:
-            readers = [open_records(path, cache, folder) for path in paths]
+            readers = [open_records(path, cache, folder, config.columns) for path in paths]
             self.records = concat_records(readers)
         super().__init__(name, config, dataset_type, [record_units(reader) for reader in readers])
         groups = [size for reader in readers for size, _ in record_groups(reader) if size]

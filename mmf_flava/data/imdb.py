@@ -1,7 +1,5 @@
 """MMF's older annotation files ``imdb_*.npy``: arrays of dictionaries, which numpy stores as a pickle."""
 
-import json
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +10,10 @@ from mmf_flava.files.npy import read_npy
 from mmf_flava.files.regular_file import open_regular_file
 
 
-def read_imdb(path: Path, keys: Collection[str]) -> bytes:
-    """Return the entries of an imdb file as JSON Lines. Nothing in the file is executed.
+def read_imdb(path: Path) -> list[Any]:
+    """Return the entries of an imdb file. Nothing in the file is executed.
 
     As in MMF, the first entry is a header if it has no ``image_id``.
-
-    Args:
-        keys: keys of the entries that are kept.
 
     Raises:
         OSError: the file cannot be read.
@@ -37,14 +32,11 @@ def read_imdb(path: Path, keys: Collection[str]) -> bytes:
         raise UserError(f"{path} is not an array of dictionaries, as MMF's imdb files are. {remedy}")
     if entries and isinstance(entries[0], dict) and "image_id" not in entries[0]:
         entries = entries[1:]
-    lines = []
-    for entry in entries:
-        kept = {key: entry[key] for key in keys if key in entry} if isinstance(entry, dict) else None
-        lines.append(json.dumps(kept, default=_to_json).encode() + b"\n")
-    return b"".join(lines)
+    return entries
 
 
-def _to_json(value: Any) -> Any:
+def to_json(value: Any) -> Any:
+    """Return the JSON value of an array or of another object, for ``json.dumps``."""
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     return {"type": type(value).__name__}  # neither a text nor a number; an error of this entry where it is used

@@ -1,17 +1,26 @@
-"""Functions that open the records of a dataset in tar shards, image folders or image lists."""
+"""Functions that open the records of a dataset: tar shards, images in folders, or tables, and what is read as these.
 
+``formats.detection`` recognises what a path contains. Three readers remain: ``ShardReader``, ``ImageFolder`` and
+``ImageList``.
+"""
+
+import glob
 import logging
+import os
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from heapq import nlargest
 from itertools import accumulate, groupby
 from pathlib import Path
+from typing import Any
 
+from mmf_flava.config.columns import check_columns
+from mmf_flava.data.formats.detection import Kind, detect
+from mmf_flava.data.formats.embedded import embedded_shards
 from mmf_flava.data.image_folder import ImageFolder
-from mmf_flava.data.image_list import LIST_EXTENSIONS, ImageList
-from mmf_flava.data.indexing import Shard
+from mmf_flava.data.image_list import ImageList
 from mmf_flava.data.order import Unit, spread_units
-from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Record, Records, record_boundary
+from mmf_flava.data.record import BadRecord, Record, Records, record_boundary
 from mmf_flava.data.remote_shard import expand_remote_shards
 from mmf_flava.data.shards import ShardReader, find_shards
 from mmf_flava.errors import UserError, join_first
@@ -59,42 +68,76 @@ def concat_records(readers: Sequence[Records]) -> Records:
 
 
 def open_records(
-    paths: str | Path | Sequence[str | Path], cache: FileCache | None = None, images: str | Path | None = None
+    paths: str | Path | Sequence[str | Path],
+    cache: FileCache | None = None,
+    images: str | Path | None = None,
+    columns: Mapping[str, Any] | None = None,
+    images_required: bool = True,
 ) -> Records:
     """Open the records at one or several paths, in order.
 
     Args:
-        paths: one or several paths. Each is a ``.tar`` file, a glob of tar files, a folder of tar files, a folder of
-            images, an image list, or the URL (http, https, s3) of a tar file. Braces expand to several tar files, as in
+        paths: one or several paths. Each is a file or folder of any format of ``formats.detection``, a glob of such
+            files, or the URL (http, https, s3) of a tar file. Braces expand to several tar files, as in
             ``{00000..00099}.tar``.
         cache: cache for remote shards; see ``expand_remote_shards``.
-        images: root folder of relative image paths in image lists; None: the folder that contains the list.
+        images: root folder of relative image paths in tables; None: the folder that contains the table.
+        columns: value of the config key ``columns``.
+        images_required: whether rows of tables without an image are bad records.
 
     Raises:
-        UserError: a path has no tar shards, images or image list.
+        UserError: a path has no records, several kinds of data, or a table whose columns are not recognised.
     """
+    check_columns(columns, "columns")
     listed = [paths] if isinstance(paths, str | Path) else list(paths)
     readers: list[Records] = []
-    shards: list[Shard] = []
     for path in listed:
-        found: Sequence[Shard] = expand_remote_shards(str(path), cache) if is_remote(path) else find_shards(path)
-        if found:
-            shards += found
-            continue
-        if shards:
-            readers.append(ShardReader(shards))
-            shards = []
-        readers.append(_open_files(Path(path), images))
-    if shards:
-        readers.append(ShardReader(shards))
+        if is_remote(path):
+            readers.append(ShardReader(expand_remote_shards(str(path), cache)))
+        else:
+            readers += _open_path(Path(path), images, columns, images_required)
     if not readers:
-        raise UserError("No record paths were given. List tar shards, image folders or image lists.")
-    records = readers[0] if len(readers) == 1 else ConcatRecords(readers)
+        raise UserError("No record paths were given. List tar shards, folders of images or tables.")
+    records = concat_records(readers)
     if not len(records):
         raise UserError(
             f"{join_first([str(path) for path in listed])}: the shards have no records. Create the shards again."
         )
     return records
+
+
+def _open_path(
+    path: Path, images: str | Path | None, columns: Mapping[str, Any] | None, images_required: bool
+) -> list[Records]:
+    if not path.exists() and (shards := find_shards(path)):
+        return [ShardReader(shards)]
+    matches = [] if os.path.lexists(path) else sorted(map(Path, glob.glob(str(path))))
+    readers: list[Records] = []
+    for match in matches or [path]:
+        kind, found = detect(match, columns)
+        if kind == Kind.SHARDS:
+            readers.append(ShardReader(found))
+        elif kind == Kind.IMAGES:
+            readers.append(ImageFolder(match))
+        elif kind == Kind.TABLES:
+            readers += [ImageList(file, images, columns, images_required) for file in found]
+        else:
+            root = None if images is None else Path(images)
+            for file in found:
+                shards = embedded_shards(file, columns, root, images_required, open_records)
+                readers.append(ShardReader(shards))
+    return readers
+
+
+def require_column(records: Records, role: str) -> None:
+    """Raise UserError, with the line to write, if tables or folders lack a value that a dataset needs.
+
+    Args:
+        role: image, caption, label, id or split. Tar shards may have any.
+    """
+    for reader in split_readers(records):
+        if isinstance(reader, ImageList | ImageFolder):
+            reader.require(role)
 
 
 def split_readers(records: Records) -> list[Records]:
@@ -155,12 +198,14 @@ def keep_lanes_open(records: Records, lanes: int, processes: int, name: str) -> 
 def estimate_text_bytes(records: Records, index: int) -> int:
     """Return the approximate size of a record's captions in bytes, without reading the record; 0 if unknown.
 
-    In tar shards, this is the size of the field ``txt`` or, if it is missing, of ``json``. In image lists, it is the
-    length of the record's line.
+    In tar shards and folders, this is the size of the field ``txt`` or, if it is missing, of ``json``. In tables, it is
+    the length of the row.
     """
     reader, local_index = records.locate(index) if isinstance(records, ConcatRecords) else (records, index)
     if isinstance(reader, ImageList):
         return reader.line_bytes(local_index)
+    if isinstance(reader, ImageFolder):
+        return reader.text_bytes(local_index)
     if not isinstance(reader, ShardReader):
         return 0
     try:
@@ -169,19 +214,3 @@ def estimate_text_bytes(records: Records, index: int) -> int:
     except BadRecord:
         return 0
     return next((checksums[name][0] for name in ("txt", "json") if name in checksums), 0)
-
-
-def _open_files(path: Path, images: str | Path | None) -> ImageFolder | ImageList:
-    expected = (
-        f"Expected *.tar shards, images ({', '.join(IMAGE_EXTENSIONS)}) in class folders, or image lists "
-        "(.jsonl, .json)."
-    )
-    if not path.is_dir():
-        if path.suffix.lower() in LIST_EXTENSIONS:
-            return ImageList(path, images)
-        reason = "unsupported file type" if path.exists() else "the path does not exist"
-        raise UserError(f"{path} has no records: {reason}. {expected}")
-    folder = ImageFolder(path)
-    if not len(folder):
-        raise UserError(f"{path} has no records. {expected}")
-    return folder

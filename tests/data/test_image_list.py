@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmf_flava.data import image_list
 from mmf_flava.data.annotations import parse_annotation, parse_label
+from mmf_flava.data.formats.columns import Columns
 from mmf_flava.data.image_list import ImageList
 from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.data.records import ConcatRecords, open_records
@@ -62,7 +62,7 @@ def test_each_line_is_a_record(three_entries):
     ],
 )
 def test_common_and_mmf_key_names_are_parsed(entry, image, captions):
-    parsed = image_list.parse_entry(json.dumps(entry).encode())
+    parsed = Columns().entry(entry)
     assert (parsed.image, parsed.captions) == (image, captions)
 
 
@@ -75,9 +75,13 @@ def test_reads_mmf_json_and_json_arrays(tmp_path, three_entries):
         reader = ImageList(tmp_path / name)
         assert [parse_annotation(reader[n]) for n in range(3)] == expected
         assert [reader[n].key for n in range(3)] == ["a.jpg#1", "ü b.PNG", "a.jpg#3"]
-    for content in ('{"data": 1}', '{"images": [], "annotations": []}'):
+    for content, message in [
+        ('{"data": 1}', r"coco\.json: expected an array of objects.*\"data\": \[\.\.\.\]"),
+        ('{"images": [], "annotations": []}', r"coco\.json: expected an array of objects.*pmd --part coco"),
+        ('{"image": {"0": "a.jpg"}, "text": {"0": "b"}}', r"one object per column \(image, text\).*orient=\"records\""),
+    ]:
         (tmp_path / "coco.json").write_text(content)
-        with pytest.raises(UserError, match=r"coco\.json: expected an array of objects.*pmd --part coco"):
+        with pytest.raises(UserError, match=message):
             ImageList(tmp_path / "coco.json")
     write(tmp_path / "lines.json", *entries)
     with pytest.raises(UserError, match=r"lines\.json: invalid JSON.*\.jsonl"):
@@ -114,9 +118,15 @@ def test_invalid_lines_are_bad_records(tmp_path, caplog):
             reader.read(index)
         number = index + 1 + (index > 1)  # line 3 is empty
         assert (error.value.reason, error.value.key) == ("invalid entry", f"line {number}")
-    for line in lines:
-        if line and line != lines[0]:
-            with pytest.raises(UserError, match=r"1 of 1 lines are invalid: line 1 \("):
+    refused = {
+        1: "is not a valid JSON file",
+        3: r"no column for the image was recognised\. The columns are caption\. .*columns: \{image: caption\}",
+        6: "has no records",
+        10: r"is not a valid JSON file \(the JSON data are nested too deeply",
+    }
+    for number, line in enumerate(lines):
+        if line and number:
+            with pytest.raises(UserError, match=refused.get(number, r"1 of 1 lines are invalid: line 1 \(")):
                 ImageList(write(path, line))
     path.write_bytes(b'{"image": "\xff.jpg"}\n')
     with pytest.raises(UserError, match="line 1"):
@@ -124,8 +134,10 @@ def test_invalid_lines_are_bad_records(tmp_path, caplog):
 
 
 def test_missing_files_raise(tmp_path, three_entries):
-    with pytest.raises(UserError, match=r"none\.jsonl cannot be read \(No such file"):
+    with pytest.raises(UserError, match=r"none\.jsonl has no records: the path does not exist"):
         open_records(tmp_path / "none.jsonl")
+    with pytest.raises(UserError, match=r"none\.jsonl cannot be read \(No such file"):
+        ImageList(tmp_path / "none.jsonl")
     with pytest.raises(UserError, match=r"folder .*images does not exist"):
         ImageList(three_entries, tmp_path / "images")
     for content in ("", "\n \n"):
@@ -138,7 +150,11 @@ def test_missing_files_raise(tmp_path, three_entries):
         reader[0]
     assert caught.value.reason == Reason.VANISHED
     with pytest.raises(BadRecord, match="cannot be read"):
-        ImageList(write(tmp_path / "nul.jsonl", {"image": "\0.jpg"}))[0]
+        ImageList(write(tmp_path / "nul.jsonl", {"image": "ü b.PNG"}, {"image": "\0.jpg"}))[1]
+    with pytest.raises(
+        UserError, match=r"x\.jsonl: column image: none of the first images \(1\).*line 1: .*/z\.jpg\. Write image_dir"
+    ):
+        ImageList(write(tmp_path / "x.jsonl", {"image": "z.jpg"}))
     assert reader[1].key == "ü b.PNG"
     with open(three_entries, "r+") as file:
         file.truncate(30)
@@ -186,8 +202,8 @@ def test_reader_works_in_other_processes(three_entries, method):
 
 def test_memory_and_pickles_contain_no_lines(tmp_path):
     line = {"image": "1.jpg", "caption": "c" * 1000}
-    reader = ImageList(write(tmp_path / "l.jsonl", *[line] * 500))
     (tmp_path / "1.jpg").touch()
+    reader = ImageList(write(tmp_path / "l.jsonl", *[line] * 500))
     reader[0]
     data = pickle.dumps(reader)
     assert len(data) < 500 * 9 + 2000

@@ -60,7 +60,7 @@ def test_errors_name_the_path_and_the_expected_formats(tmp_path):
     with pytest.raises(UserError, match=r"nowhere.*does not exist.*\.tar.*class folders"):
         open_records(tmp_path / "nowhere")
     (tmp_path / "captions.csv").touch()
-    with pytest.raises(UserError, match=r"captions\.csv.*: unsupported file type\. .*\.tar.*class folders.*\.jsonl"):
+    with pytest.raises(UserError, match=r"captions\.csv is not a table, but an empty file\."):
         open_records(tmp_path / "captions.csv")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty.*\.tar.*png"):

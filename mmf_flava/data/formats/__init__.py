@@ -1,0 +1,1 @@
+"""Formats of the data of others: what a path contains, and its rows."""
