@@ -10,17 +10,62 @@ from mmf_flava.errors import UserError
 
 MIN_WORDS = 3  # "more than two words" (paper section 3.5)
 WORD = re.compile(r"[^\W_]")  # a word contains a letter or a digit; an emoji or a dash alone does not count
+# Only names of HTML elements are tags: "<usr>" in RedCaps and "<PERSON>" in Conceptual 12M are words.
+BLOCKS = (
+    "address|article|blockquote|br|center|div|dd|dl|dt|figcaption|figure|h[1-6]|hr|li|ol|p|pre|table|tbody|td|th|thead|"
+    "tr|ul"
+)
+INLINE = "a|abbr|acronym|b|big|cite|code|del|em|font|i|img|ins|kbd|mark|q|s|small|span|strike|strong|sub|sup|tt|u|wbr"
+ATTRIBUTES = r"""(?:\s+[\w:-]+\s*=\s*(?:"[^"]*"|'[^']*'|[^\s"'<>]+))*\s*/?"""
+BLOCK_TAG = re.compile(rf"</?(?:{BLOCKS}){ATTRIBUTES}>|<!--.*?-->", re.IGNORECASE | re.DOTALL)
+INLINE_TAG = re.compile(rf"</?(?:{INLINE}){ATTRIBUTES}>", re.IGNORECASE)
+# the labels of descriptions in several languages on Wikimedia Commons
+ENGLISH_LABEL = r"(?:(?:American|Australian|British|Canadian|Indian|Simple) )?English"
+OTHER_LABEL = (
+    "Afrikaans|Alemannisch|Aragonés|Asturianu|Azərbaycanca|Bahasa Indonesia|Bahasa Melayu|Boarisch|Bosanski|Brezhoneg|"
+    "Català|Čeština|Cymraeg|Dansk|Deutsch|Eesti|Español|Esperanto|Euskara|Français|Frysk|Gaeilge|Galego|Hrvatski|"
+    "Interlingua|Íslenska|Italiano|Latina|Latviešu|Lëtzebuergesch|Lietuvių|Magyar|Malti|Nederlands|Norsk|Norsk bokmål|"
+    "Norsk nynorsk|Occitan|Plattdüütsch|Polski|Português|Português do Brasil|Română|Shqip|Slovenčina|Slovenščina|"
+    "Srpski|Suomi|Svenska|Tagalog|Tiếng Việt|Türkçe|Ελληνικά|Беларуская|Български|Македонски|Русский|Српски|"
+    "Українська|Қазақша|Հայերեն|ქართული|עברית|العربية|فارسی|اردو|हिन्दी|বাংলা|தமிழ்|తెలుగు|ಕನ್ನಡ|മലയാളം|ไทย|"
+    "中文|日本語|한국어"
+)
+LANGUAGE_LABEL = re.compile(
+    rf"(?:^|(?<=\s))(?:(?P<english>{ENGLISH_LABEL})|(?:{OTHER_LABEL}))(?:\s?\([^()]{{1,20}}\))?\s?:(?:\s+|$)"
+)
 UNWANTED = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]+")
 
 IsEnglish = Callable[[str], bool]
 
 
 def clean(text: object) -> str:
-    """Return the text on one line, with HTML entities decoded, control characters and lone surrogates removed, and
-    white space collapsed."""
+    """Return the text on one line, without HTML.
+
+    Tags are removed and entities are decoded, also if they are escaped twice ("&amp;quot;"). Control characters and
+    lone surrogates are removed, and white space is collapsed.
+    """
     if not isinstance(text, str):
         return ""
-    return " ".join(UNWANTED.sub(" ", html.unescape(text)).split())
+    decoded = html.unescape(html.unescape(_remove_tags(text)))
+    return " ".join(UNWANTED.sub(" ", _remove_tags(decoded)).split())
+
+
+def _remove_tags(text: str) -> str:
+    return INLINE_TAG.sub("", BLOCK_TAG.sub(" ", text)) if "<" in text else text
+
+
+def english_part(text: str) -> str:
+    """Return the English part of a description with language labels, "Deutsch: ein Hund English: a dog".
+
+    A text that does not begin with a label is returned unchanged. If no label is English, the result is empty.
+    """
+    labels = list(LANGUAGE_LABEL.finditer(text))
+    if not labels or labels[0].start():
+        return text
+    for label, following in zip(labels, [*labels[1:], None], strict=True):
+        if label["english"]:
+            return text[label.end() : following.start() if following else None].strip()
+    return ""
 
 
 def count_words(text: str) -> int:

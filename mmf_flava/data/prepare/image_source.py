@@ -1,5 +1,6 @@
 """Lookup of images by URL or file name, in img2dataset's tar shards or among image files.
 
+Images are those of img2dataset (tar shards, or files with a .json beside each image), other tar shards, or image files.
 The index is an SQLite file on disk, so that memory does not grow with the number of images.
 """
 
@@ -8,10 +9,12 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 from mmf_flava.data.image_folder import find_images
-from mmf_flava.data.names import extension_of
+from mmf_flava.data.names import display_name, extension_of
 from mmf_flava.data.prepare.annotations import Annotation
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, record_boundary
 from mmf_flava.data.shards import ShardReader, find_shards
@@ -24,8 +27,9 @@ from mmf_flava.files.regular_file import read_regular_file
 class ImageSource:
     """Images in ``folder``, found by URL or file name.
 
-    The folder contains either ``*.tar`` shards of img2dataset (matched by the URL in each ``json``) or image files at
-    any depth (matched by file name, with or without extension). If several images match, the first one is used.
+    The folder contains either ``*.tar`` shards (matched by the URL in each ``json``, as img2dataset writes it; records
+    without a URL by their key) or image files at any depth (matched by file name, with or without extension, and by the
+    URL in a .json file beside the image). If several images match, the first one is used.
 
     Args:
         database: path of the index; it is written if it does not exist.
@@ -55,6 +59,16 @@ class ImageSource:
                 f"{', '.join(IMAGE_EXTENSIONS)} files."
             )
 
+    @cached_property
+    def examples(self) -> str:
+        """The first URLs or file names, for messages."""
+        rows = self._database.execute("SELECT location FROM images LIMIT 6")  # a file has one or two rows
+        locations = sorted({os.fsdecode(location) for (location,) in rows})[:3]
+        if self._reader is None:
+            return f"{self.folder} has files such as {', '.join(map(display_name, locations))}"
+        keys = [key for location in locations for key in islice(self._keys(self._reader, int(location)), 1)]
+        return f"{self.folder} has shards whose records are known as {', '.join(keys)}"
+
     def read(self, annotation: Annotation) -> tuple[str, bytes] | None:
         """Return (extension, original bytes) of an annotated image; None if it was not found or is empty.
 
@@ -62,7 +76,8 @@ class ImageSource:
             BadRecord: the image was found, but cannot be read.
         """
         query, bad = "SELECT location FROM images WHERE key = ?", None
-        for key in (annotation.url, *annotation.names):
+        stems = (name.rpartition(".")[0] for name in annotation.names)
+        for key in (annotation.url, *annotation.names, *stems):
             found = key and self._database.execute(query, (_digest(key),)).fetchone()
             try:
                 if found and (image := self._read(found[0])):
@@ -98,18 +113,36 @@ class ImageSource:
     @staticmethod
     def _records(reader: ShardReader) -> Iterator[tuple[str, str]]:
         for number in range(len(reader)):
-            url = None
-            # without a readable URL, no annotation can refer to the record
-            with suppress(BadRecord), record_boundary(f"record {number}"):
-                url = parse_object(reader.read(number, ["json"]).fields["json"])["url"]
-            if isinstance(url, str):
-                yield url, str(number)
+            for key in ImageSource._keys(reader, number):
+                yield key, str(number)
+
+    @staticmethod
+    def _keys(reader: ShardReader, number: int) -> Iterator[str]:
+        """Yield the URL of a record; without one, its key, unless img2dataset numbered the records."""
+        # without a readable URL or key, no annotation can refer to the record
+        with suppress(BadRecord), record_boundary(f"record {number}"):
+            record = reader.read(number, ["json"])
+            data = parse_object(record.fields["json"]) if "json" in record.fields else {}
+            if isinstance(data.get("url"), str):
+                yield data["url"]
+            elif "url" not in data:
+                yield record.key.rpartition("/")[2]
 
     def _files(self) -> Iterator[tuple[str, str]]:
         for path in find_images(self.folder):
             name = os.path.basename(path)
-            yield name, path
-            yield name.rpartition(".")[0], path
+            stem = name.rpartition(".")[0]
+            url = None
+            # img2dataset's files are numbered, so that their names say nothing
+            with suppress(OSError, ValueError):
+                url = parse_object(read_regular_file(self.folder / path[: len(path) - len(name)] / f"{stem}.json")).get(
+                    "url"
+                )
+            if isinstance(url, str):
+                yield url, path
+            else:
+                yield name, path
+                yield stem, path
 
 
 def _digest(key: str) -> bytes:

@@ -6,28 +6,39 @@ mean number of words per caption. See ``shard_preparation`` for the output folde
 """
 
 import argparse
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from mmf_flava.command import file_path
-from mmf_flava.data.names import is_hidden
-from mmf_flava.data.prepare.annotations import Annotation, AnnotationReader, read_pmd_records
-from mmf_flava.data.prepare.caption_rules import count_words
-from mmf_flava.data.prepare.image_source import ImageSource, fingerprint
-from mmf_flava.data.prepare.pmd_parts import PARTS
+from mmf_flava.data.prepare.annotation_converter import AnnotationConverter
+from mmf_flava.data.prepare.annotations import Annotation
+from mmf_flava.data.prepare.evaluation_images import (
+    KEEP_ALL,
+    is_split_file,
+    read_evaluation_images,
+    require_split_files,
+)
+from mmf_flava.data.prepare.file_checks import is_pmd
+from mmf_flava.data.prepare.image_source import fingerprint
+from mmf_flava.data.prepare.part_files import Selection, annotation_candidates, select_files
+from mmf_flava.data.prepare.pmd_parts import PARTS, evaluation_sets
+from mmf_flava.data.prepare.pmd_records import read_pmd_records
 from mmf_flava.data.prepare.rows import BadRow, convert_row, file_boundary, refuse_other_format
 from mmf_flava.data.prepare.shard_preparation import RowResult, ShardPreparation, State, add_options, describe_dropped
-from mmf_flava.data.record import Reason
+from mmf_flava.data.prepare.visual_genome import read_visual_genome, require_image_data
 from mmf_flava.data.shards import find_shards
 from mmf_flava.errors import UserError
 
 COUNT_NAMES = ("images", "pairs", "words")
+REGIONS = ("image", "crop")
+REMEDY = (
+    "Set --images to the images of these annotations: img2dataset's output, which is matched by URL, or image files, "
+    "which are matched by name."
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,8 @@ class PmdOptions:
         images: img2dataset's output or a folder of image files.
         format: ``published``, or ``pmd`` for records in the format of facebook/pmd.
         shard: records per shard.
+        exclude: Karpathy's split files, whose val and test images are left out; or ``none`` to keep all images.
+        regions: ``crop`` for a record of each region of Visual Genome, instead of one of each image.
     """
 
     part: str
@@ -47,67 +60,96 @@ class PmdOptions:
     images: Path
     format: str = "published"
     shard: int = 10_000
+    exclude: tuple[str | Path, ...] = ()
+    regions: str = "image"
 
 
 def prepare_pmd(out: str | Path, options: PmdOptions, progress: bool = True) -> dict[str, Any]:
     """Write the shards of one part to ``out`` and return their manifest.
 
     Raises:
-        UserError: annotations or images were not found, the annotation format is wrong, or ``out`` contains data
-            that were prepared from a different input.
+        UserError: annotations or images were not found, the annotation format is wrong, a split file is missing, or
+            ``out`` contains data that were prepared from a different input.
     """
-    files = annotation_files(options)
+    if options.regions != "image" and (options.part, options.format) != ("visual_genome", "published"):
+        raise UserError(
+            f"--regions {options.regions}: only published Visual Genome annotations have regions. Remove it."
+        )
+    splits = _split_files(options)
+    evaluation = read_evaluation_images(splits)
+    selection = annotation_files(options, all_splits="coco" in evaluation.sets)
+    files, keeps_all = selection.read, KEEP_ALL in map(str, options.exclude)
+    lists = []
+    if not keeps_all:
+        require_split_files(options.part, evaluation_sets(options.part, files), evaluation)
+        if options.part == "visual_genome" and options.format == "published":
+            lists = require_image_data(files)
     inputs = {
         "part": options.part,
         "format": options.format,
         "records_per_shard": options.shard,
-        "annotations": fingerprint(files),
+        "regions": options.regions,
+        "annotations": fingerprint([*files, *lists]),
         "images": fingerprint(find_shards(options.images)),
+        "exclude": [KEEP_ALL] if keeps_all else [f"{path.name} {fingerprint([path])}" for path in splits],
     }
 
     def convert(work: Path, first: int) -> Iterator[RowResult]:
-        source = ImageSource(options.images, work / "images.sqlite")
+        database = work / "images.sqlite"
+        converter = AnnotationConverter(options.part, Path(options.images), database, evaluation, keeps_all)
         for annotation in islice(_annotations(files, options), first, None):
-            result = convert_row(annotation, lambda row: _record(row, source, options.part))
+            result = convert_row(annotation, converter.convert)
             yield RowResult(bad=result) if isinstance(result, BadRow) else result
 
-    manifest = partial(_manifest, options.part)
-    preparation = ShardPreparation(options.part, inputs, convert, manifest, COUNT_NAMES, options.shard)
+    manifest = partial(_manifest, options.part, selection)
+    preparation = ShardPreparation(
+        options.part,
+        inputs,
+        convert,
+        manifest,
+        COUNT_NAMES,
+        options.shard,
+        source=str(options.src),
+        remedy=REMEDY,
+    )
     return preparation.run(Path(out), progress)
 
 
-def _record(annotation: Annotation, source: ImageSource, part: str) -> RowResult:
-    if annotation.bad is not None:
-        return RowResult(bad=annotation.bad)
-    image = None if annotation.dropped else source.read(annotation)
-    if image is None:
-        return RowResult(dropped=annotation.dropped or Reason.NO_IMAGE)
-    captions = annotation.captions
-    metadata = {"captions": captions, "source": part, "url": annotation.url}
-    counts = {"images": 1, "pairs": len(captions), "words": sum(map(count_words, captions))}
-    return RowResult({image[0]: image[1], "json": json.dumps(metadata).encode()}, counts)
-
-
-def annotation_files(options: PmdOptions) -> list[Path]:
-    """Return the annotation files at ``options.src``. Raise UserError if there are none."""
+def _split_files(options: PmdOptions) -> list[Path]:
+    """Return the split files of ``--exclude``, and those among the annotations, unless all images are kept."""
+    given = [Path(path).expanduser() for path in options.exclude if str(path) != KEEP_ALL]
+    if KEEP_ALL in map(str, options.exclude):
+        return given
     src = Path(options.src)
+    candidates = annotation_candidates(src) if src.is_dir() else [src]
+    beside = [path for path in candidates if path.is_file() and is_split_file(path)]
+    return list(dict.fromkeys([*given, *beside]))
+
+
+def annotation_files(options: PmdOptions, all_splits: bool = False) -> Selection:
+    """Return the annotation files at ``options.src``.
+
+    Args:
+        all_splits: read COCO's annotations of val too, whose evaluation images are left out by their ids.
+
+    Raises:
+        UserError: there are none.
+    """
+    src, part = Path(options.src), PARTS[options.part]
     if src.is_file():
-        return [src]
-    patterns = [PARTS[options.part].files] if options.format == "published" else ["*.jsonl", "*.parquet"]
-    files = sorted(
-        path
-        for path in (src.iterdir() if src.is_dir() else ())
-        if any(fnmatchcase(path.name.lower(), pattern) for pattern in patterns)
-        and not is_hidden(path.name)
-        and path.is_file()
-    )
-    if not files:
-        raise UserError(f"{src}: no annotations of {options.part} found. Expected files: {', '.join(patterns)}.")
-    return files
+        return Selection([src])
+    if options.format == "pmd":
+        return select_files(src, options.part, is_pmd, lambda selection: None, all_splits=False)
+    every_split = not part.has_splits or (all_splits and options.part == "coco")
+    return select_files(src, options.part, part.matches, part.prefer, every_split)
 
 
 def _annotations(files: list[Path], options: PmdOptions) -> Iterator[Annotation]:
-    reader: AnnotationReader = read_pmd_records if options.format == "pmd" else PARTS[options.part].reader
+    reader = PARTS[options.part].reader
+    if options.format == "pmd":
+        reader = partial(read_pmd_records, part=options.part)
+    elif options.regions == "crop":
+        reader = partial(read_visual_genome, crop=True)
     for path in files:
         other_format = partial(_other_format, path, options)
         with file_boundary(other_format):
@@ -122,13 +164,17 @@ def _other_format(path: Path, options: PmdOptions, problem: str) -> UserError:
     )
 
 
-def _manifest(part: str, state: State) -> dict[str, Any]:
+def _manifest(part: str, selection: Selection, state: State) -> dict[str, Any]:
     counts = dict(state["counts"])
     mean = counts.pop("words") / max(1, counts["pairs"])
     paper = {"pairs_millions": PARTS[part].pairs, "mean_caption_words": PARTS[part].words}
     return {
         "kind": "pmd",
         "input": state["input"],
+        "files": {
+            "read": [path.name for path in selection.read],
+            "left": {path.name: reason for path, reason in selection.left.items()},
+        },
         "licence": PARTS[part].licence,
         "paper": paper,
         "counts": counts,
@@ -158,13 +204,37 @@ def add_parser(commands: Any) -> None:
         default="published",
         help="format of --src: as published, or as in facebook/pmd (default: %(default)s)",
     )
+    parser.add_argument(
+        "--exclude",
+        nargs="+",
+        action="extend",
+        default=[],
+        type=file_path,
+        metavar="FILE",
+        help="Karpathy's dataset_coco.json or dataset_flickr30k.json, whose val and test images are left out; 'none' "
+        "keeps all images",
+    )
+    parser.add_argument(
+        "--regions",
+        choices=REGIONS,
+        default=PmdOptions.regions,
+        help="records of Visual Genome: whole images, or a crop of each region (default: %(default)s)",
+    )
     add_options(parser, PmdOptions.shard)
     parser.set_defaults(run=run_pmd)
 
 
 def run_pmd(arguments: argparse.Namespace) -> None:
     images = arguments.images or (arguments.src if arguments.src.is_dir() else arguments.src.parent)
-    options = PmdOptions(arguments.part, arguments.src, images, arguments.format, arguments.shard)
+    options = PmdOptions(
+        arguments.part,
+        arguments.src,
+        images,
+        arguments.format,
+        arguments.shard,
+        tuple(arguments.exclude),
+        arguments.regions,
+    )
     manifest = prepare_pmd(arguments.out, options, progress=not arguments.quiet)
     counts = manifest["counts"]
     print(

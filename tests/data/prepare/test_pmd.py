@@ -116,16 +116,15 @@ def test_error_messages(corpus, capsys):
     assert "no annotations of redcaps" in capsys.readouterr().err
     with pytest.raises(UserError, match="no images found"):
         prepare_pmd(corpus / "out4", PmdOptions("cc12m", corpus / "cc12m.tsv", corpus / "none"), progress=False)
-    assert pmd_module.annotation_files(options(corpus)) == [corpus / "cc12m.tsv"]
+    assert pmd_module.annotation_files(options(corpus)).read == [corpus / "cc12m.tsv"]
 
 
 def test_annotation_files_with_upper_case_suffixes_are_found(corpus):
     (corpus / "source").mkdir()
     (corpus / "cc12m.tsv").rename(corpus / "source" / "CC12M.TSV")
     (corpus / "source" / "._CC12M.TSV").write_bytes(b"\x00\x05\x16\x07")
-    assert pmd_module.annotation_files(PmdOptions("cc12m", corpus / "source", corpus / "images")) == [
-        corpus / "source" / "CC12M.TSV"
-    ]
+    selection = pmd_module.annotation_files(PmdOptions("cc12m", corpus / "source", corpus / "images"))
+    assert selection.read == [corpus / "source" / "CC12M.TSV"]
 
 
 @pytest.mark.parametrize("content", [b"", b"not a database" * 100])
