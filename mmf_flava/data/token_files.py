@@ -7,7 +7,7 @@ A token folder, which stores one tokenized corpus, contains
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ NPY_MAGIC = b"\x93NUMPY"
 MAX_META, MAX_COUNT = 2**20, 2**48  # bytes; tokens or documents
 CHUNK = 2**20  # document boundaries that are checked at a time
 REMEDY = "Tokenize the text again."
-BATCH_SIZE = 1000  # documents tokenized at once; an interrupted write resumes after the last complete batch
+# documents and characters tokenized at once; an interrupted write resumes after the last complete batch
+BATCH_SIZE, BATCH_CHARACTERS = 1000, 1 << 21
 PROGRESS, BOUNDARIES = ".progress.json", ".boundaries.bin"  # temporary files of an unfinished write
 
 
@@ -60,7 +61,7 @@ def write_tokens(folder: str | Path, texts: Iterable[str], tokenizer: Tokenizer,
     with open(folder / "tokens.bin", "ab") as tokens, open(folder / BOUNDARIES, "ab") as ends:
         tokens.truncate(state["tokens"] * dtype.itemsize)
         ends.truncate(state["documents"] * 8)
-        while batch := list(islice(remaining, BATCH_SIZE)):
+        for batch in _batches(remaining):
             encoded = [encoding.ids for encoding in tokenizer.encode_batch(batch, add_special_tokens=False)]
             documents = [[*ids, separator] for ids in encoded if ids]
             lengths = np.array([len(ids) for ids in documents], dtype="<u8")
@@ -91,6 +92,20 @@ def write_tokens(folder: str | Path, texts: Iterable[str], tokenizer: Tokenizer,
     atomic.write_json(folder / "meta.json", meta)
     remove_progress(folder)
     return meta
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Yield the texts in lists of bounded size, because the ids of a text need much more memory than the text."""
+    batch: list[str] = []
+    characters = 0
+    for text in texts:
+        batch.append(text)
+        characters += len(text)
+        if len(batch) == BATCH_SIZE or characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
 
 
 def remove_progress(folder: Path) -> None:

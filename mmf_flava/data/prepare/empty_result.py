@@ -1,7 +1,7 @@
 """The rule that a preparation without a result is an error, for shards and for text.
 
-A preparation ends with an error if all its rows are dropped, or if none of the first 1,000 rows that were looked up gives
-a record. Rows that a rule leaves out, such as those of another language, do not count towards the 1,000.
+A preparation ends with an error if all its rows are dropped, or if none of the first 1,000 rows that were looked up
+gives a record. Rows that a rule leaves out, such as those of another language, do not count towards the 1,000.
 """
 
 from collections import Counter

@@ -73,13 +73,14 @@ def convert_row(row: Any, convert: Callable[[Any], T]) -> T | BadRow:
 
 
 def refuse_other_format(
-    results: Iterable[T], bad_row: Callable[[T], BadRow | None], error: Callable[[str], UserError]
+    results: Iterable[T], bad_row: Callable[[T], BadRow | None], error: Callable[[str], UserError], whole: bool = True
 ) -> Iterator[T]:
     """Yield the results of the rows of a file, unless all of its first rows are malformed.
 
     Args:
         bad_row: function that returns the BadRow in a result, if any.
         error: function that creates the error from the description of the first malformed row.
+        whole: a shorter file whose rows are all malformed is an error too, not only many bad rows.
 
     Raises:
         UserError: the first 32 rows, or all rows, are malformed.
@@ -97,5 +98,6 @@ def refuse_other_format(
         malformed.append(result)
         if len(malformed) == MAX_MALFORMED:
             break
-    if malformed:
+    if malformed and (whole or len(malformed) == MAX_MALFORMED):
         raise error(message)
+    yield from malformed

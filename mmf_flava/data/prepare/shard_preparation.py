@@ -38,8 +38,8 @@ class RowResult(NamedTuple):
 
     Attributes:
         bad: the error, if the row is bad.
-        unmatched: what was looked for and not found, or what is wrong, if this is why the row is dropped. Empty for rows
-            that a rule leaves out.
+        unmatched: what was looked for and not found, or what is wrong, if this is why the row is dropped. Empty for
+            rows that a rule leaves out.
         key: key of the record; empty: the number of the row.
     """
 

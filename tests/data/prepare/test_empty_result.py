@@ -22,7 +22,14 @@ def prepare(out, results, given="one"):
 
     read = []
     preparation = ShardPreparation(
-        "test", {"given": given}, convert, lambda state: {**state}, ("images",), 2, source="a.tsv", remedy="Set --images."
+        "test",
+        {"given": given},
+        convert,
+        dict,
+        ("images",),
+        2,
+        source="a.tsv",
+        remedy="Set --images.",
     )
     try:
         return preparation.run(out, progress=False)

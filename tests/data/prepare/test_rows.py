@@ -5,12 +5,13 @@ from collections import Counter
 
 import pytest
 
-from mmf_flava.data.prepare import annotations, pmd
-from mmf_flava.data.prepare.annotations import Annotation, read_pmd_records
+from mmf_flava.data.prepare import pmd, pmd_records
+from mmf_flava.data.prepare.annotations import Annotation
+from mmf_flava.data.prepare.documents import documents
 from mmf_flava.data.prepare.pmd import PmdOptions, prepare_pmd
 from mmf_flava.data.prepare.pmd_parts import PARTS
+from mmf_flava.data.prepare.pmd_records import read_pmd_records
 from mmf_flava.data.prepare.rows import MALFORMED, BadRow, convert_row
-from mmf_flava.data.prepare.text import documents
 from mmf_flava.errors import UserError
 from tests.data.bad_samples import encoded, red
 
@@ -53,8 +54,8 @@ def source(tmp_path):
 
 
 def prepare(source, monkeypatch, **options):
-    monkeypatch.setattr(pmd, "read_pmd_records", lambda path: map(_named, read_pmd_records(path)))
-    options = PmdOptions("coco", source, source, "pmd", **options)
+    monkeypatch.setattr(pmd, "read_pmd_records", lambda path, part: map(_named, read_pmd_records(path, part)))
+    options = PmdOptions("redcaps", source, source, "pmd", **options)
     return prepare_pmd(source.parent / "out", options, progress=False)
 
 
@@ -69,15 +70,15 @@ def test_bad_rows_are_counted(source, monkeypatch):
 
 
 def test_unexpected_errors_are_counted_and_ten_in_a_row_stop(source, monkeypatch, capsys):
-    original = annotations.make_annotation
+    original = pmd_records.make_annotation
 
-    def fail(captions, *arguments):
+    def fail(captions, *arguments, **fields):
         if calls and calls.pop():
             raise RuntimeError("a defect")
-        return original(captions, *arguments)
+        return original(captions, *arguments, **fields)
 
     calls = [True]
-    monkeypatch.setattr(annotations, "make_annotation", fail)
+    monkeypatch.setattr(pmd_records, "make_annotation", fail)
     manifest = prepare(source, monkeypatch)
     assert manifest["dropped"] == {MALFORMED: 6, "no text": 1, "unexpected": 1, "unreadable caption": 3}
     output = "".join(capsys.readouterr())
@@ -86,13 +87,14 @@ def test_unexpected_errors_are_counted_and_ten_in_a_row_stop(source, monkeypatch
     calls += [True] * 100
     (source / "a.jsonl").write_text(f"{json.dumps(GOOD)}\n" * 20)
     with pytest.raises(RuntimeError, match=r'10 records in a row(?s:.*)raise RuntimeError\("a defect"\)'):
-        prepare_pmd(source.parent / "other", PmdOptions("coco", source, source, "pmd"), progress=False)
+        prepare_pmd(source.parent / "other", PmdOptions("redcaps", source, source, "pmd"), progress=False)
 
 
 def test_file_in_another_format_is_one_error(source, monkeypatch):
     (source / "a.jsonl").write_text("<html>\n" * 40)
+    options = PmdOptions("redcaps", source / "a.jsonl", source, "pmd")
     with pytest.raises(UserError, match=r"a\.jsonl is not in the format of facebook/pmd"):
-        prepare(source, monkeypatch)
+        prepare_pmd(source.parent / "out", options, progress=False)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ import pytest
 
 from mmf_flava.data import token_files
 from mmf_flava.data.prepare.__main__ import main
+from mmf_flava.data.prepare.documents import documents
 from mmf_flava.data.prepare.source_files import open_text
-from mmf_flava.data.prepare.text import documents, text_files
+from mmf_flava.data.prepare.text_files import text_files
 from mmf_flava.data.token_files import TokenFile, write_tokens
 from mmf_flava.data.tokenizer import SPECIAL_TOKENS, build_wordpiece
 from mmf_flava.errors import UserError
@@ -59,8 +60,8 @@ def test_parquet(corpus):
     arrow = pytest.importorskip("pyarrow")
     from pyarrow.parquet import write_table
 
-    write_table(arrow.Table.from_pylist([{"story": "a"}, {"story": "b"}]), corpus / "a.parquet")
-    assert list(documents([corpus / "a.parquet"], "story")) == ["a", "b"]
+    write_table(arrow.Table.from_pylist([{"tale": "a"}, {"tale": "b"}]), corpus / "a.parquet")
+    assert list(documents([corpus / "a.parquet"], "tale")) == ["a", "b"]
     with pytest.raises(UserError, match="--column"):
         list(documents([corpus / "a.parquet"]))
 
