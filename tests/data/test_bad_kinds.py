@@ -228,7 +228,7 @@ def test_preparation_of_captions(tmp_path):
         file.seek(data.index(JPEG, data.index(JPEG) + 1) + 9)
         file.write(b"!")
     os.utime(tar, ns=(times.st_atime_ns, times.st_mtime_ns))  # keeps the index valid
-    options = PmdOptions("coco", tmp_path / "a.jsonl", tmp_path, "pmd")
+    options = PmdOptions("redcaps", tmp_path / "a.jsonl", tmp_path, "pmd")
     manifest = prepare_pmd(tmp_path / "out", options, progress=False)
     assert manifest["dropped"] == {
         "changed bytes": 1,

@@ -12,7 +12,7 @@ from mmf_flava.data.glue_files import read_glue
 from mmf_flava.data.glue_tasks import TASKS
 from mmf_flava.data.image_list import ImageList
 from mmf_flava.data.karpathy import KarpathyRecords
-from mmf_flava.data.prepare.annotations import read_pmd_records
+from mmf_flava.data.prepare.pmd_records import read_pmd_records
 from mmf_flava.errors import UserError
 from mmf_flava.files.damaged_file import damaged_file
 from tests.faults.file_format import COUNT, Delivered, Format, collect, write_image
