@@ -15,6 +15,7 @@ from mmf_flava.files.regular_file import open_regular_file
 CHUNK = 1 << 20
 MAX_SIZE = 1 << 62  # bytes; sizes in a tar are not limited to 64 bits
 MAX_LINKS = 40  # length of a chain of links, as in Linux
+KEY_HEADER = "MMF_FLAVA.key"  # pax header: the key of a record, if it cannot be the name of its members
 
 Entry = tuple[int, int, int]  # offset, size and CRC-32 of a field in a tar file
 TarRecords = dict[str, dict[str, Entry]]  # key -> extension -> entry
@@ -26,7 +27,8 @@ def scan_shard(path: Path) -> tuple[TarRecords, bool]:
     Records are in the order in which keys first appear. Of duplicate members, the first is used. Hard and symbolic
     links to other members have the entries of these members; the fields of other links are missing. Hidden files and
     the files that macOS adds are ignored. If the shard is truncated within a field, the entry has the field's full
-    size, so that reading the field raises an error.
+    size, so that reading the field raises an error. The pax header ``KEY_HEADER`` of a member replaces the key of its
+    record, unless another record has this key.
 
     Raises:
         UserError: the file is not a tar file.
@@ -34,6 +36,7 @@ def scan_shard(path: Path) -> tuple[TarRecords, bool]:
     """
     members: dict[str, Entry | str] = {}  # name -> entry, or name of a link's target
     fields: dict[str, dict[str, str]] = {}  # key -> extension -> name
+    keys: dict[str, str] = {}  # key of the members' names -> key in the header
     truncated = False
     with _BoundedFile(path) as file:
         try:
@@ -52,6 +55,8 @@ def scan_shard(path: Path) -> tuple[TarRecords, bool]:
                 key, extension = split_member_name(name)
                 if not is_system_key(key) and "\0" not in name:
                     fields.setdefault(key, {}).setdefault(extension, name)
+                    if KEY_HEADER in member.pax_headers and "\0" not in member.pax_headers[KEY_HEADER]:
+                        keys.setdefault(key, member.pax_headers[KEY_HEADER])
         except (OSError, MemoryError):
             raise
         except Exception as error:  # tarfile raises TarError, ValueError, RecursionError, OverflowError, ...
@@ -60,14 +65,14 @@ def scan_shard(path: Path) -> tuple[TarRecords, bool]:
                 raise UserError(f"{path} is not a readable tar shard ({detail}). Rebuild or remove it.") from error
             truncated = True
     _resolve_links(members)
-    records = {
-        key: {
+    records: TarRecords = {}
+    for key, names in fields.items():
+        given = keys.get(key, key)
+        records[key if given in fields or given in records else given] = {
             extension: entry
             for extension, name in sorted(names.items())
             if extension and not isinstance(entry := members[name], str)
         }
-        for key, names in fields.items()
-    }
     return records, truncated
 
 

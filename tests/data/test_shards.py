@@ -11,6 +11,7 @@ from mmf_flava.data import shard_index, shards
 from mmf_flava.data.record import BadRecord, Record
 from mmf_flava.data.shard_index import read_index
 from mmf_flava.data.shards import ShardReader, ShardWriter
+from mmf_flava.data.tar_members import KEY_HEADER
 from mmf_flava.errors import UserError
 
 
@@ -177,6 +178,38 @@ def test_first_of_duplicate_members_is_used(tmp_path):
             tar.addfile(member, io.BytesIO(data))
     reader = ShardReader([tmp_path / "a.tar"])
     assert [reader[n].fields["txt"] for n in range(len(reader))] == [b"first", b"other"]
+
+
+def test_keys_may_be_any_text(tmp_path):
+    keys = [
+        "1.jpg",
+        "a.b/c.d",
+        ".hidden",
+        "__MACOSX/x",
+        "Größe 1,5",
+        "line\nbreak",
+        "a" * 300,
+        "plain",
+        "record-000000007",
+    ]
+    with ShardWriter(tmp_path / "a.tar") as shard:
+        for number, key in enumerate([*keys, "plain", "1.jpg"]):
+            shard.write(key, {"png": bytes([number]), "json": b"{}"})
+    (tmp_path / "a.tar.index").unlink()
+    reader = ShardReader([tmp_path / "a.tar"])
+    shown = [key.replace("\n", "\\x0a") for key in keys]
+    assert [reader[n].key for n in range(len(reader))] == [*shown, "plain#9", "1.jpg#10"]
+    assert [reader[n].fields["png"][0] for n in range(11)] == [*range(11)]
+
+
+def test_a_key_in_a_header_that_another_record_has_is_not_used(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        for name, key in (("a.png", "b"), ("b.png", "c"), ("d.png", "c"), ("e.png", "x\0y")):
+            member = tarfile.TarInfo(name)
+            member.pax_headers = {KEY_HEADER: key}
+            tar.addfile(member)
+    reader = ShardReader([tmp_path / "a.tar"])
+    assert [reader[n].key for n in range(4)] == ["a", "c", "d", "e"]
 
 
 @pytest.mark.parametrize("lost", ["a.tar", "a.tar.index"])
