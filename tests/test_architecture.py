@@ -31,6 +31,7 @@ ORDER = [
     "report",
     "training",
     "cache_codes",
+    "hub_folder",
     "convert",
     "embed",
     "clip_benchmark",

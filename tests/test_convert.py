@@ -186,7 +186,8 @@ def test_failed_export_leaves_no_files(source, tmp_path, monkeypatch):
     def full_disk(*args, **kwargs):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("mmf_flava.convert.save_file", full_disk)
+    for module in ("mmf_flava.convert", "mmf_flava.hub_folder.folder"):
+        monkeypatch.setattr(f"{module}.save_file", full_disk)
     for target, to in (("hf", "hf"), ("native.safetensors", "mmf_flava")):
         with pytest.raises(OSError, match="no space"):
             convert(source, tmp_path / target, to)

@@ -211,6 +211,11 @@ def _parse_samples(content: dict[str, Any]) -> dict[str, tuple[int, int]]:
     return samples
 
 
+def read_summary(path: Path) -> Summary:
+    """Read ``summary.json``; all fields are empty if it is missing or unreadable."""
+    return _parse_summary(read_json(path) or {})
+
+
 def _parse_summary(content: dict[str, Any]) -> Summary:
     return Summary(
         model=as_text(content.get("model")),

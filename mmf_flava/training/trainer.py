@@ -22,6 +22,7 @@ from mmf_flava.processes import gather_objects, rank, wait_for_all
 from mmf_flava.training.callbacks import Callbacks
 from mmf_flava.training.checkpoint_folder import CheckpointFolder
 from mmf_flava.training.closed_output import handle_closed_output
+from mmf_flava.training.data_summary import write_data_summary
 from mmf_flava.training.device import log_unused_gpus, prepare_device
 from mmf_flava.training.disk import explain_disk_errors
 from mmf_flava.training.final_evaluation import FinalEvaluation
@@ -174,6 +175,7 @@ class FlavaTrainer(TrainingLoop):
             if self.num_updates == 0:
                 self.results.move_previous_run()
             self.results.write_config(self.config)
+            write_data_summary(self.folder, self.data.datasets, self.config)
         wait_for_all()
         self._open_quarantine()
         mmf_api.log(
