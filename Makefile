@@ -10,14 +10,13 @@
 #             of the contrastive loss and of fsdp; about 25 minutes on two idle cores
 # make device check correctness and speed on one GPU, in eight minutes; the table is printed and in save/device. Exit code 1
 #             on failure. DEVICE=cpu TINY=1: try all of it on a CPU. PARTS=a,b: some parts. BUDGET=SECONDS, OUT=FOLDER
-# make clean  remove .venv, build files and save
+# make clean  remove .venv and build files; the runs in save stay
 #
 # PYTHON=python3.12 selects the interpreter (3.11 to 3.13). Without it, an existing .venv is reused.
 # MMF=/path/to/mmf  uses a checkout of MMF's main branch instead of 1.0.0rc10, in the same .venv.
 
 VENV := .venv
 BIN := $(VENV)/bin
-RC10 := mmf==1.0.0rc10
 # processes that run tests; each needs 3 GB of memory
 JOBS := 2
 
@@ -72,21 +71,18 @@ device: $(READY)
 	$(RUN)/python benchmarks/device$(if $(DEVICE), --device $(DEVICE))$(if $(TINY), --tiny)$(if $(PARTS), --parts $(PARTS))$(if $(BUDGET), --budget $(BUDGET))$(if $(OUT), --out '$(OUT)')
 
 clean:
-	rm -rf $(VENV) build *.egg-info save
+	rm -rf $(VENV) build dist *.egg-info
 
-# MMF's sdist on the package index lacks all YAML files. Its cp38 wheel has them and is pure Python, except for one
-# extension that is not imported, so it is retagged as pure Python. --no-deps ignores MMF's pins (torch 1.5, ...).
 $(INSTALLED): setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit("mmf_flava requires Python 3.11 to 3.13. Select one with PYTHON=python3.12")'
+	@$(PYTHON) -m mmf_flava.install_mmf --check
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	@echo "Installing torch, MMF and other dependencies (about 6 GB, a few minutes)"
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[mmf,data,eval,dev]'
-	$(BIN)/pip download --quiet --no-deps --only-binary=:all: --python-version 3.8 --implementation cp --abi cp38 --platform manylinux1_x86_64 --dest $(VENV)/wheels $(RC10)
-	cd $(VENV)/wheels && ../bin/wheel tags --remove --python-tag py3 --abi-tag none --platform-tag any mmf-*.whl
-	$(BIN)/pip install --quiet --no-deps $(VENV)/wheels/mmf-*.whl fairseq==0.12.2 fairscale==0.4.13
+	$(BIN)/python -m pip install --upgrade pip
+	@echo "Installing torch and other dependencies (about 6 GB, a few minutes)"
+	$(BIN)/pip install --constraint constraints.txt --editable '.[data,eval,dev]'
+	$(BIN)/python -m mmf_flava.install_mmf --constraint constraints.txt
 	touch $@
 
 $(VENV)/extra-mmf-main: $(INSTALLED)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[mmf-main]'
+	$(BIN)/python -m mmf_flava.install_mmf main='$(CHECKOUT)' --dependencies-only --constraint constraints.txt
 	touch $@

@@ -6,9 +6,10 @@ Three details are unusual:
   script imports it.
 * ``projects/`` is included in the package, so that ``config=projects/flava/configs/demo.yaml`` is found after
   ``pip install`` as in a checkout (see ``mmf_flava.config.recipes``).
-* MMF is not a dependency, because its sdist lacks all YAML files and pins torch 1.5. The Makefile installs it. The
-  ``mmf`` extra lists the packages that MMF, fairseq and fairscale import, ``mmf-main`` the additional ones of MMF's
-  main branch.
+* MMF is not a dependency, because its sdist lacks all YAML files and pins torch 1.5. Embedder, ``load_pretrained``,
+  ``convert``, ``embed`` and ``search`` work without it. ``python -m mmf_flava.install_mmf`` installs it, with the
+  packages of three extras: those that MMF imports (``mmf``), that fairseq and fairscale import (``fairseq``), and the
+  additional ones of MMF's main branch (``mmf-main``).
 """
 
 from pathlib import Path
@@ -46,6 +47,8 @@ setup(
             "report/*.css",
             "data/show/*.html",
             "data/show/*.css",
+            "search/*.html",
+            "search/*.css",
             "evaluation/table/*.csv",
         ],
     },
@@ -63,6 +66,8 @@ setup(
         "safetensors>=0.4.5",
         "scikit-learn>=1.4",
         "pillow>=10",
+        "pyarrow>=15",
+        "packaging>=22",
         "tqdm>=4.66",
         "tensorboard>=2.16",
         "matplotlib>=3.8",
@@ -74,13 +79,16 @@ setup(
             "requests",
             "lmdb",
             "regex",
-            # fairseq 0.12.2
+            # to retag MMF's wheel
+            "wheel",
+        ],
+        "fairseq": [
+            # imported by fairseq 0.12.2
             "hydra-core>=1.3,<1.4",
             "sacrebleu",
             "bitarray",
-            # to build fairseq and fairscale and to retag MMF's wheel
+            # to build fairseq and fairscale
             "setuptools",
-            "wheel",
         ],
         "mmf-main": [
             # base classes of its models, datasets and data modules; also installs torchmetrics, which its registry uses
@@ -90,8 +98,8 @@ setup(
             # its retrieval and charades datasets, which are imported at start-up
             "pandas>=2.2.2",
         ],
-        # data preparation: detection of English captions, parquet; faster JPEG decoding
-        "data": ["pycld2>=0.41", "pyarrow>=15", "simplejpeg>=1.7"],
+        # data preparation: detection of English captions; faster JPEG decoding
+        "data": ["pycld2>=0.41", "simplejpeg>=1.7"],
         # class names and templates for zero-shot classification; file formats of PCAM and UCF101
         "eval": ["open_clip_torch>=2.24", "clip-benchmark>=1.6", "h5py>=3.10", "av>=12"],
         # torch.onnx.export, see docs/export.md

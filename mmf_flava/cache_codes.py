@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,8 +29,6 @@ from mmf_flava.config.model import CodebookConfig
 from mmf_flava.config.schema import parse_section
 from mmf_flava.config.workers import check_workers
 from mmf_flava.data.codes import NO_CODE, CodeWriter, build_header, check_header, read_header, resolve_codes_folder
-from mmf_flava.data.from_recipe import open_dataset, read_recipe
-from mmf_flava.data.image_stream import ImageStreamDataset
 from mmf_flava.data.quarantine import format_counts
 from mmf_flava.data.record import BadRecord, Reason, record_boundary
 from mmf_flava.data.records_hash import records_sha256
@@ -39,7 +37,9 @@ from mmf_flava.errors import UserError
 from mmf_flava.models.codebook.build import Codebook, load_codebook
 from mmf_flava.models.codebook.dalle_encoder import DTYPES
 from mmf_flava.models.codebook.dtype_comparison import compare_dtypes
-from mmf_flava.training.device import set_tf32
+
+if TYPE_CHECKING:
+    from mmf_flava.data.image_stream import ImageStreamDataset
 
 SAVE_INTERVAL = 30.0  # interval in seconds at which the progress is saved
 
@@ -50,7 +50,7 @@ class CodebookViews(Dataset):
     The item of a bad record is the BadRecord.
     """
 
-    def __init__(self, dataset: ImageStreamDataset, first: int):
+    def __init__(self, dataset: "ImageStreamDataset", first: int):
         self.dataset, self.first = dataset, first
         side = dataset.image_processor.codebook_geometry(dataset.training)["codebook_size"]
         self.shape = (dataset.num_cached_views, 3, side, side)
@@ -83,7 +83,7 @@ class CacheResult:
 
 
 def cache_dataset_codes(
-    dataset: ImageStreamDataset,
+    dataset: "ImageStreamDataset",
     config: CodebookConfig,
     codebook: Codebook,
     folder: Path,
@@ -127,7 +127,7 @@ def cache_dataset_codes(
     return CacheResult(writer.final_path, dataset.size, views, dict(bad.most_common()), dataset.size - first)
 
 
-def _header(dataset: ImageStreamDataset, config: CodebookConfig, codebook: Codebook) -> dict[str, Any]:
+def _header(dataset: "ImageStreamDataset", config: CodebookConfig, codebook: Codebook) -> dict[str, Any]:
     processor = dataset.image_processor
     geometry = processor.codebook_geometry(dataset.training)
     patches = processor.grid[0] * processor.grid[1]
@@ -150,7 +150,7 @@ def _header(dataset: ImageStreamDataset, config: CodebookConfig, codebook: Codeb
     )
 
 
-def _loader(dataset: ImageStreamDataset, first: int, batch_size: int, workers: int) -> DataLoader:
+def _loader(dataset: "ImageStreamDataset", first: int, batch_size: int, workers: int) -> DataLoader:
     check_workers(workers, where="--workers")
     return DataLoader(CodebookViews(dataset, first), batch_size, num_workers=workers, collate_fn=list)
 
@@ -170,7 +170,7 @@ def _codes(codebook: Codebook, images: list[Tensor | BadRecord], views: int, pat
     return codes
 
 
-def load_first_views(dataset: ImageStreamDataset, count: int) -> Tensor:
+def load_first_views(dataset: "ImageStreamDataset", count: int) -> Tensor:
     """Return the first crop of each of the first N readable images, (N, 3, h, w) with N <= ``count``."""
     views = CodebookViews(dataset, 0)
     images = (image for image in (views[number] for number in range(dataset.size)) if isinstance(image, Tensor))
@@ -229,6 +229,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    # these import MMF; the help and invalid arguments need none
+    from mmf_flava.data.from_recipe import open_dataset, read_recipe
+    from mmf_flava.data.image_stream import ImageStreamDataset
+    from mmf_flava.training.device import set_tf32
+
     check_device(arguments.device, torch.cuda.device_count(), "--device")
     config = read_recipe(arguments.recipe, arguments.overrides)
     section = config.model_config[config.model].codebook

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mmf_flava.errors import TOO_MANY_FILES, UserError, is_full_disk
+from mmf_flava.packages import explain_missing
 
 MAX_WORKERS = 1024  # largest number of data loader workers
 MAX_INTEGER = 2**31 - 1
@@ -43,6 +44,11 @@ def file_path(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError("must be a path, got an empty string")
     return Path(text).expanduser()
+
+
+def bar_interval() -> float:
+    """Return the seconds between updates of a progress bar: 0.2 on a terminal, 30 in a log file."""
+    return 0.2 if sys.stderr.isatty() else 30
 
 
 def command(main: Callable[..., int | None]) -> Callable[..., int]:
@@ -91,8 +97,9 @@ def report_error(error: BaseException) -> int | None:
 
     Other errors are not printed, and None is returned.
 
-    Exit codes: 2 for a UserError, an OSError about a file or a full disk, 130 for Ctrl-C, 141 if stdout is a closed
-    pipe. If a process that MMF spawned (one per GPU) has failed, the exit code of that process.
+    Exit codes: 2 for a UserError, an OSError about a file or a full disk, or a missing package that ``install_mmf``
+    installs, 130 for Ctrl-C, 141 if stdout is a closed pipe. If a process that MMF spawned (one per GPU) has failed,
+    the exit code of that process.
     """
     if isinstance(error, KeyboardInterrupt):
         return _print("interrupted", INTERRUPTED)
@@ -102,6 +109,8 @@ def report_error(error: BaseException) -> int | None:
         return BROKEN_PIPE
     if isinstance(error, UserError):
         return _print(_message(error))
+    if isinstance(error, ModuleNotFoundError) and (missing := explain_missing(error)):
+        return _print(missing)
     if isinstance(error, OSError) and error.errno in TOO_MANY_FILES:
         return _print("too many files are open. Raise the limit with `ulimit -n` and run the command again.")
     if isinstance(error, OSError) and error.filename is not None:

@@ -16,12 +16,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from mmf_flava.command import MAX_WORKERS, ArgumentParser, command, file_path, integer
+from mmf_flava.command import MAX_WORKERS, ArgumentParser, bar_interval, command, file_path, integer
 from mmf_flava.config.processors import MAX_LENGTH, TOKENIZER
 from mmf_flava.config.workers import check_workers
-from mmf_flava.data.annotations import clean_text, parse_annotation
+from mmf_flava.data.annotations import TEXT_EXTENSIONS, clean_text, parse_annotation
 from mmf_flava.data.image_decoding import decode_image
-from mmf_flava.data.pmd import TEXT_EXTENSIONS
 from mmf_flava.data.quarantine import format_counts
 from mmf_flava.data.record import BadRecord, Reason, Record, Records, record_boundary
 from mmf_flava.data.records import open_records
@@ -30,7 +29,6 @@ from mmf_flava.data.unexpected_errors import UnexpectedErrors
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.embedder import Embedder
 from mmf_flava.evaluation.embedding_files import write_embeddings
-from mmf_flava.evaluation.features import bar_interval
 
 KINDS = ("image", "text", "multimodal")
 CAPTION_PROBES = 100  # number of records that are searched for a caption, to select the kinds of embeddings

@@ -18,6 +18,7 @@ import mmf_flava
 PACKAGE = Path(mmf_flava.__file__).parent
 ORDER = [
     "errors",
+    "packages",
     "command",
     "processes",
     "config",
@@ -30,6 +31,7 @@ ORDER = [
     "evaluation",
     "report",
     "training",
+    "install_mmf",
     "cache_codes",
     "hub_folder",
     "convert",

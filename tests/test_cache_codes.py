@@ -53,6 +53,10 @@ def codebook_config(recipe, **changes):
     )
 
 
+def build_codebook_of(recipe, **changes):
+    return build_codebook(codebook_config(recipe, **changes), registry.get(OPENED_CODES, default={}, no_warning=True))
+
+
 def dataset_of(recipe, name="pmd", split="train", **changes):
     with open_dict(recipe):
         for key, value in changes.items():
@@ -146,15 +150,15 @@ def test_changed_data_and_changed_views_raise_an_error(recipe, tmp_path):
 def test_codes_of_another_codebook_raise_an_error(recipe, tmp_path):
     cache(recipe, tmp_path)
     dataset_of(recipe, codes=str(tmp_path))
-    assert build_codebook(codebook_config(recipe)) is not None
+    assert build_codebook_of(recipe) is not None
     with pytest.raises(UserError, match="created with another codebook"):
-        build_codebook(codebook_config(recipe, type="cached", sha256="00"))
+        build_codebook_of(recipe, type="cached", sha256="00")
     with pytest.raises(UserError, match=r"vocab_size is 8192.*64 entries"):
-        build_codebook(codebook_config(recipe, type="cached", vocab_size=8192))
+        build_codebook_of(recipe, type="cached", vocab_size=8192)
     other = load_file(codebook_config(recipe).path)["centroids"].flip(0).contiguous()
     save_file({"centroids": other}, tmp_path / "other.safetensors")
     with pytest.raises(UserError, match="pmd train were created with another codebook"):
-        build_codebook(codebook_config(recipe, path=str(tmp_path / "other.safetensors")))
+        build_codebook_of(recipe, path=str(tmp_path / "other.safetensors"))
 
 
 def test_codebook_type_cached_needs_codes_for_every_split(recipe, tmp_path):
@@ -162,18 +166,18 @@ def test_codebook_type_cached_needs_codes_for_every_split(recipe, tmp_path):
     for split in ("train", "val"):
         dataset_of(recipe, split=split, codes=str(tmp_path))
     with pytest.raises(UserError, match=r"'pmd' has no cached codes for split val.*cache_codes"):
-        build_codebook(codebook_config(recipe, type="cached"))
-    assert build_codebook(codebook_config(recipe)) is not None
+        build_codebook_of(recipe, type="cached")
+    assert build_codebook_of(recipe) is not None
 
 
 def test_dvae_is_not_loaded_if_all_codes_are_cached(recipe, tmp_path):
     dataset_of(recipe, codes=None)
     dvae = {"type": "dvae", "path": str(tmp_path / "nowhere.safetensors")}
     with pytest.raises(UserError, match="nowhere"):
-        build_codebook(codebook_config(recipe, **dvae))
+        build_codebook_of(recipe, **dvae)
     cache(recipe, tmp_path)
     dataset_of(recipe, codes=str(tmp_path))
-    assert build_codebook(codebook_config(recipe, **dvae)) is None
+    assert build_codebook_of(recipe, **dvae) is None
 
 
 def test_unreadable_image_has_no_codes(recipe, tmp_path, monkeypatch):

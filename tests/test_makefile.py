@@ -64,7 +64,8 @@ def test_stopped_demo_is_continued(make):
 def test_checkout_precedes_rc10_on_the_path(make, checkout):
     path = f"PYTHONPATH={ROOT}:{checkout}"
     installed, ran = make("test", MMF=checkout).stdout.splitlines()
-    assert installed == "pip PYTHONPATH= install --quiet --constraint constraints.txt --editable .[mmf-main]"
+    options = "--dependencies-only --constraint constraints.txt"
+    assert installed == f"python PYTHONPATH= -m mmf_flava.install_mmf main={checkout} {options}"
     assert ran == f"python {path} -m pytest -n 2 --dist loadfile"
     # a second call does not install again
     assert make("test", MMF=checkout).stdout == f"python {path} -m pytest -n 2 --dist loadfile\n"
@@ -73,6 +74,27 @@ def test_checkout_precedes_rc10_on_the_path(make, checkout):
     assert make("check", MMF=checkout).stdout.endswith(f"\npython {path} -m pytest -n 2 --dist loadfile\n")
     # rc10 can still be used
     assert make("test").stdout == "python PYTHONPATH= -m pytest -n 2 --dist loadfile\n"
+
+
+def test_tools_are_checked_before_anything_is_installed(make, venv, tmp_path):
+    (venv / "installed-python3").unlink()
+    python = tmp_path / "python"
+    python.write_text(STUB + 'case "$*" in *--check) exit 2;; esac\n')
+    python.chmod(0o755)
+    done = make("demo", PYTHON=python)
+    assert done.returncode != 0 and done.stdout.endswith("python PYTHONPATH= -m mmf_flava.install_mmf --check\n")
+    python.write_text(STUB)
+    *_, dependencies, mmf, demo = make("demo", PYTHON=python).stdout.splitlines()
+    assert dependencies == "pip PYTHONPATH= install --constraint constraints.txt --editable .[data,eval,dev]"
+    assert mmf == "python PYTHONPATH= -m mmf_flava.install_mmf --constraint constraints.txt"
+    assert demo.startswith("mmf_run ")
+
+
+def test_clean_keeps_runs():
+    environment = {name: value for name, value in os.environ.items() if name != "MAKEFLAGS"}
+    command = ["make", "--dry-run", "--no-print-directory", "-C", str(ROOT), "clean"]
+    printed = subprocess.run(command, capture_output=True, text=True, env=environment).stdout
+    assert printed == "rm -rf .venv build dist *.egg-info\n"
 
 
 def test_relative_and_home_paths_are_expanded(make, checkout, tmp_path):

@@ -9,6 +9,7 @@ from mmf_flava.config.run import REPLACED_KEYS, LinearProbeConfig, RetrievalConf
 from mmf_flava.config.schema import suggestion
 from mmf_flava.config.zoo import check_zoo_name
 from mmf_flava.errors import UserError
+from mmf_flava.packages import check_installed
 
 # optimizers that update each element independently of the others
 ELEMENTWISE = ("AdamW", "Adam", "adam_w", "SGD", "RMSprop", "Adagrad", "Adamax")
@@ -23,7 +24,7 @@ def check_flava(config: Any) -> None:
     """Check the keys of the trainer ``flava``. Their types and ranges must have been checked before.
 
     Raises:
-        UserError: a key or a combination of keys is not supported.
+        UserError: a key or a combination of keys is not supported, or a package that it needs is not installed.
     """
     training = config.training
     for key, replacement in REPLACED_KEYS.items():
@@ -56,8 +57,12 @@ def check_flava(config: Any) -> None:
             "the same value."
         )
     check_zoo_name(config)
-    if training.get("sharding") == "fsdp" and "train" in config.run_type:
-        _check_fsdp(config)
+    if "train" in config.run_type:
+        if training.get("precision") == "fp16":
+            check_installed("training.precision: fp16", "fairseq")
+        if training.get("sharding") == "fsdp":
+            check_installed("training.sharding: fsdp", "fairseq", "fairscale")
+            _check_fsdp(config)
 
 
 def _check_fsdp(config: Any) -> None:

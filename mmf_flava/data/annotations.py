@@ -11,6 +11,7 @@ from mmf_flava.files.json_data import parse_object
 # contains the words of a single caption.
 CAPTION_KEYS = ("captions", "caption", "text", "caption_str", "caption_tokens")
 JSON_KEYS_BEFORE_TXT = CAPTION_KEYS[:2]  # img2dataset's keys precede the field txt, which precedes the other keys
+TEXT_EXTENSIONS = ("json", "txt")  # fields of a record with captions
 NO_LABEL = -1
 MAX_LABEL = 2**31 - 1
 

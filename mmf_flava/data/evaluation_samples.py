@@ -8,9 +8,8 @@ from mmf.common.sample import SampleList
 from torch.utils.data import Dataset
 
 from mmf_flava.data.misfits import Form, find_misfits
+from mmf_flava.data.quarantine import LEFT_OUT
 from mmf_flava.data.record import BadRecord
-
-LEFT_OUT = "left_out"
 
 
 class EvaluationSamples(Dataset):

@@ -22,12 +22,12 @@ from mmf_flava.data.annotations import NO_LABEL, read_label
 from mmf_flava.data.class_labels import check_labels, configured_classes, find_classes, model_labels, number_classes
 from mmf_flava.data.image_sets.catalogue import download_image_set, open_image_set
 from mmf_flava.data.image_stream import build_shard_cache, image_folder
-from mmf_flava.data.initial_processors import stored_classes
 from mmf_flava.data.order import Order
 from mmf_flava.data.processor_calls import process_image
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record, Records, record_boundary
 from mmf_flava.data.records import ConcatRecords, open_records, record_units, split_readers
 from mmf_flava.data.records_hash import records_sha256
+from mmf_flava.data.run_processors import stored_classes
 from mmf_flava.data.stream import StreamDataset
 from mmf_flava.data.stream_builder import StreamBuilder
 from mmf_flava.errors import UserError, join_first

@@ -15,7 +15,7 @@ import numpy as np
 from mmf.common.registry import registry
 
 from mmf_flava.config.datasets import PMDConfig
-from mmf_flava.data.annotations import parse_annotation
+from mmf_flava.data.annotations import TEXT_EXTENSIONS, parse_annotation
 from mmf_flava.data.image_stream import ImageStreamDataset
 from mmf_flava.data.pair_weights import read_pair_weights
 from mmf_flava.data.record import BadRecord, record_boundary
@@ -25,7 +25,6 @@ from mmf_flava.data.stream_builder import StreamBuilder
 
 logger = logging.getLogger(__name__)
 
-TEXT_EXTENSIONS = ("json", "txt")
 MISMATCH_TRIES = 10  # records sampled to find a different caption for a mismatched pair
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmf_flava.data.evaluation_samples import LEFT_OUT
 from mmf_flava.data.unexpected_errors import UnexpectedErrors
 from mmf_flava.errors import UserError
 from mmf_flava.files.json_data import parse_object
@@ -16,6 +15,7 @@ logger = logging.getLogger(__name__)
 
 BadRecords = dict[tuple[str, str, int], str]  # (dataset, split, record index) -> reason
 
+LEFT_OUT = "left_out"  # field of a batch of an evaluation
 MIN_SAMPLES = 1000  # the fraction of bad records of a dataset is checked after this number of samples
 
 

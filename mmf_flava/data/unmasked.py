@@ -15,8 +15,8 @@ from PIL import Image
 from mmf_flava.config.processors import ImageTransformConfig, TokensConfig
 from mmf_flava.config.schema import parse_section
 from mmf_flava.data.crops import Crops
-from mmf_flava.data.initial_processors import initial_processors
 from mmf_flava.data.processors import FlavaTextProcessor
+from mmf_flava.data.run_processors import initial_processors
 
 
 @registry.register_processor("flava_image_transform")

@@ -16,10 +16,11 @@ from mmf_flava.config.device import check_device
 from mmf_flava.config.schema import check_positive
 from mmf_flava.data.annotations import clean_text
 from mmf_flava.data.image_decoding import ImageInput, load_image
+from mmf_flava.data.image_processor import ImageProcessor
 from mmf_flava.data.initial_processors import InitialProcessors
 from mmf_flava.data.processor_files import read_processors
-from mmf_flava.data.processors import FlavaImageProcessor, FlavaTextProcessor
 from mmf_flava.data.record import BadRecord
+from mmf_flava.data.text_processor import TextProcessor
 from mmf_flava.errors import UserError
 from mmf_flava.models.pretrained import load_pretrained
 
@@ -72,21 +73,21 @@ class Embedder:
             name: list(value) if isinstance(value, Iterable) else value
             for name, value in (("mean", mean), ("std", std))
         }
-        self.image_processor = FlavaImageProcessor(
+        self.image_processor = ImageProcessor(
             {"image_size": side, "patch_size": patch, "codebook_size": None, "mask": None, **statistics},
-            initial=self._initial,
+            self._initial,
         )
         self._text_params = {"tokenizer": None if tokenizer is None else str(tokenizer), "max_length": max_length}
-        self._text_processor: FlavaTextProcessor | None = None
+        self._text_processor: TextProcessor | None = None
         if tokenizer is not None and saved.vocabulary_sha256 is not None:
             assert self.text_processor  # checks the vocabulary
 
     @property
-    def text_processor(self) -> FlavaTextProcessor:
+    def text_processor(self) -> TextProcessor:
         """The text processor, created on first use, so that images can be embedded without a tokenizer."""
         if self._text_processor is None:
             vocab_size = len(self.model.text_encoder.word_embeddings.weight)
-            processor = FlavaTextProcessor(self._text_params, initial=self._initial)
+            processor = TextProcessor(self._text_params, self._initial)
             if processor.vocab_size > vocab_size:
                 raise UserError(
                     f"The tokenizer has {processor.vocab_size} tokens, but the weights have {vocab_size}. Set the "

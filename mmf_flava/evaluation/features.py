@@ -9,7 +9,6 @@ Shapes: N = number of samples, B = batch size, E = projection size, D = embeddin
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -24,9 +23,10 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
+from mmf_flava.command import bar_interval
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.schema import to_dict
-from mmf_flava.data.evaluation_samples import LEFT_OUT
+from mmf_flava.data.quarantine import LEFT_OUT
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.rounds import Rounds
 from mmf_flava.files import atomic
@@ -291,8 +291,3 @@ def _is_list_of(values: Any, kind: type, count: int) -> bool:
 def hash_strings(strings: Iterable[str]) -> str:
     """Return 16 hexadecimal digits of the SHA-256 hash of the strings."""
     return hashlib.sha256(json.dumps(list(strings)).encode()).hexdigest()[:16]
-
-
-def bar_interval() -> float:
-    """Return the seconds between updates of a progress bar: 0.2 on a terminal, 30 in a log file."""
-    return 0.2 if sys.stderr.isatty() else 30

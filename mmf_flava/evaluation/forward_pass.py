@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from mmf_flava.data.evaluation_samples import LEFT_OUT
 from mmf_flava.data.map_stream import prepare_batch
+from mmf_flava.data.quarantine import LEFT_OUT
 from mmf_flava.evaluation.rounds import Rounds
 from mmf_flava.losses.counts import LossCounts
 from mmf_flava.processes import gather_on_first

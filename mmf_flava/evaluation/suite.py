@@ -11,7 +11,7 @@ import torch
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.paths import resolve_path
 from mmf_flava.config.run import EvaluationConfig, LinearProbeConfig
-from mmf_flava.data.initial_processors import initial_processors
+from mmf_flava.data.run_processors import initial_processors
 from mmf_flava.evaluation import linear_probe, prompts, retrieval, zero_shot
 from mmf_flava.evaluation.features import FeatureExtractor
 from mmf_flava.evaluation.forward_pass import evaluation_mode, forward_pass

@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
+from mmf_flava.command import bar_interval
 from mmf_flava.config.run import ZeroShotConfig, check_templates
 from mmf_flava.config.schema import suggestion
 from mmf_flava.errors import UserError
-from mmf_flava.evaluation.features import FeatureExtractor, Features, bar_interval, hash_strings, interleave
+from mmf_flava.evaluation.features import FeatureExtractor, Features, hash_strings, interleave
 from mmf_flava.files import atomic
 from mmf_flava.processes import gather_objects, rank
 from mmf_flava.weights.weight_files import read_safetensors

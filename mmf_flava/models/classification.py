@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mmf_flava.config.model import MODULES, ClassificationConfig
 from mmf_flava.config.recipes import MODEL_DEFAULTS, recipe_path
 from mmf_flava.config.schema import parse_section, suggestion, to_dict
-from mmf_flava.data.initial_processors import initial_processors
+from mmf_flava.data.run_processors import initial_processors
 from mmf_flava.errors import UserError
 from mmf_flava.models.encoder_weights import load_encoders
 from mmf_flava.models.flava import Flava

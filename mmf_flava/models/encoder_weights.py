@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from mmf_flava.config.model import CoreConfig
-from mmf_flava.data.initial_processors import initial_processors
+from mmf_flava.data.run_processors import initial_processors
 from mmf_flava.models.flava import Flava
 from mmf_flava.weights.encoders import load_image_encoder, load_text_encoder
 

@@ -5,8 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from mmf.common.registry import registry
-from mmf.utils.env import setup_imports
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
@@ -14,6 +12,7 @@ from mmf_flava.config.model import CodebookConfig, FlavaConfig
 from mmf_flava.models.codebook.build import KMeansCodebook
 from mmf_flava.models.codebook.dalle_encoder import DalleEncoder
 from mmf_flava.models.flava import Flava
+from mmf_flava.packages import check_installed
 from mmf_flava.weights.loading import copy_weights
 from mmf_flava.weights.sources import Weights, read_weights
 
@@ -34,7 +33,8 @@ def load_pretrained(
     Args:
         source: local file or folder, http(s) URL, or Hugging Face model ID (``facebook/flava-full``) of weights in
             the format of Hugging Face, torchmultimodal, the original MMF code or mmf_flava.
-        heads: False returns the core model (``Flava``), True the pretraining model with heads, losses and codebook.
+        heads: False returns the core model (``Flava``), True the pretraining model with heads, losses and codebook,
+            which needs MMF.
         allow_missing: patterns of mmf_flava's parameter names that may be missing or have another shape in the file;
             these parameters keep their initial values.
         allow_extra: patterns of keys in the file that are ignored if the model does not have them.
@@ -45,8 +45,11 @@ def load_pretrained(
             ``~/.cache/mmf_flava``.
 
     Raises:
-        UserError: the source was not found, its file is unsafe or corrupt, or the weights do not match the model.
+        UserError: the source was not found, its file is unsafe or corrupt, the weights do not match the model, or MMF
+            is needed and not installed.
     """
+    if heads:
+        check_installed("load_pretrained with heads=True", "mmf")
     weights = read_weights(source, cache_dir, sha256)
     config = config or weights.infer_config(num_heads)
     model = _build_pretraining_model(config, weights) if heads else nn.ModuleDict({"flava": Flava(config)})
@@ -56,6 +59,9 @@ def load_pretrained(
 
 def _build_pretraining_model(config: FlavaConfig, weights: Weights) -> nn.Module:
     """Build the MMF model ``flava`` without a trainer, with all losses and a codebook of the type in the weights."""
+    from mmf.common.registry import registry
+    from mmf.utils.env import setup_imports
+
     setup_imports()  # registers the losses of MMF and, through compat, the losses of mmf_flava
     if registry.get("config", None, no_warning=True) is None:  # MMFLoss reads evaluation.predict
         registry.register("config", OmegaConf.create({"evaluation": {"predict": False}}))

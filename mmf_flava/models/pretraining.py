@@ -59,7 +59,7 @@ class FlavaPretraining(BaseModel):
             UserError: the codebook's weights were not found or do not match its configuration.
         """
         self.flava = Flava(self.settings)
-        self.codebook = build_codebook(self.settings.codebook)
+        self.codebook = build_codebook(self.settings.codebook, registry.get(OPENED_CODES, default={}, no_warning=True))
 
     def init_losses(self) -> None:
         """Build the losses of the config from MMF's registry, and the prediction heads that they need.

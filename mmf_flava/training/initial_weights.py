@@ -10,7 +10,7 @@ from torch import nn
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.model import CoreConfig
 from mmf_flava.config.run import CheckpointConfig
-from mmf_flava.data.initial_processors import initial_processors
+from mmf_flava.data.run_processors import initial_processors
 from mmf_flava.errors import UserError
 from mmf_flava.files.checkpoint_names import ATTEMPTS, read_found
 from mmf_flava.files.checksums import CorruptFileError, verify_file, verify_folder

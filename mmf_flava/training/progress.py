@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from mmf_flava.command import bar_interval
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.run import WandbConfig
-from mmf_flava.evaluation.features import bar_interval
 from mmf_flava.losses.counts import loss_name
 from mmf_flava.processes import mean_over_ranks, world_size
 from mmf_flava.training.metric_loggers import open_metric_loggers

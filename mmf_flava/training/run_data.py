@@ -11,10 +11,10 @@ from omegaconf import OmegaConf
 from mmf_flava.compat import mmf_api
 from mmf_flava.data.dataset_schedule import DatasetSchedule
 from mmf_flava.data.global_generators import seeded_generators
-from mmf_flava.data.initial_processors import initial_processors
 from mmf_flava.data.map_stream import MapStream, prepare_batch
 from mmf_flava.data.order import largest_divisor
 from mmf_flava.data.quarantine import Quarantine
+from mmf_flava.data.run_processors import initial_processors
 from mmf_flava.data.sampling import MultitaskLoader
 from mmf_flava.data.saved_processors import SavedProcessors, class_names
 from mmf_flava.errors import UserError

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmf.common.registry import registry
 from torch import Tensor
 from torch.nn.functional import fold, unfold
 
 from mmf_flava.config.model import CODEBOOKS, CodebookConfig
-from mmf_flava.data.codes import OPENED_CODES
 from mmf_flava.errors import UserError
 from mmf_flava.models.codebook.dalle_encoder import DalleEncoder
 from mmf_flava.models.codebook.frozen import Frozen, weights_sha256
@@ -63,16 +61,19 @@ class KMeansCodebook(Frozen):
 Codebook = KMeansCodebook | DalleEncoder
 
 
-def build_codebook(config: CodebookConfig) -> Codebook | None:
+def build_codebook(config: CodebookConfig, opened: Mapping[str, Any] | None = None) -> Codebook | None:
     """Return the configured codebook, or None if the run does not need it.
 
     None is returned for type ``cached``, and for type ``dvae`` if all image datasets of the run have cached codes; the
     dVAE's weights are then not read. Cached codes must have been created with the configured codebook.
 
+    Args:
+        opened: dataset and split -> header of its cached codes, or None if it has none; see ``codes.OPENED_CODES``.
+
     Raises:
         UserError: the weights were not found or do not match ``config``, or cached codes are from another codebook.
     """
-    opened: Mapping[str, Any] = registry.get(OPENED_CODES, default={}, no_warning=True)
+    opened = opened or {}
     _check_cached(config, opened, config.sha256)
     uncached = [name for name, header in opened.items() if header is None]
     if config.type == "cached" and 0 < len(uncached) < len(opened):
