@@ -97,10 +97,10 @@ class ArrowFile:
         return [field.name for field in self.schema if is_image(field.type)]
 
     def read(self, columns: Sequence[str], first: int = 0) -> Iterator[Any]:
-        """Yield the rows as dicts, of a parquet file from row ``first`` on; for a row that cannot be read, an exception.
+        """Yield the rows as dicts, of a parquet file from row ``first`` on.
 
-        If a row group of a parquet file is damaged, the following groups are read. The rows of an Arrow file after the
-        damage are one exception.
+        For a row that cannot be read, the item is an exception. If a row group of a parquet file is damaged, the
+        following groups are read. The rows of an Arrow file after the damage are one exception.
         """
         while True:
             number = first
@@ -177,8 +177,9 @@ def _damaged(path: Path) -> Any:
 def find_arrow_files(path: Path) -> list[tuple[Path, str | None]]:
     """Return the parquet and Arrow files at ``path`` and their splits; the list may be empty.
 
-    Of a folder of ``save_to_disk``, these are the files in its ``state.json``; of other folders, all visible files at any
-    depth, except for the tables of URLs that img2dataset writes beside its images. Splits are named if there are several.
+    Of a folder of ``save_to_disk``, these are the files in its ``state.json``; of other folders, all visible files at
+    any depth, except for the tables of URLs that img2dataset writes beside its images. Splits are named if there are
+    several.
 
     Raises:
         UserError: a ``state.json`` is damaged.
