@@ -80,6 +80,12 @@ def make_annotation(captions: object, url: object = "", names: Iterable[str] = (
     return Annotation(cleaned, url, names, ids=ids, **fields)
 
 
+def malformed_line(fields: int, expected: str) -> Annotation:
+    """Return the annotation of a line that has another number of fields than the format."""
+    problem = BadRow(MALFORMED_LINE, f"expected {expected} fields separated by tabs, got {fields}")
+    return Annotation(dropped=MALFORMED_LINE, bad=problem)
+
+
 def coco_id(number: object) -> str:
     """Return the id of an image of COCO, from a number or its digits."""
     return f"coco:{int(number)}"  # type: ignore[call-overload]

@@ -26,10 +26,15 @@ MAX_DEPTH = 4  # folders below --src
 
 @dataclass
 class Selection:
-    """The files to read, and those that are left, by reason."""
+    """The files to read, and those that are left, by reason.
+
+    Attributes:
+        companions: files that are read with those in ``read``, for example SBU's captions with its URLs.
+    """
 
     read: list[Path] = field(default_factory=list)
     left: dict[Path, str] = field(default_factory=dict)
+    companions: list[Path] = field(default_factory=list)
 
     def leave(self, paths: list[Path], reason: str) -> None:
         """Move files from ``read`` to ``left``."""
@@ -38,7 +43,8 @@ class Selection:
 
     def describe(self) -> str:
         """Describe the selection in one or two sentences."""
-        text = f"Reads {len(self.read)} files: {join_first([path.name for path in self.read], 12)}."
+        names = [path.name for path in (*self.read, *self.companions)]
+        text = f"Reads {len(names)} {'file' if len(names) == 1 else 'files'}: {join_first(names, 12)}."
         parts = []
         for reason, count in Counter(self.left.values()).most_common():
             names = [path.name for path, why in self.left.items() if why == reason]
@@ -48,6 +54,7 @@ class Selection:
 
 Matches = Callable[[Path], bool]
 Prefer = Callable[[Selection], None]
+Companions = Callable[[Path], list[Path]]
 
 
 def annotation_candidates(src: Path) -> list[Path]:
@@ -83,12 +90,15 @@ def plain_suffix(name: str) -> str:
     return suffix if suffix in SUFFIXES else "" if re.search(r"[-_\d]", suffix) else suffix
 
 
-def select_files(src: Path, part: str, matches: Matches, prefer: Prefer, all_splits: bool) -> Selection:
+def select_files(
+    src: Path, part: str, matches: Matches, prefer: Prefer, companions: Companions, all_splits: bool
+) -> Selection:
     """Select the files of a part below a folder.
 
     Args:
         matches: function that returns whether a file contains annotations of the part.
         prefer: function that leaves files with the same images as others.
+        companions: function that returns the files that are read with a file.
         all_splits: read the files whose names contain val or test too.
 
     Raises:
@@ -119,6 +129,8 @@ def select_files(src: Path, part: str, matches: Matches, prefer: Prefer, all_spl
             f"{src}: no annotations of {part} found. {reason} Set --src to the published files of this part; a file "
             "as --src is read whatever its name."
         )
+    selection.companions = [path for file in selection.read for path in companions(file)]
+    selection.left = {path: reason for path, reason in selection.left.items() if path not in selection.companions}
     logger.warning("%s: %s", src, selection.describe())
     return selection
 

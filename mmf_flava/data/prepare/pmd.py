@@ -36,8 +36,8 @@ from mmf_flava.errors import UserError
 COUNT_NAMES = ("images", "pairs", "words")
 REGIONS = ("image", "crop")
 REMEDY = (
-    "Set --images to the images of these annotations: img2dataset's output, which is matched by URL, or image files, "
-    "which are matched by name."
+    "Check --part, and set --images to the images of these annotations: img2dataset's output, which is matched by URL, "
+    "or image files, which are matched by name."
 )
 
 
@@ -79,17 +79,16 @@ def prepare_pmd(out: str | Path, options: PmdOptions, progress: bool = True) -> 
     evaluation = read_evaluation_images(splits)
     selection = annotation_files(options, all_splits="coco" in evaluation.sets)
     files, keeps_all = selection.read, KEEP_ALL in map(str, options.exclude)
-    lists = []
     if not keeps_all:
         require_split_files(options.part, evaluation_sets(options.part, files), evaluation)
         if options.part == "visual_genome" and options.format == "published":
-            lists = require_image_data(files)
+            require_image_data(files)
     inputs = {
         "part": options.part,
         "format": options.format,
         "records_per_shard": options.shard,
         "regions": options.regions,
-        "annotations": fingerprint([*files, *lists]),
+        "annotations": fingerprint([*files, *selection.companions]),
         "images": fingerprint(find_shards(options.images)),
         "exclude": [KEEP_ALL] if keeps_all else [f"{path.name} {fingerprint([path])}" for path in splits],
     }
@@ -136,12 +135,15 @@ def annotation_files(options: PmdOptions, all_splits: bool = False) -> Selection
         UserError: there are none.
     """
     src, part = Path(options.src), PARTS[options.part]
+    if not src.exists():
+        raise UserError(f"{src}: no such file or folder. Set --src to the annotations of {options.part}.")
     if src.is_file():
-        return Selection([src])
+        companions = part.companions(src) if options.format == "published" else []
+        return Selection([src], companions=[path for path in companions if path.is_file()])
     if options.format == "pmd":
-        return select_files(src, options.part, is_pmd, lambda selection: None, all_splits=False)
+        return select_files(src, options.part, is_pmd, lambda selection: None, lambda path: [], all_splits=False)
     every_split = not part.has_splits or (all_splits and options.part == "coco")
-    return select_files(src, options.part, part.matches, part.prefer, every_split)
+    return select_files(src, options.part, part.matches, part.prefer, part.companions, every_split)
 
 
 def _annotations(files: list[Path], options: PmdOptions) -> Iterator[Annotation]:
@@ -172,7 +174,7 @@ def _manifest(part: str, selection: Selection, state: State) -> dict[str, Any]:
         "kind": "pmd",
         "input": state["input"],
         "files": {
-            "read": [path.name for path in selection.read],
+            "read": [path.name for path in (*selection.read, *selection.companions)],
             "left": {path.name: reason for path, reason in selection.left.items()},
         },
         "licence": PARTS[part].licence,

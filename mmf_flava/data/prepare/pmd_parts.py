@@ -7,9 +7,9 @@ from pathlib import Path
 from mmf_flava.data.prepare import file_checks
 from mmf_flava.data.prepare.annotations import AnnotationReader
 from mmf_flava.data.prepare.coco_parts import narratives_source, read_coco, read_localized_narratives
-from mmf_flava.data.prepare.part_files import Matches, Prefer, Selection, plain_name
-from mmf_flava.data.prepare.visual_genome import read_visual_genome
-from mmf_flava.data.prepare.web_parts import read_cc3m, read_cc12m, read_redcaps, read_sbu, read_wit
+from mmf_flava.data.prepare.part_files import Companions, Matches, Prefer, Selection, plain_name
+from mmf_flava.data.prepare.visual_genome import find_image_data, read_visual_genome
+from mmf_flava.data.prepare.web_parts import read_cc3m, read_cc12m, read_redcaps, read_sbu, read_wit, sbu_text_files
 from mmf_flava.data.prepare.yfcc import is_database, read_yfcc100m
 
 SHARD_NUMBER = re.compile(r"-\d+(\.\w+)?$")
@@ -17,6 +17,19 @@ SHARD_NUMBER = re.compile(r"-\d+(\.\w+)?$")
 
 def _same_files(selection: Selection) -> None:
     """Prefer nothing."""
+
+
+def _no_companions(path: Path) -> list[Path]:
+    return []
+
+
+def _sbu_captions(path: Path) -> list[Path]:
+    return [captions] if (captions := sbu_text_files(path)[1]) != path else []
+
+
+def _image_data(path: Path) -> list[Path]:
+    listed = find_image_data(path)
+    return [] if listed is None else [listed]
 
 
 def _prefer_karpathy(selection: Selection) -> None:
@@ -64,6 +77,7 @@ class PmdPart:
         matches: function that returns whether a file of a folder contains annotations of the part.
         has_splits: whether annotations of val and test are published too.
         prefer: function that leaves files with the same images as others.
+        companions: function that returns the files that are read with a file.
         evaluation: evaluation sets whose images the part contains.
     """
 
@@ -74,6 +88,7 @@ class PmdPart:
     licence: str
     has_splits: bool = True
     prefer: Prefer = _same_files
+    companions: Companions = _no_companions
     evaluation: tuple[str, ...] = ()
 
 
@@ -96,6 +111,7 @@ PARTS = {
         "captions and images by Flickr users; see the project page",
         has_splits=False,
         prefer=_prefer_sbu_json,
+        companions=_sbu_captions,
     ),
     "localized_narratives": PmdPart(
         read_localized_narratives,
@@ -114,6 +130,7 @@ PARTS = {
         5.1,
         "annotations CC BY 4.0",
         has_splits=False,
+        companions=_image_data,
         evaluation=("coco",),
     ),
     "wit": PmdPart(read_wit, file_checks.is_wit, 4.8, 12.8, "CC BY-SA 3.0; images: see Wikimedia Commons"),

@@ -71,20 +71,18 @@ def _image_data(path: Path) -> dict[int, Any] | None:
     return images
 
 
-def require_image_data(files: list[Path]) -> list[Path]:
-    """Return the lists of images beside the region descriptions.
+def require_image_data(files: list[Path]) -> None:
+    """Check that the list of images is beside the region descriptions.
 
     Raises:
         UserError: there is no list, so that the images of evaluation sets are unknown.
     """
-    found = [find_image_data(path) for path in files]
-    for path, listed in zip(files, found, strict=True):
-        if listed is None:
+    for path in files:
+        if find_image_data(path) is None:
             raise UserError(
                 f"{path.with_name(IMAGE_DATA)}: no such file. It says which images are COCO's (coco_id). Download it "
                 "from Visual Genome's project page, or add --exclude none to keep all images."
             )
-    return [listed for listed in found if listed is not None]
 
 
 class RegionCropper:

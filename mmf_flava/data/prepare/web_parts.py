@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from mmf_flava.data.prepare.annotations import MALFORMED_LINE, NO_TEXT, Annotation, annotate, make_annotation
+from mmf_flava.data.prepare.annotations import NO_TEXT, Annotation, annotate, make_annotation, malformed_line
 from mmf_flava.data.prepare.caption_rules import clean, english_part
 from mmf_flava.data.prepare.source_files import open_text, read_json, read_tsv
 from mmf_flava.errors import UserError
@@ -61,7 +61,7 @@ def _captions_and_urls(path: Path, caption: int, url: int) -> Iterator[Annotatio
 
     def convert(fields: list[str]) -> Annotation:
         if len(fields) != 2:
-            return Annotation(dropped=MALFORMED_LINE)
+            return malformed_line(len(fields), "2")
         return make_annotation([fields[caption]], fields[url])
 
     rows = read_tsv(path)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from mmf_flava.data.prepare.annotations import MALFORMED_LINE, Annotation, annotate, flickr_id, make_annotation
+from mmf_flava.data.prepare.annotations import Annotation, annotate, flickr_id, make_annotation, malformed_line
 from mmf_flava.data.prepare.caption_rules import load_english_detector, yfcc_caption
 from mmf_flava.data.prepare.source_files import read_tsv
 from mmf_flava.files.regular_file import open_regular_file
@@ -31,7 +31,7 @@ def read_yfcc100m(path: Path) -> Iterator[Annotation]:
 
     def convert(row: Sequence[Any]) -> Annotation:
         if len(row) not in (COLUMNS, COLUMNS + 1, COLUMNS + 2):
-            return Annotation(dropped=MALFORMED_LINE)
+            return malformed_line(len(row), f"{COLUMNS} to {COLUMNS + 2}")
         offset = len(row) - COLUMNS
         identity, hashes = str(row[1] if offset else row[0]), [str(row[2])] if offset == 2 else []
         row = row[offset:]

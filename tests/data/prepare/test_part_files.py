@@ -121,6 +121,9 @@ FOLDERS = {
 }
 
 
+COMPANIONS = {"sbu": {"SBU_captioned_photo_dataset_captions.txt"}, "visual_genome": {"image_data.json"}}
+
+
 def write(folder, files):
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +136,9 @@ def test_published_folders(tmp_path, part, caplog):
     write(tmp_path, files)
     selection = annotation_files(PmdOptions(part, tmp_path, tmp_path))
     assert sorted(path.name for path in selection.read) == expected
-    others = {Path(name).name for name in files} - set(expected) - {"a.jpg"}
+    companions = {path.name for path in selection.companions}
+    assert companions == COMPANIONS.get(part, set())
+    others = {Path(name).name for name in files} - set(expected) - companions - {"a.jpg"}
     assert {path.name for path in selection.left} == others
     for name in (*expected, *others):
         assert name in caplog.text

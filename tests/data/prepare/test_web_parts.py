@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from mmf_flava.data.prepare.annotations import Annotation
+from mmf_flava.data.prepare.annotations import Annotation, malformed_line
 from mmf_flava.data.prepare.web_parts import read_cc3m, read_cc12m, read_redcaps, read_sbu, read_wit
 from mmf_flava.errors import UserError
 
@@ -49,7 +49,7 @@ def test_sbu_files(tmp_path):
 
 
 def test_conceptual_captions(tmp_path):
-    expected = [Annotation(("a dog",), URL), Annotation(dropped="malformed line")]
+    expected = [Annotation(("a dog",), URL), malformed_line(1, "2")]
     (tmp_path / "a.tsv").write_text(f"a dog\t{URL}\nbroken\n")
     assert list(read_cc3m(tmp_path / "a.tsv")) == expected
     (tmp_path / "b.tsv").write_text(f"{URL}\ta dog\nbroken\n")
