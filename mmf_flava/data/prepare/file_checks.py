@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmf_flava.data.prepare.source_files import open_bytes, open_parquet, read_arrow
-from mmf_flava.data.prepare.web_parts import sbu_text_files
+from mmf_flava.data.prepare.web_parts import header_url, sbu_text_files
 from mmf_flava.data.prepare.yfcc import COLUMNS, is_database
 from mmf_flava.files.json_data import parse_json
 from mmf_flava.files.text_file import MAX_LINE
@@ -151,7 +151,6 @@ def _first_rows(path: Path) -> list[list[str]]:
 
 def _has_url(path: Path, column: int) -> bool:
     rows = _first_rows(path)
-    header = [field.strip().lower() for field in rows[0]] if rows else []
-    if sorted(header) == ["caption", "url"]:
-        column = header.index("url")
+    named = header_url(rows[0]) if rows else None
+    column = column if named is None else named
     return any(len(row) == 2 and URL.match(row[column].strip()) for row in rows)

@@ -68,12 +68,20 @@ def _captions_and_urls(path: Path, caption: int, url: int) -> Iterator[Annotatio
     first = next(rows, None)
     if first is None:
         return
-    header = [field.strip().lower() for field in first]
-    if sorted(header) == ["caption", "url"]:
-        caption, url = header.index("caption"), header.index("url")
-    else:
+    named = header_url(first)
+    if named is None:
         yield from annotate([first], convert)
+    else:
+        caption, url = 1 - named, named
     yield from annotate(rows, convert)
+
+
+def header_url(fields: list[str]) -> int | None:
+    """Return the number of the column of URLs if a line is a header, such as "caption, url"; None if it is none."""
+    names = [field.strip().lower() for field in fields]
+    found = [number for number, name in enumerate(names) if name in ("url", "image_url")]
+    is_header = len(names) == 2 and len(found) == 1 and names[1 - found[0]] in ("caption", "text", "title")
+    return found[0] if is_header else None
 
 
 def read_wit(path: Path) -> Iterator[Annotation]:

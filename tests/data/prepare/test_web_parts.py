@@ -56,8 +56,9 @@ def test_conceptual_captions(tmp_path):
     assert list(read_cc12m(tmp_path / "b.tsv")) == expected
 
 
-def test_header_for_img2dataset_is_not_a_caption(tmp_path):
-    (tmp_path / "a.tsv").write_text(f"caption\turl\n<PERSON> and a dog\t{URL}\n")
+@pytest.mark.parametrize("header", ["caption\turl", "TEXT\tURL"])
+def test_header_for_img2dataset_is_not_a_caption(tmp_path, header):
+    (tmp_path / "a.tsv").write_text(f"{header}\n<PERSON> and a dog\t{URL}\n")
     for read in (read_cc3m, read_cc12m):
         assert list(read(tmp_path / "a.tsv")) == [Annotation(("<PERSON> and a dog",), URL)]
 
