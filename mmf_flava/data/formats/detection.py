@@ -4,8 +4,8 @@ A folder is read if it contains one kind of data, or images and the one table th
 not count: manifests, indexes, img2dataset's ``_stats.json`` and tables of URLs, and texts without columns.
 """
 
+import logging
 import os
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from enum import Enum
@@ -18,21 +18,20 @@ from mmf_flava.data.formats.arrow_files import DATASET_FILES, find_arrow_files
 from mmf_flava.data.formats.columns import NAMES
 from mmf_flava.data.formats.embedded_images import has_image_bytes
 from mmf_flava.data.formats.file_types import FileType, file_type
+from mmf_flava.data.formats.splits import named_splits
 from mmf_flava.data.formats.tables import open_table
 from mmf_flava.data.image_folder import CAPTION_FILES, CLASS_LIST, find_images
 from mmf_flava.data.names import display_name, extension_of, is_hidden
 from mmf_flava.data.record import IMAGE_EXTENSIONS
 from mmf_flava.errors import UserError, join_first
 
+logger = logging.getLogger(__name__)
+
 TABLE_EXTENSIONS = ("csv", "tsv", "jsonl", "ndjson", "json", "npy")
 COMPRESSIONS = ("gz", "bz2", "xz")
 SIDE_FILES = {"manifest.json", "dataset_infos.json", "dataset_info.json", "config.json", "sizes.json", CLASS_LIST}
-SPLITS = {
-    "train": ("train", "training", "trainset"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing", "testset"),
-}
-SPLIT_OF_NAME = {alias: split for split, aliases in SPLITS.items() for alias in aliases}
+IMAGES = "images"
+MAX_SUBFOLDERS = 1000  # subfolders in which tables are searched
 SAMPLED_IMAGES = 100  # images beside which captions are searched
 MAX_FILES = 10_000  # files of a folder that is not understood, which are counted
 EXPECTED = (
@@ -86,70 +85,77 @@ def detect(path: Path, columns: Mapping[str, Any] | None = None) -> Contents:
 
 def _detect_folder(folder: Path, columns: Mapping[str, Any] | None) -> Contents:
     files, subfolders = _entries(folder)
-    names = {file.name for file in files}
-    if names & {*DATASET_FILES}:
-        return Contents(Kind.EMBEDDED, (folder,))
-    if splits := find_splits(folder):
+    splits = named_splits(folder)
+    if len(splits) > 1:
         listed = ", ".join(f"{split}: {_relative(paths, folder)}" for split, paths in splits.items())
         raise UserError(f"{folder} contains several splits. Write which ones to read, e.g. splits: {{{listed}}}.")
+    if {file.name for file in files} & {*DATASET_FILES}:
+        return Contents(Kind.EMBEDDED, (folder,))
+    found = _find_data(folder, files, subfolders, columns)
+    lists = [contents for contents in found.values() if contents.kind == Kind.TABLES]
+    if len(lists) == 1 and len(found) == 2 and IMAGES in found:  # the images that the table lists
+        del found[IMAGES]
+    if not found:
+        raise UserError(f"{folder} has no records{_contained(folder)}. {EXPECTED}")
+    contents = next(iter(found.values()))
+    if len(found) == 1 and (contents.kind != Kind.TABLES or len(contents.paths) == 1 or _are_arrow(contents.paths)):
+        return contents
+    seen = [f"{name} ({join_first(_names(folder, contents))})" for name, contents in found.items()]
+    several = [path for contents in found.values() if contents.kind != Kind.IMAGES for path in contents.paths]
+    example = several[0].parent / "*.tar" if extension_of(several[0].name) == "tar" else several[0]
+    raise UserError(
+        f"{folder} contains {' and '.join(seen)}. Write which of these to read, e.g. data_dir: {example}, or move the "
+        "others to another folder."
+    )
+
+
+def _find_data(
+    folder: Path, files: Sequence[Path], subfolders: Sequence[Path], columns: Mapping[str, Any] | None
+) -> dict[str, Contents]:
+    """Return the kinds of data in a folder by their names in messages."""
+    names = {file.name for file in files}
     first_image = next(find_images(folder), None)
     shards = tuple(file for file in files if extension_of(file.name) == "tar")
     archives = tuple(file for file in files if file.name.lower().endswith((".tar.gz", ".tgz")))
-    arrow = [file for file, _ in find_arrow_files(folder)] if first_image is None else _arrow_in(files, subfolders)
+    nested = first_image is None  # otherwise, at most the folder's own files
+    arrow = tuple(file for file, _ in find_arrow_files(folder)) if nested else _arrow_in(files, subfolders)
     tables = [file for file in files if _is_table(file, names, bool(shards or archives))]
+    if first_image is not None:
+        nested_files = [file for sub in subfolders[:MAX_SUBFOLDERS] for file in _entries(sub)[0]]
+        tables += [file for file in nested_files if _is_listed(file) and ".json" not in file.suffixes]
+        unknown = [file for file in tables if "image" not in (columns or {}) and not _has_image_column(file)]
+        if unknown:
+            logger.warning(
+                "%s: files that are not read, because no column for the image was recognised: %s. To read one, set "
+                "data_dir to the file, and columns, e.g. columns: {image: NAME}.",
+                *(folder, join_first([str(file.relative_to(folder)) for file in unknown])),
+            )
+        tables = [file for file in tables if file not in unknown]
     found = {
-        f"{len(shards)} tar shards": shards,
-        f"{len(archives)} compressed tar files": archives,
-        f"{len(arrow)} parquet or Arrow files": arrow,
-        f"{len(tables)} tables ({join_first([file.name for file in tables])})": tables,
+        "tar shards": Contents(Kind.SHARDS, shards),
+        "compressed tar files": Contents(Kind.EMBEDDED, archives),
+        "tables": Contents(Kind.TABLES, tuple(tables)),
     }
-    present = [name for name, paths in found.items() if paths]
-    if len(present) == 1 and not (first_image is not None and (shards or archives)):
-        if first_image is not None and (captioned := _captioned_image(folder)) is not None:
-            present.append(f"images with captions beside them ({captioned})")
-        elif len(tables) == 1 or (arrow and not has_image_bytes(folder, columns)):
-            return Contents(Kind.TABLES, tuple(tables or arrow))
-        elif not tables:
-            return Contents(Kind.SHARDS, shards) if shards else Contents(Kind.EMBEDDED, archives or (folder,))
-    if not present and first_image is not None:
-        nested = [file for sub in subfolders[:1000] for file in _entries(sub)[0] if _is_listed(file)]
-        if not nested:
-            return Contents(Kind.IMAGES, (folder,))
-        present = [f"tables in subfolders ({join_first([str(file.relative_to(folder)) for file in nested])})"]
-        found = {"": nested}
-    if present:
-        images = [f"images ({display_name(first_image)}, ...)"] * (first_image is not None)
-        example = next(paths[0] for paths in found.values() if paths)
-        example = example.parent / "*.tar" if example in shards and len(shards) > 1 else example
-        raise UserError(
-            f"{folder} contains {' and '.join([*present, *images])}. Write which of these to read, e.g. data_dir: "
-            f"{example}."
+    if arrow:
+        embedded = has_image_bytes(folder, columns)
+        found["parquet or Arrow files"] = (
+            Contents(Kind.EMBEDDED, (folder,)) if embedded else Contents(Kind.TABLES, arrow)
         )
-    raise UserError(f"{folder} has no records{_contained(folder)}. {EXPECTED}")
+    if first_image is not None:
+        name = IMAGES if _captioned_image(folder) is None else "images with texts beside them"
+        found[name] = Contents(Kind.IMAGES, (folder,))
+    return {name: contents for name, contents in found.items() if contents.paths}
 
 
-def find_splits(folder: Path) -> dict[str, list[Path]]:
-    """Return the paths of each split (train, val, test) of a folder whose subfolders or tables are named after splits.
-
-    The dictionary is empty if the folder is not such a folder: at least two splits, one of them train, and no other
-    data; beside tables, there may be other folders, which contain their images.
-    """
-    files, subfolders = _entries(folder)
-    names = {file.name for file in files}
-    tables = [file for file in files if _is_table(file, names, False) or extension_of(file.name) == "tar"]
-    for paths in (tables, subfolders) if not (tables and subfolders) else (tables,):
-        splits: dict[str, list[Path]] = {}
-        for path in paths:
-            splits.setdefault(_split_of(path), []).append(path)
-        if "train" in splits and len(splits) > 1 and "" not in splits:
-            return {split: splits[split] for split in SPLITS if split in splits}
-    return {}
+def _are_arrow(paths: Sequence[Path]) -> bool:
+    """Return whether several tables are the parts of one."""
+    return all(extension_of(path.name) in ("parquet", "arrow") for path in paths)
 
 
-def _split_of(path: Path) -> str:
-    """Return the split that a file or folder is named after, as in ``train-00000.tar``; empty if there is none."""
-    name = path.name.lower() if path.is_dir() else path.name.lower().partition(".")[0]
-    return SPLIT_OF_NAME.get(name if path.is_dir() else re.split(r"[-_\d]", name)[0], "")
+def _names(folder: Path, contents: Contents) -> list[str]:
+    if contents.kind == Kind.IMAGES:
+        return [display_name(key) for key in islice(find_images(folder), 4)]
+    return [display_name(str(path.relative_to(folder))) if path != folder else "*.parquet" for path in contents.paths]
 
 
 def _relative(paths: Sequence[Path], folder: Path) -> str:
@@ -167,10 +173,10 @@ def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
     return [entry for entry in visible if entry not in folders], folders
 
 
-def _arrow_in(files: Sequence[Path], subfolders: Sequence[Path]) -> list[Path]:
+def _arrow_in(files: Sequence[Path], subfolders: Sequence[Path]) -> tuple[Path, ...]:
     """Return the parquet and Arrow files of a folder with images, without those that img2dataset writes beside them."""
-    beside = {folder.name for folder in subfolders}
-    return [file for file in files if extension_of(file.name) in ("parquet", "arrow") and file.stem not in beside]
+    beside = {folder.name for folder in subfolders} | {file.stem for file in files if extension_of(file.name) == "tar"}
+    return tuple(file for file in files if extension_of(file.name) in ("parquet", "arrow") and file.stem not in beside)
 
 
 def _is_table(file: Path, names: set[str], beside_shards: bool) -> bool:
@@ -195,13 +201,12 @@ def _is_listed(file: Path) -> bool:
 
 
 def _has_image_column(file: Path) -> bool:
+    """Return whether a file is a table with a column of a common name for images."""
     try:
-        if file_type(file) not in (FileType.TEXT, FileType.JSON_LINES):
-            return False
         columns = open_table(file).columns
     except (OSError, UserError):
         return False
-    return len(columns) > 1 and any(name.strip().lower() in NAMES["image"] for name in columns)
+    return any(name.strip().lower() in NAMES["image"] for name in columns)
 
 
 def _captioned_image(folder: Path) -> str | None:

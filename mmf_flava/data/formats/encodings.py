@@ -5,15 +5,16 @@ Text in other encodings, such as Windows-1251 or GBK, would be read as wrong let
 
 import codecs
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from mmf_flava.data.prepare.source_files import open_bytes, open_text
 from mmf_flava.errors import UserError
 from mmf_flava.files.damaged_file import damaged_file
-from mmf_flava.files.text_file import INVALID, WINDOWS_1252
+from mmf_flava.files.text_file import INVALID
 
 CHUNK = 1 << 20
-WORD = re.compile("[A-Za-z\udc80-\udcff]*[\udc80-\udcff][A-Za-z\udc80-\udcff]*")  # with bytes that are not UTF-8
+WORD = re.compile(rb"[A-Za-z\x80-\xff]*[\x80-\xff][A-Za-z\x80-\xff]*")  # with bytes that are not ASCII
 OTHERS = re.compile("[^\x00-\x7f\udc80-\udcff]")
 LETTERS = "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜßàáâãäåæçèéêëìíîïñòóôõöøùúûüÿŒœ"
 IN_WORDS = "\u2019\u2018\u00b7\u2013\u2014"  # signs between letters: apostrophes, a dot and dashes
@@ -28,24 +29,29 @@ def refuse_unknown_encoding(path: Path) -> None:
         if not text.encoding.startswith("utf-8"):
             return
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-    valid, invalid, words, others = 0, 0, 0, []
+    valid = invalid = 0
+    for chunk in _chunks(path):
+        if not (text := decoder.decode(chunk)).isascii():
+            valid += len(OTHERS.findall(text))
+            invalid += len(INVALID.findall(text))
+    if 2 * invalid <= valid:  # UTF-8, in which some bytes are damaged
+        return
+    count, others = 0, []
+    for chunk in _chunks(path):
+        words = WORD.findall(chunk)
+        count += len(words)
+        others += [word for word in words if not is_western(word.decode("cp1252", "replace"))]
+    if len(others) > MAX_OTHER_WORDS * count:
+        raise UserError(
+            f"{path}: the text is neither UTF-8 nor Windows-1252 (e.g. the bytes {others[0][:20]!r}), so its letters "
+            'are unknown. Save it as UTF-8; in Excel, as "CSV UTF-8".'
+        )
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
     with damaged_file(path, "text file", "Copy or download it again."), open_bytes(path) as file:
         while chunk := file.read(CHUNK):
-            part = decoder.decode(chunk)
-            if part.isascii():
-                continue
-            valid += len(OTHERS.findall(part))
-            invalid += len(INVALID.findall(part))
-            for word in WORD.findall(part) if invalid else ():
-                words += 1
-                if len(others) < words and not is_western(word.translate(WINDOWS_1252)):
-                    others.append(word)
-    if invalid > valid and len(others) > MAX_OTHER_WORDS * words:
-        example = others[0][:20].encode("utf-8", "surrogateescape")
-        raise UserError(
-            f"{path}: the text is neither UTF-8 nor Windows-1252 (e.g. the bytes {example!r}), so its letters are "
-            'unknown. Save it as UTF-8; in Excel, as "CSV UTF-8".'
-        )
+            yield chunk
 
 
 def is_western(word: str) -> bool:
