@@ -114,9 +114,9 @@ def _url_names(url: str) -> tuple[str, ...]:
 def _find_ids(texts: Iterable[str]) -> frozenset[str]:
     ids = set()
     for text in texts:
-        if match := FLICKR_PHOTO.search(text):
+        if "flickr" in text and (match := FLICKR_PHOTO.search(text)):
             ids.add(flickr_id(match[1]))
-        if match := COCO_NAME.search(text):
+        if ("COCO_" in text or "20" in text) and (match := COCO_NAME.search(text)):
             ids.add(coco_id(match[1] or match[2]))
     return frozenset(ids)
 

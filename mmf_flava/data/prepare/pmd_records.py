@@ -50,12 +50,14 @@ def _convert(item: Any, part: str | None) -> Annotation:
         captions = to_captions(item, ("texts", "text", "captions", "caption"))[:1]
     except ValueError:
         return Annotation(dropped=Reason.UNREADABLE_CAPTION)
-    name, image = _image(item.get("image"))
+    path, image = _image(item.get("image"))
     meta = _meta(item.get("meta"))
     if meta.get("split") in HELD_OUT_SPLITS:
         return Annotation(dropped=HELD_OUT)
     ids, names = _known_image(meta, str(source or ""))
-    return make_annotation(captions, item.get("image_url"), [name, *names], ids=ids, image=image)
+    return make_annotation(
+        captions, item.get("image_url"), [os.path.basename(path), path, *names], ids=ids, image=image
+    )
 
 
 def source_part(source: object) -> str | None:
@@ -66,14 +68,14 @@ def source_part(source: object) -> str | None:
 
 
 def _image(image: Any) -> tuple[str, tuple[str, bytes] | None]:
-    """Return (file name, embedded image)."""
+    """Return (path, embedded image)."""
     if isinstance(image, Mapping):
         name, data = image.get("path"), image.get("bytes")
-        name = os.path.basename(name) if isinstance(name, str) else ""
-        return name, (name, bytes(data)) if isinstance(data, bytes | bytearray) and data else None
+        name = name if isinstance(name, str) else ""
+        return name, (os.path.basename(name), bytes(data)) if isinstance(data, bytes | bytearray) and data else None
     if isinstance(image, bytes) and image:
         return "", ("", image)
-    return os.path.basename(image) if isinstance(image, str) else "", None
+    return image if isinstance(image, str) else "", None
 
 
 def _meta(meta: Any) -> Mapping[str, Any]:

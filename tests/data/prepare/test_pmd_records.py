@@ -48,7 +48,7 @@ def test_image_struct_of_datasets(tmp_path):
             "image_url": None,
         },
         {"image": {"bytes": b"\xff\xd8\xff2", "path": None}, "text": "a cat"},
-        {"image": {"bytes": None, "path": "/images/7.jpg"}, "text": "a cow"},
+        {"image": {"bytes": None, "path": "/val2017/000000000007.jpg"}, "text": "a cow"},
         {"image": None, "image_url": URL, "text": "a hen"},
     ]
     table = arrow.Table.from_pylist(records)
@@ -60,7 +60,7 @@ def test_image_struct_of_datasets(tmp_path):
         assert first.image == ("COCO_train2014_000000000009.jpg", b"\xff\xd8\xff1")
         assert first.ids == {"coco:9"}
         assert second.image == ("", b"\xff\xd8\xff2")
-        assert (third.image, third.names) == (None, ("7.jpg",))
+        assert (third.image, third.names[0], third.ids) == (None, "000000000007.jpg", {"coco:7"})
         assert (fourth.image, fourth.url) == (None, URL)
 
 
