@@ -93,8 +93,8 @@ class StreamConfig(DatasetConfig):
 
     REPLACED = MappingProxyType({"shuffle_block": "training.lanes, the number of places from which a batch is read"})
 
-    # demo: create the demo's data in data_dir if it is missing
-    build: str | None = ranged(None, choices=("demo",))
+    # demo, photos: create the data of demo.yaml or demo_photos.yaml in data_dir if they are missing
+    build: str | None = ranged(None, choices=("demo", "photos"))
     # maximum fraction of training samples that are replaced because their records are invalid; null: no limit
     max_bad_share: float | None = ranged(0.01, at_least=0, at_most=1)
 

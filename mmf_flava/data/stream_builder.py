@@ -11,6 +11,7 @@ from mmf_flava.config.datasets import DatasetConfig
 from mmf_flava.config.paths import resolve_path
 from mmf_flava.config.recipes import locate_recipe
 from mmf_flava.config.schema import parse_section
+from mmf_flava.data.preparation_commands import build_command
 from mmf_flava.data.stream import StreamDataset
 from mmf_flava.errors import UserError
 from mmf_flava.files.download import is_remote
@@ -49,16 +50,18 @@ class StreamBuilder(BaseDatasetBuilder):
         self.build_files(self.parse(config), dataset_type)
 
     def build_files(self, config: Any, dataset_type: str) -> None:
-        """Build missing demo data if ``build: demo`` is set."""
+        """Build missing data if ``build`` is set."""
         if config.build is None:
             return
         paths = [path for split in ("train", "val", "test") for path in self.list_paths(config, split)]
         if all(isinstance(path, str) or path.exists() for path in paths):
             return
-        from mmf_flava.data.prepare.demo import prepare_demo, read_manifest
+        from mmf_flava.data.prepare import built_folder, demo, photos
 
-        if read_manifest(config.data_dir) is None:  # ``load`` raises an error for existing but invalid data
-            prepare_demo(config.data_dir)
+        if (
+            built_folder.read_manifest(config.data_dir, config.build) is None
+        ):  # ``load`` raises an error for invalid data
+            {"demo": demo.prepare_demo, "photos": photos.prepare_photos}[config.build](config.data_dir)
 
     def load(self, config: Any, dataset_type: str, *args: Any, **kwargs: Any) -> StreamDataset | None:
         """Load the dataset of one split; return None for a split without paths.
@@ -81,8 +84,8 @@ class StreamBuilder(BaseDatasetBuilder):
         try:
             return self.open_split(config, dataset_type, paths)
         except UserError as error:
-            command = f"python -m mmf_flava.data.prepare demo --out {config.data_dir}"
-            hint = f"Build the demo data with `{command}`." if config.build == "demo" else "Correct the path."
+            command = build_command(config.build, config.data_dir) if config.build else ""
+            hint = f"Build the data with `{command}`." if command else "Correct the path."
             raise UserError(f"dataset_config.{self.NAME}.splits.{dataset_type}: {error} {hint}") from error
 
     def open_split(self, config: Any, dataset_type: str, paths: list[str | Path]) -> StreamDataset:

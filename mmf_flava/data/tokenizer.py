@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from mmf_flava.data.preparation_commands import tokenizer_command
 from mmf_flava.errors import UserError
 from mmf_flava.files.hub import NAME, download_from_hub
 from mmf_flava.files.json_data import parse_object
@@ -43,7 +44,10 @@ def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
         raise UserError(f"The tokenizer {name} is a file. Set it to the folder with tokenizer.json or vocab.txt.")
     if not folder.exists():
         if name.startswith(("/", ".", "~")) or not NAME.fullmatch(name):
-            raise UserError(f"The tokenizer folder {name} does not exist. Correct the path.")
+            raise UserError(
+                f"The tokenizer folder {name} does not exist. Correct the path, or create it with "
+                f"`{tokenizer_command(folder)}`."
+            )
         folder = _download(name)
     if folder.is_dir():
         settings = _read_settings(folder / SETTINGS)
@@ -53,7 +57,10 @@ def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
         if (folder / "vocab.txt").is_file():
             vocabulary = _read_text(folder / "vocab.txt").rstrip("\n").split("\n")
             return build_wordpiece(vocabulary, settings.get("do_lower_case"))
-    raise UserError(f"{folder} has no tokenizer. Expected tokenizer.json or vocab.txt.")
+    raise UserError(
+        f"{folder} has no tokenizer. Expected tokenizer.json or vocab.txt. "
+        f"Create it with `{tokenizer_command(folder)}`."
+    )
 
 
 def _download(name: str) -> Path:
@@ -61,7 +68,9 @@ def _download(name: str) -> Path:
     try:
         files = download_from_hub(name, SETTINGS, "tokenizer.json", "vocab.txt")
     except UserError as error:
-        raise UserError(f"The tokenizer {name!r} is not a local folder. {error}") from None
+        raise UserError(
+            f"The tokenizer {name!r} is not a local folder. {error} Or create it with `{tokenizer_command(name)}`."
+        ) from None
     if not any(file.name in ("tokenizer.json", "vocab.txt") for file in files):
         raise UserError(
             f"The Hugging Face repository {name} has neither tokenizer.json nor vocab.txt. Set the tokenizer to a "

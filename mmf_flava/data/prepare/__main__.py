@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from mmf_flava.command import ArgumentParser, command, file_path, integer
-from mmf_flava.data.prepare import imagenet, index, pmd, text
+from mmf_flava.data.prepare import codebook, imagenet, index, photos, pmd, text, tokenizer
 from mmf_flava.data.prepare.demo import DemoOptions, prepare_demo
 
 
@@ -41,6 +41,9 @@ def parser() -> argparse.ArgumentParser:
     pmd.add_parser(commands)
     imagenet.add_parser(commands)
     text.add_parser(commands)
+    tokenizer.add_parser(commands)
+    codebook.add_parser(commands)
+    photos.add_parser(commands)
     index.add_parser(commands)
     return top
 

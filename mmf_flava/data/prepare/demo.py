@@ -8,10 +8,8 @@ of Handwritten Digits"); captions describe measurements of each scan; text is CP
     images/{train,val}/<digit>/*.png   image folders; classes.txt lists the classes in order
     text/{train,val}/                  tokenized text; val is a held-out tenth of the topics
     tokenizer/tokenizer.json           WordPiece tokenizer trained on the train text and captions
-    codebook.safetensors               "centroids": see ``fit_codebook``
+    codebook.safetensors               "centroids": see ``codebook.fit_codebook``
     manifest.json                      counts and checksums
-
-Shapes: N = number of images, S = image side, p = patch side, both in pixels, K = number of codes.
 """
 
 import hashlib
@@ -23,21 +21,20 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tokenizers import Tokenizer, trainers
 from tqdm import tqdm
 
+from mmf_flava.data.prepare import built_folder
 from mmf_flava.data.prepare.captions import DIGITS, Captioner
-from mmf_flava.data.prepare.lock import folder_lock
+from mmf_flava.data.prepare.codebook import CodebookOptions, fit_codebook
+from mmf_flava.data.prepare.tokenizer import train_tokenizer
 from mmf_flava.data.shards import ShardWriter
 from mmf_flava.data.token_files import write_tokens
-from mmf_flava.data.tokenizer import SPECIAL_TOKENS, build_wordpiece
 from mmf_flava.errors import UserError
 from mmf_flava.files import atomic
-from mmf_flava.files.json_data import read_object
 
 SPLITS = {"train": 1300, "val": 137, "test": 360}
 SEED = 0
-MAX_IMAGE_SIZE = 512
+KIND = "demo"
 RECORDS_PER_SHARD = 500
 
 
@@ -53,20 +50,14 @@ class DemoOptions:
 
     def __post_init__(self) -> None:
         """Raise UserError if an option is out of range, or the patch size does not divide the image size."""
-        if not 1 <= self.image_size <= MAX_IMAGE_SIZE:
-            raise UserError(f"--image-size: must be from 1 to {MAX_IMAGE_SIZE}, got {self.image_size}.")
-        if self.patch_size < 1 or self.image_size % self.patch_size:
-            raise UserError(f"--patch-size: {self.patch_size} does not divide the image size {self.image_size}.")
-        patches = SPLITS["train"] * (self.image_size // self.patch_size) ** 2
+        sizes = CodebookOptions(self.image_size, self.patch_size, self.codes)
+        patches = SPLITS["train"] * sizes.patches
         if not 1 <= self.codes <= patches:
             raise UserError(f"--codes: must be from 1 to the number of training patches, {patches}, got {self.codes}.")
 
 
 def prepare_demo(out: str | Path, options: DemoOptions | None = None, progress: bool = True) -> dict[str, Any]:
     """Prepare the demo data in the folder ``out``.
-
-    Data are written to a hidden folder next to ``out`` and renamed at the end. A killed process leaves ``out``
-    unchanged, and the next call deletes the hidden folder. A concurrent call in another process waits for the first.
 
     Returns:
         The manifest; ``"created"`` is False if the data existed already.
@@ -75,25 +66,12 @@ def prepare_demo(out: str | Path, options: DemoOptions | None = None, progress: 
         UserError: ``out`` contains something other than demo data.
     """
     out, options = Path(out).expanduser().resolve(), options or DemoOptions()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with folder_lock(out.parent):
-        manifest = read_manifest(out)
-        if manifest is not None and manifest["options"] == asdict(options):
-            return {**manifest, "created": False}
-        if manifest is None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UserError(f"{out} is not empty and has no demo data (no manifest.json). Choose another folder.")
-        with atomic.replace_folder(out) as temporary:
-            manifest = _write_all(temporary, options, progress)
-    return {**manifest, "created": True}
+    return built_folder.build_folder(out, KIND, asdict(options), lambda folder: _write_all(folder, options, progress))
 
 
 def read_manifest(out: str | Path) -> dict[str, Any] | None:
     """Return the manifest of the demo data in ``out``, or None if there are no complete demo data."""
-    try:
-        manifest = read_object(Path(out) / "manifest.json")
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-    return manifest if manifest.get("kind") == "demo" else None
+    return built_folder.read_manifest(out, KIND)
 
 
 def split_scans() -> dict[str, np.ndarray]:
@@ -101,45 +79,6 @@ def split_scans() -> dict[str, np.ndarray]:
     order = np.random.default_rng(SEED).permutation(sum(SPLITS.values()))
     ends = np.cumsum(list(SPLITS.values()))
     return dict(zip(SPLITS, np.split(order, ends[:-1]), strict=True))
-
-
-def fit_codebook(scans_NHW: np.ndarray, image_size: int, patch_size: int, codes: int) -> np.ndarray:
-    """Fit k-means to the patches of images, which are resized to S x S pixels with LANCZOS like codebook inputs.
-
-    Args:
-        scans_NHW: uint8 grey scans.
-        image_size: height and width of the resized images (S), in pixels.
-        patch_size: height and width of a patch (p), in pixels.
-        codes: number of centroids (K).
-
-    Returns:
-        (K, 3 * p * p) float32 centroids in [0, 1], in the layout (3, p, p) of ``torch.nn.functional.unfold``, sorted by
-        brightness, so that the codes are stable and interpretable.
-    """
-    from sklearn.cluster import KMeans
-
-    side, p = image_size // patch_size, patch_size
-    patches = []
-    for scan in scans_NHW:
-        view = Image.fromarray(scan).convert("RGB").resize((image_size, image_size), Image.Resampling.LANCZOS)
-        pixels = np.asarray(view, dtype=np.float32)[: side * p, : side * p] / 255
-        patches.append(pixels.reshape(side, p, side, p, 3).transpose(0, 2, 4, 1, 3).reshape(side * side, 3 * p * p))
-    centroids = KMeans(codes, n_init=1, max_iter=50, random_state=SEED).fit(np.concatenate(patches)).cluster_centers_
-    centroids = np.clip(centroids, 0, 1).astype(np.float32)
-    return centroids[np.argsort(centroids.mean(1), kind="stable")]
-
-
-def train_tokenizer(texts: list[str], vocabulary: int) -> Tokenizer:
-    """Train a lower-case WordPiece tokenizer with at most ``vocabulary`` entries. The result is deterministic."""
-    trained = build_wordpiece(SPECIAL_TOKENS)
-    # The trainer numbers the continuations ##a, ##b, ... in the order of a hash table and breaks ties by number, so
-    # its result varies. Listing them as special tokens fixes their numbers; the returned tokenizer is built from the
-    # vocabulary alone, without these special tokens.
-    letters = sorted({letter for text in texts for letter in trained.normalizer.normalize_str(text)} - set(" \n"))
-    fixed = SPECIAL_TOKENS + letters + [f"##{letter}" for letter in letters]
-    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=fixed, show_progress=False)
-    trained.train_from_iterator(texts, trainer)
-    return build_wordpiece([token for token, _ in sorted(trained.get_vocab().items(), key=lambda item: item[1])])
 
 
 def topic_texts() -> dict[str, list[str]]:
@@ -154,7 +93,7 @@ def topic_texts() -> dict[str, list[str]]:
 
 
 def _write_all(folder: Path, options: DemoOptions, progress: bool) -> dict[str, Any]:
-    """Write all demo data to ``folder``. The manifest is written last."""
+    """Write all demo data to ``folder``, and return their counts and checksums."""
     from safetensors.numpy import save_file
     from sklearn.datasets import load_digits
 
@@ -185,9 +124,7 @@ def _write_all(folder: Path, options: DemoOptions, progress: bool) -> dict[str, 
         centroids = fit_codebook(scans[splits["train"]], options.image_size, options.patch_size, options.codes)
         save_file({"centroids": centroids}, folder / "codebook.safetensors")
         bar.update()
-    manifest = {"kind": "demo", "options": asdict(options), "counts": counts, "sha256": _checksums(folder)}
-    atomic.write_json(folder / "manifest.json", manifest)
-    return manifest
+    return {"counts": counts, "sha256": compute_checksums(folder)}
 
 
 def _write_pairs(
@@ -222,7 +159,7 @@ def png_bytes(pixels_HW: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _checksums(folder: Path) -> dict[str, str]:
+def compute_checksums(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of all data files; index files are excluded because they contain modification times."""
     patterns = ("pairs/*/*.tar", "text/*/*", "tokenizer/*", "codebook.safetensors")
     files = sorted(path for pattern in patterns for path in folder.glob(pattern))

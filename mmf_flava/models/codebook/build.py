@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import fold, unfold
 
 from mmf_flava.config.model import CODEBOOKS, CodebookConfig
+from mmf_flava.data.preparation_commands import codebook_command
 from mmf_flava.errors import UserError
 from mmf_flava.models.codebook.dalle_encoder import DalleEncoder
 from mmf_flava.models.codebook.frozen import Frozen, weights_sha256
@@ -154,13 +155,16 @@ def _load_dvae(config: CodebookConfig) -> DalleEncoder:
 
 def _load_kmeans(config: CodebookConfig) -> KMeansCodebook:
     if config.path is None:
-        raise UserError(f"{SECTION}.path is not set. Set it to the centroids of the k-means codebook.")
+        raise UserError(
+            f"{SECTION}.path is not set. Set it to the centroids of the k-means codebook. "
+            f"Create them with `{codebook_command('codebook.safetensors', config.vocab_size)}`."
+        )
     try:
         centroids = _check_centroids(read_safetensors(Path(config.path))[0].get("centroids"))
     except ValueError as error:
         raise UserError(
             f"{SECTION}.path: {config.path} is not a file of centroids ({error}). "
-            "Create one with `python -m mmf_flava.data.prepare demo --out DIR`."
+            f"Create one with `{codebook_command(config.path, config.vocab_size)}`."
         ) from None
     if centroids.shape[0] != config.vocab_size:
         raise UserError(
