@@ -6,12 +6,14 @@ The split files are ``dataset_coco.json`` and ``dataset_flickr30k.json`` of ``ca
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 from mmf_flava.data.prepare.annotations import coco_id, flickr_id
-from mmf_flava.data.prepare.source_files import open_bytes
+from mmf_flava.data.prepare.rows import file_boundary
+from mmf_flava.data.prepare.source_files import read_json
 from mmf_flava.errors import UserError
 from mmf_flava.files.json_data import parse_json
 
@@ -78,18 +80,15 @@ def require_split_files(part: str, needed: Iterable[str], images: EvaluationImag
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    try:
+    if not path.is_file():
+        raise _not_a_split_file(path, "no such file")
+    with file_boundary(partial(_not_a_split_file, path)):
         if path.suffix.lower() == ".zip":
             with ZipFile(path) as archive:
                 names = [name for name in archive.namelist() if Path(name).name in SPLIT_FILES.values()]
                 contents = [parse_json(archive.read(name)) for name in names]
         else:
-            with open_bytes(path) as file:
-                contents = [parse_json(file.read())]
-    except OSError as error:
-        raise _not_a_split_file(path, (error.strerror or str(error)).lower()) from None
-    except (ValueError, BadZipFile, EOFError) as error:
-        raise _not_a_split_file(path, str(error)) from None
+            contents = [read_json(path)]
     if not contents or not all(isinstance(data, dict) and isinstance(data.get("images"), list) for data in contents):
         raise _not_a_split_file(path, 'expected {"images": [{"filename", "split"}]}')
     return contents

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from mmf_flava.data.prepare.annotations import Annotation, Region, annotate, coco_id, flickr_id, make_annotation
+from mmf_flava.data.prepare.rows import file_boundary
 from mmf_flava.data.prepare.source_files import COMPRESSED_SUFFIXES, open_text, read_json
 from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.errors import UserError
@@ -64,11 +66,13 @@ def _image_data(path: Path) -> dict[int, Any] | None:
     listed = find_image_data(path)
     if listed is None:
         return None
-    images: dict[int, Any] = {}
-    for item in read_json(listed):
-        if isinstance(item, dict) and ("image_id" in item or "id" in item):
-            images[item["image_id"] if "image_id" in item else item["id"]] = item
-    return images
+    with file_boundary(partial(_not_a_list, listed)):
+        items = [item for item in read_json(listed) if "image_id" in item or "id" in item]
+        return {int(item["image_id"] if "image_id" in item else item["id"]): item for item in items}
+
+
+def _not_a_list(path: Path, problem: str) -> UserError:
+    return UserError(f"{path} is not Visual Genome's list of images or is truncated ({problem}). Download it again.")
 
 
 def require_image_data(files: list[Path]) -> None:
