@@ -4,113 +4,60 @@ Example: ``python -m mmf_flava.embed PHOTOS --weights facebook/flava-full --out 
 """
 
 import sys
+from argparse import ArgumentTypeError
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from mmf_flava.command import MAX_WORKERS, ArgumentParser, bar_interval, command, file_path, integer
+from mmf_flava.config.columns import ROLES, check_columns
 from mmf_flava.config.processors import MAX_LENGTH, TOKENIZER
 from mmf_flava.config.workers import check_workers
-from mmf_flava.data.annotations import TEXT_EXTENSIONS, clean_text, parse_annotation
-from mmf_flava.data.image_decoding import decode_image
 from mmf_flava.data.quarantine import format_counts
-from mmf_flava.data.record import BadRecord, Reason, Record, Records, record_boundary
-from mmf_flava.data.records import open_records
-from mmf_flava.data.text_lines import read_lines
+from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.data.unexpected_errors import UnexpectedErrors
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.embedder import Embedder
 from mmf_flava.evaluation.embedding_files import write_embeddings
+from mmf_flava.evaluation.embedding_items import KINDS, open_items
+from mmf_flava.evaluation.embedding_origin import describe_origin
 
-KINDS = ("image", "text", "multimodal")
-CAPTION_PROBES = 100  # number of records that are searched for a caption, to select the kinds of embeddings
 DESCRIPTION = """\
-Writes FLAVA embeddings of images, texts or both. SRC is a folder of images, a list of images (.jsonl), tar shards, or a
-text file (.txt) with one text per line. Image and text embeddings are unit vectors in the same space:
+Writes FLAVA embeddings of images, texts or both. SRC is a folder of images, a table of images, tar shards, or a text
+file (.txt) with one text per line. Image and text embeddings are unit vectors in the same space:
 their dot product is their cosine similarity. Multimodal embeddings are computed from an image and its caption."""
 EPILOG = """\
 If OUT ends in .parquet, the file has one row per item: the id, the text (if any), and one list of floats per kind of
-embedding. Otherwise, OUT is a folder with image.npy, text.npy, multimodal.npy and ids.txt. Unreadable items are skipped
-with a warning."""
+embedding. Otherwise, OUT is a folder with image.npy, text.npy, multimodal.npy, ids.txt and items.jsonl. Unreadable
+items are skipped with a warning. `python -m mmf_flava.search OUT "a dog on a beach"` searches OUT."""
 
 
-class RecordDataset(Dataset):
-    """Dataset of images, captions or both: an item is (id, image tensor or None, caption or None).
-
-    The item of a bad record is the BadRecord.
-    """
-
-    def __init__(self, records: Records, embedder: Embedder, kinds: Sequence[str]) -> None:
-        self.records, self.processor = records, embedder.image_processor
-        self.needs_image = kinds != ["text"]
-        self.needs_caption = kinds != ["image"]
-        self.text_processor = embedder.text_processor if self.needs_caption else None
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> tuple[str, Tensor | None, str | None] | BadRecord:
-        try:
-            with record_boundary(f"record {index}"):
-                record = self.records.read(index)
-                with record_boundary(record.key):
-                    caption = None
-                    if self.text_processor is not None:
-                        caption = parse_annotation(record)[0][0]
-                        self.text_processor.encode([caption])  # a text that cannot be tokenized costs only this record
-                    return record.key, self._preprocess(record) if self.needs_image else None, caption
-        except BadRecord as error:
-            return error
-
-    def _preprocess(self, record: Record) -> Tensor:
-        image = decode_image(record, max_pixels=self.processor.max_pixels)
-        return self.processor({"image": image, "rng": np.random.default_rng(0), "train": False})["image"]
-
-
-class LineDataset(Dataset):
-    """Dataset of the non-empty lines of a text file: an item is ("line N", None, text)."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            lines = read_lines(path)
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: failed to read the file as UTF-8 text ({error}). Check the path.") from error
-        texts = [(number, clean_text(line)) for number, line in enumerate(lines, 1)]
-        self.lines = [(number, text) for number, text in texts if text]
-        if not self.lines:
-            raise UserError(f"{path} has no text. Write one text per line.")
-
-    def __len__(self) -> int:
-        return len(self.lines)
-
-    def __getitem__(self, index: int) -> tuple[str, None, str]:
-        number, line = self.lines[index]
-        return f"line {number}", None, line
-
-
-def embed(embedder: Embedder, source: str, kinds: Sequence[str] = (), workers: int = 0) -> Iterator[dict[str, Any]]:
+def embed(
+    embedder: Embedder,
+    source: str,
+    kinds: Sequence[str] = (),
+    workers: int = 0,
+    columns: Mapping[str, Any] | None = None,
+) -> Iterator[dict[str, Any]]:
     """Compute the embeddings of all items of a source; yield them in batches, and show a progress bar.
 
-    A batch is a dictionary with the lists "id" and "text" and one array per requested kind: "image_vector" and
-    "text_vector" of shape (B, E), "multimodal_vector" of shape (B, D). E is the projection size, and D is the width of
-    the multimodal encoder.
+    A batch is a dictionary with the lists "id", "record" (the item's number in the source) and "text", and one array
+    per requested kind: "image_vector" and "text_vector" of shape (B, E), "multimodal_vector" of shape (B, D). E is the
+    projection size, and D is the width of the multimodal encoder.
 
     Args:
         kinds: "image", "text" or "multimodal". Default: "text" for a text file; otherwise all three kinds if one of the
             first items has a caption, or "image" if they have none.
+        columns: see ``open_records``.
 
     Raises:
         UserError: the source was not found or has no usable items.
     """
-    items, kinds = _open_source(embedder, source, kinds)
+    items, kinds = open_items(embedder, source, kinds, columns)
     check_workers(workers, where="--workers")
     loader = DataLoader(items, embedder.batch_size, num_workers=workers, collate_fn=list)
     skipped: Counter[str] = Counter()
@@ -141,31 +88,9 @@ def embed(embedder: Embedder, source: str, kinds: Sequence[str] = (), workers: i
         raise UserError(f"{source}: all {len(items)} items were skipped. Correct them; the reasons are listed above.")
 
 
-def _open_source(
-    embedder: Embedder, source: str, kinds: Sequence[str]
-) -> tuple[RecordDataset | LineDataset, list[str]]:
-    """Open a source; return its dataset and the kinds of embeddings to compute."""
-    path = Path(source).expanduser()
-    if path.suffix.lower() == ".txt":
-        if any(kind != "text" for kind in kinds):
-            raise UserError(f"--what: {source} contains only texts. Set --what text.")
-        return LineDataset(path), ["text"]
-    records = open_records(source if "://" in source else path)
-    kinds = list(kinds) or (list(KINDS) if _have_captions(records) else ["image"])
-    return RecordDataset(records, embedder, kinds), kinds
-
-
-def _have_captions(records: Records) -> bool:
-    """Return whether one of the first records has a caption. Bad records are ignored."""
-    for index in range(min(len(records), CAPTION_PROBES)):
-        with suppress(BadRecord), record_boundary(f"record {index}"):
-            return bool(parse_annotation(records.read(index, TEXT_EXTENSIONS))[0])
-    return False
-
-
 def _embed_batch(embedder: Embedder, items: list[Any], kinds: Sequence[str]) -> dict[str, Any]:
-    names, pixels, texts = zip(*items, strict=True)
-    batch: dict[str, Any] = {"id": list(names)}
+    numbers, names, pixels, texts = zip(*items, strict=True)
+    batch: dict[str, Any] = {"id": list(names), "record": list(numbers)}
     if texts[0] is not None:
         batch["text"] = list(texts)
     images = torch.stack(pixels) if pixels[0] is not None else torch.empty(0)
@@ -177,11 +102,21 @@ def _embed_batch(embedder: Embedder, items: list[Any], kinds: Sequence[str]) -> 
     return batch | {f"{kind}_vector": encode[kind]() for kind in kinds}
 
 
+def column(text: str) -> tuple[str, str]:
+    """Parse the argparse option ``ROLE=NAME``."""
+    role, equals, name = text.partition("=")
+    if not equals:
+        raise ArgumentTypeError(f"must be ROLE=NAME, as in image=filepath, got {text!r}")
+    return role, name
+
+
 def build_parser() -> ArgumentParser:
     """Build the command-line parser."""
     parser = ArgumentParser(prog="python -m mmf_flava.embed", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument(
-        "source", metavar="SRC", help="folder of images, list of images (.jsonl), tar shards, or text file (.txt)"
+        "source",
+        metavar="SRC",
+        help="folder of images, table (.csv, .jsonl, .parquet), tar shards, or text file (.txt)",
     )
     parser.add_argument("--weights", required=True, help="run folder, weights file, URL or Hugging Face model ID")
     parser.add_argument("--out", required=True, type=file_path, help="output: .parquet file, or folder of .npy files")
@@ -192,6 +127,14 @@ def build_parser() -> ArgumentParser:
         default=[],
         help="kinds of embeddings; default: text for a text file, otherwise all three kinds, or only image if the "
         "first items have no captions",
+    )
+    parser.add_argument(
+        "--columns",
+        nargs="+",
+        type=column,
+        default=[],
+        metavar="ROLE=NAME",
+        help=f"columns of a table by role ({', '.join(ROLES)}), as in image=filepath; default: by their names",
     )
     parser.add_argument(
         "--tokenizer",
@@ -229,6 +172,8 @@ def build_parser() -> ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and return its exit code."""
     options = build_parser().parse_args(arguments)
+    options.columns = dict(options.columns) or None
+    check_columns(options.columns, "--columns")
     embedder = Embedder(
         options.weights,
         options.tokenizer,
@@ -238,8 +183,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         mean=options.mean,
         std=options.std,
     )
-    batches = embed(embedder, options.source, options.what, options.workers)
-    count = write_embeddings(batches, options.out, options.force)
+    batches = embed(embedder, options.source, options.what, options.workers, options.columns)
+    count = write_embeddings(batches, options.out, options.force, describe_origin(options))
     print(f"Wrote {options.out}: embeddings of {count:,} items.")
 
 

@@ -36,6 +36,7 @@ ORDER = [
     "hub_folder",
     "convert",
     "embed",
+    "search",
     "clip_benchmark",
     "plugin",
 ]

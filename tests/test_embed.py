@@ -35,7 +35,7 @@ def test_folder_of_images_to_parquet(weights, photos, tmp_path, capsys):  # noqa
     assert f"Wrote {out}: embeddings of 3 items." in capsys.readouterr().out
     table = parquet.read_table(out).to_pydict()
     assert table["id"] == ["0.png", "1.png", "2.png"]
-    assert list(table) == ["id", "image_vector"]
+    assert list(table) == ["id", "record", "image_vector"]
     assert np.allclose(np.linalg.norm(table["image_vector"], axis=1), 1)
 
 

@@ -1,5 +1,9 @@
-"""Writers of embeddings: a Parquet file with one row per item, or a folder of .npy arrays."""
+"""Writers of embeddings: a Parquet file with one row per item, or a folder of .npy arrays.
 
+Both store where the items and the weights are, for ``mmf_flava.search``; see ``evaluation.embedding_index``.
+"""
+
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,6 +12,9 @@ import numpy as np
 
 from mmf_flava.errors import UserError
 from mmf_flava.files import atomic
+
+ORIGIN = "mmf_flava"  # key of the Parquet file's metadata with the arguments of ``mmf_flava.embed`` as JSON
+ORIGIN_FILE, ITEMS_FILE, IDS_FILE = "origin.json", "items.jsonl", "ids.txt"  # in a folder of .npy files
 
 
 class EmbeddingWriter(Protocol):
@@ -21,7 +28,7 @@ class EmbeddingWriter(Protocol):
 class ParquetWriter:
     """Writer of a Parquet file with one row per item and one row group per batch."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, origin: dict[str, Any]) -> None:
         try:
             import pyarrow
             from pyarrow import parquet
@@ -30,6 +37,7 @@ class ParquetWriter:
                 "pyarrow is required to write Parquet. Run `pip install pyarrow`, or set --out to a folder."
             ) from error
         self.pyarrow, self.parquet, self.path = pyarrow, parquet, path
+        self.metadata = {ORIGIN: json.dumps(origin)}
         self.file: Any = None
 
     def write(self, batch: dict[str, Any]) -> None:
@@ -41,7 +49,7 @@ class ParquetWriter:
             columns[name] = values
         table = self.pyarrow.table(columns)
         if self.file is None:
-            self.file = self.parquet.ParquetWriter(self.path, table.schema)
+            self.file = self.parquet.ParquetWriter(self.path, table.schema.with_metadata(self.metadata))
         self.file.write_table(table)
 
     def close(self) -> None:
@@ -50,26 +58,40 @@ class ParquetWriter:
 
 
 class NumpyWriter:
-    """Writer of a folder with one .npy file per kind of embedding, and ``ids.txt`` with one ID per array row."""
+    """Writer of a folder with one .npy file per kind of embedding.
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.batches = path, []  # type: ignore[var-annotated]
+    ``ids.txt`` has one ID per array row, ``items.jsonl`` the ID, the text and the record number of each row.
+    """
+
+    def __init__(self, path: Path, origin: dict[str, Any]) -> None:
+        self.path, self.origin = path, origin
+        self.batches: list[dict[str, Any]] = []
 
     def write(self, batch: dict[str, Any]) -> None:
         self.batches.append(batch)
 
     def close(self) -> None:
-        for name in self.batches[0]:
-            columns = [batch[name] for batch in self.batches]
-            if isinstance(columns[0], np.ndarray):
-                np.save(self.path / f"{name.removesuffix('_vector')}.npy", np.concatenate(columns))
-            elif name == "id":
-                text = "".join(f"{key}\n" for column in columns for key in column)
-                (self.path / "ids.txt").write_text(text, encoding="utf-8", errors="surrogateescape")
+        names = [name for name, values in self.batches[0].items() if not isinstance(values, np.ndarray)]
+        for name in self.batches[0].keys() - names:
+            np.save(self.path / f"{name.removesuffix('_vector')}.npy", np.concatenate([b[name] for b in self.batches]))
+        rows = [
+            dict(zip(names, values, strict=True))
+            for batch in self.batches
+            for values in zip(*(batch[name] for name in names), strict=True)
+        ]
+        ids, items = (self.path / name for name in (IDS_FILE, ITEMS_FILE))
+        ids.write_text("".join(f"{row['id']}\n" for row in rows), encoding="utf-8", errors="surrogateescape")
+        items.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+        (self.path / ORIGIN_FILE).write_text(json.dumps(self.origin, indent=1), encoding="utf-8")
 
 
-def write_embeddings(batches: Iterator[dict[str, Any]], out: Path, force: bool = False) -> int:
+def write_embeddings(
+    batches: Iterator[dict[str, Any]], out: Path, force: bool = False, origin: dict[str, Any] | None = None
+) -> int:
     """Write batches of embeddings to a temporary path, rename it to ``out``, and return the number of items.
+
+    Args:
+        origin: where the items and the weights are, stored with the embeddings; see ``EmbeddingIndex.origin``.
 
     Raises:
         UserError: ``out`` exists and ``force`` is false, or writing fails.
@@ -83,7 +105,7 @@ def write_embeddings(batches: Iterator[dict[str, Any]], out: Path, force: bool =
         out.parent.mkdir(parents=True, exist_ok=True)
         # the file or folder is created now, because an error after hours of computation would be too late
         with replace(out) as temporary:
-            writer: EmbeddingWriter = (ParquetWriter if is_parquet else NumpyWriter)(temporary)
+            writer: EmbeddingWriter = (ParquetWriter if is_parquet else NumpyWriter)(temporary, origin or {})
             for batch in batches:
                 writer.write(batch)
                 count += len(batch["id"])

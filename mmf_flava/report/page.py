@@ -4,9 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-from markupsafe import Markup
-
 from mmf_flava import __version__
 from mmf_flava.report import wording
 from mmf_flava.report.cards import first_and_last_loss, loss_cards, loss_names, score_cards, speed_cards
@@ -25,6 +22,7 @@ from mmf_flava.report.scores import (
     training_seconds,
     update_count,
 )
+from mmf_flava.report.templates import STYLE, load_template, read_styles
 
 HERE = Path(__file__).parent
 MAX_EXAMPLES = 24  # maximum number of images and of sentences
@@ -56,15 +54,10 @@ class RunSection:
 
 def render(runs: Sequence[Run]) -> str:
     """Return the page as HTML; all content of the run folders is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
     functions = (training_seconds, samples_per_second, update_count, dash_index)
-    environment.globals |= {function.__name__: function for function in functions}
-    environment.globals |= {"wording": wording, "count_correct": _count_correct}
-    return environment.get_template("template.html").render(
-        css=Markup((HERE / "report.css").read_text(encoding="utf-8")),
+    named = {function.__name__: function for function in functions}
+    return load_template(HERE, wording=wording, count_correct=_count_correct, **named).render(
+        css=read_styles(STYLE),
         title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs",
         headline=_headline(runs[0]),
         subtitle=_subtitle(runs[0]),
