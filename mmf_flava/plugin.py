@@ -3,6 +3,7 @@
 from mmf_flava.data import (
     glue,
     image_classification,
+    image_text_classification,
     imagenet,
     karpathy,
     mmf_entries,
@@ -12,7 +13,7 @@ from mmf_flava.data import (
     unmasked,
 )
 from mmf_flava.evaluation import metrics
-from mmf_flava.losses import contrastive, masked_modeling, matching, regression
+from mmf_flava.losses import contrastive, masked_modeling, matching, regression, weighted
 from mmf_flava.models import classification, pretraining
 from mmf_flava.training import trainer
 
@@ -21,6 +22,7 @@ __all__ = [
     "contrastive",
     "glue",
     "image_classification",
+    "image_text_classification",
     "imagenet",
     "karpathy",
     "masked_modeling",
@@ -34,4 +36,5 @@ __all__ = [
     "text_corpus",
     "trainer",
     "unmasked",
+    "weighted",
 ]

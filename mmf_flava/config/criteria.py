@@ -29,7 +29,7 @@ def known_criteria(config: Mapping[str, Any]) -> dict[str, bool | None]:
     datasets = [name.strip() for name in str(config["datasets"]).split(",")]
     losses = (config["model_config"].get(config["model"]) or {}).get("losses") or []
     evaluation = config["evaluation"]
-    metrics = evaluation.get("metrics") or []
+    metrics = evaluation.get("metrics", [])
     computes_losses = evaluation.get("losses", True)
     known: dict[str, bool | None] = {TOTAL: True} if computes_losses else {}
     if computes_losses and not losses:  # a model of MMF may compute losses of its own
@@ -37,9 +37,11 @@ def known_criteria(config: Mapping[str, Any]) -> dict[str, bool | None]:
     for loss in losses if _is_list(losses) and computes_losses else []:
         name, _ = _name_and_type(loss)
         known |= {f"{prefix}/{name}": True for prefix in ("losses", *datasets)}
-    for metric in metrics if _is_list(metrics) else [metrics]:
+    for metric in metrics if _is_list(metrics) else [metrics] * bool(metrics):
         name, kind = _name_and_type(metric)
         known |= {f"{prefix}/{name}": False if kind in HIGHER_IS_BETTER else None for prefix in ("metrics", *datasets)}
+    if metrics is None:  # set by the dataset, when it is built
+        known |= dict.fromkeys(("metrics", *datasets))
     if evaluation.get("zero_shot") is not None:
         known["zero_shot/accuracy"] = False
     if (retrieval := evaluation.get("retrieval")) is not None:

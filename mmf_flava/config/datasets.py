@@ -4,6 +4,7 @@ Each dataset builder in ``mmf_flava.data`` has one of these classes as attribute
 projects/flava/configs/datasets set the folders and processors of the datasets.
 """
 
+import math
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -38,11 +39,13 @@ class DatasetConfig:
         PROCESSORS: names of the processors that the dataset uses.
         REQUIRED: names of the processors that must be set.
         IMAGE_TYPE, TEXT_TYPE: types of the processors. Other types of mmf_flava do not return the required fields.
+        SETS_LABELS: whether the data determine the number of labels, the loss and the metrics of a classifier.
     """
 
     PROCESSORS = BOTH
     REQUIRED = IMAGE
     IMAGE_TYPE, TEXT_TYPE = "flava_image", "flava_text"
+    SETS_LABELS = False
 
     # folder of the data
     data_dir: str = MISSING
@@ -205,6 +208,69 @@ class ImageClassificationConfig(RecordsConfig):
             raise UserError(f"{where}.splits.train: weights are only supported for pretraining. Use a list of paths.")
 
 
+TASKS = ("single_label", "multi_label", "regression")
+
+
+@dataclass
+class ImageTextClassificationConfig(RecordsConfig):
+    """``image_text_classification``: the user's own images, texts or both, with labels.
+
+    A split that is null in ``splits`` is found in data_dir: by the column split, by files or folders named train, val
+    and test, or else by ``val_share`` and ``test_share``.
+    """
+
+    REQUIRED = ()
+    TEXT_TYPE = "flava_tokens"
+    SETS_LABELS = True
+
+    # single_label: one class per record | multi_label: any number of classes | regression: a number
+    task: str = ranged("single_label", choices=TASKS)
+    # what separates the classes of a record if its label is one text; only for multi_label
+    separator: str = ","
+    # class names in label order: a list, or a file in data_dir; null: the classes in the data, sorted
+    classes: Any = None
+    # factors of the loss of each class: balanced (inversely proportional to the number of training records), or a
+    # mapping from class names to factors, 1 for the others; null: 1
+    class_weights: Any = None
+    # fractions of the records for the splits val and test, if data_dir has no splits
+    val_share: float = ranged(0.15, at_least=0, below=1)
+    test_share: float = ranged(0.15, at_least=0, below=1)
+    # true: training uses random crops of the images, see processors.image_processor.params.crop_scale
+    augment: bool = False
+
+    def check(self, where: str) -> None:
+        super().check(where)
+        _check_classes(self.classes, f"{where}.classes")
+        if self.splits.weights("train") is not None:
+            raise UserError(f"{where}.splits.train: weights are only supported for pretraining. Use a list of paths.")
+        if not any(self.processors.get(name) for name in BOTH):
+            raise UserError(
+                f"{where}.processors: image_processor and text_processor are both null, so the model has no input. "
+                "Set one of them."
+            )
+        if not self.separator.strip() and self.separator != " ":
+            raise UserError(f"{where}.separator: must not be empty. Set it to the text between two classes, e.g. ','.")
+        if self.val_share + self.test_share >= 1:
+            raise UserError(
+                f"{where}.val_share: val_share and test_share are {self.val_share + self.test_share:g} together, so no "
+                "records remain for training. Decrease them."
+            )
+        if self.task == "regression" and (self.classes is not None or self.class_weights is not None):
+            raise UserError(
+                f"{where}.task: regression has no classes. Remove classes and class_weights, or set task: single_label."
+            )
+        _check_class_weights(self.class_weights, f"{where}.class_weights")
+
+
+def _check_class_weights(value: Any, where: str) -> None:
+    is_mapping = isinstance(value, dict) and value
+    if not (value is None or value == "balanced" or is_mapping):
+        raise UserError(f"{where}: must be balanced or a mapping from class names to factors, got {value!r}.")
+    for name, factor in value.items() if is_mapping else ():
+        if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < math.inf:
+            raise UserError(f"{where}.{name}: must be a number above 0, got {factor!r}.")
+
+
 def _check_classes(value: Any, where: str) -> None:
     names = value if isinstance(value, list) else []
     if not (value is None or isinstance(value, str | list)) or any(
@@ -293,6 +359,7 @@ DATASETS: dict[str, type[DatasetConfig]] = {
     "ccnews_bookcorpus": TextCorpusConfig,
     "glue": GlueConfig,
     "image_classification": ImageClassificationConfig,
+    "image_text_classification": ImageTextClassificationConfig,
     "imagenet": ImageNetConfig,
     "karpathy": KarpathyConfig,
     "pmd": PMDConfig,

@@ -214,7 +214,8 @@ MODULES = ("image_encoder", "text_encoder", "multimodal_encoder", "classifier")
 
 @dataclass
 class ClassificationConfig(CoreConfig):
-    num_labels: int = ranged(MISSING, at_least=1)
+    # null: the number of classes in the data, 1 for regression; only for datasets that set it (``SETS_LABELS``)
+    num_labels: int | None = ranged(MISSING, at_least=1)
     # initial FLAVA weights: file, folder, URL or Hugging Face model ID; position embeddings are resized to image_size
     pretrained: str | None = None
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
@@ -224,8 +225,8 @@ class ClassificationConfig(CoreConfig):
     lr_multiplier: dict[str, float] = ranged({}, at_least=0)
     # layer-wise learning rate decay (BEiT): factor per layer below the classifier, see models/layer_decay.py
     layer_decay: float = ranged(1.0, above=0, at_most=1)
-    # registered losses, each a name or {type, params}, as in every MMF model
-    losses: list[Any] = ranged([{"type": "cross_entropy"}], non_empty=True)
+    # registered losses, each a name or {type, params}, as in every MMF model; null: the loss of the dataset's task
+    losses: list[Any] | None = ranged([{"type": "cross_entropy"}], non_empty=True)
 
     def check(self, where: str) -> None:
         """Raise UserError for encoders of different hidden sizes, an unknown module, or a loss that is listed twice."""
@@ -242,12 +243,24 @@ class ClassificationConfig(CoreConfig):
                 raise UserError(f"'{name}' is not a key of {where}.lr_multiplier.{suggestion(name, MODULES)}")
         if {*self.freeze} == {*MODULES}:
             raise UserError(f"{where}.freeze lists all modules, so there is nothing to train. Remove one of them.")
-        names = [check_loss_entry(loss, f"{where}.losses[{number}]") for number, loss in enumerate(self.losses)]
+        losses = self.losses or []
+        names = [check_loss_entry(loss, f"{where}.losses[{number}]") for number, loss in enumerate(losses)]
         if repeated := next((name for name in names if names.count(name) > 1), None):
             raise UserError(
                 f"{where}.losses: {repeated} is listed {names.count(repeated)} times, but MMF computes each "
                 "type of loss only once. List it once."
             )
+
+
+NULL_IS_SET_BY_DATA = "null is only supported for the dataset image_text_classification, which sets it. Set a value."
+
+
+def check_labels_are_set(settings: Any, where: str) -> None:
+    """Raise UserError if the number of labels or the losses of a classifier are null, and no dataset has set them."""
+    if isinstance(settings, ClassificationConfig):
+        for name in ("num_labels", "losses"):
+            if getattr(settings, name) is None:
+                raise UserError(f"{where}.{name} must be given: {NULL_IS_SET_BY_DATA}")
 
 
 # registered name -> schema of model_config.<name>

@@ -7,11 +7,13 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mmf_flava.config.datasets import DATASETS
 from mmf_flava.config.flava_trainers import check_flava
 from mmf_flava.config.mmf_keys import check_mmf_keys
 from mmf_flava.config.mmf_sections import check_mmf_sections
-from mmf_flava.config.model import MODELS
+from mmf_flava.config.model import MODELS, NULL_IS_SET_BY_DATA, check_labels_are_set
 from mmf_flava.config.optimization import check_optimization, check_optimization_sections
+from mmf_flava.config.schedule import INTERVALS
 from mmf_flava.config.schema import parse_section
 from mmf_flava.errors import UserError
 
@@ -48,10 +50,21 @@ def check_recipe(config: Any, defaults: Any) -> dict[str, Any]:
         raise UserError("checkpoint.resume_best has no effect without checkpoint.resume. Set checkpoint.resume: true.")
     if not is_flava and checkpoint["reset"].get("data"):
         raise UserError("checkpoint.reset.data is only supported by training.trainer: flava. Set it to false.")
+    for name in INTERVALS if not is_flava else ():
+        if values["training"].get(name, 1) is None:
+            raise UserError(
+                f"training.{name} must be given: null, which means one epoch, is only supported by training.trainer: "
+                "flava. Set a number of updates."
+            )
     model = values["model"]
+    sets_labels = _sets_labels(values)
+    if not sets_labels and values["evaluation"].get("metrics", []) is None:
+        raise UserError(f"evaluation.metrics must be given: {NULL_IS_SET_BY_DATA}")
     if model in MODELS:
-        losses = check_model(model, (values.get("model_config") or {}).get(model) or {}).losses
-        if not losses and "train" in values["run_type"]:
+        settings = check_model(model, (values.get("model_config") or {}).get(model) or {})
+        if not sets_labels:
+            check_labels_are_set(settings, f"model_config.{model}")
+        if settings.losses is not None and not settings.losses and "train" in values["run_type"]:
             raise UserError(
                 f"model_config.{model}.losses is empty, so there is nothing to train. List at least one loss."
             )
@@ -62,6 +75,12 @@ def check_model(name: str, section: Mapping[str, Any]) -> Any:
     """Check ``model_config.<name>`` and return it as a config object; the key ``model``, added by MMF, is ignored."""
     keys = {key: value for key, value in section.items() if key != "model"}
     return parse_section(MODELS[name], keys, f"model_config.{name}")
+
+
+def _sets_labels(values: Mapping[str, Any]) -> bool:
+    """Return whether a dataset of the run sets the number of labels, the loss and the metrics that are null."""
+    names = [name.strip() for name in str(values.get("datasets") or "").split(",")]
+    return any(name in DATASETS and DATASETS[name].SETS_LABELS for name in names)
 
 
 def resolve(config: Any) -> dict[str, Any]:

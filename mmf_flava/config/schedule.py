@@ -5,8 +5,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 
-def updates_of_epochs(config: Any, sizes: Iterable[int]) -> int:
-    """Return the number of updates of ``training.max_epochs`` epochs: ceil(E * N / (B * update_frequency)).
+INTERVALS = ("evaluation_interval", "checkpoint_interval")  # keys of training; null: one epoch
+
+
+def updates_of_epochs(config: Any, epochs: int, sizes: Iterable[int]) -> int:
+    """Return the number of updates of a number of epochs E: ceil(E * N / (B * update_frequency)).
 
     Args:
         config: the complete config, in which ``training.batch_size`` is the global batch size B.
@@ -14,13 +17,14 @@ def updates_of_epochs(config: Any, sizes: Iterable[int]) -> int:
     """
     training = config.training
     per_update = training.batch_size * training.get("update_frequency", 1)
-    return math.ceil(training.max_epochs * sum(sizes) / per_update)
+    return math.ceil(epochs * sum(sizes) / per_update)
 
 
 def set_updates_of_epochs(config: Any, datasets: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Set ``training.max_updates``, and thereby the schedule, if ``training.max_epochs`` is given, as MMF does.
 
-    Must be called after the training data and before optimizer and schedule are built.
+    Intervals that are null become the updates of one epoch. Must be called after the training data and before optimizer
+    and schedule are built.
 
     Args:
         config: see ``updates_of_epochs``.
@@ -29,10 +33,13 @@ def set_updates_of_epochs(config: Any, datasets: Mapping[str, Mapping[str, Any]]
     Returns:
         Messages for the log.
     """
-    training = config.training
+    training, sizes = config.training, [len(dataset) for dataset in datasets["train"].values()]
+    for name in INTERVALS:
+        if training.get(name, 1) is None:
+            training[name] = updates_of_epochs(config, 1, sizes)
     if training.max_epochs is None:
         return []
-    training.max_updates = updates_of_epochs(config, map(len, datasets["train"].values()))
+    training.max_updates = updates_of_epochs(config, training.max_epochs, sizes)
     message = f"training.max_epochs: {training.max_epochs} epochs are {training.max_updates} updates."
     warning = schedule_warning(config)
     return [message, f"Warning: {warning}"] if warning else [message]

@@ -1,12 +1,13 @@
 """Class numbers of labelled images: one numbering for all splits of a dataset, and checks of the labels."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 from mmf.common.registry import registry
 
-from mmf_flava.config.datasets import ImageClassificationConfig, ImageNetConfig
+from mmf_flava.config.datasets import ImageClassificationConfig, ImageNetConfig, ImageTextClassificationConfig
 from mmf_flava.config.paths import resolve_path
 from mmf_flava.data.annotations import NO_LABEL, to_label
 from mmf_flava.data.image_folder import ImageFolder, class_folder, find_class_folders, read_class_list
@@ -14,6 +15,7 @@ from mmf_flava.data.image_list import ImageList
 from mmf_flava.data.names import display_name
 from mmf_flava.data.record import Records
 from mmf_flava.data.records import split_readers
+from mmf_flava.data.run_processors import stored_classes
 from mmf_flava.data.shards import find_shards
 from mmf_flava.data.text_lines import read_lines
 from mmf_flava.errors import UserError, join_first
@@ -22,7 +24,9 @@ from mmf_flava.files.download import is_remote
 CLASSIFIER = "flava_classification"
 
 
-def configured_classes(config: ImageNetConfig | ImageClassificationConfig, name: str) -> list[str] | None:
+def configured_classes(
+    config: ImageNetConfig | ImageClassificationConfig | ImageTextClassificationConfig, name: str
+) -> list[str] | None:
     """Return the class names in ``dataset_config.NAME.classes``: a list, or a file with one name per line.
 
     Return None if the key is null.
@@ -97,6 +101,43 @@ def model_labels() -> int | None:
     if config is None or config.get("model") != CLASSIFIER:
         return None
     return ((config.get("model_config") or {}).get(CLASSIFIER) or {}).get("num_labels")
+
+
+def number_as_classifier(classes: list[str] | None, listed: bool) -> list[str] | None:
+    """Return the classes of the train split in the label order of the classifier that the run loads.
+
+    If the dataset has no class names, the classifier's are used. Classes of other names keep their order, with a
+    warning.
+
+    Args:
+        listed: whether the classes are listed in the config, whose order is kept.
+    """
+    stored = stored_classes()
+    if stored is None or classes is None:
+        return classes if stored is None else list(stored)
+    if not listed and set(classes) <= set(stored):
+        return list(stored)
+    if list(stored) != classes:
+        warnings.warn(
+            f"The classes of the dataset ({join_first(classes)}) differ from the classes that the weights were trained "
+            f"with ({join_first(list(stored))}). Labels and predictions are numbered in the dataset's order.",
+            stacklevel=3,
+        )
+    return classes
+
+
+def check_num_labels(classes: Sequence[str], expected: int | None, exact: bool = False) -> None:
+    """Raise UserError if the classifier has fewer labels than there are classes.
+
+    Args:
+        classes: class names; empty for a regression, which has one label.
+        expected: ``num_labels`` of the classifier; None if it is unknown.
+        exact: whether more labels than classes are an error too.
+    """
+    needed = len(classes) or 1
+    if expected is not None and (expected != needed if exact else expected < needed):
+        found = f"there are {needed} classes: {join_first(list(classes))}" if classes else "the task is a regression"
+        raise UserError(f"model_config.{CLASSIFIER}.num_labels is {expected}, but {found}. Set it to {needed}.")
 
 
 def check_labels(records: Records, classes: Sequence[str] | None, limit: int | None, required: bool) -> None:

@@ -6,7 +6,6 @@ lists, as for ``imagenet``.
 
 import hashlib
 import json
-import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +18,15 @@ from mmf.common.registry import registry
 from mmf_flava.config.datasets import ImageClassificationConfig
 from mmf_flava.config.model import MODELS
 from mmf_flava.data.annotations import NO_LABEL, read_label
-from mmf_flava.data.class_labels import check_labels, configured_classes, find_classes, model_labels, number_classes
+from mmf_flava.data.class_labels import (
+    check_labels,
+    check_num_labels,
+    configured_classes,
+    find_classes,
+    model_labels,
+    number_as_classifier,
+    number_classes,
+)
 from mmf_flava.data.image_sets.catalogue import download_image_set, open_image_set
 from mmf_flava.data.image_stream import build_shard_cache, image_folder
 from mmf_flava.data.order import Order
@@ -27,10 +34,9 @@ from mmf_flava.data.processor_calls import process_image
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Record, Records, record_boundary
 from mmf_flava.data.records import ConcatRecords, open_records, record_units, split_readers
 from mmf_flava.data.records_hash import records_sha256
-from mmf_flava.data.run_processors import stored_classes
 from mmf_flava.data.stream import StreamDataset
 from mmf_flava.data.stream_builder import StreamBuilder
-from mmf_flava.errors import UserError, join_first
+from mmf_flava.errors import UserError
 
 
 class ImageClassificationDataset(StreamDataset):
@@ -109,11 +115,8 @@ class ImageClassificationDataset(StreamDataset):
             UserError: the model has fewer labels than the dataset has classes, or a label is missing or invalid.
         """
         expected = self._model_labels
-        if self.classes is not None and expected is not None and expected < len(self.classes):
-            raise UserError(
-                f"model_config.flava_classification.num_labels is {expected}, but there are {len(self.classes)} "
-                f"classes: {join_first(self.classes)}. Set it to {len(self.classes)}."
-            )
+        if self.classes is not None:
+            check_num_labels(self.classes, expected)
         if self._own_classes and self.classes is not None and expected not in (None, len(self.classes)):
             raise UserError(
                 f"The class numbers of the {len(self.classes)} class folders are unknown: the train split has class "
@@ -153,29 +156,6 @@ def _common_classes(names_by_path: Sequence[Sequence[str]]) -> list[str] | None:
             "names in the config key classes."
         )
     return known[0] if known and len(known) == len(names_by_path) else None
-
-
-def _number_as_classifier(classes: list[str] | None, listed: bool) -> list[str] | None:
-    """Return the classes of the train split in the label order of the classifier that the run loads.
-
-    If the dataset has no class names, the classifier's are used. Classes of other names keep their order, with a
-    warning.
-
-    Args:
-        listed: whether the classes are listed in the config, whose order is kept.
-    """
-    stored = stored_classes()
-    if stored is None or classes is None:
-        return classes if stored is None else list(stored)
-    if not listed and set(classes) <= set(stored):
-        return list(stored)
-    if list(stored) != classes:
-        warnings.warn(
-            f"The classes of the dataset ({join_first(classes)}) differ from the classes that the weights were trained "
-            f"with ({join_first(list(stored))}). Labels and predictions are numbered in the dataset's order.",
-            stacklevel=3,
-        )
-    return classes
 
 
 def _split_location(path: str | Path) -> tuple[Path, str]:
@@ -225,7 +205,7 @@ class ImageClassificationBuilder(StreamBuilder):
         folder = image_folder(config)
         records = open_records(paths, build_shard_cache(self.NAME, config), folder, config.columns)
         classes = configured_classes(config, self.NAME)
-        classes = _number_as_classifier(classes or self._training_classes(config, folder), classes is not None)
+        classes = number_as_classifier(classes or self._training_classes(config, folder), classes is not None)
         own_classes = classes is None and bool(self.list_paths(config, "train"))
         if classes is None:
             classes = _common_classes(find_classes(paths, folder))

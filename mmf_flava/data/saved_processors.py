@@ -27,6 +27,8 @@ class SavedProcessors:
     image_size: height and width of the image encoder's input, in pixels.
     mean, std: mean and standard deviation per channel, which normalise pixel values in [0, 1].
     classes: class names of a classifier, in label order.
+    classifier_inputs: what a classifier was trained on: image, text or both.
+    target_scale: mean and standard deviation of the values that a regression was trained on.
     """
 
     source: str
@@ -37,6 +39,8 @@ class SavedProcessors:
     mean: Statistics | None = None
     std: Statistics | None = None
     classes: tuple[str, ...] | None = None
+    classifier_inputs: tuple[str, ...] | None = None
+    target_scale: tuple[float, float] | None = None
 
     @classmethod
     def collect(cls, text: Any | None, image: Any | None, classes: Iterable[str] | None = None) -> "SavedProcessors":
@@ -126,7 +130,11 @@ class SavedProcessors:
         order = sorted(datasets, key=lambda data: not (id(data) in texts and id(data) in images))
         text = next((texts[id(data)] for data in order if id(data) in texts), None)
         image = next((images[id(data)] for data in order if id(data) in images), None)
-        return cls.collect(text, image, classes)
+        inputs, scale = (
+            next((value for data in datasets if (value := _get(data, name)) is not None), None)
+            for name in ("classifier_inputs", "target_scale")
+        )
+        return replace(cls.collect(text, image, classes), classifier_inputs=inputs, target_scale=scale)
 
     # ------------------------------------------------------------------ JSON
 
@@ -156,6 +164,8 @@ class SavedProcessors:
                 mean=_optional(_statistics, values.get("mean")),
                 std=_optional(_statistics, values.get("std")),
                 classes=_optional(lambda names: tuple(map(str, names)), values.get("classes")),
+                classifier_inputs=_optional(lambda names: tuple(map(str, names)), values.get("classifier_inputs")),
+                target_scale=_optional(lambda scale: (float(scale[0]), float(scale[1])), values.get("target_scale")),
             )
         except (TypeError, ValueError) as error:
             raise UserError(

@@ -13,7 +13,7 @@ from mmf.models.base_model import BaseModel
 from mmf.modules.layers import MLPClassifer
 from torch import Tensor, nn
 
-from mmf_flava.config.model import MODULES, ClassificationConfig
+from mmf_flava.config.model import MODULES, ClassificationConfig, check_labels_are_set
 from mmf_flava.config.recipes import MODEL_DEFAULTS, recipe_path
 from mmf_flava.config.schema import parse_section, suggestion, to_dict
 from mmf_flava.data.run_processors import initial_processors
@@ -175,7 +175,8 @@ def _cls(batch: Tensor) -> Positions:
 
 
 def _check(settings: ClassificationConfig) -> None:
-    for loss in settings.losses:
+    check_labels_are_set(settings, SECTION)
+    for loss in settings.losses or ():
         name = loss if isinstance(loss, str) else loss.get("type")
         if registry.get_loss_class(name) is None:
             hint = suggestion(str(name), registry.mapping["loss_name_mapping"])

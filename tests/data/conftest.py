@@ -7,6 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from mmf_flava.data.prepare.demo import prepare_demo
+from tests.data.own_toys import own  # noqa: F401 (a fixture)
 
 DATASETS = Path(__file__).resolve().parents[2] / "projects/flava/configs/datasets"
 NAMES = ("pmd", "imagenet", "ccnews_bookcorpus")

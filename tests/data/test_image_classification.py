@@ -9,7 +9,7 @@ from mmf.common.registry import registry
 from omegaconf import OmegaConf
 from torchvision import datasets
 
-from mmf_flava.data import image_classification, processors  # noqa: F401 (they register)
+from mmf_flava.data import class_labels, image_classification, processors  # noqa: F401 (they register)
 from mmf_flava.data.sampling import build_evaluation_loader
 from mmf_flava.data.shards import ShardWriter
 from mmf_flava.errors import UserError
@@ -354,7 +354,7 @@ def test_labels_are_numbered_as_in_the_classifier_of_the_run(tmp_path, load, mon
     """The test split lacks a class, and there is no train split."""
     for name in ("zebra", "cat"):
         save(tmp_path / "test" / name / "1.png", 1)
-    monkeypatch.setattr(image_classification, "stored_classes", lambda: ("zebra", "dog", "cat"))
+    monkeypatch.setattr(class_labels, "stored_classes", lambda: ("zebra", "dog", "cat"))
     (batch,) = batches(dataset := load(splits={"test": ["test"]}))
     assert (batch.targets.tolist(), dataset.classes) == ([2, 0], ["zebra", "dog", "cat"])
     report = {"sample_id": ["a", "b"], "scores": torch.tensor([[0.0, 9.0, 0.0], [50.0, 0.0, 0.0]])}
