@@ -3,6 +3,7 @@
 from tests.faults.file_format import Format
 from tests.faults.list_formats import Glue, Imdb, JsonLines, JsonList, Karpathy, Parquet
 from tests.faults.shard_formats import Index, JsonRecord, ScannedShard, Shard
+from tests.faults.table_formats import CaptionFiles, CompressedCsv, Csv, PathParquet
 from tests.faults.tensor_formats import Checkpoint, Codes, Safetensors, Tokens, TorchFile
 
 FORMATS: dict[str, Format] = {
@@ -10,5 +11,6 @@ FORMATS: dict[str, Format] = {
     for entry in (
         Shard(), ScannedShard(), Index(), JsonRecord(), JsonLines(), JsonList(), Imdb(), Karpathy(), Glue(), Parquet(),
         Safetensors(), TorchFile(), Checkpoint(), Checkpoint(hostile=True), Tokens(), Codes(),
+        Csv(), CompressedCsv(), PathParquet(), CaptionFiles(),
     )
 }  # fmt: skip

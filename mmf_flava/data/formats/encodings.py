@@ -11,15 +11,14 @@ from pathlib import Path
 from mmf_flava.data.prepare.source_files import open_bytes, open_text
 from mmf_flava.errors import UserError
 from mmf_flava.files.damaged_file import damaged_file
-from mmf_flava.files.text_file import INVALID
 
 CHUNK = 1 << 20
 WORD = re.compile(rb"[A-Za-z\x80-\xff]*[\x80-\xff][A-Za-z\x80-\xff]*")  # with bytes that are not ASCII
-OTHERS = re.compile("[^\x00-\x7f\udc80-\udcff]")
 LETTERS = "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜßàáâãäåæçèéêëìíîïñòóôõöøùúûüÿŒœ"
 IN_WORDS = "\u2019\u2018\u00b7\u2013\u2014"  # signs between letters: apostrophes, a dot and dashes
 AFTER_WORDS = "ªºµ"  # letters that are signs
 RUN = re.compile(f"[{LETTERS}]{{3}}")  # no Western European word has three such letters in a row
+MAX_OTHERS = 1 << 20  # other words that are counted
 MAX_OTHER_WORDS = 0.02  # share of the words that may be other ones
 
 
@@ -28,29 +27,45 @@ def refuse_unknown_encoding(path: Path) -> None:
     with open_text(path) as text:
         if not text.encoding.startswith("utf-8"):
             return
-    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-    valid = invalid = 0
-    for chunk in _chunks(path):
-        if not (text := decoder.decode(chunk)).isascii():
-            valid += len(OTHERS.findall(text))
-            invalid += len(INVALID.findall(text))
-    if 2 * invalid <= valid:  # UTF-8, in which some bytes are damaged
+    if _is_utf8(path):
         return
-    count, others = 0, []
+    valid, western, others = 0, 0, []
     for chunk in _chunks(path):
-        words = WORD.findall(chunk)
-        count += len(words)
-        others += [word for word in words if not is_western(word.decode("cp1252", "replace"))]
-    if len(others) > MAX_OTHER_WORDS * count:
+        for word in WORD.findall(chunk):
+            try:
+                word.decode()
+                valid += 1
+            except UnicodeDecodeError:
+                if is_western(word.decode("cp1252", "replace")):
+                    western += 1
+                elif len(others) < MAX_OTHERS:
+                    others.append(word)
+    # if most words are UTF-8, some bytes are damaged
+    if valid < western + len(others) and len(others) > MAX_OTHER_WORDS * (western + len(others)):
         raise UserError(
             f"{path}: the text is neither UTF-8 nor Windows-1252 (e.g. the bytes {others[0][:20]!r}), so its letters "
             'are unknown. Save it as UTF-8; in Excel, as "CSV UTF-8".'
         )
 
 
+def _is_utf8(path: Path) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for chunk in _chunks(path):
+            decoder.decode(chunk)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _chunks(path: Path) -> Iterator[bytes]:
-    with damaged_file(path, "text file", "Copy or download it again."), open_bytes(path) as file:
-        while chunk := file.read(CHUNK):
+    with open_bytes(path) as file:
+        while True:
+            with damaged_file(path, "text file", "Copy or download it again."):
+                chunk = file.read(CHUNK)
+            if not chunk:
+                return
             yield chunk
 
 

@@ -1,6 +1,7 @@
 """The type of a file by its content, whatever its name is."""
 
 import io
+import re
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from mmf_flava.files.text_file import TextFile
 
 HEAD = 1 << 16  # bytes by which the type is decided
 MAX_HEAD = 1 << 26  # bytes of the first line of a JSON file
+UNPRINTABLE = re.compile("[\0-\x08\x0e-\x1f]")
+MAX_UNPRINTABLE = 0.05  # share of these characters in a text, which may be damaged
 MAX_LINES = 100  # lines by which JSON Lines are recognised
 USE = "Set data_dir to tar shards, a folder of images, or a table (CSV, TSV, JSON, parquet)."
 
@@ -101,7 +104,7 @@ def file_type(path: Path) -> FileType:
             open_bytes(path).close()
         except UserError:  # several files
             return FileType.ZIP
-    with damaged_file(path, "compressed file", "Copy or download it again.", (OSError,)), open_bytes(path) as file:
+    with open_bytes(path) as file, damaged_file(path, "compressed file", "Copy or download it again."):
         head = file.read(HEAD)
         kind = _by_first_bytes(head, compressed=not isinstance(file, io.BufferedReader))
         while kind is None and b"\n" not in head and len(head) < MAX_HEAD and (more := file.read(len(head))):
@@ -137,7 +140,7 @@ def _by_text(path: Path, head: bytes) -> FileType:
         return FileType.JSON_LINES
     if start[:1] in ("{", "["):
         return FileType.JSON
-    return FileType.BINARY if "\0" in text else FileType.TEXT
+    return FileType.BINARY if len(UNPRINTABLE.findall(text)) > MAX_UNPRINTABLE * len(text) else FileType.TEXT
 
 
 def _is_document(data: dict[str, Any]) -> bool:
