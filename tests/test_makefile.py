@@ -56,6 +56,14 @@ def test_rc10_is_the_default(make):
     assert make("demo").stdout == "mmf_run PYTHONPATH= config=projects/flava/configs/demo.yaml\n"
 
 
+def test_photographs_are_prepared_from_local_files_first(make):
+    run = "mmf_run PYTHONPATH= config=projects/flava/configs/demo_photos.yaml"
+    assert make("demo-photos", OPTIONS="training.seed=2").stdout == f"{run} training.seed=2\n"
+    prepare = "python PYTHONPATH= -m mmf_flava.data.prepare photos"
+    assert make("demo-photos", SRC="/my photos").stdout == f"{prepare} --src /my photos\n{run}\n"
+    assert make("demo-photos", TEXT="a.txt").stdout == f"{prepare} --text a.txt\n{run}\n"
+
+
 def test_stopped_demo_is_continued(make):
     done = make("demo", OPTIONS="checkpoint.resume=true training.seed=2")
     assert done.stdout.endswith("demo.yaml checkpoint.resume=true training.seed=2\n")
