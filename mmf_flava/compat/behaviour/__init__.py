@@ -19,6 +19,7 @@ from mmf_flava.compat.behaviour import (  # noqa: F401 - each module registers i
     pickles,
     predictions,
     processes,
+    published_data,
     recipe_files,
     secrets,
     trainers,

@@ -5,6 +5,7 @@ from typing import Any
 from mmf_flava.compat import flava_run
 from mmf_flava.compat.annotation_lines import InvalidLine, parse_line
 from mmf_flava.compat.patch import patch, wrap
+from mmf_flava.compat.published_annotations import name_image
 from mmf_flava.config.workers import check_workers
 from mmf_flava.errors import UserError
 
@@ -183,7 +184,7 @@ def annotation_lines(module: Any) -> None:
             lines = [parse_line(line) for line in file.read().split(b"\n") if line.strip()]
         if all(isinstance(line, InvalidLine) for line in lines):
             original(self, path)
-        self.data, self.start_idx = lines, 0
+        self.data, self.start_idx = [name_image(line) for line in lines], 0
 
 
 @patch(
