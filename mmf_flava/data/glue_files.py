@@ -65,6 +65,8 @@ def find_files(data_dir: Path, task: GlueTask, split: str) -> list[Path]:
             return list(chain.from_iterable(files))
         if task.name == "mrpc" and (folder / MSR_FILES[split]).is_file():
             return [folder / MSR_FILES[split]]
+    if archives := sorted(path for path in data_dir.glob(f"{task.folder}*.zip")):
+        raise UserError(f"{archives[0]}: the archive of {task.folder} is not unpacked. Unpack it in its folder.")
     tsv = " and ".join(f"{task.folder}/{stem}.tsv" for stem in task.file_stems(split))
     hub = [f"{task.hub_folder}/{stem.replace(split, HUB_NAMES[split][0], 1)}" for stem in task.file_stems(split)]
     names = [tsv, *(" and ".join(name + ending for name in hub) for ending in (".jsonl", "-*.parquet"))]

@@ -60,8 +60,7 @@ class KarpathyRecords:
     def _load(self, split: str, captions_per_image: int | None) -> None:
         entries = _read_split(self.path, split)
         self._check(entries)
-        self.keys = [_image_path(entry) for entry in entries]
-        self._check_files(split)
+        self.keys = self._find_images(entries, split)
         captions = [[clean_text(sentence["raw"]) for sentence in entry["sentences"]] for entry in entries]
         self.captions = [texts[:captions_per_image] for texts in captions]
         self.images_sha256 = hashlib.sha256(json.dumps(self.captions).encode()).hexdigest()
@@ -97,15 +96,18 @@ class KarpathyRecords:
                 f"{self.path}: {len(entries)} entries {problem}: {join_first(entries)}. Use the published file."
             )
 
-    def _check_files(self, split: str) -> None:
+    def _find_images(self, entries: list[dict[str, Any]], split: str) -> list[str]:
         remedy = "Set dataset_config.karpathy.image_dir to the image folder."
         if not self.images.is_dir():
             raise UserError(f"{self.path}: the image folder {self.images} does not exist. {remedy}")
-        if missing := [key for key in self.keys if not (self.images / key).is_file()]:
+        places = [_possible_paths(entry) for entry in entries]
+        found = [next((path for path in paths if (self.images / path).is_file()), None) for paths in places]
+        if missing := [paths[0] for path, paths in zip(found, places, strict=True) if path is None]:
             raise UserError(
-                f"{self.images}: {len(missing)} of the {len(self.keys)} images of split '{split}' were not found: "
+                f"{self.images}: {len(missing)} of the {len(entries)} images of split '{split}' were not found: "
                 f"{join_first(missing)}. {IMAGE_SOURCES}. {remedy}"
             )
+        return [path for path in found if path is not None]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -209,6 +211,14 @@ def _is_valid(entry: dict[str, Any]) -> bool:
 
 def _image_path(entry: dict[str, Any]) -> str:
     return "/".join(filter(None, (entry.get("filepath"), entry["filename"])))
+
+
+def _possible_paths(entry: dict[str, Any]) -> list[str]:
+    """Return where an image may lie: COCO's folders of 2014, one folder for all images, or COCO's folders of 2017."""
+    paths = [_image_path(entry), entry["filename"]]
+    if isinstance(number := entry.get("cocoid"), int):
+        paths += [f"{folder}{number:012}.jpg" for folder in ("train2017/", "val2017/", "")]
+    return paths
 
 
 def _find_duplicates(entries: Iterable[dict[str, Any]], get_value: Callable[[dict[str, Any]], Hashable]) -> list[str]:

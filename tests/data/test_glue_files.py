@@ -173,3 +173,38 @@ def test_empty_split_raises(tmp_path):
     (tmp_path / "train.tsv").write_text("sentence\tlabel\n")
     with pytest.raises(UserError, match="has no examples of the train split"):
         read(tmp_path, "sst2", "train")
+
+
+HEADERS = {  # of the train files in the published zips
+    "mnli": "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse "
+    "sentence1 sentence2 label1 gold_label",
+    "mrpc": "Quality #1_ID #2_ID #1_String #2_String",
+    "qnli": "index question sentence label",
+    "qqp": "id qid1 qid2 question1 question2 is_duplicate",
+    "rte": "index sentence1 sentence2 label",
+    "sst2": "sentence label",
+    "stsb": "index genre filename year old_index source1 source2 sentence1 sentence2 score",
+}
+TARGETS = {"gold_label": "neutral", "Quality": "1", "is_duplicate": "1", "score": "3.800", "label": "1"}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_published_columns_with_quotation_marks(tmp_path, name):
+    task, columns = (
+        TASKS[name],
+        [column.replace("_ID", " ID").replace("_String", " String") for column in HEADERS[name].split()],
+    )
+    targets = TARGETS | ({"label": "not_entailment"} if name in ("qnli", "rte") else {})
+    row = [targets.get(column, f'"{column}, he said') for column in columns]
+    (tmp_path / task.folder).mkdir()
+    (tmp_path / task.folder / "train.tsv").write_text("\t".join(columns) + "\n" + ("\t".join(row) + "\n") * 2)
+    target = 3.8 if name == "stsb" else 1
+    assert read(tmp_path, name, "train") == [(tuple(f'"{column}, he said' for column in task.columns), target)] * 2
+
+
+def test_archives_are_unpacked_first(tmp_path):
+    (tmp_path / "QNLIv2.zip").touch()
+    with pytest.raises(
+        UserError, match=r"QNLIv2\.zip: the archive of QNLI is not unpacked\. Unpack it in its folder\."
+    ):
+        read(tmp_path, "qnli", "train")

@@ -87,6 +87,31 @@ def test_flickr_file_has_no_folders_and_captions_can_be_unlimited(write, load, t
     assert data[0]["sample_id"] == "1.png"
 
 
+@pytest.mark.parametrize("layout", ["val2014/{}.png", "{}.png", "train2017/{:012}.jpg", "{:012}.jpg"])
+def test_layouts_of_coco(tmp_path, layout):
+    """The fields of dataset_coco.json, with images in the folders of 2014 or 2017, or in one folder."""
+    entries = [{**entry(number), "cocoid": number} for number in (391895, 522418)]
+    for number in (391895, 522418):
+        path = tmp_path / layout.format(number)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(str(number).encode())
+    (tmp_path / "dataset_coco.json").write_text(json.dumps({"dataset": "coco", "images": entries}))
+    records = karpathy.KarpathyRecords(tmp_path / "dataset_coco.json", tmp_path, "test", 5)
+    assert records.keys == [layout.format(number) for number in (391895, 522418)]
+    assert [list(records.read(n).fields.values()) for n in range(2)] == [[b"391895"], [b"522418"]]
+
+
+@pytest.mark.parametrize("name", ["flickr8k", "flickr30k"])
+def test_fields_of_flickr(tmp_path, name):
+    """The fields of dataset_flickr8k.json and dataset_flickr30k.json."""
+    sentence = {"tokens": ["a", "dog"], "raw": "A dog .", "imgid": 0, "sentid": 0}
+    image = {"sentids": [0], "imgid": 0, "sentences": [sentence], "split": "test", "filename": "1007129816.jpg"}
+    (tmp_path / f"dataset_{name}.json").write_text(json.dumps({"images": [image], "dataset": name}))
+    (tmp_path / "1007129816.jpg").write_bytes(b"x")
+    records = karpathy.KarpathyRecords(tmp_path / f"dataset_{name}.json", tmp_path, "test", 5)
+    assert (records.keys, records.captions) == (["1007129816.jpg"], [["A dog ."]])
+
+
 def test_fingerprint_depends_on_captions_and_images(write, load):
     write([entry(1), entry(2)])
     first = load().fingerprint()

@@ -15,6 +15,7 @@ from typing import Any
 
 from mmf_flava.command import file_path
 from mmf_flava.data.annotations import NO_LABEL, clean_text, to_label
+from mmf_flava.data.image_folder import find_images
 from mmf_flava.data.names import is_hidden
 from mmf_flava.data.prepare.image_source import fingerprint
 from mmf_flava.data.prepare.rows import BadRow, convert_row, file_boundary
@@ -38,6 +39,9 @@ SIGNATURES = {
 # Files of the split train are called train-00000-of-00294.parquet; older datasets append a hash. In the Hugging Face
 # hub's automatic conversions, they are called train/0000.parquet.
 SPLIT_OF_FILE = re.compile(r"(.+)-\d+-of-\d+(-[0-9a-f]+)?\.parquet", re.IGNORECASE)
+
+
+ARCHIVE = re.compile(r"ILSVRC2012_.*\.tar(\.gz)?")
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,7 @@ def parquet_files(src: Sequence[Path], split: str | None) -> list[Path]:
     splits = sorted({_split(path) for path in files})
     selected = [path for path in files if split is None or _split(path) == split]
     where = ", ".join(map(str, src))
+    _refuse_other_layouts(src, files)
     if not files:
         raise UserError(f"{where}: no parquet files found. Set --src to *.parquet files or their folder.")
     if not selected:
@@ -114,6 +119,25 @@ def parquet_files(src: Sequence[Path], split: str | None) -> list[Path]:
     if split is None and len(splits) > 1:
         raise UserError(f"{where} contains several splits. Select one of {', '.join(splits)} with --split.")
     return selected
+
+
+def _refuse_other_layouts(src: Sequence[Path], files: list[Path]) -> None:
+    """Raise UserError for ImageNet's archives and for class folders, which are not prepared by this command."""
+    found = [path for folder in src if folder.is_dir() for path in sorted(folder.glob("ILSVRC2012_*.tar*"))]
+    archives = found if not files else [path for path in files if ARCHIVE.fullmatch(path.name)]
+    if archives:
+        split = "val" if "val" in archives[0].name else "train"
+        raise UserError(
+            f"{archives[0]}: ImageNet's archives are not read by this command. Put them and "
+            'ILSVRC2012_devkit_t12.tar.gz into one folder and unpack them into class folders with `python -c "from '
+            f"torchvision.datasets import ImageNet; ImageNet('FOLDER', '{split}')\"`. The dataset imagenet reads "
+            f"FOLDER/{split} directly."
+        )
+    if not files and len(src) == 1 and src[0].is_dir() and next(iter(find_images(src[0])), None) is not None:
+        raise UserError(
+            f"{src[0]}: image files need no preparation. Set dataset_config.imagenet.splits to the folder of the class "
+            "folders."
+        )
 
 
 def _split(path: Path) -> str:

@@ -192,3 +192,26 @@ def test_damaged_progress_is_described(hub, tmp_path, name, content):
     (tmp_path / "out" / name).write_text(content)
     with pytest.raises(UserError, match=rf"{name} is damaged \(its (input|dropped) are missing"):
         prepare_imagenet(tmp_path / "out", [hub[0]], "train", progress=False)
+
+
+@pytest.mark.parametrize("name", ["ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"])
+@pytest.mark.parametrize("is_file", [True, False])
+def test_archives_of_imagenet_are_unpacked_first(tmp_path, name, is_file):
+    (tmp_path / name).write_bytes(b"\0" * 1024)
+    split = "train" if "train" in name else "val"
+    with pytest.raises(UserError, match=rf"{name}: .*ImageNet\('FOLDER', '{split}'\).*reads FOLDER/{split} directly"):
+        parquet_files([tmp_path / name if is_file else tmp_path], None)
+
+
+def test_class_folders_need_no_preparation(tmp_path):
+    (tmp_path / "n01440764").mkdir()
+    (tmp_path / "n01440764" / "n01440764_10026.JPEG").write_bytes(image("JPEG", 1))
+    with pytest.raises(UserError, match=r"image files need no preparation\. Set dataset_config\.imagenet\.splits"):
+        parquet_files([tmp_path], None)
+
+
+def test_images_that_are_none_are_an_error(tmp_path):
+    write(tmp_path / "train-00000-of-00001.parquet", [({"bytes": b"<html>", "path": None}, 0)] * 3)
+    with pytest.raises(UserError, match=r"none of the 3 rows gives a record \(3 not an image\).*starts with b'<html>'"):
+        prepare_imagenet(tmp_path / "out", [tmp_path], progress=False)
+    assert not list((tmp_path / "out").iterdir())
