@@ -37,7 +37,7 @@ COUNT_NAMES = ("images", "pairs", "words")
 REGIONS = ("image", "crop")
 REMEDY = (
     "Check --part, and set --images to the images of these annotations: img2dataset's output, which is matched by URL, "
-    "or image files, which are matched by name."
+    "or image files, which are matched by name. Leave annotations out of --src whose images you do not have."
 )
 
 
