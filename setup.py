@@ -116,6 +116,10 @@ setup(
             "onnx>=1.18",
             "onnxscript>=0.5",
             "onnxruntime>=1.22",
+            # the tools that write the formats in docs/own_data.md
+            "pandas>=2.2.2",
+            "datasets>=4",
+            "webdataset>=1",
         ],
     },
 )

@@ -11,6 +11,7 @@ from itertools import accumulate, chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
+from mmf_flava.data.annotations import NO_LABEL, clean_text
 from mmf_flava.data.names import extension_of, is_hidden
 from mmf_flava.data.prepare.source_files import decode_rows, open_parquet
 from mmf_flava.errors import UserError
@@ -18,7 +19,8 @@ from mmf_flava.files.damaged_file import damaged_file
 from mmf_flava.files.json_data import parse_json, read_object
 from mmf_flava.files.regular_file import open_regular_file
 
-ARROW_FILE = b"ARROW1"  # first bytes of Arrow's file format; a file in the stream format has none
+ARROW_FILE, ARROW_STREAM = b"ARROW1", b"\xff\xff\xff\xff"  # first bytes of Arrow's two formats
+TOO_LARGE = "a size in the file is larger than the memory"
 DATASET_FILES = ("state.json", "dataset_dict.json")  # of a folder that save_to_disk has written
 # Files of the split train are called train-00000-of-00294.parquet; older datasets append a hash. In the Hugging Face
 # hub's automatic conversions, they are called train/0000.parquet.
@@ -79,7 +81,7 @@ class ArrowFile:
         feature = self.features.get(column)
         while isinstance(feature, dict | list):
             if isinstance(feature, dict) and isinstance(feature.get("names"), list):
-                return tuple(map(str, feature["names"]))
+                return tuple(" ".join(clean_text(str(name)).split()) for name in feature["names"])
             feature = feature.get("feature") if isinstance(feature, dict) else feature[0] if feature else None
         return ()
 
@@ -97,16 +99,19 @@ class ArrowFile:
         return [field.name for field in self.schema if is_image(field.type)]
 
     def read(self, columns: Sequence[str], first: int = 0) -> Iterator[Any]:
-        """Yield the rows as dicts, of a parquet file from row ``first`` on.
+        """Yield the rows as dicts, of a parquet file from row ``first`` on. Class numbers that have names are names.
 
         For a row that cannot be read, the item is an exception. If a row group of a parquet file is damaged, the
         following groups are read. The rows of an Arrow file after the damage are one exception.
         """
+        named = {name: names for name in columns if (names := self.class_names(name))}
         while True:
             number = first
             try:
                 with _damaged(self.path):
                     for row in self._read(list(columns), first):
+                        if named and isinstance(row, dict):
+                            row |= {name: _name_classes(row[name], names) for name, names in named.items()}
                         yield row
                         number += 1
                 return
@@ -122,14 +127,24 @@ class ArrowFile:
             with open_parquet(self.path) as table:
                 for group, rows in enumerate(self.groups):
                     start, first = min(first, rows), max(0, first - rows)
-                    batches = table.iter_batches(BATCH, [group], columns) if start < rows else ()
+                    batches = table.iter_batches(BATCH, [group], columns) if start < rows and columns else ()
                     yield from islice(chain.from_iterable(map(decode_rows, batches)), start, None)
+                    yield from repeat({}, 0 if columns else rows - start)
             return
         with open_regular_file(self.path) as file:
             for batch in _open_arrow(self.path, file, [self.columns.index(name) for name in columns]):
                 for number in range(0, len(batch), BATCH):
                     rows = batch.slice(number, BATCH)
                     yield from decode_rows(rows) if columns else repeat({}, len(rows))
+
+
+def _name_classes(value: Any, names: Sequence[str]) -> Any:
+    """Return the names of class numbers. -1 means that there is no label; a number without a name is not changed."""
+    if isinstance(value, list):
+        return [_name_classes(item, names) for item in value]
+    if not isinstance(value, int) or not NO_LABEL <= value < len(names):
+        return value
+    return None if value == NO_LABEL else names[value]
 
 
 class _Batches:
@@ -139,8 +154,6 @@ class _Batches:
         self.schema, self._reader = reader.schema, reader
 
     def __iter__(self) -> Iterator[Any]:
-        from pyarrow import ArrowMemoryError
-
         count = getattr(self._reader, "num_record_batches", None)
         number = 0
         while count is None or number < count:
@@ -149,25 +162,27 @@ class _Batches:
                 batch.validate(full=True)  # the numbers in a damaged file may be outside of the file
             except StopIteration:
                 return
-            except ArrowMemoryError as error:
-                raise ValueError(str(error)) from None
+            except MemoryError:
+                raise ValueError(TOO_LARGE) from None
             yield batch
             number += 1
 
 
 def _open_arrow(path: Path, file: Any, columns: list[int] | None = None) -> _Batches:
     try:
-        from pyarrow import ArrowMemoryError, ipc
+        from pyarrow import ipc
     except ImportError:
         raise UserError(f"Reading {path} needs pyarrow: pip install 'mmf_flava[data]'.") from None
     options = ipc.IpcReadOptions(included_fields=columns, use_threads=False)
     file.seek(0)
-    is_file = file.read(len(ARROW_FILE)) == ARROW_FILE
+    start = file.read(len(ARROW_FILE))
+    if not start.startswith((ARROW_FILE, ARROW_STREAM)):
+        raise ValueError("it is neither Arrow nor parquet")
     file.seek(0)
     try:
-        return _Batches((ipc.open_file if is_file else ipc.open_stream)(file, options=options))
-    except ArrowMemoryError as error:
-        raise ValueError(str(error)) from None
+        return _Batches((ipc.open_file if start == ARROW_FILE else ipc.open_stream)(file, options=options))
+    except MemoryError:
+        raise ValueError(TOO_LARGE) from None
 
 
 def _damaged(path: Path) -> Any:

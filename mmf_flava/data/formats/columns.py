@@ -31,6 +31,7 @@ NAMES = {
 }
 STRONG = {"captions", "caption", "text", "caption_str", "caption_tokens", "label", "labels"}
 NAMES_WITHOUT_EXTENSION = ("image_name", "image_id")  # MMF adds ".jpg" to their values
+SUFFIXES = tuple(f".{name}" for name in IMAGE_EXTENSIONS)
 WORDS = "caption_tokens"  # its list contains the words of a single caption
 MAX_LISTED = 20  # columns of a file in a message
 
@@ -157,27 +158,30 @@ class Columns:
 
     def _image(self, row: Mapping[str, Any]) -> str | None:
         names = self.names["image"]
-        key = next((name for name in names if row.get(name) not in (None, "")), None)
-        if key is None:
+        for key in names:
+            if row.get(key) not in (None, ""):
+                break
+        else:
             if not self.images_required:
                 return None
             if "image" in self.given:
                 raise ValueError(f"missing image: {' '.join(names)} is empty")
             raise ValueError(f"missing image: one of the keys {', '.join(NAMES['image'][:6])}, ... is required")
         image = row[key]
-        if _normalise(key) == "image_id" and type(image) is int:
+        if isinstance(image, Mapping):  # the struct {bytes, path} of `datasets`, without bytes
+            image = image.get("path")
+        if type(image) is int and _normalise(key) == "image_id":
             image = str(image)
         if not isinstance(image, str) or not image:
             raise ValueError(f"{key} must be a path")
-        known = tuple(f".{name}" for name in IMAGE_EXTENSIONS)
-        if _normalise(key) in NAMES_WITHOUT_EXTENSION and not image.lower().endswith(known):
+        if _normalise(key) in NAMES_WITHOUT_EXTENSION and not image.lower().endswith(SUFFIXES):
             image += ".jpg"
         return image
 
     def _captions(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         captions: list[str] = []
         for name in self.names["caption"]:
-            if texts := to_texts(row.get(name), name):
+            if (value := row.get(name)) is not None and (texts := to_texts(value, name)):
                 captions += [" ".join(texts)] if _normalise(name) == WORDS else texts
                 if "caption" not in self.given:  # of several listed columns, each has a caption
                     break
@@ -189,7 +193,10 @@ def _normalise(name: str) -> str:
 
 
 def _first(row: Mapping[str, Any], names: Iterable[str]) -> Any:
-    return next((row[name] for name in names if row.get(name) is not None), None)
+    for name in names:
+        if (value := row.get(name)) is not None:
+            return value
+    return None
 
 
 def _to_id(value: object) -> str | None:

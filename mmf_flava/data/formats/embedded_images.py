@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from mmf_flava.data.annotations import NO_LABEL, clean_text
+from mmf_flava.data.annotations import clean_text
 from mmf_flava.data.formats.arrow_files import ArrowFile, DamagedRow, find_arrow_files
 from mmf_flava.data.formats.columns import Columns
 from mmf_flava.data.names import extension_of
@@ -84,7 +84,9 @@ class EmbeddedImages:
             if extension is None:
                 return RowResult(dropped=Reason.NOT_AN_IMAGE, unmatched=f"{roles.image} starts with {data[:16]!r}")
             fields[extension] = data
-        label = roles.label(label)
+        if roles.classes and type(label) is int:
+            problem = f"label {label}, but there are {len(roles.classes)} class names"
+            return RowResult(dropped=Reason.UNKNOWN_LABEL, unmatched=problem)
         annotation = {"captions": captions, "label": label, "split": split or file.split}
         present = {key: value for key, value in annotation.items() if value is not None}
         fields["json"] = json.dumps(present, default=str).encode()
@@ -123,25 +125,9 @@ class _Roles:
         columns = [name for names in self.columns.names.values() for name in names if name in found]
         self.needed = list(dict.fromkeys([*([self.image] if self.image else []), *used, *columns]))
         label = self.columns.chosen["label"]
-        self.classes = [" ".join(clean_text(name).split()) for name in file.class_names(label[0])] if label else []
+        self.classes = file.class_names(label[0]) if label else ()
         image = f"image: {self.image}, " if self.image else ""
         self.chosen = image + self.columns.format_chosen()
-
-    def label(self, value: Any) -> Any:
-        """Return a label as it was given, or the names of its classes.
-
-        Raises:
-            BadRecord: the class number has no name.
-        """
-        if not self.classes or not isinstance(value, int | list):
-            return value
-        if isinstance(value, list):
-            return [self.label(item) for item in value]
-        if value == NO_LABEL:
-            return None
-        if not 0 <= value < len(self.classes):
-            raise BadRecord(Reason.UNKNOWN_LABEL, f"label {value}, but there are {len(self.classes)} class names")
-        return self.classes[value]
 
 
 def _image_column(file: ArrowFile, columns: list[str], given: Mapping[str, Any], required: bool) -> str | None:

@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from mmf_flava.data.formats.arrow_files import ArrowFile
 from mmf_flava.data.formats.delimited import Delimited
 from mmf_flava.data.formats.file_types import FileType, file_type
 from mmf_flava.data.imdb import read_imdb
@@ -99,26 +100,13 @@ class Parquet:
     kind, unit, direct = "parquet", "row", False
 
     def __init__(self, path: Path):
-        self.path = path
-        with self._open() as file:
-            self.columns = list(file.schema_arrow.names)
-
-    def _open(self) -> Any:
-        try:
-            from pyarrow.parquet import ParquetFile
-        except ImportError:
-            raise UserError(f"Reading {self.path} needs pyarrow: pip install 'mmf_flava[data]'.") from None
-        with damaged_file(self.path, "parquet file", DAMAGED + "."):
-            return ParquetFile(self.path, page_checksum_verification=True)
+        self._file = ArrowFile(path)
+        self.columns = self._file.columns
 
     def rows(self, columns: Collection[str]) -> Iterator[Row]:
-        number = 0
         names = [name for name in self.columns if name in columns]
-        with self._open() as file, damaged_file(self.path, "parquet file", DAMAGED + "."):
-            for batch in file.iter_batches(1024, columns=names):
-                for row in batch.to_pylist() if names else [{}] * len(batch):
-                    number += 1
-                    yield number, row
+        for number, row in enumerate(self._file.read(names), start=1):
+            yield number, row if isinstance(row, dict) else str(row)
 
 
 def parse_row(line: bytes | str) -> dict[str, Any] | str:
