@@ -31,6 +31,7 @@ ORDER = [
     "evaluation",
     "report",
     "training",
+    "plan",
     "install_mmf",
     "cache_codes",
     "hub_folder",
@@ -42,7 +43,7 @@ ORDER = [
 ]
 # packages that may import these dependencies
 DEPENDENCIES = {
-    "mmf": {"compat", "data", "models", "losses", "evaluation", "training"},
+    "mmf": {"compat", "data", "models", "losses", "evaluation", "training", "plan"},
     "fairseq": {"compat", "training"},
     "fairscale": {"compat", "training"},
 }

@@ -81,7 +81,7 @@ def check(opts: Sequence[str], mmf: Path, torch: Path) -> None:
     names = read_names_of(mmf, Path(mmf_flava.__file__).parent)
     with resolvers():
         if (config := build(opts, mmf, names)) is not None:
-            _check_config(config, names, mmf, torch)
+            check_config(config, names, mmf, torch)
 
 
 @contextlib.contextmanager
@@ -191,7 +191,7 @@ def _processors_are_known(config: Any, known: Collection[str]) -> bool:
     return True
 
 
-def _check_config(config: Config, names: SourceNames, mmf: Path, torch: Path) -> None:
+def check_config(config: Config, names: SourceNames, mmf: Path, torch: Path) -> None:
     values = config.values
     if config.has_user_dir:
         try:

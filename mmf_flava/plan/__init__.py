@@ -1,0 +1,1 @@
+"""What a run will need, before it starts: ``python -m mmf_flava.plan RECIPE [key=value ...]``."""
