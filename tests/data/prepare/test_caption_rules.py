@@ -2,7 +2,13 @@ import sys
 
 import pytest
 
-from mmf_flava.data.prepare.caption_rules import clean, count_words, load_english_detector, yfcc_caption
+from mmf_flava.data.prepare.caption_rules import (
+    clean,
+    count_words,
+    english_part,
+    load_english_detector,
+    yfcc_caption,
+)
 from mmf_flava.errors import UserError
 
 GOOD, TITLE = "Old+wooden+church+in+the+mountains", "Birthday+party+for+Anna"
@@ -38,6 +44,35 @@ def test_clean_and_count_words():
     assert clean(" a\x00b\ud800 &lt;c&gt;\n d ") == "a b <c> d"
     assert clean(None) == clean(float("nan")) == ""
     assert count_words("— don't stop, 2 cats 😀 _") == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a <b>red</b> c<i>a</i>r<br/>on<BR>a road", "a red car on a road"),
+        ("<a href=\"http://x?y=1&z\" target=_blank>my site</a> <p class='x'>Hi</p><p>Du</p>", "my site Hi Du"),
+        ("&lt;b&gt;R&amp;amp;B&lt;/b&gt; &quot;x&quot;&nbsp;&eacute; <!-- no -->", 'R&B "x" é'),
+        ("<usr> and <PERSON> <3 2 < 3 > 1 <b c> <bob>", "<usr> and <PERSON> <3 2 < 3 > 1 <b c> <bob>"),
+    ],
+)
+def test_html_is_removed(text, expected):
+    assert clean(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("English: a dog", "a dog"),
+        ("British English: a dog (Deutsch)", "a dog (Deutsch)"),
+        ("Deutsch: ein Hund English: a dog on grass. Français : un chien", "a dog on grass."),
+        ("Русский: собака", ""),
+        ("Books in English: a history", "Books in English: a history"),
+        ("a dog", "a dog"),
+        ("", ""),
+    ],
+)
+def test_english_part(text, expected):
+    assert english_part(text) == expected
 
 
 def test_missing_pycld2_error_names_the_install_command(monkeypatch):
