@@ -75,7 +75,7 @@ def read_questions(path: Path) -> list[Any]:
 
     subset = SUBSET.search(path.name)
     questions = _read_list(path, "questions")
-    answers: dict[Any, list[str]] = {}
+    answers: dict[Any, list[Any]] = {}
     if (annotations := find_answers(path)) is not None:
         for annotation in _read_list(annotations, "annotations"):
             if isinstance(annotation, dict) and isinstance(annotation.get("answers"), list):

@@ -16,7 +16,7 @@ from mmf_flava.compat.published_annotations import find_answers, is_questions, w
 logger = logging.getLogger(__name__)
 
 # dataset -> split -> names of its annotations. If the configured one is missing, the first existing one is used.
-NAMES = {
+NAMES: dict[str, dict[str, tuple[str, ...]]] = {
     "hateful_memes": {
         "train": ("train.jsonl",),
         "val": ("dev_unseen.jsonl", "dev_seen.jsonl", "dev.jsonl"),
@@ -83,7 +83,7 @@ def _warn_once(message: str) -> None:
 def _set_answers(config: Any) -> None:
     from mmf_flava.files.download import default_cache_dir
 
-    processor = (config.get("processors") or {}).get("answer_processor") or {}
+    processor: Any = (config.get("processors") or {}).get("answer_processor") or {}
     given = (processor.get("params") or {}).get("vocab_file")
     files = [_locate(config, path) for split in ("train", "val") for path in _as_list(config.annotations.get(split))]
     annotations = [found for path in files if is_questions(path) and (found := find_answers(path))]

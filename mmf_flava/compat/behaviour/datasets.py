@@ -42,8 +42,8 @@ def hateful_memes_by_hand(module: Any) -> None:
             )
             raise UserError(
                 f"Hateful Memes: {folder} does not contain train.jsonl. The dataset is not downloaded automatically. "
-                "Accept its license at https://fb.me/hm_prerequisites, and put its *.jsonl files there and its folder img "
-                "into ../images, as mmf_convert_hm does."
+                "Accept its license at https://fb.me/hm_prerequisites, and put its *.jsonl files there and its folder "
+                "img into ../images, as mmf_convert_hm does."
             ) from error
 
 
