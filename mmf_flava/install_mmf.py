@@ -34,7 +34,7 @@ DESCRIPTION = """\
 Installs MMF with the packages that it imports, and fairseq and fairscale for training.sharding: fsdp and
 training.precision: fp16. What is already installed is not installed again."""
 EPILOG = """\
-  rc10       MMF 1.0.0rc10 from the package index, 21 MB (default)
+  rc10       MMF 1.0.0rc10 from the package index (default)
   main=PATH  a checkout of MMF's main branch, as an editable installation"""
 
 
@@ -138,7 +138,7 @@ def install_extras(extras: Sequence[str], constraint: Path | None) -> None:
     needed = [r for r in listed if r.marker and any(r.marker.evaluate({"extra": extra}) for extra in extras)]
     lines = sorted({f"{r.name}{r.specifier}" for r in needed if not _is_installed(r.name, r.specifier)})
     if lines:
-        _announce(f"Packages that {' and '.join(extras)} import: {', '.join(lines)}")
+        _announce(f"the packages of {' and '.join(extras)}: {', '.join(lines)}")
         _pip("install", *_constraint(constraint), *lines)
 
 
@@ -146,7 +146,7 @@ def install_rc10() -> None:
     """Install MMF 1.0.0rc10, unless it is installed with its YAML files."""
     if _version("mmf") == RC10 and metadata.distribution("mmf").locate_file("mmf/configs/defaults.yaml").is_file():
         return
-    _announce(f"MMF {RC10} (21 MB)")
+    _announce(f"MMF {RC10} (0.4 MB)")
     with tempfile.TemporaryDirectory() as folder:
         _pip("download", "--no-deps", *WHEEL, "--platform=manylinux1_x86_64", f"--dest={folder}", f"mmf=={RC10}")
         (wheel,) = Path(folder).glob("mmf-*.whl")
