@@ -141,7 +141,8 @@ def image_folder(config: RecordsConfig) -> Path | None:
     """Return the root folder of relative image paths in image lists; None: the folder that contains the list."""
     if config.image_dir is None:
         return None
-    return resolve_path(config.image_dir, config.data_dir)
+    data = resolve_path(config.data_dir)
+    return resolve_path(config.image_dir, data.parent if data.is_file() else data)
 
 
 def build_shard_cache(name: str, config: RecordsConfig) -> FileCache:

@@ -19,7 +19,7 @@ from mmf_flava.data.annotations import TEXT_EXTENSIONS, parse_annotation
 from mmf_flava.data.image_stream import ImageStreamDataset
 from mmf_flava.data.pair_weights import read_pair_weights
 from mmf_flava.data.record import BadRecord, record_boundary
-from mmf_flava.data.records import estimate_text_bytes
+from mmf_flava.data.records import estimate_text_bytes, require_column
 from mmf_flava.data.stream import StreamDataset
 from mmf_flava.data.stream_builder import StreamBuilder
 
@@ -43,6 +43,7 @@ class PMDDataset(ImageStreamDataset):
 
     def __init__(self, config: PMDConfig, dataset_type: str, paths: Sequence[str | Path]):
         super().__init__("pmd", config, dataset_type, paths)
+        require_column(self.records, "caption")
         self.mismatch_probability = config.mismatch_probability if self.training else 0.0
         self.length_buckets = config.length_buckets
         self._warned = False

@@ -85,8 +85,8 @@ class StreamBuilder(BaseDatasetBuilder):
             return self.open_split(config, dataset_type, paths)
         except UserError as error:
             command = build_command(config.build, config.data_dir) if config.build else ""
-            hint = f"Build the data with `{command}`." if command else "Correct the path."
-            raise UserError(f"dataset_config.{self.NAME}.splits.{dataset_type}: {error} {hint}") from error
+            hint = f" Build the data with `{command}`." if command else ""
+            raise UserError(f"dataset_config.{self.NAME}.splits.{dataset_type}: {error}{hint}") from error
 
     def open_split(self, config: Any, dataset_type: str, paths: list[str | Path]) -> StreamDataset:
         """Open the dataset of one split from its paths."""

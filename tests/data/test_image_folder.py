@@ -157,3 +157,40 @@ def test_unreadable_class_list_raises(root):
         ImageFolder(root)
     (root / "classes.txt").write_bytes("dog\r\ncat\u2028x\n".encode())
     assert ImageFolder(root).classes == ["dog", "cat\u2028x"]
+
+
+def test_texts_beside_images_are_their_captions(root, caplog):
+    for name, content in [("cat/1.txt", "a cat"), ("cat/deep/2.json", '{"caption": "two"}'), ("cat/notes.txt", "-")]:
+        (root / name).write_text(content)
+    with caplog.at_level("INFO"):
+        reader = ImageFolder(root)
+    assert "train: 3 images, 1 .txt files, 1 .json files, 2 class folders." in caplog.text
+    assert "files that are not read: 1 .txt." in caplog.text
+    assert [sorted(reader.read(n).fields) for n in range(3)] == [
+        ["cls", "jpg", "txt"],
+        ["cls", "jpg", "json"],
+        ["cls", "jpg"],
+    ]
+    assert reader.read(0, ["txt"]).fields == {"txt": b"a cat"}
+    assert [reader.text_bytes(n) for n in range(3)] == [5, 18, 0]
+    reader.require("caption")
+    (root / "cat/1.txt").unlink()
+    (root / "cat/1.txt").mkdir()
+    with pytest.raises(BadRecord, match=r"1\.txt cannot be read"):
+        reader.read(0)
+
+
+def test_images_without_texts_have_no_captions(root):
+    with pytest.raises(UserError, match=r"train: the 3 images have no captions\. Put a text file .*\(1\.jpg, 1\.txt\)"):
+        ImageFolder(root).require("caption")
+
+
+def test_folders_of_img2dataset_are_no_classes(tmp_path):
+    for name in ("00000/000000000", "00001/000010000"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / f"{name}.jpg").touch()
+        (tmp_path / f"{name}.json").write_text("{}")
+    assert ImageFolder(tmp_path).folders == [] == find_class_folders(tmp_path)
+    for path in tmp_path.glob("*/*.json"):
+        path.unlink()
+    assert ImageFolder(tmp_path).folders == ["00000", "00001"] == find_class_folders(tmp_path)

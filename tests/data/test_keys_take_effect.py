@@ -197,7 +197,7 @@ KEYS: dict[str, dict[str, Entry]] = {
 }
 # keys without a trace in the dataset, which have a test of their own below
 # (epoch: test_pair_weights.py)
-ELSEWHERE = {"build", "cache_bytes", "image_dir", "source", "download", "max_bad_share", "epoch"}
+ELSEWHERE = {"build", "cache_bytes", "columns", "image_dir", "source", "download", "max_bad_share", "epoch"}
 # Karpathy's files have no training split, and a gallery's val split is opened like test
 UNUSED = {"karpathy": {"splits.train", "splits.val"}}
 
@@ -251,6 +251,14 @@ def test_image_dir_is_the_folder_of_the_images_in_lists(name, build, tmp_path):
         text = {"text_processor": {"params": {"tokenizer": str(tmp_path / "words")}}} if name == "pmd" else {}
         dataset = build(name, "train", {"splits": {"train": ["list.jsonl"]}, "processors": text, **section})
         assert isinstance(dataset.records, ImageList) and dataset.records.images == folder
+
+
+@pytest.mark.parametrize("name", ["pmd", "imagenet", "image_classification"])
+def test_columns_are_those_of_the_values_in_lists(name, build, tmp_path):
+    for section, key in (({}, "1.png"), ({"columns": {"id": "label"}}, "0")):
+        text = {"text_processor": {"params": {"tokenizer": str(tmp_path / "words")}}} if name == "pmd" else {}
+        dataset = build(name, "train", {"splits": {"train": ["list.jsonl"]}, "processors": text, **section})
+        assert dataset.records.read(0).key == key
 
 
 def test_source_and_download_select_a_published_dataset(build, spy, tmp_path):

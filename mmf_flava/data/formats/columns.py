@@ -6,6 +6,7 @@ caption or of a label are ambiguous.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -188,6 +189,7 @@ class Columns:
         return tuple(captions)
 
 
+@lru_cache(maxsize=1024)
 def _normalise(name: str) -> str:
     return name.strip().casefold().replace(" ", "_").replace("-", "_")
 
