@@ -21,7 +21,12 @@ from mmf_flava.errors import UserError
 MODELS = frozenset({"flava", "flava_classification"})
 TRAINERS = frozenset({"flava"})
 REMOVED_TRAINERS = frozenset({"flava_finetune"})  # in earlier versions; flava replaces it
-DATASETS = frozenset({"ccnews_bookcorpus", "glue", "image_classification", "imagenet", "karpathy", "pmd"})
+DATASETS = frozenset(
+    {
+        *("ccnews_bookcorpus", "glue", "image_classification", "image_text_classification", "imagenet", "karpathy"),
+        "pmd",
+    }
+)
 
 _current: bool | None = None
 

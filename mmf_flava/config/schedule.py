@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-
 INTERVALS = ("evaluation_interval", "checkpoint_interval")  # keys of training; null: one epoch
 
 

@@ -11,6 +11,7 @@ import yaml
 from mmf_flava.config.datasets import (
     GlueConfig,
     ImageClassificationConfig,
+    ImageTextClassificationConfig,
     ImageNetConfig,
     KarpathyConfig,
     PMDConfig,
@@ -24,6 +25,7 @@ DATASETS = {
     "imagenet": ImageNetConfig,
     "ccnews_bookcorpus": TextCorpusConfig,
     "image_classification": ImageClassificationConfig,
+    "image_text_classification": ImageTextClassificationConfig,
     "karpathy": KarpathyConfig,
     "glue": GlueConfig,
 }
@@ -67,7 +69,8 @@ def repeated_defaults(path: Path) -> list[str]:
         default_types = {"image_processor": "flava_image", "text_processor": "flava_text"}
         for key, entry in (section.get("processors") or {}).items():
             entry = entry or {}
-            kind = entry.get("type", "flava_tokens" if name == "glue" else default_types.get(key))
+            is_unmasked = name in ("glue", "image_text_classification") and key == "text_processor"
+            kind = entry.get("type", "flava_tokens" if is_unmasked else default_types.get(key))
             if kind in PROCESSORS:
                 found += repeated(entry.get("params") or {}, defaults(PROCESSORS[kind]), f"{name}.{key}.params")
     return found

@@ -33,7 +33,7 @@ def test_recipe_header_has_its_command_and_readme_has_a_row(path):
     assert f"mmf_run config=projects/flava/configs/{path.relative_to(CONFIGS)}" in header.replace(
         "$(which mmf_run)", "mmf_run"
     )
-    assert name in FINETUNED and (FINETUNE / f"demo_{name}.yaml").is_file()
+    assert name in (*FINETUNED, "own") and (FINETUNE / f"demo_{name}.yaml").is_file()
     assert f"](configs/finetune/{name}.yaml)" in (PROJECT / "README.md").read_text()
     if path.stem == name:
         assert "accelerator hours), estimated; measured: not run" in header and "\n# Paper: " in header
@@ -59,6 +59,14 @@ def test_recipe_settings(name):
         assert (settings.classifier.hidden_size, settings.classifier.num_layers) == (1536, 2)
         assert (optimizer.params.weight_decay, config.scheduler.params.num_warmup_steps) == (0.01, 2000)
         assert task in {one for row in table_rows() for tasks in row.tasks for one in tasks}
+
+
+def test_the_recipe_of_own_data_leaves_labels_to_the_data():
+    config = load_yaml(str(FINETUNE / "own.yaml"))
+    model = config.model_config.flava_classification
+    assert (model.num_labels, model.losses, config.evaluation.metrics) == (None, None, None)
+    assert (config.dataset, config.evaluation.predict_file_format) == ("image_text_classification", "csv")
+    assert "pretrained" not in model  # facebook/flava-full, by finetune/defaults.yaml
 
 
 def test_model_sizes_equal_those_of_pretraining():
