@@ -152,6 +152,8 @@ class ZeroShotConfig:
     prompts: str | None = None
     # file with one class per line, or with JSON {"classes": [...], "templates": [...]}
     classes_file: str | None = None
+    # true: the training captions contain the class names, so the score is reported as prompt classification
+    captions_have_classes: bool = False
 
     def check(self, where: str) -> None:
         """Raise UserError if a template is not valid, or a class is listed twice."""

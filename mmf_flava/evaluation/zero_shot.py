@@ -38,6 +38,7 @@ class ZeroShotResult:
         confidences: (N,) probability of the top class.
         ids: N sample ids.
         bad: number of bad records of the dataset, which are left out.
+        captions_have_classes: whether the training captions contain the class names.
     """
 
     targets: Tensor
@@ -47,6 +48,7 @@ class ZeroShotResult:
     classes: list[str]
     templates: list[str]
     bad: int = 0
+    captions_have_classes: bool = False
 
     @property
     def predictions(self) -> Tensor:
@@ -88,6 +90,7 @@ class ZeroShotResult:
             "chance": 1 / len(self.classes),
             "classes": self.classes,
             "templates": self.templates,
+            **({"captions_have_classes": True} if self.captions_have_classes else {}),
             "per_class": per_class,
             "confusion": self.confusion.tolist(),
         }
@@ -131,7 +134,8 @@ def classify(model: Any, dataset: Any, config: ZeroShotConfig, extractor: Featur
     _check_labels(targets, ids, config)
     best, confidences = (torch.cat([getattr(chunk, name) for chunk in chunks]) for name in ("best", "confidences"))
     bad = sum(chunk.bad for chunk in chunks)
-    return ZeroShotResult(targets, best, confidences, ids, list(config.classes), list(config.templates), bad)
+    prompts = list(config.classes), list(config.templates)
+    return ZeroShotResult(targets, best, confidences, ids, *prompts, bad, config.captions_have_classes)
 
 
 @dataclass

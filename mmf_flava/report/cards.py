@@ -10,7 +10,7 @@ from markupsafe import Markup
 from mmf_flava.report import wording
 from mmf_flava.report.charts import Curve, Style, line_chart
 from mmf_flava.report.run import MetricsRecord, Run
-from mmf_flava.report.scores import DIRECTIONS, METRIC_PREFIX, get_score, metric_names, read_value
+from mmf_flava.report.scores import DIRECTIONS, METRIC_PREFIX, TITLES, get_score, metric_names, read_value
 
 Getter = Callable[[MetricsRecord], float | None]
 SPEED_CHARTS = {
@@ -79,10 +79,10 @@ def score_cards(runs: Sequence[Run]) -> list[Card]:
     cards = []
     if accuracy:
         reference = (chances[0], "chance") if len(set(chances)) == 1 else None
-        chart = line_chart("accuracy", "Zero-shot accuracy over the updates", accuracy, "percent", reference)
-        cards.append(
-            Card("Zero-shot accuracy", "Fraction of held-out images that are classified correctly from prompts.", chart)
-        )
+        titles = {get_score(run, "accuracy").title for run in runs}
+        title = titles.pop() if len(titles) == 1 else TITLES["accuracy"]
+        chart = line_chart("accuracy", f"{title} over the updates", accuracy, "percent", reference)
+        cards.append(Card(title, "Fraction of held-out images that are classified correctly from prompts.", chart))
     depths: dict[int, Style] = {1: "line", 5: "second"} if len(runs) == 1 else {1: "line"}
     nouns = {"image_to_text": ("images", "caption"), "text_to_image": ("captions", "image")}
     for direction, label in DIRECTIONS.items():

@@ -53,6 +53,7 @@ class Evaluation:
     metrics: dict[str, float] = field(default_factory=dict)  # finetuning metrics, under MMF's names
     # dataset -> number of evaluated samples and of all samples, of the datasets with bad records
     samples: dict[str, tuple[int, int]] = field(default_factory=dict)
+    captions_have_classes: bool = False  # the training captions contain the class names
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,7 @@ def _parse_evaluation(content: dict[str, Any]) -> Evaluation:
         retrieval=as_numbers(content.get("retrieval")),
         metrics=as_numbers(content.get("metrics")),
         samples=_parse_samples(as_mapping(content.get("samples"))),
+        captions_have_classes=zero_shot.get("captions_have_classes") is True,
     )
 
 

@@ -9,6 +9,8 @@ from mmf_flava.report.run import Evaluation, MetricsRecord, Run
 DIRECTIONS = {"image_to_text": "Image → text", "text_to_image": "Text → image"}
 TITLES = {"accuracy": "Zero-shot accuracy"} | {f"{key}_r1": f"{label} R@1" for key, label in DIRECTIONS.items()}
 
+PROMPT_TITLE = "Prompt classification accuracy"  # of a model whose training captions contain the class names
+
 METRIC_PREFIX = "metric "
 METRIC_TITLES = {"vqa_accuracy": "VQA score", "roc_auc": "AUROC", "macro_f1": "Macro F1", "f1": "F1"}
 
@@ -49,6 +51,8 @@ def get_score(run: Run, key: str) -> Score:
     name = key.removeprefix(METRIC_PREFIX)
     title = TITLES.get(key, METRIC_TITLES.get(name, name.replace("_", " ").capitalize()))
     final = run.evaluation
+    if key == "accuracy" and final is not None and final.captions_have_classes:
+        title = PROMPT_TITLE
     if final is not None:
         value = read_value(final, key)
         if value is not None:
@@ -69,7 +73,7 @@ def _notes(final: Evaluation, key: str, value: float) -> list[str]:
 
 def _sample_notes(final: Evaluation, key: str, value: float) -> list[str]:
     if key == "accuracy":
-        notes = []
+        notes = ["training captions contain the class names"] if final.captions_have_classes else []
         if final.count:
             correct, count = (wording.format_count(n) for n in (round(value * final.count), final.count))
             notes.append(f"{correct} of {count} {final.split} images")

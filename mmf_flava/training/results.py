@@ -193,9 +193,11 @@ def _result_lines(split: str, result: SplitResult) -> list[str]:
             f"Metrics ({split} split): {', '.join(f'{name} {value:.4f}' for name, value in result.metrics.items())}."
         )
     if (zero_shot := result.zero_shot) is not None:
+        name = "Prompt classification" if zero_shot.captions_have_classes else "Zero-shot"
+        note = " The training captions contain the class names." if zero_shot.captions_have_classes else ""
         lines.append(
-            f"Zero-shot accuracy {zero_shot.accuracy:.4f} on {len(zero_shot.targets)} held-out images "
-            f"({split} split, chance {1 / len(zero_shot.classes):.2f})."
+            f"{name} accuracy {zero_shot.accuracy:.4f} on {len(zero_shot.targets)} held-out images "
+            f"({split} split, chance {1 / len(zero_shot.classes):.2f}).{note}"
         )
     if result.retrieval is not None:
         lines += _recall_lines(result.retrieval)

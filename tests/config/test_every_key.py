@@ -261,7 +261,14 @@ RUN: dict[str, dict[str, tuple[Any, Probe]]] = {
         "weights": ("last", parsed("evaluation", "weights")),
         "ema": (True, parsed("evaluation", "ema")),
         "zero_shot": (
-            {"dataset": "pmd", "classes": ["a", "b"], "templates": ["{}"], "prompts": None, "classes_file": None},
+            {
+                "dataset": "pmd",
+                "classes": ["a", "b"],
+                "templates": ["{}"],
+                "prompts": None,
+                "classes_file": None,
+                "captions_have_classes": True,
+            },
             lambda config: vars(suite(config).config.zero_shot),
         ),
         "retrieval": (

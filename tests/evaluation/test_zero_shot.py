@@ -1,5 +1,7 @@
 """Zero-shot classification on toy embeddings."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -50,6 +52,13 @@ def test_accuracy_confusion_and_prediction_rows():
         {"class": "cat", "count": 2, "accuracy": 0.5},
         {"class": "dog", "count": 1, "accuracy": 1.0},
     ]
+
+
+def test_captions_with_class_names_are_stated():
+    result = classify_toy([[1.0, 1.0], [0.0, -2.0]], [0, 1])
+    assert "captions_have_classes" not in result.summary()
+    named = replace(result, captions_have_classes=True)
+    assert named.summary()["captions_have_classes"] is True
 
 
 def test_bad_records_are_left_out():

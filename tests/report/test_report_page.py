@@ -67,6 +67,26 @@ def test_page_shows_the_content_of_the_files(run_dir: Path) -> None:
     assert "not in the run folder" not in text
 
 
+def test_accuracy_is_of_prompt_classification_if_the_captions_name_the_classes(run_dir: Path) -> None:
+    assert "Prompt classification" not in page(run_dir)
+    path = run_dir / "evaluation.json"
+    zero_shot = json.loads(path.read_text())["zero_shot"]
+    update_json(path, zero_shot={**zero_shot, "captions_have_classes": True})
+    text = page(run_dir)
+    assert "Prompt classification and retrieval" in text
+    assert "Prompt classification accuracy" in text
+    assert "training captions contain the class names" in text
+    assert "Zero-shot accuracy" not in text
+
+
+def test_long_class_names_are_rotated(run_dir: Path) -> None:
+    assert 'class="matrix"' in page(run_dir)
+    path = run_dir / "evaluation.json"
+    zero_shot = json.loads(path.read_text())["zero_shot"]
+    update_json(path, zero_shot={**zero_shot, "classes": ["automobile", *zero_shot["classes"][1:]]})
+    assert 'class="matrix long"' in page(run_dir)
+
+
 def test_scores_without_bad_records_state_their_number_of_samples(run_dir: Path) -> None:
     assert "Scores computed on" not in page(run_dir)
     update_json(
