@@ -30,8 +30,9 @@ CONFIGS = PROJECT / "configs"
 PRETRAIN = CONFIGS / "pretrain"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
 ZERO_SHOT = sorted((CONFIGS / "zero_shot").glob("*.yaml"))
-SMALL_VARIANTS = sorted(PRETRAIN.glob("demo_*.yaml"))
-PAPER = sorted(set(PRETRAIN.glob("*.yaml")) - set(SMALL_VARIANTS))
+OWN = [PRETRAIN / "own.yaml", PRETRAIN / "demo_own.yaml"]
+SMALL_VARIANTS = sorted(set(PRETRAIN.glob("demo_*.yaml")) - set(OWN))
+PAPER = sorted(set(PRETRAIN.glob("*.yaml")) - set(SMALL_VARIANTS) - set(OWN))
 LINEAR_PROBE = sorted((CONFIGS / "linear_probe").glob("*.yaml"))
 RETRIEVAL = sorted((CONFIGS / "retrieval").glob("*.yaml"))
 PAIRS, IMAGES, TEXT = "pmd", "imagenet", "ccnews_bookcorpus"
@@ -82,7 +83,18 @@ def test_file_loads_on_its_own(path):
 
 
 @pytest.mark.parametrize(
-    "path", [CONFIGS / "demo.yaml", *PAPER, *SMALL_VARIANTS, *ZERO_SHOT, *LINEAR_PROBE, *RETRIEVAL], ids=name_of
+    "path",
+    [
+        CONFIGS / "demo.yaml",
+        CONFIGS / "demo_photos.yaml",
+        *PAPER,
+        *SMALL_VARIANTS,
+        *OWN,
+        *ZERO_SHOT,
+        *LINEAR_PROBE,
+        *RETRIEVAL,
+    ],
+    ids=name_of,
 )
 def test_recipe_header_has_its_command_and_readme_has_a_row(path):
     header = path.read_text().partition("\nincludes:")[0]
@@ -122,6 +134,16 @@ def test_recipe_settings(name):
     assert model.losses[0].get("params", {}).get("gradient", "global") == gradient
     assert read_settings(config).datasets == datasets.split(",")
     parse_section(FlavaConfig, model, "model_config.flava")
+
+
+def test_own_pairs_start_from_the_released_weights_or_from_scratch():
+    data = ["dataset_config.pmd.data_dir=/my.csv"]
+    config = read_recipe(str(OWN[0]), data)
+    assert (config.checkpoint.resume_file, config.checkpoint.resume_pretrained) == ("facebook/flava-full", True)
+    assert config.model_config.flava.codebook.path == "facebook/flava-image-codebook"
+    assert config.dataset_config.pmd.processors.text_processor.params.tokenizer == "bert-base-uncased"
+    assert read_recipe(str(OWN[0]), [*data, "checkpoint.resume_file=null"]).checkpoint.resume_file is None
+    assert read_recipe(str(OWN[1]), data).model_config.flava.codebook.type == "kmeans"
 
 
 @pytest.mark.parametrize("folder", [None, "/elsewhere"])
@@ -184,6 +206,20 @@ def train(data, tmp_path, monkeypatch):
     yield train
     torch.set_num_threads(threads)
     torch.autograd.set_detect_anomaly(False)
+
+
+def test_own_pairs_train_from_a_table_alone(train, data, tmp_path):
+    """``data_dir`` is a CSV file with paths and titles; there is no validation split."""
+    names = sorted(
+        (path for path in (data / "flava_demo" / "images" / "train").rglob("*.png")), key=lambda path: path.name
+    )[:40]
+    rows = [f"{path},a scan of a {path.parent.name}" for path in names]
+    (tmp_path / "pairs.csv").write_text("\n".join(["filepath,title", *rows]) + "\n")
+    train("demo_own", f"dataset_config.pmd.data_dir={tmp_path / 'pairs.csv'}", "dataset_config.pmd.splits.test=null")
+    lines = [
+        json.loads(line) for line in (tmp_path / "demo_own_pretraining" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert [line["update"] for line in lines if line["split"] == "train"] == [1, 2]
 
 
 @pytest.mark.parametrize("name", [path.stem for path in SMALL_VARIANTS])
