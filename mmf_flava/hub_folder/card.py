@@ -199,8 +199,8 @@ def _score_rows(content: dict[str, Any]) -> Iterable[tuple[str, str, str]]:
             name, _, depth = key.replace("_to_", " to ").rpartition("_r")
             yield f"{name.replace('_', ' ')} recall@{depth}", f"{value:.4f}", "{} images, {} captions".format(*sizes)
     for key in ("accuracy", "mean_per_class"):
-        if (value := as_number(probe.get(key))) is not None:
-            yield f"linear probe {key.replace('_', ' ')}", f"{value:.4f}", wording.NO_VALUE
+        if (fitted := as_number(probe.get(key))) is not None:
+            yield f"linear probe {key.replace('_', ' ')}", f"{fitted:.4f}", wording.NO_VALUE
     for key, value in as_numbers(content.get("metrics")).items():
         yield key, f"{value:.4f}", wording.NO_VALUE
 

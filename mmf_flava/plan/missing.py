@@ -108,7 +108,8 @@ def _missing_tokenizers(config: Any) -> Iterator[str]:
     names: dict[str, str] = {}
     for dataset in config.datasets.split(","):
         section = config.dataset_config.get(dataset) or {}
-        params = OmegaConf.select(section, "processors.text_processor.params") or {}
+        processor = (section.get("processors") or {}).get("text_processor") or {}
+        params = processor.get("params") or {}
         if (name := params.get("tokenizer")) and not section.get("build"):
             in_data = Path(str(section.get("data_dir") or "")).expanduser() / str(name)
             names.setdefault(str(in_data if in_data.is_dir() else name), dataset)

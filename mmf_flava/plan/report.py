@@ -35,8 +35,9 @@ def count_lines(config: Any) -> list[str]:
         section = config.dataset_config.get(name) or {}
         try:
             paths = dataset_paths(config, name, "train") or [Path(str(section.get("data_dir"))).expanduser()]
-            options = {"columns": section.get("columns"), "images_required": False}
-            count = f"{len(open_records(paths, images=section.get('image_dir'), **options)):,} records"
+            images, columns = section.get("image_dir"), section.get("columns")
+            records = open_records(paths, images=images, columns=columns, images_required=False)
+            count = f"{len(records):,} records"
         except (UserError, OSError):
             count = "not counted, see below"
         lines.append(f"  {name}: {count}")

@@ -107,7 +107,7 @@ def _open_image(query: str) -> Thumbnail | None:
 
 def _build_embedder(index: EmbeddingIndex, weights: str, options: Any) -> Embedder:
     """Build the embedder with the options that the index was written with."""
-    given = {name: index.origin.get(name) for name in OPTIONS}
+    given: dict[str, Any] = {name: index.origin.get(name) for name in OPTIONS}
     return Embedder(weights, given.pop("tokenizer"), options.device, **given)
 
 
