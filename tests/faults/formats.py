@@ -7,6 +7,7 @@ from tests.faults.part_formats import PartFiles
 from tests.faults.shard_formats import Index, JsonRecord, ScannedShard, Shard
 from tests.faults.table_formats import CaptionFiles, CompressedCsv, Csv, PathParquet
 from tests.faults.tensor_formats import Checkpoint, Codes, Safetensors, Tokens, TorchFile
+from tests.faults.text_formats import TextCorpus
 
 FORMATS: dict[str, Format] = {
     entry.name: entry
@@ -14,5 +15,6 @@ FORMATS: dict[str, Format] = {
         Shard(), ScannedShard(), Index(), JsonRecord(), JsonLines(), JsonList(), Imdb(), Karpathy(), Glue(), Parquet(),
         Safetensors(), TorchFile(), Checkpoint(), Checkpoint(hostile=True), Tokens(), Codes(), PartFiles(),
         EmbeddedParquet(), SavedDataset(), ClassArchive(), Csv(), CompressedCsv(), PathParquet(), CaptionFiles(),
+        TextCorpus(),
     )
 }  # fmt: skip
