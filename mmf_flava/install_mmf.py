@@ -144,8 +144,10 @@ def install_extras(extras: Sequence[str], constraint: Path | None) -> None:
 
 def install_rc10() -> None:
     """Install MMF 1.0.0rc10, unless it is installed with its YAML files."""
-    if _version("mmf") == RC10 and metadata.distribution("mmf").locate_file("mmf/configs/defaults.yaml").is_file():
-        return
+    if _version("mmf") == RC10:
+        defaults = metadata.distribution("mmf").locate_file("mmf/configs/defaults.yaml")
+        if Path(str(defaults)).is_file():
+            return
     _announce(f"MMF {RC10} (0.4 MB)")
     with tempfile.TemporaryDirectory() as folder:
         _pip("download", "--no-deps", *WHEEL, "--platform=manylinux1_x86_64", f"--dest={folder}", f"mmf=={RC10}")
