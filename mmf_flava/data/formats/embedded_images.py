@@ -4,6 +4,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ class EmbeddedImages:
                 elif isinstance(row, DamagedRow):
                     yield RowResult(bad=BadRow(DAMAGED, str(row)))
                 else:
-                    result = convert_row(row, lambda row, file=file, roles=roles: self._record(row, file, roles))
+                    result = convert_row(row, partial(self._record, file=file, roles=roles))
                     yield RowResult(bad=result) if isinstance(result, BadRow) else result
         yield from (RowResult(bad=BadRow(DAMAGED, message)) for message in self.damaged)
 
@@ -121,6 +122,8 @@ class _Roles:
         embedded = {*file.image_columns()}
         found = [name for name in others if name not in embedded]
         self.columns = Columns(file.path, found, {**given, "image": None}, images_required=False)
+        for role in filter(self.columns.is_ambiguous, ("caption", "label")):
+            self.columns.require(role)
         used = [name for names in self.columns.chosen.values() for name in names]
         columns = [name for names in self.columns.names.values() for name in names if name in found]
         self.needed = list(dict.fromkeys([*([self.image] if self.image else []), *used, *columns]))

@@ -123,6 +123,11 @@ def test_duplicate_ids_are_numbered(tmp_path):
         ),
         (None, {"image": None, "x": [b"x"] * 8, "y": [b"x"] * 8}, r"several columns have bytes: x, y.*{image: x}"),
         ({"image": "picture"}, {}, "columns.image is 'picture', but there is no such column"),
+        (
+            None,
+            {"caption": None, "title": ["a"] * 8, "description": ["b"] * 8},
+            r"several columns may be the caption: title, description. .*{caption: title}",
+        ),
         ({"caption": "title"}, {}, "columns.caption is 'title', but there is no such column"),
         (None, {"image": arrow.array([b"x"] * 8)}, r"none of the 8 rows gives a record \(8 not an image\)"),
     ],
