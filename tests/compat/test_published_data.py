@@ -97,7 +97,9 @@ def test_configured_annotations_come_first(data):
 
 
 def test_missing_memes_are_one_sentence(data):
-    with pytest.raises(UserError, match=r"does not contain train\.jsonl\. .* put its \*\.jsonl files there and its folder img"):
+    with pytest.raises(
+        UserError, match=r"does not contain train\.jsonl\. .* put its \*\.jsonl files there and its folder img"
+    ):
         load("hateful_memes", section("hateful_memes", data), "train")
 
 
