@@ -1,22 +1,24 @@
 """Class numbers of labelled images: one numbering for all splits of a dataset, and checks of the labels."""
 
+import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from mmf.common.registry import registry
 
 from mmf_flava.config.datasets import ImageClassificationConfig, ImageNetConfig, ImageTextClassificationConfig
 from mmf_flava.config.paths import resolve_path
 from mmf_flava.data.annotations import NO_LABEL, to_label
+from mmf_flava.data.formats.detection import Kind, detect
 from mmf_flava.data.image_folder import ImageFolder, class_folder, find_class_folders, read_class_list
 from mmf_flava.data.image_list import ImageList
 from mmf_flava.data.names import display_name
 from mmf_flava.data.record import Records
 from mmf_flava.data.records import split_readers
 from mmf_flava.data.run_processors import stored_classes
-from mmf_flava.data.shards import find_shards
 from mmf_flava.data.text_lines import read_lines
 from mmf_flava.errors import UserError, join_first
 from mmf_flava.files.download import is_remote
@@ -51,31 +53,38 @@ def configured_classes(
     return classes
 
 
-def find_classes(paths: Sequence[str | Path], images: Path | None = None) -> list[list[str]]:
+def find_classes(
+    paths: Sequence[str | Path], images: Path | None = None, columns: Mapping[str, Any] | None = None
+) -> list[list[str]]:
     """Return the class names of each path of a split, in label order; an empty list if a path has no class names.
 
     Class folders are in the order of ``classes.txt`` if this file exists, otherwise sorted by name. The class names in
-    an image list are sorted. Tar shards, image lists with class numbers, and missing paths have no class names.
+    a table are sorted. Tar shards, tables with class numbers, and paths without records have no class names.
     """
-    return [_find_classes(path, images) for path in paths]
+    return [_find_classes(path, images, columns) for path in paths]
 
 
-def _find_classes(path: str | Path, images: Path | None) -> list[str]:
-    if is_remote(path) or find_shards(path):
-        return []
+def _find_classes(path: str | Path, images: Path | None, columns: Mapping[str, Any] | None) -> list[str]:
     path = Path(path)
-    if path.is_dir():
+    if is_remote(path) or not path.exists():
+        return []
+    try:
+        kind, files = detect(path, columns)
+    except UserError:
+        return []
+    if kind == Kind.IMAGES:
         return read_class_list(path) or find_class_folders(path)
-    if path.is_file():
-        status = path.stat()
-        return list(_find_class_names(path, images, status.st_size, status.st_mtime_ns))
-    return []
+    given = json.dumps(columns)
+    stats = [(file, file.stat()) for file in files] if kind == Kind.TABLES else []
+    names = [_find_class_names(file, images, given, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
+    return sorted({name for found in names for name in found})
 
 
 @lru_cache(maxsize=16)
-def _find_class_names(path: Path, images: Path | None, size: int, modified: int) -> tuple[str, ...]:
-    """Return the sorted class names in an image list. Cached, because every split needs them."""
-    labels = {label.strip() for _, label in ImageList(path, images).read_labels() if isinstance(label, str)}
+def _find_class_names(path: Path, images: Path | None, columns: str, size: int, modified: int) -> tuple[str, ...]:
+    """Return the sorted class names in a table. Cached, because every split needs them."""
+    table = ImageList(path, images, json.loads(columns))
+    labels = {label.strip() for _, label in table.read_labels() if isinstance(label, str)}
     labels.discard("")
     return tuple(sorted(labels)) if any(not _is_class_number(label) for label in labels) else ()
 

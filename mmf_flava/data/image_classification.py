@@ -208,7 +208,7 @@ class ImageClassificationBuilder(StreamBuilder):
         classes = number_as_classifier(classes or self._training_classes(config, folder), classes is not None)
         own_classes = classes is None and bool(self.list_paths(config, "train"))
         if classes is None:
-            classes = _common_classes(find_classes(paths, folder))
+            classes = _common_classes(find_classes(paths, folder, config.columns))
         if classes is not None:
             number_classes(records, classes)
         return ImageClassificationDataset(config, dataset_type, records, classes, own_classes)
@@ -216,4 +216,4 @@ class ImageClassificationBuilder(StreamBuilder):
     def _training_classes(self, config: ImageClassificationConfig, images: Path | None) -> list[str] | None:
         """Return the class names of the train split; None if it has no names or is not on this machine."""
         paths = self.list_paths(config, "train")
-        return _common_classes(find_classes(paths, images)) if paths else None
+        return _common_classes(find_classes(paths, images, config.columns)) if paths else None

@@ -25,7 +25,7 @@ def read_column(records: Records, name: str) -> list[Any]:
     for reader in split_readers(records):
         if isinstance(reader, ImageList):
             values += reader.column(name)
-        elif isinstance(reader, ImageFolder):
+        elif isinstance(reader, ImageFolder) and (reader.folders or not reader.beside["json"]):
             values += [class_folder(key) if name == "label" else None for key in reader.keys]
         else:
             values += [_stored_value(reader, index, name) for index in range(len(reader))]

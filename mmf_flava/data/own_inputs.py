@@ -46,7 +46,7 @@ def _has(reader: Records, kind: str) -> bool:
             reader.require(ROLES[kind])
         return any(reader.column("image" if kind == "image" else "captions"))
     if isinstance(reader, ImageFolder):
-        return kind == "image"
+        return kind == "image" or reader.beside.total() > 0
     return any(_record_has(reader, index, kind) for index in range(min(len(reader), SAMPLED)))
 
 

@@ -110,6 +110,15 @@ def test_reads_folders_shards_and_lists(tmp_path, load, demo):
     assert {int(shards[n].targets) for n in range(40)} == set(range(10))
 
 
+def test_classes_of_a_table_are_those_of_its_column(tmp_path, load):
+    for number in range(3):
+        save(tmp_path / f"{number}.png", number)
+    (tmp_path / "pets.csv").write_text("photo,kind,class\n0.png,dog,1\n1.png,cat,2\n2.png,dog,3\n")
+    data = load(splits={"test": ["pets.csv"]}, columns={"label": "kind"})
+    assert data.classes == ["cat", "dog"]
+    assert [label for batch in batches(data) for label in batch.targets.tolist()] == [1, 0, 1]
+
+
 def test_bad_image_is_replaced_or_left_out_and_reported(tmp_path, load):
     for label, name in enumerate(("cat", "dog")):
         save(tmp_path / "test" / name / "1.png", label)
