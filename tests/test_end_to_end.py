@@ -35,6 +35,8 @@ def test_one_command_trains_evaluates_and_reports(mmf, tmp_path):
     assert sum(map(sum, evaluation["zero_shot"]["confusion"])) == 360
     assert evaluation["retrieval"]["images"] == 360
     assert json.loads((run / "summary.json").read_text())["samples"] == 64
+    data = json.loads((run / "data.json").read_text())
+    assert data["pmd"]["train"]["records"] == 1300 and data["imagenet"]["test"]["parts"][0]["name"] == "val"
     examples = json.loads((run / "examples" / "examples.json").read_text())
     assert len(examples["images"]) == 8 and len(examples["sentences"]) == 8
     assert "<html" in (run / "report.html").read_text()
