@@ -217,14 +217,14 @@ def _find(folder: Path, root: Path) -> Iterator[tuple[Path, str | None]]:
         entries = sorted(entry for entry in folder.iterdir() if not is_hidden(entry.name))
     except OSError:
         return
-    names = {entry.name for entry in entries}
+    present = {entry.name for entry in entries}
     for entry in entries:
         if entry.is_dir():
             if not entry.is_symlink() and entry.name != "_tmp":
                 yield from _find(entry, root)
         elif extension_of(entry.name) in ("parquet", "arrow"):
             stem = entry.name.rpartition(".")[0]
-            if not {stem, f"{stem}.tar"} & names:
+            if not {stem, f"{stem}.tar"} & present:
                 yield entry, split_of_file(entry)
 
 

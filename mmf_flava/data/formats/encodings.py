@@ -29,7 +29,8 @@ def refuse_unknown_encoding(path: Path) -> None:
             return
     if _is_utf8(path):
         return
-    valid, western, others = 0, 0, []
+    valid, western = 0, 0
+    others: list[bytes] = []
     for chunk in _chunks(path):
         for word in WORD.findall(chunk):
             try:

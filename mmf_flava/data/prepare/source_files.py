@@ -52,7 +52,7 @@ def _open_zip(path: Path) -> IO[bytes]:
     return archive.open(members[0])
 
 
-def open_text(path: Path) -> IO[str]:
+def open_text(path: Path) -> TextFile:
     """Open a text file, decompressed as by ``open_bytes``. ``TextFile`` finds out its encoding and bounds its lines."""
     return TextFile(open_bytes(path), path)
 
