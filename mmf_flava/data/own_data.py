@@ -217,7 +217,7 @@ class OwnData:
     def _log(self, split: str, counts: ClassCounts) -> None:
         for message in counts.labels.messages:
             mmf_api.log(f"Warning: {message}")
-        mmf_api.log(f"{self.name}, {split}: {counts.describe()}.")
+        mmf_api.log(f"{self.name}, {split}: {counts.describe()} ({counts.labels.selection.source}).")
         if missing := counts.missing():
             shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
             mmf_api.log(f"Warning: {self.name}, {split}: no record of {len(missing):,} classes: {shown}.")

@@ -126,6 +126,8 @@ class OwnSplits:
     @property
     def folder(self) -> Path:
         """The folder to which other paths are relative: data_dir, or the folder of the file data_dir."""
+        if is_remote(self.config.data_dir):
+            return Path.cwd()
         return self.source if self.source.is_dir() else self.source.parent
 
     def select(self, split: str) -> Selection | None:
@@ -162,8 +164,8 @@ class OwnSplits:
         listed = {split: self._resolve(split) for split in SPLITS}
         paths: dict[str, list[str | Path]] = {split: found for split, found in listed.items() if found}
         if "train" not in paths:
-            named = named_splits(self.source)
-            paths = {**{split: list[str | Path](found) for split, found in named.items()}, **paths}
+            named: dict[str, list[str | Path]] = {name: [*found] for name, found in named_splits(self.source).items()}
+            paths = named | paths
         return paths
 
     def _resolve(self, split: str) -> list[str | Path]:
@@ -181,9 +183,10 @@ class OwnSplits:
     @cached_property
     def _pool(self) -> dict[str, Selection]:
         """The splits of data_dir that are not in ``_paths``."""
-        if not self.source.exists():
+        source: list[str | Path] = [self.config.data_dir if is_remote(self.config.data_dir) else self.source]
+        if not (self.source.exists() or is_remote(source[0]) or {*"*?[{"} & {*str(self.source)}):
             raise UserError(f"{self.where}.data_dir: {self.source} does not exist. Set it to your file or folder.")
-        selection = self._select_all([self.source])
+        selection = self._select_all(source)
         by_column = self._by_column(selection)
         if by_column is not None:
             given = {*by_column, *self._paths}
@@ -196,7 +199,7 @@ class OwnSplits:
         if train is None or "val" in given:
             return by_column
         test_share = 0.0 if "test" in given else self.config.test_share
-        return {**by_column, **self._by_content(train, [self.source], test_share)}
+        return {**by_column, **self._by_content(train, source, test_share)}
 
     def _by_content(self, selection: Selection, paths: list[str | Path], test_share: float) -> dict[str, Selection]:
         """Divide the selected records at some paths into train, val and test by a hash of their content."""

@@ -11,7 +11,7 @@ from mmf_cli.run import run as mmf_run
 from mmf_flava.config.recipes import recipe_path
 from tests.finetuning import toys
 
-DATASETS = ("hateful_memes", "visual_entailment", "vqa2", "image_classification")
+DATASETS = ("hateful_memes", "visual_entailment", "vqa2", "image_classification", "image_text_classification")
 Finetune = Callable[..., Path]
 
 
