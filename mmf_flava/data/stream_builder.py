@@ -1,5 +1,6 @@
 """Base class of the builders of streaming datasets."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,10 @@ class StreamBuilder(BaseDatasetBuilder):
             return
         from mmf_flava.data.prepare import built_folder, demo, photos
 
-        if (
-            built_folder.read_manifest(config.data_dir, config.build) is None
-        ):  # ``load`` raises an error for invalid data
-            {"demo": demo.prepare_demo, "photos": photos.prepare_photos}[config.build](config.data_dir)
+        # ``load`` raises an error for existing but invalid data
+        if built_folder.read_manifest(config.data_dir, config.build) is None:
+            builders: dict[str, Callable[[str], Any]] = {"demo": demo.prepare_demo, "photos": photos.prepare_photos}
+            builders[config.build](config.data_dir)
 
     def load(self, config: Any, dataset_type: str, *args: Any, **kwargs: Any) -> StreamDataset | None:
         """Load the dataset of one split; return None for a split without paths.

@@ -50,7 +50,9 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
     most = min(MAX_LETTERS, (vocabulary - len(SPECIAL_TOKENS)) // 2)
     letters = sorted(sorted(counts, key=lambda letter: (-counts[letter], letter))[:most])
     fixed = SPECIAL_TOKENS + letters + [f"##{letter}" for letter in letters]
-    rare = {"initial_alphabet": letters, "limit_alphabet": len(letters)} if len(letters) < len(counts) else {}
+    rare: dict[str, Any] = (
+        {"initial_alphabet": letters, "limit_alphabet": len(letters)} if len(letters) < len(counts) else {}
+    )
     trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=fixed, show_progress=False, **rare)
     trained.train_from_iterator(texts, trainer)
     return build_wordpiece([token for token, _ in sorted(trained.get_vocab().items(), key=lambda item: item[1])])
