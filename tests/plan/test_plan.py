@@ -34,6 +34,7 @@ def plan(cache, tmp_path, monkeypatch, capsys):
     """Return ``plan(recipe, ...)``, which returns the exit code and the printed lines."""
     monkeypatch.setenv("MMF_CACHE_DIR", str(cache))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mmf_flava.plan.timing.TIMED", 1)
 
     def run(recipe, *arguments):
         threads = torch.get_num_threads()
