@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 CLASS_LIST = "classes.txt"
 CAPTION_FILES = ("txt", "json")  # extensions of the files beside images, as img2dataset writes them
+EXTENSIONS_BESIDE = {*CAPTION_FILES, *(name.upper() for name in CAPTION_FILES)}
 MAX_NAMED = 5  # extensions of files that are not read in a message
 
 
@@ -117,7 +118,9 @@ def _read(path: Path, key: str) -> bytes:
 
 
 def _beside(path: Path, extension: str) -> Path:
-    return path.with_name(f"{path.name.rpartition('.')[0]}.{extension}")
+    found = path.with_name(f"{path.name.rpartition('.')[0]}.{extension}")
+    upper = found.with_suffix(f".{extension.upper()}")
+    return upper if not found.exists() and upper.exists() else found
 
 
 def class_folder(key: str) -> str | None:
@@ -208,8 +211,8 @@ def _images_in(root: str, folder: str, ignored: Counter[str], beside: Counter[st
     stems = {name.rpartition(".")[0] for name in names}
     for name in others:
         stem, _, extension = name.rpartition(".")
-        if extension in CAPTION_FILES and stem in stems:
-            beside[extension] += 1
+        if extension in EXTENSIONS_BESIDE and stem in stems:
+            beside[extension.lower()] += 1
         else:
             ignored[f".{extension.lower()}" if stem or name[:1] == "." else "without extension"] += 1
     for name in sorted(names):

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from mmf_flava.data.formats.detection import detect
 from mmf_flava.data.image_folder import ImageFolder, find_class_folders, find_images
 from mmf_flava.data.prepare.annotations import Annotation
 from mmf_flava.data.prepare.image_source import ImageSource
@@ -178,6 +179,19 @@ def test_texts_beside_images_are_their_captions(root, caplog):
     (root / "cat/1.txt").mkdir()
     with pytest.raises(BadRecord, match=r"1\.txt cannot be read"):
         reader.read(0)
+
+
+def test_texts_with_names_in_capitals_are_captions(tmp_path):
+    (tmp_path / "1.JPG").touch()
+    (tmp_path / "1.TXT").write_text("a cat")
+    table = tmp_path / "t.csv"
+    table.write_text("image,title\n1.JPG,a\n")
+    with pytest.raises(UserError, match="images with texts beside them"):
+        detect(tmp_path)
+    table.unlink()
+    reader = ImageFolder(tmp_path)
+    assert reader.beside == {"txt": 1} and reader.text_bytes(0) == 5
+    assert reader.read(0).fields == {"jpg": b"", "txt": b"a cat"}
 
 
 def test_images_without_texts_have_no_captions(root):

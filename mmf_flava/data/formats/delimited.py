@@ -149,7 +149,7 @@ def _quoted_fields(first: tuple[int, str], following: Any, block: list[tuple[int
             block.append(line)
 
     try:
-        return next(csv.reader(feed(), delimiter=delimiter, strict=True))
+        return next(csv.reader(feed(), delimiter=delimiter, strict=True, skipinitialspace=True))
     except (csv.Error, StopIteration):
         return None
 

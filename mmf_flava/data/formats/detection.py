@@ -20,7 +20,7 @@ from mmf_flava.data.formats.embedded_images import has_image_bytes
 from mmf_flava.data.formats.file_types import FileType, file_type
 from mmf_flava.data.formats.splits import named_splits
 from mmf_flava.data.formats.tables import open_table
-from mmf_flava.data.image_folder import CAPTION_FILES, CLASS_LIST, find_images
+from mmf_flava.data.image_folder import CAPTION_FILES, CLASS_LIST, EXTENSIONS_BESIDE, find_images
 from mmf_flava.data.names import display_name, extension_of, is_hidden
 from mmf_flava.data.record import IMAGE_EXTENSIONS
 from mmf_flava.errors import UserError, join_first
@@ -213,7 +213,7 @@ def _captioned_image(folder: Path) -> str | None:
     """Return one of the first images that has a text of the same name beside it."""
     for key in islice(find_images(folder), SAMPLED_IMAGES):
         stem = key.rpartition(".")[0]
-        if any((folder / f"{stem}.{extension}").is_file() for extension in CAPTION_FILES):
+        if any((folder / f"{stem}.{extension}").is_file() for extension in EXTENSIONS_BESIDE):
             return display_name(key)
     return None
 

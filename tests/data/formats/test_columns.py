@@ -91,7 +91,7 @@ def test_invalid_columns_raise(columns, message):
 
 def test_missing_and_ambiguous_columns_have_a_line_to_write(table):
     with pytest.raises(UserError, match=r"no column for the image.* are name, price\. .*columns: \{image: name\}"):
-        table("name,price\n1.png,3\n")
+        table("name,price\n1,3\n")
     records = table("image,name,price\n1.png,a cat,3\n")
     with pytest.raises(UserError, match=r"no column for the caption.* are image, name, price\. .*\{caption: name\}"):
         require_column(records, "caption")
@@ -109,13 +109,36 @@ def test_the_column_whose_images_exist_is_used(table):
     assert table("image_id,path\n2,images\\2.png\n").read(0).fields["png"]
 
 
-def test_missing_images_have_a_line_to_write(table, tmp_path, caplog):
+def test_the_only_column_with_names_of_images_is_used(table):
+    records = table("Nr.,Bilddatei,title\n7,1.png,a\n8,,b\n", images_required=False)
+    assert records.columns.format_chosen() == "image: Bilddatei, caption: title"
+    assert records.read(0).fields["png"]
+    assert table("text,Bild\n1.png,x.png\n2.png,1.png\n").columns.chosen["image"] == ("Bild",)
+    with pytest.raises(UserError, match="no column for the image was recognised"):
+        table("a,b\n1.png,1.png\n")
+
+
+@pytest.mark.parametrize(
+    "name", ["1.png ", " 1.png", "images\\my photo.png", "images/my%20photo.png", "file://FOLDER/1.png"]
+)
+def test_paths_are_found_as_tools_write_them(table, tmp_path, name):
+    write_image(tmp_path / "images/my photo.png", 1)
+    record = table(f"image,title\n{name.replace('FOLDER', str(tmp_path))},a\n").read(0)
+    assert record.fields.keys() - {"json"}
+
+
+def test_missing_images_have_a_line_to_write(table, tmp_path, caplog, monkeypatch):
     with pytest.raises(UserError) as error:
         table("image,title\n2.png,a\n")
     assert f"e.g. line 2: {tmp_path}/2.png. Write image_dir: {tmp_path}/images." in str(error.value)
     assert len(table("image,title\n2.png,a\n", images=tmp_path / "images")) == 1
     with pytest.raises(UserError, match=r"line 2: /old/1\.png\. Its absolute path is of another machine"):
         table("image,title\n/old/1.png,a\n")
+    with pytest.raises(UserError, match=r"Its absolute path is of another machine"):
+        table("image,title\nC:\\photos\\9.png,a\n")
+    with pytest.raises(UserError, match=f"Write image_dir: {tmp_path.parent}\\."):
+        monkeypatch.chdir(tmp_path.parent)
+        table(f"image,title\n{tmp_path.name}/1.png,a\n{tmp_path.name}/images/2.png,b\n")
     with pytest.raises(UserError, match=r"line 2 has the address https://a/1\.png.*img2dataset"):
         table("image,title\nhttps://a/1.png,a\n")
     records = table("image,title\n1.png,a\nx.png,b\n")

@@ -41,6 +41,7 @@ def test_excels_first_line_names_the_delimiter(rows):
 def test_quoted_fields_have_line_ends_and_quotation_marks(rows):
     text = 'image,title\r\n1.png,"two\r\nlines, ""quoted"""\r\n\r\n2.png,b\r\n,\r\n3.png,"c"'
     assert rows(text) == [(2, ["1.png", 'two\r\nlines, "quoted"']), (5, ["2.png", "b"]), (7, ["3.png", "c"])]
+    assert rows('image, title, label\n1.png, "a, b", "x"\n') == [(2, ["1.png", "a, b", "x"])]
     assert rows("image,title\r1.png,a\r2.png,b\r") == [(2, ["1.png", "a"]), (3, ["2.png", "b"])]
 
 
