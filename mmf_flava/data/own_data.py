@@ -23,7 +23,7 @@ from mmf_flava.data.record import Records
 from mmf_flava.data.records import open_records
 from mmf_flava.data.run_processors import stored_classes, stored_classifier
 from mmf_flava.data.stream_builder import run_trains
-from mmf_flava.errors import UserError
+from mmf_flava.errors import UserError, join_first
 
 STATE = "flava_own_data"  # key in MMF's registry
 
@@ -98,9 +98,10 @@ class OwnData:
         if selection is None:
             return None
         if not len(selection):
+            change = "decrease val_share" if split == "train" else f"increase {split}_share"
             raise UserError(
-                f"{selection.source}: none of its {len(selection.records):,} records is in the split {split}. Add "
-                f"records, or increase {self.where}.{split if split != 'train' else 'val'}_share."
+                f"{selection.source}: none of its {len(selection.records):,} records is in the split {split}; equal "
+                f"images are in one split. Add records, or {change} of {self.where}."
             )
         self._check_inputs(selection)
         classes, scale = self._find_classes(), self._find_scale()
@@ -219,5 +220,5 @@ class OwnData:
             mmf_api.log(f"Warning: {message}")
         mmf_api.log(f"{self.name}, {split}: {counts.describe()} ({counts.labels.selection.source}).")
         if missing := counts.missing():
-            shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-            mmf_api.log(f"Warning: {self.name}, {split}: no record of {len(missing):,} classes: {shown}.")
+            counted = f" ({len(missing):,} classes)" if len(missing) > 5 else ""
+            mmf_api.log(f"Warning: {self.name}, {split}: no record of {join_first(missing, 5)}{counted}.")

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from mmf_flava.data.annotations import parse_annotation
+from mmf_flava.data.formats.image_paths import image_exists
 from mmf_flava.data.image_folder import ImageFolder
 from mmf_flava.data.image_list import ImageList
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Records, record_boundary
@@ -38,6 +39,18 @@ def require_inputs(records: Records, source: str, needed: Iterable[str], why: st
                 reader.require(ROLES[kind])
         names = " and ".join(f"{kind}s" for kind in needed)
         raise UserError(f"{source} has no {kind}s, but {why} {names}. Add them, or name their column by columns.")
+
+
+def vanished_images(records: Records) -> list[bool]:
+    """Return for each record whether it is a row of a table with an image file that does not exist."""
+    flags: list[bool] = []
+    for reader in split_readers(records):
+        if isinstance(reader, ImageList):
+            root = reader.images
+            flags += [image is not None and not image_exists(root, image) for image in reader.column("image")]
+        else:
+            flags += [False] * len(reader)
+    return flags
 
 
 def _has(reader: Records, kind: str) -> bool:

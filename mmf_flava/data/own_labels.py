@@ -15,6 +15,7 @@ from mmf_flava.config.datasets import ImageTextClassificationConfig
 from mmf_flava.data.annotations import NO_LABEL, to_label
 from mmf_flava.data.image_list import ImageList
 from mmf_flava.data.label_values import class_name, class_names_of, number, similar_names, sort_classes
+from mmf_flava.data.own_inputs import vanished_images
 from mmf_flava.data.own_splits import Selection
 from mmf_flava.data.records import split_readers
 from mmf_flava.errors import UserError, join_first
@@ -64,6 +65,13 @@ class SplitLabels:
                 parsed.append(None)
                 invalid[position] = str(error)
         missing = [n for n, value in enumerate(parsed) if value is None and n not in invalid]
+        vanished = []
+        if config.processors.get("image_processor"):
+            flags = vanished_images(selection.records)
+            vanished = [position for position, index in enumerate(selection.indices) if flags[index]]
+        if len(vanished) < len(parsed):  # otherwise, reading them raises the error
+            for position in vanished:
+                parsed[position] = None
         labelled = [value is not None for value in parsed]
         self.messages: list[str] = []
         if invalid and not any(labelled):
@@ -75,6 +83,7 @@ class SplitLabels:
         for count, keys, problem in (
             (len(invalid), [*invalid], "an invalid label"),
             (len(missing), missing, "no label"),
+            (len(vanished), vanished, "an image file that does not exist"),
         ):
             if count and any(labelled):
                 examples = join_first(selection.keys(keys[:4]))

@@ -43,6 +43,21 @@ def test_equal_images_are_in_one_split_and_the_order_has_no_effect(tmp_path, own
     assert {split: {name.partition("/")[2] for name in names} for split, names in in_folders.items()} == alone
 
 
+def test_rows_whose_images_do_not_exist_are_left_out(tmp_path, own):
+    write_own(tmp_path, ["a", "b"] * 10)
+    (tmp_path / "3.png").unlink()
+    names = {*keys(own("train", val_share=0, test_share=0))}
+    assert names == {f"{n}.png" for n in range(20)} - {"3.png"}
+    texts = own("train", val_share=0, test_share=0, processors={"image_processor": None})
+    assert len(texts.records) == 20
+
+
+def test_an_empty_training_split_has_a_remedy(tmp_path, own):
+    write_own(tmp_path, ["a", "b"])
+    with pytest.raises(UserError, match=r"in the split train.*or decrease val_share of dataset_config\."):
+        own("train", val_share=0.98, test_share=0.01)
+
+
 def test_texts_are_divided_by_their_content(tmp_path, own):
     rows = [(f"text {n % 50}", n % 2) for n in range(200)]
     write_csv(tmp_path / "my.csv", ["text", "label"], rows)

@@ -5,6 +5,7 @@ without case, in this order. A column of ``STRONG`` is the one that is meant, al
 caption or of a label are ambiguous.
 """
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,8 @@ from mmf_flava.data.annotations import to_texts
 from mmf_flava.data.names import display_name
 from mmf_flava.data.record import IMAGE_EXTENSIONS
 from mmf_flava.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 NAMES = {
     "image": (
@@ -76,6 +79,7 @@ class Columns:
         self.names: dict[str, tuple[str, ...]] = {}
         self.chosen: dict[str, tuple[str, ...]] = {}
         self._ambiguous: dict[str, tuple[str, ...]] = {}
+        self._absent: dict[str, UserError] = {}
         by_name: dict[str, str] = {}
         for name in found or ():
             by_name.setdefault(_normalise(name), name)
@@ -104,10 +108,15 @@ class Columns:
         for name in names:
             column = name if name in self.found else by_name.get(_normalise(name))
             if column is None:
-                raise UserError(
+                absent = UserError(
                     f"{self.path}: columns.{role} is '{name}', but there is no such column."
                     f"{suggestion(name, self.found)} The columns are {self.listed}."
                 )
+                if role != "label":  # files to predict have no labels
+                    raise absent
+                logger.warning("%s", absent)
+                self._absent[role] = absent
+                return ()
             columns.append(column)
         return tuple(columns)
 
@@ -121,6 +130,8 @@ class Columns:
         """Raise UserError if the file has no column for a role, with the line to write."""
         if self.found is None or self.chosen[role]:
             return
+        if role in self._absent:
+            raise self._absent[role]
         if role in self._ambiguous:
             columns = self._ambiguous[role]
             raise UserError(

@@ -69,7 +69,7 @@ def check_image_paths(table: Table, columns: Columns, root: Path) -> UserError |
                 continue
             if image is not None:
                 images.append((number, image))
-        missing = [(number, image) for number, image in images if not _exists(root, image)]
+        missing = [(number, image) for number, image in images if not image_exists(root, image)]
         if len(missing) < len(images):
             if missing:
                 logger.warning(
@@ -93,7 +93,8 @@ def _image_names(table: Table) -> list[str]:
     ]
 
 
-def _exists(root: Path, image: str) -> bool:
+def image_exists(root: Path, image: str) -> bool:
+    """Return whether there is a file, or a link, at an image path of a table."""
     try:
         return os.path.lexists(resolve_image(root, image))
     except ValueError:  # a zero byte

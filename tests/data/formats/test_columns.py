@@ -68,6 +68,9 @@ def test_columns_are_named_by_the_config(table):
         UserError, match=r"columns\.caption is 'nmae', .*Did you mean 'name'\? The columns are path, name"
     ):
         table(text, columns={"caption": "nmae"})
+    records = table(text, columns={"label": "knid"})
+    with pytest.raises(UserError, match=r"columns\.label is 'knid', .*Did you mean 'kind'\?"):
+        require_column(records, "label")
     assert values(table(text, columns={"caption": "name", "id": None}).read(0)) == {
         "key": "1.png",
         "captions": ["a cat"],
