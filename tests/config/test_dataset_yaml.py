@@ -11,8 +11,8 @@ import yaml
 from mmf_flava.config.datasets import (
     GlueConfig,
     ImageClassificationConfig,
-    ImageTextClassificationConfig,
     ImageNetConfig,
+    ImageTextClassificationConfig,
     KarpathyConfig,
     PMDConfig,
     TextCorpusConfig,
