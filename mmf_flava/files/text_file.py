@@ -74,9 +74,9 @@ class TextFile(io.TextIOWrapper):
         if self._invalid and not self.closed:
             invalid, self._invalid = self._invalid, 0
             logger.warning(
-                "%s: %s are not valid UTF-8 and were read as Windows-1252, the first one in %r. If the letters are "
+                "%s: %s not valid UTF-8 and read as Windows-1252, the first one in %r. If the letters are "
                 "wrong, convert the file with `iconv -f ENCODING -t utf-8`.",
-                *(self.path, "1 byte" if invalid == 1 else f"{invalid:,} bytes", self._excerpt),
+                *(self.path, "1 byte was" if invalid == 1 else f"{invalid:,} bytes were", self._excerpt),
             )
         super().close()
 

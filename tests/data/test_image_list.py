@@ -131,6 +131,7 @@ def test_invalid_lines_are_bad_records(tmp_path, caplog):
     path.write_bytes(b'{"image": "\xff.jpg"}\n')
     with pytest.raises(UserError, match="line 1"):
         ImageList(path)
+    assert caplog.text.encode(), "lone surrogates cannot be written to a log"
 
 
 def test_missing_files_raise(tmp_path, three_entries):

@@ -29,7 +29,7 @@ def test_letters_are_those_of_the_file(tmp_path, caplog, opener, encoding):
     if encoding in ("cp1252", "latin-1"):
         count = sum(not letter.isascii() for letter in text)
         assert len(warnings) == 2
-        assert warnings[0].startswith(f"{path}: {count} bytes are not valid UTF-8 and were read as Windows-1252")
+        assert warnings[0].startswith(f"{path}: {count} bytes were not valid UTF-8 and read as Windows-1252")
         assert "'Caf\xe9" in warnings[0]
     else:
         assert not warnings
@@ -39,7 +39,7 @@ def test_valid_utf8_beside_an_invalid_byte_is_kept(tmp_path, caplog):
     (tmp_path / "a").write_bytes("\xe9t\xe9 \u4e2d ".encode() + b"\xe9 \x81\n")
     with open_text(tmp_path / "a") as file:
         assert list(file) == ["\xe9t\xe9 \u4e2d \xe9 \ufffd\n"]  # Windows-1252 has no 0x81
-    assert "2 bytes are not valid UTF-8" in caplog.text
+    assert "2 bytes were not valid UTF-8" in caplog.text
 
 
 def test_truncated_utf16_is_an_error(tmp_path):

@@ -74,7 +74,8 @@ def check_image_paths(table: Table, columns: Columns, root: Path) -> UserError |
             if missing:
                 logger.warning(
                     "%s: %d of the first %d images do not exist, e.g. %s %d: %s.",
-                    *(columns.path, len(missing), len(images), table.unit, missing[0][0], root / missing[0][1]),
+                    *(columns.path, len(missing), len(images), table.unit, missing[0][0]),
+                    display_name(str(root / missing[0][1])),
                 )
             return None
         first = first or missing
@@ -108,7 +109,7 @@ def _missing_images(
     start = f"{columns.path}: column {candidates[0]}: "
     if is_remote(image):
         return UserError(
-            f"{start}{table.unit} {number} has the address {image}, not the path of an image. Download the images with "
+            f"{start}{table.unit} {number} has the address {display_name(image)[:MAX_SHOWN]}, not the path of an image. Download the images with "
             "img2dataset, and set data_dir to its output."
         )
     if os.path.isabs(image) or image[1:3] == ":\\":
