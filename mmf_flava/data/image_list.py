@@ -119,7 +119,7 @@ class ImageList:
                 raise UserError(message)
             logger.warning(message)
         if not starts:
-            raise UserError(f"{self.path} has no records.")
+            raise UserError(f"{self.path} has no records: it has no rows of data. Add them, or write it again.")
         starts.append(offset)
         self._starts, self._blank_positions = np.array(starts), blank_positions
         self.images_sha256, self.lines_sha256 = images_digest.hexdigest(), lines_digest.hexdigest()

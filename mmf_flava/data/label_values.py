@@ -6,6 +6,7 @@ A label is the name of a class, also if it is a number: classes 1, 2 and 3 are t
 import ast
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from mmf_flava.data.image_folder import ImageFolder, class_folder
@@ -13,6 +14,8 @@ from mmf_flava.data.image_list import ImageList
 from mmf_flava.data.record import BadRecord, Records, record_boundary
 from mmf_flava.data.records import split_readers
 from mmf_flava.files.json_data import parse_object
+
+MISSING = {"none", "nan", "null", "n/a", "na", "<na>"}  # names of classes that may be texts of missing values
 
 
 def read_column(records: Records, name: str) -> list[Any]:
@@ -112,10 +115,13 @@ def sort_classes(names: Iterable[str]) -> list[str]:
 
 
 def similar_names(names: Sequence[str]) -> list[list[str]]:
-    """Return the groups of names that differ only in case, or in spaces, hyphens and underscores."""
+    """Return the groups of names that differ only in case, in spaces, hyphens and underscores, or are equal numbers."""
     groups: dict[str, list[str]] = {}
     for name in names:
-        groups.setdefault(name.casefold().replace("_", " ").replace("-", " "), []).append(name)
+        key = name.casefold().replace("_", " ").replace("-", " ")
+        with suppress(ValueError):
+            key = str(float(name))
+        groups.setdefault(key, []).append(name)
     return [group for group in groups.values() if len(group) > 1]
 
 

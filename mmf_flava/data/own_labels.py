@@ -14,7 +14,7 @@ import torch
 from mmf_flava.config.datasets import ImageTextClassificationConfig
 from mmf_flava.data.annotations import NO_LABEL, to_label
 from mmf_flava.data.image_list import ImageList
-from mmf_flava.data.label_values import class_name, class_names_of, number, similar_names, sort_classes
+from mmf_flava.data.label_values import MISSING, class_name, class_names_of, number, similar_names, sort_classes
 from mmf_flava.data.own_inputs import vanished_images
 from mmf_flava.data.own_splits import Selection
 from mmf_flava.data.records import split_readers
@@ -172,6 +172,8 @@ def class_warnings(classes: Sequence[str], records: int) -> list[str]:
     if similar := similar_names(classes):
         groups = [" and ".join(map(repr, group)) for group in similar]
         warnings.append(f"{join_first(groups)} are different classes. If they are the same, correct the labels.")
+    if missing := [repr(name) for name in classes if name.casefold() in MISSING]:
+        warnings.append(f"{join_first(missing)} is a class. If it means that there is no label, leave the label empty.")
     if 2 * len(classes) > records > 0:
         warnings.append(
             f"{len(classes):,} classes for {records:,} training records. If the labels are numbers to predict, set "

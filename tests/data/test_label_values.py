@@ -3,6 +3,7 @@
 import pytest
 
 from mmf_flava.data.label_values import class_name, class_names_of, number, similar_names, sort_classes
+from mmf_flava.data.own_labels import class_warnings
 
 
 @pytest.mark.parametrize(
@@ -78,3 +79,10 @@ def test_similar_names():
         ["Dog", "dog"],
         ["big cat", "big_cat"],
     ]
+    assert similar_names(["1", "1.0", "-1", "2"]) == [["1", "1.0"]]
+
+
+def test_texts_of_missing_values_are_mentioned():
+    warnings = class_warnings(["NaN", "cat", "None"], 100)
+    assert warnings == ["'NaN', 'None' is a class. If it means that there is no label, leave the label empty."]
+    assert class_warnings(["cat", "nan bread"], 100) == []

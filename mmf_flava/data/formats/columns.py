@@ -5,7 +5,9 @@ without case, in this order. A column of ``STRONG`` is the one that is meant, al
 caption or of a label are ambiguous.
 """
 
+import json
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -37,6 +39,7 @@ STRONG = {"captions", "caption", "text", "caption_str", "caption_tokens", "label
 NAMES_WITHOUT_EXTENSION = ("image_name", "image_id")  # MMF adds ".jpg" to their values
 SUFFIXES = tuple(f".{name}" for name in IMAGE_EXTENSIONS)
 WORDS = "caption_tokens"  # its list contains the words of a single caption
+PLAIN = re.compile(r"\w[\w .()/-]*")  # names that need no quotation marks in YAML
 MAX_LISTED = 20  # columns of a file in a message
 
 
@@ -136,13 +139,13 @@ class Columns:
             columns = self._ambiguous[role]
             raise UserError(
                 f"{self.path}: several columns may be the {role}: {', '.join(columns)}. Write which one it is, e.g. "
-                f"columns: {{{role}: {columns[0]}}}."
+                f"columns: {{{role}: {_to_yaml(columns[0])}}}."
             )
         used = {name for names in self.chosen.values() for name in names}
         free = [name for name in self.found if name not in used] or list(self.found)
         raise UserError(
             f"{self.path}: no column for the {role} was recognised. The columns are {self.listed}. Write which one it "
-            f"is, e.g. columns: {{{role}: {free[0] if free else 'NAME'}}}."
+            f"is, e.g. columns: {{{role}: {_to_yaml(free[0]) if free else 'NAME'}}}."
         )
 
     def is_ambiguous(self, role: str) -> bool:
@@ -198,6 +201,10 @@ class Columns:
                 if "caption" not in self.given:  # of several listed columns, each has a caption
                     break
         return tuple(captions)
+
+
+def _to_yaml(name: str) -> str:
+    return name if PLAIN.fullmatch(name) else json.dumps(name, ensure_ascii=False)
 
 
 @lru_cache(maxsize=1024)

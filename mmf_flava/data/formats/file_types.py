@@ -116,7 +116,7 @@ def file_type(path: Path) -> FileType:
 def _by_first_bytes(head: bytes, compressed: bool) -> FileType | None:
     if not head.strip(b"\xef\xbb\xbf \t\r\n"):
         return FileType.EMPTY
-    if head[257:262] == b"ustar":
+    if head[257:262] == b"ustar" or (len(head) >= 1024 and not head.strip(b"\0")):  # zeros: the end of an archive
         return FileType.COMPRESSED_TAR if compressed else FileType.TAR
     for magic, kind in MAGICS:
         if head.startswith(magic):

@@ -95,6 +95,10 @@ def test_invalid_columns_raise(columns, message):
 def test_missing_and_ambiguous_columns_have_a_line_to_write(table):
     with pytest.raises(UserError, match=r"no column for the image.* are name, price\. .*columns: \{image: name\}"):
         table("name,price\n1,3\n")
+    with pytest.raises(UserError, match=r'columns: \{image: "# mine"\}'):
+        table("# mine\nx\n")
+    with pytest.raises(UserError, match=r"no rows of data\. Add them"):
+        table("image,title\n")
     records = table("image,name,price\n1.png,a cat,3\n")
     with pytest.raises(UserError, match=r"no column for the caption.* are image, name, price\. .*\{caption: name\}"):
         require_column(records, "caption")
