@@ -121,3 +121,10 @@ def test_an_archive_is_the_folder_that_it_contains(tmp_path):
 def test_images_of_one_folder_are_a_shard(tmp_path):
     write_images(PETS, tmp_path / "pets")
     assert not is_archive(pack(tmp_path / "pets", tmp_path / "a.tar", "w"))
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:xz"])
+def test_an_archive_without_files_is_named(mode, tmp_path):
+    tarfile.open(tmp_path / "a.tar.gz", mode).close()
+    with pytest.raises(UserError, match=r"a\.tar\.gz: the archive has no files"):
+        read(tmp_path / "a.tar.gz")
