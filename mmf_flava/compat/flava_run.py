@@ -58,9 +58,10 @@ def process_is_flava() -> bool:
     main = getattr(sys.modules.get("__main__"), "__spec__", None)
     if main is not None and main.name.startswith("mmf_flava."):
         return True
-    # a program that imports mmf_flava before MMF; compat itself imports only these four subpackages
-    packages = {name.split(".")[1] for name in list(sys.modules) if name.startswith("mmf_flava.")}
-    return not packages <= {"command", "compat", "config", "errors"} and "mmf_flava.plugin" not in sys.modules
+    # a program that imports mmf_flava before MMF; compat itself imports only these modules and subpackages
+    imported = {name.split(".")[1] for name in list(sys.modules) if name.startswith("mmf_flava.")}
+    own = {"command", "compat", "config", "errors", "packages"}
+    return not imported <= own and "mmf_flava.plugin" not in sys.modules
 
 
 def options_are_flava(options: Sequence[str]) -> bool:
