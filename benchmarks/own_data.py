@@ -13,10 +13,14 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from mmf_flava.command import ArgumentParser, command
+from mmf_flava.errors import UserError
 
 LABELS = ("accept", "check", "reject")
 COLOURS = ((200, 60, 50), (60, 170, 70), (60, 80, 200))
@@ -67,21 +71,22 @@ def run(recipe: str, data: Path, folder: Path, seed: int, options: tuple[str, ..
     """Finetune, unless this was done before, and return ``evaluation.json``, which has the scores on the test split."""
     if (folder / "evaluation.json").is_file():
         return json.loads((folder / "evaluation.json").read_text())
-    command = [str(Path(sys.executable).with_name("mmf_run")), f"config={recipe}", f"{DATA}.data_dir={data}"]
-    command += [f"env.save_dir={folder}", f"training.seed={seed}", *options]
-    result = subprocess.run(command, capture_output=True, text=True)
+    words = [str(Path(sys.executable).with_name("mmf_run")), f"config={recipe}", f"{DATA}.data_dir={data}"]
+    words += [f"env.save_dir={folder}", f"training.seed={seed}", *options]
+    result = subprocess.run(words, capture_output=True, text=True)
     if result.returncode:
-        raise SystemExit(result.stdout[-3000:] + result.stderr[-3000:])
+        raise UserError(f"{words[1]} failed: {result.stderr[-3000:]}. Correct the error.")
     return json.loads((folder / "evaluation.json").read_text())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+@command
+def main(words: Sequence[str] | None = None) -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--recipe", default="projects/flava/configs/finetune/demo_own.yaml")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("options", nargs="*", help="options of mmf_run for all runs")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     data = write(arguments.folder)
     for case, options in CASES.items():
         for seed in arguments.seeds:
@@ -91,4 +96,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,5 +1,6 @@
 """Caching of codes by the real command. Losses with cached codes are equal to losses with the running codebook."""
 
+import shutil
 import subprocess
 import sys
 
@@ -128,11 +129,15 @@ def test_evaluation_splits_have_one_view_of_the_complete_image(recipe, tmp_path)
 
 def test_changed_data_and_changed_views_raise_an_error(recipe, tmp_path):
     cache(recipe, tmp_path)
+    others = tmp_path / "captioned"
+    shutil.copytree(f"{recipe.dataset_config.pmd.data_dir}/images/val", others)
+    for image in others.rglob("*.png"):
+        image.with_suffix(".txt").write_text("a digit")
     params = "processors.image_processor.params"
     for key, value, words in (
         ("views", 3, "a different number of views"),
         ("splits", {"train": ["pairs/test"]}, "a different number of records"),
-        ("splits", {"train": ["images/val"]}, "different records"),
+        ("splits", {"train": [str(others)]}, "different records"),
         (f"{params}.crop_scale", [0.5, 1.0], "a different geometry"),
         (f"{params}.codebook_size", 30, "a different geometry"),
     ):

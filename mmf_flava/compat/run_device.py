@@ -8,6 +8,12 @@ from typing import Any
 from mmf_flava.compat.patch import overlay
 
 
+def current_config() -> Any:
+    """Return the configuration that MMF has registered; None outside a run, and if MMF is not imported."""
+    module = sys.modules.get("mmf.common.registry")
+    return None if module is None else module.registry.get("config", default=None, no_warning=True)
+
+
 def uses_cuda(config: Any = None) -> bool:
     """Return whether CUDA is available and ``training.device`` is not ``cpu``.
 
@@ -18,8 +24,7 @@ def uses_cuda(config: Any = None) -> bool:
 
     if not torch.cuda.is_available():
         return False
-    if config is None and (module := sys.modules.get("mmf.common.registry")):
-        config = module.registry.get("config", no_warning=True)
+    config = current_config() if config is None else config
     training = (config or {}).get("training") or {}
     return str(training.get("device")) != "cpu"
 

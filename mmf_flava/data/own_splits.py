@@ -23,8 +23,6 @@ from mmf_flava.files.download import is_remote
 
 logger = logging.getLogger(__name__)
 
-# name in a column, or of a file or folder -> split
-
 
 class SelectedRecords:
     """Some of the records of a reader.

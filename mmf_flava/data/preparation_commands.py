@@ -1,12 +1,12 @@
 """The commands that create the files a recipe needs, with the sizes and paths of this recipe, for error messages."""
 
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmf_flava.compat.dataset_config import dataset_names, read_model_sizes
+from mmf_flava.compat.run_device import current_config
 from mmf_flava.config.paths import resolve_path
 from mmf_flava.files.download import is_remote
 
@@ -53,12 +53,6 @@ def tokenizer_command(folder: str | Path, config: Any = None) -> str:
 def build_command(kind: str, folder: str | Path) -> str:
     """Return the command that creates the data of ``build: KIND``."""
     return _join(kind, ["--out", str(folder)])
-
-
-def current_config() -> Any:
-    """Return MMF's current config, or None outside a run."""
-    module = sys.modules.get("mmf.common.registry")
-    return None if module is None else module.registry.get("config", default=None, no_warning=True)
 
 
 def train_paths(config: Any, names: Sequence[str]) -> list[str]:

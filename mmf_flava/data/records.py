@@ -10,7 +10,7 @@ import os
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from heapq import nlargest
-from itertools import accumulate, groupby
+from itertools import accumulate, chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from mmf_flava.data.formats.detection import Kind, detect
 from mmf_flava.data.formats.embedded import embedded_shards
 from mmf_flava.data.image_folder import ImageFolder
 from mmf_flava.data.image_list import ImageList
+from mmf_flava.data.indexing import Shard
 from mmf_flava.data.order import Unit, spread_units
 from mmf_flava.data.record import BadRecord, Record, Records, record_boundary
 from mmf_flava.data.remote_shard import expand_remote_shards
@@ -90,15 +91,19 @@ def open_records(
     """
     check_columns(columns, "columns")
     listed = [paths] if isinstance(paths, str | Path) else list(paths)
-    readers: list[Records] = []
+    opened: list[Records | Sequence[Shard]] = []
     for path in listed:
         if is_remote(path):
-            readers.append(ShardReader(expand_remote_shards(str(path), cache)))
+            opened.append(expand_remote_shards(str(path), cache))
         else:
-            readers += _open_path(Path(path), images, columns, images_required)
-    if not readers:
+            opened += _open_path(Path(path), images, columns, images_required)
+    if not opened:
         raise UserError("No record paths were given. List tar shards, folders of images or tables.")
-    records = concat_records(readers)
+    readers: list[Records] = []
+    for is_shards, group in groupby(opened, lambda part: isinstance(part, Sequence)):
+        parts = list(group)
+        readers += [ShardReader(list(chain.from_iterable(parts)))] if is_shards else parts  # type: ignore[arg-type]
+    records = readers[0] if len(readers) == 1 else ConcatRecords(readers)
     if not len(records):
         raise UserError(
             f"{join_first([str(path) for path in listed])}: the shards have no records. Create the shards again."
@@ -108,25 +113,24 @@ def open_records(
 
 def _open_path(
     path: Path, images: str | Path | None, columns: Mapping[str, Any] | None, images_required: bool
-) -> list[Records]:
+) -> list[Records | Sequence[Shard]]:
+    """Open the records at a local path. Tar shards are returned unopened, so that their indexes are read only once."""
     if not path.exists() and (shards := find_shards(path)):
-        return [ShardReader(shards)]
+        return [shards]
     matches = [] if os.path.lexists(path) else sorted(map(Path, glob.glob(str(path))))
-    readers: list[Records] = []
+    parts: list[Records | Sequence[Shard]] = []
     for match in matches or [path]:
         kind, found = detect(match, columns)
         if kind == Kind.SHARDS:
-            readers.append(ShardReader(found))
+            parts.append(found)
         elif kind == Kind.IMAGES:
-            readers.append(ImageFolder(match))
+            parts.append(ImageFolder(match))
         elif kind == Kind.TABLES:
-            readers += [ImageList(file, images, columns, images_required) for file in found]
+            parts += [ImageList(file, images, columns, images_required) for file in found]
         else:
             root = None if images is None else Path(images)
-            for file in found:
-                shards = embedded_shards(file, columns, root, images_required, open_records)
-                readers.append(ShardReader(shards))
-    return readers
+            parts += [embedded_shards(file, columns, root, images_required, open_records) for file in found]
+    return parts
 
 
 def require_column(records: Records, role: str) -> None:

@@ -7,9 +7,10 @@ A token folder, which stores one tokenized corpus, contains
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,13 @@ BATCH_SIZE, BATCH_CHARACTERS = 1000, 1 << 21
 PROGRESS, BOUNDARIES = ".progress.json", ".boundaries.bin"  # temporary files of an unfinished write
 
 
-def write_tokens(folder: str | Path, texts: Iterable[str], tokenizer: Tokenizer, source: str = "") -> dict[str, Any]:
+def write_tokens(
+    folder: str | Path,
+    texts: Iterable[str],
+    tokenizer: Tokenizer,
+    source: str = "",
+    dropped: Mapping[str, int] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Tokenize texts, write them to a folder (tokens.bin, documents.npy, meta.json), and return the metadata.
 
     Tokenization uses all cores (threads of the tokenizers library). The files do not depend on the number of threads.
@@ -43,6 +50,8 @@ def write_tokens(folder: str | Path, texts: Iterable[str], tokenizer: Tokenizer,
         texts: one text per document; empty texts are skipped.
         source: identifier of ``texts``. If given, an interrupted write of the same source and vocabulary is resumed
             after its last complete batch; ``texts`` must also contain the texts that were already written.
+        dropped: number of dropped documents by reason after ``texts`` is read; the metadata contain it if it is not
+            empty.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,6 +97,7 @@ def write_tokens(folder: str | Path, texts: Iterable[str], tokenizer: Tokenizer,
         "vocabulary_size": tokenizer.get_vocab_size(),
         "vocabulary_sha256": compute_vocabulary_hash(tokenizer),
         **({"source": source} if source else {}),
+        **({"dropped": dict(dropped)} if dropped else {}),
     }
     atomic.write_json(folder / "meta.json", meta)
     remove_progress(folder)

@@ -150,6 +150,7 @@ def test_lists_and_shards_are_read_alike(tmp_path, captions, label):
     with ShardWriter(tmp_path / "a.tar") as shard:
         shard.write("1", {"json": json.dumps(data).encode()})
     (tmp_path / "a.jsonl").write_text(json.dumps({"image": "1.jpg", **data}) + "\n")
+    (tmp_path / "1.jpg").touch()
     expected = (["a red box"], 2 if label in (2, "2") else -1)
     for name in ("a.tar", "a.jsonl"):
         assert parse_annotation(open_records(tmp_path / name).read(0, ["json"])) == expected
@@ -157,4 +158,5 @@ def test_lists_and_shards_are_read_alike(tmp_path, captions, label):
 
 def test_labels_of_lists_have_their_lines(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"image": "1"}\n\n{"image": "2", "label": "cat"}\n')
+    (tmp_path / "1").touch()
     assert list(ImageList(tmp_path / "a.jsonl").read_labels()) == [("line 1", None), ("line 3", "cat")]

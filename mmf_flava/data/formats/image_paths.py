@@ -109,8 +109,8 @@ def _missing_images(
     start = f"{columns.path}: column {candidates[0]}: "
     if is_remote(image):
         return UserError(
-            f"{start}{table.unit} {number} has the address {display_name(image)[:MAX_SHOWN]}, not the path of an image. "
-            "Download the images with img2dataset, and set data_dir to its output."
+            f"{start}{table.unit} {number} has the address {display_name(image)[:MAX_SHOWN]}, not the path of an "
+            "image. Download the images with img2dataset, and set data_dir to its output."
         )
     if os.path.isabs(image) or image[1:3] == ":\\":
         remedy = "Its absolute path is of another machine: write paths relative to image_dir"

@@ -25,7 +25,7 @@ def prepare_text(
 ) -> dict[str, Any]:
     """Tokenize the text files at ``src``, write the token ids to ``out``, and return their metadata.
 
-    If there are bad records, their numbers by reason are added as ``dropped``.
+    If documents are dropped, the metadata contain their numbers by reason as ``dropped``.
 
     If ``out`` is already complete, it is not changed.
 
@@ -47,8 +47,7 @@ def prepare_text(
             return meta
         dropped: Counter[str] = Counter()
         with tqdm(documents(files, column, dropped), desc="tokenizing", unit="document", disable=not progress) as bar:
-            meta = write_tokens(out, bar, loaded_tokenizer, source)
-        return {**meta, "dropped": dict(dropped)} if dropped else meta
+            return write_tokens(out, bar, loaded_tokenizer, source, dropped)
 
 
 def add_parser(commands: Any) -> None:

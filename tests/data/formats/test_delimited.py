@@ -73,7 +73,7 @@ def test_letters_are_read_in_every_encoding(rows, caplog, encoding):
     caption = "Ein Café, größer als Señor Ångström"
     with caplog.at_level(logging.WARNING):
         assert rows(f'image,title\n1.png,"{caption}"\n', encoding=encoding) == [(2, ["1.png", caption])]
-    assert ("were read as Windows-1252" in caplog.text) == (encoding in ("cp1252", "latin-1"))
+    assert ("and read as Windows-1252" in caplog.text) == (encoding in ("cp1252", "latin-1"))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_unknown_encodings_are_refused(rows, encoding, caption):
 def test_a_damaged_letter_does_not_change_the_encoding(rows, caplog):
     text = "image,title\n1.png,größer\n2.png,Käfer\n3.png,x\n".encode()
     assert [row for _, row in rows(text.replace(b"x\n", b"x\xfc\n"))][:2] == [["1.png", "größer"], ["2.png", "Käfer"]]
-    assert "were read as Windows-1252, the first one in '3.png,xü'" in caplog.text
+    assert "and read as Windows-1252, the first one in '3.png,xü'" in caplog.text
 
 
 def test_compressed_tables_are_read(rows):
