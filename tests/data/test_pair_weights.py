@@ -71,7 +71,7 @@ def test_shares_of_a_million_samples_equal_the_pairs_of_the_manifests(config, lo
 
 def test_explicit_weights_and_other_splits_need_no_manifest(config, load):
     config.dataset_config.pmd.epoch = "pairs"
-    config.dataset_config.pmd.splits.train = {"images/train": 2}
+    config.dataset_config.pmd.splits.train = {"pairs/train/00000.tar": 2}  # a file has no manifest
     dataset = load("pmd")
     assert len(dataset) == 2 * dataset.size
     assert isinstance(load("pmd", "val").order, Order)
