@@ -180,8 +180,8 @@ def test_embeddings(open_source, sources, capsys, source, workers):
     dataset, expected = open_source(source, "val")
     batches = list(embed(FakeEmbedder(dataset), str(sources[source][0]), workers=workers))
     assert Counter(name for batch in batches for name in batch["id"]) == Counter(good(expected))
-    columns = {"id", "image_vector"} if source == "folder" else {"id", "text", *(f"{kind}_vector" for kind in KINDS)}
-    assert set(batches[0]) == columns
+    columns = {"image_vector"} if source == "folder" else {"text", *(f"{kind}_vector" for kind in KINDS)}
+    assert set(batches[0]) == {"id", "record", *columns}
     output = capsys.readouterr().err
     counts = ", ".join(f"{count} {reason}" for reason, count in reasons(expected).most_common())
     assert f"{sum(reasons(expected).values())} of {len(expected)} items were skipped: " in output
