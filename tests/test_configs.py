@@ -30,6 +30,7 @@ CONFIGS = PROJECT / "configs"
 PRETRAIN = CONFIGS / "pretrain"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
 ZERO_SHOT = sorted((CONFIGS / "zero_shot").glob("*.yaml"))
+DEMOS = [CONFIGS / "demo.yaml", CONFIGS / "demo_photos.yaml"]
 OWN = [PRETRAIN / "own.yaml", PRETRAIN / "demo_own.yaml"]
 SMALL_VARIANTS = sorted(set(PRETRAIN.glob("demo_*.yaml")) - set(OWN))
 PAPER = sorted(set(PRETRAIN.glob("*.yaml")) - set(SMALL_VARIANTS) - set(OWN))
@@ -83,18 +84,7 @@ def test_file_loads_on_its_own(path):
 
 
 @pytest.mark.parametrize(
-    "path",
-    [
-        CONFIGS / "demo.yaml",
-        CONFIGS / "demo_photos.yaml",
-        *PAPER,
-        *SMALL_VARIANTS,
-        *OWN,
-        *ZERO_SHOT,
-        *LINEAR_PROBE,
-        *RETRIEVAL,
-    ],
-    ids=name_of,
+    "path", [*DEMOS, *PAPER, *SMALL_VARIANTS, *OWN, *ZERO_SHOT, *LINEAR_PROBE, *RETRIEVAL], ids=name_of
 )
 def test_recipe_header_has_its_command_and_readme_has_a_row(path):
     header = path.read_text().partition("\nincludes:")[0]
@@ -210,15 +200,11 @@ def train(data, tmp_path, monkeypatch):
 
 def test_own_pairs_train_from_a_table_alone(train, data, tmp_path):
     """``data_dir`` is a CSV file with paths and titles; there is no validation split."""
-    names = sorted(
-        (path for path in (data / "flava_demo" / "images" / "train").rglob("*.png")), key=lambda path: path.name
-    )[:40]
+    names = sorted((data / "flava_demo/images/train").rglob("*.png"), key=lambda path: path.name)[:40]
     rows = [f"{path},a scan of a {path.parent.name}" for path in names]
     (tmp_path / "pairs.csv").write_text("\n".join(["filepath,title", *rows]) + "\n")
     train("demo_own", f"dataset_config.pmd.data_dir={tmp_path / 'pairs.csv'}", "dataset_config.pmd.splits.test=null")
-    lines = [
-        json.loads(line) for line in (tmp_path / "demo_own_pretraining" / "metrics.jsonl").read_text().splitlines()
-    ]
+    lines = map(json.loads, (tmp_path / "demo_own_pretraining/metrics.jsonl").read_text().splitlines())
     assert [line["update"] for line in lines if line["split"] == "train"] == [1, 2]
 
 

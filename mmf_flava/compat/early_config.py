@@ -25,7 +25,8 @@ from mmf_flava.compat.iteration_strategies import STRATEGIES, STRATEGIES_HINT
 from mmf_flava.compat.multitasking import parse_multitasking
 from mmf_flava.compat.name_checks import check_names, check_section_names, check_trainer
 from mmf_flava.compat.source_names import SourceNames, optimizer_names, read_names_of
-from mmf_flava.config.datasets import DATASETS, EntriesConfig
+from mmf_flava.config.dataset_base import EntriesConfig
+from mmf_flava.config.datasets import DATASETS
 from mmf_flava.config.device import parse_device
 from mmf_flava.config.environment import decode_variables
 from mmf_flava.config.merging import check_containers, clear_replaced

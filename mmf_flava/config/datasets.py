@@ -1,126 +1,22 @@
 """Config classes of the datasets, one for each config section ``dataset_config.NAME``.
 
-Each dataset builder in ``mmf_flava.data`` has one of these classes as attribute ``CONFIG``. The YAML files in
-projects/flava/configs/datasets set the folders and processors of the datasets.
+Each dataset builder in ``mmf_flava.data`` has one of these classes, or of those in ``labelled_datasets``, as attribute
+``CONFIG``. The YAML files in projects/flava/configs/datasets set the folders and processors of the datasets.
 """
 
-import math
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
-from omegaconf import MISSING
-
-from mmf_flava.config.columns import check_columns
-from mmf_flava.config.processors import PROCESSORS, ModelSizes
+from mmf_flava.config.dataset_base import BOTH, TEXT, DatasetConfig, RecordsConfig, StreamConfig
+from mmf_flava.config.labelled_datasets import (
+    ImageClassificationConfig,
+    ImageTextClassificationConfig,
+    check_classes,
+)
+from mmf_flava.config.processors import ModelSizes
 from mmf_flava.config.ranges import ranged
-from mmf_flava.config.schema import parse_section, suggestion
-from mmf_flava.config.splits import SPLITS, SplitsConfig
+from mmf_flava.config.splits import SPLITS
 from mmf_flava.errors import UserError
-
-IMAGE: tuple[str, ...] = ("image_processor",)
-TEXT: tuple[str, ...] = ("text_processor",)
-BOTH = IMAGE + TEXT
-
-
-@dataclass
-class ProcessorEntry:
-    """``processors.NAME``: a registered processor and its params, see ``config.processors``."""
-
-    type: str = MISSING
-    params: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class DatasetConfig:
-    """Config keys that every dataset has.
-
-    Class attributes:
-        PROCESSORS: names of the processors that the dataset uses.
-        REQUIRED: names of the processors that must be set.
-        IMAGE_TYPE, TEXT_TYPE: types of the processors. Other types of mmf_flava do not return the required fields.
-        SETS_LABELS: whether the data determine the number of labels, the loss and the metrics of a classifier.
-    """
-
-    PROCESSORS = BOTH
-    REQUIRED = IMAGE
-    IMAGE_TYPE, TEXT_TYPE = "flava_image", "flava_text"
-    SETS_LABELS = False
-
-    # folder of the data
-    data_dir: str = MISSING
-    splits: SplitsConfig = field(default_factory=SplitsConfig)
-    # name -> {type, params}; null: no processor
-    processors: dict[str, Any] = field(default_factory=dict)
-
-    def check(self, where: str) -> None:
-        """Raise UserError for an unknown, invalid or missing processor."""
-        for name, entry in self.processors.items():
-            if name not in self.PROCESSORS:
-                raise UserError(f"'{name}' is not a key of {where}.processors.{suggestion(str(name), self.PROCESSORS)}")
-            if entry is not None:
-                parsed = parse_section(ProcessorEntry, entry, f"{where}.processors.{name}")
-                # MMF warns if params are missing, and fails outside a run
-                self.processors[name] = {**entry, "params": parsed.params}
-                expected = self.IMAGE_TYPE if name in IMAGE else self.TEXT_TYPE
-                if parsed.type in PROCESSORS and parsed.type != expected:
-                    raise UserError(
-                        f"{where}.processors.{name}.type: {parsed.type} does not return the fields that this dataset "
-                        f"needs. Set it to {expected}."
-                    )
-        for name in self.REQUIRED:
-            if not self.processors.get(name):
-                raise UserError(
-                    f"{where}.processors.{name}: must be given. Set the processor's type, e.g. flava_{name[:-10]}."
-                )
-
-    def check_model(self, sizes: ModelSizes, where: str) -> None:
-        """Raise UserError if a value does not fit the model. ``where`` is the section's full name."""
-
-    def params(self, processor: str) -> dict[str, Any]:
-        """Return the params of a processor as written in the config."""
-        return (self.processors.get(processor) or {}).get("params") or {}
-
-
-@dataclass
-class EntriesConfig:
-    """Config keys that mmf_flava adds to MMF's datasets."""
-
-    # maximum fraction of training samples that are replaced because their entries are invalid; null: no limit
-    max_bad_share: float | None = ranged(0.01, at_least=0, at_most=1)
-
-
-@dataclass
-class StreamConfig(DatasetConfig):
-    """Config keys of the datasets that are read as an endless stream of samples."""
-
-    REPLACED = MappingProxyType({"shuffle_block": "training.lanes, the number of places from which a batch is read"})
-
-    # demo, photos: create the data of demo.yaml or demo_photos.yaml in data_dir if they are missing
-    build: str | None = ranged(None, choices=("demo", "photos"))
-    # maximum fraction of training samples that are replaced because their records are invalid; null: no limit
-    max_bad_share: float | None = ranged(0.01, at_least=0, at_most=1)
-
-
-@dataclass
-class RecordsConfig(StreamConfig):
-    """Config keys of the datasets whose records contain images.
-
-    The splits list tar shards, globs, folders or image lists (.jsonl, .json) in data_dir, or URLs of tar shards (http,
-    https, s3). Braces in a URL stand for several shards: "https://host/{00000..00099}.tar".
-    """
-
-    # folder in data_dir to which the paths in image lists are relative; null: the folder of each list
-    image_dir: str | None = None
-    # columns of tables: {image: filepath, caption: title, label: class, id: uid, split: fold}; caption may be a list of
-    # columns. null, or a role that is not listed: found by common names
-    columns: Any = None
-    # maximum size in bytes of the cache of remote shards; the least recently used shards are deleted. null: no limit
-    cache_bytes: int | None = ranged(None, at_least=1)
-
-    def check(self, where: str) -> None:
-        super().check(where)
-        check_columns(self.columns, f"{where}.columns")
 
 
 @dataclass
@@ -184,99 +80,7 @@ class ImageNetConfig(ImageStreamConfig):
 
     def check(self, where: str) -> None:
         super().check(where)
-        _check_classes(self.classes, f"{where}.classes")
-
-
-@dataclass
-class ImageClassificationConfig(RecordsConfig):
-    """``image_classification``: labelled images for zero-shot classification, linear probes and finetuning."""
-
-    # name of a published dataset in torchvision, see mmf_flava/data/image_sets/catalogue.py; splits then lists the
-    # names of its splits; several are concatenated. null: splits lists paths of images, as for imagenet
-    source: str | None = None
-    # true: torchvision downloads the dataset ``source`` if it is missing
-    download: bool = False
-    # class names in label order: a list, or a file in data_dir; null: the training split's classes
-    classes: Any = None
-    # true: training uses random crops and a new random order in every epoch
-    augment: bool = False
-
-    def check(self, where: str) -> None:
-        super().check(where)
-        _check_classes(self.classes, f"{where}.classes")
-        if self.splits.weights("train") is not None:
-            raise UserError(f"{where}.splits.train: weights are only supported for pretraining. Use a list of paths.")
-
-
-TASKS = ("single_label", "multi_label", "regression")
-
-
-@dataclass
-class ImageTextClassificationConfig(RecordsConfig):
-    """``image_text_classification``: the user's own images, texts or both, with labels.
-
-    A split that is null in ``splits`` is found in data_dir: by the column split, by files or folders named train, val
-    and test, or else by ``val_share`` and ``test_share``.
-    """
-
-    REQUIRED = ()
-    TEXT_TYPE = "flava_tokens"
-    SETS_LABELS = True
-
-    # single_label: one class per record | multi_label: any number of classes | regression: a number
-    task: str = ranged("single_label", choices=TASKS)
-    # what separates the classes of a record if its label is one text; only for multi_label
-    separator: str = ","
-    # class names in label order: a list, or a file in data_dir; null: the classes in the data, sorted
-    classes: Any = None
-    # factors of the loss of each class: balanced (inversely proportional to the number of training records), or a
-    # mapping from class names to factors, 1 for the others; null: 1
-    class_weights: Any = None
-    # fractions of the records for the splits val and test, if data_dir has no splits
-    val_share: float = ranged(0.15, at_least=0, below=1)
-    test_share: float = ranged(0.15, at_least=0, below=1)
-    # true: training uses random crops of the images, see processors.image_processor.params.crop_scale
-    augment: bool = False
-
-    def check(self, where: str) -> None:
-        super().check(where)
-        _check_classes(self.classes, f"{where}.classes")
-        if self.splits.weights("train") is not None:
-            raise UserError(f"{where}.splits.train: weights are only supported for pretraining. Use a list of paths.")
-        if not any(self.processors.get(name) for name in BOTH):
-            raise UserError(
-                f"{where}.processors: image_processor and text_processor are both null, so the model has no input. "
-                "Set one of them."
-            )
-        if not self.separator.strip() and self.separator != " ":
-            raise UserError(f"{where}.separator: must not be empty. Set it to the text between two classes, e.g. ','.")
-        if self.val_share + self.test_share >= 1:
-            raise UserError(
-                f"{where}.val_share: val_share and test_share are {self.val_share + self.test_share:g} together, so no "
-                "records remain for training. Decrease them."
-            )
-        if self.task == "regression" and (self.classes is not None or self.class_weights is not None):
-            raise UserError(
-                f"{where}.task: regression has no classes. Remove classes and class_weights, or set task: single_label."
-            )
-        _check_class_weights(self.class_weights, f"{where}.class_weights")
-
-
-def _check_class_weights(value: Any, where: str) -> None:
-    is_mapping = isinstance(value, dict) and value
-    if not (value is None or value == "balanced" or is_mapping):
-        raise UserError(f"{where}: must be balanced or a mapping from class names to factors, got {value!r}.")
-    for name, factor in value.items() if is_mapping else ():
-        if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < math.inf:
-            raise UserError(f"{where}.{name}: must be a number above 0, got {factor!r}.")
-
-
-def _check_classes(value: Any, where: str) -> None:
-    names = value if isinstance(value, list) else []
-    if not (value is None or isinstance(value, str | list)) or any(
-        not isinstance(name, str | int) or isinstance(name, bool) for name in names
-    ):
-        raise UserError(f"{where}: must be a list of class names or a file with one name per line, got {value!r}.")
+        check_classes(self.classes, f"{where}.classes")
 
 
 @dataclass

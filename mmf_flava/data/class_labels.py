@@ -9,7 +9,8 @@ from typing import Any
 
 from mmf.common.registry import registry
 
-from mmf_flava.config.datasets import ImageClassificationConfig, ImageNetConfig, ImageTextClassificationConfig
+from mmf_flava.config.datasets import ImageNetConfig
+from mmf_flava.config.labelled_datasets import ImageClassificationConfig, ImageTextClassificationConfig
 from mmf_flava.config.paths import resolve_path
 from mmf_flava.data.annotations import NO_LABEL, to_label
 from mmf_flava.data.formats.detection import Kind, detect

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from mmf.common.registry import registry
 
-from mmf_flava.config.datasets import ImageClassificationConfig
+from mmf_flava.config.labelled_datasets import ImageClassificationConfig
 from mmf_flava.config.model import MODELS
 from mmf_flava.data.annotations import NO_LABEL, read_label
 from mmf_flava.data.class_labels import (

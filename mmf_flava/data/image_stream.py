@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from mmf.common.registry import registry
 
-from mmf_flava.config.datasets import ImageStreamConfig, RecordsConfig
+from mmf_flava.config.dataset_base import RecordsConfig
+from mmf_flava.config.datasets import ImageStreamConfig
 from mmf_flava.config.paths import resolve_path
 from mmf_flava.data.codes import OPENED_CODES, CodeFile, resolve_codes_folder, view_generator
 from mmf_flava.data.image_decoding import decode_image

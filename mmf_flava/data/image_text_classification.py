@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from mmf.common.registry import registry
 
-from mmf_flava.config.datasets import BOTH, ImageTextClassificationConfig
+from mmf_flava.config.dataset_base import BOTH
+from mmf_flava.config.labelled_datasets import ImageTextClassificationConfig
 from mmf_flava.data.annotations import parse_annotation
 from mmf_flava.data.own_data import OwnData, OwnSplit
 from mmf_flava.data.own_inputs import INPUTS

@@ -7,7 +7,8 @@ from mmf.common.registry import registry
 from omegaconf import open_dict
 
 from mmf_flava.compat import mmf_api
-from mmf_flava.config.datasets import BOTH, ImageTextClassificationConfig
+from mmf_flava.config.dataset_base import BOTH
+from mmf_flava.config.labelled_datasets import ImageTextClassificationConfig
 from mmf_flava.data.class_labels import (
     CLASSIFIER,
     check_num_labels,

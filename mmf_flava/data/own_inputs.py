@@ -67,8 +67,9 @@ def _record_has(reader: Records, index: int, kind: str) -> bool:
     try:
         with record_boundary(f"record {index}"):
             record = reader.read(index)
-            return (
-                not {*record.fields}.isdisjoint(IMAGE_EXTENSIONS) if kind == "image" else bool(parse_annotation(record))
-            )
+            if kind == "image":
+                return not {*record.fields}.isdisjoint(IMAGE_EXTENSIONS)
+            captions, _ = parse_annotation(record)
+            return bool(captions)
     except BadRecord:
         return False

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from mmf_flava.config.datasets import ImageTextClassificationConfig
+from mmf_flava.config.labelled_datasets import ImageTextClassificationConfig
 from mmf_flava.data.annotations import NO_LABEL, to_label
 from mmf_flava.data.image_list import ImageList
 from mmf_flava.data.label_values import MISSING, class_name, class_names_of, number, similar_names, sort_classes

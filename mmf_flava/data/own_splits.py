@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mmf_flava.config.datasets import ImageTextClassificationConfig
+from mmf_flava.config.labelled_datasets import ImageTextClassificationConfig
 from mmf_flava.config.paths import resolve_path
 from mmf_flava.config.splits import SPLITS
 from mmf_flava.data.formats.splits import SPLIT_NAMES, named_splits

@@ -6,7 +6,7 @@ from typing import Any
 from mmf.common.registry import registry
 
 from mmf_flava.compat import mmf_api
-from mmf_flava.config.datasets import EntriesConfig
+from mmf_flava.config.dataset_base import EntriesConfig
 from mmf_flava.data.quarantine import Quarantine
 from mmf_flava.processes import rank
 

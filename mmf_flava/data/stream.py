@@ -13,7 +13,7 @@ from mmf.datasets.base_dataset import BaseDataset
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader
 
-from mmf_flava.config.datasets import BOTH
+from mmf_flava.config.dataset_base import BOTH
 from mmf_flava.data.collate import collate
 from mmf_flava.data.epochs import build_epoch_loader
 from mmf_flava.data.global_generators import seeded_generators

@@ -8,7 +8,7 @@ from mmf.common.registry import registry
 from mmf.datasets.base_dataset_builder import BaseDatasetBuilder
 from torch.utils.data import DataLoader
 
-from mmf_flava.config.datasets import DatasetConfig
+from mmf_flava.config.dataset_base import DatasetConfig
 from mmf_flava.config.paths import resolve_path
 from mmf_flava.config.recipes import locate_recipe
 from mmf_flava.config.schema import parse_section

@@ -57,7 +57,6 @@ def write_tokens(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "meta.json").unlink(missing_ok=True)
     dtype = np.dtype(DTYPES[tokenizer.get_vocab_size() > 2**16])
-    separator = find_special_ids(tokenizer).sep
     initial = {
         "source": source,
         "vocabulary": compute_vocabulary_hash(tokenizer),
@@ -66,26 +65,7 @@ def write_tokens(
         "tokens": 0,
     }
     state = _load_progress(folder, initial)
-    remaining = islice(texts, state["read"], None)
-    with open(folder / "tokens.bin", "ab") as tokens, open(folder / BOUNDARIES, "ab") as ends:
-        tokens.truncate(state["tokens"] * dtype.itemsize)
-        ends.truncate(state["documents"] * 8)
-        for batch in _batches(remaining):
-            encoded = [encoding.ids for encoding in tokenizer.encode_batch(batch, add_special_tokens=False)]
-            documents = [[*ids, separator] for ids in encoded if ids]
-            lengths = np.array([len(ids) for ids in documents], dtype="<u8")
-            tokens.write(np.array(list(chain.from_iterable(documents)), dtype=dtype).tobytes())
-            ends.write((state["tokens"] + np.cumsum(lengths, dtype="<u8")).astype("<u8").tobytes())
-            state["read"] += len(batch)
-            state["documents"] += len(documents)
-            state["tokens"] += int(lengths.sum())
-            if source:
-                for file in (tokens, ends):
-                    file.flush()
-                    os.fsync(file.fileno())
-                atomic.write_json(folder / PROGRESS, state)
-        tokens.flush()
-        os.fsync(tokens.fileno())
+    _append_tokens(folder, islice(texts, state["read"], None), tokenizer, dtype, state)
     boundaries = np.fromfile(folder / BOUNDARIES, dtype="<u8")
     with atomic.replace_file(folder / "documents.npy") as temporary, open(temporary, "wb") as file:
         np.save(file, np.concatenate([np.zeros(1, "<u8"), boundaries]), allow_pickle=False)
@@ -102,6 +82,35 @@ def write_tokens(
     atomic.write_json(folder / "meta.json", meta)
     remove_progress(folder)
     return meta
+
+
+def _append_tokens(
+    folder: Path, texts: Iterable[str], tokenizer: Tokenizer, dtype: np.dtype, state: dict[str, Any]
+) -> None:
+    """Append the tokens of texts to the files, from the place in ``state`` on, which is updated after each batch.
+
+    If ``state`` has a source, the files and ``state`` are on the disk after each batch.
+    """
+    separator = find_special_ids(tokenizer).sep
+    with open(folder / "tokens.bin", "ab") as tokens, open(folder / BOUNDARIES, "ab") as ends:
+        tokens.truncate(state["tokens"] * dtype.itemsize)
+        ends.truncate(state["documents"] * 8)
+        for batch in _batches(texts):
+            encoded = [encoding.ids for encoding in tokenizer.encode_batch(batch, add_special_tokens=False)]
+            documents = [[*ids, separator] for ids in encoded if ids]
+            lengths = np.array([len(ids) for ids in documents], dtype="<u8")
+            tokens.write(np.array(list(chain.from_iterable(documents)), dtype=dtype).tobytes())
+            ends.write((state["tokens"] + np.cumsum(lengths, dtype="<u8")).astype("<u8").tobytes())
+            state["read"] += len(batch)
+            state["documents"] += len(documents)
+            state["tokens"] += int(lengths.sum())
+            if state["source"]:
+                for file in (tokens, ends):
+                    file.flush()
+                    os.fsync(file.fileno())
+                atomic.write_json(folder / PROGRESS, state)
+        tokens.flush()
+        os.fsync(tokens.fileno())
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:

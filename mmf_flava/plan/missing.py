@@ -28,7 +28,8 @@ COMMANDS = {
     "imagenet": f"{PREPARE} imagenet --src PARQUET --out",
     "ccnews_bookcorpus": f"{PREPARE} text --src TEXTS --tokenizer TOKENIZER --out",
 }
-# the condition under which a run needs packages -> the packages, and the command that installs them
+# the condition under which a run needs packages -> the packages, and the command that installs them. The check of the
+# recipe names those of fp16 and fsdp.
 PACKAGES: dict[str, tuple[Callable[[Any], bool], tuple[str, ...], str]] = {
     "training.wandb.enabled": (
         lambda c: bool(c.training.get("wandb", {}).get("enabled")),
@@ -39,12 +40,6 @@ PACKAGES: dict[str, tuple[Callable[[Any], bool], tuple[str, ...], str]] = {
         lambda c: bool(c.training.get("tensorboard")),
         ("tensorboard",),
         "pip install tensorboard",
-    ),
-    "training.precision=fp16": (lambda c: c.training.get("precision") == "fp16", ("fairseq",), "make install"),
-    "training.sharding=fsdp": (
-        lambda c: c.training.get("sharding") == "fsdp",
-        ("fairseq", "fairscale"),
-        "make install",
     ),
 }
 

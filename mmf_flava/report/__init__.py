@@ -7,8 +7,7 @@ MMF, so a report can be created on any machine from a copied run folder, even wh
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmf_flava.errors import UserError
-from mmf_flava.files import atomic
+from mmf_flava.files.html_page import write_page
 
 __all__ = ["write_report"]
 
@@ -32,12 +31,5 @@ def write_report(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     runs = read_runs([Path(folder) for folder in run_dirs])
     default = runs[0].folder / ("report.html" if len(runs) == 1 else "comparison.html")
     target = default if out is None else Path(out)
-    page = render(runs)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_text(target, page)
-    except OSError as error:
-        raise UserError(
-            f"Failed to write the report to {target} ({error.strerror}). Choose another path with --out FILE.html."
-        ) from error
+    write_page(target, render(runs))
     return target

@@ -13,7 +13,7 @@ from mmf_flava.errors import UserError, hide_address
 from mmf_flava.evaluation.embedder import Embedder
 from mmf_flava.evaluation.embedding_index import EmbeddingIndex, open_index
 from mmf_flava.evaluation.embedding_origin import OPTIONS
-from mmf_flava.files import atomic
+from mmf_flava.files.html_page import write_page
 from mmf_flava.search.nearest import Neighbour, find_nearest
 from mmf_flava.search.page import Found, QueryResult, render_page
 from mmf_flava.search.thumbnails import Thumbnail, ThumbnailReader, thumbnail_of_query
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for query, image, neighbours in zip(options.queries, images, nearest, strict=True)
     ]
     page = render_page(results, options.index.name, len(index), kind, hide_address(weights), reader.missing)
-    _write(options.out, page)
+    write_page(options.out, page)
     for result in results:
         best = result.found[0] if result.found else None
         print(f"{result.query}: " + (f"{best.score:.3f} {best.item.id}" if best else "nothing was found"))
@@ -117,14 +117,6 @@ def _describe(index: EmbeddingIndex, neighbours: Sequence[Neighbour], reader: Th
         Found(item, neighbour.score, None if reader is None else reader.read(item))
         for item, neighbour in zip(items, neighbours, strict=True)
     ]
-
-
-def _write(path: Path, page: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_text(path, page)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}). Set another --out.") from error
 
 
 if __name__ == "__main__":

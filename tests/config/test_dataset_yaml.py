@@ -8,15 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from mmf_flava.config.datasets import (
-    GlueConfig,
-    ImageClassificationConfig,
-    ImageNetConfig,
-    ImageTextClassificationConfig,
-    KarpathyConfig,
-    PMDConfig,
-    TextCorpusConfig,
-)
+from mmf_flava.config.datasets import GlueConfig, ImageNetConfig, KarpathyConfig, PMDConfig, TextCorpusConfig
+from mmf_flava.config.labelled_datasets import ImageClassificationConfig, ImageTextClassificationConfig
 from mmf_flava.config.processors import ImageProcessorConfig, ImageTransformConfig, TextProcessorConfig, TokensConfig
 
 CONFIGS = Path(__file__).parents[2] / "projects/flava/configs"

@@ -2,13 +2,8 @@
 
 import pytest
 
-from mmf_flava.config.datasets import (
-    ImageClassificationConfig,
-    ImageNetConfig,
-    KarpathyConfig,
-    PMDConfig,
-    TextCorpusConfig,
-)
+from mmf_flava.config.datasets import ImageNetConfig, KarpathyConfig, PMDConfig, TextCorpusConfig
+from mmf_flava.config.labelled_datasets import ImageClassificationConfig
 from mmf_flava.config.processors import ImageProcessorConfig, ImageTransformConfig, ModelSizes, TextProcessorConfig
 from mmf_flava.config.schema import parse_section
 from mmf_flava.config.splits import SplitsConfig

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmf_flava.config.datasets import StreamConfig
+from mmf_flava.config.dataset_base import StreamConfig
 from mmf_flava.data.evaluation_samples import count_samples
 from mmf_flava.data.order import spread_units
 from mmf_flava.data.quarantine import Quarantine, count_by_reason

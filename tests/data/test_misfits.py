@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from mmf_flava.config.datasets import StreamConfig
+from mmf_flava.config.dataset_base import StreamConfig
 from mmf_flava.data.misfits import find_misfits
 from mmf_flava.data.order import spread_units
 from mmf_flava.data.sampling import build_batch_loader, build_evaluation_loader

@@ -7,7 +7,7 @@ from mmf.common.registry import registry
 from mmf.common.sample import Sample
 from omegaconf import OmegaConf
 
-from mmf_flava.config.datasets import StreamConfig
+from mmf_flava.config.dataset_base import StreamConfig
 from mmf_flava.data.order import spread_units
 from mmf_flava.data.prepare.demo import read_manifest
 from mmf_flava.data.record import BadRecord, Reason

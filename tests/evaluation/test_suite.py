@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mmf_flava.config.datasets import StreamConfig
+from mmf_flava.config.dataset_base import StreamConfig
 from mmf_flava.config.run import EvaluationConfig, LinearProbeConfig, RetrievalConfig, ZeroShotConfig
 from mmf_flava.data.order import spread_units
 from mmf_flava.data.quarantine import Quarantine

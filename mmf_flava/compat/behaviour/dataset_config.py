@@ -8,7 +8,7 @@ from mmf_flava.compat import flava_run
 from mmf_flava.compat.command_line import split_options
 from mmf_flava.compat.dataset_config import dataset_names, fill_defaults, set_model_defaults
 from mmf_flava.compat.patch import patch, wrap
-from mmf_flava.config.datasets import EntriesConfig
+from mmf_flava.config.dataset_base import EntriesConfig
 
 
 @patch(

@@ -17,13 +17,11 @@ from mmf_flava.compat.published_files import find_annotations, is_missing_in, mi
     until="MMF reads the published files under their names",
 )
 def annotations(module: Any) -> None:
-    @wrap(module.MMFDatasetBuilder, "build", only_if=flava_run.is_current)
-    def build(original: Any, self: Any, config: Any, *args: Any, **kwargs: Any) -> Any:
+    def with_found(original: Any, self: Any, config: Any, *args: Any, **kwargs: Any) -> Any:
         return original(self, find_annotations(self.dataset_name, config), *args, **kwargs)
 
-    @wrap(module.MMFDatasetBuilder, "load", only_if=flava_run.is_current)
-    def load(original: Any, self: Any, config: Any, *args: Any, **kwargs: Any) -> Any:
-        return original(self, find_annotations(self.dataset_name, config), *args, **kwargs)
+    for method in ("build", "load"):
+        wrap(module.MMFDatasetBuilder, method, only_if=flava_run.is_current)(with_found)
 
 
 @patch(

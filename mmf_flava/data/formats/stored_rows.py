@@ -38,16 +38,12 @@ class StoredRows:
         self._text: bytes | None = None
         self.path = path
         if self.numbered:
-            lines = _convert(table, columns)
-            parts, size = [], 0
-            for line in lines:
-                parts.append(line)
-                size += len(line)
-                if size > MAX_MEMORY:
-                    self.path = _store(path, table, columns)
-                    break
-            else:
-                self._text = b"".join(parts)
+            stored = _stored_path(path, columns)
+            if not stored.is_file():
+                self._text = _small_text(table, columns)
+            if self._text is None:
+                _store(path, table, columns, stored)
+                self.path = stored
         self._file = RandomAccessFile(self.path)
 
     def __iter__(self) -> Iterator[bytes]:
@@ -83,11 +79,26 @@ def _convert(table: Table, columns: Collection[str]) -> Iterator[bytes]:
         yield line.encode() + b"\n"
 
 
-def _store(path: Path, table: Table, columns: Collection[str]) -> Path:
-    """Write the converted rows to the cache, unless another run has written them; return their path."""
+def _small_text(table: Table, columns: Collection[str]) -> bytes | None:
+    """Return the converted rows, or None if they have more than ``MAX_MEMORY`` bytes."""
+    parts, size = [], 0
+    for line in _convert(table, columns):
+        parts.append(line)
+        size += len(line)
+        if size > MAX_MEMORY:
+            return None
+    return b"".join(parts)
+
+
+def _stored_path(path: Path, columns: Collection[str]) -> Path:
+    """Return the path of the converted rows of a table in the cache."""
     status = path.stat()
     key = [VERSION, os.path.realpath(path), status.st_size, status.st_mtime_ns, *sorted(columns)]
-    stored = default_cache_dir() / "tables" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.jsonl"
+    return default_cache_dir() / "tables" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.jsonl"
+
+
+def _store(path: Path, table: Table, columns: Collection[str], stored: Path) -> None:
+    """Write the converted rows to the file ``stored`` in the cache, unless another run has written them."""
     try:
         stored.parent.mkdir(parents=True, exist_ok=True)
         with folder_lock(stored.parent):
@@ -101,4 +112,3 @@ def _store(path: Path, table: Table, columns: Collection[str]) -> Path:
             f"{path}: its rows cannot be written to {stored.parent} ({error.strerror}). Set the environment variable "
             "MMF_CACHE_DIR to a folder that can be written to."
         ) from None
-    return stored

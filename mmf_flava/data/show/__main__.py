@@ -37,9 +37,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and return its exit code."""
     options = parser().parse_intermixed_args(arguments)  # options and key=value in any order
-    from mmf_flava.data.show.recipe_page import write_page  # imports MMF
+    from mmf_flava.data.show.recipe_page import write_recipe_page  # imports MMF
 
-    write_page(options)
+    write_recipe_page(options)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ from mmf_flava.data.show.statistics import compute_statistics
 from mmf_flava.data.stream import StreamDataset
 from mmf_flava.data.stream_builder import StreamBuilder
 from mmf_flava.errors import UserError
-from mmf_flava.files import atomic
+from mmf_flava.files.html_page import write_page
 
 
-def write_page(arguments: argparse.Namespace) -> None:
+def write_recipe_page(arguments: argparse.Namespace) -> None:
     """Write the page that the arguments of the command line select, and print its counts."""
     defaults = _default_overrides(arguments.recipe, arguments.overrides)
     config = read_recipe(arguments.recipe, [*arguments.overrides, *defaults])
@@ -35,7 +35,7 @@ def write_page(arguments: argparse.Namespace) -> None:
     sections = [_section(config, name, listed, arguments) for name, listed in paths.items() if listed]
     stem = Path(arguments.recipe).stem
     out = arguments.out or Path(f"show_{stem}.html")
-    _write(out, render_page(stem, arguments.split, sections, [name for name in names if not paths[name]]))
+    write_page(out, render_page(stem, arguments.split, sections, [name for name in names if not paths[name]]))
     counts = ", ".join(f"{section.name} {section.size:,} {section.unit}" for section in sections)
     bad = sum(section.bad_records for section in sections)
     examined = sum(section.examined for section in sections)
@@ -86,13 +86,3 @@ def _cards(dataset: StreamDataset, start: int, count: int) -> tuple[list[SampleC
     except UserError as error:
         return cards, str(error)
     return cards, None
-
-
-def _write(path: Path, page: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_text(path, page)
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be written ({error.strerror}). Choose another path with --out FILE.html."
-        ) from error
