@@ -160,7 +160,11 @@ class ImageList:
         return Record(key, fields)
 
     def column(self, name: str) -> list[Any]:
-        """Return one value of every record, without reading images; None for invalid rows.
+        """Return one value of every record, see ``values``."""
+        return list(self.values(name))
+
+    def values(self, name: str) -> Iterator[Any]:
+        """Yield one value of every record, without reading images; None for invalid rows.
 
         Args:
             name: image (the path), captions, label or split; id: the record's key; name: the id or, if there is none,
@@ -169,7 +173,8 @@ class ImageList:
         Raises:
             UserError: the file has changed or cannot be read.
         """
-        return [None if found is None else self._value(name, *found) for found in self._entries()]
+        for found in self._entries():
+            yield None if found is None else self._value(name, *found)
 
     def _value(self, name: str, index: int, number: int, entry: Entry) -> Any:
         if name == "id":

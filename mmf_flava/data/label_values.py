@@ -7,6 +7,7 @@ import ast
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 from mmf_flava.data.image_folder import ImageFolder, class_folder
@@ -18,7 +19,8 @@ from mmf_flava.files.json_data import parse_object
 MISSING = {"none", "nan", "null", "n/a", "na", "<na>"}  # names of classes that may be texts of missing values
 
 
-def read_column(records: Records, name: str) -> list[Any]:
+@lru_cache(maxsize=4)  # all splits of a file, and their counts, read the same column
+def read_column(records: Records, name: str) -> Sequence[Any]:
     """Return a value of every record without reading images: its label or split as in the files, or None.
 
     Args:

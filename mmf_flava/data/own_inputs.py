@@ -47,7 +47,7 @@ def vanished_images(records: Records) -> list[bool]:
     for reader in split_readers(records):
         if isinstance(reader, ImageList):
             root = reader.images
-            flags += [image is not None and not image_exists(root, image) for image in reader.column("image")]
+            flags += [image is not None and not image_exists(root, image) for image in reader.values("image")]
         else:
             flags += [False] * len(reader)
     return flags
@@ -57,7 +57,7 @@ def _has(reader: Records, kind: str) -> bool:
     if isinstance(reader, ImageList):
         if reader.columns.is_ambiguous(ROLES[kind]):
             reader.require(ROLES[kind])
-        return any(reader.column("image" if kind == "image" else "captions"))
+        return any(reader.values("image" if kind == "image" else "captions"))
     if isinstance(reader, ImageFolder):
         return kind == "image" or reader.beside.total() > 0
     return any(_record_has(reader, index, kind) for index in range(min(len(reader), SAMPLED)))

@@ -157,6 +157,8 @@ class Records(Protocol):
 
     sequential: bool
 
+    def __hash__(self) -> int: ...
+
     def __len__(self) -> int: ...
 
     def read(self, index: int, only: Sequence[str] | None = None) -> Record:
