@@ -91,8 +91,11 @@ class StreamConfig(DatasetConfig):
 
     REPLACED = MappingProxyType({"shuffle_block": "training.lanes, the number of places from which a batch is read"})
 
-    # demo, photos: create the data of demo.yaml or demo_photos.yaml in data_dir if they are missing
+    # demo, photos: create the data of demo.yaml or demo_photos.yaml in build_dir if they are missing
     build: str | None = ranged(None, choices=("demo", "photos"))
+    # null: data_dir, whose data are created. Otherwise data_dir may have other data, for which a recipe uses the
+    # tokenizer and the codebook in build_dir
+    build_dir: str | None = None
     # maximum fraction of training samples that are replaced because their records are invalid; null: no limit
     max_bad_share: float | None = ranged(0.01, at_least=0, at_most=1)
 

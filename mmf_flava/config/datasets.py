@@ -107,7 +107,7 @@ class KarpathyConfig(DatasetConfig):
     """``karpathy``: Flickr30K and COCO for retrieval (FLAVA paper, §4). A split is one of Karpathy's split files."""
 
     REQUIRED = BOTH
-    build = max_bad_share = None  # not supported: a retrieval gallery must be complete
+    build = build_dir = max_bad_share = None  # not supported: a retrieval gallery must be complete
 
     # folder of the images, in data_dir; null: data_dir
     image_dir: str | None = None

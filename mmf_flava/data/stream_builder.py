@@ -55,14 +55,15 @@ class StreamBuilder(BaseDatasetBuilder):
         if config.build is None:
             return
         paths = [path for split in ("train", "val", "test") for path in self.list_paths(config, split)]
-        if all(isinstance(path, str) or path.exists() for path in paths):
+        if config.build_dir is None and all(isinstance(path, str) or path.exists() for path in paths):
             return
         from mmf_flava.data.prepare import built_folder, demo, photos
 
         # ``load`` raises an error for existing but invalid data
-        if built_folder.read_manifest(config.data_dir, config.build) is None:
+        folder = config.build_dir or config.data_dir
+        if built_folder.read_manifest(folder, config.build) is None:
             builders: dict[str, Callable[[str], Any]] = {"demo": demo.prepare_demo, "photos": photos.prepare_photos}
-            builders[config.build](config.data_dir)
+            builders[config.build](folder)
 
     def load(self, config: Any, dataset_type: str, *args: Any, **kwargs: Any) -> StreamDataset | None:
         """Load the dataset of one split; return None for a split without paths.
@@ -85,7 +86,7 @@ class StreamBuilder(BaseDatasetBuilder):
         try:
             return self.open_split(config, dataset_type, paths)
         except UserError as error:
-            command = build_command(config.build, config.data_dir) if config.build else ""
+            command = build_command(config.build, config.data_dir) if config.build and not config.build_dir else ""
             hint = f" Build the data with `{command}`." if command else ""
             raise UserError(f"dataset_config.{self.NAME}.splits.{dataset_type}: {error}{hint}") from error
 

@@ -82,7 +82,8 @@ def _missing_data(config: Any) -> Iterator[str]:
         if section is None:
             yield f"datasets: '{name}' has no section in dataset_config. Add the section, or remove the dataset."
             continue
-        if section.get("build"):
+        data_dir = Path(str(section.get("data_dir") or ""))
+        if section.get("build") and data_dir.is_relative_to(section.get("build_dir") or data_dir):
             continue  # a run creates these data
         for split in SPLITS:
             try:

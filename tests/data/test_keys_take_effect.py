@@ -197,7 +197,8 @@ KEYS: dict[str, dict[str, Entry]] = {
 }
 # keys without a trace in the dataset, which have a test of their own below
 # (epoch: test_pair_weights.py)
-ELSEWHERE = {"build", "cache_bytes", "columns", "image_dir", "source", "download", "max_bad_share", "epoch"}
+ELSEWHERE = {"build", "build_dir", "cache_bytes", "columns", "image_dir", "source", "download", "max_bad_share"}
+ELSEWHERE |= {"epoch"}
 # Karpathy's files have no training split, and a gallery's val split is opened like test
 UNUSED = {"karpathy": {"splits.train", "splits.val"}}
 
@@ -234,6 +235,14 @@ def test_build_creates_missing_data(name, build, spy, tmp_path):
     spy(demo, "prepare_demo")
     with pytest.raises(Spied, match="nowhere"):
         build(name, "train", {"data_dir": str(tmp_path / "nowhere"), "build": "demo"})
+
+
+def test_build_dir_creates_what_a_recipe_needs_beside_own_data(build, spy, tmp_path):
+    from mmf_flava.data.prepare import demo
+
+    spy(demo, "prepare_demo")
+    with pytest.raises(Spied, match="demo_folder"):
+        build("pmd", "train", {"build": "demo", "build_dir": str(tmp_path / "demo_folder")})
 
 
 @pytest.mark.parametrize("name", ["pmd", "imagenet", "image_classification"])

@@ -16,7 +16,7 @@ from typing import Any
 
 from mmf_flava.command import ArgumentParser, command, integer
 from tests.faults.finetuning_recipes import FINETUNINGS
-from tests.faults.forked_runs import ForkedRun, import_mmf
+from tests.faults.forked_runs import ForkedRun
 from tests.faults.killed_runs import interrupt
 
 DROPOUT = 0.1
@@ -45,7 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=integer(0), default=0, help="random seed of the times (default: %(default)s)")
     options = parser.parse_args(arguments)
     failed = False
-    import_mmf()
     with tempfile.TemporaryDirectory() as folder:
         for name in options.finetunings:
             for processes in options.processes:

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from mmf_flava.command import ArgumentParser, command, integer
 from tests.conftest import SCRIPTS
 from tests.faults.finetuning_recipes import FINETUNINGS, SIZES
-from tests.faults.forked_runs import ForkedRun, import_mmf
+from tests.faults.forked_runs import ForkedRun
 
 TOLERANCE = 1e-6
 UPDATES = 20
@@ -119,7 +119,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=integer(1), default=3, help="most processes of an evaluation")
     options = parser.parse_args(arguments)
     failed = False
-    import_mmf()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder, "runs")
         recipe = FINETUNINGS["hateful_memes"].recipe(Path(folder, "data"), dropout=0.0)

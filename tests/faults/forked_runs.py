@@ -1,6 +1,7 @@
-"""Runs whose processes are forked from this one, which has imported MMF: an attempt starts in a fraction of a second.
+"""Runs whose processes are forked from one that has imported MMF: an attempt starts in a fraction of a second.
 
-They run the same function as the command ``mmf_run``. Call ``import_mmf`` once, before the first run.
+They run the same function as the command ``mmf_run``. The process that forks has no threads and does nothing else:
+a process forked from one with threads, such as that of earlier tests, can wait for ever for a lock that a thread held.
 """
 
 import multiprocessing
@@ -13,20 +14,12 @@ from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-import torch
-
 from tests.faults.runs import Run
 
-CONTEXT = multiprocessing.get_context("fork")
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["tests.faults.imported_mmf"])
+RANKS = multiprocessing.get_context("fork")
 EXIT_TIMEOUT = 60  # seconds from the death of a process to the exit of the others, as in torchrun
-
-
-def import_mmf() -> None:
-    """Import MMF with all its models and datasets, in one thread: a forked process cannot use its parent's threads."""
-    from mmf.utils.env import setup_imports
-
-    torch.set_num_threads(1)
-    setup_imports()
 
 
 class ForkedRun(Run):
@@ -60,7 +53,7 @@ def launch_ranks(words: Sequence[str], processes: int) -> None:
         port = free.getsockname()[1]
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
-    ranks = [CONTEXT.Process(target=_run_rank, args=(words, rank)) for rank in range(processes)]
+    ranks = [RANKS.Process(target=_run_rank, args=(words, rank)) for rank in range(processes)]
     for rank in ranks:
         rank.start()
     waiting = list(ranks)

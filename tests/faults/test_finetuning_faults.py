@@ -3,21 +3,12 @@
 import signal
 
 import pytest
-import torch
 
 from tests.faults.finetuning_kills import kill_finetuning
 from tests.faults.finetuning_processes import compare_processes
 from tests.faults.finetuning_recipes import FINETUNINGS
-from tests.faults.forked_runs import ForkedRun, import_mmf
+from tests.faults.forked_runs import ForkedRun
 from tests.faults.killed_runs import UpdateReader
-
-
-@pytest.fixture(scope="module", autouse=True)
-def mmf_is_imported():
-    threads = torch.get_num_threads()
-    import_mmf()
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
