@@ -2,6 +2,7 @@
 
 import sys
 
+from tests.data.formats import first_updates
 from tests.faults import (
     chaos,
     concurrent_reads,
@@ -32,6 +33,7 @@ TESTS = (
     killed_runs,
     finetuning_kills,
     finetuning_processes,
+    first_updates,
 )
 
 sys.exit(max([test.main([]) for test in TESTS]))
