@@ -18,6 +18,7 @@ import tempfile
 from argparse import ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from importlib import metadata
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_build_tools(needs_compiler=not options.without_fairseq, needs_venv=options.check)
     if options.check:
         return
-    if find_spec("pip") is None:
+    # not find_spec of importlib.util: with it, setuptools gives this process another distutils
+    if PathFinder.find_spec("pip") is None:
         raise UserError("pip is not installed in this environment. Run `python -m ensurepip`.")
     extras = ["mmf", *([] if options.version is None else ["mmf-main"])]
     install_extras(extras, options.constraint)

@@ -1,5 +1,6 @@
 """``mmf_flava.install_mmf``: the commands that it runs, and what it checks before. pip is replaced by a record."""
 
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -112,3 +113,14 @@ def test_compiler_headers_and_venv_are_checked_first(pip, capsys, monkeypatch, t
     monkeypatch.setattr(install_mmf.shutil, "which", lambda name: name)
     monkeypatch.setattr(install_mmf, "find_spec", lambda name: name)
     assert main(["--check"]) == 0 and pip.commands == []
+
+
+def test_distutils_remains_that_of_setuptools():
+    """torch compiles with setuptools, which refuses another distutils."""
+    code = "import sys; from mmf_flava.install_mmf import main; "
+    code += "from unittest.mock import patch; import mmf_flava.install_mmf as m\n"
+    code += "with patch.multiple(m, check_build_tools=lambda **_: None, install_extras=lambda *_: None, "
+    code += "install_rc10=lambda: None): main(['rc10', '--without-fairseq'])\n"
+    code += "import distutils; print(distutils.__file__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "setuptools" in done.stdout.splitlines()[-1]

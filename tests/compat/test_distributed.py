@@ -7,9 +7,10 @@ import pytest
 import torch
 import torch.distributed as dist
 from omegaconf import OmegaConf
-from torch import multiprocessing, nn
+from torch import nn
 
 from mmf_flava.compat.mmf_api import MMF_VERSION
+from tests.processes import run_ranks
 
 
 def two_processes(rank: int, rendezvous: str) -> None:
@@ -61,7 +62,7 @@ def build_trainer(config):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with CUDA, MMF's own functions run")
 def test_two_gloo_processes(tmp_path):
-    multiprocessing.spawn(two_processes, (str(tmp_path / "rendezvous"),), nprocs=2)
+    run_ranks(two_processes, (str(tmp_path / "rendezvous"),), 2)
 
 
 @pytest.mark.parametrize(("seed", "written"), [(7, 7), (None, None)])

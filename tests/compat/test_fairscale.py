@@ -6,11 +6,12 @@ import gc
 import pytest
 import torch
 import torch.distributed as dist
-from torch import multiprocessing, nn
+from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
 from mmf_flava.compat.defects import fairscale
 from mmf_flava.compat.patch import PATCHES, overlay
+from tests.processes import run_ranks
 
 STEPS, MAX_NORM = 3, 0.1
 
@@ -137,7 +138,7 @@ def test_cpu_patches_look_at_the_device_of_the_run(device, patched, global_confi
 
 
 def test_fsdp_equals_a_single_process(tmp_path):
-    multiprocessing.spawn(process, (str(tmp_path / "rendezvous"), str(tmp_path / "results")), nprocs=2)
+    run_ranks(process, (str(tmp_path / "rendezvous"), str(tmp_path / "results")), 2)
     results = torch.load(tmp_path / "results", weights_only=False)
     losses, model = train_single_process()
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from torch import multiprocessing
 
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation import features
 from mmf_flava.evaluation.features import CHUNK
 from tests.evaluation.toys import ToyDataset, ToyModel, extractor
+from tests.processes import run_ranks
 
 LONG = ToyDataset([[float(n), 1.0] for n in range(CHUNK * 3 + 5)], [n % 7 for n in range(CHUNK * 3 + 5)])
 
@@ -130,7 +130,7 @@ def run_process(rank: int, processes: int, folder: str) -> None:
 
 
 def test_chunks_are_distributed_and_all_processes_get_all_samples(tmp_path):
-    multiprocessing.spawn(run_process, (2, str(tmp_path)), nprocs=2)
+    run_ranks(run_process, (2, str(tmp_path)), 2)
     results = [torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2)]
     assert [images for _, images in results] == [2 * CHUNK, CHUNK + 5]
     for extracted, _ in results:

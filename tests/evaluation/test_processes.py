@@ -11,7 +11,6 @@ from mmf.common.registry import registry
 from mmf.common.sample import Sample
 from mmf.models.base_model import BaseModel
 from omegaconf import OmegaConf
-from torch import multiprocessing
 
 import mmf_flava.plugin  # noqa: F401  registers the metrics
 from mmf_flava.config.run import EvaluationConfig
@@ -23,6 +22,7 @@ from mmf_flava.evaluation.scorer import has_labels
 from mmf_flava.evaluation.split_result import SampleCount
 from mmf_flava.evaluation.suite import EvaluationSuite
 from tests.evaluation.toys import CPU, ToyDataset, ToyModel, extractor
+from tests.processes import run_ranks
 
 METRICS = ["accuracy", "macro_f1", "roc_auc"]
 SIZES = {"memes": 7, "posts": 13}  # batches of two
@@ -124,8 +124,7 @@ def test_results_are_equal_for_one_two_and_three_processes(tmp_path):
     assert list(memes.metrics) == METRICS and memes.metrics["roc_auc"] == expected.metrics["memes/roc_auc"]
     assert [row["id"] for row in rows["posts"]] == list(range(100, 113))
     assert [row.get("error") for row in rows["memes"]] == [None] * 5 + ["no image: entry 5: no image", None]
-    # forked processes need not import MMF
-    multiprocessing.start_processes(run_process, (str(tmp_path),), nprocs=3, start_method="fork")
+    run_ranks(run_process, (str(tmp_path),), 3)
     for processes in (2, 3):
         ranks = [torch.load(tmp_path / f"{processes}-{r}.pt", weights_only=False) for r in range(processes)]
         assert [result for (result, _, _), _ in ranks] == [expected] * processes

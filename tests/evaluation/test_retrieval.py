@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from torch import multiprocessing
 
 from mmf_flava.config.run import RetrievalConfig
 from mmf_flava.errors import UserError
@@ -14,6 +13,7 @@ from mmf_flava.evaluation import features, ranking, retrieval
 from mmf_flava.evaluation.gallery import IncompleteGalleryError
 from mmf_flava.evaluation.retrieval import check_config, retrieve
 from tests.evaluation.toys import ToyDataset, ToyModel, extractor
+from tests.processes import run_ranks
 
 ABC = {"a": [1.0, 0.0], "b": [0.0, 1.0], "c": [0.6, 0.8]}
 
@@ -212,7 +212,7 @@ def test_any_number_of_processes_equals_numpy(processes, tmp_path):
     if processes == 1:
         retrieve_and_save(tmp_path)
     else:
-        multiprocessing.spawn(run_process, (processes, str(tmp_path)), nprocs=processes)
+        run_ranks(run_process, (processes, str(tmp_path)), processes)
     results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(processes)]
     model, data = large_toy()
     expected = reference_recalls(model, data, 7)

@@ -1,7 +1,6 @@
 """Runs whose processes are forked from one that has imported MMF: an attempt starts in a fraction of a second.
 
-They run the same function as the command ``mmf_run``. The process that forks has no threads and does nothing else:
-a process forked from one with threads, such as that of earlier tests, can wait for ever for a lock that a thread held.
+They run the same function as the command ``mmf_run``.
 """
 
 import multiprocessing
@@ -15,9 +14,8 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from tests.faults.runs import Run
+from tests.processes import SERVER
 
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.faults.imported_mmf"])
 RANKS = multiprocessing.get_context("fork")
 EXIT_TIMEOUT = 60  # seconds from the death of a process to the exit of the others, as in torchrun
 
@@ -31,7 +29,7 @@ class ForkedRun(Run):
         if processes > 1 and not any(word.startswith("training.sharding=") for word in words):
             words.append("training.sharding=ddp")
         environment = {"MMF_CACHE_DIR": str(self.root.parent / "cache"), "OMP_NUM_THREADS": "1"}
-        process = CONTEXT.Process(target=self._launch, args=(words, processes, environment))
+        process = SERVER.Process(target=self._launch, args=(words, processes, environment))
         process.start()
         return _Attempt(process)
 

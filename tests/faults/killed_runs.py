@@ -23,7 +23,7 @@ from typing import Any
 from mmf_flava.command import ArgumentParser, command, integer
 from mmf_flava.training.signals import STOPPED
 from tests.faults.resource_monitor import ResourceMonitor
-from tests.faults.runs import DROPOUT, Run, count_differences, find_differences
+from tests.faults.runs import DROPOUT, Run, count_differences, find_differences, kill_all, training_pids
 
 OPTIONS = [
     *DROPOUT,
@@ -55,13 +55,6 @@ class UpdateReader:
         return self.update
 
 
-def training_pids(launcher: int, processes: int) -> list[int]:
-    """Return the IDs of the training processes."""
-    if processes == 1:
-        return [launcher]
-    return [int(pid) for pid in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()]
-
-
 def run_and_signal(
     run: Run, number: int, update: int, rng: random.Random, processes: int, starting: float = 0.0
 ) -> int | None:
@@ -80,8 +73,7 @@ def run_and_signal(
     try:
         return process.wait(timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
-        for pid in (process.pid, *training_pids(process.pid, processes)):
-            os.kill(pid, signal.SIGKILL)
+        kill_all(process.pid, processes)
         return None
 
 
@@ -122,8 +114,9 @@ def interrupt(
     starting: seconds that the run takes to start; if it is not 0, every sixth signal is sent within this time.
     """
     rng, name = random.Random(seed), signal.Signals(number).name
-    # not at the end: the run continues until the signal arrives
-    signal_updates = sorted(rng.choices(range(1, updates - updates // 20), k=count))
+    # not at the end: the run continues until the signal arrives, which takes 40 updates on a busy machine
+    end = updates - max(updates // 20, min(40, updates // 2))
+    signal_updates = sorted(rng.choices(range(1, end), k=count))
     codes, partly_written = [], 0
     for n, update in enumerate(signal_updates):
         codes.append(run_and_signal(run, number, update, rng, processes, starting if n % 6 == 5 else 0.0))

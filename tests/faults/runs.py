@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +37,22 @@ OPTIONS = [
 RECIPE = (f"config={DEMO}", *OPTIONS)
 # fields of a record of metrics.jsonl that depend on the speed of the machine
 RATES = ("time", "samples_per_second", "tokens_per_second", "flops_per_second", "data_wait")
+
+
+TIMEOUT = 900  # seconds from the start of an attempt to its end
+
+
+def training_pids(launcher: int, processes: int) -> list[int]:
+    """Return the IDs of the training processes."""
+    if processes == 1:
+        return [launcher]
+    return [int(pid) for pid in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()]
+
+
+def kill_all(launcher: int, processes: int) -> None:
+    """Kill the processes of an attempt."""
+    for pid in {launcher, *training_pids(launcher, processes)}:
+        os.kill(pid, signal.SIGKILL)
 
 
 class Run:
@@ -73,9 +90,15 @@ class Run:
             )
 
     def finish(self, *options: str, processes: int = 1, instrument: dict[str, Any] | None = None) -> None:
-        """Run an attempt to the end."""
-        if self.start(*options, processes=processes, instrument=instrument).wait() != 0:
-            raise SystemExit(f"The run in {self.folder} failed:\n{self.log.read_text()[-3000:]}")
+        """Run an attempt to the end. One that hangs is killed after ``TIMEOUT``."""
+        attempt = self.start(*options, processes=processes, instrument=instrument)
+        try:
+            code = attempt.wait(TIMEOUT)
+        except subprocess.TimeoutExpired:
+            kill_all(attempt.pid, processes)
+            code = "it hung"
+        if code != 0:
+            raise SystemExit(f"The run in {self.folder} failed ({code}):\n{self.log.read_text()[-3000:]}")
 
     def last_checkpoint(self) -> Path:
         """Return the last checkpoint."""

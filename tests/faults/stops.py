@@ -95,6 +95,7 @@ def is_saved(run: Run) -> bool:
 
 def stop_repeatedly(root: Path, count: int, processes: int) -> list[dict[str, Any]]:
     """Stop and resume a run ``count`` times, compare it with an uninterrupted run; return a result per situation."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it, and the runs inherit this
     options = [*OPTIONS, f"training.max_updates={UPDATES * count}"]
     uninterrupted, run = Run(root, "uninterrupted", *options), Run(root, "stopped", *options)
     results: dict[str, Any] = {

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
-from torch import multiprocessing
 
 from mmf_flava.command import ArgumentParser, command, integer
+from tests.processes import run_ranks
 from tests.training.loss_subsets import SUBSETS, changed_unused, largest_differences, train_subset
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     count = min(parser.parse_args(arguments).subsets, len(SUBSETS))
     failed = False
     with tempfile.TemporaryDirectory() as folder:
-        multiprocessing.spawn(train_sharded, (folder, count), nprocs=2)
+        run_ranks(train_sharded, (folder, count), 2)
         single = {subset: train_subset(subset) for subset in SUBSETS[-count:]}
         for precision in PRECISIONS:
             records = torch.load(f"{folder}/{precision}")

@@ -3,13 +3,13 @@
 import pytest
 import torch
 import torch.distributed as dist
-from torch import multiprocessing
 from torch.nn.functional import normalize
 
 from mmf_flava.errors import UserError
 from mmf_flava.losses.contrastive import GlobalContrastive, contrastive_loss
 from mmf_flava.losses.masked_modeling import masked_cross_entropy
 from mmf_flava.models.outputs import Contrast
+from tests.processes import run_ranks
 
 PAIRS = 8
 POSITIVE = torch.tensor([1, 1, 0, 1, 0, 0, 1, 1]).bool()  # 4 ranks have 2, 1, 0 and 2 matching pairs
@@ -58,7 +58,7 @@ def run_rank(rank: int, ranks: int, folder: str) -> None:
 
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_average_over_ranks_equals_one_process(ranks, tmp_path):
-    multiprocessing.spawn(run_rank, (ranks, str(tmp_path)), nprocs=ranks)
+    run_ranks(run_rank, (ranks, str(tmp_path)), ranks)
     image, text, temperature = embeddings()
     global_loss = contrastive_loss(contrast(image, text, temperature))
     global_loss.backward()
@@ -84,7 +84,7 @@ def run_local_gradient(rank: int, folder: str) -> None:
 
 
 def test_local_gradient_reaches_own_embeddings_only(tmp_path):
-    multiprocessing.spawn(run_local_gradient, (str(tmp_path),), nprocs=2)
+    run_ranks(run_local_gradient, (str(tmp_path),), 2)
     results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     image, text, temperature = embeddings()
     global_loss = contrastive_loss(contrast(image, text, temperature))
@@ -102,7 +102,7 @@ def run_evaluation(rank: int, folder: str) -> None:
 
 def test_loss_in_eval_mode_needs_no_other_process(tmp_path):
     """Only the first process evaluates; a collective operation would hang."""
-    multiprocessing.spawn(run_evaluation, (str(tmp_path),), nprocs=2)
+    run_ranks(run_evaluation, (str(tmp_path),), 2)
 
 
 def test_unknown_gradient_raises():

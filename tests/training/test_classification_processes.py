@@ -7,7 +7,6 @@ import torch
 import torch.distributed as dist
 from mmf.common.registry import registry
 from omegaconf import OmegaConf
-from torch import multiprocessing
 
 from mmf_flava.config.model import (
     ClassificationConfig,
@@ -18,6 +17,7 @@ from mmf_flava.config.model import (
 from mmf_flava.models.classification import FlavaClassification
 from mmf_flava.training.update_losses import UpdateLosses
 from tests.models.conftest import sample_list
+from tests.processes import run_ranks
 from tests.training.toys import SIZE, batch, build_toy, updater
 
 FROZEN = {"freeze": ["image_encoder"], "frequency": 2, "activation_checkpointing": True}
@@ -90,7 +90,7 @@ def process(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("classification"))
-    multiprocessing.spawn(process, (folder,), nprocs=2)
+    run_ranks(process, (folder,), 2)
     return torch.load(f"{folder}/results", weights_only=False)
 
 

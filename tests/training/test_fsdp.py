@@ -9,10 +9,10 @@ from unittest.mock import Mock
 import pytest
 import torch
 import torch.distributed as dist
-from torch import multiprocessing
 
 from mmf_flava.training.fsdp import FsdpEngine
 from mmf_flava.training.update_losses import UpdateLosses
+from tests.processes import run_ranks
 from tests.training import averaged_training
 from tests.training.loss_subsets import SUBSETS, changed_unused, largest_differences, train_subset
 from tests.training.test_update import BOUNDS, PRECISIONS, saved_logit_scales
@@ -153,7 +153,7 @@ def process(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def sharded(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("fsdp"))
-    multiprocessing.spawn(process, (folder,), nprocs=2)
+    run_ranks(process, (folder,), 2)
     return torch.load(f"{folder}/results")
 
 

@@ -8,10 +8,10 @@ import math
 import pytest
 import torch
 import torch.distributed as dist
-from torch import multiprocessing
 
 from mmf_flava.config.model import LOSSES
 from mmf_flava.training.guard import UpdateGuard
+from tests.processes import run_ranks
 from tests.training.toys import batch, toy, updater
 
 KINDS = ("pmd", "imagenet", "ccnews_bookcorpus")
@@ -131,7 +131,7 @@ def process(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("guard")
-    multiprocessing.spawn(process, (str(folder),), nprocs=2)
+    run_ranks(process, (str(folder),), 2)
     return folder
 
 

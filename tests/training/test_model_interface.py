@@ -8,7 +8,7 @@ import torch.distributed as dist
 from mmf.common.registry import registry
 from safetensors import safe_open
 from safetensors.torch import save_model
-from torch import multiprocessing, nn
+from torch import nn
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.run import EvaluationConfig, TrainingConfig
@@ -21,6 +21,7 @@ from mmf_flava.training.checkpoint_folder import CheckpointFolder
 from mmf_flava.training.sharding import build_engine
 from mmf_flava.weights.loading import load_checkpoint_weights
 from mmf_flava.weights.weight_files import read_safetensors
+from tests.processes import run_ranks
 from tests.training.stock_toy import NAME, StockToy, build, words
 from tests.training.toys import toy, updater
 
@@ -195,7 +196,7 @@ def process(rank: int, folder: str) -> None:
 
 
 def test_processes_evaluate_the_batch_statistics_of_the_first_one(tmp_path):
-    multiprocessing.spawn(process, (str(tmp_path),), nprocs=2)
+    run_ranks(process, (str(tmp_path),), 2)
     first, second = (torch.load(tmp_path / str(rank)) for rank in range(2))
     assert not torch.equal(first["local"], second["local"])
     assert torch.equal(first["local"], first["before"]["norm.running_mean"])

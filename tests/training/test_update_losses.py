@@ -8,7 +8,6 @@ import pytest
 import torch
 import torch.distributed as dist
 from omegaconf import OmegaConf
-from torch import multiprocessing
 
 from mmf_flava.config.model import LOSSES
 from mmf_flava.config.run import EvaluationConfig, WandbConfig
@@ -16,6 +15,7 @@ from mmf_flava.evaluation.suite import EvaluationSuite
 from mmf_flava.training.progress import Progress
 from mmf_flava.training.update_losses import UpdateLosses
 from tests.models.conftest import sample_list
+from tests.processes import run_ranks
 from tests.training.toys import FIELDS, batch, toy, updater
 
 CPU, SIZE = torch.device("cpu"), 64
@@ -153,7 +153,7 @@ def expected(tmp_path_factory):
 def found(tmp_path_factory):
     """Two processes."""
     folder = tmp_path_factory.mktemp("two")
-    multiprocessing.spawn(process, (folder,), nprocs=2)
+    run_ranks(process, (folder,), 2)
     return torch.load(folder / "found")
 
 

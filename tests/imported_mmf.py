@@ -1,4 +1,4 @@
-"""Imports MMF with all its models and datasets, in one thread: the process that forks ``ForkedRun``s imports this."""
+"""Imports MMF with all its models and datasets, in one thread: the process that forks those of tests imports this."""
 
 import torch
 
