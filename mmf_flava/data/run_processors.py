@@ -44,8 +44,12 @@ def initial_processors(in_run: bool) -> InitialProcessors:
         registry.register(STATE, (config, current))
         if saved is not None:
             tokenizer, max_length, statistics = (
-                any(params.get(key) is None for params in _params(config, types))
-                for types, key in ((TEXT_TYPES, "tokenizer"), (TEXT_TYPES, "max_length"), (IMAGE_TYPES, "mean"))
+                any(all(params.get(key) is None for key in keys) for params in _params(config, types))
+                for types, keys in (
+                    (TEXT_TYPES, ("tokenizer",)),
+                    (TEXT_TYPES, ("max_length",)),
+                    (IMAGE_TYPES, ("mean", "normalisation")),
+                )
             )
             saved.warn_of_assumptions(tokenizer, max_length, statistics, default_statistics)
     return current
