@@ -10,8 +10,8 @@ from typing import Any
 from mmf.common.registry import registry
 from omegaconf import OmegaConf
 
-from mmf_flava.config.model import MODELS
 from mmf_flava.config.recipe_check import check_model
+from mmf_flava.config.registered_models import MODELS
 from mmf_flava.config.splits import SPLITS
 from mmf_flava.config.zoo import find_in_zoo
 from mmf_flava.data.preparation_commands import PREPARE, tokenizer_command
