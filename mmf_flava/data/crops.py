@@ -79,7 +79,8 @@ class Crops:
         """Return the pixels of ``view`` as a PIL image, with fewer copies."""
         if _is_smaller(box, side):
             return self._image.resize((side, side), resampling, box=box)
-        return Image.fromarray(self.view(box, side, resampling).permute(1, 2, 0).numpy())
+        planes = self.view(box, side, resampling).numpy()
+        return Image.merge("RGB", [Image.fromarray(plane) for plane in planes])
 
     @cached_property
     def _image(self) -> Image.Image:

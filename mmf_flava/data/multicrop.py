@@ -107,7 +107,7 @@ class MulticropProcessor:
         for view, augment in zip(views, augmentations, strict=True):
             box = sample_crop_box(rng, *crops.size, scale)
             image = augment(crops.view_image(box, side, Image.Resampling.BICUBIC), rng)
-            view.copy_(torch.from_numpy(np.array(image)).permute(2, 0, 1))
+            view.numpy()[:] = np.asarray(image).transpose(2, 0, 1)
         return self._normalise(views)
 
     def _normalise(self, pixels: Tensor) -> Tensor:
