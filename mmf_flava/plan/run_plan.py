@@ -8,7 +8,8 @@ from mmf.common.registry import registry
 from mmf.utils.env import setup_imports
 from omegaconf import OmegaConf
 
-from mmf_flava.config.model import MODELS
+from mmf_flava.config.registered_models import MODELS
+from mmf_flava.config.schedule import depends_on_data
 from mmf_flava.data.from_recipe import read_recipe
 from mmf_flava.errors import UserError
 from mmf_flava.plan.datasets import DatasetPlan, open_datasets, plan_datasets
@@ -53,7 +54,7 @@ def make_plan(recipe: str, overrides: Sequence[str], processes: int, timed: bool
     if not wrong and "train" in config.run_type and len(datasets["train"]) == len(config.datasets.split(",")):
         plans = plan_datasets(config, datasets)
     lines += ["Data:", *(data_lines(plans) or count_lines(config))]
-    if plans or (not wrong and config.training.get("max_epochs") is None):
+    if plans or (not wrong and not depends_on_data(config)):
         lines += training_lines(config, plan_learning_rate(config))
     estimate = estimate_memory(config, processes) if config.model == "flava" and not wrong else None
     timing = _time(recipe, overrides, config, processes, problems) if timed and plans and not problems else None

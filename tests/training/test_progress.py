@@ -34,8 +34,11 @@ def test_rates_are_counts_per_second(tmp_path: Path, tiny, pairs, monkeypatch: p
         losses.add({"train/pmd/flava_itm": torch.tensor([float(update)])})
         progress.add_update(losses)
     progress.report(lr=0.1)
+    progress.report(lr=0.1, weight_decay=0.04)
     progress.close()
-    record = json.loads((tmp_path / "metrics.jsonl").read_text())
+    record, scheduled = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert "weight_decay" not in record and scheduled["weight_decay"] == 0.04
+    assert "weight decay" not in messages[0] and ", lr 1.00e-01, weight decay 0.04, " in messages[1]
     assert record["samples_per_second"] == 1.5  # 6 samples in 4 seconds
     assert record["tokens_per_second"] == 12.5  # 2 * (12 patches + 5 + 3 + 5 tokens) without padding
     assert record["flops_per_second"] == pytest.approx(batch_flops(tiny, model.needs, pairs) / 2, rel=1e-3)
