@@ -90,9 +90,10 @@ def schedule_warning(config: Any) -> str | None:
             f"scheduler.params.num_warmup_steps: {warmup} is not less than training.max_updates, {updates}. The "
             f"learning rate reaches at most {rate * (updates - 1) / peak:.3g} instead of {rate:g}."
         )
-    if scheduler.get("type") == COSINE and rate and (params.get("min_lr") or 0) > rate:
+    minimum = params.get("min_lr") or 0
+    if scheduler.get("type") == COSINE and rate and minimum > rate:
         warnings.append(
-            f"scheduler.params.min_lr: {params["min_lr"]:g} is above optimizer.params.lr, {rate:g}. The learning rate "
+            f"scheduler.params.min_lr: {minimum:g} is above optimizer.params.lr, {rate:g}. The learning rate "
             "increases to it."
         )
     if steps and steps < updates:
