@@ -15,6 +15,7 @@ from torch import Tensor
 from mmf_flava.config.run import AttentionMapsConfig
 from mmf_flava.data.evaluation_samples import count_samples
 from mmf_flava.data.sampling import build_evaluation_loader
+from mmf_flava.evaluation.features import whole_images
 from mmf_flava.files import atomic
 
 FILE = "attention.json"
@@ -55,7 +56,7 @@ def write_attention_maps(
 
 def _read_images(dataset: Any, count: int) -> tuple[Tensor, list[str]]:
     """Return the (n, 3, height, width) encoder inputs of up to ``count`` samples at equal distances, and their ids."""
-    size = len(dataset)
+    size, dataset = len(dataset), whole_images(dataset)
     starts = sorted({number * size // count for number in range(count)}) if size else []
     batches: Iterable[Any] = build_evaluation_loader(dataset, 1, 0, [range(n, n + 1) for n in starts]) if starts else ()
     good = [batch for batch in batches if count_samples(batch)]

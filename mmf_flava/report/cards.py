@@ -58,7 +58,7 @@ class Card:
 
 
 def loss_names(runs: Sequence[Run]) -> list[str]:
-    """Return the names of all logged losses: first FLAVA's six losses, then others in alphabetical order."""
+    """Return the names of all logged losses: first those of ``wording.LOSSES``, then others in alphabetical order."""
     logged = {name for run in runs for record in (*run.train, *run.validation) for name in record.losses}
     logged |= {name for run in runs for name in (*run.summary.first_losses, *run.summary.last_losses)}
     return [name for name in wording.LOSSES if name in logged] + sorted(logged - set(wording.LOSSES))
@@ -77,7 +77,7 @@ def loss_cards(runs: Sequence[Run]) -> list[Card]:
     """Return one chart per loss; validation losses are drawn as rings."""
     cards = []
     for number, name in enumerate(loss_names(runs)):
-        title, description = wording.LOSSES.get(name, (name, "Not one of FLAVA's six losses."))
+        title, description = wording.LOSSES.get(name, (name, "Not a loss of mmf_flava."))
         curves: list[Curve] = []
         first_last = []
         for index, run in enumerate(runs):
