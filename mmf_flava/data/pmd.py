@@ -42,20 +42,24 @@ class PMDDataset(ImageStreamDataset):
 
     With the image processor ``flava_multicrop``, records need no captions, and a sample has only crops_global,
     crops_local, targets and sample_id.
+
+    Attributes:
+        images_only: whether captions are not used.
     """
 
     def __init__(self, config: PMDConfig, dataset_type: str, paths: Sequence[str | Path]):
         super().__init__("pmd", config, dataset_type, paths)
-        self._images_only = config.multicrop
-        if not self._images_only:
+        self.images_only = config.multicrop
+        if not self.images_only:
             require_column(self.records, "caption")
-        self.mismatch_probability = config.mismatch_probability if self.training else 0.0
+        has_mismatches = self.training and not self.images_only
+        self.mismatch_probability = config.mismatch_probability if has_mismatches else 0.0
         self.length_buckets = config.length_buckets
         self._warned = False
 
     def init_processors(self) -> None:
         """Build the processors. If only the images are used, the tokenizer is not loaded."""
-        if self._images_only:
+        if self.images_only:
             self.config.processors.text_processor = None
         super().init_processors()
 
@@ -65,7 +69,7 @@ class PMDDataset(ImageStreamDataset):
 
     def _sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self.records.read(index)
-        if self._images_only:
+        if self.images_only:
             fields = self._image_fields(record, index, rng)
             return {**fields, "targets": parse_label(record), "sample_id": record.key}
         captions, label = parse_annotation(record)
