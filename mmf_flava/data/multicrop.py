@@ -38,6 +38,7 @@ class MulticropProcessor:
 
     Attributes:
         image_size: size of a global crop, S.
+        has_crops: whether crops are returned, see ``without_crops``.
     """
 
     def __init__(self, config: Any, initial: InitialProcessors):
@@ -70,15 +71,14 @@ class MulticropProcessor:
                 crops_local: (n, 3, s, s); missing if n is 0.
                 image: the entire image, resized to (3, S, S); missing in training.
         """
-        rng, crops = item["rng"], Crops(item["image"])
-        sample = {}
+        rng, crops, sample = item["rng"], Crops(item["image"]), {}
         if self.has_crops:
-            local = [self.local_augmentation] * self.num_local
             views = self._crops(crops, rng, self.image_size, self.global_scale, self.global_augmentations)
             sample["crops_global"] = views
-            if local:
-                sample["crops_local"] = self._crops(crops, rng, self.local_size, self.local_scale, local)
-        if not item["train"]:
+        if self.has_crops and self.num_local:
+            local = [self.local_augmentation] * self.num_local
+            sample["crops_local"] = self._crops(crops, rng, self.local_size, self.local_scale, local)
+        if not (self.has_crops and item["train"]):
             pixels = crops.resize(self.image_size, Image.Resampling.BICUBIC)
             sample["image"] = self._normalise(pixels.to(torch.float32, memory_format=torch.contiguous_format))
         return sample

@@ -100,6 +100,15 @@ def test_in_evaluation_the_entire_image_is_added():
     assert torch.equal(first["crops_local"], crops(image, 1)["crops_local"])
 
 
+@pytest.mark.parametrize("train", [True, False])
+def test_without_crops_only_the_entire_image_is_returned(train):
+    built, item = processor(), {"image": photo(60, 50), "rng": np.random.default_rng(1), "train": train}
+    whole = built.without_crops()(item)
+    assert set(whole) == {"image"}
+    assert torch.equal(whole["image"], crops(photo(60, 50), train=False)["image"])
+    assert "crops_global" in built(item)
+
+
 def test_crops_depend_only_on_the_generator_of_the_sample():
     def draw(seed):
         random.seed(seed)
