@@ -165,7 +165,7 @@ def feature_cards(runs: Sequence[Run]) -> list[Card]:
 
 
 def speed_cards(runs: Sequence[Run]) -> list[Card]:
-    """Return charts of the learning rate, the throughput and the time spent waiting for data."""
+    """Return charts of the learning rate, a scheduled weight decay, the throughput and the wait for data."""
     cards = []
     for key, (title, description) in SPEED_CHARTS.items():
         curves: list[Curve] = []
