@@ -145,7 +145,8 @@ def _missing_weights(config: Any) -> Iterator[str]:
     if not any(sources.values()):
         sources[f"{where}.pretrained"] = getattr(settings, "pretrained", None)
         for encoder in ("image_encoder", "text_encoder"):
-            sources[f"{where}.{encoder}.pretrained"] = getattr(settings, encoder).pretrained
+            if hasattr(settings, encoder):
+                sources[f"{where}.{encoder}.pretrained"] = getattr(settings, encoder).pretrained
     for key, source in sources.items():
         if source and "://" not in str(source):  # an address is downloaded when the run starts
             try:

@@ -82,9 +82,14 @@ def _approximate_parameters(config: Any) -> int:
         return 0
     section, total = config.model_config[config.model], 0
     for name in ("image_encoder", "text_encoder", "multimodal_encoder"):
-        encoder = section[name]
-        total += encoder.num_layers * (4 * encoder.hidden_size**2 + 2 * encoder.hidden_size * encoder.mlp_size)
-    return int(total + section.text_encoder.vocab_size * section.text_encoder.hidden_size)
+        if (encoder := section.get(name)) is not None:
+            total += encoder.num_layers * (4 * encoder.hidden_size**2 + 2 * encoder.hidden_size * encoder.mlp_size)
+    if (text := section.get("text_encoder")) is not None:
+        total += text.vocab_size * text.hidden_size
+    if (head := section.get("head")) is not None:  # of DINO
+        total += head.hidden_size * (section.image_encoder.hidden_size + head.hidden_size + head.bottleneck_size)
+        total += head.bottleneck_size * head.out_dim
+    return int(total)
 
 
 def _checkpoint_bytes(config: Any, estimate: MemoryEstimate | None) -> int:

@@ -69,6 +69,7 @@ TRANSFORMER: dict[str, tuple[Any, Callable[[Any], Any]]] = {
 IMAGE = {
     "image_size": (6, lambda encoder: encoder.patch_embed.img_size[0]),
     "patch_size": (1, lambda encoder: encoder.patch_embed.patch_size[0]),
+    "position_interpolation": ("dino", lambda encoder: encoder.position_interpolation),
 }
 TEXT = {
     "vocab_size": (13, lambda encoder: encoder.word_embeddings.num_embeddings),

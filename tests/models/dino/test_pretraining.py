@@ -2,15 +2,18 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch.nn.functional import log_softmax, softmax
 
 from mmf_flava.config.dino import DinoConfig, TeacherMomentumConfig, TeacherTemperatureConfig
 from mmf_flava.config.model import ImageEncoderConfig, LossConfig
+from mmf_flava.config.recipes import recipe_path
 from mmf_flava.config.schema import parse_section
 from mmf_flava.errors import UserError
 from mmf_flava.models.dino.pretraining import FlavaDino
@@ -232,11 +235,5 @@ def test_invalid_keys_raise(section, message):
 
 
 def test_the_defaults_are_those_of_the_recipe():
-    from pathlib import Path
-
-    import yaml
-
-    from mmf_flava.config.recipes import recipe_path
-
     section = yaml.safe_load(Path(recipe_path("models/dino_base")).read_text())["model_config"]["flava_dino"]
     assert parse_section(DinoConfig, section, "model_config.flava_dino") == DinoConfig()
