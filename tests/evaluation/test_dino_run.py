@@ -1,4 +1,4 @@
-"""DINO by its command on the demo's scans: nearest neighbours, attention maps, report, exports, and a FLAVA run from it."""
+"""DINO by its command on the demo's scans: evaluations, report, exports, and a FLAVA run that starts from it."""
 
 import json
 
@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 from mmf_flava.convert import convert
 
 PRETRAIN = "projects/flava/configs/pretrain"
-# one image size for all runs; 24 pixels in 16 patches
 FEW = ["training.log_interval=2", "training.evaluation_interval=4", "evaluation.linear_probe.max_iterations=5"]
 
 
