@@ -70,7 +70,7 @@ def _pixels(dataset: Any, image_3HW: Tensor) -> np.ndarray:
 
     Without a processor that knows its mean and std, the values are scaled so that they fill the range.
     """
-    processor = getattr(dataset, "image_processor", None)
+    processor: Any = getattr(dataset, "image_processor", None)
     if hasattr(processor, "pixels"):
         return np.asarray(processor.pixels(image_3HW))
     low, high = image_3HW.min(), image_3HW.max()

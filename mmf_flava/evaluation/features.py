@@ -193,7 +193,7 @@ class FeatureExtractor:
 
 def whole_images(dataset: Any) -> Any:
     """Return a view of a dataset whose samples have no crops for DINO, which take most of the time of a sample."""
-    processor = getattr(dataset, "image_processor", None)
+    processor: Any = getattr(dataset, "image_processor", None)
     if not hasattr(processor, "without_crops"):
         return dataset
     view = copy.copy(dataset)

@@ -25,7 +25,7 @@ def cls_attention(encoder: ImageEncoder, image_BCHW: Tensor) -> Tensor:
         # a hook, because sharded weights are complete only during the block's forward
         maps.append(_probabilities(attention, inputs[0])[:, :, 1:])
 
-    hook = encoder.blocks[-1].attn.register_forward_hook(read)
+    hook = encoder.blocks[-1].get_submodule("attn").register_forward_hook(read)
     try:
         with torch.compiler.set_stance("force_eager"):  # compiled blocks do not call new hooks
             encoder(image_BCHW)

@@ -87,8 +87,8 @@ def _sample_notes(final: Evaluation, key: str, value: float) -> list[str]:
             notes.append(f"chance {wording.format_percent(final.chance, 0 if final.chance >= 0.01 else 2)}")
         return notes
     if key in FEATURE_TITLES:
-        count = final.feature_counts.get(key)
-        return [f"{final.split} split"] if count is None else [f"{wording.format_count(count)} {final.split} images"]
+        images = final.feature_counts.get(key)
+        return [f"{final.split} split"] if images is None else [f"{wording.format_count(images)} {final.split} images"]
     queries, gallery = ("images", "captions") if key.startswith("image_to_text") else ("captions", "images")
     query_count, gallery_size = final.retrieval.get(queries), final.retrieval.get(gallery)
     if query_count and gallery_size:

@@ -34,6 +34,7 @@ def test_rates_are_counts_per_second(tmp_path: Path, tiny, pairs, monkeypatch: p
         losses.add({"train/pmd/flava_itm": torch.tensor([float(update)])})
         progress.add_update(losses)
     progress.report(lr=0.1)
+    now[0] += 1
     progress.report(lr=0.1, weight_decay=0.04)
     progress.close()
     record, scheduled = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
