@@ -16,6 +16,7 @@ from mmf_flava.data.processor_files import read_processors, to_header
 from mmf_flava.data.saved_processors import SavedProcessors
 from mmf_flava.errors import UserError
 from mmf_flava.files import atomic
+from mmf_flava.hub_folder import image_encoder
 from mmf_flava.hub_folder.card import UNKNOWN_LICENCE, render_card
 from mmf_flava.hub_folder.facts import check_licence, collect_facts
 from mmf_flava.hub_folder.folder import replace_tokenizer, write_folder
@@ -25,19 +26,34 @@ from mmf_flava.weights.names import from_native
 from mmf_flava.weights.poolers import add_poolers
 from mmf_flava.weights.sources import Weights, read_weights
 
-FILE_NAMES = {"torchmultimodal": "flava.pt", "mmf": "flava.pth", "mmf_flava": "flava.safetensors"}
-SUFFIXES = {"torchmultimodal": (".pt", ".pth", ".bin"), "mmf": (".pth", ".pt", ".ckpt"), "mmf_flava": (".safetensors",)}
+FOLDERS = ("hf", "timm")  # formats that are folders
+FILE_NAMES = {
+    "torchmultimodal": "flava.pt",
+    "mmf": "flava.pth",
+    "mmf_flava": "flava.safetensors",
+    "dino": "dino.pth",
+}
+SUFFIXES = {
+    "torchmultimodal": (".pt", ".pth", ".bin"),
+    "mmf": (".pth", ".pt", ".ckpt"),
+    "mmf_flava": (".safetensors",),
+    "dino": (".pth", ".pt"),
+}
 
 DESCRIPTION = """\
 Converts FLAVA's weights between formats. SRC is any source that load_pretrained supports: a run folder or a checkpoint,
 a Hugging Face folder or model ID, a file of torchmultimodal or the original MMF code, or an http(s) URL. Dtypes do not
-change, and converting a file back and forth restores every tensor that both formats have, bit for bit."""
+change, and converting a file back and forth restores every tensor that both formats have, bit for bit. A run of the
+model flava_dino is converted to timm and dino; image_encoder.pretrained loads it, and both formats."""
 EPILOG = """\
   --to hf               a folder with model.safetensors, config.json, preprocessor_config.json, the tokenizer and a
                         model card (README.md), for transformers.FlavaForPreTraining.from_pretrained(DST)
   --to torchmultimodal  a file for flava_model_for_pretraining().load_state_dict(torch.load(DST))
   --to mmf              a checkpoint file of MMF, {"model": ...}, with the keys of the original code
-  --to mmf_flava        a safetensors file with mmf_flava's keys and the model's configuration in its header"""
+  --to mmf_flava        a safetensors file with mmf_flava's keys and the model's configuration in its header
+  --to timm             a folder with the image encoder for timm.create_model("local-dir:DST", pretrained=True)
+  --to dino             a checkpoint file with the keys of DINO's code: student, teacher and dino_loss; SRC is a run of
+                        flava_dino"""
 
 
 @command
@@ -54,9 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "target",
         metavar="DST",
         type=file_path,
-        help="output folder for hf, otherwise an output file or the folder for it",
+        help="output folder for hf and timm, otherwise an output file or the folder for it",
     )
-    parser.add_argument("--to", required=True, choices=["hf", *FILE_NAMES], help="output format, see below")
+    parser.add_argument("--to", required=True, choices=[*FOLDERS, *FILE_NAMES], help="output format, see below")
     parser.add_argument(
         "--tokenizer", type=file_path, metavar="DIR", help="with --to hf: folder of the tokenizer to copy"
     )
@@ -120,12 +136,15 @@ def convert(
             target already exists.
     """
     target = Path(target).expanduser()
-    file = target if to == "hf" or target.suffix in SUFFIXES[to] else target / FILE_NAMES[to]
+    file = target if to in FOLDERS or target.suffix in SUFFIXES[to] else target / FILE_NAMES[to]
     _check_target(file, to, force)
     if tokenizer is not None and to != "hf":
         raise UserError(
-            "--tokenizer is supported only with --to hf, because other formats are single files. Remove --tokenizer."
+            "--tokenizer is supported only with --to hf, because other formats have no tokenizer. Remove --tokenizer."
         )
+    if to in image_encoder.FORMATS:
+        encoder = image_encoder.read_encoder_weights(source, ema, num_heads)
+        return image_encoder.export_encoder(encoder, file, to, read_processors(source))
     licence = check_licence(licence)
     weights, processors = read_weights(source, averages=ema), read_processors(source)
     if tokenizer is not None:
@@ -157,9 +176,9 @@ def convert(
 
 
 def _check_target(file: Path, to: str, force: bool) -> None:
-    if to == "hf" and file.exists() and not file.is_dir():
-        raise UserError(f"{file} is a file, but --to hf writes a folder. Choose another path.")
-    if not force and (any(file.iterdir()) if to == "hf" and file.is_dir() else file.exists()):
+    if to in FOLDERS and file.exists() and not file.is_dir():
+        raise UserError(f"{file} is a file, but --to {to} writes a folder. Choose another path.")
+    if not force and (any(file.iterdir()) if to in FOLDERS and file.is_dir() else file.exists()):
         raise UserError(f"{file} already exists. Choose another path, or replace it with --force.")
 
 

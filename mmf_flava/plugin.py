@@ -13,13 +13,17 @@ from mmf_flava.data import (
     unmasked,
 )
 from mmf_flava.evaluation import metrics
-from mmf_flava.losses import contrastive, masked_modeling, matching, regression, weighted
+from mmf_flava.losses import contrastive, distillation, masked_modeling, matching, regression, weighted
 from mmf_flava.models import classification, pretraining
-from mmf_flava.training import trainer
+from mmf_flava.models.dino import pretraining as dino_pretraining
+from mmf_flava.training import cosine_schedule, trainer
 
 __all__ = [
     "classification",
     "contrastive",
+    "cosine_schedule",
+    "dino_pretraining",
+    "distillation",
     "glue",
     "image_classification",
     "image_text_classification",

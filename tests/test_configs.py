@@ -15,7 +15,10 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from timm.models.beit import Beit
 
+from mmf_flava.config.dino import DinoConfig
 from mmf_flava.config.model import FlavaConfig, ImageEncoderConfig
+from mmf_flava.config.processors import MulticropConfig
+from mmf_flava.config.registered_models import MODELS
 from mmf_flava.config.schema import parse_section
 from mmf_flava.data.from_recipe import read_recipe
 from mmf_flava.data.prepare.demo import prepare_demo
@@ -30,7 +33,7 @@ CONFIGS = PROJECT / "configs"
 PRETRAIN = CONFIGS / "pretrain"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
 ZERO_SHOT = sorted((CONFIGS / "zero_shot").glob("*.yaml"))
-DEMOS = [CONFIGS / "demo.yaml", CONFIGS / "demo_photos.yaml"]
+DEMOS = [CONFIGS / f"{name}.yaml" for name in ("demo", "demo_photos", "demo_photos_dino", "demo_photos_mim")]
 OWN = [PRETRAIN / "own.yaml", PRETRAIN / "demo_own.yaml"]
 SMALL_VARIANTS = sorted(set(PRETRAIN.glob("demo_*.yaml")) - set(OWN))
 PAPER = sorted(set(PRETRAIN.glob("*.yaml")) - set(SMALL_VARIANTS) - set(OWN))
@@ -47,6 +50,8 @@ FEW = ["dataset_config.pmd.splits.test=['pairs/val']"]  # 137 images instead of 
 EXPECTED = {
     "text_encoder": (TEXT, {"mlm"}, 125_000, 2048, None),
     "image_encoder": (IMAGES, {"mim"}, 62_500, 2048, "dino"),
+    "image_encoder_mim": (IMAGES, {"mim"}, 500_000, 2048, None),
+    "image_encoder_dino": (IMAGES, {"dino"}, 500_400, 1024, None),
     "mim": (IMAGES, {"mim"}, 150_000, 8192, None),
     "mlm": (TEXT, {"mlm"}, 150_000, 8192, None),
     "flava_c_local": (PAIRS, CONTRAST, 150_000, 8192, None),
@@ -61,6 +66,10 @@ EXPECTED = {
     "flava": (f"{PAIRS},{IMAGES},{TEXT}", ALL, 214_286, 8192, "dino"),
     "clip": (PAIRS, CONTRAST, 150_000, 8192, None),
 }
+
+
+# learning rates that differ from those of the joint stage
+RATES = {"text_encoder": 5e-4, "image_encoder_mim": 1.5e-3, "image_encoder_dino": 3e-3}
 
 
 def name_of(path: Path) -> str:
@@ -107,15 +116,17 @@ def test_every_recipe_of_the_paper_has_a_small_variant():
 def test_recipe_settings(name):
     config = read_recipe(str(PRETRAIN / f"{name}.yaml"))
     datasets, losses, updates, samples, initial = EXPECTED[name]
-    model, training = config.model_config.flava, config.training
+    model, training = config.model_config[config.model], config.training
     assert config.datasets == datasets
     assert {loss.type.removeprefix("flava_") for loss in model.losses} == losses
     assert (training.max_updates, training.batch_size * training.update_frequency) == (updates, samples)
-    assert (training.precision, training.sharding, training.evaluation_interval) == ("fp16", "fsdp", 8000)
-    assert config.optimizer.params.lr == (5e-4 if name == "text_encoder" else 1e-3)
+    distributed = ("bf16", "ddp") if "dino" in losses else ("fp16", "fsdp")
+    assert (training.precision, training.sharding, training.evaluation_interval) == (*distributed, 8000)
+    assert config.optimizer.params.lr == RATES.get(name, 1e-3)
     assert (initial or "None") in str(model.image_encoder.pretrained)
     criteria = "zero_shot/accuracy" if "pmd" in datasets else f"losses/flava_{min(losses)}"
-    assert (training.early_stop.criteria, training.early_stop.minimize) == (criteria, "pmd" not in datasets)
+    criteria = "knn/accuracy" if "dino" in losses else criteria
+    assert (training.early_stop.criteria, training.early_stop.minimize) == (criteria, criteria.startswith("losses"))
     if "," in datasets:
         assert config.multitasking.params.sampling_ratios == {PAIRS: 0.70, IMAGES: 0.15, TEXT: 0.15}
     if losses & {"mim", "mmm_image"}:
@@ -123,7 +134,36 @@ def test_recipe_settings(name):
     gradient = "local" if name in ("clip", "flava_c_local") else "global"
     assert model.losses[0].get("params", {}).get("gradient", "global") == gradient
     assert read_settings(config).datasets == datasets.split(",")
-    parse_section(FlavaConfig, model, "model_config.flava")
+    parse_section(MODELS[config.model], model, f"model_config.{config.model}")
+
+
+def test_protocol_of_dino():
+    """The training arguments that were released with DINO's ViT-B/16."""
+    config = read_recipe(str(PRETRAIN / "image_encoder_dino.yaml"))
+    training, schedule = config.training, config.scheduler
+    assert config.optimizer.params.lr == 0.00075 * training.batch_size / 256
+    assert training.max_updates == 400 * (1_281_167 // training.batch_size)
+    assert (schedule.type, schedule.params.warmup_epochs, schedule.params.min_lr) == ("flava_cosine", 10, 2e-6)
+    assert (config.optimizer.params.weight_decay, schedule.params.weight_decay_end) == (0.04, 0.4)
+    assert (training.clip_gradients, training.clip_norm_mode, training.max_grad_l2_norm) == (True, "parameter", 0.3)
+    section = parse_section(MODELS["flava_dino"], config.model_config.flava_dino, "model_config.flava_dino")
+    assert section == DinoConfig()
+    assert (section.image_encoder.drop_path, section.head.out_dim, section.freeze_last_layer) == (0.1, 65536, 3)
+    assert (section.teacher_temperature.first, section.teacher_temperature.last) == (0.04, 0.07)
+    assert (section.teacher_momentum.first, section.teacher_momentum.last) == (0.996, 1.0)
+    params = parse_section(
+        MulticropConfig, config.dataset_config.imagenet.processors.image_processor.params, "image_processor.params"
+    )
+    assert params == MulticropConfig(normalisation="imagenet")
+    assert (params.num_local, params.global_scale, params.local_scale) == (10, [0.25, 1.0], [0.05, 0.25])
+
+
+def test_schedule_of_beit():
+    config = read_recipe(str(PRETRAIN / "image_encoder_mim.yaml"))
+    epoch = 1_281_167 // config.training.batch_size
+    assert (config.training.max_updates, config.scheduler.params.num_warmup_steps) == (800 * epoch, 10 * epoch)
+    assert (config.optimizer.params.weight_decay, config.scheduler.params.min_lr) == (0.05, 1e-5)
+    assert config.model_config.flava.image_encoder.drop_path == 0.1
 
 
 def test_own_pairs_start_from_the_released_weights_or_from_scratch():
@@ -216,7 +256,7 @@ def test_small_variant_trains_two_steps(train, name):
     assert [line["update"] for line in lines if line["split"] == "train"] == [1, 2]
     (val,) = (line for line in lines if line["split"] == "val")
     assert val["losses"].keys() == {f"flava_{loss}" for loss in losses}
-    assert ("zero_shot" in val) == ("pmd" in datasets)
+    assert ("zero_shot" in val, "knn" in val) == ("pmd" in datasets, "dino" in losses)
     assert (folder / "checkpoints" / "best").read_text().startswith("update_00000002 ")
 
 

@@ -14,7 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 from mmf_flava.config.close_matches import close_matches
 from mmf_flava.config.dataset_base import EntriesConfig
 from mmf_flava.config.datasets import DATASETS
-from mmf_flava.config.processors import PROCESSORS, ModelSizes
+from mmf_flava.config.processor_base import ModelSizes
+from mmf_flava.config.processors import PROCESSORS
 from mmf_flava.config.schema import parse_section, suggestion, to_dict
 from mmf_flava.errors import UserError
 

@@ -18,7 +18,7 @@ from mmf_flava.compat import command_line
 from mmf_flava.errors import UserError
 
 # the names that mmf_flava registers with MMF
-MODELS = frozenset({"flava", "flava_classification"})
+MODELS = frozenset({"flava", "flava_classification", "flava_dino"})
 TRAINERS = frozenset({"flava"})
 REMOVED_TRAINERS = frozenset({"flava_finetune"})  # in earlier versions; flava replaces it
 DATASETS = frozenset(

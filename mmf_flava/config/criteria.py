@@ -44,6 +44,8 @@ def known_criteria(config: Mapping[str, Any]) -> dict[str, bool | None]:
         known |= dict.fromkeys(("metrics", *datasets))
     if evaluation.get("zero_shot") is not None:
         known["zero_shot/accuracy"] = False
+    if evaluation.get("knn") is not None:
+        known["knn/accuracy"] = False
     if (retrieval := evaluation.get("retrieval")) is not None:
         for prefix in ("", "reranked_")[: 2 if retrieval.get("rerank") else 1]:
             for k in retrieval.get("recall_at", RetrievalConfig().recall_at):

@@ -7,7 +7,8 @@ from typing import Any
 from omegaconf import MISSING
 
 from mmf_flava.config.columns import check_columns
-from mmf_flava.config.processors import PROCESSORS, ModelSizes
+from mmf_flava.config.processor_base import ModelSizes
+from mmf_flava.config.processors import PROCESSORS
 from mmf_flava.config.ranges import ranged
 from mmf_flava.config.schema import parse_section, suggestion
 from mmf_flava.config.splits import SplitsConfig
@@ -16,6 +17,7 @@ from mmf_flava.errors import UserError
 IMAGE: tuple[str, ...] = ("image_processor",)
 TEXT: tuple[str, ...] = ("text_processor",)
 BOTH = IMAGE + TEXT
+FLAVA_IMAGE: tuple[str, ...] = ("flava_image",)
 
 
 @dataclass
@@ -33,13 +35,13 @@ class DatasetConfig:
     Class attributes:
         PROCESSORS: names of the processors that the dataset uses.
         REQUIRED: names of the processors that must be set.
-        IMAGE_TYPE, TEXT_TYPE: types of the processors. Other types of mmf_flava do not return the required fields.
+        IMAGE_TYPES, TEXT_TYPE: types of the processors. Other types of mmf_flava do not return the required fields.
         SETS_LABELS: whether the data determine the number of labels, the loss and the metrics of a classifier.
     """
 
     PROCESSORS = BOTH
     REQUIRED = IMAGE
-    IMAGE_TYPE, TEXT_TYPE = "flava_image", "flava_text"
+    IMAGE_TYPES, TEXT_TYPE = FLAVA_IMAGE, "flava_text"
     SETS_LABELS = False
 
     # folder of the data
@@ -57,13 +59,13 @@ class DatasetConfig:
                 parsed = parse_section(ProcessorEntry, entry, f"{where}.processors.{name}")
                 # MMF warns if params are missing, and fails outside a run
                 self.processors[name] = {**entry, "params": parsed.params}
-                expected = self.IMAGE_TYPE if name in IMAGE else self.TEXT_TYPE
-                if parsed.type in PROCESSORS and parsed.type != expected:
+                expected = self.IMAGE_TYPES if name in IMAGE else (self.TEXT_TYPE,)
+                if parsed.type in PROCESSORS and parsed.type not in expected:
                     raise UserError(
                         f"{where}.processors.{name}.type: {parsed.type} does not return the fields that this dataset "
-                        f"needs. Set it to {expected}."
+                        f"needs. Set it to {' or '.join(expected)}."
                     )
-        for name in self.REQUIRED:
+        for name in self.required():
             if not self.processors.get(name):
                 raise UserError(
                     f"{where}.processors.{name}: must be given. Set the processor's type, e.g. flava_{name[:-10]}."
@@ -71,6 +73,10 @@ class DatasetConfig:
 
     def check_model(self, sizes: ModelSizes, where: str) -> None:
         """Raise UserError if a value does not fit the model. ``where`` is the section's full name."""
+
+    def required(self) -> tuple[str, ...]:
+        """Return the names of the processors that must be set."""
+        return self.REQUIRED
 
     def params(self, processor: str) -> dict[str, Any]:
         """Return the params of a processor as written in the config."""

@@ -7,21 +7,34 @@ Each dataset builder in ``mmf_flava.data`` has one of these classes, or of those
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmf_flava.config.dataset_base import BOTH, TEXT, DatasetConfig, RecordsConfig, StreamConfig
+from mmf_flava.config.dataset_base import (
+    BOTH,
+    FLAVA_IMAGE,
+    IMAGE,
+    TEXT,
+    DatasetConfig,
+    RecordsConfig,
+    StreamConfig,
+)
 from mmf_flava.config.labelled_datasets import (
     ImageClassificationConfig,
     ImageTextClassificationConfig,
     check_classes,
 )
-from mmf_flava.config.processors import ModelSizes
+from mmf_flava.config.processor_base import ModelSizes
+from mmf_flava.config.processors import PROCESSORS
 from mmf_flava.config.ranges import ranged
 from mmf_flava.config.splits import SPLITS
 from mmf_flava.errors import UserError
+
+MULTICROP = "flava_multicrop"
 
 
 @dataclass
 class ImageStreamConfig(RecordsConfig):
     """Config keys of the image datasets for pretraining."""
+
+    IMAGE_TYPES = (*FLAVA_IMAGE, MULTICROP)
 
     # number of fixed random crops of each image, one of which is chosen at random for each training sample; null: every
     # training sample is a new random crop
@@ -29,8 +42,20 @@ class ImageStreamConfig(RecordsConfig):
     # image codes written by mmf_flava.cache_codes: a path, or a name in data_dir/codes; null: no cached codes
     codes: str | None = None
 
+    @property
+    def multicrop(self) -> bool:
+        """Whether the samples are crops for DINO."""
+        return (self.processors.get("image_processor") or {}).get("type") == MULTICROP
+
+    def check(self, where: str) -> None:
+        super().check(where)
+        for key in ("views", "codes"):
+            if self.multicrop and getattr(self, key) is not None:
+                raise UserError(f"{where}.{key} is not supported by the image_processor {MULTICROP}. Remove it.")
+
     def check_model(self, sizes: ModelSizes, where: str) -> None:
-        """Raise UserError if a loss needs a patch mask or image codes that the samples of this dataset do not have."""
+        """Raise UserError if the model or one of its losses needs fields that the samples of this dataset lack."""
+        self._check_crops(sizes.where.rpartition(".")[2], f"{where}.processors.image_processor.type")
         params, key = self.params("image_processor"), f"{where}.processors.image_processor.params"
         if (masked := self.masked_losses(sizes)) and params.get("mask", True) is None:
             raise UserError(
@@ -45,6 +70,17 @@ class ImageStreamConfig(RecordsConfig):
                 f"Set it to {sizes.codebook_size}, or set {where}.codes."
             )
 
+    def _check_crops(self, model: str, key: str) -> None:
+        """Raise UserError if the processor returns crops that the model does not use, or no crops for DINO."""
+        if self.multicrop and model in ("flava", "flava_classification"):
+            raise UserError(
+                f"{key} is {MULTICROP}, which returns crops for the model flava_dino, but the model is {model}. Set it "
+                "to flava_image."
+            )
+        kind = (self.processors.get("image_processor") or {}).get("type")
+        if model == "flava_dino" and kind in PROCESSORS and not self.multicrop:
+            raise UserError(f"{key} is {kind}, but the model flava_dino needs crops. Set it to {MULTICROP}.")
+
     def masked_losses(self, sizes: ModelSizes) -> tuple[str, ...]:
         """Return the model's losses that need a patch mask in the samples of this dataset."""
         return sizes.code_losses
@@ -52,7 +88,10 @@ class ImageStreamConfig(RecordsConfig):
 
 @dataclass
 class PMDConfig(ImageStreamConfig):
-    """``pmd``: image-text pairs, e.g. the paper's Public Multimodal Datasets (70M pairs, section 3.5)."""
+    """``pmd``: image-text pairs, e.g. the paper's Public Multimodal Datasets (70M pairs, section 3.5).
+
+    With an image_processor of type flava_multicrop, only images are used; captions and a text_processor are optional.
+    """
 
     REQUIRED = BOTH
 
@@ -65,6 +104,18 @@ class PMDConfig(ImageStreamConfig):
     # fraction of training pairs whose caption is replaced by another image's caption, for image-text matching; the
     # paper states no value, and torchmultimodal uses 0.1
     mismatch_probability: float = ranged(0.1, at_least=0, below=1)
+
+    def required(self) -> tuple[str, ...]:
+        """Return the names of the processors that must be set. Crops for DINO need no captions."""
+        return IMAGE if self.multicrop else BOTH
+
+    def check(self, where: str) -> None:
+        super().check(where)
+        if self.multicrop and self.length_buckets > 1:
+            raise UserError(
+                f"{where}.length_buckets is {self.length_buckets}, but the image_processor {MULTICROP} uses no "
+                "captions. Remove length_buckets."
+            )
 
     def masked_losses(self, sizes: ModelSizes) -> tuple[str, ...]:
         """Return the losses on image-text pairs. All need a patch mask: pairs are encoded with and without the mask."""

@@ -8,8 +8,9 @@ from omegaconf import OmegaConf
 
 from mmf_flava.config.datasets import DATASETS
 from mmf_flava.config.mmf_sections import ADDED
-from mmf_flava.config.model import MODELS
-from mmf_flava.config.processors import PROCESSORS, ModelSizes
+from mmf_flava.config.processor_base import ModelSizes
+from mmf_flava.config.processors import PROCESSORS
+from mmf_flava.config.registered_models import MODELS
 from mmf_flava.config.written_values import by_type, is_section
 
 

@@ -4,8 +4,15 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from mmf_flava.config.model import MODELS
-from mmf_flava.config.run import REPLACED_KEYS, LinearProbeConfig, RetrievalConfig, ZeroShotConfig
+from mmf_flava.config.registered_models import MODELS
+from mmf_flava.config.run import (
+    REPLACED_KEYS,
+    AttentionMapsConfig,
+    KnnConfig,
+    LinearProbeConfig,
+    RetrievalConfig,
+    ZeroShotConfig,
+)
 from mmf_flava.config.schema import suggestion
 from mmf_flava.config.zoo import check_zoo_name
 from mmf_flava.errors import UserError
@@ -17,6 +24,8 @@ EVALUATIONS: dict[str, Any] = {
     "zero_shot": ZeroShotConfig,
     "retrieval": RetrievalConfig,
     "linear_probe": LinearProbeConfig,
+    "knn": KnnConfig,
+    "attention_maps": AttentionMapsConfig,
 }
 
 
@@ -31,15 +40,20 @@ def check_flava(config: Any) -> None:
         if OmegaConf.select(config, key) is not None:
             raise UserError(f"{key} was removed. Use {replacement}.")
     names = [name.strip() for name in config.datasets.split(",")]
-    for key in ("zero_shot", "retrieval", "linear_probe"):
+    for key, schema in EVALUATIONS.items():
         section = config.evaluation.get(key)
-        dataset = None if section is None else section.get("dataset", EVALUATIONS[key].dataset)
+        dataset = None if section is None else section.get("dataset", schema.dataset)
         if dataset is not None and dataset not in names:
             raise UserError(f"evaluation.{key}.dataset: unknown dataset '{dataset}'.{suggestion(str(dataset), names)}")
     if training.max_updates is None and training.max_epochs is None:
         raise UserError("training.max_updates or training.max_epochs must be given: the length of the run.")
     if training.clip_gradients and training.get("max_grad_l2_norm") is None:
         raise UserError("training.clip_gradients needs training.max_grad_l2_norm. Set it, e.g. to 1.0.")
+    if training.get("clip_norm_mode") == "parameter" and not training.clip_gradients:
+        raise UserError(
+            "training.clip_norm_mode: parameter has no effect without training.clip_gradients. Set clip_gradients: "
+            "true and max_grad_l2_norm, or remove clip_norm_mode."
+        )
     if config.model == "flava" and config.evaluation.get("metrics"):
         raise UserError(
             "evaluation.metrics is not supported by model: flava, which has no classifier. Remove it; the keys "

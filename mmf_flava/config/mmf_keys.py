@@ -66,10 +66,11 @@ FREE: dict[str, str] = {
 
 
 class Refused(NamedTuple):
-    """A key that is refused if its value is not MMF's default."""
+    """A key that is refused if its value is neither MMF's default nor in ``also``."""
 
     default: Any
     remedy: str
+    also: tuple[Any, ...] = ()  # other values that are honoured
 
 
 PYTHIA = "Only scheduler.type: pythia reads it. Set this type and training.lr_scheduler: true, or remove the key."
@@ -78,7 +79,11 @@ REFUSED: dict[str, Refused] = {
     "training.dataset_size_proportional_sampling": Refused(
         True, "Set multitasking.type, e.g. to round_robin or ratios, and remove it."
     ),
-    "training.clip_norm_mode": Refused("all", "Set it to all: the norm is that of all gradients."),
+    "training.clip_norm_mode": Refused(
+        "all",
+        "Set it to all, for the norm of all gradients, or to parameter, for each parameter's norm.",
+        ("parameter",),
+    ),
     "training.evaluate_metrics": Refused(
         False, "Set it to false: metrics are computed on the val split, every training.evaluation_interval updates."
     ),
@@ -126,7 +131,7 @@ def check_mmf_keys(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> No
         defaults: MMF's default config as a dict.
 
     Raises:
-        UserError: a key has another value than MMF's default.
+        UserError: a key has a value that this trainer does not support.
     """
     scheduler = (config.get("scheduler") or {}).get("type", "pythia")
     uses_pythia = scheduler == "pythia" and (config.get("training") or {}).get("lr_scheduler")
@@ -136,7 +141,7 @@ def check_mmf_keys(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> No
         row = rows.get(key)
         if row is None and fnmatchcase(key, LIGHTNING):
             row = Refused(lightning.get(key), LIGHTNING_REMEDY)
-        if row is not None and value != row.default:
+        if row is not None and value not in (row.default, *row.also):
             raise UserError(f"{key}: {_text(value)} is not supported by training.trainer: flava. {row.remedy}")
 
 

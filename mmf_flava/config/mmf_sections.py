@@ -49,7 +49,7 @@ RANGES = {
     "training.local_rank": Range(at_least=0),
     "training.logger_level": Range(choices=("debug", "info", "warning", "error", "critical")),
     "training.log_format": Range(choices=("simple", "json")),
-    "training.clip_norm_mode": Range(choices=("all", "question")),
+    "training.clip_norm_mode": Range(choices=("all", "question", "parameter")),
     "evaluation.predict_file_format": Range(choices=("csv", "json")),
     "distributed.rank": Range(at_least=0),
     "distributed.port": Range(at_least=-1, at_most=65535),

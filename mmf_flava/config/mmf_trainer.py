@@ -30,9 +30,9 @@ def check_mmf_trainer(config: Any, processes: int, devices: int) -> None:
         devices: number of GPUs among which this process would split each batch (DataParallel).
 
     Raises:
-        UserError: the config sets training.precision, training.sharding or training.activation_checkpointing, which
-            MMF's trainers ignore. For model ``flava``, also if it sets training.fp16 or
-            training.trainer: base_trainer, or if there are several processes or GPUs.
+        UserError: the config sets training.precision, training.sharding, training.activation_checkpointing or
+            training.clip_norm_mode: parameter, which MMF's trainers do not support. For model ``flava``, also if it
+            sets training.fp16 or training.trainer: base_trainer, or if there are several processes or GPUs.
     """
     training = config.training
     if config.model == "flava" and training.trainer == "base_trainer":
@@ -41,6 +41,7 @@ def check_mmf_trainer(config: Any, processes: int, devices: int) -> None:
         f"training.precision: {training.get('precision')}": training.get("precision", "fp32") != "fp32",
         f"training.sharding: {training.get('sharding')}": training.get("sharding", "none") == "fsdp",
         "training.activation_checkpointing": training.get("activation_checkpointing", False),
+        "training.clip_norm_mode: parameter": training.get("clip_norm_mode") == "parameter",
     }
     if config.model == "flava":
         used |= {

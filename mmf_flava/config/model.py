@@ -38,10 +38,15 @@ class TransformerConfig:
             )
 
 
+POSITION_INTERPOLATIONS = ("ours", "dino")
+
+
 @dataclass
 class ImageEncoderConfig(TransformerConfig):
     image_size: int = ranged(224, at_least=1)
     patch_size: int = ranged(16, at_least=1)
+    # interpolation of position embeddings for images of another size, see ``ImageEncoder.positions``
+    position_interpolation: str = ranged("ours", choices=POSITION_INTERPOLATIONS)
     # initial weights (ViT of timm, DINO, BEiT or FLAVA): file, folder, URL or Hugging Face model ID
     pretrained: str | None = None
 
@@ -151,6 +156,24 @@ def check_mean_over(loss: str, mean_over: Any) -> None:
         )
 
 
+def check_losses_differ(losses: list[LossConfig], where: str) -> None:
+    """Raise UserError if a loss is listed twice, because losses are logged by type.
+
+    Args:
+        where: full name of the model's section, for the message.
+    """
+    types = [loss.type for loss in losses]
+    if repeated := next((name for name in types if types.count(name) > 1), None):
+        entries = [loss for loss in losses if loss.type == repeated]
+        remedy = f"with its total weight: {{type: {repeated}, weight: {sum(loss.weight for loss in entries):g}}}"
+        if any(loss.params != entries[0].params for loss in entries):
+            remedy = "with one set of params"
+        raise UserError(
+            f"{where}.losses: {repeated} is listed {len(entries)} times, but a model computes and logs each type "
+            f"once. List it once, {remedy}."
+        )
+
+
 @dataclass
 class CoreConfig:
     """Keys of both models: the three encoders and the contrastive projections."""
@@ -183,18 +206,9 @@ class FlavaConfig(CoreConfig):
     losses: list[LossConfig] = field(default_factory=lambda: [LossConfig(name) for name in LOSSES])
 
     def check(self, where: str) -> None:
-        """Raise UserError if a loss is listed twice, because losses are logged by type."""
+        """Raise UserError if a loss is listed twice."""
         super().check(where)
-        types = [loss.type for loss in self.losses]
-        if repeated := next((name for name in types if types.count(name) > 1), None):
-            entries = [loss for loss in self.losses if loss.type == repeated]
-            remedy = f"with its total weight: {{type: {repeated}, weight: {sum(loss.weight for loss in entries):g}}}"
-            if any(loss.params != entries[0].params for loss in entries):
-                remedy = "with one set of params"
-            raise UserError(
-                f"{where}.losses: {repeated} is listed {len(entries)} times, but a model computes and logs each type "
-                f"once. List it once, {remedy}."
-            )
+        check_losses_differ(self.losses, where)
 
 
 @dataclass
@@ -261,10 +275,6 @@ def check_labels_are_set(settings: Any, where: str) -> None:
         for name in ("num_labels", "losses"):
             if getattr(settings, name) is None:
                 raise UserError(f"{where}.{name} must be given: {NULL_IS_SET_BY_DATA}")
-
-
-# registered name -> schema of model_config.<name>
-MODELS = {"flava": FlavaConfig, "flava_classification": ClassificationConfig}
 
 
 def check_loss_entry(entry: Any, where: str) -> str:

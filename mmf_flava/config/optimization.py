@@ -27,7 +27,7 @@ OPTIMIZER_PARAMS: dict[str, tuple[Any, Range]] = {
     "initial_accumulator_value": (float, Range(at_least=0)),
 }
 UPDATES = (int, Range(at_least=0))
-# params of MMF's schedulers, which pass them to functions of transformers
+# params of the scheduler of mmf_flava, and of MMF's schedulers, which pass them to functions of transformers
 SCHEDULER_PARAMS: dict[str, dict[str, tuple[Any, Range]]] = {
     "pythia": {"last_epoch": (int, Range(at_least=-1))},
     "warmup_linear": {
@@ -40,9 +40,21 @@ SCHEDULER_PARAMS["warmup_cosine"] = {
     **SCHEDULER_PARAMS["warmup_linear"],
     "num_cycles": (float, Range(above=0)),
 }
+SCHEDULER_PARAMS["flava_cosine"] = {
+    "num_training_steps": (int, Range(at_least=1)),
+    "num_warmup_steps": (int | None, Range(at_least=0)),
+    "warmup_epochs": (int | None, Range(at_least=0)),
+    "min_lr": (float, Range(at_least=0)),
+    "weight_decay_end": (float | None, Range(at_least=0)),
+}
 # keys of ``optimizer`` on MMF's main branch
 MMF_MAIN = ("allow_unused_parameters", "enable_state_sharding")
-REQUIRED = ("num_warmup_steps", "num_training_steps")
+# params without a default
+REQUIRED = {
+    "warmup_linear": ("num_warmup_steps", "num_training_steps"),
+    "warmup_cosine": ("num_warmup_steps", "num_training_steps"),
+    "flava_cosine": ("num_training_steps",),
+}
 
 
 def check_optimization(config: Mapping[str, Any]) -> None:
@@ -71,7 +83,9 @@ def check_optimization(config: Mapping[str, Any]) -> None:
 
 
 def check_scheduler(scheduler: Mapping[str, Any], required: bool) -> None:
-    """Check the params of MMF's own schedulers; other schedulers are checked in ``compat.mmf_api.registered``.
+    """Check the params of ``flava_cosine`` and of MMF's own schedulers.
+
+    Other schedulers are checked in ``compat.mmf_api.registered``.
 
     Args:
         required: whether a missing param that has no default is an error.
@@ -87,8 +101,8 @@ def check_scheduler(scheduler: Mapping[str, Any], required: bool) -> None:
     check_keys(params, known, "scheduler.params")
     for key, value in params.items():
         _check_param(f"scheduler.params.{key}", value, known[key])
-    for key in REQUIRED:
-        if required and key in known and key not in params:
+    for key in REQUIRED.get(str(name), ()):
+        if required and key not in params:
             raise UserError(f"scheduler.params.{key} must be given for scheduler.type: {name}.")
 
 

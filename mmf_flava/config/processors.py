@@ -5,98 +5,23 @@ some keys, such as ``image_size``, are replaced by the values of the run's model
 are the values of FLAVA's released models.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mmf_flava.config.processor_base import ModelSizes, ProcessorConfig, check_equal
 from mmf_flava.config.ranges import ranged
 from mmf_flava.errors import UserError
+
+Statistics = tuple[float, float, float]  # one value per channel
 
 # tokenizer and number of tokens of the released weights
 TOKENIZER = "bert-base-uncased"
 MAX_LENGTH = 77
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+CLIP = (CLIP_MEAN, CLIP_STD)
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and std
 MAX_PIXELS = 89_478_485  # Pillow's limit for decompression bombs: 256 MiB as RGB, in every worker
-# DALL-E's dVAE has four groups of blocks, which pool three times, and assigns a code to each 8 x 8 pixels
-DVAE_GROUPS, DVAE_PATCH = 4, 8
-
-
-@dataclass(frozen=True)
-class ModelSizes:
-    """The sizes of a model that its processors must match. A size is None if the model does not have it.
-
-    Attributes:
-        where: the model's section, e.g. ``model_config.flava``.
-        positions: number of positions of the text encoder, in tokens.
-        vocabulary: number of word embeddings of the text encoder.
-        codebook: type of the image codebook.
-        code_pixels: height and width of the square of pixels to which DALL-E's dVAE assigns one code.
-        losses: types of the model's losses.
-    """
-
-    where: str
-    image_size: int | None = None
-    patch_size: int | None = None
-    positions: int | None = None
-    vocabulary: int | None = None
-    codebook: str | None = None
-    code_pixels: int = DVAE_PATCH
-    losses: tuple[str, ...] = ()
-
-    @classmethod
-    def read(cls, section: Any, where: str) -> "ModelSizes":
-        """Read the sizes from the config section of a model, which may be any model of MMF. Other keys are ignored."""
-        image, text, codebook = (_section(section, name) for name in ("image_encoder", "text_encoder", "codebook"))
-        losses = section.get("losses") if isinstance(section, Mapping) and codebook else None
-        types = [_section(loss).get("type") for loss in losses] if isinstance(losses, list) else []
-        return cls(
-            where,
-            _size(image, "image_size"),
-            _size(image, "patch_size"),
-            _size(text, "max_length"),
-            _size(text, "vocab_size"),
-            codebook.get("type"),
-            2 ** ((_size(codebook, "num_groups") or DVAE_GROUPS) - 1),
-            tuple(map(str, types)),
-        )
-
-    @property
-    def code_losses(self) -> tuple[str, ...]:
-        """The losses that predict image codes of masked patches."""
-        return tuple(loss for loss in self.losses if loss in ("flava_mim", "flava_mmm_image"))
-
-    @property
-    def codebook_size(self) -> int | None:
-        """Height and width, in pixels, of the codebook input that yields one code per patch of the image encoder."""
-        if self.image_size is None or self.patch_size is None:
-            return None
-        # centroids of a k-means codebook usually are patches of the image encoder's size
-        pixels = self.patch_size if self.codebook == "kmeans" else self.code_pixels
-        return pixels * (self.image_size // self.patch_size)
-
-
-def _section(value: Any, key: str | None = None) -> Mapping[str, Any]:
-    value = value.get(key) if key is not None and isinstance(value, Mapping) else value
-    return value if isinstance(value, Mapping) else {}
-
-
-def _size(section: Mapping[str, Any], key: str) -> int | None:
-    value = section.get(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
-
-
-@dataclass
-class ProcessorConfig:
-    """Base class of the processors' config classes."""
-
-    @classmethod
-    def model_defaults(cls, sizes: ModelSizes) -> dict[str, Any]:
-        """Return the defaults that depend on the model, such as ``image_size``."""
-        return {}
-
-    def check_model(self, sizes: ModelSizes, where: str) -> None:
-        """Raise UserError if a value does not fit the model. ``where`` is the section's full name."""
 
 
 @dataclass
@@ -115,7 +40,7 @@ class ImageTransformConfig(ProcessorConfig):
         return {"image_size": sizes.image_size or cls.image_size}
 
     def check_model(self, sizes: ModelSizes, where: str) -> None:
-        _check_equal(self.image_size, sizes.image_size, f"{where}.image_size", f"{sizes.where}.image_encoder")
+        check_equal(self.image_size, sizes.image_size, f"{where}.image_size", f"{sizes.where}.image_encoder")
 
 
 @dataclass
@@ -179,7 +104,7 @@ class ImageProcessorConfig(ImageTransformConfig):
 
     def check_model(self, sizes: ModelSizes, where: str) -> None:
         super().check_model(sizes, where)
-        _check_equal(self.patch_size, sizes.patch_size, f"{where}.patch_size", f"{sizes.where}.image_encoder")
+        check_equal(self.patch_size, sizes.patch_size, f"{where}.patch_size", f"{sizes.where}.image_encoder")
         expected = sizes.codebook_size
         if self.codebook_size is None or expected is None or sizes.codebook != "dvae" or not sizes.code_losses:
             return
@@ -190,6 +115,79 @@ class ImageProcessorConfig(ImageTransformConfig):
                 f"dvae) has one code per {pixels} x {pixels} pixels, and the image encoder {side} x {side} patches. "
                 f"Set it to {expected}."
             )
+
+
+NORMALISATIONS = {"imagenet": IMAGENET, "flava": CLIP}
+
+
+@dataclass
+class MulticropConfig(ProcessorConfig):
+    """``flava_multicrop``: two global and several local crops of an image, for DINO (Caron et al., 2021, section 3.1).
+
+    The defaults are the values published for ViT-B/16. Other augmentations are fixed, see ``data.multicrop``.
+    """
+
+    # height and width of a global crop, in pixels; default: the image_size of the model
+    global_size: int = ranged(224, at_least=1)
+    # height and width of a local crop, in pixels, a multiple of the model's patch_size; default: the multiple that is
+    # closest to 96/224 of the model's image_size
+    local_size: int = ranged(96, at_least=1)
+    # number of local crops; 0: none
+    num_local: int = ranged(10, at_least=0)
+    # smallest and largest area of a crop, as a fraction of the image's area
+    global_scale: list[float] = ranged([0.25, 1.0], above=0, at_most=1, length=2, ascending=True)
+    local_scale: list[float] = ranged([0.05, 0.25], above=0, at_most=1, length=2, ascending=True)
+    # smallest and largest standard deviation of the Gaussian blur, in pixels of a crop
+    blur_radius: list[float] = ranged([0.1, 2.0], at_least=0, length=2, ascending=True)
+    # mean and standard deviation of ImageNet or of FLAVA (CLIP's); null: mean and std, or if they are null the values
+    # stored with the weights that the run starts from, otherwise ImageNet's. They also are the defaults of mean and std
+    # of the run's other datasets
+    normalisation: str | None = ranged(None, choices=tuple(NORMALISATIONS))
+    # mean and standard deviation of each channel, for pixel values in [0, 1]; null: see normalisation
+    mean: list[float] | None = ranged(None, at_least=0, at_most=1, length=3)
+    std: list[float] | None = ranged(None, above=0, at_most=1, length=3)
+    # images with more pixels are bad records; they are not decoded
+    max_pixels: int = ranged(MAX_PIXELS, at_least=1)
+
+    @classmethod
+    def model_defaults(cls, sizes: ModelSizes) -> dict[str, Any]:
+        side, patch = sizes.image_size or cls.global_size, sizes.patch_size or 16
+        patches = max(1, round(cls.local_size / cls.global_size * side / patch))
+        return {"global_size": side, "local_size": patch * patches}
+
+    def check(self, where: str) -> None:
+        """Raise UserError if mean and std are given twice, or one without the other."""
+        given = [key for key in ("mean", "std") if getattr(self, key) is not None]
+        if given and self.normalisation is not None:
+            raise UserError(
+                f"{where}: normalisation and {' and '.join(given)} exclude each other. Remove normalisation to use own "
+                "values."
+            )
+        if len(given) == 1:
+            raise UserError(f"{where}.{given[0]}: is given without {'std' if given == ['mean'] else 'mean'}. Set both.")
+
+    def check_model(self, sizes: ModelSizes, where: str) -> None:
+        encoder = f"{sizes.where}.image_encoder"
+        if sizes.image_size not in (None, self.global_size):
+            raise UserError(
+                f"{where}.global_size is {self.global_size}, but {encoder}.image_size is {sizes.image_size}. Remove "
+                "global_size, or set both equal."
+            )
+        if self.num_local and sizes.patch_size is not None and self.local_size % sizes.patch_size:
+            nearest = max(1, round(self.local_size / sizes.patch_size)) * sizes.patch_size
+            raise UserError(
+                f"{where}.local_size: must be a multiple of {encoder}.patch_size {sizes.patch_size}, got "
+                f"{self.local_size}. Set it to {nearest}, for example."
+            )
+
+    def statistics(self) -> tuple[Statistics | None, Statistics | None]:
+        """Return the mean and standard deviation that the params set; None if they set none."""
+        if self.normalisation is not None:
+            return NORMALISATIONS[self.normalisation]
+        if self.mean is None or self.std is None:
+            return None, None
+        (a, b, c), (d, e, f) = self.mean, self.std
+        return (a, b, c), (d, e, f)
 
 
 @dataclass
@@ -231,12 +229,7 @@ class TextProcessorConfig(TokensConfig):
 PROCESSORS: dict[str, type[ProcessorConfig]] = {
     "flava_image": ImageProcessorConfig,
     "flava_image_transform": ImageTransformConfig,
+    "flava_multicrop": MulticropConfig,
     "flava_text": TextProcessorConfig,
     "flava_tokens": TokensConfig,
 }
-
-
-def _check_equal(value: int, expected: int | None, key: str, encoder: str) -> None:
-    name = key.rpartition(".")[2]
-    if expected is not None and value != expected:
-        raise UserError(f"{key} is {value}, but {encoder}.{name} is {expected}. Remove {name}, or set both equal.")

@@ -11,8 +11,9 @@ from mmf_flava.config.datasets import DATASETS
 from mmf_flava.config.flava_trainers import check_flava
 from mmf_flava.config.mmf_keys import check_mmf_keys
 from mmf_flava.config.mmf_sections import check_mmf_sections
-from mmf_flava.config.model import MODELS, NULL_IS_SET_BY_DATA, check_labels_are_set
+from mmf_flava.config.model import NULL_IS_SET_BY_DATA, check_labels_are_set
 from mmf_flava.config.optimization import check_optimization, check_optimization_sections
+from mmf_flava.config.registered_models import MODELS
 from mmf_flava.config.schedule import INTERVALS
 from mmf_flava.config.schema import parse_section
 from mmf_flava.errors import UserError

@@ -16,7 +16,11 @@ from mmf_flava.errors import UserError
 _PACKAGE = Path(__file__).resolve().parents[1]
 SUFFIXES = (".yaml", ".yml")
 # model -> name of the recipe with its defaults, see recipe_path
-MODEL_DEFAULTS = {"flava": "defaults", "flava_classification": "finetune/defaults"}
+MODEL_DEFAULTS = {
+    "flava": "defaults",
+    "flava_classification": "finetune/defaults",
+    "flava_dino": "dino_defaults",
+}
 
 
 def locate_recipe(path: str) -> str | None:

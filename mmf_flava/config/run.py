@@ -204,6 +204,26 @@ class LinearProbeConfig:
 
 
 @dataclass
+class KnnConfig:
+    """Weighted k-nearest neighbours on the image encoder's [CLS] states, among ``dataset``'s training images."""
+
+    dataset: str = "image_classification"
+    # number of neighbours
+    k: int = ranged(20, at_least=1)
+    # a neighbour of cosine similarity s has the weight exp(s / temperature)
+    temperature: float = ranged(0.07, above=0)
+
+
+@dataclass
+class AttentionMapsConfig:
+    """Images of ``dataset`` that the report shows with the attention of [CLS] in the image encoder's last block."""
+
+    dataset: str = "image_classification"
+    # number of images
+    images: int = ranged(8, at_least=1, at_most=64)
+
+
+@dataclass
 class ExamplesConfig:
     """Numbers of masked images and masked sentences that the report shows with the model's predictions."""
 
@@ -231,6 +251,8 @@ class EvaluationConfig:
     zero_shot: ZeroShotConfig | None = None
     retrieval: RetrievalConfig | None = None
     linear_probe: LinearProbeConfig | None = None
+    knn: KnnConfig | None = None
+    attention_maps: AttentionMapsConfig | None = None
     examples: ExamplesConfig | None = None
 
     def check(self, where: str) -> None:

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from mmf_flava.config.model import MODELS
+from mmf_flava.config.registered_models import MODELS
 from mmf_flava.config.schema import suggestion
 from mmf_flava.errors import UserError
 

@@ -5,6 +5,7 @@ Shapes: h, w = height and width of an image in pixels.
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ class Crops:
 
         The pixels are identical to the output of Hugging Face's Pillow-based image processor.
         """
-        return _channels_first(np.array(Image.fromarray(self._pixels).resize((side, side), resampling)))
+        return _channels_first(np.array(self._image.resize((side, side), resampling)))
 
     def view(self, box: Box, side: int, resampling: Image.Resampling) -> Tensor:
         """Crop ``box`` and resize it to a square, (3, ``side``, ``side``) uint8.
@@ -65,14 +66,30 @@ class Crops:
         For downscaling, the box is rounded to integer pixels, as in torchvision. For upscaling, the box is not rounded,
         because one pixel is a large fraction of a small box.
         """
+        if _is_smaller(box, side):
+            return _channels_first(np.array(self._image.resize((side, side), resampling, box=box)))
         left, top, right, bottom = box
-        if min(right - left, bottom - top) < side:
-            return _channels_first(np.array(Image.fromarray(self._pixels).resize((side, side), resampling, box=box)))
         cropped = self._pixels[round(top) : round(bottom), round(left) : round(right)]
         if resampling not in FILTERS:
             return _channels_first(np.array(Image.fromarray(cropped).resize((side, side), resampling)))
         mode = FILTERS[resampling]
         return interpolate(_channels_first(cropped)[None], (side, side), mode=mode, antialias=True)[0]
+
+    def view_image(self, box: Box, side: int, resampling: Image.Resampling) -> Image.Image:
+        """Return the pixels of ``view`` as a PIL image, with fewer copies."""
+        if _is_smaller(box, side):
+            return self._image.resize((side, side), resampling, box=box)
+        planes = self.view(box, side, resampling).numpy()
+        return Image.merge("RGB", [Image.fromarray(plane) for plane in planes])
+
+    @cached_property
+    def _image(self) -> Image.Image:
+        return Image.fromarray(self._pixels)
+
+
+def _is_smaller(box: Box, side: int) -> bool:
+    left, top, right, bottom = box
+    return min(right - left, bottom - top) < side
 
 
 def _channels_first(pixels: np.ndarray) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from mmf.common.registry import registry
 
 from mmf_flava.config.labelled_datasets import ImageClassificationConfig
-from mmf_flava.config.model import MODELS
+from mmf_flava.config.registered_models import MODELS
 from mmf_flava.data.annotations import NO_LABEL, read_label
 from mmf_flava.data.class_labels import (
     check_labels,

@@ -15,7 +15,7 @@ from mmf_flava.data.stream_builder import StreamBuilder
 
 
 class ImageNetDataset(ImageStreamDataset):
-    """Images with the fields image, image_for_codebook or image_codes, image_patch_mask, targets, sample_id.
+    """Images with the fields of their image processor (or image_codes), targets, sample_id.
 
     ``targets`` is the label or -1. Pretraining uses no labels; linear probes do. In all splits, class
     folders are numbered in the order of the config key ``classes`` or, if it is null, of the train split's folders.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from mmf_flava.config.processors import CLIP_MEAN, CLIP_STD, MAX_LENGTH, TOKENIZER
+from mmf_flava.config.processors import CLIP, MAX_LENGTH, TOKENIZER, Statistics
 from mmf_flava.data.processor_files import read_processors
 from mmf_flava.data.saved_processors import SavedProcessors
 from mmf_flava.data.tokenizer import compute_vocabulary_hash, load_tokenizer
@@ -24,6 +24,7 @@ class InitialProcessors:
         saved: the processors stored with the weights; None if training starts from scratch.
         positions: number of position embeddings of the text encoder; None if unknown.
         allow_missing: patterns of the names of weights that may be missing; None if no weights may be missing.
+        default_statistics: image mean and std that are used if they are not stored with the weights.
 
     Attributes:
         vocabulary_sha256: hash of the vocabulary of the run's datasets; None until a text processor is built.
@@ -36,7 +37,9 @@ class InitialProcessors:
         saved: SavedProcessors | None = None,
         positions: int | None = None,
         allow_missing: Sequence[str] | None = None,
+        default_statistics: tuple[Statistics, Statistics] = CLIP,
     ) -> None:
+        self.default_statistics = default_statistics
         self.saved, self.positions, self.allow_missing = saved or SavedProcessors(""), positions, allow_missing
         self.vocabulary_sha256: str | None = None
         self.new_vocabulary = False
@@ -89,14 +92,21 @@ class InitialProcessors:
         return saved.check_vocabulary(self.vocabulary_sha256, "The run's tokenizer", allow_missing, key)
 
     def statistics(
-        self, image_size: int, mean: Sequence[float] | None, std: Sequence[float] | None
+        self,
+        image_size: int,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+        default: tuple[Statistics, Statistics] | None = None,
     ) -> tuple[Sequence[float], Sequence[float]]:
-        """Return the mean and std of an image processor. If they are None, return the defaults.
+        """Return the mean and std of an image processor. If they are None, return the values stored with the weights.
 
         Warn if the image size, mean or std differs from the value that the weights were trained with.
+
+        Args:
+            default: mean and std if the weights store none; None: ``default_statistics``.
         """
-        saved = self.saved
-        mean, std = tuple(mean or saved.mean or CLIP_MEAN), tuple(std or saved.std or CLIP_STD)
+        saved, (default_mean, default_std) = self.saved, default or self.default_statistics
+        mean, std = tuple(mean or saved.mean or default_mean), tuple(std or saved.std or default_std)
         for name, value, trained in (
             ("image_size", image_size, saved.image_size),
             ("mean", list(mean), saved.mean and list(saved.mean)),

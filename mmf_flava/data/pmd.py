@@ -15,7 +15,7 @@ import numpy as np
 from mmf.common.registry import registry
 
 from mmf_flava.config.datasets import PMDConfig
-from mmf_flava.data.annotations import TEXT_EXTENSIONS, parse_annotation
+from mmf_flava.data.annotations import TEXT_EXTENSIONS, parse_annotation, parse_label
 from mmf_flava.data.image_stream import ImageStreamDataset
 from mmf_flava.data.pair_weights import read_pair_weights
 from mmf_flava.data.record import BadRecord, record_boundary
@@ -39,14 +39,29 @@ class PMDDataset(ImageStreamDataset):
     torchmultimodal's value. The other record is sampled from the same shard. With ``length_buckets``, records of
     similar text length are preferred. ``captions`` and ``targets`` always belong to the image. Outside training, every
     pair matches.
+
+    With the image processor ``flava_multicrop``, records need no captions, and a sample has only crops_global,
+    crops_local, targets and sample_id.
+
+    Attributes:
+        images_only: whether captions are not used.
     """
 
     def __init__(self, config: PMDConfig, dataset_type: str, paths: Sequence[str | Path]):
         super().__init__("pmd", config, dataset_type, paths)
-        require_column(self.records, "caption")
-        self.mismatch_probability = config.mismatch_probability if self.training else 0.0
+        self.images_only = config.multicrop
+        if not self.images_only:
+            require_column(self.records, "caption")
+        has_mismatches = self.training and not self.images_only
+        self.mismatch_probability = config.mismatch_probability if has_mismatches else 0.0
         self.length_buckets = config.length_buckets
         self._warned = False
+
+    def init_processors(self) -> None:
+        """Build the processors. If only the images are used, the tokenizer is not loaded."""
+        if self.images_only:
+            self.config.processors.text_processor = None
+        super().init_processors()
 
     def caption_bytes(self, n: int) -> int:
         """Return the approximate caption length of sample n in bytes, without reading the record."""
@@ -54,6 +69,9 @@ class PMDDataset(ImageStreamDataset):
 
     def _sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         record = self.records.read(index)
+        if self.images_only:
+            fields = self._image_fields(record, index, rng)
+            return {**fields, "targets": parse_label(record), "sample_id": record.key}
         captions, label = parse_annotation(record)
         text, matches = captions[int(rng.integers(len(captions)))], 1
         if self.mismatch_probability and rng.random() < self.mismatch_probability:

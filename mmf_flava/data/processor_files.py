@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mmf_flava.config.model import FlavaConfig
-from mmf_flava.config.processors import CLIP_MEAN, CLIP_STD, DVAE_PATCH, MAX_LENGTH
+from mmf_flava.config.processor_base import DVAE_PATCH
+from mmf_flava.config.processors import CLIP_MEAN, CLIP_STD, MAX_LENGTH
 from mmf_flava.data.saved_processors import SavedProcessors
 from mmf_flava.data.tokenizer import compute_vocabulary_hash, load_tokenizer
 from mmf_flava.errors import UserError, hide_address

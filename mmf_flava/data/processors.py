@@ -7,9 +7,10 @@ from mmf.common.registry import registry
 from mmf.datasets.processors.processors import BaseProcessor
 
 from mmf_flava.compat.dataset_config import read_model_sizes
-from mmf_flava.config.processors import ImageProcessorConfig, TextProcessorConfig, TokensConfig
+from mmf_flava.config.processors import ImageProcessorConfig, MulticropConfig, TextProcessorConfig, TokensConfig
 from mmf_flava.data.image_processor import ImageProcessor
 from mmf_flava.data.initial_processors import InitialProcessors
+from mmf_flava.data.multicrop import MulticropProcessor
 from mmf_flava.data.run_processors import initial_processors
 from mmf_flava.data.text_processor import TextProcessor
 from mmf_flava.errors import UserError
@@ -26,6 +27,22 @@ class FlavaImageProcessor(ImageProcessor, BaseProcessor):
     """
 
     CONFIG = ImageProcessorConfig
+
+    def __init__(self, config: Any, *args: Any, initial: InitialProcessors | None = None, **kwargs: Any):
+        super().__init__(config, initial or initial_processors("data_dir" in kwargs))
+
+
+@registry.register_processor("flava_multicrop")
+class FlavaMulticropProcessor(MulticropProcessor, BaseProcessor):
+    """Image processor of a dataset for DINO.
+
+    Args:
+        config: ``params`` of the processor, see ``MulticropConfig``.
+        initial: source of the default mean and std; default: the processors stored with the weights that the run starts
+            from.
+    """
+
+    CONFIG = MulticropConfig
 
     def __init__(self, config: Any, *args: Any, initial: InitialProcessors | None = None, **kwargs: Any):
         super().__init__(config, initial or initial_processors("data_dir" in kwargs))

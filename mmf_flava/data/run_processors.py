@@ -8,7 +8,10 @@ from mmf.common.registry import registry
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.compat.dataset_config import read_model_sizes
-from mmf_flava.config.model import MODELS
+from mmf_flava.config.datasets import MULTICROP
+from mmf_flava.config.processors import CLIP, IMAGENET, MulticropConfig, Statistics
+from mmf_flava.config.registered_models import MODELS
+from mmf_flava.config.schema import parse_section
 from mmf_flava.data.initial_processors import InitialProcessors
 from mmf_flava.data.processor_files import PROCESSORS_FILE, TOKENIZER_FILE, read_processors
 from mmf_flava.data.saved_processors import SavedProcessors
@@ -18,7 +21,7 @@ from mmf_flava.weights.sources import find_processor_files
 
 STATE = "flava_initial_processors"  # key in MMF's registry
 TEXT_TYPES = ("flava_text", "flava_tokens")
-IMAGE_TYPES = ("flava_image", "flava_image_transform")
+IMAGE_TYPES = ("flava_image", "flava_image_transform", MULTICROP)
 
 
 def initial_processors(in_run: bool) -> InitialProcessors:
@@ -36,15 +39,31 @@ def initial_processors(in_run: bool) -> InitialProcessors:
     if current is None or known is not config:
         saved, allow_missing = _read(config)
         positions = None if config is None else read_model_sizes(config).positions
-        current = InitialProcessors(saved, positions, allow_missing)
+        default_statistics = _default_statistics(config)
+        current = InitialProcessors(saved, positions, allow_missing, default_statistics)
         registry.register(STATE, (config, current))
         if saved is not None:
             tokenizer, max_length, statistics = (
-                any(params.get(key) is None for params in _params(config, types))
-                for types, key in ((TEXT_TYPES, "tokenizer"), (TEXT_TYPES, "max_length"), (IMAGE_TYPES, "mean"))
+                any(all(params.get(key) is None for key in keys) for params in _params(config, types))
+                for types, keys in (
+                    (TEXT_TYPES, ("tokenizer",)),
+                    (TEXT_TYPES, ("max_length",)),
+                    (IMAGE_TYPES, ("mean", "normalisation")),
+                )
             )
-            saved.warn_of_assumptions(tokenizer, max_length, statistics)
+            saved.warn_of_assumptions(tokenizer, max_length, statistics, default_statistics)
     return current
+
+
+def _default_statistics(config: Any) -> tuple[Statistics, Statistics]:
+    """Return the image mean and std that are used if the weights store none: those of the run's crops for DINO, if any.
+
+    The same model is trained and evaluated on all datasets of a run, so that all need the same values.
+    """
+    for params in _params(config, (MULTICROP,)) if config is not None else ():
+        mean, std = parse_section(MulticropConfig, params, MULTICROP).statistics()
+        return (mean, std) if mean is not None and std is not None else IMAGENET
+    return CLIP
 
 
 def stored_classes() -> tuple[str, ...] | None:

@@ -7,13 +7,11 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from mmf_flava.config.processors import CLIP_MEAN, CLIP_STD, MAX_LENGTH, TOKENIZER
+from mmf_flava.config.processors import CLIP, MAX_LENGTH, TOKENIZER, Statistics
 from mmf_flava.data.tokenizer import parse_tokenizer
 from mmf_flava.errors import UserError
 from mmf_flava.processes import rank
 from mmf_flava.weights.loading import WORD_EMBEDDINGS, matches_any
-
-Statistics = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -92,11 +90,18 @@ class SavedProcessors:
             )
         return True
 
-    def warn_of_assumptions(self, tokenizer: bool = True, max_length: bool = True, statistics: bool = True) -> None:
+    def warn_of_assumptions(
+        self,
+        tokenizer: bool = True,
+        max_length: bool = True,
+        statistics: bool = True,
+        default_statistics: tuple[Statistics, Statistics] = CLIP,
+    ) -> None:
         """Issue one warning that lists the default values used in place of values that are not stored.
 
         Args:
             tokenizer, max_length, statistics: whether the default is used, because the user has not set the value.
+            default_statistics: the default image mean and std.
         """
         assumed = []
         if tokenizer and self.tokenizer is None:
@@ -104,7 +109,9 @@ class SavedProcessors:
         if max_length and self.max_length is None:
             assumed.append(f"at most {MAX_LENGTH} tokens")
         if statistics and (self.mean is None or self.std is None):
-            assumed.append(f"CLIP's image mean {list(CLIP_MEAN)} and std {list(CLIP_STD)}")
+            mean, std = default_statistics
+            owner = "CLIP's " if default_statistics == CLIP else ""
+            assumed.append(f"{owner}image mean {list(mean)} and std {list(std)}")
         if assumed and rank() == 0:
             warnings.warn(
                 f"{self.source} does not state all processor settings that it was trained with. Assumed: "

@@ -7,6 +7,7 @@ resumed, also with a different number of processes.
 Shapes: N = number of samples, B = batch size, E = projection size, D = embedding size.
 """
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -113,7 +114,7 @@ class FeatureExtractor:
         spans = self.rounds.spans(size, length)
         own = self.rounds.own(spans)
         cached = {span for span in own if cache is not None and cache.has(span)}
-        loader = self.rounds.load(dataset, [span for span in own if span not in cached])
+        loader = self.rounds.load(whole_images(dataset), [span for span in own if span not in cached])
         with self._bar(dataset.dataset_name, sum(map(len, own))) as bar:
             for span, is_own in self.rounds.deal(spans):
                 if span is None:
@@ -188,6 +189,16 @@ class FeatureExtractor:
             )
             return None
         return FeatureCache(self.folder / f"{dataset.dataset_name}-{self._key(model, dataset, kind)}")
+
+
+def whole_images(dataset: Any) -> Any:
+    """Return a view of a dataset whose samples have no crops for DINO, which take most of the time of a sample."""
+    processor: Any = getattr(dataset, "image_processor", None)
+    if not hasattr(processor, "without_crops"):
+        return dataset
+    view = copy.copy(dataset)
+    view.image_processor = processor.without_crops()
+    return view
 
 
 def join_chunks(chunks: Iterator[Features], size: int) -> Features:

@@ -41,6 +41,11 @@ class LabelledEmbeddings:
         embeddings = np.concatenate((self.embeddings, other.embeddings))
         return LabelledEmbeddings(embeddings, np.concatenate((self.targets, other.targets)))
 
+    def labelled(self) -> "LabelledEmbeddings":
+        """Return the samples with a label."""
+        labelled = self.targets >= 0
+        return self if labelled.all() else self[labelled]
+
 
 @dataclass
 class Trial:
@@ -140,12 +145,12 @@ def run_probe(
     Raises:
         UserError: there are no labelled test samples, or too few labelled training samples or classes.
     """
-    train, test = _drop_unlabelled(train), _drop_unlabelled(test)
+    train, test = train.labelled(), test.labelled()
     if not len(test):
         raise UserError(
             f"evaluation.linear_probe: dataset '{config.dataset}' has no labelled test images. Choose another dataset."
         )
-    val = None if val is None else _drop_unlabelled(val)
+    val = None if val is None else val.labelled()
     train_and_val = train if val is None else train + val
     if val is None:
         held_out = holdout_mask(train.targets, config.val_share)
@@ -209,8 +214,3 @@ def holdout_mask(targets: np.ndarray, fraction: float) -> np.ndarray:
     mask = np.zeros(len(targets), dtype=bool)
     mask[order] = np.diff(np.floor(np.arange(len(targets) + 1) * fraction)) > 0
     return mask
-
-
-def _drop_unlabelled(samples: LabelledEmbeddings) -> LabelledEmbeddings:
-    labelled = samples.targets >= 0
-    return samples if labelled.all() else samples[labelled]

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from mmf_flava.evaluation.knn import KnnResult
 from mmf_flava.evaluation.linear_probe import LinearProbeResult
 from mmf_flava.evaluation.zero_shot import ZeroShotResult
 
@@ -34,6 +35,7 @@ class SplitResult:
     zero_shot: ZeroShotResult | None = None
     retrieval: dict[str, float] | None = None
     linear_probe: LinearProbeResult | None = None
+    knn: KnnResult | None = None
     samples: dict[str, SampleCount] = field(default_factory=dict)
     refused: str | None = None
 
@@ -46,9 +48,8 @@ class SplitResult:
     @property
     def has_scores(self) -> bool:
         """Whether any evaluation was run."""
-        return bool(
-            self.losses or self.metrics or self.zero_shot or self.retrieval or self.linear_probe or self.refused
-        )
+        evaluated = (self.zero_shot, self.retrieval, self.linear_probe, self.knn)
+        return bool(self.losses or self.metrics or any(evaluated) or self.refused)
 
     def scores(self) -> dict[str, Any]:
         """Return losses and metrics as entries of JSON files."""
@@ -61,6 +62,8 @@ class SplitResult:
             record["zero_shot"] = {"accuracy": self.zero_shot.accuracy, "count": len(self.zero_shot.targets)}
         if self.retrieval is not None:
             record["retrieval"] = self.retrieval
+        if self.knn is not None:
+            record["knn"] = {"accuracy": self.knn.accuracy, "count": len(self.knn.targets)}
         return record | self.sample_counts
 
     def format_summary(self) -> str:
@@ -71,5 +74,7 @@ class SplitResult:
             words.append(f"zero-shot accuracy {self.zero_shot.accuracy:.3f} on {len(self.zero_shot.targets)} images")
         if self.retrieval is not None:
             words += [f"{key} {value:.3f}" for key, value in self.retrieval.items() if key.endswith("_r1")]
+        if self.knn is not None:
+            words.append(f"{self.knn.k}-NN accuracy {self.knn.accuracy:.4f} on {len(self.knn.targets)} images")
         words += [f"on {count} samples of {name}" for name, count in self.samples.items()]
         return ", ".join(words) + (f". {self.refused}" if self.refused else "")

@@ -10,12 +10,13 @@ import torch
 
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.paths import resolve_path
-from mmf_flava.config.run import EvaluationConfig, LinearProbeConfig
+from mmf_flava.config.run import EvaluationConfig, KnnConfig, LinearProbeConfig
 from mmf_flava.data.run_processors import initial_processors
-from mmf_flava.evaluation import linear_probe, prompts, retrieval, zero_shot
-from mmf_flava.evaluation.features import FeatureExtractor
+from mmf_flava.evaluation import knn, linear_probe, prompts, retrieval, zero_shot
+from mmf_flava.evaluation.features import FeatureExtractor, Features
 from mmf_flava.evaluation.forward_pass import evaluation_mode, forward_pass
 from mmf_flava.evaluation.gallery import IncompleteGalleryError
+from mmf_flava.evaluation.knn import KnnResult
 from mmf_flava.evaluation.linear_probe import LabelledEmbeddings, LinearProbeResult
 from mmf_flava.evaluation.predictions import defines_predictions, join_rows, read_rows
 from mmf_flava.evaluation.rounds import EvaluationStopped, Rounds
@@ -69,6 +70,8 @@ class EvaluationSuite:
             retrieval.check_config(config.retrieval, self.names)
         if config.linear_probe is not None:
             linear_probe.check_config(config.linear_probe, self.names)
+        if config.knn is not None:
+            knn.check_config(config.knn, self.names)
         self.config = config
 
     def run(self, model: Any, split: str, stopped: Callable[[], bool] | None = None) -> SplitResult | None:
@@ -107,9 +110,12 @@ class EvaluationSuite:
                 if not self.trains:
                     raise
                 result.refused = str(error)
+        extracted: dict[tuple[str, str], Features] = {}  # the probe and the neighbours may use the same images
         probe = self.config.linear_probe if split == "test" or not self.trains else None
         if probe is not None and probe.dataset in datasets:
-            result.linear_probe = self._probe(model, split, probe, bad)
+            result.linear_probe = self._probe(model, split, probe, bad, extracted)
+        if (neighbours := self.config.knn) is not None and neighbours.dataset in datasets:
+            result.knn = self._knn(model, split, neighbours, bad, extracted)
         result.samples = {name: SampleCount(len(datasets[name]) - count, count) for name, count in bad.items() if count}
         return result
 
@@ -146,10 +152,25 @@ class EvaluationSuite:
             return None
         return zero_shot.classify(model, datasets[section.dataset], section, self.extractor)
 
-    def _probe(self, model: Any, split: str, config: LinearProbeConfig, bad: Counter[str]) -> LinearProbeResult:
+    def _extract(
+        self, model: Any, split: str, name: str, extracted: dict[tuple[str, str], Features]
+    ) -> Features | None:
+        """Return the features of the dataset ``name`` on every process; None if it does not have the split."""
+        dataset = self.datasets[split].get(name)
+        if dataset is not None and (split, name) not in extracted:
+            extracted[split, name] = self.extractor.extract(model, dataset, "encoder")
+        return extracted.get((split, name))
+
+    def _probe(
+        self,
+        model: Any,
+        split: str,
+        config: LinearProbeConfig,
+        bad: Counter[str],
+        extracted: dict[tuple[str, str], Features],
+    ) -> LinearProbeResult:
         """Extract the embeddings together, and fit the same probe on every process, so that no process waits."""
-        datasets = [self.datasets[name].get(config.dataset) for name in ("probe", "val", split)]
-        features = [None if data is None else self.extractor.extract(model, data, "encoder") for data in datasets]
+        features = [self._extract(model, name, config.dataset, extracted) for name in ("probe", "val", split)]
         assert features[2] is not None
         bad[config.dataset] = len(features[2].bad)
         train, val, test = (None if f is None else LabelledEmbeddings(f.embeddings, f.targets) for f in features)
@@ -158,6 +179,15 @@ class EvaluationSuite:
         if features[1] is not None and features[1].ids == features[2].ids:
             val = None
         return linear_probe.run_probe(train, val, test, config, self.device)
+
+    def _knn(
+        self, model: Any, split: str, config: KnnConfig, bad: Counter[str], extracted: dict[tuple[str, str], Features]
+    ) -> KnnResult:
+        """Extract the embeddings together, and search the neighbours on every process, so that no process waits."""
+        features = [self._extract(model, name, config.dataset, extracted) for name in ("probe", split)]
+        train, test = (LabelledEmbeddings(f.embeddings, f.targets) for f in features if f is not None)
+        bad[config.dataset] = len(extracted[split, config.dataset].bad)
+        return knn.run_knn(train, test, config, self.device)
 
     def classify(self, model: Any, split: str) -> ZeroShotResult | None:
         """Return the zero-shot predictions of ``evaluation.zero_shot``; None if the split has no such dataset."""

@@ -1,4 +1,4 @@
-"""FLAVA's six pretraining losses, registered with MMF. The recipe sets their weights.
+"""FLAVA's six pretraining losses and DINO's loss, registered with MMF. The recipe sets their weights.
 
 A loss is a module whose forward pass returns a scalar tensor for ``(sample_list, model_output)``. Its class attribute
 ``needs`` is a key of ``model_output``. The value of this key is the input of the loss, a dataclass of

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from mmf_flava.config.model import CoreConfig
+from mmf_flava.models.attention_maps import cls_attention
 from mmf_flava.models.image_encoder import ImageEncoder
 from mmf_flava.models.last_block import Positions
 from mmf_flava.models.multimodal_encoder import MultimodalEncoder
@@ -74,6 +75,10 @@ class Flava(nn.Module):
     def image_features(self, image_BCHW: Tensor) -> Tensor:
         """Return the (B, D) [CLS] states of unmasked images after the final LayerNorm, for linear probes."""
         return self.image_encoder(image_BCHW, queries=_cls(image_BCHW)).cls
+
+    def image_attention(self, image_BCHW: Tensor) -> Tensor:
+        """Return the (B, heads, rows, columns) attention of [CLS] to the patches in the image encoder's last block."""
+        return cls_attention(self.image_encoder, image_BCHW)
 
     def encode_multimodal(
         self, image_BCHW: Tensor, input_ids_BT: Tensor, input_mask_BT: Tensor | None = None

@@ -47,9 +47,9 @@ def _pair_flops(config: FlavaConfig, needs: Collection[str], batch: Any, num_pro
     products = 0.0
     for encoder, length in ((image, 1 + patches), (text, tokens)):
         if clean:
-            products += _encoder_products(encoder, size, length, used=1)
+            products += encoder_products(encoder, size, length, used=1)
         if masked:
-            products += _encoder_products(encoder, size, length, used=length)
+            products += encoder_products(encoder, size, length, used=length)
     if clean:
         products += size * config.projection_size * (image.hidden_size + text.hidden_size)
         # image-to-text and text-to-image logits
@@ -59,30 +59,30 @@ def _pair_flops(config: FlavaConfig, needs: Collection[str], batch: Any, num_pro
         masks = {name: mask & positive[:, None] for name, mask in masks.items() if name in needs}
         used = 1 + torch.cat([positive.new_zeros(size, 1), *masks.values()], dim=1).sum(dim=1).max()  # 1 for [CLS_M]
         products += size * multimodal.hidden_size * ((1 + patches) * image.hidden_size + tokens * text.hidden_size)
-        products += _encoder_products(multimodal, size, 2 + patches + tokens, int(used))
+        products += encoder_products(multimodal, size, 2 + patches + tokens, int(used))
         vocab_sizes = {"mmm_image": config.codebook.vocab_size, "mmm_text": text.vocab_size}
         products += sum(_head_products(multimodal.hidden_size, vocab_sizes[name], mask) for name, mask in masks.items())
         if "itm" in needs:
             products += size * multimodal.hidden_size * (multimodal.hidden_size + 2)
-    return 2 * ((1 + BACKWARD) * products) + _patch_embedding_flops(image, size * patches)
+    return 2 * ((1 + BACKWARD) * products) + patch_embedding_flops(image, size * patches)
 
 
 def _image_flops(config: FlavaConfig, batch: Any) -> float:
     mask, encoder = batch["image_patch_mask"], config.image_encoder
     size, patches = mask.shape
-    products = _encoder_products(encoder, size, 1 + patches, _num_positions(mask))
+    products = encoder_products(encoder, size, 1 + patches, _num_positions(mask))
     products += _head_products(encoder.hidden_size, config.codebook.vocab_size, mask)
-    return 2 * ((1 + BACKWARD) * products) + _patch_embedding_flops(encoder, size * patches)
+    return 2 * ((1 + BACKWARD) * products) + patch_embedding_flops(encoder, size * patches)
 
 
 def _text_flops(config: FlavaConfig, batch: Any) -> float:
     mask, encoder = batch["lm_label_ids"] != IGNORED, config.text_encoder
     size, tokens = mask.shape
-    products = _encoder_products(encoder, size, tokens, _num_positions(mask))
+    products = encoder_products(encoder, size, tokens, _num_positions(mask))
     return 2 * (1 + BACKWARD) * (products + _head_products(encoder.hidden_size, encoder.vocab_size, mask))
 
 
-def _encoder_products(config: TransformerConfig, batch: int, length: int, used: int) -> float:
+def encoder_products(config: TransformerConfig, batch: int, length: int, used: int) -> float:
     """Return the number of multiplications of an encoder's forward pass.
 
     The last block computes queries, output projection and MLP only at ``used`` positions.
@@ -102,7 +102,7 @@ def _head_products(width: int, vocab_size: int, mask: Tensor) -> float:
     return int(mask.sum()) * width * (width + vocab_size)
 
 
-def _patch_embedding_flops(config: ImageEncoderConfig, patches: int) -> float:
+def patch_embedding_flops(config: ImageEncoderConfig, patches: int) -> float:
     """Return the FLOPs of the patch embedding in the forward and backward pass. The pixels need no gradient."""
     return 2 * 2 * patches * 3 * config.patch_size**2 * config.hidden_size
 

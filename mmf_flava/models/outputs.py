@@ -1,7 +1,7 @@
 """Inputs of the losses. The model returns them in a dict; the attribute ``needs`` of a loss is the key of its input.
 
 Shapes: B = batch size, M = number of matching pairs, N = number of masked positions, V = vocabulary size,
-E = projection size.
+E = projection size, C = number of crops of an image, K = number of outputs of DINO's head.
 """
 
 from dataclasses import dataclass
@@ -44,3 +44,15 @@ class Matching:
 
     logits: Tensor
     labels: Tensor
+
+
+@dataclass
+class Distillation:
+    """Inputs of the self-distillation loss.
+
+    student: (C, B, K) logits of all crops, divided by the student's temperature; global crops come first.
+    teacher: (2, B, K) probabilities of the two global crops, without gradient.
+    """
+
+    student: Tensor
+    teacher: Tensor

@@ -287,6 +287,10 @@ class FlavaPretraining(BaseModel):
         """See ``Flava.image_features``."""
         return self.flava.image_features(image_BCHW)
 
+    def image_attention(self, image_BCHW: Tensor) -> Tensor:
+        """See ``Flava.image_attention``."""
+        return self.flava.image_attention(image_BCHW)
+
     def image_states(self, image_BCHW: Tensor) -> Tensor:
         """Return the states of [CLS_I] and the patches of unmasked images, an input of the method ``match``."""
         return self.flava.image_encoder(image_BCHW).hidden

@@ -1,7 +1,9 @@
 """The learning rate over a run, from the optimizer and the schedule that the run builds."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from mmf_flava.compat import mmf_api
+from mmf_flava.training.cosine_schedule import CosineSchedule
 
 POINTS = 2000  # updates at which the schedule is computed, in addition to the warm-up's end
 
@@ -32,11 +35,16 @@ def plan_learning_rate(config: Any) -> LearningRate:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         scheduler = mmf_api.build_scheduler(optimizer, config)
-    if type(scheduler).get_lr is not LambdaLR.get_lr:  # another schedule may depend on what was trained
+    rate_at: Callable[[int], float]
+    if isinstance(scheduler, CosineSchedule):
+        rate_at = partial(scheduler.rate_at, rate=rate)
+    elif type(scheduler).get_lr is LambdaLR.get_lr:
+        rate_at = lambda step: rate * scheduler.lr_lambdas[0](step)  # noqa: E731
+    else:  # another schedule may depend on what was trained
         return LearningRate(rate)
     updates = config.training.max_updates
     warmup = int((config.scheduler.get("params") or {}).get("num_warmup_steps") or 0)
     steps = {*range(0, updates, max(updates // POINTS, 1)), min(warmup, updates - 1), updates - 1}
-    rates = {step: rate * scheduler.lr_lambdas[0](step) for step in sorted(steps)}
+    rates = {step: rate_at(step) for step in sorted(steps)}
     peak = max(rates, key=lambda step: rates[step])
     return LearningRate(rates[peak], peak, rates[updates - 1])

@@ -10,8 +10,8 @@ from typing import Any
 from mmf.common.registry import registry
 from omegaconf import OmegaConf
 
-from mmf_flava.config.model import MODELS
 from mmf_flava.config.recipe_check import check_model
+from mmf_flava.config.registered_models import MODELS
 from mmf_flava.config.splits import SPLITS
 from mmf_flava.config.zoo import find_in_zoo
 from mmf_flava.data.preparation_commands import PREPARE, tokenizer_command
@@ -145,7 +145,8 @@ def _missing_weights(config: Any) -> Iterator[str]:
     if not any(sources.values()):
         sources[f"{where}.pretrained"] = getattr(settings, "pretrained", None)
         for encoder in ("image_encoder", "text_encoder"):
-            sources[f"{where}.{encoder}.pretrained"] = getattr(settings, encoder).pretrained
+            if hasattr(settings, encoder):
+                sources[f"{where}.{encoder}.pretrained"] = getattr(settings, encoder).pretrained
     for key, source in sources.items():
         if source and "://" not in str(source):  # an address is downloaded when the run starts
             try:

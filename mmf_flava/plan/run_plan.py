@@ -8,7 +8,8 @@ from mmf.common.registry import registry
 from mmf.utils.env import setup_imports
 from omegaconf import OmegaConf
 
-from mmf_flava.config.model import MODELS
+from mmf_flava.config.registered_models import MODELS
+from mmf_flava.config.schedule import depends_on_data
 from mmf_flava.data.from_recipe import read_recipe
 from mmf_flava.errors import UserError
 from mmf_flava.plan.datasets import DatasetPlan, open_datasets, plan_datasets
@@ -53,7 +54,7 @@ def make_plan(recipe: str, overrides: Sequence[str], processes: int, timed: bool
     if not wrong and "train" in config.run_type and len(datasets["train"]) == len(config.datasets.split(",")):
         plans = plan_datasets(config, datasets)
     lines += ["Data:", *(data_lines(plans) or count_lines(config))]
-    if plans or (not wrong and config.training.get("max_epochs") is None):
+    if plans or (not wrong and not depends_on_data(config)):
         lines += training_lines(config, plan_learning_rate(config))
     estimate = estimate_memory(config, processes) if config.model == "flava" and not wrong else None
     timing = _time(recipe, overrides, config, processes, problems) if timed and plans and not problems else None
@@ -81,9 +82,14 @@ def _approximate_parameters(config: Any) -> int:
         return 0
     section, total = config.model_config[config.model], 0
     for name in ("image_encoder", "text_encoder", "multimodal_encoder"):
-        encoder = section[name]
-        total += encoder.num_layers * (4 * encoder.hidden_size**2 + 2 * encoder.hidden_size * encoder.mlp_size)
-    return int(total + section.text_encoder.vocab_size * section.text_encoder.hidden_size)
+        if (encoder := section.get(name)) is not None:
+            total += encoder.num_layers * (4 * encoder.hidden_size**2 + 2 * encoder.hidden_size * encoder.mlp_size)
+    if (text := section.get("text_encoder")) is not None:
+        total += text.vocab_size * text.hidden_size
+    if (head := section.get("head")) is not None:  # of DINO
+        total += head.hidden_size * (section.image_encoder.hidden_size + head.hidden_size + head.bottleneck_size)
+        total += head.bottleneck_size * head.out_dim
+    return int(total)
 
 
 def _checkpoint_bytes(config: Any, estimate: MemoryEstimate | None) -> int:

@@ -10,15 +10,39 @@ from markupsafe import Markup
 from mmf_flava.report import wording
 from mmf_flava.report.charts import Curve, Style, line_chart
 from mmf_flava.report.run import MetricsRecord, Run
-from mmf_flava.report.scores import DIRECTIONS, METRIC_PREFIX, TITLES, get_score, metric_names, read_value
+from mmf_flava.report.scores import (
+    DIRECTIONS,
+    FEATURE_TITLES,
+    METRIC_PREFIX,
+    TITLES,
+    get_score,
+    metric_names,
+    read_value,
+)
 
 Getter = Callable[[MetricsRecord], float | None]
 SPEED_CHARTS = {
     "lr": ("Learning rate", "At each update."),
+    "weight_decay": ("Weight decay", "At each update, of the weights that are decayed."),
     "samples_per_second": ("Samples per second", "Over all datasets."),
     "tokens_per_second": ("Tokens per second", "Image patches and word pieces, without padding."),
     "flops_per_second": ("FLOP/s", "Matrix multiplications of the forward and backward pass, without the codebook."),
     "data_wait": ("Data wait", "Fraction of the time spent waiting for batches."),
+}
+
+FEATURE_DESCRIPTIONS = {
+    "knn": "Fraction of held-out images that their nearest training images classify correctly.",
+    "linear_probe": "Fraction of held-out images that logistic regression on the features classifies correctly.",
+}
+OUTPUT_CHARTS = {
+    "teacher_entropy": (
+        "Entropy of the teacher's output",
+        "Mean over the global crops, in nats.",
+    ),
+    "teacher_information": (
+        "Information in the teacher's output",
+        "Entropy of the mean output minus the mean entropy, in nats. It is 0 if the output is equal for all crops.",
+    ),
 }
 
 
@@ -34,7 +58,7 @@ class Card:
 
 
 def loss_names(runs: Sequence[Run]) -> list[str]:
-    """Return the names of all logged losses: first FLAVA's six losses, then others in alphabetical order."""
+    """Return the names of all logged losses: first those of ``wording.LOSSES``, then others in alphabetical order."""
     logged = {name for run in runs for record in (*run.train, *run.validation) for name in record.losses}
     logged |= {name for run in runs for name in (*run.summary.first_losses, *run.summary.last_losses)}
     return [name for name in wording.LOSSES if name in logged] + sorted(logged - set(wording.LOSSES))
@@ -53,7 +77,7 @@ def loss_cards(runs: Sequence[Run]) -> list[Card]:
     """Return one chart per loss; validation losses are drawn as rings."""
     cards = []
     for number, name in enumerate(loss_names(runs)):
-        title, description = wording.LOSSES.get(name, (name, "Not one of FLAVA's six losses."))
+        title, description = wording.LOSSES.get(name, (name, "Not a loss of mmf_flava."))
         curves: list[Curve] = []
         first_last = []
         for index, run in enumerate(runs):
@@ -119,8 +143,29 @@ def metric_cards(runs: Sequence[Run]) -> list[Card]:
     return cards
 
 
+def feature_cards(runs: Sequence[Run]) -> list[Card]:
+    """Return charts of the accuracies on frozen image features, and of the entropies of the model's outputs."""
+    cards = []
+    for key, title in FEATURE_TITLES.items():
+        curves: list[Curve] = []
+        for index, run in enumerate(runs):
+            curves += _curve(index, run.validation, partial(read_value, key=key), "line")
+            curves += _final(index, run, key)
+        if curves:
+            chart = line_chart(key.replace("_", "-"), f"{title} over the updates", curves, "percent")
+            cards.append(Card(title, FEATURE_DESCRIPTIONS[key], chart))
+    for key, (title, description) in OUTPUT_CHARTS.items():
+        curves = []
+        for index, run in enumerate(runs):
+            curves += _curve(index, run.train, _output(key), "trend")
+        if curves:
+            chart = line_chart(f"output-{key.replace('_', '-')}", f"{title} over the updates", curves, "from_zero")
+            cards.append(Card(title, description, chart))
+    return cards
+
+
 def speed_cards(runs: Sequence[Run]) -> list[Card]:
-    """Return charts of the learning rate, the throughput and the time spent waiting for data."""
+    """Return charts of the learning rate, a scheduled weight decay, the throughput and the wait for data."""
     cards = []
     for key, (title, description) in SPEED_CHARTS.items():
         curves: list[Curve] = []
@@ -146,6 +191,10 @@ def _loss(name: str) -> Getter:
 
 def _recall(key: str) -> Getter:
     return lambda record: record.retrieval.get(key)
+
+
+def _output(key: str) -> Getter:
+    return lambda record: record.outputs.get(key)
 
 
 def _value(key: str) -> Getter:

@@ -1,7 +1,7 @@
-"""Reading of a run's examples: masked images and sentences with the model's predictions."""
+"""Reading of a run's examples: masked images and sentences with the model's predictions, and attention maps."""
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from mmf_flava.report.values import as_list, as_mapping, as_text, read_json
 
 # punctuation without a space before it, and brackets without a space after them
 CLOSING, OPENING = set(".,;:!?)]}%'"), set("([{")
+ATTENTION = "attention.json"
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -44,15 +45,28 @@ class Sentence:
 
 
 @dataclass(frozen=True)
+class AttentionMaps:
+    """An image and the attention of [CLS] to its patches, as ``data:`` URLs."""
+
+    image: str | None
+    mean: str | None  # mean over the heads
+    heads: list[str]
+
+
+@dataclass(frozen=True)
 class Examples:
     """All examples of a run."""
 
     images: list[ExampleImage]
     sentences: list[Sentence]
+    attention: list[AttentionMaps] = field(default_factory=list)
 
 
 def read_examples(path: Path) -> Examples:
-    """Return the images and sentences in examples.json; both are empty if the file is missing or invalid."""
+    """Return the images and sentences in examples.json, and the attention maps in attention.json of the same folder.
+
+    Each is empty if its file is missing or invalid.
+    """
     content = read_json(path) or {}
     folder = path.parent
     images = [_parse_image(as_mapping(entry), folder) for entry in as_list(content.get("images"))]
@@ -60,7 +74,21 @@ def read_examples(path: Path) -> Examples:
     return Examples(
         images=[image for image in images if image.original or image.masked or image.filled],
         sentences=[sentence for sentence in sentences if sentence.tokens],
+        attention=_read_attention(path.with_name(ATTENTION)),
     )
+
+
+def _read_attention(path: Path) -> list[AttentionMaps]:
+    entries = map(as_mapping, as_list((read_json(path) or {}).get("images")))
+    maps = [
+        AttentionMaps(
+            image=_data_url(entry.get("image"), path.parent),
+            mean=_data_url(entry.get("mean"), path.parent),
+            heads=[url for name in as_list(entry.get("heads")) if (url := _data_url(name, path.parent))],
+        )
+        for entry in entries
+    ]
+    return [entry for entry in maps if entry.image and entry.mean]
 
 
 def _parse_image(entry: dict[str, Any], folder: Path) -> ExampleImage:

@@ -6,13 +6,15 @@ from pathlib import Path
 
 from mmf_flava import __version__
 from mmf_flava.report import wording
-from mmf_flava.report.cards import first_and_last_loss, loss_cards, loss_names, score_cards, speed_cards
+from mmf_flava.report.cards import feature_cards, first_and_last_loss, loss_cards, loss_names, score_cards, speed_cards
 from mmf_flava.report.charts import RUN_COLOURS, dash_index
+from mmf_flava.report.collapse import describe_collapse
 from mmf_flava.report.confusion import Confusion, read_confusion
 from mmf_flava.report.recipe import diff_recipes
 from mmf_flava.report.run import FILES, SUMMARY, Run
 from mmf_flava.report.scores import (
     DIRECTIONS,
+    FEATURE_TITLES,
     METRIC_PREFIX,
     Score,
     get_score,
@@ -66,6 +68,8 @@ def render(runs: Sequence[Run]) -> str:
         common=[(label, cells[0]) for label, cells in _shared_facts(runs).items() if len(set(cells)) == 1],
         losses=loss_cards(runs),
         scores=score_cards(runs),
+        features=feature_cards(runs),
+        collapsed=[sentence for run in runs if (sentence := _collapse(run, several=len(runs) > 1))],
         speed=speed_cards(runs),
         has_validation=any(record.losses for run in runs for record in run.validation),
         has_evaluation=any(run.evaluation for run in runs),
@@ -114,6 +118,7 @@ def _build_section(run: Run) -> RunSection:
             for tile in (
                 get_score(run, "accuracy"),
                 *(get_score(run, f"{direction}_r1") for direction in DIRECTIONS),
+                *(get_score(run, key) for key in FEATURE_TITLES),
                 *(get_score(run, METRIC_PREFIX + name) for name in metric_names([run])),
             )
             if tile.value is not None
@@ -127,6 +132,13 @@ def _count_correct(section: RunSection) -> str:
     masked = [token for sentence in section.run.examples.sentences for token in sentence.tokens if token.masked]
     correct = sum(token.correct for token in masked)
     return f"{correct} of {len(masked)} masked word pieces are predicted correctly." if masked else ""
+
+
+def _collapse(run: Run, several: bool) -> str | None:
+    """Return the sentence about a collapse at the last logged update that has statistics of the outputs."""
+    record = next((record for record in reversed(run.train) if record.outputs), None)
+    sentence = None if record is None else describe_collapse(record.outputs)
+    return f"{run.name}: {sentence}" if sentence and several else sentence
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
@@ -192,6 +204,7 @@ def _comparison(runs: Sequence[Run]) -> list[ComparisonRow]:
 def _score_rows(runs: Sequence[Run]) -> list[ComparisonRow]:
     labels = {"accuracy": "Zero-shot accuracy"}
     labels |= {f"{key}_r{depth}": f"{label} R@{depth}" for key, label in DIRECTIONS.items() for depth in (1, 5, 10)}
+    labels |= FEATURE_TITLES
     labels |= {METRIC_PREFIX + name: get_score(runs[0], METRIC_PREFIX + name).title for name in metric_names(runs)}
     rows = []
     for key, label in labels.items():

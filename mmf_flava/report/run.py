@@ -20,6 +20,7 @@ from mmf_flava.report.values import (
     read_json_lines,
 )
 
+FEATURE_SCORES = ("knn", "linear_probe")  # sections of accuracies on frozen image features
 METRICS, EVALUATION, SUMMARY, EXAMPLES = "metrics.jsonl", "evaluation.json", "summary.json", "examples/examples.json"
 FILES = (METRICS, EVALUATION, SUMMARY, EXAMPLES)
 
@@ -35,6 +36,8 @@ class MetricsRecord:
     count: int | None  # number of images that the accuracy is computed on
     retrieval: dict[str, float]  # recalls such as image_to_text_r1, 0 to 1
     metrics: dict[str, float] = field(default_factory=dict)  # finetuning metrics, under MMF's names
+    features: dict[str, float] = field(default_factory=dict)  # accuracies on frozen features: knn, linear_probe
+    outputs: dict[str, float] = field(default_factory=dict)  # statistics of the model's outputs, e.g. of entropies
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class Evaluation:
     # dataset -> number of evaluated samples and of all samples, of the datasets with bad records
     samples: dict[str, tuple[int, int]] = field(default_factory=dict)
     captions_have_classes: bool = False  # the training captions contain the class names
+    features: dict[str, float] = field(default_factory=dict)  # accuracies on frozen features: knn, linear_probe
+    feature_counts: dict[str, int] = field(default_factory=dict)  # number of test images of each of them
 
 
 @dataclass(frozen=True)
@@ -180,7 +185,14 @@ def _parse_record(update: int, content: dict[str, Any]) -> MetricsRecord:
         count=as_int(zero_shot.get("count")),
         retrieval=as_numbers(content.get("retrieval")),
         metrics=as_numbers(content.get("metrics")),
+        features=_feature_scores(content),
+        outputs=as_numbers(content.get("outputs")),
     )
+
+
+def _feature_scores(content: dict[str, Any]) -> dict[str, float]:
+    accuracies = {name: as_number(as_mapping(content.get(name)).get("accuracy")) for name in FEATURE_SCORES}
+    return {name: value for name, value in accuracies.items() if value is not None}
 
 
 def _parse_evaluation(content: dict[str, Any]) -> Evaluation:
@@ -201,6 +213,12 @@ def _parse_evaluation(content: dict[str, Any]) -> Evaluation:
         metrics=as_numbers(content.get("metrics")),
         samples=_parse_samples(as_mapping(content.get("samples"))),
         captions_have_classes=zero_shot.get("captions_have_classes") is True,
+        features=_feature_scores(content),
+        feature_counts={
+            name: count
+            for name in FEATURE_SCORES
+            if (count := as_int(as_mapping(content.get(name)).get("count"))) is not None
+        },
     )
 
 

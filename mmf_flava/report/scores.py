@@ -7,7 +7,10 @@ from mmf_flava.report import wording
 from mmf_flava.report.run import Evaluation, MetricsRecord, Run
 
 DIRECTIONS = {"image_to_text": "Image → text", "text_to_image": "Text → image"}
+# accuracies on frozen image features
+FEATURE_TITLES = {"knn": "k-NN accuracy", "linear_probe": "Linear probe accuracy"}
 TITLES = {"accuracy": "Zero-shot accuracy"} | {f"{key}_r1": f"{label} R@1" for key, label in DIRECTIONS.items()}
+TITLES |= FEATURE_TITLES
 
 PROMPT_TITLE = "Prompt classification accuracy"  # of a model whose training captions contain the class names
 
@@ -37,6 +40,8 @@ def read_value(source: MetricsRecord | Evaluation, key: str) -> float | None:
     """Return the value of ``key`` (see ``get_score``) in a validation record or the final evaluation."""
     if key == "accuracy":
         return source.accuracy
+    if key in FEATURE_TITLES:
+        return source.features.get(key)
     if key.startswith(METRIC_PREFIX):
         return source.metrics.get(key.removeprefix(METRIC_PREFIX))
     return source.retrieval.get(key)
@@ -46,7 +51,8 @@ def get_score(run: Run, key: str) -> Score:
     """Return a score of the final evaluation or, if it lacks the score, of the last validation that has it.
 
     Args:
-        key: "accuracy", a recall such as "image_to_text_r1", or a finetuning metric such as "metric roc_auc".
+        key: "accuracy", "knn", "linear_probe", a recall such as "image_to_text_r1", or a finetuning metric such as
+            "metric roc_auc".
     """
     name = key.removeprefix(METRIC_PREFIX)
     title = TITLES.get(key, METRIC_TITLES.get(name, name.replace("_", " ").capitalize()))
@@ -80,6 +86,9 @@ def _sample_notes(final: Evaluation, key: str, value: float) -> list[str]:
         if final.chance:
             notes.append(f"chance {wording.format_percent(final.chance, 0 if final.chance >= 0.01 else 2)}")
         return notes
+    if key in FEATURE_TITLES:
+        images = final.feature_counts.get(key)
+        return [f"{final.split} split"] if images is None else [f"{wording.format_count(images)} {final.split} images"]
     queries, gallery = ("images", "captions") if key.startswith("image_to_text") else ("captions", "images")
     query_count, gallery_size = final.retrieval.get(queries), final.retrieval.get(gallery)
     if query_count and gallery_size:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 SPACE = "\u00a0"  # no line break between a number and its unit
 NO_VALUE = "\u2013"  # shown for a missing value
 
-# name of the loss -> title and description (FLAVA paper, section 3)
+# name of the loss -> title and description (FLAVA paper, section 3; flava_dino: DINO, section 3.1)
 LOSSES = {
     "flava_global_contrastive": (
         "Global contrastive",
@@ -31,6 +31,10 @@ LOSSES = {
     "flava_mlm": (
         "Masked language modeling",
         "Predict each masked token from the text.",
+    ),
+    "flava_dino": (
+        "Self-distillation",
+        "Predict the teacher's output for a global crop from another crop of the image.",
     ),
 }
 

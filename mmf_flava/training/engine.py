@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mmf_flava.processes import world_size
 from mmf_flava.training.buffers import trained_buffers
-from mmf_flava.training.model_interface import after_step
+from mmf_flava.training.model_interface import after_step, averaged_modules
 
 Masters = Mapping[nn.Parameter, nn.Parameter]  # parameter -> master parameter that the optimizer updates
 
@@ -26,6 +26,8 @@ class Engine:
         num_shards: number of processes that the parameters are divided among.
         names: the name in the model of each parameter in ``groups``.
         frozen: fp32 values of other parameters, if the model has them in another precision or sharded.
+        averaged: parameters of the modules that the model names in ``averaged_modules``, by name; their slices on this
+            process if the model is sharded.
     """
 
     all_ranks_evaluate = False
@@ -41,6 +43,7 @@ class Engine:
         self.model, self.module, self.evaluated, self.groups = model, module, model, groups
         self.frozen: dict[str, Tensor] = {}
         self.names = names or {parameter: name for name, parameter in model.named_parameters()}
+        self.averaged = averaged_parameters(model)
 
     @property
     def weights(self) -> list[nn.Parameter]:
@@ -61,10 +64,19 @@ class Engine:
     def after_step(self, masters: Masters) -> None:
         """Call the model's method ``after_step``, if it has one, with the updated weights by name.
 
-        The method may change the weights in place and elementwise. They are fp32 for any precision; if the model is
-        sharded, each is a 1-dimensional slice of the weight, which may be empty.
+        The weights include those of the modules in ``averaged_modules``. The method may change the weights in place and
+        elementwise. They are fp32 for any precision; if the model is sharded, each is a 1-dimensional slice of the
+        weight, which may be empty, and an averaged module has the same slices as the trained module.
         """
-        after_step(self.model, self.by_name(masters))
+        averages = self._fp32_averages()
+        after_step(self.model, {**self.by_name(masters), **averages})
+        with torch.no_grad():
+            for name, parameter in self.averaged.items():
+                if averages[name].dtype != parameter.dtype:
+                    parameter.copy_(averages[name])
+
+    def _fp32_averages(self) -> dict[str, Tensor]:
+        return {name: self.frozen.get(name, parameter.detach()) for name, parameter in self.averaged.items()}
 
     def by_name(self, masters: Masters) -> dict[str, Tensor]:
         """Return the trained weights of this process by name."""
@@ -94,12 +106,15 @@ class Engine:
                 distributed.broadcast(buffer, 0)
 
     def load_weights(self, state: Mapping[str, Tensor], masters: Masters) -> None:
-        """Load the result of ``model_state`` into the trainable weights, their masters, and the buffers."""
+        """Load the result of ``model_state`` into trainable and averaged weights, their masters, and the buffers."""
         with torch.no_grad():
             for weight, master in masters.items():
                 value = self.local_weight(self.names[weight], state[self.names[weight]])
                 master.copy_(value)
                 weight.copy_(master)
+            for name, average in self._fp32_averages().items():
+                average.copy_(self.local_weight(name, state[name]))
+                self.averaged[name].copy_(average)
             for name, buffer in self.named_buffers().items():
                 if name in state:
                     buffer.copy_(state[name])
@@ -122,3 +137,9 @@ class Engine:
     def local_optimizer_state(self, state: dict[str, Any]) -> dict[str, Any]:
         """Convert the optimizer state dict of a single-process run to the state dict of this process."""
         return state
+
+
+def averaged_parameters(model: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters of the modules that the model names in ``averaged_modules``, by name."""
+    inside = tuple(f"{name}." for name in averaged_modules(model))
+    return {name: parameter for name, parameter in model.named_parameters() if name.startswith(inside)}

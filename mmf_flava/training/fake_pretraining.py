@@ -5,22 +5,26 @@ Call all functions under ``FakeTensorMode`` and ``torch.device("cuda")``. They a
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from mmf.common.sample import SampleList
 from omegaconf import OmegaConf
+from torch import nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
+from mmf_flava.config.dino import DinoConfig
 from mmf_flava.config.model import CodebookConfig, FlavaConfig
-from mmf_flava.config.processors import MAX_LENGTH, ImageProcessorConfig
+from mmf_flava.config.processors import MAX_LENGTH, ImageProcessorConfig, MulticropConfig
 from mmf_flava.config.schema import parse_section
 from mmf_flava.data.mask_counts import FIELD, MaskCounts
 from mmf_flava.models.codebook.build import Codebook, KMeansCodebook
 from mmf_flava.models.codebook.dalle_encoder import DalleEncoder
+from mmf_flava.models.dino.pretraining import FlavaDino
 from mmf_flava.models.flava import Flava
 from mmf_flava.models.pretraining import FlavaPretraining
 
+Model = TypeVar("Model", bound=nn.Module)
 COMPUTE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # assumed maximum number of masked tokens of a text, in standard deviations above the mean
 DEVIATIONS = 4
@@ -36,6 +40,31 @@ def build_fake_model(flava: FlavaConfig, training: Any) -> FlavaPretraining:
     model = FlavaPretraining(OmegaConf.structured(flava))
     model.flava, model.codebook = Flava(flava), None
     model.init_losses()
+    return _in_compute_precision(model, training)
+
+
+def build_fake_dino(dino: DinoConfig, training: Any) -> FlavaDino:
+    """Build the model ``flava_dino`` with weights in its compute precision, in its first update.
+
+    Args:
+        training: see ``build_fake_model``.
+    """
+    model = FlavaDino(OmegaConf.structured(dino))
+    with unset_fake_temporarily(), torch.device("meta"):  # the initialisation reads values, which fake tensors lack
+        model.build()
+    for module in model.modules():
+        for name, weight in module._parameters.items():
+            if weight is not None:
+                empty = torch.empty(weight.shape, dtype=weight.dtype)
+                module._parameters[name] = nn.Parameter(empty, requires_grad=weight.requires_grad)
+        module._buffers.update({name: torch.empty(value.shape) for name, value in module._buffers.items()})
+    model.init_losses()
+    model.plan_updates(1, 1)
+    return _in_compute_precision(model, training)
+
+
+def _in_compute_precision(model: Model, training: Any) -> Model:
+    """Cast the weights of a model to its compute precision, and return the model in training mode."""
     if training.precision == "fp16":
         from mmf_flava.training import fp16  # imports fairseq, which takes a second
 
@@ -64,6 +93,17 @@ def build_fake_codebook(config: CodebookConfig, pixels: int, num_patches: int) -
         codebook = KMeansCodebook(torch.zeros(shape))  # hashes the values, which fake tensors lack
     codebook.centroids = torch.empty(shape)
     return codebook
+
+
+def build_fake_crops(dataset: Any, size: int) -> SampleList:
+    """Return a batch of crops for DINO; see ``build_fake_batch``."""
+    params = parse_section(MulticropConfig, dataset.processors.image_processor.params, "image_processor.params")
+    batch = SampleList()
+    batch.add_field("crops_global", torch.empty(size, 2, 3, params.global_size, params.global_size))
+    if params.num_local:
+        batch.add_field("crops_local", torch.empty(size, params.num_local, 3, params.local_size, params.local_size))
+    batch.dataset_name, batch.dataset_type = "fake", "train"
+    return batch
 
 
 def build_fake_batch(dataset: Any, size: int) -> SampleList:

@@ -57,6 +57,8 @@ class FinalEvaluation:
         evaluated = self._run(model)
         if self.config.examples is not None and "test" in self.splits:
             self.results.write_examples(model, self.suite, self.config.examples, silent=rank() > 0)
+        if self.config.attention_maps is not None and "test" in self.splits:
+            self.results.write_attention_maps(model, self.suite, self.config.attention_maps, silent=rank() > 0)
         summarise(time.perf_counter() - started)
         self._write(evaluated, update)
 

@@ -20,7 +20,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.functional import pad
 
 from mmf_flava.errors import UserError
-from mmf_flava.training.engine import Engine
+from mmf_flava.training.engine import Engine, averaged_parameters
 from mmf_flava.training.model_interface import replicated_modules, shard_units
 
 COMPUTE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -143,11 +143,14 @@ class FsdpEngine(Engine):
         # index of each parameter in the optimizer state, the same as in a single-process run
         self.index_of = {name: index for index, name in enumerate(name for group in order for name in group)}
         _refuse_tied(model, names)
-        untrained = {name: value for name, value in model.state_dict().items() if name not in self.index_of}
+        self._averaged_names = averaged_parameters(model).keys()
+        in_units = self.index_of.keys() | self._averaged_names
+        untrained = {name: value for name, value in model.state_dict().items() if name not in in_units}
         # FSDP shards frozen parameters and casts buffers
         frozen = {name: value.to("cpu", copy=True) for name, value in untrained.items() if name in names.values()}
         self.buffers = {name: value.dtype for name, value in untrained.items() if name not in frozen}
         self.shards: list[ParameterShard] = []
+        self.averaged_shards: list[ParameterShard] = []
         replicated = {name: getattr(model, name) for name in replicated_modules(model)}
         for name in replicated:
             setattr(model, name, None)
@@ -162,14 +165,24 @@ class FsdpEngine(Engine):
             {**group, "params": [slices[name] for name in names]} for group, names in zip(groups, order, strict=True)
         ]
         super().__init__(model, root, groups, {part: name for name, part in slices.items()})
+        self.averaged = {
+            name: part for shard in self.averaged_shards for name, part in zip(shard.names, shard.slices, strict=True)
+        }
         self.evaluated, self.num_shards = root, distributed.get_world_size()
         self.frozen = frozen if distributed.get_rank() == 0 else {}
 
     def _wrap_unit(self, module: nn.Module, path: str, precision: str) -> nn.Module:
-        """Wrap a module as an FSDP unit. The parameters of inner units are not included."""
+        """Wrap a module as an FSDP unit. The parameters of inner units are not included.
+
+        The parameters of an averaged module are flattened in the same way as those of the trained module, so that both
+        have the same slices.
+        """
         used: set[int] = set()
-        trained = [p for name, p in module.named_parameters() if _join(path, name) in self.index_of]
-        flat_module = FlatModule(module, trained, used)
+        named = {_join(path, name): parameter for name, parameter in module.named_parameters()}
+        trained = [parameter for name, parameter in named.items() if name in self.index_of]
+        averaged = [parameter for name, parameter in named.items() if name in self._averaged_names]
+        assert not (trained and averaged), f"{path or 'the root'} has trained and averaged parameters"
+        flat_module = FlatModule(module, trained or averaged, used)
         unit = FullyShardedDataParallel(
             flat_module,
             flatten_parameters=False,
@@ -179,7 +192,8 @@ class FsdpEngine(Engine):
         )
         for flat in flat_module.flat_params:
             names, shapes, _ = flat.metadata()
-            self.shards.append(ParameterShard(flat, [_join(path, name) for name in names], list(shapes), used))
+            shard = ParameterShard(flat, [_join(path, name) for name in names], list(shapes), used)
+            (self.averaged_shards if averaged else self.shards).append(shard)
         return unit
 
     def skip_gradient_sync(self, enabled: bool) -> AbstractContextManager[None]:
@@ -212,8 +226,8 @@ class FsdpEngine(Engine):
     def model_state(self, masters: Mapping[nn.Parameter, Tensor]) -> dict[str, Tensor]:
         """Return the complete fp32 state dict on the CPU of the first process, and an empty dict on other processes."""
         state = {}
-        for shard in self.shards:
-            gathered = shard.gather([masters[part].detach() for part in shard.slices])
+        for shard in [*self.shards, *self.averaged_shards]:
+            gathered = shard.gather([masters.get(part, part).detach() for part in shard.slices])
             if distributed.get_rank() == 0:
                 state.update({name: value.cpu() for name, value in gathered.items()})
         if distributed.get_rank() > 0:
@@ -231,7 +245,7 @@ class FsdpEngine(Engine):
         """Return this process's slice of a complete weight or average of weights."""
         return next(
             shard.slice(number, value)
-            for shard in self.shards
+            for shard in [*self.shards, *self.averaged_shards]
             for number, found in enumerate(shard.names)
             if found == name
         )

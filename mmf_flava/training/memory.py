@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmf_flava.compat import mmf_api
+from mmf_flava.config.dino import DinoConfig
 from mmf_flava.config.model import FlavaConfig
 from mmf_flava.config.schema import parse_section, to_dict
 from mmf_flava.data.mask_counts import FIELD
@@ -20,11 +21,18 @@ from mmf_flava.errors import UserError
 from mmf_flava.models.codebook.build import Codebook
 from mmf_flava.models.codebook.frozen import CHUNK_SIZE
 from mmf_flava.training.activations import SavedBytes, count_saved, peak_bytes
-from mmf_flava.training.fake_pretraining import build_fake_batch, build_fake_codebook, build_fake_model
+from mmf_flava.training.fake_pretraining import (
+    build_fake_batch,
+    build_fake_codebook,
+    build_fake_crops,
+    build_fake_dino,
+    build_fake_model,
+)
 
 # an estimate may use this fraction of an accelerator's memory; the rest is for memory that it does not include
 USABLE = 0.9
 FP32, GIGABYTE = 4, 10**9  # bytes
+GLOBAL_CROPS = 2  # of an image, for DINO
 CODE_LOSSES = {"mim", "mmm_image"}
 
 
@@ -40,7 +48,8 @@ class MemoryEstimate:
     codebook: weights of the image codebook.
     codebook_activations: peak memory of the codebook's activations while it encodes a chunk of images.
     activations: tensors saved for the backward pass.
-    losses: temporary tensors of the largest masked prediction loss, and embeddings and logits of the contrastive loss.
+    losses: temporary tensors of the largest masked prediction loss, and embeddings and logits of the contrastive loss;
+        of DINO, gradients of the student's logits, and the teacher's logits and probabilities.
     batch: the batch on the device.
     """
 
@@ -84,10 +93,14 @@ def estimate_memory(config: Any, processes: int) -> MemoryEstimate:
         processes: number of processes, one per accelerator.
 
     Raises:
-        UserError: the recipe's model is not ``flava``.
+        UserError: the recipe's model is neither ``flava`` nor ``flava_dino``.
     """
+    if config.model == "flava_dino":
+        return _estimate_dino(config, processes)
     if config.model != "flava":
-        raise UserError(f"model: {config.model} is not supported. Memory can be estimated only for model: flava.")
+        raise UserError(
+            f"model: {config.model} is not supported. Memory can be estimated only for the models flava and flava_dino."
+        )
     section = {key: value for key, value in to_dict(config.model_config.flava).items() if key != "model"}
     flava, training = parse_section(FlavaConfig, section, "model_config.flava"), config.training
     size = training.batch_size_per_device or math.ceil(training.batch_size / processes)
@@ -113,6 +126,29 @@ def estimate_memory(config: Any, processes: int) -> MemoryEstimate:
     codebook_bytes = 0 if codebook is None else _bytes([*codebook.parameters(), *codebook.buffers()])
     state = _state_bytes(dict(model.named_parameters()), config, saved, processes)
     return MemoryEstimate(name, size, codebook=codebook_bytes, **state, **by_dataset[name])
+
+
+def _estimate_dino(config: Any, processes: int) -> MemoryEstimate:
+    section = {key: value for key, value in to_dict(config.model_config.flava_dino).items() if key != "model"}
+    dino, training = parse_section(DinoConfig, section, "model_config.flava_dino"), config.training
+    size = training.batch_size_per_device or math.ceil(training.batch_size / processes)
+    autocast = training.precision == "bf16" and training.sharding != "fsdp"
+    saved, by_dataset = [], {}
+    with FakeTensorMode(), torch.device("cuda"):
+        model = build_fake_dino(dino, training)
+        for name in (name.strip() for name in config.datasets.split(",")):
+            batch = build_fake_crops(config.dataset_config[name], size)
+            saved.append(count_saved(model, batch, autocast, training.activation_checkpointing))
+            crops = sum(batch[key].shape[1] for key in ("crops_global", "crops_local") if key in batch)
+            by_dataset[name] = {
+                "activations": saved[-1].activations,
+                "losses": FP32 * size * dino.head.out_dim * (2 * crops + 2 * GLOBAL_CROPS),
+                "batch": _bytes(batch.values()),
+                "codebook_activations": 0,
+            }
+    name = max(by_dataset, key=lambda name: sum(by_dataset[name].values()))
+    state = _state_bytes(dict(model.named_parameters()), config, saved, processes)
+    return MemoryEstimate(name, size, codebook=0, **state, **by_dataset[name])
 
 
 def _chunk_bytes(codebook: Codebook, batch: Any) -> int:

@@ -11,8 +11,22 @@ losses of the config. All methods are optional:
     Names of frozen modules that are neither sharded nor cast, because they are equal on all processes.
 ``checkpoint_activations() -> None``
     Enable activation checkpointing (``training.activation_checkpointing``).
+``plan_updates(total: int, per_epoch: int) -> None``
+    Called once before training, with the number of updates of the run and the number of complete updates of an epoch
+    (at least 1), for schedules of the model.
+``start_update(update: int) -> None``
+    Called before the first forward pass of every update, with the number of completed updates. If the update is
+    skipped, the next call has the same number. It is also called after ``plan_updates``, with 0, and when a run
+    resumes, with the number that the last completed update had: an evaluation before the next update then equals one
+    of the uninterrupted run.
+``fixed_parameters() -> list[str]``
+    Names of trained parameters that the optimizer leaves unchanged in this update, together with their moments and step
+    counts. Called after the backward passes, before the norm of the gradients is computed.
 ``after_step(weights: Mapping[str, Tensor]) -> None``
     Change trained weights after an optimizer step, see ``Engine.after_step``.
+``averaged_modules() -> list[str]``
+    Names of modules that the optimizer does not train but ``after_step`` changes, such as a teacher whose weights are
+    averages. Each must have the structure of a trained module.
 ``metadata() -> dict[str, str]``
     Header of the weights file, e.g. the configuration that is needed to load it.
 ``fingerprints() -> dict[str, str]``
@@ -22,8 +36,11 @@ losses of the config. All methods are optional:
     Load the pretrained weights of the config, and return log messages. It is not called if a checkpoint is loaded.
 ``loss_counts(batch) -> dict[str, int]``
     Numbers of values that losses are means over, see ``losses.counts``; by default the number of samples.
-``encode_image``, ``encode_text``, ``image_features``
-    As those of ``Flava``, for ``evaluation.zero_shot``, ``retrieval``, ``linear_probe`` and ``examples``.
+``encode_image``, ``encode_text``, ``image_features``, ``image_attention``
+    As those of ``Flava``, for ``evaluation.zero_shot``, ``retrieval``, ``linear_probe``, ``knn``, ``attention_maps``
+    and ``examples``.
+``output_statistics() -> dict[str, float]``
+    Statistics of the model's outputs in the last update, for the log, e.g. of ``flava_dino``. Called by all processes.
 ``batch_flops(batch, num_processes: int) -> float``
     Floating-point operations of the forward and backward pass of a batch on the CPU, for the log.
 """
@@ -42,6 +59,8 @@ EVALUATION_METHODS = {
     "zero_shot": "encode_text",
     "retrieval": "encode_text",
     "linear_probe": "image_features",
+    "knn": "image_features",
+    "attention_maps": "image_attention",
     "examples": "encode_text",
 }
 
@@ -130,6 +149,27 @@ def replicated_modules(model: Any) -> list[str]:
     return _call(model, "replicated_modules", [])
 
 
+def plan_updates(model: Any, total: int, per_epoch: int) -> None:
+    """Tell the model the number of updates of the run and of an epoch, and that the first update follows."""
+    _call(model, "plan_updates", None, total, per_epoch)
+    start_update(model, 0)
+
+
+def start_update(model: Any, update: int) -> None:
+    """Tell the model the number of completed updates before the forward passes of an update."""
+    _call(model, "start_update", None, update)
+
+
+def fixed_parameters(model: Any) -> list[str]:
+    """Return the names of the trained parameters that the current update leaves unchanged."""
+    return _call(model, "fixed_parameters", [])
+
+
+def averaged_modules(model: Any) -> list[str]:
+    """Return the names of the modules that the optimizer does not train but the model's ``after_step`` changes."""
+    return _call(model, "averaged_modules", [])
+
+
 def after_step(model: Any, weights: Mapping[str, Tensor]) -> None:
     """Let the model change its weights after an optimizer step."""
     _call(model, "after_step", None, weights)
@@ -148,6 +188,11 @@ def fingerprints(model: Any) -> dict[str, str]:
 def load_pretrained(model: Any, allow_missing: list[str], allow_extra: list[str], cache_dir: str | None) -> list[str]:
     """Load the pretrained weights that the model's config selects, and return log messages."""
     return _call(model, "load_pretrained", [], allow_missing, allow_extra, cache_dir)
+
+
+def output_statistics(model: Any) -> dict[str, float]:
+    """Return statistics of the model's outputs in the last update, by name."""
+    return _call(model, "output_statistics", {})
 
 
 def batch_flops(model: Any, batch: Any, num_processes: int) -> float:

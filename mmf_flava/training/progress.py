@@ -9,6 +9,7 @@ tokens_per_second: image patches and text tokens including [CLS] and [SEP], with
     counted once, although the encoders process a pair twice.
 flops_per_second: floating-point operations that the model counts (``model_interface.batch_flops``), if it does.
 data_wait: fraction of the time that the first process waited for a batch.
+outputs: statistics of the model's outputs in the last update (``model_interface.output_statistics``), if it has any.
 """
 
 import json
@@ -26,8 +27,9 @@ from mmf_flava.compat import mmf_api
 from mmf_flava.config.run import WandbConfig
 from mmf_flava.losses.counts import loss_name
 from mmf_flava.processes import mean_over_ranks, world_size
+from mmf_flava.report.collapse import describe_collapse
 from mmf_flava.training.metric_loggers import open_metric_loggers
-from mmf_flava.training.model_interface import batch_flops
+from mmf_flava.training.model_interface import batch_flops, output_statistics
 from mmf_flava.training.update_losses import UpdateLosses
 
 
@@ -67,6 +69,7 @@ class Progress:
             smoothing=0.1,
             mininterval=bar_interval(),
         )
+        self.has_warned = False
         self.started = time.perf_counter() - seconds
         self.reset()
 
@@ -103,11 +106,12 @@ class Progress:
         self.update += 1
         self.bar.update()
 
-    def report(self, lr: float) -> dict[str, float]:
+    def report(self, lr: float, weight_decay: float | None = None) -> dict[str, float]:
         """Log the mean losses and rates since the last report. Must be called by all processes.
 
         Args:
             lr: the learning rate to log.
+            weight_decay: the weight decay to log; None if no schedule changes it.
 
         Returns:
             The losses of the updates since the last report, averaged over the updates in which they have values. A loss
@@ -123,14 +127,25 @@ class Progress:
             **({"flops_per_second": float(f"{flops:.4g}")} if flops else {}),
             "data_wait": round(data_wait, 4),
         }
-        self.write("train", {"lr": lr, **rates, "losses": losses})
-        shown = ", ".join(f"{name.removeprefix('flava_')} {value:.3f}" for name, value in losses.items())
+        decay = {} if weight_decay is None else {"weight_decay": weight_decay}
+        outputs = output_statistics(self.model)
+        self.write("train", {"lr": lr, **decay, **rates, "losses": losses, **({"outputs": outputs} if outputs else {})})
+        shown = ", ".join(f"{name.removeprefix('flava_')} {value:.3f}" for name, value in {**losses, **outputs}.items())
         computed = f"{format_flops(flops)}, " if flops else ""
         speed = f"{samples:.0f} samples/s, {tokens:.0f} tokens/s, {computed}data wait {data_wait:.1%}"
         self.bar.set_postfix_str(speed)
-        mmf_api.log(f"update {self.update}/{self.total}: {shown}, lr {lr:.2e}, {speed}")
+        decayed = "" if weight_decay is None else f"weight decay {weight_decay:.3g}, "
+        mmf_api.log(f"update {self.update}/{self.total}: {shown}, lr {lr:.2e}, {decayed}{speed}")
+        self._warn_of_collapse(outputs)
         self.reset()
         return losses
+
+    def _warn_of_collapse(self, outputs: dict[str, float]) -> None:
+        """Log once that the model's outputs do not depend on the images, if so after a tenth of the run."""
+        sentence = describe_collapse(outputs) if self.update >= self.total / 10 and not self.has_warned else None
+        if sentence is not None:
+            self.has_warned = True
+            mmf_api.log(f"Warning: {sentence}")
 
     def _mean_losses(self) -> dict[str, float]:
         names = sorted(self.losses)

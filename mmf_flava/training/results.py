@@ -8,9 +8,10 @@ from typing import Any
 
 from mmf_flava import __version__
 from mmf_flava.compat import mmf_api
-from mmf_flava.config.run import ExamplesConfig
+from mmf_flava.config.run import AttentionMapsConfig, ExamplesConfig
 from mmf_flava.config.secrets import to_public_yaml
 from mmf_flava.data.quarantine import format_counts
+from mmf_flava.evaluation.attention_maps import write_attention_maps
 from mmf_flava.evaluation.examples import ExampleWriter
 from mmf_flava.evaluation.forward_pass import evaluation_mode
 from mmf_flava.evaluation.split_result import SplitResult
@@ -130,6 +131,8 @@ class Results:
             evaluation["retrieval"] = result.retrieval
         if result.linear_probe is not None:
             evaluation["linear_probe"] = result.linear_probe.summary()
+        if result.knn is not None:
+            evaluation["knn"] = result.knn.summary()
         self._write("evaluation.json" if is_last else f"evaluation_{split}.json", evaluation)
 
     def write_examples(self, model: Any, suite: EvaluationSuite, config: ExamplesConfig, silent: bool = False) -> None:
@@ -146,6 +149,20 @@ class Results:
                 if batch is not None:  # None: all records are bad
                     writer.add(model, batch.to(suite.device), tokenizer)
         writer.write()
+
+    def write_attention_maps(
+        self, model: Any, suite: EvaluationSuite, config: AttentionMapsConfig, silent: bool = False
+    ) -> None:
+        """Write ``examples/attention.json``: the attention of [CLS] in a few test images.
+
+        Args:
+            silent: see ``write_examples``.
+        """
+        dataset = suite.datasets["test"].get(config.dataset)
+        if dataset is not None:
+            folder = None if silent else self.folder / "examples"
+            with evaluation_mode(model):
+                write_attention_maps(folder, model, dataset, config, suite.device)
 
     def write_zero_shot_predictions(self, split: str, rows: list[dict[str, Any]]) -> Path:
         """Write ``reports/zero_shot_<split>.json``, one record per image, and return the file's path."""
@@ -208,6 +225,11 @@ def _result_lines(split: str, result: SplitResult) -> list[str]:
             f"Linear probe accuracy {probe.accuracy:.4f}, mean per class {probe.mean_per_class:.4f}, on "
             f"{len(probe.targets)} images ({split} split, lambda {probe.penalty:.3g}, fitted to "
             f"{probe.samples['fitted']} images)."
+        )
+    if (neighbours := result.knn) is not None:
+        lines.append(
+            f"{neighbours.k}-NN accuracy {neighbours.accuracy:.4f} on {len(neighbours.targets)} images ({split} split, "
+            f"neighbours among {neighbours.train} images, temperature {neighbours.temperature:g})."
         )
     lines += [
         f"The scores are computed on {count} samples of {name} ({split} split): {count.bad:,} records are bad "

@@ -42,7 +42,7 @@ class RunData:
 
     Attributes:
         datasets: split -> dataset name -> endless stream of samples; the split "probe" contains the training images of
-            a linear probe.
+            a linear probe or of nearest neighbours.
         processors: image and text processors of the datasets; a processor that no dataset has is taken from the weights
             that the run starts from.
         loader: loader of the training batches; not set if the run does not train.
@@ -70,9 +70,11 @@ class RunData:
         own = SavedProcessors.of_datasets(ordered, classes if len(classes or ()) == labels else None)
         self.processors = own.completed_by(initial_processors(in_run=True).saved)
         self.datasets["probe"] = {}
-        probe = settings.evaluation.linear_probe
-        if probe is not None and probe.dataset in settings.datasets:
-            self.datasets["probe"][probe.dataset] = self._build_probe_dataset(probe.dataset, config)
+        evaluation = settings.evaluation
+        for key, probe in (("linear_probe", evaluation.linear_probe), ("knn", evaluation.knn)):
+            name = None if probe is None else probe.dataset
+            if name in settings.datasets and name not in self.datasets["probe"]:
+                self.datasets["probe"][name] = self._build_probe_dataset(name, config, key)
         self._compare_sizes()
         if trains:
             self.loader = self._open_loader(config.training, settings)
@@ -103,14 +105,14 @@ class RunData:
                         "the same files."
                     )
 
-    def _build_probe_dataset(self, name: str, config: Any) -> Any:
-        """Build the training split for the linear probe: without augmentation, each record once, in file order."""
+    def _build_probe_dataset(self, name: str, config: Any, key: str) -> Any:
+        """Build the training split for ``evaluation.KEY``: without augmentation, each record once, in file order."""
         section: Any = OmegaConf.create(OmegaConf.to_container(config.dataset_config[name], resolve=True))
         paths = (section.get("splits") or {}).get("train")
         if not paths:
             raise UserError(
-                f"dataset_config.{name}.splits.train is empty, but evaluation.linear_probe needs training images. Add "
-                "the images, or remove evaluation.linear_probe."
+                f"dataset_config.{name}.splits.train is empty, but evaluation.{key} needs training images. Add the "
+                f"images, or remove evaluation.{key}."
             )
         # a mapping of paths to mixture weights becomes a list of its paths
         section.splits = {"test": paths if isinstance(paths, str) else list(paths)}

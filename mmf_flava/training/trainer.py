@@ -15,7 +15,7 @@ from mmf.common.registry import registry
 from mmf_flava.compat import mmf_api
 from mmf_flava.compat.command_line import is_prediction
 from mmf_flava.compat.process_recipes import meet_before_training
-from mmf_flava.config.schedule import set_updates_of_epochs
+from mmf_flava.config.schedule import set_updates_of_epochs, updates_per_epoch
 from mmf_flava.data.quarantine import Quarantine, count_by_reason
 from mmf_flava.evaluation.suite import EvaluationSuite
 from mmf_flava.processes import gather_objects, rank, wait_for_all
@@ -122,7 +122,8 @@ class FlavaTrainer(TrainingLoop):
     def _build_training(self) -> None:
         training = self.settings.training
         self.num_parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        self.updater = Updater(self.model, self.config, training, self.device)
+        per_epoch = updates_per_epoch(self.config, map(len, self.data.datasets["train"].values()))
+        self.updater = Updater(self.model, self.config, training, self.device, per_epoch)
         self.monitor = Monitor.of_run(self.config)
         scaled = training.precision == "fp16"
         self.guard = UpdateGuard(self._process_file("skipped"), training.spike_sigma, scaled, mmf_api.log)

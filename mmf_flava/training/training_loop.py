@@ -96,7 +96,7 @@ class TrainingLoop(TrainerAttributes):
     def _log(self, progress: Progress, losses: dict[str, Tensor]) -> None:
         self.checkpoints.check()
         if should_log := self._is_due(self.config.training.log_interval):
-            self.results.record_losses(progress.report(self.updater.learning_rate))
+            self.results.record_losses(progress.report(self.updater.learning_rate, self.updater.weight_decay))
         self.callbacks.end_update(losses, should_log)
 
     def _validate_and_save(self, progress: Progress, stopping: bool = False) -> None:

@@ -13,8 +13,16 @@ from mmf_flava.errors import UserError
 from mmf_flava.processes import mean_over_ranks
 from mmf_flava.training.buffers import BufferCopies
 from mmf_flava.training.finite import FiniteCheck
-from mmf_flava.training.hyperparameters import INITIAL, add_missing_state, advance, merge_groups, read_hyperparameters
-from mmf_flava.training.model_interface import check_losses, is_stock
+from mmf_flava.training.gradients import clear_fixed_gradients, clip_each_gradient
+from mmf_flava.training.hyperparameters import (
+    add_missing_state,
+    advance,
+    merge_groups,
+    read_hyperparameters,
+    saved_groups,
+    scheduled_names,
+)
+from mmf_flava.training.model_interface import check_losses, fixed_parameters, is_stock, plan_updates, start_update
 from mmf_flava.training.moving_average import MovingAverage
 from mmf_flava.training.precision import FullPrecision, Precision, total_norm
 from mmf_flava.training.sharding import broadcast_weights, build_engine
@@ -31,12 +39,21 @@ class Updater:
         model: model with its initial weights. With fp16, its weights are cast in place.
         config: the complete MMF config.
         training: the config section ``training``.
+        updates_per_epoch: number of complete updates of an epoch, for the schedules of the model.
     """
 
-    def __init__(self, model: nn.Module, config: Any, training: TrainingConfig, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        config: Any,
+        training: TrainingConfig,
+        device: torch.device,
+        updates_per_epoch: int = 1,
+    ) -> None:
         self.device = device
         self.autocast = training.precision == "bf16" and training.sharding != "fsdp"  # FSDP does not need autocast
         self.max_norm = training.max_grad_l2_norm if config.training.clip_gradients else None
+        self.clips_each = config.training.get("clip_norm_mode") == "parameter"
         broadcast_weights(model)
         if training.activation_checkpointing:
             model.checkpoint_activations()  # type: ignore[operator]
@@ -58,8 +75,10 @@ class Updater:
             self.masters = {weight: weight for weight in self.engine.weights}
         groups = [{**group, "params": [self.masters[p] for p in group["params"]]} for group in self.engine.groups]
         self.optimizer = mmf_api.build_optimizer(groups, config)
+        self.optimizer.register_step_pre_hook(self._clip_each)  # in fp16, the gradients have been unscaled
         self.optimizer.register_step_post_hook(self._after_step)  # before fp16 weights are copied from their masters
         self._last_rate: float | None = None
+        self._last_decay: float | None = None
         self.average = None
         if training.ema.enabled:
             weights = self.engine.by_name(self.masters)
@@ -72,14 +91,25 @@ class Updater:
         self.initial, self.num_steps = read_hyperparameters(self.optimizer), 0
         self.scheduler = mmf_api.build_scheduler(self.optimizer, config) if config.training.lr_scheduler else None
         self.buffers, self._accumulating = BufferCopies(model), False
+        plan_updates(model, config.training.max_updates, updates_per_epoch)
 
     @property
     def learning_rate(self) -> float:
         """Learning rate of the first parameter group in the last update; of the next update if there was none."""
         return self.optimizer.param_groups[0]["lr"] if self._last_rate is None else self._last_rate
 
+    @property
+    def weight_decay(self) -> float | None:
+        """Weight decay in the last update, or in the next one if there was none; None if no schedule changes it."""
+        return getattr(self.scheduler, "weight_decay", None) if self._last_decay is None else self._last_decay
+
+    def _clip_each(self, *_: Any) -> None:
+        if self.clips_each and self.max_norm is not None:
+            clip_each_gradient([*self.masters.values()], self.max_norm, self.engine.num_shards > 1)
+
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         self._last_rate = optimizer.param_groups[0]["lr"]
+        self._last_decay = getattr(self.scheduler, "weight_decay", None)
         self.engine.after_step(self.masters)
         if self.average is not None:
             self.average.update(self.engine.by_name(self.masters), self.num_steps)
@@ -92,6 +122,7 @@ class Updater:
             update: the losses of the update, to which the batch's losses are added; None for an update of one batch.
         """
         if not self._accumulating:
+            start_update(self.engine.model, self.num_steps)
             self.buffers.save()
             self._accumulating = True
         with self.engine.skip_gradient_sync(not last):
@@ -104,6 +135,9 @@ class Updater:
                 self.precision.backward(total)
         if last:
             self.engine.after_backward()
+            if fixed := fixed_parameters(self.engine.model):
+                by_name = {self.engine.names[weight]: weight for weight in self.engine.weights}
+                clear_fixed_gradients(self.engine.model, by_name, fixed)
         return {name: loss.detach() for name, loss in losses.items()}
 
     def _losses(self, batch: Any) -> dict[str, Tensor]:
@@ -136,7 +170,7 @@ class Updater:
         if norm is None:
             norm = total_norm(mean_over_ranks(self.squared_norm()).item())
         self._accumulating = False
-        if not self.precision.step(self.max_norm, norm):
+        if not self.precision.step(None if self.clips_each else self.max_norm, norm):
             self.buffers.restore()
             return False
         self.engine.finish_step()
@@ -188,9 +222,7 @@ class Updater:
     def state_dict(self) -> dict[str, Any]:
         """Return the optimizer's state dict for any precision and sharding. Must be called by all processes."""
         state = self.engine.full_optimizer_state(self.optimizer.state_dict())
-        groups = [
-            {**group, INITIAL: initial} for group, initial in zip(state["param_groups"], self.initial, strict=True)
-        ]
+        groups = saved_groups(state["param_groups"], self.initial, scheduled_names(self.scheduler))
         return {**state, "param_groups": groups}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -201,7 +233,8 @@ class Updater:
         """
         current = {"state": {}, "param_groups": self.optimizer.state_dict()["param_groups"]}
         current = self.engine.full_optimizer_state(current)
-        groups = merge_groups(state["param_groups"], self.initial, current["param_groups"])
+        scheduled = scheduled_names(self.scheduler)
+        groups = merge_groups(state["param_groups"], self.initial, current["param_groups"], scheduled)
         self.optimizer.load_state_dict(self.engine.local_optimizer_state({**state, "param_groups": groups}))
         add_missing_state(self.optimizer)
 
@@ -220,4 +253,6 @@ class Updater:
         self.num_steps = int((state["scheduler"] or {}).get("last_epoch", 0))
         if self.scheduler is not None:
             advance(self.scheduler, self.num_steps)
+        if self.num_steps > 0:
+            start_update(self.engine.model, self.num_steps - 1)
         self.precision.load_state_dict(state.get("precision", {}))

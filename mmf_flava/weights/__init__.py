@@ -8,5 +8,6 @@ pickled_tensors, restricted_pickle: read the tensors of a pickled PyTorch module
 names: the table of keys in all styles, and translation between the native style and the others
 configs: read the model configuration from a file, or infer it from tensor shapes
 loading: check that keys and shapes match, and copy tensors into a model
-encoders: load a single encoder from a ViT, a BEiT or a pre-norm text encoder
+encoders: load a single encoder from a ViT, a BEiT, a pre-norm text encoder or a DINO teacher
+vit_files: write an image encoder for timm, and student and teacher with the keys of DINO's code
 """

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from mmf_flava.config.dino import DinoEncoderConfig
 from mmf_flava.config.model import (
     CodebookConfig,
     FlavaConfig,
@@ -24,7 +25,8 @@ from mmf_flava.files.json_data import parse_object
 
 ENCODERS = ("image_encoder", "text_encoder", "multimodal_encoder")
 HEAD_SIZE = 64  # width of an attention head in every released model; tensor shapes do not show it
-CONFIG_KEY = "flava_config"  # key of the configuration in the metadata of safetensors files that mmf_flava writes
+# keys of the configuration in the metadata of safetensors files that mmf_flava writes: of FLAVA, and of flava_dino
+CONFIG_KEY, DINO_CONFIG_KEY = "flava_config", "flava_dino_config"
 EncoderConfig = TypeVar("EncoderConfig", bound=TransformerConfig)
 
 # key of mmf_flava's configuration -> Hugging Face's key
@@ -71,6 +73,19 @@ def read_config(file: Path, metadata: dict[str, Any]) -> FlavaConfig | None:
         values = _parse_json(json_file.read_bytes(), json_file)
         return config_from_hugging_face(values, str(json_file)) if values.get("model_type") == "flava" else None
     return None
+
+
+def read_dino_config(metadata: dict[str, Any]) -> ImageEncoderConfig | None:
+    """Return the image encoder's configuration in the weights file of a ``flava_dino``; None if there is none.
+
+    Raises:
+        UserError: the configuration is invalid.
+    """
+    if not isinstance(text := metadata.get(DINO_CONFIG_KEY), str):
+        return None
+    values = _parse_json(text.encode(), Path(DINO_CONFIG_KEY)).get("image_encoder") or {}
+    kept = {key: value for key, value in values.items() if key != "pretrained"}
+    return parse_section(DinoEncoderConfig, kept, f"{DINO_CONFIG_KEY}.image_encoder")
 
 
 def _parse_json(text: bytes | str, file: Path) -> dict[str, Any]:

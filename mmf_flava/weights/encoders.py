@@ -1,5 +1,5 @@
-"""Loading of a single encoder from a ViT (timm, DINO, BEiT, Hugging Face), a pre-norm text encoder or a FLAVA
-checkpoint.
+"""Loading of a single encoder from a ViT (timm, DINO, BEiT, Hugging Face), a pre-norm text encoder, a FLAVA checkpoint
+or a checkpoint of ``flava_dino``.
 
 mmf_flava's keys of the image encoder are timm's keys. Keys of tensors that the encoder does not have are reported as
 unexpected keys.
@@ -12,8 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mmf_flava.config.model import ImageEncoderConfig
 from mmf_flava.errors import UserError
 from mmf_flava.files.checkpoint_names import read_found
+from mmf_flava.weights.configs import read_dino_config
 from mmf_flava.weights.loading import (
     IncompatibleKeys,
     drop_vocabulary,
@@ -21,7 +23,7 @@ from mmf_flava.weights.loading import (
     matches_any,
     resample_positions,
 )
-from mmf_flava.weights.names import PREFIXES, STYLES, complete_key, to_native
+from mmf_flava.weights.names import PREFIXES, STYLES, TEACHER, complete_key, to_native
 from mmf_flava.weights.sources import find_weights
 from mmf_flava.weights.weight_files import read_tensors
 
@@ -63,7 +65,7 @@ def load_image_encoder(
     sha256: str | None = None,
     cache_dir: str | Path | None = None,
 ) -> IncompatibleKeys:
-    """Load an ``ImageEncoder`` in place from a ViT (timm, DINO, BEiT, Hugging Face) or a FLAVA checkpoint.
+    """Load an ``ImageEncoder`` in place from a ViT (timm, DINO, BEiT, Hugging Face), FLAVA or ``flava_dino``'s teacher.
 
     The mask token may be missing. FLAVA paper, §3.3: "we initialise from an off-the-shelf DINO model".
 
@@ -75,11 +77,22 @@ def load_image_encoder(
         UserError: the source was not found, its file is corrupt or contains pickled code, or the weights do not
             match the encoder.
     """
-    tensors, _ = read_found(lambda: find_weights(source, cache_dir, sha256), read_tensors)
+    tensors, metadata = read_found(lambda: find_weights(source, cache_dir, sha256), read_tensors)
     native, unknown = _image_encoder_tensors(tensors, str(source))
+    _check_num_heads(encoder, read_dino_config(metadata), str(source))
     resample_positions(native, encoder.state_dict(), "pos_embed")
     allow_missing = [*allow_missing, "mask_token"]
     return load_tensors(encoder, native, str(source), "the image encoder", unknown, allow_missing, allow_extra)
+
+
+def _check_num_heads(encoder: nn.Module, trained: ImageEncoderConfig | None, source: str) -> None:
+    """Raise UserError if a teacher had another number of attention heads; tensor shapes do not show this."""
+    heads = encoder.blocks[0].attn.num_heads  # type: ignore[index, union-attr]
+    if trained is not None and trained.num_heads != heads:
+        raise UserError(
+            f"image_encoder.num_heads is {heads}, but {source} was trained with {trained.num_heads} attention heads. "
+            f"Set it to {trained.num_heads}."
+        )
 
 
 def load_text_encoder(
@@ -125,6 +138,8 @@ def _image_encoder_tensors(tensors: dict[str, Tensor], source: str) -> tuple[dic
     Raises:
         UserError: the keys do not belong to a ViT.
     """
+    if teacher := {key.removeprefix(TEACHER): value for key, value in tensors.items() if key.startswith(TEACHER)}:
+        return teacher, []
     stripped = _strip(tensors)
     if not any(key.startswith("blocks.") for key in stripped):
         return _extract_encoder(stripped, "image_encoder", "@image", source)

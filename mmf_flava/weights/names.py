@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mmf_flava.errors import UserError
 
+TEACHER = "teacher.encoder."  # prefix of the teacher's image encoder in the weights of the model flava_dino
 STYLES = ("mmf_flava", "hf", "torchmultimodal", "mmf")  # the first one is the native style
 
 # Placeholders in the keys of TABLE and the prefixes that replace them, in the order of STYLES.
@@ -154,6 +155,11 @@ def detect_style(keys: Iterable[str], source: str = "the file") -> tuple[str, di
     }
     style = max(STYLES, key=lambda style: len(matches[style]))
     if len(matches[style]) * 2 < len(source_keys) or not source_keys:
+        if any(key.startswith(TEACHER) for key in source_keys):
+            raise UserError(
+                f"{source} has the weights of a flava_dino, an image encoder without FLAVA's other modules. Set "
+                "image_encoder.pretrained to it, or convert it with --to timm or --to dino."
+            )
         raise UserError(
             f"{source} has no FLAVA weights. Expected keys of mmf_flava, Hugging Face, torchmultimodal or the original "
             f"MMF code, got {', '.join(source_keys[:3]) or 'no tensors'}{', ...' if len(source_keys) > 3 else ''}."

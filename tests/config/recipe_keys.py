@@ -15,9 +15,9 @@ from mmf.utils.env import setup_imports
 from omegaconf import OmegaConf
 
 from mmf_flava.config.mmf_sections import ADDED, RANGES, TYPES
-from mmf_flava.config.model import MODELS
 from mmf_flava.config.optimization import OPTIMIZER_PARAMS, SCHEDULER_PARAMS
 from mmf_flava.config.ranges import KEY, Range
+from mmf_flava.config.registered_models import MODELS
 
 # sections with any keys, and keys whose other values select other code
 FREE = {"checkpoint.pretrained_state_mapping", "trainer", "evaluation.reporter.params", "multitasking.params"}

@@ -10,7 +10,13 @@ import yaml
 
 from mmf_flava.config.datasets import GlueConfig, ImageNetConfig, KarpathyConfig, PMDConfig, TextCorpusConfig
 from mmf_flava.config.labelled_datasets import ImageClassificationConfig, ImageTextClassificationConfig
-from mmf_flava.config.processors import ImageProcessorConfig, ImageTransformConfig, TextProcessorConfig, TokensConfig
+from mmf_flava.config.processors import (
+    ImageProcessorConfig,
+    ImageTransformConfig,
+    MulticropConfig,
+    TextProcessorConfig,
+    TokensConfig,
+)
 
 CONFIGS = Path(__file__).parents[2] / "projects/flava/configs"
 DATASETS = {
@@ -26,6 +32,7 @@ PROCESSORS = {
     "flava_image": ImageProcessorConfig,
     "flava_text": TextProcessorConfig,
     "flava_image_transform": ImageTransformConfig,
+    "flava_multicrop": MulticropConfig,
     "flava_tokens": TokensConfig,
 }
 

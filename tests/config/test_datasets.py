@@ -4,7 +4,8 @@ import pytest
 
 from mmf_flava.config.datasets import ImageNetConfig, KarpathyConfig, PMDConfig, TextCorpusConfig
 from mmf_flava.config.labelled_datasets import ImageClassificationConfig
-from mmf_flava.config.processors import ImageProcessorConfig, ImageTransformConfig, ModelSizes, TextProcessorConfig
+from mmf_flava.config.processor_base import ModelSizes
+from mmf_flava.config.processors import ImageProcessorConfig, ImageTransformConfig, TextProcessorConfig
 from mmf_flava.config.schema import parse_section
 from mmf_flava.config.splits import SplitsConfig
 from mmf_flava.errors import UserError

@@ -69,6 +69,7 @@ TRANSFORMER: dict[str, tuple[Any, Callable[[Any], Any]]] = {
 IMAGE = {
     "image_size": (6, lambda encoder: encoder.patch_embed.img_size[0]),
     "patch_size": (1, lambda encoder: encoder.patch_embed.patch_size[0]),
+    "position_interpolation": ("dino", lambda encoder: encoder.position_interpolation),
 }
 TEXT = {
     "vocab_size": (13, lambda encoder: encoder.word_embeddings.num_embeddings),
@@ -280,6 +281,14 @@ RUN: dict[str, dict[str, tuple[Any, Probe]]] = {
              "lambdas": [0.1, 1.0], "val_share": 0.5},
             lambda config: vars(suite(config).config.linear_probe),
         ),
+        "knn": (
+            {"dataset": "pmd", "k": 3, "temperature": 0.5},
+            lambda config: vars(suite(config).config.knn),
+        ),
+        "attention_maps": (
+            {"dataset": "pmd", "images": 3},
+            lambda config: vars(suite(config).config.attention_maps),
+        ),
         "examples": ({"images": 1, "sentences": 2}, lambda config: vars(suite(config).config.examples)),
     },
     "multitasking": {
@@ -335,6 +344,7 @@ def test_keys_of_mmf():
 
 def test_every_class_has_a_table():
     nested = (run_config.WandbConfig, run_config.ZeroShotConfig, run_config.RetrievalConfig)
+    nested += (run_config.KnnConfig, run_config.AttentionMapsConfig)
     nested += (run_config.LinearProbeConfig, run_config.ExamplesConfig, run_config.ResetConfig, run_config.EmaConfig)
     given = {"WandbConfig": WANDB, "ResetConfig": RESET, "EmaConfig": EMA} | {
         type_name: RUN["evaluation"][key][0]
@@ -342,6 +352,8 @@ def test_every_class_has_a_table():
             ("ZeroShotConfig", "zero_shot"),
             ("RetrievalConfig", "retrieval"),
             ("LinearProbeConfig", "linear_probe"),
+            ("KnnConfig", "knn"),
+            ("AttentionMapsConfig", "attention_maps"),
             ("ExamplesConfig", "examples"),
         )
     }

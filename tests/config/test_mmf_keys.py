@@ -101,6 +101,11 @@ def test_only_the_schedule_of_pythia_has_steps():
             check_mmf_keys(config | change, {})
 
 
+def test_values_that_are_honoured_besides_the_default():
+    for value in ("all", "parameter"):
+        check_mmf_keys(nested({"training.clip_norm_mode": value}), {})
+
+
 def test_the_named_modules_exist():
     package = Path(mmf_keys.__file__).parents[1]
     for where in mmf_keys.HONOURED.values():

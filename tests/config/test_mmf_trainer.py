@@ -39,6 +39,7 @@ def test_one_process_in_fp32_is_supported(config):
         ({}, 1, 8, "8 GPUs"),
         ({"fp16": True}, 1, 1, "training.fp16"),
         ({"precision": "bf16"}, 1, 1, "training.precision: bf16"),
+        ({"clip_norm_mode": "parameter"}, 1, 1, "does not support training.clip_norm_mode: parameter"),
         ({"sharding": "fsdp", "activation_checkpointing": True}, 1, 0, "sharding: fsdp, training.activation_checkp"),
     ],
 )

@@ -78,6 +78,7 @@ def test_every_key_of_the_demo_has_a_row_of_its_own(demo):
         ("training.precision", "bf16", APPLIED),
         ("training.sharding", "ddp", APPLIED),
         ("training.max_grad_l2_norm", 0.1, APPLIED),
+        ("training.clip_norm_mode", "parameter", APPLIED),
         ("training.early_stop.criteria", "losses/flava_mim", APPLIED),
         ("evaluation.zero_shot.templates", ["{}"], APPLIED),
         ("evaluation.zero_shot", None, APPLIED),

@@ -44,6 +44,11 @@ def check(config, **changes):
 FLAVA = "model_config__flava__"
 
 
+def cosine(**params):
+    """Changes of a recipe that set the scheduler ``flava_cosine``."""
+    return {"scheduler": {"type": "flava_cosine", "params": {"num_training_steps": 9, **params}}}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -69,6 +74,19 @@ FLAVA = "model_config__flava__"
         ({"scheduler__params__num_warmup_steps": -1}, r"scheduler\.params\.num_warmup_steps: must be at least 0"),
         ({"scheduler__params": {"num_warmup_steps": 1}}, r"scheduler\.params\.num_training_steps must be given"),
         ({"scheduler__type": "warmup_cosin"}, r"scheduler\.type: unknown scheduler 'warmup_cosin'.*'warmup_cosine'"),
+        (cosine(num_warmup_steps=None, warmup_epochs=2, min_lr=0, weight_decay_end=0.4), None),
+        (cosine(warmup_steps=1), r"'warmup_steps' is not a key of scheduler\.params\. Did you mean 'num_warmup_steps'"),
+        (cosine(min_lr=-1e-6), r"scheduler\.params\.min_lr: must be at least 0, got -1e-06"),
+        (cosine(warmup_epochs=1.5), r"scheduler\.params\.warmup_epochs: must be an integer, got 1\.5"),
+        (cosine(weight_decay_end="high"), r"scheduler\.params\.weight_decay_end: must be a number, got 'high'"),
+        ({"scheduler": {"type": "flava_cosine"}}, r"must be given for scheduler\.type: flava_cosine"),
+        ({"scheduler__type": "flava_cosin"}, r"scheduler\.type: unknown scheduler 'flava_cosin'.*'flava_cosine'"),
+        ({"training__clip_norm_mode": "parameter"}, None),
+        (
+            {"training__clip_norm_mode": "parameter", "training__clip_gradients": False},
+            r"clip_norm_mode: parameter has no effect without training\.clip_gradients\. Set clip_gradients: true",
+        ),
+        ({"training__clip_norm_mode": "each"}, r"clip_norm_mode: each is not supported .* or to parameter, for"),
         ({FLAVA + "image_encoder__attention_dropout": 1e308}, r"image_encoder\.attention_dropout: .*below 1"),
         ({FLAVA + "text_encoder__num_heads": 0}, r"text_encoder\.num_heads: must be at least 1, got 0"),
         ({FLAVA + "text_encoder__num_heads": 5}, r"text_encoder\.num_heads: 5 does not divide hidden_size 96"),

@@ -44,6 +44,13 @@ def test_upscaled_view_uses_the_unrounded_box(image):
     assert np.array_equal(Crops(image).view(BOX, 90, BICUBIC), expected)
 
 
+@pytest.mark.parametrize("side", [24, 90])
+def test_view_as_a_pillow_image_has_the_same_pixels(image, side):
+    found = Crops(image).view_image(BOX, side, BICUBIC)
+    assert found.mode == "RGB"
+    assert np.array_equal(np.asarray(found), Crops(image).view(BOX, side, BICUBIC).permute(1, 2, 0))
+
+
 def test_views_of_one_image_are_independent(image):
     source = Crops(image)
     first = source.view(BOX, 24, BICUBIC).clone()

@@ -12,7 +12,14 @@ from mmf.common.registry import registry
 from omegaconf import OmegaConf
 from PIL import Image
 
-from mmf_flava.config.processors import ImageProcessorConfig, ImageTransformConfig, TextProcessorConfig, TokensConfig
+from mmf_flava.config.processors import (
+    CLIP_MEAN,
+    ImageProcessorConfig,
+    ImageTransformConfig,
+    MulticropConfig,
+    TextProcessorConfig,
+    TokensConfig,
+)
 from mmf_flava.data import processors, unmasked  # noqa: F401 (registers them)
 from tests.data.glue_toys import write_vocabulary
 from tests.data.test_keys_take_effect import Entry, changed, fill, keys
@@ -41,6 +48,22 @@ PARAMS: dict[str, tuple[Any, dict[str, Any], dict[str, Entry]]] = {
             "image_size": (32, lambda processor: processor(Image.new("RGB", (9, 9))).shape[-1]),
             "mean": ([0.5, 0.25, 0.75], lambda processor: list(processor.mean)),
             "std": ([0.5, 0.25, 0.75], lambda processor: list(processor.std)),
+        },
+    ),
+    "flava_multicrop": (
+        MulticropConfig,
+        {},
+        {
+            "global_size": (32, lambda processor: image_sample(processor)["crops_global"].shape[-1]),
+            "local_size": (16, lambda processor: image_sample(processor)["crops_local"].shape[-1]),
+            "num_local": (1, lambda processor: image_sample(processor)["crops_local"].shape[0]),
+            "global_scale": ([0.5, 0.75], lambda processor: list(processor.global_scale)),
+            "local_scale": ([0.1, 0.2], lambda processor: list(processor.local_scale)),
+            "blur_radius": ([1.0, 3.0], lambda processor: list(processor.local_augmentation.radius)),
+            "normalisation": ("flava", lambda processor: "flava" if tuple(processor.mean) == CLIP_MEAN else "imagenet"),
+            "mean": ([0.5, 0.25, 0.75], lambda processor: list(processor.mean)),
+            "std": ([0.5, 0.25, 0.75], lambda processor: list(processor.std)),
+            "max_pixels": (80, lambda processor: processor.max_pixels),
         },
     ),
     "flava_text": (
@@ -103,6 +126,8 @@ def test_param_takes_effect(kind, key, tmp_path):
     with open(tmp_path / "b/vocab.txt", "a", encoding="utf-8") as file:
         file.write("\nnew")
     base, params = (fill(section, tmp_path) for section in (base, changed(key, value)))
+    if kind == "flava_multicrop" and key in ("mean", "std"):  # only valid together
+        params = {**params, **{name: [0.5, 0.5, 0.5] for name in ("mean", "std") if name != key}}
     long = {"max_length": 9000} if kind == "flava_text" and key in ("mask_probability", "replace") else {}
     build = registry.get_processor_class(kind)
     default, processor = build({**base, **long}), build(OmegaConf.to_container(OmegaConf.merge(base, long, params)))

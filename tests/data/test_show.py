@@ -303,3 +303,26 @@ def test_scatter_contains_the_encoder_size_and_every_image_size():
     assert [point.title for point in chart.points] == ["about 100 x 50: 3", "1600 x 50: 1"]
     assert all(0 < position < 1 for point in chart.points for position in (point.x, point.y)) and 0 < chart.side < 1
     assert sorted(point.radius for point in chart.points) == [pytest.approx(3**-0.5), 1.0]
+
+
+def test_crops_for_dino_are_shown(demo, tmp_path):
+    """Images of pairs without captions; the page needs no model, tokenizer or other keys."""
+    with ShardWriter(tmp_path / "images/00000.tar") as shard:
+        for number in range(3):
+            shard.write(f"record-{number}", {"png": encode_image(40, 30)})
+    crops = {"type": "flava_multicrop", "params": {"global_size": 24, "local_size": 12, "num_local": 3}}
+    section = {"data_dir": str(tmp_path), "splits": {"train": ["images"], "val": ["images"]}}
+    section["processors"] = {"image_processor": crops}
+    for name in ("pmd", "imagenet"):
+        path = tmp_path / f"{name}.yaml"
+        OmegaConf.save({"dataset_config": {name: section}}, path)
+        for split in ("train", "val"):
+            html = show(path, "--samples", "2", "--split", split)
+            for card in cards(html):
+                assert [svg[1]["aria-label"] for svg in card.find("svg")] == [f"crop {n}" for n in range(1, 6)]
+                assert [svg[1]["viewbox"] for svg in card.find("svg")] == ["0 0 24 24"] * 2 + ["0 0 12 12"] * 3
+            assert len(cards(html)) == 2
+            assert "2 of 24 x 24 pixels, 25 to 100 % of the area" in html
+            assert "3 of 12 x 12 pixels, 5 to 25 % of the area" in html
+            assert "all examined records are valid" in html
+            assert "Mismatched" not in html

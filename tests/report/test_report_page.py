@@ -14,6 +14,7 @@ from mmf_flava.errors import UserError
 from mmf_flava.report import write_report
 from mmf_flava.report.__main__ import main
 from mmf_flava.report.charts import dash_index
+from tests.report.conftest import write_metrics
 
 MakeRun = Callable[..., Path]
 
@@ -186,6 +187,15 @@ def test_extreme_numbers_are_drawn_or_ignored(tmp_path: Path, update: int, loss:
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     (tmp_path / "summary.json").write_text(json.dumps({"seconds": loss, "samples": loss, "updates": loss}))
     assert not Tags(page(tmp_path)).open
+
+
+def test_a_weight_decay_that_a_schedule_changes_has_a_chart(tmp_path: Path) -> None:
+    records = [{"update": n, "split": "train", "losses": {"flava_mim": 1.0}, "lr": 0.1} for n in (1, 2)]
+    write_metrics(tmp_path / "constant", records)
+    write_metrics(tmp_path / "scheduled", [{**record, "weight_decay": record["update"] / 10} for record in records])
+    constant, scheduled = page(tmp_path / "constant"), page(tmp_path / "scheduled")
+    assert "Learning rate over the updates" in constant and "Weight decay over the updates" not in constant
+    assert "Weight decay over the updates" in scheduled
 
 
 def test_images_outside_the_examples_folder_are_not_included(run_dir: Path) -> None:

@@ -18,6 +18,7 @@ from mmf_flava.data.masking import IGNORED
 from mmf_flava.errors import UserError
 from mmf_flava.models.codebook.dalle_encoder import DalleEncoder
 from mmf_flava.models.codebook.frozen import CHUNK_SIZE
+from mmf_flava.models.dino.pretraining import FlavaDino
 from mmf_flava.models.pretraining import FlavaPretraining
 from mmf_flava.training.activations import peak_bytes
 from mmf_flava.training.memory import GIGABYTE, MemoryEstimate, estimate_memory
@@ -49,7 +50,13 @@ def recipe(datasets: str, size: int, optimizer: str = "AdamW", **training) -> Om
         "codebook": {"vocab_size": CODES},
     }
     options = {"precision": "fp32", "sharding": "none", "activation_checkpointing": False, "update_frequency": 1}
-    options |= {"batch_size": size, "batch_size_per_device": None, "clip_gradients": False, "lr_scheduler": False}
+    options |= {
+        "batch_size": size,
+        "batch_size_per_device": None,
+        "clip_gradients": False,
+        "lr_scheduler": False,
+        "max_updates": 4,
+    }
     return OmegaConf.create(
         {
             "model": "flava",
@@ -258,6 +265,38 @@ def test_other_models_are_not_supported():
         estimate_memory(config, processes=1)
 
 
+def dino_recipe(size: int, **training) -> OmegaConf:
+    config = recipe("imagenet", size, **training)
+    encoder = {**SIZE, "image_size": 32, "patch_size": 8}
+    head = {"hidden_size": 64, "bottleneck_size": 16, "out_dim": 400}
+    config.model, config.model_config = "flava_dino", {"flava_dino": {"image_encoder": encoder, "head": head}}
+    crops = {"global_size": 32, "local_size": 16, "num_local": 3}
+    config.dataset_config.imagenet.processors.image_processor = {"type": "flava_multicrop", "params": crops}
+    return config
+
+
+def dino(config, size: int) -> tuple[FlavaDino, object]:
+    model = FlavaDino(config.model_config.flava_dino)
+    model.build()
+    model.init_losses()
+    model.plan_updates(1, 1)
+    crops = {"crops_global": torch.randn(size, 2, 3, 32, 32), "crops_local": torch.randn(size, 3, 3, 16, 16)}
+    return model.train(), sample_list("imagenet", **crops)
+
+
+@pytest.mark.parametrize("size", [8, 32])
+def test_memory_of_dino(size):
+    config = dino_recipe(size)
+    model, samples = dino(config, size)
+    estimate = estimate_memory(config, processes=1)
+    assert estimate.activations == pytest.approx(saved_bytes(model, samples), rel=TOLERANCE)
+    assert estimate.batch == size_of(samples.values())
+    peak = peak_bytes(lambda: loss(model, samples).backward())
+    assert 0.9 * peak < estimate.activations + estimate.losses + estimate.gradients < 1.3 * peak
+    student = sum(parameter.numel() for parameter in model.student.parameters())
+    assert (estimate.weights, estimate.gradients, estimate.optimizer) == (8 * student, 4 * student, 8 * student)
+
+
 @cache
 def estimate_of(sections: str, processes: int) -> MemoryEstimate:
     """Estimate a recipe; recipes that differ in initial weights only are estimated once."""
@@ -266,8 +305,8 @@ def estimate_of(sections: str, processes: int) -> MemoryEstimate:
 
 def sections_of(config) -> str:
     """Return the sections of a recipe that determine its memory, as YAML."""
-    model = OmegaConf.to_container(config.model_config.flava, resolve=True)
-    for encoder in ("image_encoder", "text_encoder"):
+    model = OmegaConf.to_container(config.model_config[config.model], resolve=True)
+    for encoder in {"image_encoder", "text_encoder"} & {*model}:
         model[encoder]["pretrained"] = None
     keys = ("precision", "sharding", "activation_checkpointing", "update_frequency", "batch_size")
     training = {key: config.training[key] for key in (*keys, "batch_size_per_device")}
@@ -275,8 +314,8 @@ def sections_of(config) -> str:
         name: OmegaConf.to_container(config.dataset_config[name], resolve=True) for name in config.datasets.split(",")
     }
     optimizer = OmegaConf.to_container(config.optimizer, resolve=True)
-    sections = {"model": "flava", "datasets": config.datasets, "training": training, "optimizer": optimizer}
-    return OmegaConf.to_yaml(sections | {"model_config": {"flava": model}, "dataset_config": datasets})
+    sections = {"model": config.model, "datasets": config.datasets, "training": training, "optimizer": optimizer}
+    return OmegaConf.to_yaml(sections | {"model_config": {config.model: model}, "dataset_config": datasets})
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -77,6 +77,9 @@ def test_defaults_of_a_model_without_the_methods():
     assert model_interface.metadata(model) == model_interface.fingerprints(model) == {}
     assert model_interface.load_pretrained(model, [], [], None) == []
     assert model_interface.batch_flops(model, words(0), 1) == 0
+    assert model_interface.fixed_parameters(model) == []
+    model_interface.plan_updates(model, 10, 2)
+    model_interface.start_update(model, 3)
     model.metadata = nn.Linear(1, 1)  # a module is no method
     assert model_interface.metadata(model) == {}
 

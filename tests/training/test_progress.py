@@ -34,8 +34,12 @@ def test_rates_are_counts_per_second(tmp_path: Path, tiny, pairs, monkeypatch: p
         losses.add({"train/pmd/flava_itm": torch.tensor([float(update)])})
         progress.add_update(losses)
     progress.report(lr=0.1)
+    now[0] += 1
+    progress.report(lr=0.1, weight_decay=0.04)
     progress.close()
-    record = json.loads((tmp_path / "metrics.jsonl").read_text())
+    record, scheduled = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert "weight_decay" not in record and scheduled["weight_decay"] == 0.04
+    assert "weight decay" not in messages[0] and ", lr 1.00e-01, weight decay 0.04, " in messages[1]
     assert record["samples_per_second"] == 1.5  # 6 samples in 4 seconds
     assert record["tokens_per_second"] == 12.5  # 2 * (12 patches + 5 + 3 + 5 tokens) without padding
     assert record["flops_per_second"] == pytest.approx(batch_flops(tiny, model.needs, pairs) / 2, rel=1e-3)
@@ -51,3 +55,33 @@ def test_count_tokens_of_images_and_texts(pairs) -> None:
 def test_flops_are_formatted_with_three_digits() -> None:
     texts = [format_flops(flops) for flops in (3.2149e13, 3.2149e10, 4.321e14, 0)]
     assert texts == ["32.1 TFLOP/s", "32.1 GFLOP/s", "432 TFLOP/s", "0 GFLOP/s"]
+
+
+class Distilled:
+    """A model whose outputs have the given information at each report."""
+
+    def __init__(self, *information: float) -> None:
+        self.information = iter(information)
+
+    def output_statistics(self) -> dict[str, float]:
+        return {"teacher_entropy": 2.5, "teacher_information": next(self.information)}
+
+
+@pytest.mark.parametrize(
+    ("first", "information", "warnings"),
+    [(0, (0.001, 0.5, 0.001, 0.0), 1), (9, (0.001, 0.5), 1), (9, (0.5, 0.02), 0)],
+)
+def test_outputs_are_logged_and_a_collapse_once(tmp_path, monkeypatch, first, information, warnings) -> None:
+    messages: list[str] = []
+    monkeypatch.setattr(mmf_api, "log", messages.append)
+    config = OmegaConf.create({"training": {"max_updates": 40, "tensorboard": False}})
+    progress = Progress(tmp_path, config, WandbConfig(), Distilled(*information), start=first, seconds=0.0)
+    for _ in information:
+        progress.report(lr=0.1)
+        progress.update += 4  # the first report may be in the first tenth of the run
+    progress.close()
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [record["outputs"]["teacher_information"] for record in records] == list(information)
+    assert all("teacher_entropy 2.500" in message for message in messages if message.startswith("update"))
+    found = [message for message in messages if message.startswith("Warning: The teacher's output hardly depends")]
+    assert len(found) == warnings and (not found or first or messages.index(found[0]) == 3)

@@ -76,11 +76,19 @@ def batch(kind: str, number: int = 0, rows: slice = slice(None)):
     return sample_list(kind, **fields)
 
 
-def updater(model, optimizer="AdamW", clip=None, scheduler=None, lr=0.01, params=None, **training) -> Updater:
-    """Build an Updater of ``model`` with these options; ``params`` are further options of the optimizer."""
+def updater(
+    model, optimizer="AdamW", clip=None, scheduler=None, lr=0.01, params=None, mode="all", **training
+) -> Updater:
+    """Build an Updater of ``model`` with these options.
+
+    Args:
+        params: further options of the optimizer.
+        mode: ``training.clip_norm_mode``.
+    """
     params = {"lr": lr} | ({"momentum": 0.9} if optimizer == "SGD" else {}) | (params or {})
+    section = {"clip_gradients": clip is not None, "clip_norm_mode": mode, "max_updates": 12}
     config = {
-        "training": {"clip_gradients": clip is not None, "lr_scheduler": scheduler is not None, "max_updates": 12},
+        "training": {**section, "lr_scheduler": scheduler is not None},
         "optimizer": {"type": optimizer, "params": params},
         "scheduler": scheduler,
     }

@@ -21,11 +21,11 @@ def unsupported_options(module: Any) -> None:
     @wrap(module, "build_trainer", only_if=flava_run.is_current)
     def build_trainer(original: Any, config: Any) -> Any:
         from mmf_flava.compat import mmf_api
-        from mmf_flava.config.schedule import schedule_warning
+        from mmf_flava.config.schedule import depends_on_data, schedule_warning
 
         _check_mmf_trainer(config)
-        # the number of updates of training.max_epochs is not known yet
-        if config.training.max_epochs is None and (warning := schedule_warning(config)):
+        # numbers of updates that are given in epochs are not known yet
+        if not depends_on_data(config) and (warning := schedule_warning(config)):
             mmf_api.log(f"Warning: {warning}")
         return original(config)
 

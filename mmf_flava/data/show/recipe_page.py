@@ -1,6 +1,7 @@
 """The page of a recipe's datasets: samples as training sees them, their masks, and statistics."""
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from mmf.utils.configuration import load_yaml
 from mmf.utils.env import setup_imports
 from omegaconf import OmegaConf
 
+from mmf_flava.config.datasets import MULTICROP
+from mmf_flava.config.processors import MulticropConfig
 from mmf_flava.data.from_recipe import dataset_names, dataset_section, open_dataset, read_recipe
 from mmf_flava.data.show.page import render_page
 from mmf_flava.data.show.samples import SampleCard, make_card
@@ -47,19 +50,24 @@ def _default_overrides(recipe: str, overrides: Sequence[str]) -> list[str]:
     setup_imports()
     content = load_yaml(recipe)
     keys = {override.partition("=")[0] for override in overrides} | set(content)
-    defaults = [] if "model" in keys else ["model=flava", *_model_sizes(content.get("dataset_config") or {})]
+    defaults = [] if "model" in keys else _model(content.get("dataset_config") or {})
     if content.get("dataset_config") and not keys & {"dataset", "datasets"}:
         defaults.append(f"dataset={','.join(content.dataset_config)}")
     return defaults
 
 
-def _model_sizes(sections: Any) -> list[str]:
-    """Return overrides that set the model's image and patch sizes to those in the config of an image processor."""
+def _model(sections: Any) -> list[str]:
+    """Return overrides that set a model for the image processors, and its image and patch sizes to theirs."""
+    model = "flava"
     sizes: dict[str, Any] = {}
     for name in sections:
-        params = OmegaConf.select(sections, f"{name}.processors.image_processor.params") or {}
+        processor = OmegaConf.select(sections, f"{name}.processors.image_processor") or {}
+        params = processor.get("params") or {}
         sizes |= {key: params[key] for key in ("image_size", "patch_size") if key in params}
-    return [f"model_config.flava.image_encoder.{key}={size}" for key, size in sizes.items()]
+        if processor.get("type") == MULTICROP:
+            model, side = "flava_dino", params.get("global_size", MulticropConfig.global_size)
+            sizes |= {"image_size": side, "patch_size": math.gcd(side, params.get("local_size", 16))}
+    return [f"model={model}", *(f"model_config.{model}.image_encoder.{key}={size}" for key, size in sizes.items())]
 
 
 def _paths(config: Any, name: str, split: str) -> list[str | Path]:

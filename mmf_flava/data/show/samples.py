@@ -63,6 +63,7 @@ class SampleCard:
     masked: list[int]  # masked patches, row-major
     codebook_view: EmbeddedImage | None  # input of the image codebook
     codes: list[PatchCode]
+    crops: list[EmbeddedImage]  # global and local crops for DINO
     tokens: list[DisplayToken]
     matches: bool | None  # whether the caption belongs to the image
     captions: list[str]  # all captions of the image
@@ -73,7 +74,8 @@ def make_card(dataset: StreamDataset, number: int) -> SampleCard:
     """Return the card that shows sample ``number`` of a dataset. Raise UserError if no valid record is found."""
     sample = dataset[number]
     view, codebook_view, grid = None, None, (0, 0)
-    if "image" in sample:
+    crops = [crop for name in ("crops_global", "crops_local") if name in sample for crop in sample[name]]
+    if "image" in sample and not crops:
         view, grid = _view(dataset.image_processor.pixels(sample["image"])), dataset.image_processor.grid
     if "image_for_codebook" in sample:
         pixels = sample["image_for_codebook"].permute(1, 2, 0).numpy()
@@ -92,6 +94,7 @@ def make_card(dataset: StreamDataset, number: int) -> SampleCard:
         masked=[] if mask is None else np.flatnonzero(mask.numpy()).tolist(),
         codebook_view=codebook_view,
         codes=[] if codes is None else [PatchCode(code, colour(code)) for code in codes.tolist()],
+        crops=[_view(dataset.image_processor.pixels(crop)) for crop in crops],
         tokens=_tokens(sample, dataset.text_processor) if "input_ids" in sample else [],
         matches=bool(sample["is_correct"]) if "is_correct" in sample else None,
         captions=sample.get("captions") or [],

@@ -122,8 +122,7 @@ def _settings(dataset: StreamDataset, paths: Sequence[str | Path], statistics: S
     if isinstance(dataset, TextCorpusDataset):
         tokens, documents = sum(map(len, dataset.files)), sum(file.meta["documents"] for file in dataset.files)
         settings.append(("Text", f"{tokens:,} tokens in {documents:,} documents"))
-    if hasattr(dataset, "text_processor"):
-        processor = dataset.text_processor
+    if (processor := getattr(dataset, "text_processor", None)) is not None:
         method = f"{'whole words' if processor.whole_word else 'single tokens'}, {processor.replace}"
         settings += [
             ("Vocabulary", f"{processor.vocab_size:,} tokens"),
@@ -135,19 +134,36 @@ def _settings(dataset: StreamDataset, paths: Sequence[str | Path], statistics: S
 
 
 def _image_settings(dataset: ImageStreamDataset) -> list[Setting]:
-    processor = dataset.image_processor
-    side, (rows, columns) = processor.image_size, processor.grid
-    low, high = processor.crop_scale
     readers = getattr(dataset.records, "readers", [dataset.records])
     sizes = [size for reader in readers if isinstance(reader, ShardReader) for _, size in reader.shard_sizes()]
-    area = f"{100 * low:.0f} to {format_percent(high, 0)} of the area"
+    shards = ("Shards", f"{len(sizes):,}, {charts.format_bytes(sum(sizes))}" if sizes else "")
+    is_multicrop = hasattr(dataset.image_processor, "num_local")
+    return [shards, *(_multicrop_settings(dataset.image_processor) if is_multicrop else _mask_settings(dataset))]
+
+
+def _multicrop_settings(processor: Any) -> list[Setting]:
+    return [
+        (f"{name} crops", f"{number} of {side} x {side} pixels, {_area(scale)}" if number else "none")
+        for name, number, side, scale in (
+            ("Global", 2, processor.image_size, processor.global_scale),
+            ("Local", processor.num_local, processor.local_size, processor.local_scale),
+        )
+    ]
+
+
+def _area(scale: Sequence[float]) -> str:
+    return f"{100 * scale[0]:.0f} to {format_percent(scale[1], 0)} of the area"
+
+
+def _mask_settings(dataset: ImageStreamDataset) -> list[Setting]:
+    processor = dataset.image_processor
+    side, (rows, columns) = processor.image_size, processor.grid
     codebook = processor.codebook_size
     masking = f"up to {processor.target}, in blocks of at least {processor.min_block}" if processor.mask else "none"
     settings = [
-        ("Shards", f"{len(sizes):,}, {charts.format_bytes(sum(sizes))}" if sizes else ""),
         ("Encoder input", f"{side} x {side} pixels, {rows} x {columns} patches"),
         ("Codebook input", f"{codebook} x {codebook} pixels" if codebook else ""),
-        ("Crops", area if dataset.training else "none: the whole image is resized"),
+        ("Crops", _area(processor.crop_scale) if dataset.training else "none: the whole image is resized"),
         ("Fixed crops per image", str(dataset.views) if dataset.training and dataset.views else ""),
         ("Patch masking", masking),
     ]

@@ -110,7 +110,8 @@ def add_record(dataset: StreamDataset, number: int, statistics: Statistics) -> N
 
 def _add_image_record(statistics: Statistics, dataset: ImageStreamDataset, number: int) -> None:
     record = dataset.records.read(number)
-    captions, label = parse_annotation(record) if isinstance(dataset, PMDDataset) else ([], parse_label(record))
+    has_captions = isinstance(dataset, PMDDataset) and not dataset.images_only
+    captions, label = parse_annotation(record) if has_captions else ([], parse_label(record))
     _add_header(statistics, record)
     statistics.record_bytes.append(sum(map(len, record.fields.values())))
     if label >= 0:

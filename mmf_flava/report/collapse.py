@@ -1,0 +1,27 @@
+"""Collapse of a self-distilled model: its output is the same for all images (DINO, section 5.3).
+
+The outputs collapse to a uniform distribution or to one dimension. In both cases, the mean output over the images is
+equal to the output of each image, so the mutual information of image and output is zero: the entropy of the mean
+output minus the mean entropy.
+"""
+
+from collections.abc import Mapping
+
+INFORMATION = "teacher_information"  # key of ``output_statistics`` of the model, in nats
+MIN_INFORMATION = 0.01
+
+
+def describe_collapse(outputs: Mapping[str, float]) -> str | None:
+    """Return a sentence if the outputs hardly depend on the images; None if they do, or if it is not known.
+
+    Args:
+        outputs: statistics of the outputs of several different images.
+    """
+    information = outputs.get(INFORMATION)
+    if information is None or information >= MIN_INFORMATION:
+        return None
+    return (
+        f"The teacher's output hardly depends on the image: its information is {information:.4f} nats. The model has "
+        "collapsed, or has not trained long enough. Check that the images differ; decrease optimizer.params.lr or "
+        "teacher_temperature."
+    )
