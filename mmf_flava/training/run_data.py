@@ -72,9 +72,9 @@ class RunData:
         self.datasets["probe"] = {}
         evaluation = settings.evaluation
         for key, probe in (("linear_probe", evaluation.linear_probe), ("knn", evaluation.knn)):
-            name = None if probe is None else probe.dataset
-            if name in settings.datasets and name not in self.datasets["probe"]:
-                self.datasets["probe"][name] = self._build_probe_dataset(name, config, key)
+            if probe is None or probe.dataset not in settings.datasets or probe.dataset in self.datasets["probe"]:
+                continue
+            self.datasets["probe"][probe.dataset] = self._build_probe_dataset(probe.dataset, config, key)
         self._compare_sizes()
         if trains:
             self.loader = self._open_loader(config.training, settings)

@@ -11,10 +11,10 @@ import pytest
 import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
-from torch import multiprocessing
 
 from mmf_flava.config.dino import TeacherMomentumConfig
 from tests.models.dino.toys import SAMPLES, crops, dino
+from tests.processes import run_ranks
 from tests.training.toys import updater
 
 SHARDINGS = ("ddp", "fsdp")
@@ -111,7 +111,7 @@ def process(rank, folder):
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("dino"))
-    multiprocessing.spawn(process, (folder,), nprocs=2)
+    run_ranks(process, (folder,), 2)
     return torch.load(f"{folder}/results")
 
 

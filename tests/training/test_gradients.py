@@ -8,11 +8,12 @@ from unittest.mock import patch
 import pytest
 import torch
 import torch.distributed as dist
-from torch import multiprocessing, nn
+from torch import nn
 
 from mmf_flava.errors import UserError
 from mmf_flava.training import gradients
 from mmf_flava.training.gradients import clear_fixed_gradients, clip_each_gradient
+from tests.processes import run_ranks
 from tests.training.planned_training import (
     FIXED,
     FIXED_UPDATES,
@@ -171,7 +172,7 @@ def process(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("gradients"))
-    multiprocessing.spawn(process, (folder,), nprocs=2)
+    run_ranks(process, (folder,), 2)
     return torch.load(f"{folder}/results")
 
 
