@@ -38,7 +38,7 @@ class TransformerConfig:
             )
 
 
-POSITION_INTERPOLATIONS = ("ours", "dino")
+POSITION_INTERPOLATIONS = ("flava", "dino")
 
 
 @dataclass
@@ -46,7 +46,7 @@ class ImageEncoderConfig(TransformerConfig):
     image_size: int = ranged(224, at_least=1)
     patch_size: int = ranged(16, at_least=1)
     # interpolation of position embeddings for images of another size, see ``ImageEncoder.positions``
-    position_interpolation: str = ranged("ours", choices=POSITION_INTERPOLATIONS)
+    position_interpolation: str = ranged("flava", choices=POSITION_INTERPOLATIONS)
     # initial weights (ViT of timm, DINO, BEiT or FLAVA): file, folder, URL or Hugging Face model ID
     pretrained: str | None = None
 

@@ -47,14 +47,14 @@ class ImageEncoder(Transformer):
         """Return the (1, 1 + number of patches, D) position embeddings of a grid of patches.
 
         If ``grid`` (rows and columns of patches) differs from the grid for ``image_size``, they are interpolated:
-        bicubic, without antialiasing. ``position_interpolation: ours`` interpolates to the size of the grid, as Hugging
+        bicubic, without antialiasing. ``position_interpolation: flava`` interpolates to the size of the grid, as Hugging
         Face's FLAVA; ``dino`` interpolates by the factor (size of the grid + 0.1) / (size of the grid for
         ``image_size``), as the published code of DINO, which samples slightly other positions.
         """
         trained = self.patch_embed.grid_size
         if grid == trained:
             return self.pos_embed
-        if self.position_interpolation == "ours":
+        if self.position_interpolation == "flava":
             return resample_abs_pos_embed(self.pos_embed, list(grid), list(trained), antialias=False)
         cls, patches = self.pos_embed.split([1, self.patch_embed.num_patches], dim=1)
         scale = [(new + 0.1) / old for new, old in zip(grid, trained, strict=True)]

@@ -16,7 +16,7 @@ from tests.models.dino.toys import ENCODER, HEAD, crops
 ENCODER_PROBES = {
     f"image_encoder.{key}": (value, lambda model, probe=probe: probe(model.student.encoder))
     for key, (value, probe) in (TRANSFORMER | IMAGE).items()
-} | {"image_encoder.position_interpolation": ("ours", lambda model: model.student.encoder.position_interpolation)}
+} | {"image_encoder.position_interpolation": ("flava", lambda model: model.student.encoder.position_interpolation)}
 PROBES = ENCODER_PROBES | {
     "image_encoder.drop_path": (
         0.25,

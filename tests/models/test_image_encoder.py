@@ -17,7 +17,7 @@ def encoder(interpolation):
     return found
 
 
-@pytest.mark.parametrize(("interpolation", "offset"), [("ours", 0.0), ("dino", 0.1)])
+@pytest.mark.parametrize(("interpolation", "offset"), [("flava", 0.0), ("dino", 0.1)])
 @pytest.mark.parametrize("grid", [(3, 3), (5, 2), (8, 4), (12, 12)])
 def test_interpolated_positions_are_bicubic_samples(interpolation, offset, grid):
     """Row i of n is sampled at (i + 1/2) * 8 / (n + offset) - 1/2 of 8 rows."""
@@ -31,20 +31,20 @@ def test_interpolated_positions_are_bicubic_samples(interpolation, offset, grid)
     torch.testing.assert_close(positions[:, 1:], expected.flatten(2).transpose(1, 2), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("interpolation", ["ours", "dino"])
+@pytest.mark.parametrize("interpolation", ["flava", "dino"])
 def test_positions_of_the_trained_size_are_unchanged(interpolation):
     found = encoder(interpolation)
     assert found.positions((8, 8)) is found.pos_embed
 
 
 def test_the_interpolations_differ_and_support_half_precision():
-    ours, dino = (encoder(name).positions((3, 3)) for name in ("ours", "dino"))
-    assert 1e-3 < (ours - dino).abs().max() < 1
+    flava, dino = (encoder(name).positions((3, 3)) for name in ("flava", "dino"))
+    assert 1e-3 < (flava - dino).abs().max() < 1
     half = encoder("dino").half().positions((3, 3))
     assert half.dtype == torch.float16 and (half - dino).abs().max() < 1e-2
 
 
 def test_encoder_without_mask_token():
-    assert "mask_token" in encoder("ours").state_dict()
+    assert "mask_token" in encoder("flava").state_dict()
     config = ImageEncoderConfig(8, 1, 2, 16, image_size=8, patch_size=4)
     assert "mask_token" not in ImageEncoder(config, has_mask_token=False).state_dict()

@@ -223,7 +223,7 @@ def test_invalid_losses_raise(losses, message):
         ({"teacher_temperature": {"first": 0}}, r"teacher_temperature\.first: must be above 0"),
         (
             {"image_encoder": {"position_interpolation": "bicubic"}},
-            r"position_interpolation: must be one of ours, dino",
+            r"position_interpolation: must be one of flava, dino",
         ),
         ({"losses": [{"type": "flava_dino"}] * 2}, r"flava_dino is listed 2 times"),
         ({"heads": {}}, r"'heads' is not a key of model_config\.flava_dino.*'head'"),
