@@ -1,6 +1,6 @@
 # make demo   set up .venv, then train and evaluate a small FLAVA on two CPU cores (about five minutes). A stopped demo starts
 #             anew and says where the old run is; OPTIONS=checkpoint.resume=true continues it. OPTIONS are key=value words
-# make demo-photos  set up .venv, then train and evaluate a small FLAVA on CIFAR-10's photographs (about ten minutes); the
+# make demo-photos  set up .venv, then train and evaluate a small FLAVA on CIFAR-10's photographs (about 13 minutes); the
 #             first call downloads them (170 MB). SRC=FOLDER: local photographs, TEXT=FILE: other text, see
 #             `python -m mmf_flava.data.prepare photos --help`. OPTIONS as for the demo
 # make test   set up .venv and run the tests in two processes; JOBS=1: one after another

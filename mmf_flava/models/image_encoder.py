@@ -47,8 +47,8 @@ class ImageEncoder(Transformer):
         """Return the (1, 1 + number of patches, D) position embeddings of a grid of patches.
 
         If ``grid`` (rows and columns of patches) differs from the grid for ``image_size``, they are interpolated:
-        bicubic, without antialiasing. ``position_interpolation: flava`` interpolates to the size of the grid, as Hugging
-        Face's FLAVA; ``dino`` interpolates by the factor (size of the grid + 0.1) / (size of the grid for
+        bicubic, without antialiasing. ``position_interpolation: flava`` interpolates to the size of the grid, as
+        Hugging Face's FLAVA; ``dino`` interpolates by the factor (size of the grid + 0.1) / (size of the grid for
         ``image_size``), as the published code of DINO, which samples slightly other positions.
         """
         trained = self.patch_embed.grid_size
