@@ -66,7 +66,7 @@ def test_misspelt_section_is_reported_before_mmf_is_imported():
 
 INVALID = {
     ("config=nowhere.yaml",): "Config file nowhere.yaml was not found",
-    ("model=flavva", "dataset=pmd"): "did you mean flava?",
+    ("model=flavva", "dataset=pmd"): "did you mean flava or flava_dino?",
     ("model=cnn_lstm", "dataset=clever", "training.trainer=flava"): "did you mean clevr?",
     ("config=bare.yaml",): "model is not set. Add `model: NAME` in bare.yaml",
     ("model=flava",): "dataset is not set.",
