@@ -12,6 +12,7 @@ from mmf_flava.config.dataset_base import DatasetConfig
 from mmf_flava.config.paths import resolve_path
 from mmf_flava.config.recipes import locate_recipe
 from mmf_flava.config.schema import parse_section
+from mmf_flava.config.splits import SPLITS
 from mmf_flava.data.preparation_commands import build_command
 from mmf_flava.data.stream import StreamDataset
 from mmf_flava.errors import UserError
@@ -51,16 +52,17 @@ class StreamBuilder(BaseDatasetBuilder):
         self.build_files(self.parse(config), dataset_type)
 
     def build_files(self, config: Any, dataset_type: str) -> None:
-        """Build missing data if ``build`` is set."""
+        """Build missing data if ``build`` is set: in ``build_dir`` only if this folder does not exist."""
         if config.build is None:
             return
-        paths = [path for split in ("train", "val", "test") for path in self.list_paths(config, split)]
-        if config.build_dir is None and all(isinstance(path, str) or path.exists() for path in paths):
+        folder, paths = config.data_dir, [path for split in SPLITS for path in self.list_paths(config, split)]
+        if config.build_dir is not None:
+            folder, paths = config.build_dir, [resolve_path(config.build_dir)]
+        if all(isinstance(path, str) or path.exists() for path in paths):
             return
         from mmf_flava.data.prepare import built_folder, demo, photos
 
         # ``load`` raises an error for existing but invalid data
-        folder = config.build_dir or config.data_dir
         if built_folder.read_manifest(folder, config.build) is None:
             builders: dict[str, Callable[[str], Any]] = {"demo": demo.prepare_demo, "photos": photos.prepare_photos}
             builders[config.build](folder)

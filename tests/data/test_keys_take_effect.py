@@ -295,3 +295,11 @@ def test_tables_have_all_datasets():
     assert {builder.NAME for builder in BUILDERS} | {"image_classification", "karpathy", "glue"} == {*KEYS}
     assert registry.get_builder_class("glue").CONFIG is GlueConfig
     assert registry.get_builder_class("karpathy").CONFIG is KarpathyConfig
+
+
+def test_an_existing_build_dir_is_left_alone(build, spy, tmp_path):
+    from mmf_flava.data.prepare import demo
+
+    spy(demo, "prepare_demo")
+    (tmp_path / "own" / "tokenizer").mkdir(parents=True)
+    assert len(build("pmd", "train", {"build": "demo", "build_dir": str(tmp_path / "own")})) > 0
