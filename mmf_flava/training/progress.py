@@ -131,8 +131,8 @@ class Progress:
         outputs = output_statistics(self.model)
         self.write("train", {"lr": lr, **decay, **rates, "losses": losses, **({"outputs": outputs} if outputs else {})})
         shown = ", ".join(f"{name.removeprefix('flava_')} {value:.3f}" for name, value in {**losses, **outputs}.items())
-        computed = f"{format_flops(flops)}, " if flops else ""
-        speed = f"{samples:.0f} samples/s, {tokens:.0f} tokens/s, {computed}data wait {data_wait:.1%}"
+        counted = (f"{tokens:.0f} tokens/s, " if tokens else "") + (f"{format_flops(flops)}, " if flops else "")
+        speed = f"{samples:.0f} samples/s, {counted}data wait {data_wait:.1%}"
         self.bar.set_postfix_str(speed)
         decayed = "" if weight_decay is None else f"weight decay {weight_decay:.3g}, "
         mmf_api.log(f"update {self.update}/{self.total}: {shown}, lr {lr:.2e}, {decayed}{speed}")
