@@ -1,7 +1,5 @@
 """``flava_classification`` on two gloo processes with every sharding and precision, compared with one process."""
 
-import gc
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -17,7 +15,7 @@ from mmf_flava.config.model import (
 from mmf_flava.models.classification import FlavaClassification
 from mmf_flava.training.update_losses import UpdateLosses
 from tests.models.conftest import sample_list
-from tests.processes import run_ranks
+from tests.processes import process_group, run_ranks
 from tests.training.toys import SIZE, batch, build_toy, updater
 
 FROZEN = {"freeze": ["image_encoder"], "frequency": 2, "activation_checkpointing": True}
@@ -73,18 +71,12 @@ def run(rows, freeze=(), frequency=1, updates=20, same=False, optimizer="SGD", l
 
 
 def process(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    rows = slice(3 * rank, 3 * rank + 3)
-    results = {case: run(rows, sharding=case[0], **options) for case, options in CASES.items()}
-    half = {"freeze": FROZEN["freeze"], "updates": 12, "same": True, "optimizer": "AdamW", "lr": 0.001}
-    for sharding, precision in HALF:
-        results[sharding, precision] = run(rows, sharding=sharding, precision=precision, **half)
-    if rank == 0:
-        torch.save(results, f"{folder}/results")
-    gc.collect()  # FSDP keeps process groups in reference cycles
-    dist.barrier()
-    dist.destroy_process_group()
+    with process_group(rank, folder) as results:
+        rows = slice(3 * rank, 3 * rank + 3)
+        results |= {case: run(rows, sharding=case[0], **options) for case, options in CASES.items()}
+        half = {"freeze": FROZEN["freeze"], "updates": 12, "same": True, "optimizer": "AdamW", "lr": 0.001}
+        for sharding, precision in HALF:
+            results[sharding, precision] = run(rows, sharding=sharding, precision=precision, **half)
 
 
 @pytest.fixture(scope="module")

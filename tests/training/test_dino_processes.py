@@ -4,7 +4,6 @@ With FSDP, the student's units run twice in each forward pass, once for each siz
 """
 
 import copy
-import gc
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from safetensors.torch import save_file
 
 from mmf_flava.config.dino import TeacherMomentumConfig
 from tests.models.dino.toys import SAMPLES, crops, dino
-from tests.processes import run_ranks
+from tests.processes import process_group, run_ranks
 from tests.training.toys import updater
 
 SHARDINGS = ("ddp", "fsdp")
@@ -86,26 +85,19 @@ def features(rows, sharding):
 
 
 def process(rank, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    half = SAMPLES // 2
-    rows = slice(half * rank, half * rank + half)
-    results = {}
-    for sharding in SHARDINGS:
-        results[sharding] = train_and_save(rows, sharding=sharding)
-        results[sharding, "checkpointing"] = train_and_save(rows, sharding=sharding, activation_checkpointing=True)
-        accumulated = build(sharding=sharding)
-        train(accumulated, 0, 2, rows, frequency=2)
-        results[sharding, "accumulation"] = accumulated.model_state()
-        results[sharding, "features"] = features(rows, sharding)
-        results[sharding, "load"] = load_other_weights(rows, folder, sharding)
-        for precision in ("fp32", "fp16", "bf16"):
-            results[sharding, precision] = resume(rows, sharding, precision)
-    if rank == 0:
-        torch.save(results, f"{folder}/results")
-    gc.collect()  # FSDP keeps process groups in reference cycles
-    dist.barrier()
-    dist.destroy_process_group()
+    with process_group(rank, folder) as results:
+        half = SAMPLES // 2
+        rows = slice(half * rank, half * rank + half)
+        for sharding in SHARDINGS:
+            results[sharding] = train_and_save(rows, sharding=sharding)
+            results[sharding, "checkpointing"] = train_and_save(rows, sharding=sharding, activation_checkpointing=True)
+            accumulated = build(sharding=sharding)
+            train(accumulated, 0, 2, rows, frequency=2)
+            results[sharding, "accumulation"] = accumulated.model_state()
+            results[sharding, "features"] = features(rows, sharding)
+            results[sharding, "load"] = load_other_weights(rows, folder, sharding)
+            for precision in ("fp32", "fp16", "bf16"):
+                results[sharding, precision] = resume(rows, sharding, precision)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """FSDP on two gloo processes compared with one process; each process gets three of the six samples of a batch."""
 
 import copy
-import gc
 import itertools
 from pathlib import Path
 from unittest.mock import Mock
@@ -12,7 +11,7 @@ import torch.distributed as dist
 
 from mmf_flava.training.fsdp import FsdpEngine
 from mmf_flava.training.update_losses import UpdateLosses
-from tests.processes import run_ranks
+from tests.processes import process_group, run_ranks
 from tests.training import averaged_training
 from tests.training.loss_subsets import SUBSETS, changed_unused, largest_differences, train_subset
 from tests.training.test_update import BOUNDS, PRECISIONS, saved_logit_scales
@@ -125,29 +124,25 @@ def train_one_batch(rows, precision):
 
 
 def process(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    rows = slice(3 * rank, 3 * rank + 3)
-    results = {
-        "sgd": train_sgd(rows),
-        "checkpointing": train_with_activation_checkpointing(rows),
-        "accumulation": train_with_gradient_accumulation(rows),
-        "fp32": train_and_resume(rows, "fp32"),
-        "fp16": train_and_resume(rows, "fp16"),
-        "uneven": train_unevenly(rows),
-        "subsets": {losses: train_subset(losses, rows, sharding="fsdp") for losses in SUBSETS[::6]},
-        "scales": {case: saved_logit_scales(*case, rows) for case in itertools.product(("ddp", "fsdp"), PRECISIONS)},
-        "averages": {
-            name: averaged_training.train_and_resume(Path(folder, name), rows, optimizer="SGD", sharding=name)
-            for name in ("ddp", "fsdp")
-        },
-        "one batch": {precision: train_one_batch(rows, precision) for precision in ("fp16", "bf16")},
-    }
-    if rank == 0:
-        torch.save(results, f"{folder}/results")
-    gc.collect()  # FSDP keeps process groups in reference cycles
-    dist.barrier()
-    dist.destroy_process_group()
+    with process_group(rank, folder) as results:
+        rows = slice(3 * rank, 3 * rank + 3)
+        results |= {
+            "sgd": train_sgd(rows),
+            "checkpointing": train_with_activation_checkpointing(rows),
+            "accumulation": train_with_gradient_accumulation(rows),
+            "fp32": train_and_resume(rows, "fp32"),
+            "fp16": train_and_resume(rows, "fp16"),
+            "uneven": train_unevenly(rows),
+            "subsets": {losses: train_subset(losses, rows, sharding="fsdp") for losses in SUBSETS[::6]},
+            "scales": {
+                case: saved_logit_scales(*case, rows) for case in itertools.product(("ddp", "fsdp"), PRECISIONS)
+            },
+            "averages": {
+                name: averaged_training.train_and_resume(Path(folder, name), rows, optimizer="SGD", sharding=name)
+                for name in ("ddp", "fsdp")
+            },
+            "one batch": {precision: train_one_batch(rows, precision) for precision in ("fp16", "bf16")},
+        }
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Clipping of each parameter by hand and on two processes; parameters that a model fixes in some updates."""
 
 import copy
-import gc
 import itertools
 from unittest.mock import patch
 
@@ -13,7 +12,7 @@ from torch import nn
 from mmf_flava.errors import UserError
 from mmf_flava.training import gradients
 from mmf_flava.training.gradients import clear_fixed_gradients, clip_each_gradient
-from tests.processes import run_ranks
+from tests.processes import process_group, run_ranks
 from tests.training.planned_training import (
     FIXED,
     FIXED_UPDATES,
@@ -151,22 +150,16 @@ def collectives(rows: slice) -> int:
 
 
 def process(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    rows = slice(3 * rank, 3 * rank + 3)
-    results = {"collectives": collectives(rows)}
-    for case in itertools.product(("ddp", "fsdp"), PRECISIONS):
-        options = dict(zip(("sharding", "precision"), case, strict=True))
-        results[case] = {
-            "clipped": clipped_gradients(rows, **options),
-            "states": train(rows, **options),
-            "resumed": train_and_resume(1, rows, **options),
-        }
-    if rank == 0:
-        torch.save(results, f"{folder}/results")
-    gc.collect()  # FSDP keeps process groups in reference cycles
-    dist.barrier()
-    dist.destroy_process_group()
+    with process_group(rank, folder) as results:
+        rows = slice(3 * rank, 3 * rank + 3)
+        results |= {"collectives": collectives(rows)}
+        for case in itertools.product(("ddp", "fsdp"), PRECISIONS):
+            options = dict(zip(("sharding", "precision"), case, strict=True))
+            results[case] = {
+                "clipped": clipped_gradients(rows, **options),
+                "states": train(rows, **options),
+                "resumed": train_and_resume(1, rows, **options),
+            }
 
 
 @pytest.fixture(scope="module")
