@@ -1,5 +1,6 @@
 """Validation of the combinations of keys that the trainer ``flava`` supports."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -29,6 +30,12 @@ EVALUATIONS: dict[str, Any] = {
 }
 
 
+def check_evaluated_dataset(key: str, dataset: str, datasets: Iterable[str]) -> None:
+    """Raise UserError if ``dataset``, the value of ``evaluation.KEY.dataset``, is not one of ``datasets``."""
+    if dataset not in (names := list(datasets)):
+        raise UserError(f"evaluation.{key}.dataset: unknown dataset '{dataset}'.{suggestion(str(dataset), names)}")
+
+
 def check_flava(config: Any) -> None:
     """Check the keys of the trainer ``flava``. Their types and ranges must have been checked before.
 
@@ -43,8 +50,8 @@ def check_flava(config: Any) -> None:
     for key, schema in EVALUATIONS.items():
         section = config.evaluation.get(key)
         dataset = None if section is None else section.get("dataset", schema.dataset)
-        if dataset is not None and dataset not in names:
-            raise UserError(f"evaluation.{key}.dataset: unknown dataset '{dataset}'.{suggestion(str(dataset), names)}")
+        if dataset is not None:
+            check_evaluated_dataset(key, dataset, names)
     if training.max_updates is None and training.max_epochs is None:
         raise UserError("training.max_updates or training.max_epochs must be given: the length of the run.")
     if training.clip_gradients and training.get("max_grad_l2_norm") is None:

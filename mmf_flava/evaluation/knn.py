@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from mmf_flava.config.flava_trainers import check_evaluated_dataset
 from mmf_flava.config.run import KnnConfig
-from mmf_flava.config.schema import suggestion
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.linear_probe import LabelledEmbeddings, accuracy, mean_per_class
 
@@ -67,10 +67,7 @@ def check_config(config: KnnConfig, datasets: Iterable[str]) -> None:
     Raises:
         UserError: the section names an unknown dataset.
     """
-    if config.dataset not in (names := list(datasets)):
-        raise UserError(
-            f"evaluation.knn.dataset: unknown dataset '{config.dataset}'.{suggestion(config.dataset, names)}"
-        )
+    check_evaluated_dataset("knn", config.dataset, datasets)
 
 
 def run_knn(

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmf_flava.config.flava_trainers import check_evaluated_dataset
 from mmf_flava.config.run import LinearProbeConfig
-from mmf_flava.config.schema import suggestion
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.logistic_regression import Classifier, fit
 
@@ -125,9 +125,7 @@ def check_config(config: LinearProbeConfig, datasets: Iterable[str]) -> None:
     Raises:
         UserError: the section names an unknown dataset.
     """
-    where = "evaluation.linear_probe"
-    if config.dataset not in (names := list(datasets)):
-        raise UserError(f"{where}.dataset: unknown dataset '{config.dataset}'.{suggestion(config.dataset, names)}")
+    check_evaluated_dataset("linear_probe", config.dataset, datasets)
 
 
 def run_probe(

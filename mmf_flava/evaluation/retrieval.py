@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from mmf_flava.config.flava_trainers import check_evaluated_dataset
 from mmf_flava.config.run import RetrievalConfig
-from mmf_flava.config.schema import suggestion
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.features import FeatureExtractor, interleave
 from mmf_flava.evaluation.gallery import Gallery
@@ -30,10 +30,7 @@ def check_config(config: RetrievalConfig, datasets: Iterable[str]) -> None:
     Raises:
         UserError: the section names an unknown dataset.
     """
-    if config.dataset not in (names := list(datasets)):
-        raise UserError(
-            f"evaluation.retrieval.dataset: unknown dataset '{config.dataset}'.{suggestion(config.dataset, names)}"
-        )
+    check_evaluated_dataset("retrieval", config.dataset, datasets)
 
 
 def retrieve(model: Any, dataset: Any, config: RetrievalConfig, extractor: FeatureExtractor) -> dict[str, float]:

@@ -16,8 +16,8 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from mmf_flava.command import bar_interval
+from mmf_flava.config.flava_trainers import check_evaluated_dataset
 from mmf_flava.config.run import ZeroShotConfig, check_templates
-from mmf_flava.config.schema import suggestion
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.features import FeatureExtractor, Features, hash_strings, interleave
 from mmf_flava.files import atomic
@@ -113,8 +113,7 @@ def check_config(config: ZeroShotConfig, datasets: Iterable[str]) -> None:
         UserError: there are no classes, a template has no placeholder for the class name, or the dataset is unknown.
     """
     where = "evaluation.zero_shot"
-    if config.dataset not in (names := list(datasets)):
-        raise UserError(f"{where}.dataset: unknown dataset '{config.dataset}'.{suggestion(config.dataset, names)}")
+    check_evaluated_dataset("zero_shot", config.dataset, datasets)
     if not config.classes or not config.templates:
         raise UserError(f"{where}: classes or templates is empty. Set prompts, or at least one class and one template.")
     check_templates(config.templates, f"{where}.templates")

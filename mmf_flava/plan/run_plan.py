@@ -56,7 +56,7 @@ def make_plan(recipe: str, overrides: Sequence[str], processes: int, timed: bool
     lines += ["Data:", *(data_lines(plans) or count_lines(config))]
     if plans or (not wrong and not depends_on_data(config)):
         lines += training_lines(config, plan_learning_rate(config))
-    estimate = estimate_memory(config, processes) if config.model == "flava" and not wrong else None
+    estimate = estimate_memory(config, processes) if config.model in ("flava", "flava_dino") and not wrong else None
     timing = _time(recipe, overrides, config, processes, problems) if timed and plans and not problems else None
     lines.append(memory_line(estimate, timing))
     if checkpoint := timing.checkpoint if timing is not None else _checkpoint_bytes(config, estimate):
