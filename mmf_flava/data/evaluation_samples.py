@@ -1,5 +1,6 @@
 """The samples of a dataset for evaluation: bad records are left out, instead of being replaced by other records."""
 
+import copy
 from collections import Counter
 from collections.abc import MutableMapping, Sequence
 from typing import Any
@@ -59,3 +60,13 @@ class EvaluationSamples(Dataset):
 def count_samples(batch: Any) -> int:
     """Return the number of samples in a batch of an evaluation, without those that were left out."""
     return batch[LEFT_OUT].count(None)
+
+
+def whole_images(dataset: Any) -> Any:
+    """Return a view of a dataset whose samples have no crops for DINO, which take most of the time of a sample."""
+    processor: Any = getattr(dataset, "image_processor", None)
+    if not hasattr(processor, "without_crops"):
+        return dataset
+    view = copy.copy(dataset)
+    view.image_processor = processor.without_crops()
+    return view

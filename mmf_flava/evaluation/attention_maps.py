@@ -13,9 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from mmf_flava.config.run import AttentionMapsConfig
-from mmf_flava.data.evaluation_samples import count_samples
+from mmf_flava.data.evaluation_samples import count_samples, whole_images
 from mmf_flava.data.sampling import build_evaluation_loader
-from mmf_flava.evaluation.features import whole_images
 from mmf_flava.files import atomic
 
 FILE = "attention.json"

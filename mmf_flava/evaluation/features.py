@@ -7,7 +7,6 @@ resumed, also with a different number of processes.
 Shapes: N = number of samples, B = batch size, E = projection size, D = embedding size.
 """
 
-import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +26,7 @@ from tqdm import tqdm
 from mmf_flava.command import bar_interval
 from mmf_flava.compat import mmf_api
 from mmf_flava.config.schema import to_dict
+from mmf_flava.data.evaluation_samples import whole_images
 from mmf_flava.data.quarantine import LEFT_OUT
 from mmf_flava.errors import UserError
 from mmf_flava.evaluation.rounds import Rounds
@@ -189,16 +189,6 @@ class FeatureExtractor:
             )
             return None
         return FeatureCache(self.folder / f"{dataset.dataset_name}-{self._key(model, dataset, kind)}")
-
-
-def whole_images(dataset: Any) -> Any:
-    """Return a view of a dataset whose samples have no crops for DINO, which take most of the time of a sample."""
-    processor: Any = getattr(dataset, "image_processor", None)
-    if not hasattr(processor, "without_crops"):
-        return dataset
-    view = copy.copy(dataset)
-    view.image_processor = processor.without_crops()
-    return view
 
 
 def join_chunks(chunks: Iterator[Features], size: int) -> Features:

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from mmf_flava.config.run import AttentionMapsConfig
+from mmf_flava.data.evaluation_samples import whole_images
 from mmf_flava.evaluation.attention_maps import write_attention_maps
-from mmf_flava.evaluation.features import whole_images
 from mmf_flava.report.examples import read_examples
 from tests.evaluation.toys import CPU, ToyDataset
 
