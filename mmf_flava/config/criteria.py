@@ -44,6 +44,8 @@ def known_criteria(config: Mapping[str, Any]) -> dict[str, bool | None]:
         known |= dict.fromkeys(("metrics", *datasets))
     if evaluation.get("zero_shot") is not None:
         known["zero_shot/accuracy"] = False
+    if (evaluation.get("linear_probe") or {}).get("at_validations"):
+        known["linear_probe/accuracy"] = False
     if evaluation.get("knn") is not None:
         known["knn/accuracy"] = False
     if (retrieval := evaluation.get("retrieval")) is not None:

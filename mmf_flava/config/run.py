@@ -201,6 +201,8 @@ class LinearProbeConfig:
     lambdas: list[float] = ranged([1e-6, 1e6], above=0, length=2, ascending=True)
     # fraction of the training images held out to select the L2 penalty if the dataset has no val split
     val_share: float = ranged(0.2, above=0, below=1)
+    # also at each validation of a run that trains, not only after it; takes as long as after it
+    at_validations: bool = False
 
 
 @dataclass

@@ -62,6 +62,8 @@ class SplitResult:
             record["zero_shot"] = {"accuracy": self.zero_shot.accuracy, "count": len(self.zero_shot.targets)}
         if self.retrieval is not None:
             record["retrieval"] = self.retrieval
+        if self.linear_probe is not None:
+            record["linear_probe"] = {"accuracy": self.linear_probe.accuracy, "count": len(self.linear_probe.targets)}
         if self.knn is not None:
             record["knn"] = {"accuracy": self.knn.accuracy, "count": len(self.knn.targets)}
         return record | self.sample_counts
@@ -74,6 +76,8 @@ class SplitResult:
             words.append(f"zero-shot accuracy {self.zero_shot.accuracy:.3f} on {len(self.zero_shot.targets)} images")
         if self.retrieval is not None:
             words += [f"{key} {value:.3f}" for key, value in self.retrieval.items() if key.endswith("_r1")]
+        if (probe := self.linear_probe) is not None:
+            words.append(f"linear probe accuracy {probe.accuracy:.4f} on {len(probe.targets)} images")
         if self.knn is not None:
             words.append(f"{self.knn.k}-NN accuracy {self.knn.accuracy:.4f} on {len(self.knn.targets)} images")
         words += [f"on {count} samples of {name}" for name, count in self.samples.items()]

@@ -34,7 +34,7 @@ class EvaluationSuite:
         num_workers: number of data loader workers.
         metrics: the config key ``evaluation.metrics``.
         trains: whether the model is being trained. Embeddings are then not cached, the linear probe is fitted only for
-            the test split, and a retrieval gallery with bad records is not an error.
+            the test split (unless ``at_validations``), and a retrieval gallery with bad records is not an error.
         collective: see ``Rounds``.
         on_batch: called with each batch of this process before the forward pass.
 
@@ -111,8 +111,8 @@ class EvaluationSuite:
                     raise
                 result.refused = str(error)
         extracted: dict[tuple[str, str], Features] = {}  # the probe and the neighbours may use the same images
-        probe = self.config.linear_probe if split == "test" or not self.trains else None
-        if probe is not None and probe.dataset in datasets:
+        probe = self.config.linear_probe
+        if probe is not None and probe.dataset in datasets and self._fits_probe(probe, split):
             result.linear_probe = self._probe(model, split, probe, bad, extracted)
         if (neighbours := self.config.knn) is not None and neighbours.dataset in datasets:
             result.knn = self._knn(model, split, neighbours, bad, extracted)
@@ -160,6 +160,9 @@ class EvaluationSuite:
         if dataset is not None and (split, name) not in extracted:
             extracted[split, name] = self.extractor.extract(model, dataset, "encoder")
         return extracted.get((split, name))
+
+    def _fits_probe(self, config: LinearProbeConfig, split: str) -> bool:
+        return config.at_validations or split == "test" or not self.trains
 
     def _probe(
         self,

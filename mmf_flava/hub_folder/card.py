@@ -13,7 +13,16 @@ from mmf_flava.report.values import as_mapping, as_number, as_numbers
 UNKNOWN_LICENCE = "unknown"  # the Hub's identifier
 PREFIXES = ("model_config.", "training.", "optimizer.", "scheduler.", "multitasking.")
 # keys of ``training`` that determine the weights; the others concern the machine and the run folder
-TRAINING = ("seed", "batch_size", "update_frequency", "max_updates", "max_epochs", "precision", "max_grad_l2_norm")
+TRAINING = (
+    "seed",
+    "batch_size",
+    "update_frequency",
+    "max_updates",
+    "max_epochs",
+    "precision",
+    "max_grad_l2_norm",
+    "clip_norm_mode",
+)
 PLACES = (".path", ".pretrained", ".codes")  # ends of the keys of files and folders
 PATH_MARKS = ("/", "~", ".", "$", "\\")  # beginnings of local paths and of interpolations
 NAME = "USER/MODEL"  # stands for the model ID in the examples

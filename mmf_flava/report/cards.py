@@ -43,6 +43,10 @@ OUTPUT_CHARTS = {
         "Information in the teacher's output",
         "Entropy of the mean output minus the mean entropy, in nats. It is 0 if the output is equal for all crops.",
     ),
+    "teacher_separation": (
+        "Separation of images by the teacher's output",
+        "1 - the divergence between crops of one image / the divergence between crops of two images.",
+    ),
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -75,16 +76,19 @@ def test_results_are_equal_for_one_and_two_processes(dino, tmp_path):
     assert found[0][0] == found[2][0]
 
 
-def test_equal_images_are_a_collapse(dino, tmp_path):
-    """All images are black, and so are all crops: the run ends, and log and report say so."""
+@pytest.mark.parametrize("black", [True, False])
+def test_equal_images_are_a_collapse(dino, tmp_path, black):
+    """All images are black, and so are all crops, or are equal, but their crops differ: log and report say so."""
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8) * (not black)
     for split in ("train", "val"):
         folder = tmp_path / "images" / split / "one"
         folder.mkdir(parents=True)
         for number in range(32):
-            Image.new("RGB", (30, 20)).save(folder / f"{number}.png")
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
     data = [f"dataset_config.imagenet.data_dir={tmp_path / 'images'}", "dataset_config.imagenet.build=null"]
     data += [f"dataset_config.imagenet.splits.{split}=[{name}]" for split, name in
              (("train", "train"), ("val", "val"), ("test", "val"))]  # fmt: skip
     result = dino(*data, "evaluation.linear_probe=null", "optimizer.params.lr=0.0")
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "hardly depends on the image" in result.stdout and "hardly depends on the image" in page
+    sentence = "hardly depends on the image" if black else "depends on the crop, but hardly on the image"
+    assert sentence in result.stdout and sentence in page

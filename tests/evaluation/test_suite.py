@@ -108,6 +108,21 @@ def test_bad_records_are_left_out_of_every_score(workers, tmp_path):
     assert len(results.summary_lines({"test": expected})) == 2
 
 
+@pytest.mark.parametrize(
+    "trains, at_validations, fitted", [(True, False, False), (True, True, True), (False, False, True)]
+)
+def test_linear_probe_at_validations(trains, at_validations, fitted):
+    dataset = Vectors(NUMBERS)
+    dataset.text_processor = Texts()
+    probe = LinearProbeConfig("vectors", lambdas=[0.1, 1.0], max_iterations=10, at_validations=at_validations)
+    splits = {"test": {}, "val": {"vectors": dataset}, "probe": {"vectors": Vectors(NUMBERS)}}
+    suite = EvaluationSuite(config(linear_probe=probe), splits, 0, CPU, trains=trains)
+    found = suite.run(Model(), "val")
+    record = found.to_record().get("linear_probe")
+    assert record == ({"accuracy": found.linear_probe.accuracy, "count": 40} if fitted else None)
+    assert ("linear probe accuracy" in found.format_summary()) == fitted
+
+
 def test_gallery_is_complete_or_refused():
     section = {"losses": False, "retrieval": RetrievalConfig("vectors", [1])}
     assert evaluate(Vectors(NUMBERS), config(**section)).retrieval["images"] == 40

@@ -6,6 +6,7 @@ from tests.data.formats import first_updates
 from tests.faults import (
     chaos,
     concurrent_reads,
+    dino_kills,
     exact_kills,
     finetuning_kills,
     finetuning_processes,
@@ -31,6 +32,7 @@ TESTS = (
     exact_kills,
     stops,
     killed_runs,
+    dino_kills,
     finetuning_kills,
     finetuning_processes,
     first_updates,

@@ -128,8 +128,9 @@ class FlavaDino(BaseModel):
         """Return the global crops and, if there are any, the local crops: first crop 0 of all images, then crop 1."""
         if GLOBAL not in batch:
             raise UserError(
-                f"Batches of dataset '{batch.dataset_name}' have no {GLOBAL}. Set "
-                f"dataset_config.{batch.dataset_name}.processors.image_processor.type: flava_multicrop."
+                f"Batches of dataset '{batch.dataset_name}' have no {GLOBAL}, which flava_dino needs. If the dataset "
+                f"has images, set dataset_config.{batch.dataset_name}.processors.image_processor.type: "
+                "flava_multicrop. Otherwise, remove it from the key dataset."
             )
         return [batch[name].transpose(0, 1).flatten(0, 1) for name in (GLOBAL, LOCAL) if name in batch]
 
