@@ -59,6 +59,8 @@ class TeacherMomentumConfig:
 class DinoConfig:
     image_encoder: DinoEncoderConfig = field(default_factory=DinoEncoderConfig)
     head: DinoHeadConfig = field(default_factory=DinoHeadConfig)
+    # standard deviation of the initial weights
+    initializer_range: float = ranged(0.02, at_least=0)
     student_temperature: float = ranged(0.1, above=0)
     teacher_temperature: TeacherTemperatureConfig = field(default_factory=TeacherTemperatureConfig)
     teacher_momentum: TeacherMomentumConfig = field(default_factory=TeacherMomentumConfig)

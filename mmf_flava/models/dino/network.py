@@ -6,6 +6,7 @@ the batch, E = bottleneck size, K = number of outputs.
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -67,15 +68,19 @@ class DinoHead(nn.Module):
 
 
 class DinoNetwork(nn.Module):
-    """An image encoder and a projection head on [CLS]."""
+    """An image encoder and a projection head on [CLS].
 
-    def __init__(self, encoder: DinoEncoderConfig, head: DinoHeadConfig) -> None:
+    Args:
+        initializer_range: standard deviation of the initial weights of linear layers, [CLS] and position embeddings.
+    """
+
+    def __init__(self, encoder: DinoEncoderConfig, head: DinoHeadConfig, initializer_range: float = 0.02) -> None:
         super().__init__()
         self.encoder = ImageEncoder(encoder, has_mask_token=False)
         self.head = DinoHead(encoder.hidden_size, head)
-        self.apply(_initialise)
+        self.apply(partial(_initialise, std=initializer_range))
         for embedding in (self.encoder.cls_token, self.encoder.pos_embed):
-            nn.init.trunc_normal_(embedding, std=0.02)
+            nn.init.trunc_normal_(embedding, std=initializer_range)
 
     def features(self, image_BCHW: Tensor) -> Tensor:
         """Return the (B, D) [CLS] states after the final LayerNorm. The last block runs for [CLS] alone."""
@@ -87,8 +92,8 @@ class DinoNetwork(nn.Module):
         return self.head(torch.cat([self.features(crops_BCHW) for crops_BCHW in crops]))
 
 
-def _initialise(module: nn.Module) -> None:
+def _initialise(module: nn.Module, std: float) -> None:
     """Initialise linear layers as published; convolutions and the last layer keep torch's default."""
     if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.trunc_normal_(module.weight, std=std)
         nn.init.zeros_(module.bias)

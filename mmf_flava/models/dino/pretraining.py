@@ -61,7 +61,7 @@ class FlavaDino(BaseModel):
         """Build student and teacher with the same initial weights."""
         settings = self.settings
         without_dropout = replace(settings.image_encoder, dropout=0.0, attention_dropout=0.0, drop_path=0.0)
-        self.student = DinoNetwork(settings.image_encoder, settings.head)
+        self.student = DinoNetwork(settings.image_encoder, settings.head, settings.initializer_range)
         self.teacher = DinoNetwork(without_dropout, settings.head).requires_grad_(False)
         self.teacher.load_state_dict(self.student.state_dict())
         self.register_buffer("center", torch.zeros(1, settings.head.out_dim))
