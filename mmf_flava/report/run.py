@@ -9,6 +9,7 @@ from mmf_flava.errors import UserError
 from mmf_flava.report.examples import Examples, read_examples
 from mmf_flava.report.issues import Issues, read_issues
 from mmf_flava.report.recipe import read_recipe
+from mmf_flava.report.series import Series
 from mmf_flava.report.values import (
     as_int,
     as_list,
@@ -152,27 +153,26 @@ def _read_run(folder: Path, name: str) -> Run:
 
 
 def _read_metrics(path: Path) -> tuple[list[MetricsRecord], list[MetricsRecord]]:
-    """Return the training and validation records, sorted by update.
+    """Return the training and validation records, sorted by update; of a long run, a part of them (``Series``).
 
     A resumed run continues from its last checkpoint and logs some updates again. A training record of a repeated update
     therefore replaces all earlier records of that update and of later updates.
     """
-    train: dict[int, MetricsRecord] = {}
-    validation: dict[int, MetricsRecord] = {}
-    last = -1
+    train, validation, last = Series[dict[str, Any]](), Series[dict[str, Any]](), -1
     for content in read_json_lines(path):
         update = as_int(content.get("update"))
         if update is None:
             continue
         if content.get("split") == "val":
-            validation[update] = _parse_record(update, content)
+            validation.add(update, content)
         elif content.get("split") == "train":
             if update <= last:
-                train = {at: record for at, record in train.items() if at < update}
-                validation = {at: record for at, record in validation.items() if at < update}
-            train[update] = _parse_record(update, content)
+                train.cut(update)
+                validation.cut(update)
+            train.add(update, content)
             last = update
-    return [train[at] for at in sorted(train)], [validation[at] for at in sorted(validation)]
+    parsed = [[_parse_record(*entry) for entry in series.items()] for series in (train, validation)]
+    return parsed[0], parsed[1]
 
 
 def _parse_record(update: int, content: dict[str, Any]) -> MetricsRecord:

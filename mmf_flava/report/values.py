@@ -6,6 +6,7 @@ another type.
 
 import contextlib
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the JSON objects of a JSON Lines file in order; invalid and truncated lines are skipped."""
-    records: list[dict[str, Any]] = []
-    try:
-        with open_regular_file(path) as file:
-            for line in file:
-                with contextlib.suppress(ValueError):
-                    records.append(parse_object(line.decode("utf-8", "replace")))
-    except OSError:
-        pass
-    return records
+def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the JSON objects of a JSON Lines file in order; invalid and truncated lines are skipped."""
+    with contextlib.suppress(OSError), open_regular_file(path) as file:
+        for line in file:
+            with contextlib.suppress(ValueError):
+                yield parse_object(line.decode("utf-8", "replace"))

@@ -27,6 +27,7 @@ PROBES = ENCODER_PROBES | {
     "head.bottleneck_size": (5, lambda model: model.teacher.head.mlp[4].out_features),
     "head.out_dim": (7, lambda model: model.center.shape[1]),
     "head.norm_last_layer": (False, lambda model: model.student.head.last_layer.weight_g is None),
+    "initializer_range": (0.5, lambda model: round(model.student.encoder.blocks[0].mlp.fc1.weight.std().item(), 1)),
     "student_temperature": (0.5, lambda model: student_temperature(model)),
     "teacher_temperature.first": (0.05, lambda model: model._schedule.temperature(0)),
     "teacher_temperature.last": (0.06, lambda model: model._schedule.temperature(99)),
