@@ -21,7 +21,7 @@ from PIL import Image
 
 from mmf_flava.command import ArgumentParser, command, integer
 from mmf_flava.data.prepare.demo import prepare_demo, read_manifest
-from mmf_flava.data.shards import ShardWriter
+from mmf_flava.data.shard_writer import ShardWriter
 
 BIN = Path(sys.executable).parent
 RECIPE = "projects/flava/configs/zero_shot/demo_digits.yaml"

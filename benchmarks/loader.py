@@ -41,7 +41,7 @@ from mmf_flava.data.dataset_schedule import DatasetSchedule
 from mmf_flava.data.masking import block_mask
 from mmf_flava.data.pmd import PMDBuilder
 from mmf_flava.data.sampling import MultitaskLoader
-from mmf_flava.data.shards import ShardWriter
+from mmf_flava.data.shard_writer import ShardWriter
 from mmf_flava.data.tokenizer import SPECIAL_TOKENS, build_wordpiece
 
 BATCH = 64

@@ -27,7 +27,7 @@ from mmf_flava.data.collate import collate
 from mmf_flava.data.from_recipe import open_dataset, read_recipe
 from mmf_flava.data.image_decoding import decode_image
 from mmf_flava.data.records import open_records
-from mmf_flava.data.shards import ShardWriter
+from mmf_flava.data.shard_writer import ShardWriter
 from mmf_flava.data.token_files import TokenFile
 from mmf_flava.models.codebook.build import KMeansCodebook
 from mmf_flava.weights.loading import load_checkpoint_weights

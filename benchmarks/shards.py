@@ -28,7 +28,8 @@ from mmf_flava.data.indexing import open_indexes
 from mmf_flava.data.order import Order
 from mmf_flava.data.records import keep_lanes_open, open_records, record_units
 from mmf_flava.data.shard_index import encode_index, index_path
-from mmf_flava.data.shards import ShardWriter, find_shards
+from mmf_flava.data.shard_writer import ShardWriter
+from mmf_flava.data.shards import find_shards
 
 MB = 1e6
 SPARSE_BYTES = 1 << 20  # size of a sparse shard

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from mmf_flava.data.shards import ShardWriter
+from mmf_flava.data.shard_writer import ShardWriter
 from mmf_flava.embed import main
 from tests.evaluation.test_embedder import photos, weights  # noqa: F401
 

@@ -134,14 +134,17 @@ def _index_lock(path: Path) -> Iterator[None]:
         file.close()
 
 
-def write_index(path: str | Path) -> ShardIndex:
-    """Scan the shard at ``path`` and write its index atomically.
+def write_index(path: str | Path, records: TarRecords | None = None) -> ShardIndex:
+    """Write the index of the shard at ``path`` atomically.
 
     If the folder is not writable, the index is kept in memory and a warning is logged.
+
+    Args:
+        records: the records of the shard, which is complete; None: the shard is scanned.
     """
     path = Path(path)
     stat = path.stat()
-    records, truncated = scan_shard(path)
+    records, truncated = scan_shard(path) if records is None else (records, False)
     content = encode_index(records, truncated, stat.st_size, stat.st_mtime_ns)
     index = parse_header(content[:STARTS_OFFSET])
     assert index is not None

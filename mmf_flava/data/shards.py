@@ -7,28 +7,23 @@ because a process that accesses the map of a truncated file is killed.
 """
 
 import glob
-import io
 import logging
-import tarfile
 import zlib
 from bisect import bisect_right
 from collections.abc import Sequence
-from contextlib import ExitStack
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 from mmf_flava.data.braces import expand_braces
 from mmf_flava.data.indexing import Shard, open_indexes
-from mmf_flava.data.names import display_name, extension_of, is_hidden, is_system_key, split_member_name
+from mmf_flava.data.names import display_name, extension_of, is_hidden
 from mmf_flava.data.open_shard import OpenShard
 from mmf_flava.data.record import BadRecord, Reason, Record
 from mmf_flava.data.remote_shard import RemoteShard
-from mmf_flava.data.shard_index import index_path, write_index
-from mmf_flava.data.tar_members import KEY_HEADER, Entry
+from mmf_flava.data.shard_index import index_path
+from mmf_flava.data.tar_members import Entry
 from mmf_flava.errors import UserError
-from mmf_flava.files import atomic
 from mmf_flava.files.open_files import OpenFiles, open_file
 
 logger = logging.getLogger(__name__)
@@ -37,51 +32,6 @@ logger = logging.getLogger(__name__)
 MAX_OPEN_SHARDS = 128
 MAX_OPEN_REMOTE_SHARDS = 4  # the cache cannot evict open copies of remote shards
 SPARE_SHARDS = 16  # open shards beyond one per lane: shards of replaced records and of mismatched captions
-
-
-class ShardWriter:
-    """Context manager that writes one tar shard and its index atomically.
-
-    The file gets its final name when it is complete and is deleted after an exception. It contains no timestamps or
-    user names, so equal records give identical files.
-    """
-
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.count = 0
-        self._keys: set[str] = set()
-        with ExitStack() as stack:
-            file = stack.enter_context(open(stack.enter_context(atomic.replace_file(self.path)), "wb"))
-            self._tar = stack.enter_context(tarfile.TarFile(fileobj=file, mode="w", format=tarfile.PAX_FORMAT))
-            self._files = stack.pop_all()
-
-    def write(self, key: str, fields: dict[str, bytes]) -> None:
-        """Append one record. The key is any text without NUL; "#" and a number are appended to a duplicate."""
-        key = f"{key}#{self.count}" if key in self._keys else key
-        self._keys.add(key)
-        # tar members end the key at its first dot, and hidden names are not read
-        is_name = split_member_name(f"{key}.x")[0] == key and not is_system_key(key)
-        name, headers = (key, {}) if is_name else (f"record-{self.count:09d}", {KEY_HEADER: key})
-        for extension, data in fields.items():
-            member = tarfile.TarInfo(f"{name}.{extension}")
-            member.size, member.pax_headers = len(data), headers
-            self._tar.addfile(member, io.BytesIO(data))
-            headers = {}
-        self.count += 1
-
-    def close(self) -> None:
-        self._files.close()
-        write_index(self.path)
-
-    def __enter__(self) -> "ShardWriter":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *details: Any) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self._files.__exit__(kind, *details)
 
 
 class ShardReader:

@@ -9,7 +9,7 @@ from mmf_flava.data.annotations import parse_annotation, parse_label, read_label
 from mmf_flava.data.image_list import ImageList
 from mmf_flava.data.record import BadRecord, Record
 from mmf_flava.data.records import open_records
-from mmf_flava.data.shards import ShardWriter
+from mmf_flava.data.shard_writer import ShardWriter
 
 CLASSES = {"cat": 0, "5": 1, "14": 2}
 

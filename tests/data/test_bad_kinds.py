@@ -20,7 +20,7 @@ from mmf_flava.data.processors import FlavaImageProcessor
 from mmf_flava.data.quarantine import Quarantine, count_by_reason
 from mmf_flava.data.records import open_records
 from mmf_flava.data.sampling import MultitaskLoader, build_evaluation_loader
-from mmf_flava.data.shards import ShardWriter
+from mmf_flava.data.shard_writer import ShardWriter
 from mmf_flava.data.show.statistics import compute_statistics
 from mmf_flava.embed import KINDS, embed
 from tests.data.bad_kinds import DEFECT, captions, entries, images

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from mmf_flava.data import class_labels, image_classification, processors  # noqa: F401 (they register)
 from mmf_flava.data.sampling import build_evaluation_loader
-from mmf_flava.data.shards import ShardWriter
+from mmf_flava.data.shard_writer import ShardWriter
 from mmf_flava.errors import UserError
 from tests.data.image_sets.published import save
 from tests.data.labelled_images import load_labelled, write_folders, write_list

@@ -20,7 +20,7 @@ from mmf_flava.data.codes import (
 from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.data.records import open_records
 from mmf_flava.data.records_hash import records_sha256
-from mmf_flava.data.shards import ShardWriter
+from mmf_flava.data.shard_writer import ShardWriter
 from mmf_flava.errors import UserError
 
 CODEBOOK = {"type": "kmeans", "sha256": "ab", "vocab_size": 64, "dtype": "fp32"}

@@ -3,7 +3,7 @@ from PIL import Image
 
 from mmf_flava.data.annotations import parse_label
 from mmf_flava.data.record import Record
-from mmf_flava.data.shards import ShardWriter
+from mmf_flava.data.shard_writer import ShardWriter
 from mmf_flava.errors import UserError
 
 

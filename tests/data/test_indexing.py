@@ -8,7 +8,8 @@ import pytest
 from mmf_flava.data import indexing, shard_index
 from mmf_flava.data.indexing import open_indexes, read_indexes
 from mmf_flava.data.shard_index import index_path
-from mmf_flava.data.shards import ShardReader, ShardWriter
+from mmf_flava.data.shard_writer import ShardWriter
+from mmf_flava.data.shards import ShardReader
 from mmf_flava.errors import UserError
 
 

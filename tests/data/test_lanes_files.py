@@ -8,7 +8,7 @@ import pytest
 
 from mmf_flava.data.order import Order
 from mmf_flava.data.records import keep_lanes_open, open_records, record_units
-from mmf_flava.data.shards import ShardWriter
+from mmf_flava.data.shard_writer import ShardWriter
 from tests.files.test_open_files import in_process
 
 SHARDS, PER_SHARD = 60, 5

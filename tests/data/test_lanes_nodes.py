@@ -11,7 +11,7 @@ from PIL import Image
 from mmf_flava.data import shards
 from mmf_flava.data.dataset_schedule import DatasetSchedule
 from mmf_flava.data.sampling import MultitaskLoader
-from mmf_flava.data.shards import ShardWriter
+from mmf_flava.data.shard_writer import ShardWriter
 
 SHARDS, PER_SHARD, BATCH, NODES = 32, 12, 64, 4
 

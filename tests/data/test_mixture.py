@@ -14,7 +14,8 @@ from mmf_flava.data.order import Order, Unit
 from mmf_flava.data.records import concat_records, open_records
 from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.data.sampling import MultitaskLoader
-from mmf_flava.data.shards import ShardReader, ShardWriter
+from mmf_flava.data.shard_writer import ShardWriter
+from mmf_flava.data.shards import ShardReader
 from mmf_flava.errors import UserError
 
 SIZES = (1000, 700, 301)

@@ -13,7 +13,7 @@ from mmf_flava.data.dataset_schedule import DatasetSchedule
 from mmf_flava.data.run_processors import STATE, initial_processors
 from mmf_flava.data.sampling import MultitaskLoader
 from mmf_flava.data.saved_processors import SavedProcessors
-from mmf_flava.data.shards import ShardWriter
+from mmf_flava.data.shard_writer import ShardWriter
 from mmf_flava.errors import UserError
 from tests.data.test_image_decoding import jpeg, photo
 from tests.data.test_multicrop import SMALL, png

@@ -5,7 +5,8 @@ import pytest
 from mmf_flava.data.image_folder import ImageFolder
 from mmf_flava.data.record import BadRecord
 from mmf_flava.data.records import ConcatRecords, open_records
-from mmf_flava.data.shards import ShardReader, ShardWriter
+from mmf_flava.data.shard_writer import ShardWriter
+from mmf_flava.data.shards import ShardReader
 from mmf_flava.errors import UserError
 
 

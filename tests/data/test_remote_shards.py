@@ -13,7 +13,7 @@ from mmf_flava.data.records import open_records
 from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.data.remote_shard import RemoteShard
 from mmf_flava.data.shard_index import encode_index, load_index
-from mmf_flava.data.shards import ShardWriter
+from mmf_flava.data.shard_writer import ShardWriter
 from mmf_flava.errors import UserError
 from mmf_flava.files import cache as cache_module
 from mmf_flava.files.cache import FileCache

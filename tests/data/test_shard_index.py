@@ -13,7 +13,8 @@ import pytest
 from mmf_flava.data import open_shard, shard_index
 from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.data.shard_index import encode_index, index_path, load_index, read_index
-from mmf_flava.data.shards import ShardReader, ShardWriter
+from mmf_flava.data.shard_writer import ShardWriter
+from mmf_flava.data.shards import ShardReader
 
 KEYS = [f"{n:03d}" for n in range(8)]
 

@@ -10,7 +10,8 @@ import pytest
 from mmf_flava.data import shard_index, shards
 from mmf_flava.data.record import BadRecord, Record
 from mmf_flava.data.shard_index import read_index
-from mmf_flava.data.shards import ShardReader, ShardWriter
+from mmf_flava.data.shard_writer import ShardWriter
+from mmf_flava.data.shards import ShardReader
 from mmf_flava.data.tar_members import KEY_HEADER
 from mmf_flava.errors import UserError
 

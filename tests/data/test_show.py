@@ -18,7 +18,7 @@ import mmf_flava.plugin  # noqa: F401  registers
 from mmf_flava.data.codes import CodeWriter, build_header
 from mmf_flava.data.from_recipe import open_dataset, read_recipe
 from mmf_flava.data.records_hash import records_sha256
-from mmf_flava.data.shards import ShardWriter
+from mmf_flava.data.shard_writer import ShardWriter
 from mmf_flava.data.show import charts
 from mmf_flava.data.show.__main__ import main
 from mmf_flava.data.show.statistics import evenly_spaced

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from mmf_flava.data.record import BadRecord, Reason
-from mmf_flava.data.shards import ShardReader, ShardWriter
+from mmf_flava.data.shard_writer import ShardWriter
+from mmf_flava.data.shards import ShardReader
 from mmf_flava.data.tar_members import scan_shard
 from mmf_flava.errors import UserError
 

@@ -16,7 +16,7 @@ from mmf_flava.clip_benchmark import load_flava
 from mmf_flava.data import image_classification, imagenet, karpathy  # noqa: F401 (they register)
 from mmf_flava.data.image_decoding import load_image
 from mmf_flava.data.processors import FlavaImageProcessor
-from mmf_flava.data.shards import ShardWriter
+from mmf_flava.data.shard_writer import ShardWriter
 from mmf_flava.data.unmasked import FlavaImageTransform
 from mmf_flava.embed import embed
 from tests.data.conftest import DATASETS

@@ -7,7 +7,8 @@ import tarfile
 from pathlib import Path
 
 from mmf_flava.data.annotations import clean_text, parse_annotation
-from mmf_flava.data.shards import ShardReader, ShardWriter
+from mmf_flava.data.shard_writer import ShardWriter
+from mmf_flava.data.shards import ShardReader
 from tests.faults.file_format import COUNT, Delivered, Format, collect, write_image
 
 

@@ -27,7 +27,7 @@ from mmf_flava.data.prepare import built_folder
 from mmf_flava.data.prepare.captions import DIGITS, Captioner
 from mmf_flava.data.prepare.codebook import CodebookOptions, fit_codebook
 from mmf_flava.data.prepare.tokenizer import train_tokenizer
-from mmf_flava.data.shards import ShardWriter
+from mmf_flava.data.shard_writer import ShardWriter
 from mmf_flava.data.token_files import write_tokens
 from mmf_flava.errors import UserError
 from mmf_flava.files import atomic

@@ -34,7 +34,7 @@ from mmf_flava.data.prepare.text_files import text_files
 from mmf_flava.data.prepare.tokenizer import MIN_VOCABULARY, train_tokenizer
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Records
 from mmf_flava.data.records import open_records
-from mmf_flava.data.shards import ShardWriter
+from mmf_flava.data.shard_writer import ShardWriter
 from mmf_flava.data.token_files import write_tokens
 from mmf_flava.errors import UserError
 

@@ -24,7 +24,7 @@ from mmf_flava.command import file_path, integer
 from mmf_flava.data.prepare.empty_result import EmptyResultCheck
 from mmf_flava.data.prepare.lock import folder_lock
 from mmf_flava.data.prepare.rows import BadRow
-from mmf_flava.data.shards import ShardWriter
+from mmf_flava.data.shard_writer import ShardWriter
 from mmf_flava.data.unexpected_errors import UnexpectedErrors
 from mmf_flava.errors import UserError
 from mmf_flava.files import atomic

@@ -8,7 +8,8 @@ import pytest
 from mmf_flava.data.formats.archive import is_archive
 from mmf_flava.data.formats.embedded import embedded_shards
 from mmf_flava.data.image_folder import ImageFolder
-from mmf_flava.data.shards import ShardReader, ShardWriter
+from mmf_flava.data.shard_writer import ShardWriter
+from mmf_flava.data.shards import ShardReader
 from mmf_flava.errors import UserError
 
 from .toys import delivered, expected, make_pets, pixel_hash, write_images

@@ -9,7 +9,8 @@ from mmf_flava.data.formats.detection import Kind, detect
 from mmf_flava.data.image_folder import ImageFolder
 from mmf_flava.data.image_list import ImageList
 from mmf_flava.data.records import open_records
-from mmf_flava.data.shards import ShardReader, ShardWriter
+from mmf_flava.data.shard_writer import ShardWriter
+from mmf_flava.data.shards import ShardReader
 from mmf_flava.errors import UserError
 from tests.faults.file_format import write_image
 

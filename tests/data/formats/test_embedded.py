@@ -10,7 +10,8 @@ import pytest
 
 from mmf_flava.data.formats import embedded
 from mmf_flava.data.formats.embedded import embedded_shards
-from mmf_flava.data.shards import ShardReader, ShardWriter
+from mmf_flava.data.shard_writer import ShardWriter
+from mmf_flava.data.shards import ShardReader
 from mmf_flava.errors import UserError
 from mmf_flava.files.download import default_cache_dir
 

@@ -9,7 +9,7 @@ from mmf_flava.data.prepare.annotations import Annotation
 from mmf_flava.data.prepare.image_source import ImageSource
 from mmf_flava.data.prepare.pmd import PmdOptions, prepare_pmd
 from mmf_flava.data.records import open_records
-from mmf_flava.data.shards import ShardWriter
+from mmf_flava.data.shard_writer import ShardWriter
 from mmf_flava.errors import UserError
 
 JPEG = b"\xff\xd8\xff"

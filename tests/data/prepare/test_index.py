@@ -4,7 +4,7 @@ import pytest
 
 from mmf_flava.data.prepare.__main__ import main
 from mmf_flava.data.shard_index import index_path, read_index
-from mmf_flava.data.shards import ShardWriter
+from mmf_flava.data.shard_writer import ShardWriter
 
 
 @pytest.fixture

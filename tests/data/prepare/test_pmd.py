@@ -9,7 +9,7 @@ from mmf_flava.data.prepare.__main__ import main
 from mmf_flava.data.prepare.image_source import ImageSource
 from mmf_flava.data.prepare.pmd import PmdOptions, prepare_pmd
 from mmf_flava.data.records import open_records
-from mmf_flava.data.shards import ShardWriter
+from mmf_flava.data.shard_writer import ShardWriter
 from mmf_flava.errors import UserError
 
 from .process_kills import assert_survives_kills
