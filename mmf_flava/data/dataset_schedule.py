@@ -14,6 +14,14 @@ from mmf_flava.data.order import sample_generator
 from mmf_flava.errors import UserError
 
 _STREAM = crc32(b"sampling")
+MMF_PACKAGES = ("mmf", "mmf_flava")
+# strategies whose choice depends on the generator only, and those that repeat after one call per dataset
+DRAWN = (
+    "Ratios", "RatiosIterationStrategy", "ConstantIterationStrategy", "RandomIterationStrategy",
+    "SizeProportionalIterationStrategy",
+)  # fmt: skip
+REPEATED = ("RoundRobin", "RoundRobinIterationStrategy")
+MANY_CALLS = 10_000  # take a second
 
 
 class DatasetSchedule:
@@ -21,8 +29,9 @@ class DatasetSchedule:
 
     The result is the same on all ranks, without communication, and in resumed runs. A strategy may use numpy's global
     generator: during each call, the global generator is replaced by one that is seeded with the run's seed and the
-    step, so no other thread may use the global generator at the same time. A strategy may also depend on the number of
-    its calls: it is called once for every step up to the requested one, and rebuilt if an earlier step is requested.
+    step, so no other thread may use the global generator at the same time. A registered strategy may also depend on the
+    number of its calls: it is called once for every step up to the requested one. It is rebuilt if an earlier step is
+    requested. MMF's own strategies skip the calls that do not matter.
 
     Args:
         datasets: name -> dataset to sample from; a strategy may use the lengths of the datasets.
@@ -47,7 +56,7 @@ class DatasetSchedule:
             self._strategy, self._num_calls = mmf_api.build_iteration_strategy(self.multitasking, self.datasets), 0
         if step >= self._num_calls:
             with _preserve_numpy_generator():
-                for number in range(self._num_calls, step + 1):
+                for number in range(self._first_call(step), step + 1):
                     set_bit_generator(sample_generator(self.seed, number, _STREAM).bit_generator)
                     self._choice = int(self._strategy())
             self._num_calls = step + 1
@@ -58,6 +67,21 @@ class DatasetSchedule:
                 "multitasking.params."
             )
         return self.names[self._choice]
+
+    def _first_call(self, step: int) -> int:
+        """Return the number of the first call that the choice of ``step`` depends on."""
+        kind = type(self._strategy)
+        named = kind.__name__ if kind.__module__.partition(".")[0] in MMF_PACKAGES else None
+        if named in DRAWN or len(self.names) == 1:
+            return step
+        if named in REPEATED:
+            return step - (step - self._num_calls) % len(self.names)
+        if (calls := step - self._num_calls) > MANY_CALLS:
+            mmf_api.log(
+                f"The strategy {self.multitasking.type} of multitasking.type is called {calls:,} times, because its "
+                "choices may depend on the number of its calls."
+            )
+        return self._num_calls
 
 
 @contextmanager

@@ -96,7 +96,7 @@ def _append_tokens(
         tokens.truncate(state["tokens"] * dtype.itemsize)
         ends.truncate(state["documents"] * 8)
         for batch in _batches(texts):
-            encoded = [encoding.ids for encoding in tokenizer.encode_batch(batch, add_special_tokens=False)]
+            encoded = [encoding.ids for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False)]
             documents = [[*ids, separator] for ids in encoded if ids]
             lengths = np.array([len(ids) for ids in documents], dtype="<u8")
             tokens.write(np.array(list(chain.from_iterable(documents)), dtype=dtype).tobytes())

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from mmf.common.registry import registry
 
+from mmf_flava.compat import mmf_api
 from mmf_flava.config.run import MultitaskingConfig
 from mmf_flava.data.dataset_schedule import DatasetSchedule
 from mmf_flava.errors import UserError
@@ -89,6 +90,24 @@ def test_single_dataset_is_used_at_every_step(type):
 def test_invalid_dataset_index_raises_an_error():
     with pytest.raises(UserError, match=r"round_robin returned dataset index 7, expected 0 to 2 \(a, b, c\)"):
         schedule(start_idx=7).dataset_at(0)
+
+
+@pytest.mark.parametrize("make", [lambda: schedule(start_idx=1), lambda: ratios(1, 2, 3, seed=5)])
+def test_distant_steps_need_few_calls(make, monkeypatch):
+    """The steps of a resumed run are those of an uninterrupted one, which calls the strategy for each step."""
+    uninterrupted, resumed, calls = make(), make(), []
+    expected = first_names(uninterrupted, 1003)
+    build = mmf_api.build_iteration_strategy
+
+    def count(*arguments):
+        strategy = build(*arguments)
+        original = type(strategy).__call__
+        monkeypatch.setattr(type(strategy), "__call__", lambda self: calls.append(0) or original(self))
+        return strategy
+
+    monkeypatch.setattr(mmf_api, "build_iteration_strategy", count)
+    assert "".join(resumed.dataset_at(step) for step in range(990, 1003)) == expected[990:]
+    assert len(calls) <= 13 + 2
 
 
 @needs_main
