@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 
 from mmf_flava.command import ArgumentParser, command, file_path
 from mmf_flava.compat import mmf_api
+from mmf_flava.config.run import KnnConfig
 from mmf_flava.data.annotations import parse_annotation
 from mmf_flava.data.collate import collate
 from mmf_flava.data.from_recipe import open_dataset, read_recipe
@@ -29,6 +30,8 @@ from mmf_flava.data.image_decoding import decode_image
 from mmf_flava.data.records import open_records
 from mmf_flava.data.shard_writer import ShardWriter
 from mmf_flava.data.token_files import TokenFile
+from mmf_flava.evaluation.knn import run_knn
+from mmf_flava.evaluation.linear_probe import LabelledEmbeddings
 from mmf_flava.models.codebook.build import KMeansCodebook
 from mmf_flava.weights.loading import load_checkpoint_weights
 from mmf_flava.weights.weight_files import find_checkpoint
@@ -46,18 +49,29 @@ def read_split(data: Path, split: str) -> Iterator[tuple[np.ndarray, int]]:
         yield decode_image(record), parse_annotation(record)[1]
 
 
+def read_pixels(data: Path, split: str, side: int) -> LabelledEmbeddings:
+    """Return the (N, 3 * side * side) pixel values of a split, 0 to 1, and the labels."""
+    rows, labels = [], []
+    for image, label in read_split(data, split):
+        resized = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
+        rows.append(np.asarray(resized, dtype=np.float32).ravel() / 255)
+        labels.append(label)
+    return LabelledEmbeddings(np.stack(rows), np.array(labels))
+
+
+def weighted_neighbours(data: Path, centred: bool) -> float:
+    """Return the accuracy of ``evaluation.knn`` if the embeddings are pixels, with the mean image subtracted or not."""
+    train, test = (read_pixels(data, split, 32) for split in ("train", "test"))
+    mean = train.embeddings.mean(axis=0) * centred
+    train, test = (LabelledEmbeddings(part.embeddings - mean, part.targets) for part in (train, test))
+    return run_knn(train, test, KnnConfig()).accuracy
+
+
 def nearest_neighbour(data: Path) -> float:
     """Return the accuracy of the label of the nearest training image on the test images."""
-
-    def pixels(split: str) -> tuple[torch.Tensor, torch.Tensor]:
-        rows, labels = [], []
-        for image, label in read_split(data, split):
-            small = Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-            rows.append(np.asarray(small, dtype=np.float32).ravel() / 255)
-            labels.append(label)
-        return torch.from_numpy(np.stack(rows)), torch.tensor(labels)
-
-    (train_NF, train_labels), (test_NF, test_labels) = pixels("train"), pixels("test")
+    train, test = (read_pixels(data, split, SIDE) for split in ("train", "test"))
+    (train_NF, test_NF) = (torch.from_numpy(part.embeddings) for part in (train, test))
+    train_labels, test_labels = (torch.from_numpy(part.targets) for part in (train, test))
     nearest = [torch.cdist(chunk, train_NF).argmin(1) for chunk in test_NF.split(500)]
     return float((train_labels[torch.cat(nearest)] == test_labels).float().mean())
 
@@ -133,6 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     limits = target_entropies(parsed.data)
     print(f"Nearest neighbour on {SIDE} x {SIDE} pixels: {nearest_neighbour(parsed.data):.4f}\n")
+    for words, centred in (("", False), (" minus the mean image", True)):
+        print(f"20 nearest neighbours on 32 x 32 pixels{words}: {weighted_neighbours(parsed.data, centred):.4f}\n")
     print("| run | accuracy | MLM / entropy | MIM / entropy | ITM / entropy |\n|---|---|---|---|---|", flush=True)
     for run in parsed.runs:
         found = json.loads((run / "evaluation.json").read_text())
