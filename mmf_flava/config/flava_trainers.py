@@ -72,6 +72,11 @@ def check_flava(config: Any) -> None:
             "checkpoint.allow_missing and checkpoint.allow_extra instead."
         )
     ema = (training.get("ema") or {}).get("enabled", False)
+    if ema and config.model == "flava_dino":
+        raise UserError(
+            "training.ema is not supported by model: flava_dino, whose teacher is an average of the student's weights "
+            "and is the model that is evaluated and exported. Set training.ema.enabled: false."
+        )
     if config.evaluation.get("ema") and not ema and "train" in config.run_type:
         raise UserError(
             "evaluation.ema: true evaluates averages of the weights, but training.ema.enabled is false. Set both to "

@@ -24,13 +24,13 @@ def describe_collapse(outputs: Mapping[str, float]) -> str | None:
     if information is not None and information < MIN_INFORMATION:
         return (
             f"The teacher's output hardly depends on the image: its information is {information:.4f} nats. The model "
-            "has collapsed, or has not trained long enough. Check that the images differ; decrease optimizer.params.lr "
-            "or teacher_temperature."
+            "has collapsed, or has not trained long enough. Check that the images differ; in a new run, decrease "
+            "optimizer.params.lr or teacher_temperature."
         )
     if separation is not None and separation < MIN_SEPARATION:
         return (
             "The teacher's output depends on the crop, but hardly on the image: crops of one image differ as much as "
-            f"crops of two images (separation {separation:.3f}). All images are equal or nearly so, or the model has "
-            "not trained long enough. Look at them with python -m mmf_flava.data.show."
+            f"crops of two images (separation {separation:.3f}). The model has not trained long enough, or the images "
+            "are equal or nearly so: look at them with python -m mmf_flava.data.show."
         )
     return None

@@ -27,6 +27,7 @@ ENCODERS = ("image_encoder", "text_encoder", "multimodal_encoder")
 HEAD_SIZE = 64  # width of an attention head in every released model; tensor shapes do not show it
 # keys of the configuration in the metadata of safetensors files that mmf_flava writes: of FLAVA, and of flava_dino
 CONFIG_KEY, DINO_CONFIG_KEY = "flava_config", "flava_dino_config"
+HEADS_KEY = "num_heads"  # in the metadata of a folder for timm
 EncoderConfig = TypeVar("EncoderConfig", bound=TransformerConfig)
 
 # key of mmf_flava's configuration -> Hugging Face's key
@@ -86,6 +87,20 @@ def read_dino_config(metadata: dict[str, Any]) -> ImageEncoderConfig | None:
     values = _parse_json(text.encode(), Path(DINO_CONFIG_KEY)).get("image_encoder") or {}
     kept = {key: value for key, value in values.items() if key != "pretrained"}
     return parse_section(DinoEncoderConfig, kept, f"{DINO_CONFIG_KEY}.image_encoder")
+
+
+def read_image_heads(metadata: dict[str, Any]) -> int | None:
+    """Return the number of attention heads of the image encoder in a weights file of mmf_flava; None if unknown.
+
+    Args:
+        metadata: metadata of a ``flava_dino``, of a FLAVA model, or of a folder for timm.
+    """
+    if (trained := read_dino_config(metadata)) is not None:
+        return trained.num_heads
+    if isinstance(text := metadata.get(CONFIG_KEY), str):
+        return config_from_dict(_parse_json(text, Path(CONFIG_KEY)), CONFIG_KEY).image_encoder.num_heads
+    heads = metadata.get(HEADS_KEY)
+    return int(heads) if isinstance(heads, str) and heads.isdecimal() else None
 
 
 def _parse_json(text: bytes | str, file: Path) -> dict[str, Any]:

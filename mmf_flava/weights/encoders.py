@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mmf_flava.config.model import ImageEncoderConfig
 from mmf_flava.errors import UserError
 from mmf_flava.files.checkpoint_names import read_found
-from mmf_flava.weights.configs import read_dino_config
+from mmf_flava.weights.configs import read_image_heads
 from mmf_flava.weights.loading import (
     IncompatibleKeys,
+    check_image_heads,
     drop_vocabulary,
     load_tensors,
     matches_any,
@@ -79,20 +79,11 @@ def load_image_encoder(
     """
     tensors, metadata = read_found(lambda: find_weights(source, cache_dir, sha256), read_tensors)
     native, unknown = _image_encoder_tensors(tensors, str(source))
-    _check_num_heads(encoder, read_dino_config(metadata), str(source))
+    heads = encoder.blocks[0].attn.num_heads  # type: ignore[index, union-attr]
+    check_image_heads(heads, read_image_heads(metadata), str(source), "image_encoder")
     resample_positions(native, encoder.state_dict(), "pos_embed")
     allow_missing = [*allow_missing, "mask_token"]
     return load_tensors(encoder, native, str(source), "the image encoder", unknown, allow_missing, allow_extra)
-
-
-def _check_num_heads(encoder: nn.Module, trained: ImageEncoderConfig | None, source: str) -> None:
-    """Raise UserError if a teacher had another number of attention heads; tensor shapes do not show this."""
-    heads = encoder.blocks[0].attn.num_heads  # type: ignore[index, union-attr]
-    if trained is not None and trained.num_heads != heads:
-        raise UserError(
-            f"image_encoder.num_heads is {heads}, but {source} was trained with {trained.num_heads} attention heads. "
-            f"Set it to {trained.num_heads}."
-        )
 
 
 def load_text_encoder(

@@ -14,9 +14,10 @@ from pathlib import Path
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
+from mmf_flava.config.dino import DinoConfig
 from mmf_flava.config.model import CoreConfig, FlavaConfig
 from mmf_flava.errors import UserError
-from mmf_flava.weights.configs import read_config
+from mmf_flava.weights.configs import read_config, read_image_heads
 from mmf_flava.weights.sources import Weights, read_weights
 from mmf_flava.weights.weight_files import read_safetensors
 
@@ -178,6 +179,9 @@ def load_checkpoint_weights(model: nn.Module, path: Path) -> None:
     stated, settings = read_config(file, metadata), getattr(model, "settings", None)
     if stated is not None and isinstance(settings, CoreConfig):
         _check_num_heads(stated, settings, str(path))
+    if isinstance(settings, DinoConfig):
+        section = "model_config.flava_dino.image_encoder"
+        check_image_heads(settings.image_encoder.num_heads, read_image_heads(metadata), str(path), section)
     load_tensors(model, tensors, str(file), "the recipe's model", remedy=remedy)
 
 
@@ -262,6 +266,19 @@ def resample_positions(tensors: dict[str, Tensor], expected: Mapping[str, Tensor
         # the same interpolation as in ``ImageEncoder.sequence``
         sizes = [isqrt(new)] * 2, [isqrt(old)] * 2
         tensors[key] = resample_abs_pos_embed(tensors[key].float(), *sizes, antialias=False)
+
+
+def check_image_heads(heads: int, trained: int | None, source: str, section: str) -> None:
+    """Raise UserError if the image encoder had another number of heads (None: unknown); tensor shapes do not show this.
+
+    Args:
+        section: the section of the recipe with the key ``num_heads``.
+    """
+    if trained not in (None, heads):
+        raise UserError(
+            f"{section}.num_heads is {heads}, but {source} was trained with {trained} attention heads. Set it to "
+            f"{trained}."
+        )
 
 
 def _check_num_heads(stated: CoreConfig, settings: CoreConfig, source: str) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmf_flava.config.model import ImageEncoderConfig
 from mmf_flava.files import atomic
+from mmf_flava.weights.configs import HEADS_KEY
 
 # width, layers, heads -> timm's architecture with patches of 16 pixels
 ARCHITECTURES = {
@@ -38,7 +39,7 @@ def write_timm_folder(
     kept = {key: value.contiguous() for key, value in tensors.items() if key != MASK_TOKEN}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic.replace_folder(folder, keep=True) as output:
-        save_file(kept, output / "model.safetensors", metadata={"format": "pt"})
+        save_file(kept, output / "model.safetensors", metadata={"format": "pt", HEADS_KEY: str(config.num_heads)})
         atomic.write_json(output / "config.json", timm_config(config, mean, std))
 
 
@@ -65,6 +66,7 @@ def timm_config(config: ImageEncoderConfig, mean: list[float], std: list[float])
             "std": std,
             "interpolation": "bicubic",
             "crop_pct": 1.0,
+            "crop_mode": "squash",  # the whole image is resized, as in the evaluations
             "num_classes": 0,
             "pool_size": None,
             "first_conv": "patch_embed.proj",

@@ -41,6 +41,11 @@ def check(config, **changes):
     check_registered(resolve(config))
 
 
+def test_average_of_the_weights_is_refused_with_dino():
+    with pytest.raises(UserError, match=r"training\.ema is not supported by model: flava_dino"):
+        check(load("pretrain/demo_image_encoder_dino"), training__ema={"enabled": True})
+
+
 FLAVA = "model_config__flava__"
 
 

@@ -80,6 +80,14 @@ def test_datasets_without_labels_raise(empty):
         run_knn(train, test, KnnConfig("pets"))
 
 
+def test_a_single_class_raises():
+    images = LabelledEmbeddings(angles(0, 1), np.array([3, 3]))
+    with pytest.raises(
+        UserError, match=r"evaluation\.knn: all labelled training images of dataset 'pets' have the same"
+    ):
+        run_knn(images, images, KnnConfig("pets"))
+
+
 def test_unknown_dataset_raises():
     with pytest.raises(
         UserError, match=r"evaluation\.knn\.dataset: unknown dataset 'imagnet'. Did you mean 'imagenet'"

@@ -6,6 +6,7 @@ from dataclasses import asdict
 import pytest
 import timm
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 
@@ -16,10 +17,12 @@ from mmf_flava.data.processor_files import to_header
 from mmf_flava.data.saved_processors import SavedProcessors
 from mmf_flava.errors import UserError
 from mmf_flava.models.dino.network import DinoNetwork
+from mmf_flava.models.dino.pretraining import FlavaDino
 from mmf_flava.models.flava import Flava
 from mmf_flava.models.image_encoder import ImageEncoder
 from mmf_flava.weights.configs import CONFIG_KEY, DINO_CONFIG_KEY, config_to_dict
 from mmf_flava.weights.encoders import load_image_encoder
+from mmf_flava.weights.loading import load_checkpoint_weights
 from tests.parity.batches import randomise
 
 SIZE = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "mlp_size": 48}
@@ -138,10 +141,28 @@ def test_image_encoder_alone_has_no_dino_format(tmp_path):
         convert(tmp_path / "flava.safetensors", tmp_path / "dino.pth", "dino")
 
 
-def test_another_number_of_heads_is_refused(run):
-    write_dino(run, dino_config())
+@pytest.mark.parametrize("source", ["dino", "timm of dino", "flava", "timm of flava"])
+def test_another_number_of_heads_is_refused(run, tmp_path, source):
+    """The shapes of all tensors are equal."""
+    if "dino" in source:
+        write_dino(run, dino_config())
+    else:
+        flava_file(run)
+    if source.startswith("timm"):
+        convert(run, tmp_path / "vit", "timm")
     with pytest.raises(UserError, match=r"image_encoder\.num_heads is 8, but .* was trained with 4 attention heads"):
-        load(run, num_heads=8)
+        load(tmp_path / "vit" if source.startswith("timm") else run, num_heads=8)
+
+
+def test_a_checkpoint_with_another_number_of_heads_is_refused(run):
+    write_dino(run, dino_config())
+    config = dino_config()
+    config.image_encoder.num_heads = 2
+    model = FlavaDino(OmegaConf.create(asdict(config)))
+    model.build()
+    words = r"model_config\.flava_dino\.image_encoder\.num_heads is 2, but .* with 4 attention heads\. Set it to 4"
+    with pytest.raises(UserError, match=words):
+        load_checkpoint_weights(model, run)
 
 
 @pytest.mark.parametrize("to", ["hf", "mmf_flava"])

@@ -126,13 +126,16 @@ class FlavaDino(BaseModel):
 
     def _crops(self, batch: Any) -> list[Tensor]:
         """Return the global crops and, if there are any, the local crops: first crop 0 of all images, then crop 1."""
+        self._check_crops(batch)
+        return [batch[name].transpose(0, 1).flatten(0, 1) for name in (GLOBAL, LOCAL) if name in batch]
+
+    def _check_crops(self, batch: Any) -> None:
         if GLOBAL not in batch:
             raise UserError(
                 f"Batches of dataset '{batch.dataset_name}' have no {GLOBAL}, which flava_dino needs. If the dataset "
                 f"has images, set dataset_config.{batch.dataset_name}.processors.image_processor.type: "
                 "flava_multicrop. Otherwise, remove it from the key dataset."
             )
-        return [batch[name].transpose(0, 1).flatten(0, 1) for name in (GLOBAL, LOCAL) if name in batch]
 
     def _teacher_temperature(self) -> float:
         if not self.training:
@@ -198,6 +201,7 @@ class FlavaDino(BaseModel):
 
     def loss_counts(self, sample_list: Any) -> dict[str, int]:
         """Return, by name of the loss, the number of values that it is a mean over: images. See ``LossCounts``."""
+        self._check_crops(sample_list)
         return {loss.type: len(sample_list[GLOBAL]) for loss in self.settings.losses}
 
     def get_optimizer_parameters(self, config: Any) -> list[dict[str, Any]]:

@@ -199,6 +199,8 @@ def test_batches_without_crops_and_other_trainers_raise():
     model = started()
     with pytest.raises(UserError, match=r"'imagenet' have no crops_global.*flava_multicrop"):
         model(sample_list("imagenet", image=torch.zeros(1, 3, 8, 8)))
+    with pytest.raises(UserError, match=r"have no crops_global.*Otherwise, remove it from the key dataset"):
+        model.loss_counts(sample_list("ccnews_bookcorpus", input_ids=torch.zeros(1, 3)))  # called before forward
     with pytest.raises(UserError, match=r"training\.trainer: flava"):
         dino().train()(crops(1))
 
