@@ -82,9 +82,7 @@ def test_datasets_without_labels_raise(empty):
 
 def test_a_single_class_raises():
     images = LabelledEmbeddings(angles(0, 1), np.array([3, 3]))
-    with pytest.raises(
-        UserError, match=r"evaluation\.knn: all labelled training images of dataset 'pets' have the same"
-    ):
+    with pytest.raises(UserError, match=r"evaluation\.knn: all labelled training images of dataset 'pets' have"):
         run_knn(images, images, KnnConfig("pets"))
 
 
