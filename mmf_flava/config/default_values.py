@@ -31,15 +31,19 @@ def fill_defaults(recipe: Mapping[str, Any]) -> dict[str, Any]:
 def add_trainer_keys(config: Any) -> None:
     """Add the keys of the trainer ``flava`` that a config lacks, with their defaults, so that options can set them."""
     for name, schema in ADDED.items():
-        _add_missing(config.setdefault(name, {}), asdict(schema()))
+        _add_missing(config.setdefault(name, {}), schema)
 
 
-def _add_missing(section: Any, defaults: Mapping[str, Any]) -> None:
-    for key, value in defaults.items():
-        if key not in section:
-            section[key] = value
-        elif is_section(value) and OmegaConf.is_dict(section[key]):
-            _add_missing(section[key], value)
+def _add_missing(section: Any, schema: Any) -> None:
+    """Add the missing keys to a section, and to its sections, also to those that are null by default."""
+    hints = get_type_hints(schema)
+    for field in fields(schema):
+        nested = next((kind for kind in (hints[field.name], *get_args(hints[field.name])) if is_dataclass(kind)), None)
+        if field.name not in section:
+            value = field.default if field.default_factory is MISSING else field.default_factory()
+            section[field.name] = asdict(value) if is_dataclass(value) else value  # type: ignore[arg-type]
+        elif nested is not None and OmegaConf.is_dict(section[field.name]):
+            _add_missing(section[field.name], nested)
 
 
 def _fill_dataset(name: str, section: Any, sizes: ModelSizes) -> Any:
