@@ -197,7 +197,7 @@ def test_options_that_are_read_before_the_recipe():
 def test_documented_keys_of_a_section_that_the_recipe_lacks_are_set():
     """``evaluation.knn`` is null by default; the recipe has the section, but not all of its keys."""
     config = OmegaConf.create({"training": {"trainer": "flava"}, "evaluation": {"knn": {"dataset": "imagenet"}}})
-    merged = merge_options(config, ["evaluation.knn.k=5", "training.max_updates=3"], log=False)
+    merged = merge_options(config, ["evaluation.knn.k=5", "training.precision=bf16"], log=False)
     assert merged.evaluation.knn == {"dataset": "imagenet", "k": 5, "temperature": 0.07}
     with pytest.raises(UserError, match=r"evaluation\.retrieval is null and has no key|evaluation\.retrieval"):
         merge_options(config, ["evaluation.retrieval.rerank=5"], log=False)
