@@ -46,7 +46,7 @@ class TeacherTemperatureConfig:
 class TeacherMomentumConfig:
     """The momentum of the teacher's weights: a cosine per update from ``first`` to ``last`` at the end of the run."""
 
-    first: float = ranged(0.996, at_least=0, at_most=1)
+    first: float = ranged(0.996, at_least=0, below=1)
     last: float = ranged(1.0, at_least=0, at_most=1)
 
     def check(self, where: str) -> None:

@@ -79,6 +79,7 @@ class SplitResult:
         if (probe := self.linear_probe) is not None:
             words.append(f"linear probe accuracy {probe.accuracy:.4f} on {len(probe.targets)} images")
         if self.knn is not None:
-            words.append(f"{self.knn.k}-NN accuracy {self.knn.accuracy:.4f} on {len(self.knn.targets)} images")
+            accuracy = f"{self.knn.k}-NN accuracy {self.knn.accuracy:.4f}{self.knn.remark}"
+            words.append(f"{accuracy} on {len(self.knn.targets)} images")
         words += [f"on {count} samples of {name}" for name, count in self.samples.items()]
         return ", ".join(words) + (f". {self.refused}" if self.refused else "")

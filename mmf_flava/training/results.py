@@ -228,8 +228,9 @@ def _result_lines(split: str, result: SplitResult) -> list[str]:
         )
     if (neighbours := result.knn) is not None:
         lines.append(
-            f"{neighbours.k}-NN accuracy {neighbours.accuracy:.4f} on {len(neighbours.targets)} images ({split} split, "
-            f"neighbours among {neighbours.train} images, temperature {neighbours.temperature:g})."
+            f"{neighbours.k}-NN accuracy {neighbours.accuracy:.4f}{neighbours.remark} on {len(neighbours.targets)} "
+            f"images ({split} split, neighbours among {neighbours.train} images, temperature "
+            f"{neighbours.temperature:g})."
         )
     lines += [
         f"The scores are computed on {count} samples of {name} ({split} split): {count.bad:,} records are bad "

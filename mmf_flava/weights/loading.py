@@ -77,8 +77,9 @@ class IncompatibleKeys:
             for name, keys in (("allow_missing", self.missing or self.mismatched), ("allow_extra", self.unexpected))
             if keys
         ]
-        pattern = f"{key.rpartition('.')[0] or '*'}.*"
-        return f"If these differences are intended, add the keys to {' and '.join(options)}, e.g. ['{pattern}']."
+        pattern = f"{key.rpartition('.')[0]}.*" if "." in key else key
+        sizes = "Set the sizes in the recipe to those of the weights. " if self.mismatched else ""
+        return f"{sizes}If these differences are intended, add the keys to {' and '.join(options)}, e.g. ['{pattern}']."
 
 
 def compare_keys(

@@ -13,6 +13,7 @@ from mmf_flava.errors import UserError
 from mmf_flava.evaluation import knn
 from mmf_flava.evaluation.knn import check_config, nearest, run_knn, vote
 from mmf_flava.evaluation.linear_probe import LabelledEmbeddings
+from mmf_flava.evaluation.split_result import SplitResult
 from mmf_flava.evaluation.suite import EvaluationSuite
 from mmf_flava.training.results import Results
 from tests.evaluation.toys import CPU, ToyDataset, ToyModel
@@ -80,10 +81,11 @@ def test_datasets_without_labels_raise(empty):
         run_knn(train, test, KnnConfig("pets"))
 
 
-def test_a_single_class_raises():
-    images = LabelledEmbeddings(angles(0, 1), np.array([3, 3]))
-    with pytest.raises(UserError, match=r"evaluation\.knn: all labelled training images of dataset 'pets' have"):
-        run_knn(images, images, KnnConfig("pets"))
+@pytest.mark.parametrize(("second", "words"), [(3, "all training images have the same class"), (4, "")])
+def test_a_single_class_is_named(second, words):
+    images = LabelledEmbeddings(angles(0, 1), np.array([3, second]))
+    result = SplitResult(knn=run_knn(images, images, KnnConfig("pets")))
+    assert ("the same class" in result.format_summary()) == bool(words) and words in result.format_summary()
 
 
 def test_unknown_dataset_raises():

@@ -16,6 +16,7 @@ from mmf.models.base_model import BaseModel
 from mmf.modules.losses import MMFLoss
 from torch import Tensor, nn
 
+from mmf_flava.compat import mmf_api
 from mmf_flava.config.dino import DinoConfig
 from mmf_flava.config.recipes import MODEL_DEFAULTS, recipe_path
 from mmf_flava.config.schema import parse_section, suggestion, to_dict
@@ -150,6 +151,11 @@ class FlavaDino(BaseModel):
     def plan_updates(self, total: int, per_epoch: int) -> None:
         """Set the number of updates of the run, and of an epoch, before training starts."""
         self._schedule = DinoSchedule(self.settings, total, per_epoch)
+        if self._schedule.freezes_last_layer(total - 1):
+            mmf_api.log(
+                f"Warning: {SECTION}.freeze_last_layer: the run has at most {self.settings.freeze_last_layer} epochs, "
+                "so the last layer of the head is never trained. Decrease it, or increase training.max_updates."
+            )
 
     def start_update(self, update: int) -> None:
         """Prepare an update, before its first forward pass.

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch.nn.functional import log_softmax, softmax
 
+from mmf_flava.compat import mmf_api
 from mmf_flava.config.dino import DinoConfig, TeacherMomentumConfig, TeacherTemperatureConfig
 from mmf_flava.config.model import ImageEncoderConfig, LossConfig
 from mmf_flava.config.recipes import recipe_path
@@ -189,6 +190,16 @@ def test_flops_by_hand():
     small, embed_small = forward(5, 4)
     expected = 8 * (4 * large + 3 * embed_large) + 8 * (3 * small + 2 * embed_small)
     assert model.batch_flops(crops(1), 1) == expected
+
+
+@pytest.mark.parametrize(("total", "frozen"), [(30, True), (31, False)])
+def test_a_run_that_never_trains_the_last_layer_is_named(monkeypatch, total, frozen):
+    """Three epochs of ten updates."""
+    messages = []
+    monkeypatch.setattr(mmf_api, "log", messages.append)
+    dino(freeze_last_layer=3).plan_updates(total, 10)
+    assert [message for message in messages if "freeze_last_layer: the run has" in message] == messages
+    assert bool(messages) == frozen
 
 
 def test_values_of_the_loss_are_counted_per_image():
