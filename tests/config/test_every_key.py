@@ -278,7 +278,7 @@ RUN: dict[str, dict[str, tuple[Any, Probe]]] = {
         ),
         "linear_probe": (
             {"dataset": "pmd", "solver": "sklearn", "max_iterations": 5, "metric": "mean_per_class",
-             "lambdas": [0.1, 1.0], "val_share": 0.5},
+             "lambdas": [0.1, 1.0], "val_share": 0.5, "at_validations": True},
             lambda config: vars(suite(config).config.linear_probe),
         ),
         "knn": (
