@@ -6,8 +6,8 @@
 # make test   set up .venv and run the tests in two processes; JOBS=1: one after another
 # make check  run ruff (format and lint), mypy and the tests, as required for every change
 # make chaos  run the complete fault tests, one line of JSON per test: SIGKILL during saves and runs, at random and at
-#             specific points, also of finetunings and DINO; SIGTERM in every situation; corrupt bytes; memory; 3,000 mutated
-#             recipes; 1,500 damaged files of each format; fsdp with every subset of the losses; finetuning on 1 to 3
+#             specific points, also of finetunings and DINO; SIGTERM in every situation; corrupt bytes; memory; 3,000
+#             mutated recipes; 1,500 damaged files of each format; fsdp with every subset of the losses; finetuning on 1 to 3
 #             processes; an update on each format of own data. Several hours; exit code 1 on failure
 # make bench  benchmark a full-size training step against other implementations, the trainer's overhead, and the memory
 #             of the contrastive loss and of fsdp; about 25 minutes on two idle cores
