@@ -38,11 +38,10 @@ def _add_missing(section: Any, schema: Any) -> None:
     """Add the missing keys to a section, and to its sections, also to those that are null by default."""
     hints = get_type_hints(schema)
     for field in fields(schema):
-        nested = next((kind for kind in (hints[field.name], *get_args(hints[field.name])) if is_dataclass(kind)), None)
         if field.name not in section:
-            value = field.default if field.default_factory is MISSING else field.default_factory()
+            value = _value(field)
             section[field.name] = asdict(value) if is_dataclass(value) else value  # type: ignore[arg-type]
-        elif nested is not None and OmegaConf.is_dict(section[field.name]):
+        elif (nested := _section_class(hints[field.name])) is not None and OmegaConf.is_dict(section[field.name]):
             _add_missing(section[field.name], nested)
 
 
@@ -70,7 +69,7 @@ def _fill(schema: Any, section: Any) -> Any:
     for field in fields(schema):
         hint = hints[field.name]
         value = filled[field.name] if field.name in filled else _default(field)
-        nested = next((kind for kind in (hint, *get_args(hint)) if is_dataclass(kind)), None)
+        nested = _section_class(hint)
         if nested is not None and is_section(value):
             # a list of losses is stored as a section of its types
             is_list = get_origin(hint) is list
@@ -79,8 +78,17 @@ def _fill(schema: Any, section: Any) -> Any:
     return filled
 
 
+def _section_class(hint: Any) -> Any:
+    """Return the config class of a section, of a section that may be null, or of a list of sections; else None."""
+    return next((kind for kind in (hint, *get_args(hint)) if is_dataclass(kind)), None)
+
+
+def _value(field: Any) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
 def _default(field: Any) -> Any:
-    value = field.default if field.default_factory is MISSING else field.default_factory()
+    value = _value(field)
     if isinstance(value, list):
         return by_type([asdict(item) if is_dataclass(item) else item for item in value])  # type: ignore[arg-type]
     return asdict(value) if is_dataclass(value) else value  # type: ignore[arg-type]
