@@ -84,7 +84,7 @@ def test_equal_images_are_a_collapse(dino, tmp_path, black):
         folder = tmp_path / "images" / split / "one"
         folder.mkdir(parents=True)
         for number in range(32):
-            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+            Image.fromarray(pixels).save(folder / f"{number}.png")
     data = [f"dataset_config.imagenet.data_dir={tmp_path / 'images'}", "dataset_config.imagenet.build=null"]
     data += [f"dataset_config.imagenet.splits.{split}=[{name}]" for split, name in
              (("train", "train"), ("val", "val"), ("test", "val"))]  # fmt: skip

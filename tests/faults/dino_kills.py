@@ -8,7 +8,6 @@ equal to the last bit.
 
 import argparse
 import json
-import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -17,10 +16,8 @@ from typing import Any
 
 from mmf_flava.command import ArgumentParser, command, integer
 from mmf_flava.config.recipes import recipe_path
-from tests.faults.forked_runs import ForkedRun
-from tests.faults.killed_runs import interrupt
+from tests.faults.forked_runs import kill_and_compare
 
-STARTING = 0.5  # seconds from the start of a forked run to its first update
 PROCESSES = {"none": 1, "ddp": 2, "fsdp": 2}  # sharding -> number of processes
 RECIPE = (
     f"config={recipe_path('pretrain/demo_image_encoder_dino')}",
@@ -41,12 +38,8 @@ RECIPE = (
 
 def kill_dino(root: Path, sharding: str, kills: int, updates: int, seed: int) -> dict[str, Any]:
     """Do a run twice, once with ``kills`` at random times, and compare the results."""
-    options = (f"training.max_updates={updates}", f"training.sharding={sharding}")
-    options += (f"checkpoint.background={'true' if seed % 2 else 'false'}",)
-    processes = PROCESSES[sharding]
-    quiet, run = (ForkedRun(root, word, *options, recipe=RECIPE) for word in ("quiet", "killed"))
-    quiet.finish(processes=processes)
-    result = interrupt(quiet, run, signal.SIGKILL, kills, updates, processes, seed, starting=STARTING)
+    recipe = (*RECIPE, f"training.sharding={sharding}")
+    _, result = kill_and_compare(root, recipe, kills, updates, PROCESSES[sharding], seed)
     return {**result, "test": f"SIGKILL of flava_dino ({sharding}) at random times"}
 
 

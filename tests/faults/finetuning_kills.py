@@ -7,7 +7,6 @@ Weights, optimizer, metrics, the best checkpoint and the final metrics must end 
 
 import argparse
 import json
-import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -16,21 +15,16 @@ from typing import Any
 
 from mmf_flava.command import ArgumentParser, command, integer
 from tests.faults.finetuning_recipes import FINETUNINGS
-from tests.faults.forked_runs import ForkedRun
-from tests.faults.killed_runs import interrupt
+from tests.faults.forked_runs import kill_and_compare
 
 DROPOUT = 0.1
-STARTING = 0.5  # seconds from the start of a forked run to its first update
 OPTIONS = ("training.evaluation_interval=10", "training.checkpoint_interval=3")
 
 
 def kill_finetuning(root: Path, name: str, kills: int, updates: int, processes: int, seed: int) -> dict[str, Any]:
     """Do a finetuning twice, once with ``kills`` at random times, and compare the results."""
     recipe = (*FINETUNINGS[name].recipe(root.parent / "data" / name, DROPOUT), *OPTIONS)
-    options = (f"training.max_updates={updates}", f"checkpoint.background={'true' if seed % 2 else 'false'}")
-    quiet, run = (ForkedRun(root, word, *options, recipe=recipe) for word in ("quiet", "killed"))
-    quiet.finish(processes=processes)
-    result = interrupt(quiet, run, signal.SIGKILL, kills, updates, processes, seed, starting=STARTING)
+    quiet, result = kill_and_compare(root, recipe, kills, updates, processes, seed)
     best = int(quiet.best_checkpoint().name.removeprefix("update_").partition(".")[0])
     return {**result, "test": f"SIGKILL of {name} at random times", "best update": best}
 

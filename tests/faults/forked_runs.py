@@ -6,17 +6,21 @@ They run the same function as the command ``mmf_run``.
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
+from tests.faults.killed_runs import interrupt
 from tests.faults.runs import Run
 from tests.processes import SERVER
 
 RANKS = multiprocessing.get_context("fork")
+STARTING = 0.5  # seconds from the start of a run to its first update
 EXIT_TIMEOUT = 60  # seconds from the death of a process to the exit of the others, as in torchrun
 
 
@@ -42,6 +46,16 @@ class ForkedRun(Run):
         if processes == 1:
             sys.exit(_run(words))
         launch_ranks(words, processes)
+
+
+def kill_and_compare(
+    root: Path, recipe: Sequence[str], kills: int, updates: int, processes: int, seed: int
+) -> tuple[Run, dict[str, Any]]:
+    """Do a run twice, once with ``kills`` at random times; return the quiet run and the result of ``interrupt``."""
+    options = (f"training.max_updates={updates}", f"checkpoint.background={'true' if seed % 2 else 'false'}")
+    quiet, run = (ForkedRun(root, word, *options, recipe=recipe) for word in ("quiet", "killed"))
+    quiet.finish(processes=processes)
+    return quiet, interrupt(quiet, run, signal.SIGKILL, kills, updates, processes, seed, starting=STARTING)
 
 
 def launch_ranks(words: Sequence[str], processes: int) -> None:
