@@ -108,6 +108,7 @@ setup(
             "pytest>=8",
             "hypothesis>=6",
             "GitPython>=3.1",
+            "pytest-timeout",
             "pytest-xdist",
             "ruff",
             "mypy",
