@@ -1,6 +1,7 @@
 """Validation of configs: unknown keys, wrong types and invalid values raise an error with a one-line message."""
 
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import is_dataclass
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -14,6 +15,8 @@ from mmf_flava.config.yaml_reader import parse_scalar
 from mmf_flava.errors import UserError
 
 T = TypeVar("T")
+MAX_PARSED = 1000  # sections
+_parsed: dict[tuple[type, str, str], Any] = {}  # valid sections by class, name and values
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
@@ -38,6 +41,10 @@ def parse_section(schema: type[T], section: Any, where: str) -> T:
         raise UserError(f"{where}: must be a section (a mapping of keys to values), got {section!r}.")
     try:
         values = to_dict(section)
+        # MMF builds a dataset's config several times, and each conversion takes 10 ms
+        key = schema, where, repr(values)
+        if key in _parsed:
+            return deepcopy(_parsed[key])
         check_type(schema, values, where)
         config: T = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(values)))  # type: ignore[assignment]
     except MissingMandatoryValue as error:
@@ -45,6 +52,8 @@ def parse_section(schema: type[T], section: Any, where: str) -> T:
     except OmegaConfBaseException as error:
         raise UserError(f"{where}.{error.full_key}: {str(error).splitlines()[0]}.") from None
     check_ranges(config, where)
+    if len(_parsed) < MAX_PARSED:
+        _parsed[key] = deepcopy(config)
     return config
 
 

@@ -123,8 +123,7 @@ class ImageList:
         starts.append(offset)
         self._starts, self._blank_positions = np.array(starts), blank_positions
         self.images_sha256, self.lines_sha256 = images_digest.hexdigest(), lines_digest.hexdigest()
-        _, group, sizes = np.unique(np.array(key_hashes), return_inverse=True, return_counts=True)
-        self._duplicated = sizes[group] > 1
+        self._duplicated = _find_duplicated(np.frombuffer(key_hashes, np.uint64))
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -247,6 +246,16 @@ class ImageList:
     def _key(self, entry: Entry, number: int) -> str:
         name = entry.image if entry.entry_id is None else entry.entry_id
         return f"{self.unit} {number}" if name is None else display_name(name)
+
+
+def _find_duplicated(values: np.ndarray) -> np.ndarray:
+    """Return whether each of N integers occurs more than once. np.unique and np.isin need four times the memory."""
+    ordered = np.sort(values)
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not len(repeated):
+        return np.zeros(len(values), bool)
+    places = np.searchsorted(repeated, values).clip(max=len(repeated) - 1)
+    return repeated[places] == values
 
 
 class InvalidRow(ValueError):

@@ -21,8 +21,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.optimize import minimize
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn.functional import log_softmax, pad
 
@@ -104,6 +102,9 @@ def _fit_sklearn(
     device: torch.device,
     tolerance: float,
 ) -> Classifier:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     regression = LogisticRegression(C=1 / penalty, max_iter=max_iterations, tol=tolerance)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # Classifier.iterations shows whether the limit was reached

@@ -49,3 +49,9 @@ def test_locate_recipe_finds_only_recipes():
     assert Path(locate_recipe("projects/flava/configs/demo.yaml")).is_file()
     assert locate_recipe("projects/flava/configs/nothing.yaml") is None
     assert locate_recipe("setup.py") is None
+
+
+def test_results_of_equal_sections_are_independent():
+    first, second = (parse_section(FlavaConfig, {}, "model_config.flava") for _ in range(2))
+    first.losses.pop()
+    assert len(second.losses) == len(parse_section(FlavaConfig, {}, "model_config.flava").losses) == len(LOSSES)
