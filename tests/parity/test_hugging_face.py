@@ -70,6 +70,11 @@ def hf_output(hf_model, batch, kind):
         return hf_model(**inputs, return_loss=True)
 
 
+def skip_second_run_of_large_model(sizes, padded):
+    if sizes[0] != 32 and not padded:
+        pytest.skip("padded batches are enough for the large model")
+
+
 def assert_close(actual, expected, name):
     assert actual.shape == expected.shape, name
     difference = (actual - expected).abs().max().item()
@@ -98,6 +103,7 @@ def test_interpolated_positions_are_equal(models, tmp_path, size):
 @pytest.mark.parametrize("kind", ["pair", "image", "text"])
 def test_losses_and_logits_are_equal(models, kind, padded):
     hf_model, model, sizes = models
+    skip_second_run_of_large_model(sizes, padded)
     batch = make_batch(*sizes, padded=padded)
     expected = hf_output(hf_model, batch, kind)
     with torch.no_grad():
@@ -121,6 +127,7 @@ def test_losses_and_logits_are_equal(models, kind, padded):
 @torch.no_grad()
 def test_hidden_states_and_embeddings_are_equal(models, padded):
     hf_model, model, sizes = models
+    skip_second_run_of_large_model(sizes, padded)
     batch = make_batch(*sizes, padded=padded)
     expected = hf_output(hf_model, batch, "pair")
     core = model.flava
