@@ -4,7 +4,8 @@ import contextlib
 import re
 from ast import literal_eval
 from collections.abc import Iterator
-from functools import cache
+from copy import deepcopy
+from functools import cache, lru_cache
 from typing import Any
 
 import yaml
@@ -26,7 +27,8 @@ def read_yaml(path: str) -> dict[Any, Any]:
     """
     text = _read_text(path)
     try:
-        content = _parse(text, path)
+        # the check before torch is imported and MMF read the same files
+        content = deepcopy(_parse_file(text, path))
     except yaml.YAMLError as error:
         raise UserError(f"{path}{_explain(error, text)}") from None
     except RecursionError:
@@ -62,6 +64,11 @@ def _read_text(path: str) -> str:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise UserError(f"{path}, line {line}: the text is not UTF-8. Save the YAML file as UTF-8.") from None
+
+
+@lru_cache(maxsize=256)
+def _parse_file(text: str, path: str) -> Any:
+    return _parse(text, path)
 
 
 def _parse(text: str, path: str, complete: bool = False) -> Any:
