@@ -1,5 +1,6 @@
 """Caching of codes by the real command. Losses with cached codes are equal to losses with the running codebook."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -25,7 +26,7 @@ from mmf_flava.models.codebook import caching
 from mmf_flava.models.codebook.build import build_codebook, load_codebook
 from mmf_flava.models.codebook.dalle_encoder import DalleEncoder
 from mmf_flava.models.pretraining import FlavaPretraining
-from tests.conftest import DEMO
+from tests.conftest import DEMO, SCRIPTS
 
 FEW = {"pmd": "pairs/val", "imagenet": "images/val"}  # 137 records each
 
@@ -249,24 +250,30 @@ def test_unreadable_image_has_no_codes(recipe, tmp_path, monkeypatch):
         codes.read(3, 0)
 
 
-def test_command_with_a_bf16_dvae(data, tmp_path, monkeypatch):
-    """Run the real command: it prints the fraction of changed codes and writes the codes to the data folder."""
+def test_command_with_a_bf16_dvae(data, tmp_path):
+    """Run the real command, alone and with torchrun: it prints the fraction of changed codes once and writes the codes
+    to the data folder."""
     torch.manual_seed(0)
     save_file(DalleEncoder(64, 8, num_groups=3).state_dict(), tmp_path / "model.safetensors")
     codebook = {"type": "dvae", "path": tmp_path, "hidden_size": 8, "num_groups": 3}
     options = [f"model_config.flava.codebook.{key}={value}" for key, value in codebook.items()]
     for name in ("pmd", "imagenet"):  # 4 x 4 codes
         options.append(f"dataset_config.{name}.processors.image_processor.params.codebook_size=16")
-    command = [sys.executable, "-m", "mmf_flava.cache_codes", DEMO, f"env.data_dir={data}", *options]
-    command += ["--dataset", "imagenet", "--split", "val", "--dtype", "bf16", "--workers", "0", "--name", "tiny"]
-    process = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert process.returncode == 0, process.stderr
-    assert "bf16 channels_last:" in process.stdout and "of the codes differ" in process.stdout
-    assert "137 records (crops per image: 1), 137 computed now, 0 bad" in process.stdout
-    assert "dataset_config.imagenet.codes=tiny" in process.stdout
-    folder = resolve_codes_folder("tiny", data / "flava_demo")
-    names = sorted(path.name for path in folder.iterdir())
-    assert len(names) == 2 and re.fullmatch(r"(imagenet-val-[0-9a-f]{16})\.codes \1\.json", " ".join(names))
+    files = {}
+    for processes in (1, 2):
+        launcher = [SCRIPTS / "torchrun", "--standalone", "--nproc_per_node=2"] if processes == 2 else [sys.executable]
+        command = [*launcher, "-m", "mmf_flava.cache_codes", DEMO, f"env.data_dir={data}", *options, "--dataset"]
+        command += ["imagenet", "--split", "val", "--dtype", "bf16", "--workers", "0", "--name", f"tiny{processes}"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        process = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+        assert process.returncode == 0, process.stderr
+        assert process.stdout.count("bf16 channels_last:") == process.stdout.count("of the codes differ") == 1
+        assert "137 records (crops per image: 1)" in process.stdout and "computed now, 0 bad" in process.stdout
+        assert process.stdout.count(f"dataset_config.imagenet.codes=tiny{processes}") == 1
+        folder = resolve_codes_folder(f"tiny{processes}", data / "flava_demo")
+        files[processes] = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert files[1] == files[2]
+    assert re.fullmatch(r"(imagenet-val-[0-9a-f]{16})\.codes \1\.json", " ".join(sorted(files[1])))
 
 
 @pytest.mark.parametrize(

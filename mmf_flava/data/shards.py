@@ -100,8 +100,10 @@ class ShardReader:
         return key, {name: (size, crc32) for name, (_, size, crc32) in entries.items() if name in only}
 
     def select(self, shards: slice) -> "ShardReader":
-        """Return a reader of some of the shards. Their indexes are not read again."""
-        return ShardReader(self.paths[shards], self._indexes[shards])
+        """Return a reader of some of the shards, which keeps one shard open. Their indexes are not read again."""
+        reader = ShardReader(self.paths[shards], self._indexes[shards])
+        reader._open_shards.capacity = 1
+        return reader
 
     def shard_sizes(self) -> list[tuple[str, int]]:
         """Return the (file name, size in bytes) of each shard."""
