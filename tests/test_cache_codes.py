@@ -88,24 +88,30 @@ def model_of(recipe, **codebook):
 def test_a_part_is_computed_once_and_the_others_keep_their_codes(recipe, tmp_path):
     """Parts are found by their records: adding, removing and reordering them computes only the new ones."""
 
+    codes = tmp_path / "codes"
+
     def cached(splits):
         with open_dict(recipe):
             recipe.dataset_config.pmd.splits = {"train": splits}
-        result = cache(recipe, tmp_path)
-        stored = dataset_of(recipe, views=None, codes=str(tmp_path))
+        result = cache(recipe, codes)
+        stored = dataset_of(recipe, views=None, codes=str(codes))
         running = dataset_of(recipe, views=2, codes=None)
         codebook = load_codebook(codebook_config(recipe))
         for n in (0, 60, 200):
-            code = codebook(running[n]["image_for_codebook"][None])[0]
-            assert torch.equal(code, stored[n]["image_codes"]) and torch.equal(running[n]["image"], stored[n]["image"])
+            expected = codebook(running[n]["image_for_codebook"][None])[0]
+            assert torch.equal(expected, stored[n]["image_codes"]) and torch.equal(
+                running[n]["image"], stored[n]["image"]
+            )
         return result.computed, len(result.files)
 
     assert cached(["pairs/val"]) == (137, 1)
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in codes.iterdir()}
     assert cached(["pairs/test", "pairs/val"]) == (360, 2)
     assert cached(["pairs/val", "pairs/test"]) == (0, 2)
     assert cached({"pairs/test": 2, "pairs/val": 0.5}) == (0, 2)
     assert cached(["pairs/test"]) == (0, 1)
+    shutil.copytree(f"{recipe.dataset_config.pmd.data_dir}/pairs/val", tmp_path / "val")
+    assert cached(["pairs/val", str(tmp_path / "val"), "pairs/test"]) == (0, 2), "a copy has the same codes"
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 

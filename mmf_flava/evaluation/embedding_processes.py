@@ -125,17 +125,19 @@ def write_batches(path: Path, batches: Iterable[dict[str, Any]]) -> None:
         UserError: writing fails.
     """
     try:
-        with open(path, "wb") as file:
+        file = open(path, "wb")  # noqa: SIM115 (closed below)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path.parent} was not found. All processes must see the folder of --out: set it to a shared file system."
+        ) from error
+    try:
+        with file:
             for batch in batches:
                 arrays = {name: values for name, values in batch.items() if isinstance(values, np.ndarray)}
                 line = {name: arrays[name].shape if name in arrays else values for name, values in batch.items()}
                 file.write(json.dumps([list(arrays), line]).encode() + b"\n")
                 for values in arrays.values():
                     file.write(np.ascontiguousarray(values, np.float32).tobytes())
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{path.parent} was not found. All processes must see the folder of --out: set it to a shared file system."
-        ) from error
     except OSError as error:
         raise UserError(f"Failed to write {path} ({error.strerror}). Free disk space, or set another --out.") from error
 
