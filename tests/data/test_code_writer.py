@@ -1,6 +1,5 @@
 """Writing of cached codes: several writers, resuming, and what a killed process leaves."""
 
-import multiprocessing
 import os
 import signal
 
@@ -13,17 +12,16 @@ from mmf_flava.data.codes import NO_CODE, CodeFile, read_header
 from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.errors import UserError
 from tests.data.test_codes import CODEBOOK, CODES, HEADER, write
-
-FORK = multiprocessing.get_context("fork")
+from tests.processes import SERVER
 
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def in_child(function):
-    """Run a function in a forked process, as locks are held by processes. Return its exit code."""
-    child = FORK.Process(target=function)
+def in_process(function, *arguments):
+    """Run a function in another process, as locks are held by processes. Return its exit code."""
+    child = SERVER.Process(target=function, args=arguments)
     child.start()
     child.join()
     return child.exitcode
@@ -55,47 +53,50 @@ def test_only_saved_records_are_not_computed_again(tmp_path):
     assert names(tmp_path) == ["pmd-train.codes", "pmd-train.json"]
 
 
-def test_processes_claim_different_records_and_the_last_one_renames(tmp_path):
-    def other():
-        with CodeWriter(tmp_path, "pmd-train", HEADER) as writer:
-            claimed = [record for record in range(5) if writer.claim(record, record + 1)]
-            write_records(writer, *claimed)
-            os._exit(0 if claimed == [0, 4] and not writer.finish() else 1)
+def claim_others(folder):
+    """Exit with 0 if exactly the records 0 and 4 can be claimed."""
+    with CodeWriter(folder, "pmd-train", HEADER) as writer:
+        claimed = [record for record in range(5) if writer.claim(record, record + 1)]
+        write_records(writer, *claimed)
+        os._exit(0 if claimed == [0, 4] and not writer.finish() else 1)
 
+
+def test_processes_claim_different_records_and_the_last_one_renames(tmp_path):
     with CodeWriter(tmp_path, "pmd-train", HEADER) as writer:
         assert writer.claim(1, 4)
-        assert in_child(other) == 0
+        assert in_process(claim_others, tmp_path) == 0
         assert writer.pending(0, 5).tolist() == [1, 2, 3]
         write_records(writer, 1, 2, 3)
         assert writer.finish()
     assert np.fromfile(tmp_path / "pmd-train.codes", "<u2").tolist() == CODES.reshape(-1).tolist()
 
 
-def test_records_of_a_killed_process_can_be_claimed(tmp_path):
-    def killed():
-        writer = CodeWriter(tmp_path, "pmd-train", HEADER)
-        writer.claim(0, 5)
-        write_records(writer, 0)
-        writer.save_progress()
-        write_records(writer, 1)
-        os.kill(os.getpid(), signal.SIGKILL)
+def claim_and_be_killed(folder):
+    writer = CodeWriter(folder, "pmd-train", HEADER)
+    writer.claim(0, 5)
+    write_records(writer, 0)
+    writer.save_progress()
+    write_records(writer, 1)
+    os.kill(os.getpid(), signal.SIGKILL)
 
+
+def test_records_of_a_killed_process_can_be_claimed(tmp_path):
     with CodeWriter(tmp_path, "pmd-train", HEADER) as writer:
-        assert in_child(killed) == -signal.SIGKILL
+        assert in_process(claim_and_be_killed, tmp_path) == -signal.SIGKILL
         assert writer.claim(0, 5) and writer.pending(0, 5).tolist() == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("moment", ["replace", "write_json", "unlink"])
-def test_kill_while_finishing_loses_nothing(tmp_path, monkeypatch, moment):
+def finish_and_be_killed(folder, moment):
+    writer = CodeWriter(folder, "pmd-train", HEADER)
+    write_records(writer, *range(5))
     module = code_writer.atomic if moment == "write_json" else os
+    setattr(module, moment, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    writer.finish()
 
-    def killed():
-        writer = CodeWriter(tmp_path, "pmd-train", HEADER)
-        write_records(writer, *range(5))
-        monkeypatch.setattr(module, moment, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-        writer.finish()
 
-    assert in_child(killed) == -signal.SIGKILL
+@pytest.mark.parametrize("moment", ["replace", "write_json", "unlink"])
+def test_kill_while_finishing_loses_nothing(tmp_path, moment):
+    assert in_process(finish_and_be_killed, tmp_path, moment) == -signal.SIGKILL
     with CodeWriter(tmp_path, "pmd-train", HEADER) as writer:
         assert not writer.count_pending() and writer.finish()
     assert names(tmp_path) == ["pmd-train.codes", "pmd-train.json"]
