@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import functools
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -49,6 +50,11 @@ def file_path(text: str) -> Path:
 def bar_interval() -> float:
     """Return the seconds between updates of a progress bar: 0.2 on a terminal, 30 in a log file."""
     return 0.2 if sys.stderr.isatty() else 30
+
+
+def end_on_sigterm() -> None:
+    """Let SIGTERM, which torchrun and Slurm send, end this process as Ctrl-C does: progress is saved."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def command(main: Callable[..., int | None]) -> Callable[..., int]:

@@ -5,6 +5,32 @@ import os
 import torch
 from torch import distributed
 
+from mmf_flava.errors import UserError
+
+
+def launched() -> tuple[int, int]:
+    """Return the rank of this process and the number of processes that the launcher started, without a process group.
+
+    torchrun sets the environment variables RANK and WORLD_SIZE.
+
+    Raises:
+        UserError: they are not valid.
+    """
+    values = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    if all(value.isdecimal() for value in values) and int(values[0]) < int(values[1]):
+        return int(values[0]), int(values[1])
+    raise UserError(
+        f"RANK={values[0]} and WORLD_SIZE={values[1]} are not a rank and a number of processes. Start the processes "
+        "with torchrun, or set RANK to 0, 1, ..., WORLD_SIZE - 1."
+    )
+
+
+def local_device(name: str) -> str:
+    """Return the device of this process, given the device of all: the GPU with the local rank as index for ``cuda``."""
+    local = os.environ.get("LOCAL_RANK", "")  # set by torchrun
+    # a launcher may show only one GPU to each process
+    return f"cuda:{local}" if name == "cuda" and local.isdecimal() and torch.cuda.device_count() > 1 else name
+
 
 def world_size() -> int:
     """Return the number of processes; 1 if there is no process group."""

@@ -1,5 +1,7 @@
 """Caching of codes by the real command. Losses with cached codes are equal to losses with the running codebook."""
 
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,15 +16,17 @@ import mmf_flava.plugin  # noqa: F401  registers
 from mmf_flava import cache_codes
 from mmf_flava.config.model import CodebookConfig, FlavaConfig
 from mmf_flava.config.schema import parse_section
-from mmf_flava.data.codes import OPENED_CODES, resolve_codes_folder
+from mmf_flava.data.codes import OPENED_CODES, CodePart, resolve_codes_folder
 from mmf_flava.data.from_recipe import open_dataset, read_recipe
 from mmf_flava.data.prepare.demo import prepare_demo
 from mmf_flava.data.record import BadRecord, Reason
+from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.errors import UserError
+from mmf_flava.models.codebook import caching
 from mmf_flava.models.codebook.build import build_codebook, load_codebook
 from mmf_flava.models.codebook.dalle_encoder import DalleEncoder
 from mmf_flava.models.pretraining import FlavaPretraining
-from tests.conftest import DEMO
+from tests.conftest import DEMO, SCRIPTS
 
 FEW = {"pmd": "pairs/val", "imagenet": "images/val"}  # 137 records each
 
@@ -68,7 +72,7 @@ def dataset_of(recipe, name="pmd", split="train", **changes):
 def cache(recipe, folder, name="pmd", split="train", views=2, config=None):
     dataset = dataset_of(recipe, name, split, views=views, codes=None)
     config = config or codebook_config(recipe)
-    return cache_codes.cache_dataset_codes(dataset, config, load_codebook(config), folder, progress=False)
+    return caching.cache_dataset_codes(dataset, config, load_codebook(config), folder, progress=False)
 
 
 def model_of(recipe, **codebook):
@@ -79,6 +83,59 @@ def model_of(recipe, **codebook):
     model.build()
     model.init_losses()
     return model
+
+
+def test_a_part_is_computed_once_and_the_others_keep_their_codes(recipe, tmp_path):
+    """Parts are found by their records: adding, removing and reordering them computes only the new ones."""
+
+    codes = tmp_path / "codes"
+
+    def cached(splits):
+        with open_dict(recipe):
+            recipe.dataset_config.pmd.splits = {"train": splits}
+        result = cache(recipe, codes)
+        stored = dataset_of(recipe, views=None, codes=str(codes))
+        running = dataset_of(recipe, views=2, codes=None)
+        codebook = load_codebook(codebook_config(recipe))
+        for n in (0, 60, 200):
+            expected = codebook(running[n]["image_for_codebook"][None])[0]
+            assert torch.equal(expected, stored[n]["image_codes"]) and torch.equal(
+                running[n]["image"], stored[n]["image"]
+            )
+        return result.computed, len(result.files)
+
+    assert cached(["pairs/val"]) == (137, 1)
+    before = {path: path.stat().st_mtime_ns for path in codes.iterdir()}
+    assert cached(["pairs/test", "pairs/val"]) == (360, 2)
+    assert cached(["pairs/val", "pairs/test"]) == (0, 2)
+    assert cached({"pairs/test": 2, "pairs/val": 0.5}) == (0, 2)
+    assert cached(["pairs/test"]) == (0, 1)
+    shutil.copytree(f"{recipe.dataset_config.pmd.data_dir}/pairs/val", tmp_path / "val")
+    assert cached(["pairs/val", str(tmp_path / "val"), "pairs/test"]) == (0, 2), "a copy has the same codes"
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_codes_of_earlier_versions_in_one_file_are_read(recipe, tmp_path):
+    """Their crops are determined by the indices of the records in the split. Another part makes them useless."""
+    with open_dict(recipe):
+        recipe.dataset_config.pmd.splits.train = ["pairs/val", "pairs/test"]
+    dataset = dataset_of(recipe, views=2, codes=None)
+    dataset._set_parts([("all", dataset.records)])
+    sha256 = records_sha256(dataset.records)
+    dataset.code_parts = lambda folder: [CodePart("pmd-train", "all", dataset.size, sha256)]
+    config = codebook_config(recipe)
+    codebook = load_codebook(config)
+    caching.cache_dataset_codes(dataset, config, codebook, tmp_path, progress=False)
+    stored = dataset_of(recipe, views=None, codes=str(tmp_path))
+    assert torch.equal(codebook(dataset.codebook_views(200))[1], torch.from_numpy(stored.codes.read(200, 1)))
+    assert torch.equal(dataset.codebook_views(200), stored.codebook_views(200))
+    result = cache(recipe, tmp_path)
+    assert (result.computed, result.bad, [file.name for file in result.files]) == (0, {}, ["pmd-train.codes"])
+    with open_dict(recipe):
+        recipe.dataset_config.pmd.splits.train = ["pairs/test", "pairs/val"]
+    with pytest.raises(UserError, match=r"no completed codes of .*/test were found"):
+        dataset_of(recipe, views=None, codes=str(tmp_path))
+    assert cache(recipe, tmp_path).computed == 497
 
 
 @pytest.mark.parametrize(("name", "loss"), [("pmd", "flava_mmm_image"), ("imagenet", "flava_mim")])
@@ -136,8 +193,8 @@ def test_changed_data_and_changed_views_raise_an_error(recipe, tmp_path):
     params = "processors.image_processor.params"
     for key, value, words in (
         ("views", 3, "a different number of views"),
-        ("splits", {"train": ["pairs/test"]}, "a different number of records"),
-        ("splits", {"train": [str(others)]}, "different records"),
+        ("splits", {"train": ["pairs/test"]}, r"no completed codes of .*/pairs/test were found, or its records"),
+        ("splits", {"train": [str(others)]}, r"no completed codes of .*/captioned were found"),
         (f"{params}.crop_scale", [0.5, 1.0], "a different geometry"),
         (f"{params}.codebook_size", 30, "a different geometry"),
     ):
@@ -199,23 +256,30 @@ def test_unreadable_image_has_no_codes(recipe, tmp_path, monkeypatch):
         codes.read(3, 0)
 
 
-def test_command_with_a_bf16_dvae(data, tmp_path, monkeypatch):
-    """Run the real command: it prints the fraction of changed codes and writes the codes to the data folder."""
+def test_command_with_a_bf16_dvae(data, tmp_path):
+    """Run the real command, alone and with torchrun: it prints the fraction of changed codes once and writes the codes
+    to the data folder."""
     torch.manual_seed(0)
     save_file(DalleEncoder(64, 8, num_groups=3).state_dict(), tmp_path / "model.safetensors")
     codebook = {"type": "dvae", "path": tmp_path, "hidden_size": 8, "num_groups": 3}
     options = [f"model_config.flava.codebook.{key}={value}" for key, value in codebook.items()]
     for name in ("pmd", "imagenet"):  # 4 x 4 codes
         options.append(f"dataset_config.{name}.processors.image_processor.params.codebook_size=16")
-    command = [sys.executable, "-m", "mmf_flava.cache_codes", DEMO, f"env.data_dir={data}", *options]
-    command += ["--dataset", "imagenet", "--split", "val", "--dtype", "bf16", "--workers", "0", "--name", "tiny"]
-    process = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert process.returncode == 0, process.stderr
-    assert "bf16 channels_last:" in process.stdout and "of the codes differ" in process.stdout
-    assert "137 records (crops per image: 1), 137 computed now, 0 bad" in process.stdout
-    assert "dataset_config.imagenet.codes=tiny" in process.stdout
-    folder = resolve_codes_folder("tiny", data / "flava_demo")
-    assert sorted(path.name for path in folder.iterdir()) == ["imagenet-val.codes", "imagenet-val.json"]
+    files = {}
+    for processes in (1, 2):
+        launcher = [SCRIPTS / "torchrun", "--standalone", "--nproc_per_node=2"] if processes == 2 else [sys.executable]
+        command = [*launcher, "-m", "mmf_flava.cache_codes", DEMO, f"env.data_dir={data}", *options, "--dataset"]
+        command += ["imagenet", "--split", "val", "--dtype", "bf16", "--workers", "0", "--name", f"tiny{processes}"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        process = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+        assert process.returncode == 0, process.stderr
+        assert process.stdout.count("bf16 channels_last:") == process.stdout.count("of the codes differ") == 1
+        assert "137 records (crops per image: 1)" in process.stdout and "computed now, 0 bad" in process.stdout
+        assert process.stdout.count(f"dataset_config.imagenet.codes=tiny{processes}") == 1
+        folder = resolve_codes_folder(f"tiny{processes}", data / "flava_demo")
+        files[processes] = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert files[1] == files[2]
+    assert re.fullmatch(r"(imagenet-val-[0-9a-f]{16})\.codes \1\.json", " ".join(sorted(files[1])))
 
 
 @pytest.mark.parametrize(

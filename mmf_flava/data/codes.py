@@ -1,24 +1,24 @@
 """Cached image codes: files with the output of the image codebook for every record of a dataset split.
 
-A codes folder (``<data_dir>/codes/<name>``, or any path) contains for each dataset and split:
-    pmd-train.codes    (records, views, P) raw little-endian uint16
-    pmd-train.json     header: counts, codebook, sizes and crop parameters of the views, hash of the records; written
-                       last
-An interrupted computation leaves ``pmd-train.codes.partial`` and ``pmd-train.partial.json``, from which the next call
-resumes.
+Each path of a split is a part with a file of its own, so that another path does not invalidate the codes of the others.
+A codes folder (``<data_dir>/codes/<name>``, or any path) contains for each part:
+    pmd-train-<hash of its records>.codes    (records, views, P) raw little-endian uint16
+    pmd-train-<hash of its records>.json     header: counts, codebook, sizes and crop parameters of the views, hash of
+                                             the records, numbers of bad records; written last
+See ``code_writer`` for the files of an interrupted computation. Codes of several paths in one file,
+``pmd-train.codes``, as earlier versions wrote them, are read as a single part.
 
 A view is a crop of an image. Codes depend on the crop, so cached views use fixed crop boxes, which are determined by
-the indices of the record and of the view.
+the index of the record in its part and the index of the view.
 
 Shapes: R = number of records, V = views per record, P = patches per view.
 """
 
-import contextlib
-import fcntl
-import os
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -27,7 +27,6 @@ from mmf_flava.config.paths import resolve_path
 from mmf_flava.data.order import sample_generator
 from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.errors import UserError
-from mmf_flava.files import atomic
 from mmf_flava.files.json_data import read_object
 from mmf_flava.files.random_access import RandomAccessFile
 
@@ -38,11 +37,28 @@ COMMAND = "python -m mmf_flava.cache_codes"
 RECOMPUTE = f"Delete the codes file and its JSON header, and run {COMMAND} again."
 NO_CODE = 0xFFFF  # stored instead of codes if the image could not be decoded
 MAX_HEADER = 2**20  # bytes
+HASH_LENGTH = 16  # characters of the hash of a part's records in the names of its files
 _VIEW_STREAM = crc32(b"views")
 
 
+class CodePart(NamedTuple):
+    """A part of a dataset split, whose codes have a file of their own.
+
+    stem: name of the files without ending. place: the part's path, for messages.
+    """
+
+    stem: str
+    place: str
+    records: int
+    sha256: str  # of the records, see ``records_sha256``
+
+
 def view_generator(record: int, view: int) -> np.random.Generator:
-    """Return the random generator for crop ``view`` of a record's image. It does not depend on the run's seed."""
+    """Return the random generator for crop ``view`` of a record's image. It does not depend on the run's seed.
+
+    Args:
+        record: index of the record in its part.
+    """
     return sample_generator(0, record, _VIEW_STREAM + view)
 
 
@@ -53,11 +69,11 @@ def resolve_codes_folder(codes: str, data_dir: str | Path) -> Path:
 
 
 class CodeFile:
-    """Reader of the cached codes of one dataset split. It can be used after a fork, and pickled.
+    """Reader of the cached codes of one part. It can be used after a fork, and pickled.
 
     Args:
         folder: the codes folder.
-        stem: file stem, for example ``pmd-train``.
+        stem: name of the files without ending.
         expected: header key -> expected value, see ``build_header``.
 
     Raises:
@@ -98,78 +114,41 @@ class CodeFile:
         return codes
 
 
-class CodeWriter:
-    """Context manager that writes the codes of one dataset split and resumes an interrupted computation.
+class DatasetCodes:
+    """Reader of the cached codes of all parts of a dataset split. It can be used after a fork, and pickled.
+
+    Args:
+        folder: the codes folder.
+        parts: the parts, in order.
+        expected: header key -> expected value for all parts, see ``build_header``.
 
     Attributes:
-        done: number of records written so far.
+        header: header of the first part. The codebook and the number of views are the same for all parts.
 
     Raises:
-        UserError: the partial file was written with different settings, or another process is writing to it.
+        UserError: the codes of a part are missing, or do not match ``expected`` or the codes of the first part.
     """
 
-    def __init__(self, folder: Path, stem: str, header: Mapping[str, Any]):
-        folder.mkdir(parents=True, exist_ok=True)
-        self.header = dict(header)
-        self.final_path, self.final_header_path = folder / f"{stem}.codes", folder / f"{stem}.json"
-        self.path, self.state_path = folder / f"{stem}.codes.partial", folder / f"{stem}.partial.json"
-        self.record_bytes = header["views"] * header["patches"] * DTYPE.itemsize
-        self._file = open(self.path, "ab")  # noqa: SIM115 (closed by __exit__)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._file.close()
-            raise UserError(f"{self.path} is being written by another process. Wait until it has finished.") from None
-        self.done = self._resume()
+    def __init__(self, folder: Path, parts: Sequence[CodePart], expected: Mapping[str, Any]):
+        self.files: list[CodeFile] = []
+        for part in parts:
+            if not (folder / f"{part.stem}.json").is_file():
+                raise UserError(
+                    f"{folder}: no completed codes of {part.place} were found, or its records or their order have "
+                    "changed since."
+                )
+            own = {"records": part.records, "records_sha256": part.sha256}
+            self.files.append(CodeFile(folder, part.stem, {**expected, **own}))
+            header = self.files[0].header
+            expected = {**expected, "views": header["views"], "codebook": header["codebook"]}
+        self.header, self.folder = self.files[0].header, folder
+        self.views, self.vocab_size = self.files[0].views, self.files[0].vocab_size
+        self._starts = [0, *accumulate(part.records for part in parts)]
 
-    def _resume(self) -> int:
-        if not self.state_path.is_file():
-            self._file.truncate(0)
-            return 0
-        state = _read_json(self.state_path)
-        try:
-            check_header(state, self.header, str(self.path))
-        except UserError as error:
-            raise UserError(f"{error} Or delete {self.path} to start from the first record.") from None
-        done = state.get("done")
-        if type(done) is not int or not 0 <= done * self.record_bytes <= self.path.stat().st_size:
-            raise UserError(
-                f"{self.state_path}: the number of completed records does not match the size of {self.path.name}. "
-                "Delete both files to start from the first record."
-            )
-        self._file.truncate(done * self.record_bytes)
-        return done
-
-    def write(self, codes_RVP: np.ndarray) -> None:
-        """Append the codes of the next records, an array of shape (records, views, patches)."""
-        assert codes_RVP.shape[1:] == (self.header["views"], self.header["patches"])
-        self._file.write(np.ascontiguousarray(codes_RVP, DTYPE).tobytes())
-        self.done += len(codes_RVP)
-
-    def save_progress(self) -> None:
-        """Flush the written codes to disk and save their number, so that an interrupted computation can resume."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        atomic.write_json(self.state_path, {**self.header, "done": self.done})
-
-    def finish(self) -> None:
-        """Rename the partial codes files to their final names. The codes of all records must have been written."""
-        assert self.done == self.header["records"]
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self.final_header_path.unlink(missing_ok=True)
-        os.replace(self.path, self.final_path)
-        atomic.write_json(self.final_header_path, self.header)
-        self.state_path.unlink(missing_ok=True)
-
-    def __enter__(self) -> "CodeWriter":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            with contextlib.suppress(OSError):  # the disk may be full
-                self.save_progress()
-        self._file.close()
+    def read(self, record: int, view: int) -> np.ndarray:
+        """Return the codes of crop ``view`` of a record of the split; see ``CodeFile.read``."""
+        part = bisect_right(self._starts, record) - 1
+        return self.files[part].read(record - self._starts[part], view)
 
 
 def build_header(
@@ -214,6 +193,12 @@ def read_header(path: Path) -> dict[str, Any]:
     if not isinstance(codebook.get("sha256"), str):
         raise UserError(f"{path}: codebook.sha256 is missing. {RECOMPUTE}")
     return header
+
+
+def bad_records(header: Mapping[str, Any]) -> dict[str, int]:
+    """Return the number of bad records by reason from the header of a codes file; earlier versions stored none."""
+    bad = header.get("bad")
+    return {key: count for key, count in bad.items() if type(count) is int} if isinstance(bad, dict) else {}
 
 
 MISMATCHES = {

@@ -17,11 +17,19 @@ from mmf.common.registry import registry
 from mmf_flava.config.dataset_base import RecordsConfig
 from mmf_flava.config.datasets import ImageStreamConfig
 from mmf_flava.config.paths import resolve_path
-from mmf_flava.data.codes import OPENED_CODES, CodeFile, resolve_codes_folder, view_generator
+from mmf_flava.data.codes import (
+    HASH_LENGTH,
+    OPENED_CODES,
+    CodePart,
+    DatasetCodes,
+    read_header,
+    resolve_codes_folder,
+    view_generator,
+)
 from mmf_flava.data.image_decoding import decode_image
 from mmf_flava.data.processor_calls import has_flava_interface, process_image
-from mmf_flava.data.record import IMAGE_EXTENSIONS, Record
-from mmf_flava.data.records import concat_records, open_records, record_groups, record_units
+from mmf_flava.data.record import IMAGE_EXTENSIONS, Record, Records
+from mmf_flava.data.records import open_parts, record_groups, record_units
 from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.data.stream import StreamDataset
 from mmf_flava.errors import UserError
@@ -39,17 +47,19 @@ class ImageStreamDataset(StreamDataset):
 
     def __init__(self, name: str, config: ImageStreamConfig, dataset_type: str, paths: Sequence[str | Path]):
         folder, cache = image_folder(config), build_shard_cache(name, config)
-        if config.splits.weights(dataset_type) is None:
-            self.records = open_records(paths, cache, folder, config.columns)
-            readers = [self.records]
-        else:
-            readers = [open_records(path, cache, folder, config.columns) for path in paths]
-            self.records = concat_records(readers)
+        self.records, parts = open_parts(paths, cache, folder, config.columns)
+        readers = [self.records] if config.splits.weights(dataset_type) is None else parts
+        # a path without records has no codes
+        self._set_parts([(str(path), part) for path, part in zip(paths, parts, strict=True) if len(part)])
         super().__init__(name, config, dataset_type, [record_units(reader) for reader in readers])
         groups = [size for reader in readers for size, _ in record_groups(reader) if size]
         self._group_starts = [0, *accumulate(groups)]
         self.views = config.views
-        self.codes: CodeFile | None = None
+        self.codes: DatasetCodes | None = None
+
+    def _set_parts(self, parts: Sequence[tuple[str, Records]]) -> None:
+        self._parts_by_path = list(parts)
+        self._part_starts = [0, *accumulate(len(records) for _, records in parts)]
 
     def init_processors(self) -> None:
         """Build the processors and open the codes. Raises UserError if the codes do not match the data or the crops."""
@@ -68,23 +78,23 @@ class ImageStreamDataset(StreamDataset):
                 f"dataset_config.{self.name}.codes: the codes are of crops by an image_processor of type flava_image. "
                 "Remove codes, or set the type to flava_image."
             )
-        folder, stem = resolve_codes_folder(codes, self.config.data_dir), self.codes_stem
-        if not (self.training or (folder / f"{stem}.json").is_file()):
-            return
+        folder = resolve_codes_folder(codes, self.config.data_dir)
         expected = {
-            "records": len(self.records),
-            "records_sha256": records_sha256(self.records),
             "patches": self.image_processor.grid[0] * self.image_processor.grid[1],
             "geometry": self.image_processor.codebook_geometry(self.training),
         }
         if self.training and self.views is not None:
             expected["views"] = self.views
         try:
-            self.codes = CodeFile(folder, stem, expected)
+            parts = self.code_parts(folder)
+            if not (self.training or all((folder / f"{part.stem}.json").is_file() for part in parts)):
+                return
+            self.codes = DatasetCodes(folder, parts, expected)
         except UserError as error:
             raise UserError(
                 f"dataset_config.{self.name}.codes: {error} Create the codes with `python -m mmf_flava.cache_codes "
-                f"RECIPE --dataset {self.name} --split {self.dataset_type} --name {codes}`."
+                f"RECIPE --dataset {self.name} --split {self.dataset_type} --name {codes}`. It computes the codes of "
+                "the paths that have none."
             ) from None
         if self.training:
             self.views = self.codes.views
@@ -101,9 +111,27 @@ class ImageStreamDataset(StreamDataset):
         """Number of crops per image whose codes are cached: ``views`` in training, otherwise 1 (the entire image)."""
         return (self.views or 1) if self.training else 1
 
-    @property
-    def codes_stem(self) -> str:
-        return f"{self.name}-{self.dataset_type}"
+    def code_parts(self, folder: Path) -> list[CodePart]:
+        """Return the parts whose codes have files of their own in a codes folder: the paths of the split.
+
+        If the folder has codes of exactly these records in one file, as earlier versions wrote them, the only part is
+        the entire split, and the crops of cached views are determined by the indices of the records in the split.
+        """
+        stem = f"{self.name}-{self.dataset_type}"
+        if (folder / f"{stem}.json").is_file():
+            sha256 = records_sha256(self.records)
+            if read_header(folder / f"{stem}.json").get("records_sha256") == sha256:
+                self._set_parts([("the entire split", self.records)])
+                return [CodePart(stem, "the entire split", self.size, sha256)]
+        hashes = [records_sha256(records) for _, records in self._parts_by_path]
+        return [
+            CodePart(f"{stem}-{sha256[:HASH_LENGTH]}", path, len(records), sha256)
+            for sha256, (path, records) in zip(hashes, self._parts_by_path, strict=True)
+        ]
+
+    def index_in_part(self, index: int) -> int:
+        """Return the index of record ``index`` in its part of the split."""
+        return index - self._part_starts[bisect_right(self._part_starts, index) - 1]
 
     def _image_fields(self, record: Record, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """Return the image fields of record ``index``. Raises BadRecord if the record has no image or no codes."""
@@ -111,7 +139,7 @@ class ImageStreamDataset(StreamDataset):
         view = 0
         if self.training and self.views is not None:
             view = int(rng.integers(self.views))
-            options["crop_rng"] = view_generator(index, view)
+            options["crop_rng"] = view_generator(self.index_in_part(index), view)
         if self.codes is None:
             return process_image(self.image_processor, record, rng, self.training, **options)
         codes = torch.from_numpy(self.codes.read(index, view))
@@ -134,7 +162,8 @@ class ImageStreamDataset(StreamDataset):
         """Return one codebook input per view of record ``index``, (V, 3, h, w). Raises BadRecord if it has no image."""
         side = self.image_processor.decode_size if self.training else None
         image = decode_image(self.records.read(index), side, self.image_processor.max_pixels)
-        generators = [view_generator(index, view) for view in range(self.num_cached_views)]
+        local_index = self.index_in_part(index)
+        generators = [view_generator(local_index, view) for view in range(self.num_cached_views)]
         return torch.stack(self.image_processor.codebook_views(image, generators, self.training))
 
 

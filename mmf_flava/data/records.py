@@ -58,16 +58,6 @@ class ConcatRecords:
         return self.readers[number], index - self._starts[number]
 
 
-def concat_records(readers: Sequence[Records]) -> Records:
-    """Concatenate readers. Adjacent shard readers are merged into one reader, which limits the number of open files."""
-    merged: list[Records] = []
-    for _, group in groupby(readers, lambda reader: isinstance(reader, ShardReader)):
-        adjacent = list(group)
-        paths = [path for reader in adjacent if isinstance(reader, ShardReader) for path in reader.paths]
-        merged += [ShardReader(paths)] if paths else adjacent
-    return merged[0] if len(merged) == 1 else ConcatRecords(merged)
-
-
 def open_records(
     paths: str | Path | Sequence[str | Path],
     cache: FileCache | None = None,
@@ -89,26 +79,65 @@ def open_records(
     Raises:
         UserError: a path has no records, several kinds of data, or a table whose columns are not recognised.
     """
+    return open_parts(paths, cache, images, columns, images_required)[0]
+
+
+def open_parts(
+    paths: str | Path | Sequence[str | Path],
+    cache: FileCache | None = None,
+    images: str | Path | None = None,
+    columns: Mapping[str, Any] | None = None,
+    images_required: bool = True,
+) -> tuple[Records, list[Records]]:
+    """Open records as ``open_records`` does; return all of them, in order, and those of each path.
+
+    Adjacent tar shards of all paths are opened by one reader, which limits the number of open files.
+    """
     check_columns(columns, "columns")
     listed = [paths] if isinstance(paths, str | Path) else list(paths)
-    opened: list[Records | Sequence[Shard]] = []
+    by_path: list[list[Records | Sequence[Shard]]] = []
     for path in listed:
         if is_remote(path):
-            opened.append(expand_remote_shards(str(path), cache))
+            by_path.append([expand_remote_shards(str(path), cache)])
         else:
-            opened += _open_path(Path(path), images, columns, images_required)
-    if not opened:
+            by_path.append(_open_path(Path(path), images, columns, images_required))
+    if not by_path:
         raise UserError("No record paths were given. List tar shards, folders of images or tables.")
+    opened = list(chain.from_iterable(by_path))
     readers: list[Records] = []
     for is_shards, group in groupby(opened, lambda part: isinstance(part, Sequence)):
-        parts = list(group)
-        readers += [ShardReader(list(chain.from_iterable(parts)))] if is_shards else parts  # type: ignore[arg-type]
-    records = readers[0] if len(readers) == 1 else ConcatRecords(readers)
+        adjacent = list(group)
+        readers += [ShardReader(list(chain.from_iterable(adjacent)))] if is_shards else adjacent  # type: ignore[arg-type]
+    records = _concat(readers)
     if not len(records):
         raise UserError(
             f"{join_first([str(path) for path in listed])}: the shards have no records. Create the shards again."
         )
-    return records
+    return records, _split(readers, by_path)
+
+
+def _concat(readers: list[Records]) -> Records:
+    return readers[0] if len(readers) == 1 else ConcatRecords(readers)
+
+
+def _split(readers: Sequence[Records], by_path: Sequence[Sequence[Records | Sequence[Shard]]]) -> list[Records]:
+    """Return the records of each path, given the readers of all paths, of which each reads all adjacent shards."""
+    remaining, first = iter(readers), 0  # number of shards of the current reader that belong to former paths
+    shards: ShardReader | None = None
+    parts = []
+    for opened in by_path:
+        found: list[Records] = []
+        for part in opened:
+            if not isinstance(part, Sequence):
+                found.append(next(remaining))
+                shards = None
+                continue
+            if shards is None:
+                shards, first = next(remaining), 0  # type: ignore[assignment]
+            found.append(shards.select(slice(first, first + len(part))))  # type: ignore[union-attr]
+            first += len(part)
+        parts.append(_concat(found))
+    return parts
 
 
 def _open_path(

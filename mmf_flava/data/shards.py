@@ -21,7 +21,7 @@ from mmf_flava.data.names import display_name, extension_of, is_hidden
 from mmf_flava.data.open_shard import OpenShard
 from mmf_flava.data.record import BadRecord, Reason, Record
 from mmf_flava.data.remote_shard import RemoteShard
-from mmf_flava.data.shard_index import index_path
+from mmf_flava.data.shard_index import ShardIndex, index_path
 from mmf_flava.data.tar_members import Entry
 from mmf_flava.errors import UserError
 from mmf_flava.files.open_files import OpenFiles, open_file
@@ -44,16 +44,19 @@ class ShardReader:
 
     A remote shard is downloaded completely on first access. If the copy is corrupt, it is downloaded a second time.
 
+    Args:
+        indexes: the index of each shard; None: they are opened.
+
     Raises:
         UserError: a shard does not exist or is not a tar file, or its server cannot be reached.
     """
 
     sequential = True
 
-    def __init__(self, paths: Sequence[str | Shard]):
+    def __init__(self, paths: Sequence[str | Shard], indexes: list[ShardIndex] | None = None):
         self.paths = [path if isinstance(path, RemoteShard) else Path(path) for path in paths]
         self.remote = any(isinstance(path, RemoteShard) for path in self.paths)
-        self._indexes = open_indexes(self.paths)
+        self._indexes = open_indexes(self.paths) if indexes is None else indexes
         self._starts = [0, *accumulate(index.count for index in self._indexes)]
         most = min(MAX_OPEN_REMOTE_SHARDS if self.remote else MAX_OPEN_SHARDS, len(self.paths))
         self._open_shards: OpenFiles[OpenShard] = OpenFiles(most, OpenShard.DESCRIPTORS)
@@ -65,7 +68,7 @@ class ShardReader:
                     f"{path}: the shard has {index.tar_bytes:,} bytes, more than the cache limit of {limit:,} bytes. "
                     "Increase cache_bytes."
                 )
-            if index.truncated:
+            if index.truncated and indexes is None:
                 logger.warning(
                     "%s is truncated or damaged: its last record may be incomplete, and any records after the damage "
                     "are missing. Download or rebuild the shard.",
@@ -95,6 +98,12 @@ class ShardReader:
         """Return a record's key and the (size, CRC-32) of its fields in ``only``, without reading the shard."""
         _, key, entries = self._read_row(index)
         return key, {name: (size, crc32) for name, (_, size, crc32) in entries.items() if name in only}
+
+    def select(self, shards: slice) -> "ShardReader":
+        """Return a reader of some of the shards, which keeps one shard open. Their indexes are not read again."""
+        reader = ShardReader(self.paths[shards], self._indexes[shards])
+        reader._open_shards.capacity = 1
+        return reader
 
     def shard_sizes(self) -> list[tuple[str, int]]:
         """Return the (file name, size in bytes) of each shard."""

@@ -25,6 +25,7 @@ from mmf_flava.errors import UserError
 from mmf_flava.models.pretrained import load_pretrained
 
 T = TypeVar("T")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Embedder:
@@ -40,6 +41,7 @@ class Embedder:
         device: default: the GPU if available, otherwise the CPU.
         batch_size: items per forward pass.
         max_length: maximum number of tokens of a text; default: the value stored with the weights, otherwise 77.
+        dtype: fp32, bf16 or fp16, in which matrix products are computed (torch's autocast).
         mean, std: three numbers each, for pixel values in [0, 1]; default: the values stored with the weights,
             otherwise CLIP's values.
 
@@ -57,7 +59,11 @@ class Embedder:
         max_length: int | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        dtype: str = "fp32",
     ) -> None:
+        if dtype not in DTYPES:
+            raise UserError(f"dtype: {dtype!r} is not one of {', '.join(DTYPES)}.")
+        self.dtype = dtype
         if device is not None:
             check_device(str(device), torch.cuda.device_count(), "device")
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -156,19 +162,34 @@ class Embedder:
     @torch.no_grad()
     def embed_image_batch(self, image_B3HW: torch.Tensor) -> np.ndarray:
         """Return the unit embeddings, (B, projection size), of images that ``preprocess`` returned."""
-        return self.model.encode_image(image_B3HW.to(self.device)).float().cpu().numpy()
+        with self._autocast():
+            embeddings = self.model.encode_image(image_B3HW.to(self.device))
+        return self._unit(embeddings)
 
     @torch.no_grad()
     def embed_text_batch(self, texts: Sequence[str]) -> np.ndarray:
         """Return the unit embeddings of texts, (B, projection size)."""
         ids, mask = (tensor.to(self.device) for tensor in self.text_processor.encode(texts))
-        return self.model.encode_text(ids, mask).float().cpu().numpy()
+        with self._autocast():
+            embeddings = self.model.encode_text(ids, mask)
+        return self._unit(embeddings)
 
     @torch.no_grad()
     def embed_pair_batch(self, image_B3HW: torch.Tensor, texts: Sequence[str]) -> np.ndarray:
         """Return (B, D) features of image-text pairs from the multimodal encoder."""
         ids, mask = (tensor.to(self.device) for tensor in self.text_processor.encode(texts))
-        return self.model.encode_multimodal(image_B3HW.to(self.device), ids, mask)[:, 0].float().cpu().numpy()
+        with self._autocast():
+            features = self.model.encode_multimodal(image_B3HW.to(self.device), ids, mask)[:, 0]
+        return features.float().cpu().numpy()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, DTYPES[self.dtype], enabled=self.dtype != "fp32")
+
+    def _unit(self, embeddings_BE: torch.Tensor) -> np.ndarray:
+        """Return unit embeddings in fp32. Those of half precision are normalised again."""
+        if self.dtype != "fp32":
+            embeddings_BE = torch.nn.functional.normalize(embeddings_BE.float(), dim=-1)
+        return embeddings_BE.float().cpu().numpy()
 
     def _stack(self, images: Sequence[tuple[int, ImageInput]]) -> torch.Tensor:
         """Preprocess numbered images to a (B, 3, H, W) tensor; error messages contain the number of the image."""

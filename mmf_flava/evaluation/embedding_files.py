@@ -5,10 +5,12 @@ Both store where the items and the weights are, for ``mmf_flava.search``; see ``
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.lib.format import header_data_from_array_1_0, write_array_header_1_0
 
 from mmf_flava.errors import UserError
 from mmf_flava.files import atomic
@@ -65,24 +67,63 @@ class NumpyWriter:
 
     def __init__(self, path: Path, origin: dict[str, Any]) -> None:
         self.path, self.origin = path, origin
-        self.batches: list[dict[str, Any]] = []
+        self.arrays: dict[str, NpyFile] = {}
+        self._stack = ExitStack()
+        ids = open(path / IDS_FILE, "w", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115
+        items = open(path / ITEMS_FILE, "w", encoding="utf-8")  # noqa: SIM115
+        self.ids, self.items = self._stack.enter_context(ids), self._stack.enter_context(items)
 
     def write(self, batch: dict[str, Any]) -> None:
-        self.batches.append(batch)
+        names = [name for name, values in batch.items() if not isinstance(values, np.ndarray)]
+        for name in batch.keys() - names:
+            if name not in self.arrays:
+                file = self.path / f"{name.removesuffix('_vector')}.npy"
+                self.arrays[name] = self._stack.enter_context(NpyFile(file))
+            self.arrays[name].write(batch[name])
+        for values in zip(*(batch[name] for name in names), strict=True):
+            row = dict(zip(names, values, strict=True))
+            self.ids.write(f"{row['id']}\n")
+            self.items.write(f"{json.dumps(row)}\n")
 
     def close(self) -> None:
-        names = [name for name, values in self.batches[0].items() if not isinstance(values, np.ndarray)]
-        for name in self.batches[0].keys() - names:
-            np.save(self.path / f"{name.removesuffix('_vector')}.npy", np.concatenate([b[name] for b in self.batches]))
-        rows = [
-            dict(zip(names, values, strict=True))
-            for batch in self.batches
-            for values in zip(*(batch[name] for name in names), strict=True)
-        ]
-        ids, items = (self.path / name for name in (IDS_FILE, ITEMS_FILE))
-        ids.write_text("".join(f"{row['id']}\n" for row in rows), encoding="utf-8", errors="surrogateescape")
-        items.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+        self._stack.close()
         (self.path / ORIGIN_FILE).write_text(json.dumps(self.origin, indent=1), encoding="utf-8")
+
+
+class NpyFile:
+    """Context manager: a ``.npy`` file to which rows are appended. Its bytes are those of ``numpy.save``."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "wb")  # noqa: SIM115 (closed by __exit__)
+        self.rows = 0
+        self.header: dict[str, Any] = {}
+
+    def write(self, rows: np.ndarray) -> None:
+        if not self.header:
+            self.header = header_data_from_array_1_0(rows)
+            self._write_header()
+        self._file.write(np.ascontiguousarray(rows).tobytes())
+        self.rows += len(rows)
+
+    def _write_header(self) -> None:
+        # numpy leaves room in the header for a larger number of rows
+        shape = (self.rows, *self.header["shape"][1:])
+        write_array_header_1_0(self._file, {**self.header, "shape": shape, "fortran_order": False})
+
+    def __enter__(self) -> "NpyFile":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._file.seek(0)
+            self._write_header()
+        self._file.close()
+
+
+def check_output(out: Path, force: bool) -> None:
+    """Raise UserError if ``out`` exists and ``force`` is false."""
+    if out.exists() and not force:
+        raise UserError(f"{out} already exists. Set another --out, or replace it with --force.")
 
 
 def write_embeddings(
@@ -96,8 +137,7 @@ def write_embeddings(
     Raises:
         UserError: ``out`` exists and ``force`` is false, or writing fails.
     """
-    if out.exists() and not force:
-        raise UserError(f"{out} already exists. Set another --out, or replace it with --force.")
+    check_output(out, force)
     count = 0
     is_parquet = out.suffix.lower() == ".parquet"
     replace = atomic.replace_file if is_parquet else atomic.replace_folder

@@ -74,6 +74,18 @@ def replace_folder(path: str | Path, keep: bool = False) -> Iterator[Path]:
         fsync(path.parent)
 
 
+@contextmanager
+def temporary_folder(path: str | Path) -> Iterator[Path]:
+    """Context manager: yield the path of an empty hidden folder next to ``path``, which is deleted at the end.
+
+    Raises:
+        OSError: the folder cannot be created. Its file name is ``path``.
+    """
+    with _temporary(Path(path), is_folder=True) as temporary:
+        yield temporary
+        remove(temporary)
+
+
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Write a file atomically."""
     with replace_file(path) as temporary:

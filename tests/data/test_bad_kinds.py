@@ -160,7 +160,7 @@ def test_evaluation(open_source, tmp_path, source, workers):
 class FakeEmbedder:
     """Embedder with the processors of a dataset, whose embeddings are zeros."""
 
-    batch_size = 8
+    batch_size, dtype = 8, "fp32"
 
     def __init__(self, dataset):
         self.image_processor = dataset.image_processor

@@ -8,11 +8,13 @@ import pytest
 import torch
 from mmf.common.registry import registry
 
+from mmf_flava.data.code_writer import CodeWriter
 from mmf_flava.data.codes import (
     NO_CODE,
     OPENED_CODES,
     CodeFile,
-    CodeWriter,
+    CodePart,
+    DatasetCodes,
     build_header,
     resolve_codes_folder,
     view_generator,
@@ -37,8 +39,9 @@ def unregister_opened_codes():
 
 def write(folder, header=HEADER, codes=CODES, stem="pmd-train"):
     with CodeWriter(folder, stem, header) as writer:
-        writer.write(codes[writer.done :])
-        writer.finish()
+        for record in writer.pending(0, len(codes)):
+            writer.write(record, codes[record])
+        assert writer.finish()
     return folder
 
 
@@ -68,27 +71,21 @@ def test_a_truncated_file_is_a_bad_record(tmp_path):
     assert caught.value.reason is Reason.CHANGED
 
 
-def test_writer_resumes_from_saved_progress(tmp_path):
-    with CodeWriter(tmp_path, "pmd-train", HEADER) as writer:
-        writer.write(CODES[:2])
-        writer.save_progress()
-        writer.write(CODES[2:3])  # lost, as in a power failure
-    with pytest.raises(UserError, match="no completed codes"):
-        CodeFile(tmp_path, "pmd-train", HEADER)
-    with pytest.raises(RuntimeError), CodeWriter(tmp_path, "pmd-train", HEADER) as writer:
-        assert writer.done == 2
-        writer.write(CODES[2:4])
-        raise RuntimeError  # after an exception nothing is lost
-    with CodeWriter(tmp_path, "pmd-train", HEADER) as writer:
-        assert writer.done == 4
-        with pytest.raises(UserError, match="another process"):
-            CodeWriter(tmp_path, "pmd-train", HEADER)
-    with pytest.raises(
-        UserError, match=r"a different codebook\. Expected codebook\.sha256 xy, got ab.*start from the first record"
-    ):
-        CodeWriter(tmp_path, "pmd-train", {**HEADER, "codebook": {**CODEBOOK, "sha256": "xy"}})
-    write(tmp_path)
-    assert CodeFile(tmp_path, "pmd-train", HEADER).read(4, 1).tolist() == CODES[4, 1].tolist()
+def test_parts_are_read_as_one_split(tmp_path):
+    parts = [CodePart("b", "path b", 2, "hash b"), CodePart("a", "path a", 3, "hash a")]
+    for part, codes in zip(parts, (CODES[:2], CODES[2:]), strict=True):
+        write(tmp_path, {**HEADER, "records": part.records, "records_sha256": part.sha256}, codes, part.stem)
+    expected = {"patches": 36, "geometry": GEOMETRY}
+    read = pickle.loads(pickle.dumps(DatasetCodes(tmp_path, parts, expected)))
+    assert (read.views, read.vocab_size, read.folder) == (2, 64, tmp_path)
+    for record, view in np.ndindex(5, 2):
+        assert read.read(record, view).tolist() == CODES[record, view].tolist()
+    with pytest.raises(UserError, match="no completed codes of path c"):
+        DatasetCodes(tmp_path, [*parts, CodePart("c", "path c", 1, "hash c")], expected)
+    header = {**HEADER, "records": 3, "records_sha256": "hash a", "codebook": {**CODEBOOK, "sha256": "xy"}}
+    (tmp_path / "a.json").write_text(json.dumps(header))
+    with pytest.raises(UserError, match=r"a\.codes: .*Expected codebook\.sha256 ab, got xy"):
+        DatasetCodes(tmp_path, parts, expected)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +221,9 @@ def test_cached_views_are_fixed_per_record(config, load, name):
 
 def test_missing_codes_raise_only_for_training(config, load):
     config.dataset_config.pmd.codes = "nothing"
-    with pytest.raises(UserError, match=r"dataset_config\.pmd\.codes.*cache_codes RECIPE --dataset pmd --split train"):
+    with pytest.raises(
+        UserError, match=r"dataset_config\.pmd\.codes.*/train.*cache_codes RECIPE --dataset pmd --split train"
+    ):
         load("pmd")
     sample = load("pmd", "val")[0]
     assert "image_for_codebook" in sample and "image_codes" not in sample

@@ -5,18 +5,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from mmf_flava.cache_codes import CodebookViews
 from mmf_flava.data import mixture
 from mmf_flava.data.dataset_schedule import DatasetSchedule
 from mmf_flava.data.image_stream import ImageStreamDataset
 from mmf_flava.data.mixture import Mixture
 from mmf_flava.data.order import Order, Unit
-from mmf_flava.data.records import concat_records, open_records
 from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.data.sampling import MultitaskLoader
-from mmf_flava.data.shard_writer import ShardWriter
-from mmf_flava.data.shards import ShardReader
 from mmf_flava.errors import UserError
+from mmf_flava.models.codebook.views import CodebookViews
 
 SIZES = (1000, 700, 301)
 WEIGHTS = {"a": 1, "b": 0.5, "c": 2}  # 1000 + 350 + 602 samples per epoch
@@ -209,17 +206,4 @@ def test_datasets_accept_weights(config, load, name):
     if ids:  # records are numbered as in a list of paths, so its cached codes stay valid
         assert {dataset[n].sample_id for n in range(len(dataset))} < ids
         assert records_sha256(dataset.records) == records_sha256(plain.records)
-        assert len(CodebookViews(dataset, 0)) == plain.size
-
-
-def test_consecutive_shards_are_opened_by_one_reader(tmp_path):
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder/1.png").touch()
-    for n in range(4):
-        with ShardWriter(tmp_path / f"{n}.tar") as shard:
-            shard.write(str(n), {"txt": b""})
-    paths = [tmp_path / name for name in ("0.tar", "1.tar", "folder", "2.tar", "3.tar")]
-    records = concat_records([open_records(path) for path in paths])
-    assert [type(reader) for reader in records.readers][::2] == [ShardReader, ShardReader]
-    assert [records.read(n, ()).key for n in range(5)] == ["0", "1", "1.png", "2", "3"]
-    assert isinstance(concat_records([open_records(path) for path in paths[:2]]), ShardReader)
+        assert len(CodebookViews(dataset)) == plain.size

@@ -4,7 +4,8 @@ import pytest
 
 from mmf_flava.data.image_folder import ImageFolder
 from mmf_flava.data.record import BadRecord
-from mmf_flava.data.records import ConcatRecords, open_records
+from mmf_flava.data.records import ConcatRecords, open_parts, open_records
+from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.data.shard_writer import ShardWriter
 from mmf_flava.data.shards import ShardReader
 from mmf_flava.errors import UserError
@@ -55,6 +56,23 @@ def test_open_records_selects_the_reader_by_path(tmp_path, folder):
     assert [mixed.read(n).key for n in range(4)] == ["b", "cat/deep/1.JPG", "dog/2.png", "a"]
     with pytest.raises(IndexError):
         mixed.read(4)
+
+
+def test_parts_are_the_records_of_each_path(tmp_path, folder):
+    """Adjacent shards of all paths are opened by one reader. A part equals the records of its path alone."""
+    (tmp_path / "two").mkdir()
+    (tmp_path / "empty.tar").write_bytes(bytes(10240))
+    shards = [shard(tmp_path / name) for name in ("a.tar", "two/b.tar", "two/c.tar", "d.tar")]
+    paths = [shards[0], tmp_path / "two", tmp_path / "empty.tar", folder, shards[3]]
+    records, parts = open_parts(paths)
+    assert [type(reader) for reader in records.readers] == [ShardReader, ImageFolder, ShardReader]
+    keys = [["a"], ["b", "c"], [], ["cat/deep/1.JPG", "dog/2.png"], ["d"]]
+    assert [[part.read(n, ()).key for n in range(len(part))] for part in parts] == keys
+    assert [records.read(n, ()).key for n in range(len(records))] == [key for part in keys for key in part]
+    for path, part in zip(paths, parts, strict=True):
+        if len(part):
+            assert records_sha256(part) == records_sha256(open_records(path))
+    assert isinstance(open_parts(paths[:2])[0], ShardReader)
 
 
 def test_errors_name_the_path_and_the_expected_formats(tmp_path):

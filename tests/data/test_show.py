@@ -15,7 +15,8 @@ from omegaconf import OmegaConf
 from PIL import ExifTags, Image
 
 import mmf_flava.plugin  # noqa: F401  registers
-from mmf_flava.data.codes import CodeWriter, build_header
+from mmf_flava.data.code_writer import CodeWriter
+from mmf_flava.data.codes import build_header
 from mmf_flava.data.from_recipe import open_dataset, read_recipe
 from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.data.shard_writer import ShardWriter
@@ -224,7 +225,8 @@ def test_cached_codes_are_shown(recipe, tmp_path):
     codebook = {"type": "kmeans", "sha256": "00", "vocab_size": 90, "dtype": "fp32"}
     header = build_header(5, 1, 16, records_sha256(dataset.records), geometry, codebook)
     with CodeWriter(tmp_path / "codes" / "ours", "pmd-train", header) as writer:
-        writer.write(np.arange(80, dtype=np.uint16).reshape(5, 1, 16))
+        for record, codes in enumerate(np.arange(80, dtype=np.uint16).reshape(5, 1, 16)):
+            writer.write(record, codes)
         writer.finish()
     html = show(recipe, "dataset_config.pmd.codes=ours")
     for card in cards(html):

@@ -140,3 +140,18 @@ def test_images_need_no_tokenizer(weights, photos, tmp_path):
 def test_invalid_options_are_errors(weights, options, message):
     with pytest.raises(UserError, match=message):
         Embedder(weights, **options)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_half_precision_gives_similar_unit_embeddings(weights, photos, dtype):
+    images = [photos / f"{number}.png" for number in range(3)]
+    exact, half = (Embedder(weights, device="cpu", dtype=name) for name in ("fp32", dtype))
+    for expected, actual in (
+        (exact.images(images), half.images(images)),
+        (exact.texts(TEXTS), half.texts(TEXTS)),
+    ):
+        assert actual.dtype == np.float32 and np.allclose(np.linalg.norm(actual, axis=1), 1, atol=1e-6)
+        assert not np.array_equal(actual, expected) and ((actual * expected).sum(1) > 0.99).all()
+    assert np.allclose(half.pairs(images, TEXTS), exact.pairs(images, TEXTS), atol=0.1)
+    with pytest.raises(UserError, match="dtype: 'fp8' is not one of fp32, bf16, fp16"):
+        Embedder(weights, device="cpu", dtype="fp8")

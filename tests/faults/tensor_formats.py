@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from mmf_flava.data.codes import CodeFile, CodeWriter, build_header
+from mmf_flava.data.code_writer import CodeWriter
+from mmf_flava.data.codes import CodeFile, build_header
 from mmf_flava.data.record import BadRecord, record_boundary
 from mmf_flava.data.token_files import TokenFile, write_tokens
 from mmf_flava.data.tokenizer import SPECIAL_TOKENS, build_wordpiece
@@ -156,7 +157,8 @@ class Codes(Format):
     def make(self, folder: Path, seed: int) -> None:
         codes = np.random.default_rng(seed).integers(64, size=(COUNT, 2, 9))
         with CodeWriter(folder, "pmd-train", self.HEADER) as writer:
-            writer.write(codes)
+            for record in range(COUNT):
+                writer.write(record, codes[record])
             writer.finish()
 
     def read(self, folder: Path) -> Delivered:

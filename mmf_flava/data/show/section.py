@@ -169,7 +169,7 @@ def _mask_settings(dataset: ImageStreamDataset) -> list[Setting]:
     ]
     if dataset.codes is not None:
         kind = dataset.codes.header["codebook"]["type"]
-        settings.append(("Cached codes", f"{dataset.codes.path}, {kind}, {dataset.codes.vocab_size:,} entries"))
+        settings.append(("Cached codes", f"{dataset.codes.folder}, {kind}, {dataset.codes.vocab_size:,} entries"))
     return settings
 
 
