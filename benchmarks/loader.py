@@ -154,7 +154,10 @@ def main(words: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         make_shards(Path(folder), options.records)
         dataset = open_pmd(Path(folder))
-        streams = {"mmf_flava": mmf_flava_batches(dataset), "webdataset": webdataset_batches(dataset, sorted(map(str, Path(folder).glob("*.tar"))))}
+        streams = {
+            "mmf_flava": mmf_flava_batches(dataset),
+            "webdataset": webdataset_batches(dataset, sorted(map(str, Path(folder).glob("*.tar")))),
+        }
         if simplejpeg is not None:
             streams["mmf_flava, without simplejpeg"] = mmf_flava_batches(dataset)
         rates: dict[str, list[float]] = {name: [] for name in streams}

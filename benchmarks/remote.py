@@ -1,11 +1,11 @@
 """Waiting for remote shards, compared with webdataset and MosaicML Streaming: ``python benchmarks/remote.py``.
 
-A server on the loopback interface, in its own process, waits 20 ms before each response and sends 2 MB/s per connection. It
-has tar shards of 500 x 375 JPEGs, and the same records in shards of MosaicML Streaming of the same size. A training step
-is a pause of one second. Each loader has two workers, batches of 64 and an empty cache, and reads one pass. webdataset
-reads with curl through a shuffle buffer of 1000, MosaicML Streaming reads S3 with its default ``predownload``, because
-it does not read http, and mmf_flava reads 64 lanes, as with ``training.lanes`` of 256 and this batch size. Bytes are
-compared with those of the records.
+A server on the loopback interface, in its own process, waits 20 ms before each response and sends 2 MB/s a connection.
+It has tar shards of 500 x 375 JPEGs, and the same records in MosaicML Streaming's shards of the same size. A training
+step is a pause of one second. Each loader has two workers, batches of 64 and an empty cache, and reads one pass.
+webdataset reads with curl through a shuffle buffer of 1000, MosaicML Streaming reads S3 with its default
+``predownload``, because it does not read http, and mmf_flava reads 64 lanes, as with ``training.lanes`` of 256 and this
+batch size. Bytes are compared with those of the records.
 
 Then two processes of mmf_flava with two workers each read one pass into one cache, without pauses, and the requests are
 counted that one core can send, to a server without latency.
@@ -30,10 +30,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from loader import BATCH, build_reference, make_shards, open_pmd, webdataset_batches
 from mmf.utils.env import setup_imports
 from torch.utils.data import DataLoader
 
-from loader import BATCH, build_reference, make_shards, open_pmd, webdataset_batches
 from mmf_flava.command import ArgumentParser, command, integer
 from mmf_flava.data.collate import collate
 from mmf_flava.data.dataset_schedule import DatasetSchedule
@@ -203,7 +203,9 @@ def read_with_ranks(folder: Path, steps: int, record_bytes: float) -> None:
         samples = sum(len(next(batches)["sample_id"]) for _ in range(steps) for batches in ranks)
         seconds = time.perf_counter() - start
         ratio = server.sent.value / (samples * record_bytes)
-        print(f"\n2 processes x {WORKERS} workers, one cache, no pauses: {samples:,} samples in {seconds:.1f} s, ", end="")
+        print(
+            f"\n2 processes x {WORKERS} workers, one cache, no pauses: {samples:,} samples in {seconds:.1f} s, ", end=""
+        )
         print(f"{server.requests.value:,} requests, bytes / bytes of the records {ratio:.3f}", flush=True)
     server.close()
 
@@ -217,7 +219,9 @@ def count_requests(folder: Path) -> None:
         for number in range(len(records)):
             records.read(number)
         cpu, seconds = time.process_time() - cpu, time.perf_counter() - started
-        print(f"\nOne thread, server without latency: {len(records) / cpu:,.0f} requests per second of processor ", end="")
+        print(
+            f"\nOne thread, server without latency: {len(records) / cpu:,.0f} requests per second of processor ", end=""
+        )
         print(f"time, {len(records) / seconds:,.0f} requests/s")
     server.close()
 
@@ -240,7 +244,9 @@ def main(words: Sequence[str] | None = None) -> None:
         sizes = [len(field) for number in range(len(records)) for field in records.read(number).fields.values()]
         record_bytes = sum(sizes) / len(records)
         packages = [f"{name} {version(name)}" for name in ("torch", "webdataset", "mosaicml-streaming", "boto3")]
-        print(f"{platform.machine()}, {os.cpu_count()} cores; Python {platform.python_version()}, {', '.join(packages)}.")
+        print(
+            f"{platform.machine()}, {os.cpu_count()} cores; Python {platform.python_version()}, {', '.join(packages)}."
+        )
         print(f"{len(records):,} records of {record_bytes:,.0f} bytes, {SHARDS} shards.\n")
         compare(folder, options.steps, options.pause, record_bytes)
         read_with_ranks(folder, options.steps, record_bytes)

@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 MAX_OPEN_SHARDS = 128
 MAX_OPEN_REMOTE_SHARDS = 4  # the cache cannot evict open copies of remote shards
 MAX_ATTEMPTS = 3  # to read a field: from the local copy, and after each of two downloads
+SEQUENTIAL_RECORDS = 64  # records of a remote shard that are downloaded in advance if records are read in order
 SPARE_SHARDS = 16  # open shards beyond one per lane: shards of replaced records and of mismatched captions
 
 
@@ -62,6 +63,7 @@ class ShardReader:
         most = min(MAX_OPEN_REMOTE_SHARDS if self.remote else MAX_OPEN_SHARDS, len(self.paths))
         self._open_shards: OpenFiles[OpenShard] = OpenFiles(most, OpenShard.DESCRIPTORS)
         self._redownloaded: set[int] = set()
+        self._looks_ahead, self._last_read, self._prepared = False, -2, 0  # see ``_prepare_next``
         for path, index in zip(self.paths, self._indexes, strict=True):
             limit = path.cache.limit if isinstance(path, RemoteShard) else None
             if limit is not None and index.tar_bytes > limit:
@@ -90,6 +92,8 @@ class ShardReader:
         """
         shard, key, entries = self._read_row(index)
         entries = {name: entry for name, entry in entries.items() if only is None or name in only}
+        if self.remote and not self._looks_ahead:
+            self._prepare_next(shard, index)
         opened, fields = self._open(shard), {}
         for extension in entries:
             fields[extension] = self._read_field(shard, opened, key, extension, entries)
@@ -100,6 +104,10 @@ class ShardReader:
 
         Errors are ignored, because reading the record raises them again.
         """
+        self._looks_ahead = True
+        self._prepare(index)
+
+    def _prepare(self, index: int) -> None:
         shard = bisect_right(self._starts, index) - 1
         path, opened = self.paths[shard], self._open_shards.get(shard)
         ahead = opened or self._build(shard)  # keeping another shard open would close one that is being read
@@ -112,6 +120,18 @@ class ShardReader:
                     ahead.will_need(offset, size)
         if opened is None:
             ahead.close()
+
+    def _prepare_next(self, shard: int, index: int) -> None:
+        """Prepare for reading the next records of a shard, if the last two reads were of consecutive records.
+
+        This is for commands that read all records in order and do not call ``read_ahead``.
+        """
+        sequential, self._last_read = index == self._last_read + 1, index
+        self._prepared = max(self._prepared, index + 1) if sequential else 0
+        end = min(index + 1 + SEQUENTIAL_RECORDS, self._starts[shard + 1]) if sequential else 0
+        for following in range(self._prepared, end):
+            self._prepare(following)
+        self._prepared = max(self._prepared, end)
 
     def checksums(self, index: int, only: Sequence[str]) -> tuple[str, dict[str, tuple[int, int]]]:
         """Return a record's key and the (size, CRC-32) of its fields in ``only``, without reading the shard."""

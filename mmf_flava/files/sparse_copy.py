@@ -12,6 +12,7 @@ from pathlib import Path
 from mmf_flava.files.cache import FileCache, retry
 from mmf_flava.files.http_download import write_error
 from mmf_flava.files.http_range import read_range
+from mmf_flava.files.s3 import read_object
 
 SUFFIX = ".ranges"
 MAX_GAP = 1 << 14  # bytes between two pieces that are downloaded with them, such as the headers of a tar file
@@ -54,7 +55,7 @@ class SparseCopy:
             patient: whether requests to a server that is not reachable are repeated.
 
         Raises:
-            RangeRefusedError, RemoteFileNotFoundError, DownloadError: see ``read_range``.
+            RangeRefusedError, RemoteFileNotFoundError, DownloadError: see ``read_range`` and ``read_object``.
             UserError: the copy cannot be written.
         """
         if patient:
@@ -87,7 +88,8 @@ class SparseCopy:
     def _download(self, descriptor: int, start: int, end: int) -> int:
         """Download the bytes ``start`` to ``end`` and return how many the server has sent."""
         position = start
-        for chunk in read_range(self.url, start, end - start):
+        read = read_object if self.url.startswith("s3://") else read_range
+        for chunk in read(self.url, start, end - start):
             view = memoryview(chunk)
             while view:
                 written = os.pwrite(descriptor, view, position)

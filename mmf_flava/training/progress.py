@@ -1,8 +1,8 @@
 """Progress of a run: progress bar, log messages, ``metrics.jsonl``, TensorBoard, W&B.
 
-Rates are measured since the previous record. The time of evaluations and checkpoints is excluded, and so is the wait for
-the first batch of a process. Other time spent waiting for data is included. The rates per second are the first process's
-rates times the number of processes. Fields of a record:
+Rates are measured since the previous record. The time of evaluations and checkpoints is excluded, and so is the wait
+for the first batch of a process. Other time spent waiting for data is included. The rates per second are the first
+process's rates times the number of processes. Fields of a record:
 
 samples_per_second: images, texts or pairs.
 tokens_per_second: image patches and text tokens including [CLS] and [SEP], without padding. Every token is

@@ -248,6 +248,17 @@ def test_records_are_downloaded_in_the_background(server, url, cache, monkeypatc
     assert images(records, [0, 5, 9]) == [image(n) for n in (0, 5, 9)]
 
 
+def test_records_that_are_read_in_order_are_downloaded_in_advance(server, url, cache):
+    records = open_records(url, cache)
+    records.read(1)
+    records.read(0)
+    assert len(ranges(server)) == 2
+    records.read(1)
+    wait_until(lambda: len(ranges(server)) == PER_SHARD)
+    images(records)
+    assert len(ranges(server)) == COUNT, "only of the same shard, because a reader of few records needs no other one"
+
+
 def test_errors_in_the_background_are_ignored(server, url, cache, tmp_path):
     records = open_records([url, tmp_path / "local"], cache)
     server.files["/00000.tar"] = b""

@@ -2,6 +2,7 @@ import multiprocessing
 import re
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -74,10 +75,8 @@ def test_a_connection_that_the_server_has_closed_is_opened_again(serve, monkeypa
 def test_the_rest_of_a_response_is_not_taken_for_the_next_one(serve, status):
     bodies = [response(b"HTTP/1.1 206 OK\r\n\r\n" * 1000, status, Location="/b.tar", Content_Range="bytes 0-9/100")]
     server = serve(repeatedly(9, lambda request: bodies.pop() if bodies else part(request)))
-    try:
+    with suppress(RangeRefusedError, DownloadError):
         read(server, 10)
-    except (RangeRefusedError, DownloadError):
-        pass
     assert read(server, 20) == CONTENT[20:30]
 
 
@@ -132,7 +131,7 @@ def test_a_slow_server(serve, sent):
         connection.sendall(part(request)[:sent])
         server.stopped.wait(LIMIT)
 
-    with pytest.raises(DownloadError, match="fewer than 5,000 bytes in 0.4 s"):
+    with pytest.raises(DownloadError, match="fewer than 5,000 bytes"):
         read(serve(answer), 10, 5000)
 
 
