@@ -101,11 +101,10 @@ class OpenShard:
         return os.pread(self.descriptor, size, offset) if not size or offset + size <= self._tar_bytes else None
 
     def will_need(self, offset: int, size: int) -> None:
-        """Let the system read ``size`` bytes of the tar file in advance. Errors are ignored."""
-        with suppress(OSError, OverflowError):
-            if self.descriptor < 0:
-                self.descriptor = self._open_tar()
-            os.posix_fadvise(self.descriptor, offset, size, os.POSIX_FADV_WILLNEED)
+        """Let the system read ``size`` bytes of the tar file in advance, if it is open. Errors are ignored."""
+        if self.descriptor >= 0:
+            with suppress(OSError, OverflowError):
+                os.posix_fadvise(self.descriptor, offset, size, os.POSIX_FADV_WILLNEED)
 
     def close(self) -> None:
         self.close_tar()

@@ -110,16 +110,17 @@ class ShardReader:
     def _prepare(self, index: int) -> None:
         shard = bisect_right(self._starts, index) - 1
         path, opened = self.paths[shard], self._open_shards.get(shard)
-        ahead = opened or self._build(shard)  # keeping another shard open would close one that is being read
-        with suppress(BadRecord, UserError):
-            _, _, entries = self._read_row(index, ahead)
-            if isinstance(path, RemoteShard):
+        if isinstance(path, RemoteShard):
+            ahead = opened or self._build(shard)  # keeping another shard open would close one that is being read
+            with suppress(BadRecord, UserError):
+                _, _, entries = self._read_row(index, ahead)
                 path.fetch_later(list(entries.values()), self._indexes[shard].tar_bytes)
-            else:
-                for offset, size, _ in entries.values():
-                    ahead.will_need(offset, size)
-        if opened is None:
-            ahead.close()
+            if opened is None:
+                ahead.close()
+        elif opened is not None:  # opening another shard only for the hint would be slow on network file systems
+            with suppress(BadRecord, UserError):
+                for offset, size, _ in self._read_row(index, opened)[2].values():
+                    opened.will_need(offset, size)
 
     def _prepare_next(self, shard: int, index: int) -> None:
         """Prepare for reading the next records of a shard, if the last two reads were of consecutive records.
