@@ -16,7 +16,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -82,10 +83,10 @@ def make_shards(folder: Path, records: int, per_shard: int = 1000) -> None:
     build_wordpiece([*SPECIAL_TOKENS, *sorted(set(WORDS))]).save(str(folder / "tokenizer" / "tokenizer.json"))
 
 
-def open_pmd(folder: Path) -> Any:
-    """Open the shards as dataset ``pmd`` with the settings of ``flava_base``."""
+def open_pmd(folder: Path, shards: str = ".") -> Any:
+    """Open the shards, in a folder or at a URL, as dataset ``pmd`` with the settings of ``flava_base``."""
     image = {"image_size": 224, "patch_size": 16}
-    section = {"data_dir": str(folder), "splits": {"train": ["."]}}
+    section = {"data_dir": str(folder), "splits": {"train": [shards]}}
     section["processors"] = {"text_processor": {"params": {"tokenizer": "tokenizer"}}}
     config = OmegaConf.merge(
         {"env": {"data_dir": str(folder)}, "model_config": {"flava": {"image_encoder": image}}},
@@ -99,27 +100,35 @@ def mmf_flava_batches(dataset: Any) -> Iterator[Any]:
     return (batch for _, batch in MultitaskLoader({"pmd": dataset}, DatasetSchedule({"pmd": dataset}), BATCH))
 
 
-def webdataset_batches(dataset: Any, folder: Path) -> Iterator[Any]:
-    import webdataset
-
+def build_reference(dataset: Any) -> Callable[[str, bytes, bytes], dict[str, Any]]:
+    """Return a function that builds the sample of a record (key, JPEG, JSON) with Pillow and torchvision."""
     rng, text = np.random.default_rng(0), dataset.text_processor
 
-    def sample(record: dict[str, Any]) -> dict[str, Any]:
-        original = record["jpg"]
+    def sample(key: str, image: bytes, annotation: bytes) -> dict[str, Any]:
+        original = Image.open(io.BytesIO(image)).convert("RGB")
         crop = F.crop(original, *RandomResizedCrop.get_params(original, (0.9, 1.0), (3 / 4, 4 / 3)))
-        image = F.to_tensor(F.resize(crop, [224, 224], F.InterpolationMode.BICUBIC))
+        resized = F.to_tensor(F.resize(crop, [224, 224], F.InterpolationMode.BICUBIC))
         return {
-            "image": F.normalize(image, CLIP_MEAN, CLIP_STD),
+            "image": F.normalize(resized, CLIP_MEAN, CLIP_STD),
             "image_for_codebook": F.to_tensor(F.resize(crop, [112, 112], F.InterpolationMode.LANCZOS)),
             "image_patch_mask": torch.from_numpy(block_mask(rng, (14, 14), 75, 16)),
-            **text({"text": record["json"]["caption"], "rng": rng}),
-            "sample_id": record["__key__"],
+            **text({"text": json.loads(annotation)["caption"], "rng": rng}),
+            "sample_id": key,
         }
 
-    shards = sorted(map(str, folder.glob("*.tar")))
-    stream = webdataset.WebDataset(shards, shardshuffle=len(shards), seed=0).repeat().shuffle(1000)
-    stream = stream.decode("pilrgb").map(sample)
-    return iter(DataLoader(stream, BATCH, collate_fn=lambda samples: collate(samples, "pmd", "train")))
+    return sample
+
+
+def webdataset_batches(dataset: Any, shards: list[str], workers: int = 0) -> Iterator[Any]:
+    """Return an iterator over batches; it is endless, unless there are workers."""
+    import webdataset
+
+    sample = build_reference(dataset)
+    stream = webdataset.WebDataset(shards, shardshuffle=len(shards), seed=0)
+    stream = (stream if workers else stream.repeat()).shuffle(1000)
+    stream = stream.map(lambda record: sample(record["__key__"], record["jpg"], record["json"]))
+    collate_fn = partial(collate, dataset_name="pmd", dataset_type="train")
+    return iter(DataLoader(stream, BATCH, num_workers=workers, collate_fn=collate_fn))
 
 
 def rate(batches: Iterator[Any], seconds: float) -> float:
@@ -145,7 +154,10 @@ def main(words: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         make_shards(Path(folder), options.records)
         dataset = open_pmd(Path(folder))
-        streams = {"mmf_flava": mmf_flava_batches(dataset), "webdataset": webdataset_batches(dataset, Path(folder))}
+        streams = {
+            "mmf_flava": mmf_flava_batches(dataset),
+            "webdataset": webdataset_batches(dataset, sorted(map(str, Path(folder).glob("*.tar")))),
+        }
         if simplejpeg is not None:
             streams["mmf_flava, without simplejpeg"] = mmf_flava_batches(dataset)
         rates: dict[str, list[float]] = {name: [] for name in streams}

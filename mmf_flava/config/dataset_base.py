@@ -121,6 +121,8 @@ class RecordsConfig(StreamConfig):
     columns: Any = None
     # maximum size in bytes of the cache of remote shards; the least recently used shards are deleted. null: no limit
     cache_bytes: int | None = ranged(None, at_least=1)
+    # number of connections with which each data loader worker downloads records of remote shards in advance
+    connections: int = ranged(8, at_least=1, at_most=64)
 
     def check(self, where: str) -> None:
         super().check(where)

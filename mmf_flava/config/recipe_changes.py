@@ -47,6 +47,7 @@ CHANGES: tuple[tuple[tuple[str, ...], str], ...] = (
     # if null, they are those of the checkpoint
     (("dataset_config.*.processors.*.params.mean", "dataset_config.*.processors.*.params.std"), FREE),
     (("dataset_config.*.build*", "dataset_config.*.download", "dataset_config.*.cache_bytes"), FREE),
+    (("dataset_config.*.connections",), FREE),
     # evaluation data; masks, crops and limits of samples
     (("dataset_config.*.splits.val*", "dataset_config.*.splits.test*", "dataset_config.*.max_bad_share"), APPLIED),
     (

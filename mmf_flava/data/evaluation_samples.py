@@ -8,6 +8,7 @@ from typing import Any
 from mmf.common.sample import SampleList
 from torch.utils.data import Dataset
 
+from mmf_flava.data.look_ahead import later_samples
 from mmf_flava.data.misfits import Form, find_misfits
 from mmf_flava.data.quarantine import LEFT_OUT
 from mmf_flava.data.record import BadRecord
@@ -39,6 +40,12 @@ class EvaluationSamples(Dataset):
             return self.dataset.read_sample(n)
         except BadRecord as error:
             return error
+
+    def __getitems__(self, batch: Sequence[int]) -> list[Any]:
+        """Return the samples of a batch, and prepare for reading those that it lists as later; see ``Batch``."""
+        if hasattr(self.dataset, "read_ahead"):
+            self.dataset.read_ahead(later_samples(batch))
+        return [self[n] for n in batch]
 
     def collate(self, samples: Sequence[Any]) -> Any:
         """Collate the good samples into a batch. A sample that does not fit the others is bad."""

@@ -177,4 +177,4 @@ def image_folder(config: RecordsConfig) -> Path | None:
 
 def build_shard_cache(name: str, config: RecordsConfig) -> FileCache:
     """Build the cache for the local copies of a dataset's remote shards."""
-    return FileCache(default_cache_dir() / "shards" / name, config.cache_bytes)
+    return FileCache(default_cache_dir() / "shards" / name, config.cache_bytes, config.connections)

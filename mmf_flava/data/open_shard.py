@@ -3,6 +3,7 @@
 import os
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ class OpenShard:
     Args:
         path: local path of the shard.
         index: the header of its index.
-        open_tar: function that opens the tar file and returns its descriptor.
+        open_tar: function that opens the tar file and returns its descriptor, or -1 if there is no local copy yet.
     """
 
     DESCRIPTORS = 2
@@ -85,17 +86,25 @@ class OpenShard:
         return os.pread(self._index_descriptor, size, offset)
 
     def read(self, offset: int, size: int) -> bytes | None:
-        """Return ``size`` bytes of the tar file; fewer or None if the file ends before.
+        """Return ``size`` bytes of the tar file; fewer or None if the file ends before, or there is no local copy.
 
         Raises:
             OSError: the file cannot be read.
-            UserError: a remote shard cannot be downloaded.
         """
         if self.descriptor < 0:
-            self.descriptor = self._open_tar()
-            self._tar_bytes = os.fstat(self.descriptor).st_size
+            self.descriptor, self._tar_bytes = self._open_tar(), 0
+        if self.descriptor < 0:
+            return None
         # memory of the size is allocated before it is read, so the size is compared with the file first
-        return os.pread(self.descriptor, size, offset) if offset + size <= self._tar_bytes else None
+        if offset + size > self._tar_bytes:
+            self._tar_bytes = os.fstat(self.descriptor).st_size  # sparse copies grow
+        return os.pread(self.descriptor, size, offset) if not size or offset + size <= self._tar_bytes else None
+
+    def will_need(self, offset: int, size: int) -> None:
+        """Let the system read ``size`` bytes of the tar file in advance, if it is open. Errors are ignored."""
+        if self.descriptor >= 0:
+            with suppress(OSError, OverflowError):
+                os.posix_fadvise(self.descriptor, offset, size, os.POSIX_FADV_WILLNEED)
 
     def close(self) -> None:
         self.close_tar()

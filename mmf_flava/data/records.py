@@ -8,7 +8,7 @@ import glob
 import logging
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import nlargest
 from itertools import accumulate, chain, groupby
 from pathlib import Path
@@ -228,13 +228,25 @@ def keep_lanes_open(records: Records, lanes: int, processes: int, name: str) -> 
         )
 
 
+def read_ahead(records: Records, indices: Iterable[int]) -> None:
+    """Prepare for reading these records soon, see ``ShardReader.read_ahead``. Other readers do nothing."""
+    for index in indices:
+        reader, local_index = _locate(records, index)
+        if isinstance(reader, ShardReader):
+            reader.read_ahead(local_index)
+
+
+def _locate(records: Records, index: int) -> tuple[Records, int]:
+    return records.locate(index) if isinstance(records, ConcatRecords) else (records, index)
+
+
 def estimate_text_bytes(records: Records, index: int) -> int:
     """Return the approximate size of a record's captions in bytes, without reading the record; 0 if unknown.
 
     In tar shards and folders, this is the size of the field ``txt`` or, if it is missing, of ``json``. In tables, it is
     the length of the row.
     """
-    reader, local_index = records.locate(index) if isinstance(records, ConcatRecords) else (records, index)
+    reader, local_index = _locate(records, index)
     if isinstance(reader, ImageList):
         return reader.line_bytes(local_index)
     if isinstance(reader, ImageFolder):

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -9,15 +10,22 @@ from urllib.parse import urlsplit
 from mmf_flava.data.braces import expand_braces
 from mmf_flava.data.names import extension_of
 from mmf_flava.data.shard_index import ShardIndex, ensure_index, index_path, load_index
+from mmf_flava.data.tar_members import Entry
 from mmf_flava.errors import UserError, hide_address
+from mmf_flava.files.background import background_threads
 from mmf_flava.files.cache import FileCache
 from mmf_flava.files.download import default_cache_dir
-from mmf_flava.files.download_errors import RemoteFileNotFoundError
+from mmf_flava.files.download_errors import RangeRefusedError, RemoteFileNotFoundError
+from mmf_flava.files.sparse_copy import SparseCopy
+
+_without_ranges: set[str] = set()  # URLs of shards of which this process cannot download parts
 
 
 @dataclass(frozen=True)
 class RemoteShard:
     """A tar shard at ``url``, read through a local copy. The cache may evict the copy, but not the shard's index.
+
+    The copy has only the records that were read, unless the server does not send parts of a file.
 
     The remote file must not change while the cache has a copy or an index. If it has changed, delete the cache folder.
     """
@@ -67,7 +75,7 @@ class RemoteShard:
         while True:
             descriptor = self.cache.open(self.url)
             try:
-                return ensure_index(self.local_path)
+                return ensure_index(self.local_path, stale=False)
             except FileNotFoundError:  # another process has evicted the copy
                 continue
             except UserError as error:
@@ -76,17 +84,58 @@ class RemoteShard:
             finally:
                 os.close(descriptor)
 
-    def open(self, size: int) -> int:
-        """Return a file descriptor of the shard's local copy. Download the shard if it is not cached.
+    def open(self) -> int:
+        """Return a file descriptor of the shard's local copy, which may be incomplete; -1 if there is no copy."""
+        return self._copy.open()
+
+    def fetch(self, pieces: Sequence[Entry], size: int, patient: bool = True) -> bool:
+        """Download the pieces of the shard that are missing in its local copy.
+
+        If the server does not send parts of the file, the shard is downloaded completely, if there is no complete copy.
+
+        Args:
+            size: size of the shard in bytes.
+            patient: whether requests to a server that is not reachable are repeated.
+
+        Returns:
+            Whether the missing pieces were downloaded, not the shard.
 
         Raises:
             UserError: the download fails.
         """
-        return self.cache.open(self.url, size)
+        if self.url not in _without_ranges:
+            try:
+                self._copy.fetch(pieces, patient)
+                return True
+            except RangeRefusedError:
+                _without_ranges.add(self.url)
+        # a complete copy that is not open yet could be evicted before it is read
+        if patient or self.cache.limit is None:
+            self.download(size)
+            self._copy.path.unlink(missing_ok=True)
+        return False
+
+    def download(self, size: int) -> None:
+        """Download the shard completely, unless there is a complete copy. Raises UserError if the download fails."""
+        os.close(self.cache.open(self.url, size))
+
+    def fetch_later(self, pieces: Sequence[Entry], size: int) -> None:
+        """Let the background threads of this process ``fetch`` the pieces."""
+        background_threads(self.cache.connections).submit(self.fetch, pieces, size, False)
+
+    def is_complete(self, descriptor: int) -> bool:
+        """Return whether ``descriptor`` refers to a complete local copy."""
+        with suppress(OSError):
+            return os.path.samestat(os.fstat(descriptor), self.local_path.stat())
+        return False
 
     def discard(self, descriptor: int) -> None:
-        """Remove the local copy that ``descriptor`` refers to, so that ``open`` downloads the shard again."""
+        """Remove the complete copy that ``descriptor`` refers to."""
         self.cache.remove(self.url, descriptor)
+
+    @property
+    def _copy(self) -> SparseCopy:
+        return SparseCopy(self.url, self.cache)
 
 
 def expand_remote_shards(url: str, cache: FileCache | None) -> Sequence[RemoteShard]:

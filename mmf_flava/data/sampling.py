@@ -16,6 +16,7 @@ from mmf_flava.config.workers import check_workers
 from mmf_flava.data.batch_sampler import StreamBatchSampler
 from mmf_flava.data.buckets import LengthBuckets
 from mmf_flava.data.evaluation_samples import EvaluationSamples
+from mmf_flava.data.look_ahead import LookAhead
 from mmf_flava.data.order import LANES
 from mmf_flava.errors import UserError
 from mmf_flava.processes import processes_on_this_machine
@@ -192,7 +193,7 @@ def build_batch_loader(
     persistent: bool = False,
     prefetch: int = 1,
 ) -> DataLoader:
-    """Build a torch DataLoader for the given batches of sample indices.
+    """Build a torch DataLoader for the given batches of sample indices, which also list later samples (``Batch``).
 
     Args:
         batches: iterable of lists of sample indices.
@@ -207,7 +208,7 @@ def build_batch_loader(
         _kill_workers_at_exit()
     return DataLoader(
         dataset,
-        batch_sampler=batches,
+        batch_sampler=LookAhead(batches, num_workers),
         collate_fn=dataset.collate,
         num_workers=num_workers,
         pin_memory=pin_memory,

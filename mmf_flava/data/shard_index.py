@@ -110,10 +110,14 @@ def index_path(shard: Path) -> Path:
     return shard.with_name(shard.name + INDEX_SUFFIX)
 
 
-def ensure_index(path: Path) -> ShardIndex:
-    """Return the index of the shard at ``path``. If it is missing, exactly one of the calling processes builds it."""
+def ensure_index(path: Path, stale: bool = True) -> ShardIndex:
+    """Return the index of the shard at ``path``. If it is missing, exactly one of the calling processes builds it.
+
+    Args:
+        stale: whether the index may be stale. The copy of a remote shard has the time of its last use.
+    """
     with _index_lock(path):
-        return read_index(path) or write_index(path)
+        return load_index(path, path.stat() if stale else None) or write_index(path)
 
 
 @contextmanager

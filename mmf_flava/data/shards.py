@@ -10,7 +10,8 @@ import glob
 import logging
 import zlib
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 # open shards of a reader, each with its index; more in a process that reads from several lanes, see ``keep_open``
 MAX_OPEN_SHARDS = 128
 MAX_OPEN_REMOTE_SHARDS = 4  # the cache cannot evict open copies of remote shards
+MAX_ATTEMPTS = 3  # to read a field: from the local copy, and after each of two downloads
+SEQUENTIAL_RECORDS = 64  # records of a remote shard that are downloaded in advance if records are read in order
 SPARE_SHARDS = 16  # open shards beyond one per lane: shards of replaced records and of mismatched captions
 
 
@@ -42,7 +45,9 @@ class ShardReader:
     shards are closed. Readers can be pickled, and used after a fork: ``pread`` does not change the file position that
     processes share.
 
-    A remote shard is downloaded completely on first access. If the copy is corrupt, it is downloaded a second time.
+    The records of a remote shard are downloaded when they are read, one request each, or in advance (``read_ahead``). A
+    record that does not match its checksums is downloaded a second time. If the server does not send parts of a file,
+    the shard is downloaded completely; if this copy is corrupt, a second time.
 
     Args:
         indexes: the index of each shard; None: they are opened.
@@ -61,6 +66,7 @@ class ShardReader:
         most = min(MAX_OPEN_REMOTE_SHARDS if self.remote else MAX_OPEN_SHARDS, len(self.paths))
         self._open_shards: OpenFiles[OpenShard] = OpenFiles(most, OpenShard.DESCRIPTORS)
         self._redownloaded: set[int] = set()
+        self._looks_ahead, self._last_read, self._prepared = False, -2, 0  # see ``_prepare_next``
         for path, index in zip(self.paths, self._indexes, strict=True):
             limit = path.cache.limit if isinstance(path, RemoteShard) else None
             if limit is not None and index.tar_bytes > limit:
@@ -88,11 +94,48 @@ class ShardReader:
             BadRecord: the bytes cannot be read or do not match their checksum.
         """
         shard, key, entries = self._read_row(index)
+        entries = {name: entry for name, entry in entries.items() if only is None or name in only}
+        if self.remote and not self._looks_ahead:
+            self._prepare_next(shard, index)
         opened, fields = self._open(shard), {}
-        for extension, entry in entries.items():
-            if only is None or extension in only:
-                fields[extension] = self._read_field(shard, opened, key, extension, entry)
+        for extension in entries:
+            fields[extension] = self._read_field(shard, opened, key, extension, entries)
         return Record(key, fields)
+
+    def read_ahead(self, index: int) -> None:
+        """Prepare for reading record ``index`` soon: download it in the background, or let the system read it.
+
+        Errors are ignored, because reading the record raises them again.
+        """
+        self._looks_ahead = True
+        self._prepare(index)
+
+    def _prepare(self, index: int) -> None:
+        shard = bisect_right(self._starts, index) - 1
+        path, opened = self.paths[shard], self._open_shards.get(shard)
+        if isinstance(path, RemoteShard):
+            ahead = opened or self._build(shard)  # keeping another shard open would close one that is being read
+            with suppress(BadRecord, UserError):
+                _, _, entries = self._read_row(index, ahead)
+                path.fetch_later(list(entries.values()), self._indexes[shard].tar_bytes)
+            if opened is None:
+                ahead.close()
+        elif opened is not None:  # opening another shard only for the hint would be slow on network file systems
+            with suppress(BadRecord, UserError):
+                for offset, size, _ in self._read_row(index, opened)[2].values():
+                    opened.will_need(offset, size)
+
+    def _prepare_next(self, shard: int, index: int) -> None:
+        """Prepare for reading the next records of a shard, if the last two reads were of consecutive records.
+
+        This is for commands that read all records in order and do not call ``read_ahead``.
+        """
+        sequential, self._last_read = index == self._last_read + 1, index
+        self._prepared = max(self._prepared, index + 1) if sequential else 0
+        end = min(index + 1 + SEQUENTIAL_RECORDS, self._starts[shard + 1]) if sequential else 0
+        for following in range(self._prepared, end):
+            self._prepare(following)
+        self._prepared = max(self._prepared, end)
 
     def checksums(self, index: int, only: Sequence[str]) -> tuple[str, dict[str, tuple[int, int]]]:
         """Return a record's key and the (size, CRC-32) of its fields in ``only``, without reading the shard."""
@@ -128,13 +171,13 @@ class ShardReader:
         self._open_shards.capacity = min(lanes + spare, len(self.paths))
         return self._open_shards.capacity
 
-    def _read_row(self, index: int) -> tuple[int, str, dict[str, Entry]]:
+    def _read_row(self, index: int, opened: OpenShard | None = None) -> tuple[int, str, dict[str, Entry]]:
         """Return the shard of record ``index``, the record's key and the byte ranges of its fields."""
         if not 0 <= index < self._starts[-1]:
             raise IndexError(f"record index {index} is out of range for {len(self)} records")
         shard = bisect_right(self._starts, index) - 1
         try:
-            key, entries = self._open(shard).read_row(index - self._starts[shard])
+            key, entries = (opened or self._open(shard)).read_row(index - self._starts[shard])
         except OSError as error:
             path = index_path(self._local_path(shard))
             raise BadRecord(Reason.VANISHED, f"{path} cannot be read: {error}") from error
@@ -145,27 +188,39 @@ class ShardReader:
             raise BadRecord(Reason.CHANGED, f"{path}: {error}. Delete the file, so that it is built again.") from error
         return shard, display_name(key), entries
 
-    def _read_field(self, shard: int, opened: OpenShard, key: str, extension: str, entry: Entry) -> bytes:
-        offset, size, checksum = entry
-        while True:
+    def _read_field(
+        self, shard: int, opened: OpenShard, key: str, extension: str, entries: Mapping[str, Entry]
+    ) -> bytes:
+        """Return a field of a record. If it is missing in the local copy, all ``entries`` are downloaded together."""
+        offset, size, checksum = entries[extension]
+        for attempt in range(MAX_ATTEMPTS):
             try:
                 data = opened.read(offset, size)
+                if data is not None and len(data) == size and zlib.crc32(data) == checksum:
+                    return data
+                if attempt == MAX_ATTEMPTS - 1 or not self._fetch(shard, opened, list(entries.values())):
+                    break
             except (OSError, UserError) as error:  # UserError: a remote shard cannot be downloaded
                 raise BadRecord(Reason.VANISHED, f"{self.paths[shard]} cannot be read: {error}", key) from error
-            if data is not None and len(data) == size and zlib.crc32(data) == checksum:
-                return data
-            if not self._discard_copy(shard, opened):
-                message = f"{self.paths[shard]}: {key}.{extension} does not match its checksum in the index"
-                raise BadRecord(Reason.CHANGED, message, key)
+        message = f"{self.paths[shard]}: {key}.{extension} does not match its checksum in the index"
+        raise BadRecord(Reason.CHANGED, message, key)
 
-    def _discard_copy(self, shard: int, opened: OpenShard) -> bool:
-        """Delete the corrupt copy of a remote shard, once per shard. Return whether it was deleted."""
-        path = self.paths[shard]
-        if not isinstance(path, RemoteShard) or shard in self._redownloaded:
+    def _fetch(self, shard: int, opened: OpenShard, entries: Sequence[Entry]) -> bool:
+        """Download the missing fields of a record. Return False if the server has no other bytes.
+
+        Raises:
+            UserError: the download fails.
+        """
+        path, size = self.paths[shard], self._indexes[shard].tar_bytes
+        if not isinstance(path, RemoteShard):
             return False
-        self._redownloaded.add(shard)
-        path.discard(opened.descriptor)
-        opened.close_tar()
+        if not path.fetch(entries, size) and path.is_complete(opened.descriptor):
+            if shard in self._redownloaded:
+                return False
+            self._redownloaded.add(shard)
+            path.discard(opened.descriptor)
+            path.download(size)
+        opened.close_tar()  # the next read opens the copy that is used now
         return True
 
     def _local_path(self, shard: int) -> Path:
@@ -175,12 +230,14 @@ class ShardReader:
     def _open(self, shard: int) -> OpenShard:
         opened = self._open_shards.get(shard)
         if opened is None:
-            path, index = self.paths[shard], self._indexes[shard]
-            local = self._local_path(shard)
-            open_tar = partial(path.open, index.tar_bytes) if isinstance(path, RemoteShard) else None
-            opened = OpenShard(local, index, open_tar or partial(open_file, local))
+            opened = self._build(shard)
             self._open_shards.add(shard, opened)
         return opened
+
+    def _build(self, shard: int) -> OpenShard:
+        path, local = self.paths[shard], self._local_path(shard)
+        open_tar = path.open if isinstance(path, RemoteShard) else partial(open_file, local)
+        return OpenShard(local, self._indexes[shard], open_tar)
 
     def close(self) -> None:
         self._open_shards.close()

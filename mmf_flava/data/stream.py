@@ -17,12 +17,13 @@ from mmf_flava.config.dataset_base import BOTH
 from mmf_flava.data.collate import collate
 from mmf_flava.data.epochs import build_epoch_loader
 from mmf_flava.data.global_generators import seeded_generators
+from mmf_flava.data.look_ahead import later_samples
 from mmf_flava.data.misfits import Form, replace_misfits
 from mmf_flava.data.mixture import Mixture
 from mmf_flava.data.order import Order, Unit, sample_generator
 from mmf_flava.data.processor_calls import has_flava_interface
 from mmf_flava.data.record import BadRecord, record_boundary
-from mmf_flava.data.records import keep_lanes_open
+from mmf_flava.data.records import keep_lanes_open, read_ahead
 from mmf_flava.data.run_quarantine import list_bad_records
 from mmf_flava.data.unexpected_errors import UnexpectedErrors
 from mmf_flava.errors import UserError
@@ -114,6 +115,16 @@ class StreamDataset(BaseDataset):
             f"{source}: {tries} consecutive records, starting at record {first}, are bad. Last error: "
             f"{replaced[-1]['message']}. Repair or rebuild the dataset."
         )
+
+    def __getitems__(self, batch: Sequence[int]) -> list[Sample]:
+        """Return the samples of a batch, and prepare for reading those that it lists as later; see ``Batch``."""
+        self.read_ahead(later_samples(batch))
+        return [self[n] for n in batch]
+
+    def read_ahead(self, samples: Sequence[int]) -> None:
+        """Prepare for reading the records of these samples soon; errors are ignored."""
+        if samples and (records := getattr(self, "records", None)) is not None:
+            read_ahead(records, [self.order.index(n) for n in samples])
 
     def read_sample(self, n: int) -> Sample:
         """Return sample n.

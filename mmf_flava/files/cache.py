@@ -4,10 +4,12 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from iopath.common.file_io import file_lock
 
@@ -21,6 +23,26 @@ RETRY_DELAYS = (0.5, 1, 2, 4)  # seconds between attempts if a server is not rea
 ABANDONED_SECONDS = 3600  # a partial download that was not written to for this long may be deleted
 PERMANENT = (".index", ".lock")  # suffixes of small files: never deleted, and not counted in the size of the cache
 
+CHECKED_BYTES = 1 << 28  # bytes that a process writes to sparse copies before it checks the size of the cache again
+
+T = TypeVar("T")
+_unchecked: Counter[Path] = Counter()  # folder -> bytes that this process has written since the last check
+
+
+def retry(download: Callable[[], T]) -> T:
+    """Call ``download`` again if a server is not reachable.
+
+    Raises:
+        DownloadError: all attempts failed.
+    """
+    for delay in RETRY_DELAYS:
+        try:
+            return download()
+        except DownloadError as error:
+            logger.info("%s Retrying in %s s.", error, delay)
+            time.sleep(delay)
+    return download()
+
 
 @dataclass(frozen=True)
 class FileCache:
@@ -33,11 +55,13 @@ class FileCache:
         folder: the cache folder; it should not contain other files.
         limit: maximum size of ``folder`` in bytes, not counting index files; None for no limit. Files that a process of
             this machine has opened and files that are being downloaded are not deleted, even if ``folder`` exceeds the
-            limit.
+            limit. Sparse copies count as much as is allocated on the disk.
+        connections: number of connections with which a process downloads in the background.
     """
 
     folder: Path
     limit: int | None = None
+    connections: int = 8
 
     def path(self, url: str) -> Path:
         """Return the path of the local copy of a file; the copy may not exist yet."""
@@ -54,15 +78,7 @@ class FileCache:
             DownloadError: the server is not reachable, and all retries failed.
         """
         path = target or self.path(url)
-        for delay in () if path.is_file() else (*RETRY_DELAYS, None):
-            try:
-                return download_file(url, self.folder, progress=False, target=path)
-            except DownloadError as error:
-                if delay is None:
-                    raise
-                logger.info("%s Retrying in %s s.", error, delay)
-                time.sleep(delay)
-        return path
+        return path if path.is_file() else retry(lambda: download_file(url, self.folder, progress=False, target=path))
 
     def open(self, url: str, size: int = 0) -> int:
         """Open the local copy of a file and mark it as just used; download the file if it is missing.
@@ -83,18 +99,42 @@ class FileCache:
                 self._evict(size, path)
                 self.get(url)
             try:
-                descriptor = open_file(path)
+                descriptor = self.open_copy(path)
             except FileNotFoundError:  # evicted by another process after the download
                 continue
-            with suppress(OSError):  # some file systems have no locks
-                fcntl.flock(descriptor, fcntl.LOCK_SH)  # held until the file is closed; waits while it is deleted
-            if not os.fstat(descriptor).st_nlink:
-                os.close(descriptor)
-                continue
-            os.utime(descriptor)
             if missing:
                 self._evict(0, path)
             return descriptor
+
+    @staticmethod
+    def open_copy(path: Path, create: bool = False) -> int:
+        """Open a file of the cache and mark it as just used. It is not evicted before it is closed.
+
+        Args:
+            create: open the file for reading and writing, and create it if it is missing.
+
+        Raises:
+            FileNotFoundError: the file does not exist, or it has just been evicted.
+        """
+        # threads must not close the files that the main thread reads, as ``open_file`` does if too many are open
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666) if create else open_file(path)
+        with suppress(OSError):  # some file systems have no locks
+            fcntl.flock(descriptor, fcntl.LOCK_SH)  # held until the file is closed; waits while it is deleted
+        if not os.fstat(descriptor).st_nlink:
+            os.close(descriptor)
+            raise FileNotFoundError(str(path))
+        os.utime(descriptor)
+        return descriptor
+
+    def add_bytes(self, path: Path, count: int) -> None:
+        """Count ``count`` bytes that were written to the file at ``path``; evict other files at intervals."""
+        if self.limit is None:
+            return
+        interval = min(self.limit // 64, CHECKED_BYTES)
+        _unchecked[self.folder] += count
+        if _unchecked[self.folder] >= interval:
+            _unchecked[self.folder] = 0
+            self._evict(interval, path)
 
     def remove(self, url: str, descriptor: int) -> None:
         """Delete the local copy of a file that is open as ``descriptor``. A newer copy at the same path is kept."""
@@ -112,7 +152,7 @@ class FileCache:
             # partial downloads of the requested file are included in ``size``
             partial = str(requested.with_name(f".{requested.name}."))
             files = [(path, stat) for path, stat in self._files() if not str(path).startswith(partial)]
-            excess = size + sum(stat.st_size for _, stat in files) - self.limit
+            excess = size + sum(map(_disk_bytes, (stat for _, stat in files))) - self.limit
             in_use = _open_files() if excess > 0 else set()
             for path, stat in sorted(files, key=lambda file: file[1].st_mtime_ns):
                 if excess <= 0:
@@ -121,7 +161,7 @@ class FileCache:
                 if path == requested or downloading or (stat.st_dev, stat.st_ino) in in_use:
                     continue
                 if _delete_unused(path):
-                    excess -= stat.st_size
+                    excess -= _disk_bytes(stat)
 
     def _is_partial(self, path: Path) -> bool:
         """Return whether this is a partial download: a hidden file, or a file in the hidden folder of S3 downloads."""
@@ -133,6 +173,11 @@ class FileCache:
                 if not name.endswith(PERMANENT):
                     with suppress(FileNotFoundError):
                         yield Path(folder, name), os.stat(os.path.join(folder, name))
+
+
+def _disk_bytes(stat: os.stat_result) -> int:
+    """Return the size of a file, or the allocated bytes of a sparse file."""
+    return min(stat.st_size, stat.st_blocks * 512)
 
 
 def _delete_unused(path: Path) -> bool:

@@ -9,3 +9,7 @@ class RemoteFileNotFoundError(UserError):
 
 class DownloadError(UserError):
     """The server is not reachable or closed the connection; a retry may succeed."""
+
+
+class RangeRefusedError(UserError):
+    """The server does not send a part of a file. The complete file may be available."""

@@ -7,16 +7,21 @@ minimum number of bytes per time.
 import http.client
 import io
 import math
+import os
 import socket
 import ssl
+import threading
 import urllib.request
 from contextlib import suppress
 from time import monotonic
 from typing import Any
+from urllib.parse import urlsplit
 
 TIMEOUT = 60.0  # seconds to connect, and to wait for MINIMUM_BYTES
 MINIMUM_BYTES = 60_000  # a server that sends fewer bytes while a download waits for TIMEOUT seconds is too slow
 MAX_HEADERS = 1 << 20  # bytes of a response before its body
+MAX_KEPT = 4  # connections that a thread keeps open
+_kept = threading.local()  # connections: (process, scheme, host) -> connection and its last response
 
 
 def send(request: urllib.request.Request) -> http.client.HTTPResponse:
@@ -30,6 +35,51 @@ def send(request: urllib.request.Request) -> http.client.HTTPResponse:
     for handler in (urllib.request.ProxyHandler(), _Handler(), _SecureHandler()):
         opener.add_handler(handler)
     response: http.client.HTTPResponse = opener.open(request, timeout=TIMEOUT)
+    return response
+
+
+def send_kept(request: urllib.request.Request) -> http.client.HTTPResponse:
+    """Send a request through a connection that this thread keeps open. Return the response, whatever its status is.
+
+    If the server has closed the connection meanwhile, a new one is opened. Connections through proxies are not kept.
+
+    Raises:
+        OSError, http.client.HTTPException, ValueError: see ``send``.
+    """
+    address = urlsplit(request.full_url)
+    connections = _kept.__dict__.setdefault("connections", {})
+    key = os.getpid(), address.scheme, address.netloc  # a connection cannot be used by two processes after a fork
+    if key not in connections and _has_proxy(request):
+        return send(request)
+    connection, last = connections.pop(key, (None, None))
+    if connection is None and address.scheme == "https":
+        connection = _SecureConnection(address.netloc, timeout=TIMEOUT, context=ssl.create_default_context())
+    elif connection is None:
+        connection = _Connection(address.netloc, timeout=TIMEOUT)
+    elif not last.is_complete:
+        connection.close()  # the rest of the last response would be read as the next one
+    is_new = connection.sock is None
+    try:
+        response = _ask(connection, request)
+    except (OSError, http.client.HTTPException) as error:
+        connection.close()
+        if is_new or isinstance(error, TimeoutError):
+            raise
+        response = _ask(connection, request)  # the server had closed the connection; a new one is opened
+    while len(connections) >= MAX_KEPT:
+        connections.pop(next(iter(connections)))[0].close()
+    connections[key] = connection, response
+    return response
+
+
+def _has_proxy(request: urllib.request.Request) -> bool:
+    return request.type in urllib.request.getproxies() and not urllib.request.proxy_bypass(request.host)
+
+
+def _ask(connection: http.client.HTTPConnection, request: urllib.request.Request) -> "_TimedResponse":
+    connection.request("GET", request.selector, headers=dict(request.header_items()))
+    response = connection.getresponse()
+    assert isinstance(response, _TimedResponse)
     return response
 
 
@@ -75,6 +125,11 @@ class _TimedResponse(http.client.HTTPResponse):
     def begin(self) -> None:
         super().begin()
         self._reader.left = math.inf
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the body was read to its end, so that the connection can be used for another request."""
+        return self.length == 0 and not self.chunked
 
 
 class _Connection(http.client.HTTPConnection):

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,9 @@ from mmf_flava.errors import UserError, hide_address
 from mmf_flava.files import atomic
 from mmf_flava.files.checksums import sha256 as compute_sha256
 from mmf_flava.files.download_errors import DownloadError
-from mmf_flava.files.http_request import Response, request
+from mmf_flava.files.http_request import CONTENT_RANGE, Response, read_length, request
 
 CHUNK = 1 << 20
-LENGTH = re.compile(r"[0-9]{1,18}")
-CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 
 
 @dataclass(frozen=True)
@@ -123,20 +120,6 @@ def write_error(target: Path, error: OSError) -> UserError:
     return UserError(
         f"{target} cannot be written ({error.strerror}). Free disk space, or set MMF_CACHE_DIR to another folder."
     )
-
-
-def read_length(response: Response) -> int | None:
-    """Return the Content-Length of a response, or None if it has none.
-
-    Raises:
-        DownloadError: the header is not a length.
-    """
-    value = response.headers.get("Content-Length")
-    if value is None or "Transfer-Encoding" in response.headers:  # which takes precedence
-        return None
-    if not LENGTH.fullmatch(value.strip()):
-        raise DownloadError(f"{response.name}: the server sends an invalid Content-Length. Check the URL.")
-    return int(value)
 
 
 def _read_version(response: Response, sha256: str | None) -> Version:

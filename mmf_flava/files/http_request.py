@@ -7,6 +7,7 @@ import ssl
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.message import Message
 from email.utils import parsedate_to_datetime
@@ -18,12 +19,15 @@ from mmf_flava.files import http_connection
 from mmf_flava.files.download_errors import DownloadError, RemoteFileNotFoundError
 
 MAX_REDIRECTS = 10
+MAX_SKIPPED = 4096  # bytes of the body of a redirect
 MAX_RETRIES = 3  # of a busy server that says when to ask again
 MAX_WAIT = 30.0  # longest wait in seconds that such a server may ask for
 BUSY = (429, 503)
 REDIRECTS = (301, 302, 303, 307, 308)
 NOT_FOUND = (401, 403, 404, 410)
 UNRESERVED = "%/:=&?~#+!$,;'@()*[]"  # characters of an address that are not percent-encoded
+LENGTH = re.compile(r"[0-9]{1,18}")
+CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -57,8 +61,11 @@ class Response:
             raise DownloadError(f"{self.name}: the connection was lost ({_reason(error)}).") from None
 
 
-def request(url: str, headers: dict[str, str] | None = None) -> Response:
+def request(url: str, headers: dict[str, str] | None = None, keep_alive: bool = False) -> Response:
     """Send a GET request and follow redirects. The user name and password of the URL are sent to its server only.
+
+    Args:
+        keep_alive: whether the connection is kept for the next request of this thread, see ``send_kept``.
 
     Raises:
         RemoteFileNotFoundError: the file does not exist on the server, or access to it is denied.
@@ -69,7 +76,7 @@ def request(url: str, headers: dict[str, str] | None = None) -> Response:
     address = parse_address(url)
     authorization, checksum = _authorization(address), None
     for _ in range(MAX_REDIRECTS):
-        raw = _send(address, authorization, headers or {}, name)
+        raw = _send(address, authorization, headers or {}, name, keep_alive)
         if raw.status not in REDIRECTS:
             if raw.headers.get("Content-Encoding", "identity").strip().lower() not in ("identity", ""):
                 raw.close()
@@ -80,6 +87,9 @@ def request(url: str, headers: dict[str, str] | None = None) -> Response:
             return Response(raw, name, checksum)
         checksum = checksum or find_checksum(raw.headers, "X-Linked-Etag")
         location = raw.headers.get("Location")
+        if keep_alive:
+            with suppress(OSError, ValueError, http.client.HTTPException):
+                raw.read(MAX_SKIPPED)  # otherwise, the connection cannot be used again
         raw.close()
         target = _redirect(address, location, name)
         if _origin(target) != _origin(address):
@@ -112,7 +122,21 @@ def find_checksum(headers: Message, *names: str) -> str | None:
     return next((value for value in values if SHA256.fullmatch(value)), None)
 
 
-def _send(address: SplitResult, authorization: str | None, headers: dict[str, str], name: str) -> Any:
+def read_length(response: Response) -> int | None:
+    """Return the Content-Length of a response, or None if it has none.
+
+    Raises:
+        DownloadError: the header is not a length.
+    """
+    value = response.headers.get("Content-Length")
+    if value is None or "Transfer-Encoding" in response.headers:  # which takes precedence
+        return None
+    if not LENGTH.fullmatch(value.strip()):
+        raise DownloadError(f"{response.name}: the server sends an invalid Content-Length. Check the URL.")
+    return int(value)
+
+
+def _send(address: SplitResult, authorization: str | None, headers: dict[str, str], name: str, keep_alive: bool) -> Any:
     """Return the response to one request; ask a busy server again when it says so."""
     host = address.netloc.rpartition("@")[2]
     url = urlunsplit((address.scheme, host, address.path or "/", address.query, ""))
@@ -121,7 +145,8 @@ def _send(address: SplitResult, authorization: str | None, headers: dict[str, st
         headers["Authorization"] = authorization
     for retries in range(MAX_RETRIES + 1):
         try:
-            response = http_connection.send(urllib.request.Request(url, headers=headers))
+            send = http_connection.send_kept if keep_alive else http_connection.send
+            response = send(urllib.request.Request(url, headers=headers))
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise DownloadError(
                 f"{name} cannot be reached ({_reason(error)}). Check the network, or set the path of a local copy."

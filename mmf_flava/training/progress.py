@@ -1,14 +1,16 @@
 """Progress of a run: progress bar, log messages, ``metrics.jsonl``, TensorBoard, W&B.
 
-Rates are measured since the previous record. The time of evaluations and checkpoints is excluded, and the time spent
-waiting for data is included. The rates per second are the first process's rates times the number of processes. Fields
-of a record:
+Rates are measured since the previous record. The time of evaluations and checkpoints is excluded, and so is the wait
+for the first batch of a process. Other time spent waiting for data is included. The rates per second are the first
+process's rates times the number of processes. Fields of a record:
 
 samples_per_second: images, texts or pairs.
 tokens_per_second: image patches and text tokens including [CLS] and [SEP], without padding. Every token is
     counted once, although the encoders process a pair twice.
 flops_per_second: floating-point operations that the model counts (``model_interface.batch_flops``), if it does.
 data_wait: fraction of the time that the first process waited for a batch.
+first_batch_seconds: seconds that the first process waited for its first batch, while the data loader workers started.
+    Only in the first record after the start or a resume.
 outputs: statistics of the model's outputs in the last update (``model_interface.output_statistics``), if it has any.
 """
 
@@ -71,6 +73,7 @@ class Progress:
         )
         self.has_warned = False
         self.started = time.perf_counter() - seconds
+        self.has_batch = False
         self.reset()
 
     def reset(self) -> None:
@@ -78,7 +81,7 @@ class Progress:
         self.losses: dict[str, Tensor | float] = defaultdict(float)
         self.has_values: dict[str, list[float]] = defaultdict(list)  # of each update: 1 if the loss has values, else 0
         self.samples, self.tokens, self.flops = 0, 0, 0.0
-        self.waited, self.reset_time = 0.0, time.perf_counter()
+        self.waited, self.first_wait, self.reset_time = 0.0, 0.0, time.perf_counter()
 
     @property
     def seconds(self) -> float:
@@ -95,7 +98,10 @@ class Progress:
         self.samples += batch.get_batch_size()
         self.tokens += count_tokens(batch)
         self.flops += batch_flops(self.model, batch, world_size())
-        self.waited += waited
+        if self.has_batch:
+            self.waited += waited
+        else:
+            self.has_batch, self.first_wait = True, waited
 
     def add_update(self, losses: UpdateLosses) -> None:
         """Add the losses of a completed update, without copying them to the CPU, and advance the progress bar."""
@@ -117,7 +123,7 @@ class Progress:
             The losses of the updates since the last report, averaged over the updates in which they have values. A loss
             without values, for example because no token is masked, is missing.
         """
-        elapsed = time.perf_counter() - self.reset_time
+        elapsed = time.perf_counter() - self.reset_time - self.first_wait
         losses = self._mean_losses()
         samples, tokens, flops = (n * world_size() / elapsed for n in (self.samples, self.tokens, self.flops))
         data_wait = self.waited / elapsed
@@ -126,6 +132,7 @@ class Progress:
             "tokens_per_second": round(tokens, 1),
             **({"flops_per_second": float(f"{flops:.4g}")} if flops else {}),
             "data_wait": round(data_wait, 4),
+            **({"first_batch_seconds": round(self.first_wait, 2)} if self.first_wait else {}),
         }
         decay = {} if weight_decay is None else {"weight_decay": weight_decay}
         outputs = output_statistics(self.model)
@@ -133,6 +140,7 @@ class Progress:
         shown = ", ".join(f"{name.removeprefix('flava_')} {value:.3f}" for name, value in {**losses, **outputs}.items())
         counted = (f"{tokens:.0f} tokens/s, " if tokens else "") + (f"{format_flops(flops)}, " if flops else "")
         speed = f"{samples:.0f} samples/s, {counted}data wait {data_wait:.1%}"
+        speed += f", first batch after {self.first_wait:.1f} s" if self.first_wait else ""
         self.bar.set_postfix_str(speed)
         decayed = "" if weight_decay is None else f"weight decay {weight_decay:.3g}, "
         mmf_api.log(f"update {self.update}/{self.total}: {shown}, lr {lr:.2e}, {decayed}{speed}")

@@ -75,6 +75,7 @@ def test_invalid_splits_name_their_key(splits, message):
         (PMDConfig, {"shuffle_block": 2}, r"shuffle_block was removed\. Use training\.lanes"),
         (PMDConfig, {"max_bad_share": 1.1}, r"max_bad_share: must be at least 0 and at most 1"),
         (PMDConfig, {"cache_bytes": 0}, r"cache_bytes: must be at least 1"),
+        (PMDConfig, {"connections": 65}, r"connections: must be at least 1 and at most 64"),
         (PMDConfig, {"views": True}, r"views: must be an integer, got True"),
         (PMDConfig, {"codes": 3}, r"codes: must be a string"),
         (PMDConfig, {"build": "moon"}, r"build: must be one of demo"),

@@ -198,7 +198,7 @@ KEYS: dict[str, dict[str, Entry]] = {
 # keys without a trace in the dataset, which have a test of their own below
 # (epoch: test_pair_weights.py)
 ELSEWHERE = {"build", "build_dir", "cache_bytes", "columns", "image_dir", "source", "download", "max_bad_share"}
-ELSEWHERE |= {"epoch"}
+ELSEWHERE |= {"connections", "epoch"}
 # Karpathy's files have no training split, and a gallery's val split is opened like test
 UNUSED = {"karpathy": {"splits.train", "splits.val"}}
 
@@ -246,12 +246,12 @@ def test_build_dir_creates_what_a_recipe_needs_beside_own_data(build, spy, tmp_p
 
 
 @pytest.mark.parametrize("name", ["pmd", "imagenet", "image_classification"])
-def test_cache_bytes_limit_the_cache(name, build, spy):
+def test_cache_of_remote_shards_has_a_limit_and_connections(name, build, spy):
     spy(image_stream, "FileCache")
-    for limit in (None, 12345):
+    for section, expected in (({}, [None, 8]), ({"cache_bytes": 12345, "connections": 3}, [12345, 3])):
         with pytest.raises(Spied) as error:
-            build(name, "train", {} if limit is None else {"cache_bytes": limit})
-        assert error.value.args[1] == limit
+            build(name, "train", section)
+        assert [*error.value.args[1:3]] == expected
 
 
 @pytest.mark.parametrize("name", ["pmd", "imagenet", "image_classification"])

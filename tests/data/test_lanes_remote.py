@@ -15,6 +15,7 @@ SHARDS, PER_SHARD, BATCH = 16, 4, 8
 
 @pytest.fixture
 def pmd(server, downloads, tmp_path, config):
+    server.ranges = False
     for path in write_shards(tmp_path / "a", SHARDS, PER_SHARD).iterdir():
         server.files[f"/{path.name}"] = path.read_bytes()
     config.dataset_config.pmd.mismatch_probability = 0.5
@@ -27,7 +28,7 @@ def build_loader(dataset, **options):
 
 
 def downloaded(server):
-    return Counter(path for path, _ in server.requests if path.endswith(".tar"))
+    return Counter(path for path, part in server.requests if path.endswith(".tar") and part is None)
 
 
 def test_cache_that_is_smaller_than_the_shards_of_the_lanes_is_refused_before_the_first_download(server, pmd, load):
@@ -60,3 +61,18 @@ def test_cache_is_shared_by_the_processes_of_a_machine(pmd, load, monkeypatch, l
     pmd.cache_bytes = 20_000
     with pytest.raises(UserError, match=f"cache_bytes: up to {shards} remote shards are read"):
         next(build_loader(load("pmd"), world_size=4))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_records_are_downloaded_once_per_pass_within_the_limit(server, pmd, load, downloads, workers):
+    server.ranges = server.keep_alive = True
+    pmd.cache_bytes = 12 * len(server.files["/00000.tar"])
+    loader = build_loader(load("pmd"), num_workers=workers)
+    for _ in range(3 * SHARDS * PER_SHARD // BATCH):
+        next(loader)
+        used = sum(min(path.stat().st_size, path.stat().st_blocks * 512) for path in downloads.rglob("*.ranges"))
+        assert used <= pmd.cache_bytes * 1.1
+    loader.close()
+    parts = Counter(request for request in server.requests if request[1])
+    assert not downloaded(server) and len(parts) >= SHARDS * PER_SHARD
+    assert max(parts.values()) <= 4 and sum(parts.values()) <= 3.5 * len(parts)

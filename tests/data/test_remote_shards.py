@@ -40,6 +40,7 @@ def local(tmp_path):
 
 @pytest.fixture
 def url(server, local):
+    server.ranges = False
     for path in local.iterdir():
         server.files[f"/x/{path.name}"] = path.read_bytes()
     return f"{server.url}/x/{{00000..{SHARDS - 1:05d}}}.tar"
@@ -55,7 +56,9 @@ def keys(records):
 
 
 def requested_shards(server):
-    return [path for path, _ in server.requests if path.endswith(".tar")]
+    """Return the paths of the shards that were requested completely, or their rest."""
+    wanted = [(path, bytes_range or "-") for path, bytes_range in server.requests if path.endswith(".tar")]
+    return [path for path, bytes_range in wanted if bytes_range.endswith("-")]
 
 
 def cached_shards(cache):
@@ -94,6 +97,16 @@ def test_shards_without_indexes_are_downloaded_and_scanned_once(server, url, loc
     assert sorted(requested_shards(server)) == ["/x/00000.tar", "/x/00001.tar", "/x/00002.tar"]
     server.requests.clear()
     assert len(open_records(url, cache)) == SHARDS * RECORDS_PER_SHARD and server.requests == []
+
+
+def test_index_of_a_cached_shard_is_not_built_again_after_the_shard_was_used(server, url, cache):
+    """Another process may have opened the first index already."""
+    del server.files["/x/00001.tar.index"]
+    records = open_records(url, cache)
+    tar = next(cache.folder.rglob("00001.tar"))
+    os.utime(tar, (tar.stat().st_mtime + 100,) * 2)
+    shard = RemoteShard(f"{server.url}/x/00001.tar", cache)
+    assert shard.build_index() == shard.build_index() and records.read(4).key == "004"
 
 
 def test_invalid_remote_index_is_ignored(server, url, cache):

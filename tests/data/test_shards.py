@@ -11,7 +11,7 @@ from mmf_flava.data import shard_index, shards
 from mmf_flava.data.record import BadRecord, Record
 from mmf_flava.data.shard_index import read_index
 from mmf_flava.data.shard_writer import ShardWriter
-from mmf_flava.data.shards import ShardReader
+from mmf_flava.data.shards import ShardReader, find_shards
 from mmf_flava.data.tar_members import KEY_HEADER
 from mmf_flava.errors import UserError
 
@@ -220,3 +220,21 @@ def test_deleted_file_only_affects_its_own_records(two_shards, lost):
     with pytest.raises(BadRecord, match=r"cannot be (opened|read)"):
         reader[0]
     assert reader[4].key == "004"
+
+
+def test_system_reads_the_records_of_open_shards_in_advance(tmp_path, monkeypatch):
+    for shard in range(2):
+        with ShardWriter(tmp_path / f"{shard:05d}.tar") as writer:
+            for number in range(2):
+                writer.write(f"{shard}{number}", {"jpg": b"image", "json": b"{}"})
+    reader, hints = ShardReader(find_shards(tmp_path)), []
+    monkeypatch.setattr(os, "posix_fadvise", lambda descriptor, *hint: hints.append(hint))
+    reader.read_ahead(1)
+    reader.read(0)
+    for index in (1, 2):
+        reader.read_ahead(index)
+    entries = reader._read_row(1)[2]
+    assert hints == [(offset, size, os.POSIX_FADV_WILLNEED) for offset, size, _ in entries.values()]
+    (tmp_path / "00000.tar.index").write_bytes(b"")
+    reader.read_ahead(1)
+    assert len(reader._open_shards) == 1

@@ -38,7 +38,7 @@ OPTIONS = [
 RECIPE = (f"config={DEMO}", *OPTIONS)
 FILES = ("model.safetensors", "optimizer.safetensors")
 # fields of a record of metrics.jsonl that depend on the speed of the machine
-RATES = ("time", "samples_per_second", "tokens_per_second", "flops_per_second", "data_wait")
+RATES = ("time", "samples_per_second", "tokens_per_second", "flops_per_second", "data_wait", "first_batch_seconds")
 
 
 TIMEOUT = 900  # seconds from the start of an attempt to its end

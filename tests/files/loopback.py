@@ -10,13 +10,14 @@ class Server(http.server.ThreadingHTTPServer):
 
     ``cut_after``: close the next connection after so many bytes. ``busy``: answer so many requests with 503.
     ``etag``: path -> checksum, sent with a redirect as the hub does. Paths ``/<repository>/resolve/<revision>/<file>``
-    are answered as by the Hugging Face Hub. ``hub_errors``: repository -> (status, error code) of the hub.
+    are answered as by the Hugging Face Hub. ``hub_errors``: repository -> (status, error code) of the hub. ``ranges``:
+    whether ranges with an end are sent; otherwise, the complete file is. ``keep_alive``: whether connections stay open.
     """
 
     def __init__(self, files):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files, self.requests, self.cut_after, self.etag, self.busy = files, [], None, {}, 0
-        self.hub_errors, self.headers = {}, []
+        self.hub_errors, self.headers, self.ranges, self.keep_alive = {}, [], True, False
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def upload(self, repository, files, revision="main"):
@@ -32,6 +33,10 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
+    def setup(self):
+        self.protocol_version = "HTTP/1.1" if self.server.keep_alive else "HTTP/1.0"
+        super().setup()
+
     def do_GET(self):
         server = self.server
         path = self.path.partition("?")[0]
@@ -48,17 +53,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", f"{path}?stored")
             self.send_header("X-Linked-Etag", f'"{server.etag[path]}"')
+            self.send_header("Content-Length", "0")
             self.end_headers()
             return
         content = server.files[path]
-        start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-")) if self.headers["Range"] else 0
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        self.send_header("Content-Length", str(len(content) - start))
+        start, _, last = (self.headers["Range"] or "bytes=0-").removeprefix("bytes=").partition("-")
+        refused = bool(last) and not server.ranges
+        start, end = (0, len(content)) if refused else (int(start), min(int(last or len(content)) + 1, len(content)))
+        is_part = (start, end) != (0, len(content))
+        self.send_response(206 if is_part else 200)
+        if is_part:
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(content)}")
+        self.send_header("Content-Length", str(end - start))
         self.send_header("ETag", '"version-1"')
         self.end_headers()
-        end, server.cut_after = server.cut_after or len(content), None
+        if server.cut_after and not refused:
+            end, server.cut_after, self.close_connection = min(start + server.cut_after, end), None, True
         self.wfile.write(content[start:end])
 
     def do_HEAD(self):

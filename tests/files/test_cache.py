@@ -1,14 +1,17 @@
 import multiprocessing
 import os
 import sys
+import zlib
 
 import iopath.common.s3  # noqa: F401 (before a test hides boto3)
 import pytest
 
 from mmf_flava.errors import UserError
 from mmf_flava.files import cache as cache_module
+from mmf_flava.files import s3 as s3_module
 from mmf_flava.files.cache import FileCache
-from mmf_flava.files.download_errors import DownloadError, RemoteFileNotFoundError
+from mmf_flava.files.download_errors import DownloadError, RangeRefusedError, RemoteFileNotFoundError
+from mmf_flava.files.sparse_copy import SparseCopy, is_present
 
 
 @pytest.fixture(autouse=True)
@@ -168,7 +171,9 @@ def test_s3_needs_boto3(tmp_path, monkeypatch):
         FileCache(tmp_path / "cache").open("s3://bucket/a.tar")
 
 
-def test_s3_objects_are_stored_in_the_same_cache(server, tmp_path, monkeypatch):
+@pytest.fixture
+def s3(server, monkeypatch):
+    """Configure boto3 for the loopback server."""
     pytest.importorskip("boto3")
     for name, value in {
         "AWS_ENDPOINT_URL": server.url,
@@ -178,6 +183,11 @@ def test_s3_objects_are_stored_in_the_same_cache(server, tmp_path, monkeypatch):
         "AWS_MAX_ATTEMPTS": "1",
     }.items():
         monkeypatch.setenv(name, value)
+    yield
+    s3_module._client.cache_clear()
+
+
+def test_s3_objects_are_stored_in_the_same_cache(server, s3, tmp_path):
     for bucket in ("one", "two"):
         server.files[f"/{bucket}/x/a.tar"] = bucket.encode() * 40
     cache = FileCache(tmp_path / "cache", 250)
@@ -191,3 +201,28 @@ def test_s3_objects_are_stored_in_the_same_cache(server, tmp_path, monkeypatch):
     server.server_close()
     with pytest.raises(DownloadError, match="s3://one/c"):
         cache.open("s3://one/c.tar")
+
+
+def test_parts_of_s3_objects_are_downloaded(server, s3, tmp_path):
+    server.files["/one/x/a.tar"] = bytes(range(200))
+    copy = SparseCopy("s3://one/x/a.tar", FileCache(tmp_path / "cache"))
+    piece = (10, 20, zlib.crc32(bytes(range(10, 30))))
+    for _ in range(2):
+        copy.fetch([piece])
+    assert is_present(copy.open(), piece) and server.requests == [("/one/x/a.tar", "bytes=10-29")]
+    server.ranges = False
+    with pytest.raises(RangeRefusedError, match=r"s3://one/x/a\.tar: the service does not send"):
+        copy.fetch([(50, 20, 0)])
+    with pytest.raises(RemoteFileNotFoundError, match=r"s3://one/b\.tar was not found"):
+        SparseCopy("s3://one/b.tar", copy.cache).fetch([piece])
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(DownloadError, match="s3://one/x/a"):
+        copy.fetch([(50, 20, 0)])
+
+
+def test_parts_of_s3_objects_need_boto3(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    monkeypatch.setitem(sys.modules, "boto3.session", None)
+    with pytest.raises(UserError, match=r"s3://bucket/a\.tar: reading from S3 requires boto3.*`pip install boto3`"):
+        SparseCopy("s3://bucket/a.tar", FileCache(tmp_path / "cache")).fetch([(0, 10, 1)])

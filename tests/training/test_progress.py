@@ -27,9 +27,9 @@ def test_rates_are_counts_per_second(tmp_path: Path, tiny, pairs, monkeypatch: p
     pairs.sample_id = ["a", "b", "c"]
     model = build(tiny)
     progress = Progress(tmp_path, CONFIG, WandbConfig(), model, start=0, seconds=0.0)
-    for update in (1, 2):
-        now[0] += 2
-        progress.add_batch(pairs, waited=0.5)
+    for update, waited in ((1, 3), (2, 1)):
+        now[0] += 5 if update == 1 else 2  # the wait for the first batch is not counted
+        progress.add_batch(pairs, waited)
         losses = UpdateLosses(None, [pairs], torch.device("cpu"))
         losses.add({"train/pmd/flava_itm": torch.tensor([float(update)])})
         progress.add_update(losses)
@@ -44,7 +44,9 @@ def test_rates_are_counts_per_second(tmp_path: Path, tiny, pairs, monkeypatch: p
     assert record["tokens_per_second"] == 12.5  # 2 * (12 patches + 5 + 3 + 5 tokens) without padding
     assert record["flops_per_second"] == pytest.approx(batch_flops(tiny, model.needs, pairs) / 2, rel=1e-3)
     assert record["data_wait"] == 0.25 and record["losses"] == {"flava_itm": 1.5} and record["update"] == 2
-    assert "2 samples/s, 12 tokens/s" in messages[0] and "data wait 25.0%" in messages[0]
+    assert record["first_batch_seconds"] == 3 and "first_batch_seconds" not in scheduled
+    assert "2 samples/s, 12 tokens/s" in messages[0] and "data wait 25.0%, first batch after 3.0 s" in messages[0]
+    assert "first batch" not in messages[1]
 
 
 def test_count_tokens_of_images_and_texts(pairs) -> None:
