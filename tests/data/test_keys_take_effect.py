@@ -44,9 +44,9 @@ def changed(key: str, value: Any) -> dict[str, Any]:
 
 
 class FakeCodes:
-    """Replacement of ``CodeFile`` that keeps its arguments."""
+    """Replacement of ``DatasetCodes`` that keeps its arguments."""
 
-    def __init__(self, folder: Path, stem: str, expected: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, parts: list[Any], expected: dict[str, Any]) -> None:
         self.folder, self.header, self.views = folder, {}, 1
 
 
@@ -85,7 +85,7 @@ def build(demo, tmp_path, monkeypatch):
         (folder / "dataset_coco.json").write_text(json.dumps({"images": images}))
     Image.new("RGB", (8, 8)).save(tmp_path / "other/1.png")
     (tmp_path / "demo").symlink_to(demo)
-    monkeypatch.setattr(image_stream, "CodeFile", FakeCodes)
+    monkeypatch.setattr(image_stream, "DatasetCodes", FakeCodes)
     registry.unregister("config")
     pairs = {split: ["pairs/val"] for split in ("train", "val", "test")}
     image, text = {"type": "flava_image", "params": SMALL}, {"type": "flava_text", "params": {"tokenizer": "tokenizer"}}
