@@ -96,7 +96,7 @@ class ShardReader:
         shard, key, entries = self._read_row(index)
         entries = {name: entry for name, entry in entries.items() if only is None or name in only}
         if self.remote and not self._looks_ahead:
-            self._prepare_next(shard, index)
+            self._prepare_next(shard, index, only)
         opened, fields = self._open(shard), {}
         for extension in entries:
             fields[extension] = self._read_field(shard, opened, key, extension, entries)
@@ -110,14 +110,15 @@ class ShardReader:
         self._looks_ahead = True
         self._prepare(index)
 
-    def _prepare(self, index: int) -> None:
+    def _prepare(self, index: int, only: Sequence[str] | None = None) -> None:
         shard = bisect_right(self._starts, index) - 1
         path, opened = self.paths[shard], self._open_shards.get(shard)
         if isinstance(path, RemoteShard):
             ahead = opened or self._build(shard)  # keeping another shard open would close one that is being read
             with suppress(BadRecord, UserError):
                 _, _, entries = self._read_row(index, ahead)
-                path.fetch_later(list(entries.values()), self._indexes[shard].tar_bytes)
+                wanted = [entry for name, entry in entries.items() if only is None or name in only]
+                path.fetch_later(wanted, self._indexes[shard].tar_bytes)
             if opened is None:
                 ahead.close()
         elif opened is not None:  # opening another shard only for the hint would be slow on network file systems
@@ -125,7 +126,7 @@ class ShardReader:
                 for offset, size, _ in self._read_row(index, opened)[2].values():
                     opened.will_need(offset, size)
 
-    def _prepare_next(self, shard: int, index: int) -> None:
+    def _prepare_next(self, shard: int, index: int, only: Sequence[str] | None) -> None:
         """Prepare for reading the next records of a shard, if the last two reads were of consecutive records.
 
         This is for commands that read all records in order and do not call ``read_ahead``.
@@ -134,7 +135,7 @@ class ShardReader:
         self._prepared = max(self._prepared, index + 1) if sequential else 0
         end = min(index + 1 + SEQUENTIAL_RECORDS, self._starts[shard + 1]) if sequential else 0
         for following in range(self._prepared, end):
-            self._prepare(following)
+            self._prepare(following, only)
         self._prepared = max(self._prepared, end)
 
     def checksums(self, index: int, only: Sequence[str]) -> tuple[str, dict[str, tuple[int, int]]]:

@@ -107,17 +107,14 @@ class FileCache:
             return descriptor
 
     @staticmethod
-    def open_copy(path: Path, create: bool = False) -> int:
+    def open_copy(path: Path, flags: int = os.O_RDONLY) -> int:
         """Open a file of the cache and mark it as just used. It is not evicted before it is closed.
-
-        Args:
-            create: open the file for reading and writing, and create it if it is missing.
 
         Raises:
             FileNotFoundError: the file does not exist, or it has just been evicted.
         """
-        # threads must not close the files that the main thread reads, as ``open_file`` does if too many are open
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666) if create else open_file(path)
+        # threads that write must not close files that the main thread reads, as ``open_file`` does if many are open
+        descriptor = open_file(path) if flags == os.O_RDONLY else os.open(path, flags, 0o666)
         with suppress(OSError):  # some file systems have no locks
             fcntl.flock(descriptor, fcntl.LOCK_SH)  # held until the file is closed; waits while it is deleted
         if not os.fstat(descriptor).st_nlink:

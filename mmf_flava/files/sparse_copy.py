@@ -64,10 +64,9 @@ class SparseCopy:
             self._fetch(pieces)
 
     def _fetch(self, pieces: Sequence[Piece]) -> None:
-        complete = self.cache.path(self.url)
-        path, received = complete if complete.is_file() else self.path, 0
+        path, received = self.path, 0
         try:
-            descriptor = self._create(path)
+            path, descriptor = self._open_to_write()
             try:
                 for group in _adjacent(pieces):
                     with _locked(path, *_span(group)):
@@ -79,11 +78,14 @@ class SparseCopy:
             raise write_error(path, error) from error
         self.cache.add_bytes(path, received)
 
-    def _create(self, path: Path) -> int:
+    def _open_to_write(self) -> tuple[Path, int]:
+        """Open the complete copy or, if there is none, the sparse copy. Return its path and descriptor."""
+        copies = (self.cache.path(self.url), os.O_RDWR), (self.path, os.O_RDWR | os.O_CREAT)
         while True:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):  # evicted between opening and locking
-                return self.cache.open_copy(path, create=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            for path, flags in copies:
+                with suppress(FileNotFoundError):  # missing, or evicted between opening and locking
+                    return path, self.cache.open_copy(path, flags)
 
     def _download(self, descriptor: int, start: int, end: int) -> int:
         """Download the bytes ``start`` to ``end`` and return how many the server has sent."""

@@ -1,17 +1,20 @@
 """Remote shards whose records are downloaded as byte ranges into sparse copies."""
 
+import errno
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import time
 from collections import Counter
 
 import pytest
 
-from mmf_flava.data.record import BadRecord, Reason
+from mmf_flava.data.record import BadRecord, Reason, record_boundary
 from mmf_flava.data.records import open_records, read_ahead
 from mmf_flava.data.shard_writer import ShardWriter
+from mmf_flava.errors import UserError
 from mmf_flava.files import cache as cache_module
 from mmf_flava.files import sparse_copy
 from mmf_flava.files.cache import FileCache
@@ -257,6 +260,34 @@ def test_records_that_are_read_in_order_are_downloaded_in_advance(server, url, c
     wait_until(lambda: len(ranges(server)) == PER_SHARD)
     images(records)
     assert len(ranges(server)) == COUNT, "only of the same shard, because a reader of few records needs no other one"
+
+
+def test_only_the_fields_that_are_read_in_order_are_downloaded_in_advance(server, url, cache):
+    records = open_records(url, cache)
+    for number in range(COUNT):
+        assert [*records.read(number, only=("json",)).fields] == ["json"]
+    wait_until(lambda: len(ranges(server)) == COUNT)
+    assert sum(end - start for _, start, end in ranges(server)) == COUNT * len(b'{"caption": "a"}')
+
+
+def test_cache_folder_that_is_deleted_while_a_shard_is_open(server, url, cache):
+    records = open_records(url, cache)
+    records.read(0)
+    shutil.rmtree(cache.folder)
+    assert records.read(1).fields["jpg"] == image(1) and records.read(0).key == "000"
+
+
+def test_full_disk_ends_the_run(server, url, cache, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    records = open_records(url, cache)
+    monkeypatch.setattr(os, "pwrite", full)
+    message = r"cannot be written \(No space left on device\)\. Free disk space"
+    with pytest.raises(UserError, match=message), record_boundary("record 0"):
+        records.read(0)
+    monkeypatch.undo()
+    assert records.read(0).key == "000"
 
 
 def test_errors_in_the_background_are_ignored(server, url, cache, tmp_path):
