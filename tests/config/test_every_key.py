@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from mmf.common.registry import registry
+from mmf.utils.env import setup_imports
 from omegaconf import OmegaConf
 
 from mmf_flava.compat import mmf_api
@@ -36,7 +37,8 @@ Probe = Callable[[Any], Any]
 
 @pytest.fixture(autouse=True)
 def registered():
-    """MMF's current config, which its losses read."""
+    """The models, and MMF's current config, which its losses read."""
+    setup_imports()
     config = registry.get("config", no_warning=True)
     registry.register("config", OmegaConf.create({"evaluation": {"predict": False}}))
     yield
