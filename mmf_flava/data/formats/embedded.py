@@ -18,7 +18,7 @@ from mmf_flava.data.formats.archive import Archive, is_archive
 from mmf_flava.data.formats.arrow_files import find_arrow_files
 from mmf_flava.data.formats.embedded_images import EmbeddedImages
 from mmf_flava.data.prepare.lock import folder_lock
-from mmf_flava.data.prepare.shard_preparation import ShardPreparation, State, describe_dropped
+from mmf_flava.data.prepare.shard_preparation import WORK, ShardPreparation, State, describe_dropped
 from mmf_flava.data.record import Records
 from mmf_flava.errors import NOT_WRITABLE, UserError, is_full_disk
 from mmf_flava.files import atomic
@@ -115,6 +115,7 @@ def _finished(out: Path) -> dict[str, Any] | None:
     try:
         manifest = read_object(out / "manifest.json")
         if all((out / shard["name"]).is_file() for shard in manifest["shards"]):
+            shutil.rmtree(out / WORK, ignore_errors=True)  # of a process that was killed after it wrote the manifest
             return manifest
     except FileNotFoundError:
         return None

@@ -50,10 +50,9 @@ def convert(marks, rows, work, first):
         yield result(number)
 
 
-def preparation(folder, rows=ROWS, shard=4, **options):
-    return ShardPreparation(
-        "test", {"rows": rows, "shard": shard}, partial(convert, str(folder), rows), dict, ("images",), shard, **options
-    )
+def preparation(folder, shard=4, rows=None):
+    options = partial(convert, str(folder), ROWS), dict, ("images",), shard, rows
+    return ShardPreparation("test", {"shard": shard}, *options)
 
 
 @pytest.fixture
@@ -65,7 +64,7 @@ def expected(tmp_path):
 @pytest.mark.parametrize("executor", EXECUTORS)
 @pytest.mark.parametrize("known", [True, False])
 def test_files_are_those_of_one_process(tmp_path, expected, executor, known, capfd):
-    preparation(tmp_path, **({"rows": ROWS} if known else {})).run(tmp_path / "out", True, executor)
+    preparation(tmp_path, rows=ROWS if known else None).run(tmp_path / "out", True, executor)
     assert read_files(tmp_path / "out") == expected
     output = "".join(capfd.readouterr())
     assert output.count("row 3 is dropped: row 3 is bad (logged once per reason)") + output.count("row 17 is") == 1
