@@ -11,6 +11,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 
@@ -166,7 +167,8 @@ def _run_ray(work: Work, watch: Watch, count: int) -> None:
         ray.init(logging_level="warning", log_to_driver=False)
     try:
         remote = ray.remote(num_cpus=1, max_retries=MAX_DEATHS)(_call)
-        running = [remote.remote(work) for _ in range(count or max(1, int(ray.cluster_resources().get("CPU", 1))))]
+        count = count or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        running = [remote.remote(work, os.getcwd()) for _ in range(count)]
         while running:
             ended, running = ray.wait(running, timeout=POLL)
             watch()
@@ -180,5 +182,7 @@ def _run_ray(work: Work, watch: Watch, count: int) -> None:
             ray.shutdown()
 
 
-def _call(work: Work) -> None:
+def _call(work: Work, folder: str) -> None:
+    with suppress(OSError):
+        os.chdir(folder)  # of relative paths
     work()

@@ -96,6 +96,8 @@ class WatchedProgress:
     def update(self) -> bool:
         """Update the bar, write new messages, and return whether tasks were finished since the last call."""
         results = self._read()
+        indexed = 0 if self._numbers else len(list(self.folder.folder.glob("*/*.json")))
+        self.bar.set_postfix_str(f"indexing the images, {indexed} tasks" if indexed else "", refresh=False)
         for subject, message in (item for result in results for item in result["messages"].items()):
             self._progress.write(subject, message)
         return bool(results)

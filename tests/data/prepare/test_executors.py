@@ -179,8 +179,9 @@ def test_jobs_of_a_slurm_array_share_the_work(tmp_path, corpus):
     assert read_files(tmp_path / "out") == read_files(tmp_path / "alone")
 
 
-def test_ctrl_c_ends_the_workers_and_keeps_finished_tasks(tmp_path):
-    """The command is interrupted in its own process group, as by a terminal."""
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_the_command_and_finished_tasks_are_kept(tmp_path, kind):
+    """Ctrl-C reaches the process group of a terminal, so the command has its own; other signals reach one process."""
     script = f"""
 import sys, time
 sys.path.insert(0, {str(Path(__file__).parents[3])!r})
@@ -202,9 +203,10 @@ if __name__ == "__main__":
     deadline = time.monotonic() + 60
     while not list((tmp_path / "out/.work").glob("[0-9]*.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
+    (os.killpg if kind == signal.SIGINT else os.kill)(process.pid, kind)
     error = process.communicate(timeout=60)[1]
-    assert (process.returncode, error) == (130, "mmf_flava: interrupted\n")
+    interrupted = 130, "mmf_flava: interrupted\n"
+    assert (process.returncode, error) == (interrupted if kind == signal.SIGINT else (-kind, ""))
     while any(is_running(path) for path in Path("/proc").glob("[0-9]*") if group(path) == process.pid):
         assert time.monotonic() < deadline, "a worker has not ended"
         time.sleep(0.05)
