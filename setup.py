@@ -100,6 +100,8 @@ setup(
         ],
         # data preparation: detection of English captions; faster JPEG decoding
         "data": ["pycld2>=0.41", "simplejpeg>=1.7"],
+        # prepare --executor ray
+        "ray": ["ray>=2.40"],
         # class names and templates for zero-shot classification; file formats of PCAM and UCF101
         "eval": ["open_clip_torch>=2.24", "clip-benchmark>=1.6", "h5py>=3.10", "av>=12"],
         # torch.onnx.export, see docs/export.md

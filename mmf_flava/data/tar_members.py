@@ -3,6 +3,7 @@
 import io
 import os
 import posixpath
+import re
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -16,6 +17,11 @@ CHUNK = 1 << 20
 MAX_SIZE = 1 << 62  # bytes; sizes in a tar are not limited to 64 bits
 MAX_LINKS = 40  # length of a chain of links, as in Linux
 KEY_HEADER = "MMF_FLAVA.key"  # pax header: the key of a record, if it cannot be the name of its members
+
+BLOCK = tarfile.BLOCKSIZE
+ADLER_MODULUS = 65521
+OCTAL = re.compile(rb"([0-7]+)[\0 ]")
+TIMES = re.compile(rb"(\d+ [acm]time=[\d.]+\n)+")  # content of a pax header
 
 Entry = tuple[int, int, int]  # offset, size and CRC-32 of a field in a tar file
 TarRecords = dict[str, dict[str, Entry]]  # key -> extension -> entry
@@ -77,6 +83,11 @@ def scan_shard(path: Path) -> tuple[TarRecords, bool]:
 
 
 def _members(file: "_BoundedFile") -> Iterator[tarfile.TarInfo]:
+    offset = 0
+    while (member := _plain_member(file, offset)) is not None:
+        yield member
+        offset = member.offset_data + -(-member.size // BLOCK) * BLOCK
+    file.seek(offset)  # the first member that is not plain, and all members after it
     with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as tar:
         while (member := tar.next()) is not None:
             if member.size < 0:  # the next header would be before this one
@@ -88,6 +99,39 @@ def _members(file: "_BoundedFile") -> Iterator[tarfile.TarInfo]:
         while rest := file.read(CHUNK):
             if any(rest):
                 raise tarfile.ReadError("damaged header, or another tar after the end")
+
+
+def _plain_member(file: "_BoundedFile", offset: int) -> tarfile.TarInfo | None:
+    """Return the file whose header is at ``offset``, as tarfile would; None if tarfile must read it.
+
+    tarfile needs 25 microseconds per header, twice for those of webdataset's writer, which store times in pax headers.
+    """
+    header = os.pread(file.fileno(), 3 * BLOCK, offset)
+    if header[156:157] == b"x" and (pax := _plain_size(header)) is not None and pax <= BLOCK:
+        if not TIMES.fullmatch(header, BLOCK, BLOCK + pax):
+            return None
+        offset, header = offset + 2 * BLOCK, header[2 * BLOCK :]
+    size = _plain_size(header)
+    name = header[:100].partition(b"\0")[0]
+    if size is None or header[156:157] not in b"0\0" or header[345:346] != b"\0" or name.endswith(b"/"):
+        return None
+    if offset + BLOCK + size > file.size:  # truncated
+        return None
+    member = tarfile.TarInfo(name.decode("utf-8", "surrogateescape"))
+    member.size, member.offset_data = size, offset + BLOCK
+    return member
+
+
+def _plain_size(header: bytes) -> int | None:
+    """Return the size in a header in octal digits; None if the header is not valid, or in another notation."""
+    size, checksum = OCTAL.match(header, 124, 136), OCTAL.match(header, 148, 156)
+    if size is None or checksum is None or len(header) < BLOCK:
+        return None
+    # the checksum counts as blanks; Adler-32 is a faster sum of bytes, modulo a prime number
+    total = int(checksum[1], 8) + sum(header[148:156]) - 8 * ord(" ")
+    if zlib.adler32(header[:BLOCK]) & 0xFFFF != (total + 1) % ADLER_MODULUS:
+        return None
+    return int(size[1], 8)
 
 
 def _crc32(file: "_BoundedFile", offset: int, size: int) -> int:

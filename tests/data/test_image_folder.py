@@ -89,7 +89,7 @@ def test_images_with_similar_names_that_are_not_utf8_are_distinguished(root, tmp
     names = [os.fsdecode(name) for name in (b"a\xe8.jpg", b"a\xe9.jpg")]
     for name in names:
         (root / "cat" / name).write_bytes(os.fsencode(name))
-    source = ImageSource(root, tmp_path / "images.sqlite")
+    source = ImageSource(root, tmp_path / "work")
     assert [source.read(Annotation(names=(name,))) for name in names] == [("jpg", os.fsencode(n)) for n in names]
 
 
@@ -116,7 +116,7 @@ def test_links_to_a_parent_are_ignored(root, target):
     assert ImageFolder(root).keys == IMAGES
     assert ImageFolder(root).classes == ["cat", "dog"]
     (root.parent / "index").mkdir()
-    source = ImageSource(root, root.parent / "index" / "images.sqlite")
+    source = ImageSource(root, root.parent / "work")
     assert source.read(Annotation(names=("3.jpg",))) == ("jpg", b"x")
 
 

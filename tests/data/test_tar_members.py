@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from mmf_flava.data import tar_members
 from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.data.shard_writer import ShardWriter
 from mmf_flava.data.shards import ShardReader
@@ -212,3 +213,29 @@ def test_a_second_tar_after_the_end_is_reported(tmp_path):
     records, truncated = scan_shard(tmp_path / "both.tar")
     assert list(records) == ["1"] and truncated
     assert scan_shard(tmp_path / "1.tar")[1] is False
+
+
+@pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("mtime", [0, 1_700_000_000.25])
+@pytest.mark.parametrize("damage", ["none", "truncated", "header", "pax header"])
+def test_headers_are_parsed_as_by_tarfile(tmp_path, monkeypatch, kind, mtime, damage):
+    """Plain headers are parsed without tarfile. webdataset's writer stores times with fractions in pax headers."""
+    path = tmp_path / "a.tar"
+    names = ["a.jpg", "a.json", "b/c.jpg", "b/é.jpg", f"{'n' * 90}/{'m' * 60}.jpg", "last.jpg", "last.txt"]
+    with tarfile.open(path, "w", format=kind) as tar:
+        for number, name in enumerate(names):
+            member = tarfile.TarInfo(name)
+            member.size, member.mtime = 300 * number, mtime if kind == tarfile.PAX_FORMAT else int(mtime)
+            tar.addfile(member, io.BytesIO(bytes([number + 1]) * member.size))
+    content = bytearray(path.read_bytes())
+    if damage == "truncated":
+        del content[content.rindex(b"\7" * 10) - 100 :]
+    elif damage == "header":
+        content[content.rindex(b"last.txt") + 130] ^= 1
+    elif damage == "pax header":
+        content[content.rindex(b"last.jpg") - 600] ^= 1
+    path.write_bytes(content)
+    found = scan_shard(path)
+    monkeypatch.setattr(tar_members, "_plain_member", lambda file, offset: None)
+    assert found == scan_shard(path)
+    assert damage != "none" or (len(found[0]), found[1]) == (5, False)

@@ -164,7 +164,7 @@ class Parquet(Format):
 
     def read(self, folder: Path) -> Delivered:
         with damaged_file(folder / "a.parquet", "parquet file", "Download it again."):
-            return dict(enumerate(map(repr, read_pmd_records(folder / "a.parquet"))))
+            return dict(enumerate(repr(row()) for row in read_pmd_records(folder / "a.parquet")))
 
     def check(self, target: str, before: bytes, after: bytes, valid: Delivered, delivered: Delivered) -> None:
         from pyarrow.parquet import read_table

@@ -70,7 +70,7 @@ class PartFiles(Format):
         for target, reader in READERS.items():
             try:
                 with file_boundary(UserError):
-                    delivered[target] = list(map(repr, reader(folder / target)))
+                    delivered[target] = [repr(row()) for row in reader(folder / target)]
             except UserError as error:
                 assert 0 < len(str(error)) < 2000
         try:

@@ -21,8 +21,8 @@ from tqdm import tqdm
 from mmf_flava.data.formats.file_types import FileType, file_type
 from mmf_flava.data.image_folder import ImageFolder
 from mmf_flava.data.names import display_name, extension_of, is_hidden, is_system_key, split_member_name
+from mmf_flava.data.prepare.row_tasks import RowResult
 from mmf_flava.data.prepare.rows import BadRow, convert_row
-from mmf_flava.data.prepare.shard_preparation import RowResult
 from mmf_flava.data.prepare.source_files import open_bytes
 from mmf_flava.data.record import IMAGE_EXTENSIONS, Records
 from mmf_flava.data.shards import ShardReader

@@ -17,7 +17,8 @@ from typing import Any
 from mmf_flava.data.formats.archive import Archive, is_archive
 from mmf_flava.data.formats.arrow_files import find_arrow_files
 from mmf_flava.data.formats.embedded_images import EmbeddedImages
-from mmf_flava.data.prepare.shard_preparation import ShardPreparation, State, describe_dropped
+from mmf_flava.data.prepare.lock import folder_lock
+from mmf_flava.data.prepare.shard_preparation import WORK, ShardPreparation, State, describe_dropped
 from mmf_flava.data.record import Records
 from mmf_flava.errors import NOT_WRITABLE, UserError, is_full_disk
 from mmf_flava.files import atomic
@@ -27,7 +28,7 @@ from mmf_flava.files.json_data import read_object
 logger = logging.getLogger(__name__)
 
 VERSION = 1  # of the shards in the cache
-SHARD = 1000  # records per shard
+SHARD = 1000  # rows per shard
 FOLDER = "own_data"  # in the cache
 MAX_NAME = 60  # characters of the source's name in the name of its folder
 COPIES = {True: 2.5, False: 1.1}  # bytes in the cache per byte of an archive, which is unpacked first, or of a table
@@ -93,7 +94,7 @@ def _prepare(source: Any, key: Mapping[str, Any], out: Path) -> dict[str, Any]:
         columns = f", columns {source.chosen}" if source.chosen else ""
         return {"kind": "own data", "format": source.kind, "columns": columns, **state}
 
-    return ShardPreparation(
+    preparation = ShardPreparation(
         source.path.name,
         key,
         source.results,
@@ -104,7 +105,9 @@ def _prepare(source: Any, key: Mapping[str, Any], out: Path) -> dict[str, Any]:
         text_files={"classes.txt": "".join(f"{name}\n" for name in source.classes)} if source.classes else {},
         source=str(source.path),
         remedy="Write the image's column as e.g. columns: {image: NAME}, or write the data again.",
-    ).run(out)
+    )
+    with folder_lock(out):  # the processes of a run start at the same time, and an archive is unpacked once
+        return preparation.run(out)
 
 
 def _finished(out: Path) -> dict[str, Any] | None:
@@ -112,6 +115,7 @@ def _finished(out: Path) -> dict[str, Any] | None:
     try:
         manifest = read_object(out / "manifest.json")
         if all((out / shard["name"]).is_file() for shard in manifest["shards"]):
+            shutil.rmtree(out / WORK, ignore_errors=True)  # of a process that was killed after it wrote the manifest
             return manifest
     except FileNotFoundError:
         return None

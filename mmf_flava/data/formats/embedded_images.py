@@ -16,8 +16,8 @@ from mmf_flava.data.formats.arrow_files import ArrowFile, DamagedRow, find_arrow
 from mmf_flava.data.formats.columns import Columns
 from mmf_flava.data.names import extension_of
 from mmf_flava.data.prepare.imagenet import SIGNATURES
+from mmf_flava.data.prepare.row_tasks import RowResult
 from mmf_flava.data.prepare.rows import BadRow, convert_row
-from mmf_flava.data.prepare.shard_preparation import RowResult
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason
 from mmf_flava.errors import UserError
 from mmf_flava.files.regular_file import read_regular_file

@@ -2,8 +2,8 @@
 
 import json
 import re
-from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from mmf_flava.data.names import extension_of
 from mmf_flava.data.prepare.annotations import Annotation
@@ -12,37 +12,43 @@ from mmf_flava.data.prepare.evaluation_images import EVALUATION_IDS, HELD_OUT, E
 from mmf_flava.data.prepare.image_source import ImageSource
 from mmf_flava.data.prepare.imagenet import SIGNATURES
 from mmf_flava.data.prepare.pmd_parts import PARTS
-from mmf_flava.data.prepare.shard_preparation import RowResult
+from mmf_flava.data.prepare.row_tasks import RowResult
 from mmf_flava.data.prepare.visual_genome import RegionCropper
 from mmf_flava.data.record import IMAGE_EXTENSIONS, Reason
 from mmf_flava.errors import join_first
 
 
 class AnnotationConverter:
-    """Converts annotations to records. The index of the images is written when the first image is looked up.
+    """Converts annotations to records.
 
     Args:
         part: one of ``PARTS``.
         images: img2dataset's output or a folder of image files.
-        database: path of the index of the images.
         evaluation: images to leave out.
         keeps_all: whether images of evaluation sets without a split file are kept, instead of raising an error.
+        progress: show a progress bar while the images are indexed.
     """
 
-    def __init__(self, part: str, images: Path, database: Path, evaluation: EvaluationImages, keeps_all: bool):
-        self.part, self.images, self.database, self.evaluation = part, images, database, evaluation
+    def __init__(self, part: str, images: Path, evaluation: EvaluationImages, keeps_all: bool, progress: bool = False):
+        self.part, self.images, self.evaluation, self.progress = part, images, evaluation, progress
         self._sets = {} if keeps_all else {EVALUATION_IDS[name]: name for name in PARTS[part].evaluation}
         self._cropper = RegionCropper()
+        self._source: ImageSource | None = None
 
-    @cached_property
-    def source(self) -> ImageSource:
-        return ImageSource(self.images, self.database)
+    def open_images(self, work: Path) -> None:
+        """Open the images, unless they are open. The first call builds their index in the folder ``work``.
+
+        Raises:
+            UserError: there are no images.
+        """
+        if self._source is None:
+            self._source = ImageSource(self.images, work, self.progress)
 
     def convert(self, annotation: Annotation) -> RowResult:
         """Return the record of an annotation, or the reason why it is dropped.
 
         Raises:
-            UserError: the annotation is of an evaluation set whose split file is missing, or there are no images.
+            UserError: the annotation is of an evaluation set whose split file is missing.
             BadRecord: the image cannot be read, or it cannot be decoded to crop a region.
         """
         if annotation.bad is not None:
@@ -54,8 +60,9 @@ class AnnotationConverter:
         require_split_files(
             self.part, {self._sets.get(name.partition(":")[0], "") for name in annotation.ids}, self.evaluation
         )
-        image = annotation.image or self.source.read(annotation)
-        if image is None:
+        source = self._source
+        image = annotation.image or (source and source.read(annotation))
+        if not image:
             return RowResult(dropped=Reason.NO_IMAGE, unmatched=self._describe_missing(annotation))
         extension, data = _extension(*image), image[1]
         if annotation.region is not None:
@@ -68,9 +75,12 @@ class AnnotationConverter:
         counts = {"images": 1, "pairs": len(captions), "words": sum(map(count_words, captions))}
         return RowResult({extension: data, "json": json.dumps(metadata).encode()}, counts)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_source": None, "progress": False}
+
     def _describe_missing(self, annotation: Annotation) -> str:
         keys = join_first([key for key in (annotation.url, *annotation.names) if key])
-        return f"looked for {keys}, but {self.source.examples}" if keys else "the row names no image"
+        return f"looked for {keys}, but {self._source.examples}" if keys and self._source else "the row names no image"
 
 
 def _extension(name: str, data: bytes) -> str:

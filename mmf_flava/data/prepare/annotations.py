@@ -1,11 +1,13 @@
 """An annotated image of one of PMD's sources, and what all of their readers share.
 
-Readers are generators of annotations. They hold at most one annotation file in memory; for the large sources, one line.
+Readers are generators of functions that return an annotation, so that rows that are skipped are not converted. They
+hold at most one annotation file in memory; for the large sources, one line.
 """
 
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -14,6 +16,7 @@ from mmf_flava.data.annotations import to_texts
 from mmf_flava.data.prepare.caption_rules import clean
 from mmf_flava.data.prepare.rows import BadRow, convert_row
 from mmf_flava.data.record import Reason
+from mmf_flava.files.json_data import parse_json
 
 NO_TEXT = "no text"
 MALFORMED_LINE = "malformed line"
@@ -58,7 +61,8 @@ class Annotation:
     region: Region | None = None
 
 
-AnnotationReader = Callable[[Path], Iterator[Annotation]]
+LazyAnnotation = Callable[[], Annotation]
+AnnotationReader = Callable[[Path], Iterator[LazyAnnotation]]
 
 
 def make_annotation(captions: object, url: object = "", names: Iterable[str] = (), **fields: Any) -> Annotation:
@@ -121,8 +125,23 @@ def _find_ids(texts: Iterable[str]) -> frozenset[str]:
     return frozenset(ids)
 
 
-def annotate(rows: Iterable[Any], convert: Callable[[Any], Annotation]) -> Iterator[Annotation]:
-    """Yield ``convert(row)`` of each row. A bad row is dropped."""
+def annotate(
+    rows: Iterable[Any], convert: Callable[[Any], Annotation], load: Callable[[Any], Any] = lambda row: row
+) -> Iterator[LazyAnnotation]:
+    """Yield a function for each row, which returns ``convert(load(row))``. A bad row is dropped.
+
+    Args:
+        load: function that reads a row. Its errors are errors of the file.
+    """
+
+    def annotation(row: Any) -> Annotation:
+        result = convert_row(load(row), convert)
+        return Annotation(dropped=result.reason, bad=result) if isinstance(result, BadRow) else result
+
     for row in rows:
-        result = convert_row(row, convert)
-        yield Annotation(dropped=result.reason, bad=result) if isinstance(result, BadRow) else result
+        yield partial(annotation, row)
+
+
+def parse_line(convert: Callable[[Any], Annotation], line: str) -> Annotation:
+    """Return ``convert(object)`` of a line of JSON."""
+    return convert(parse_json(line))

@@ -9,7 +9,8 @@ from urllib.parse import unquote_plus
 from mmf_flava.errors import UserError
 
 MIN_WORDS = 3  # "more than two words" (paper section 3.5)
-WORD = re.compile(r"[^\W_]")  # a word contains a letter or a digit; an emoji or a dash alone does not count
+# a word contains a letter or a digit; an emoji or a dash alone does not count. A match ends with the word.
+WORD = re.compile(r"[^\W_]\S*")
 # Only names of HTML elements are tags: "<usr>" in RedCaps and "<PERSON>" in Conceptual 12M are words.
 BLOCKS = (
     "address|article|blockquote|br|center|div|dd|dl|dt|figcaption|figure|h[1-6]|hr|li|ol|p|pre|table|tbody|td|th|thead|"
@@ -70,7 +71,7 @@ def english_part(text: str) -> str:
 
 def count_words(text: str) -> int:
     """Return the number of words. Words are separated by white space and have at least one letter or digit."""
-    return sum(1 for run in text.split() if WORD.search(run))
+    return len(WORD.findall(text))
 
 
 def yfcc_caption(description: str, title: str, is_english: IsEnglish) -> tuple[str | None, str]:

@@ -2,19 +2,29 @@
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mmf_flava.data.prepare.annotations import Annotation, annotate, coco_id, coco_names, flickr_id, make_annotation
+from mmf_flava.data.prepare.annotations import (
+    Annotation,
+    LazyAnnotation,
+    annotate,
+    coco_id,
+    coco_names,
+    flickr_id,
+    make_annotation,
+    parse_line,
+)
 from mmf_flava.data.prepare.evaluation_images import HELD_OUT, HELD_OUT_SPLITS, split_ids
 from mmf_flava.data.prepare.rows import convert_row
-from mmf_flava.data.prepare.source_files import read_json, read_json_lines
+from mmf_flava.data.prepare.source_files import read_json, read_lines
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 OPEN_IMAGES = "https://s3.amazonaws.com/open-images-dataset"
 
 
-def read_coco(path: Path) -> Iterator[Annotation]:
+def read_coco(path: Path) -> Iterator[LazyAnnotation]:
     """Read COCO captions. Two formats are supported:
 
     ``captions_*.json``: {"images": [{id, file_name, coco_url, flickr_url}], "annotations": [{image_id, caption}]}.
@@ -33,7 +43,7 @@ def read_coco(path: Path) -> Iterator[Annotation]:
     for annotation in data["annotations"]:
         bad = convert_row(annotation, add_caption)
         if bad is not None:
-            yield Annotation(dropped=bad.reason, bad=bad)
+            yield partial(Annotation, dropped=bad.reason, bad=bad)
 
     def convert(image: Any) -> Annotation:
         names = [image["file_name"], *coco_names(image["id"]), image.get("flickr_url", "")]
@@ -51,7 +61,7 @@ def _karpathy_image(image: Any) -> Annotation:
     return make_annotation([sentence["raw"] for sentence in image["sentences"]], url, names, ids=split_ids(image))
 
 
-def read_localized_narratives(path: Path) -> Iterator[Annotation]:
+def read_localized_narratives(path: Path) -> Iterator[LazyAnnotation]:
     """Read Localized Narratives, JSONL {"dataset_id", "image_id", "caption", ...}. Each sentence becomes a caption.
 
     ``dataset_id`` is for example mscoco_train2017, Flick30k_train, ADE20k_train or open_images_train.
@@ -72,7 +82,7 @@ def read_localized_narratives(path: Path) -> Iterator[Annotation]:
             url = f"{OPEN_IMAGES}/{split}/{name}.jpg"
         return make_annotation(SENTENCE_END.split(str(item["caption"])), url, names, ids=ids)
 
-    yield from annotate(read_json_lines(path), convert)
+    yield from annotate(read_lines(path), partial(parse_line, convert))
 
 
 def narratives_source(name: str) -> str:

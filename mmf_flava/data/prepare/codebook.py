@@ -17,7 +17,6 @@ from PIL import Image
 from tqdm import tqdm
 
 from mmf_flava.command import file_path, integer
-from mmf_flava.data.image_decoding import decode_image
 from mmf_flava.data.prepare.shard_preparation import describe_dropped
 from mmf_flava.data.record import BadRecord, Records, record_boundary
 from mmf_flava.data.records import open_records
@@ -136,6 +135,8 @@ class _Images:
         self.dropped: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[np.ndarray]:
+        from mmf_flava.data.image_decoding import decode_image  # imports torch, which takes seconds
+
         with tqdm(self.numbers, desc="reading images", unit="image", disable=not self.progress) as bar:
             for number in bar:
                 try:

@@ -1,27 +1,30 @@
 """Lookup of images by URL or file name, in img2dataset's tar shards or among image files.
 
 Images are those of img2dataset (tar shards, or files with a .json beside each image), other tar shards, or image files.
-The index is an SQLite file on disk, so that memory does not grow with the number of images.
+The index is a file on disk, see ``image_index``, so that memory does not grow with the number of images.
 """
 
 import hashlib
 import os
-import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import closing, suppress
-from functools import cached_property
-from itertools import islice
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
-from mmf_flava.data.image_folder import find_images
+from tqdm import tqdm
+
 from mmf_flava.data.names import display_name, extension_of
 from mmf_flava.data.prepare.annotations import Annotation
-from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, record_boundary
-from mmf_flava.data.shards import ShardReader, find_shards
+from mmf_flava.data.prepare.image_index import ImageIndex, Place, merge_runs
+from mmf_flava.data.prepare.image_runs import FileRuns, ShardRuns, run_path
+from mmf_flava.data.prepare.tasks import Abandoned, IsDone, Result, TaskFolder
+from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason
+from mmf_flava.data.shards import find_shards
 from mmf_flava.errors import UserError
-from mmf_flava.files import atomic
-from mmf_flava.files.json_data import parse_object
+from mmf_flava.files.open_files import OpenFiles, open_file
 from mmf_flava.files.regular_file import read_regular_file
+
+MAX_OPEN_SHARDS = 128
+PROGRESS_DELAY = 2  # seconds until a progress bar is shown
 
 
 class ImageSource:
@@ -32,42 +35,37 @@ class ImageSource:
     URL in a .json file beside the image). If several images match, the first one is used.
 
     Args:
-        database: path of the index; it is written if it does not exist.
+        work: folder of the index. If there is no index, it is built, together with other processes with this folder.
+        progress: show a progress bar if this takes more than two seconds.
 
     Raises:
-        UserError: the folder contains neither shards nor image files.
+        UserError: the folder contains neither shards nor image files, or the index is damaged.
     """
 
-    def __init__(self, folder: str | Path, database: Path):
+    def __init__(self, folder: str | Path, work: Path, progress: bool = False):
         self.folder = Path(folder)
-        shards = find_shards(self.folder)
-        self._reader = ShardReader(shards) if shards else None
-        if not shards and not self.folder.is_dir():
+        self._shards = find_shards(self.folder)
+        if not self._shards and not self.folder.is_dir():
             raise UserError(
                 f"{folder}: no images found. Set --images to img2dataset's output or a folder of image files."
             )
-        if not database.is_file():
-            self._write_index(database)
-        self._database = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
-        try:
-            first = self._database.execute("SELECT location FROM images LIMIT 1").fetchone()
-        except sqlite3.DatabaseError as error:
-            raise UserError(f"{database} is damaged ({error}). Delete it and prepare the data again.") from None
-        if first is None:
+        if not (work / "index").is_file():
+            self._build(work, progress)
+        self._index = ImageIndex(work / "index")
+        self._open_shards: OpenFiles[_Shard] = OpenFiles(MAX_OPEN_SHARDS)
+        if not self._index.count:
             raise UserError(
                 f"{folder}: no images found. Expected *.tar shards with a url in their json files, or "
                 f"{', '.join(IMAGE_EXTENSIONS)} files."
             )
 
-    @cached_property
+    @property
     def examples(self) -> str:
         """The first URLs or file names, for messages."""
-        rows = self._database.execute("SELECT location FROM images LIMIT 6")  # a file has one or two rows
-        locations = sorted({os.fsdecode(location) for (location,) in rows})[:3]
-        if self._reader is None:
-            return f"{self.folder} has files such as {', '.join(map(display_name, locations))}"
-        keys = [key for location in locations for key in islice(self._keys(self._reader, int(location)), 1)]
-        return f"{self.folder} has shards whose records are known as {', '.join(keys)}"
+        names = ", ".join(map(display_name, self._index.examples))
+        if self._shards:
+            return f"{self.folder} has shards whose records are known as {names}"
+        return f"{self.folder} has files such as {names}"
 
     def read(self, annotation: Annotation) -> tuple[str, bytes] | None:
         """Return (extension, original bytes) of an annotated image; None if it was not found or is empty.
@@ -75,12 +73,12 @@ class ImageSource:
         Raises:
             BadRecord: the image was found, but cannot be read.
         """
-        query, bad = "SELECT location FROM images WHERE key = ?", None
+        bad = None
         stems = (name.rpartition(".")[0] for name in annotation.names)
         for key in (annotation.url, *annotation.names, *stems):
-            found = key and self._database.execute(query, (_digest(key),)).fetchone()
+            place = self._index.find(key) if key else None
             try:
-                if found and (image := self._read(found[0])):
+                if place is not None and (image := self._read(place)):
                     return image
             except BadRecord as error:
                 bad = bad or error
@@ -88,65 +86,71 @@ class ImageSource:
             raise bad
         return None
 
-    def _read(self, location: bytes) -> tuple[str, bytes] | None:
-        if self._reader is None:
-            path = os.fsdecode(location)
-            try:
-                data = read_regular_file(self.folder / path)
-            except OSError as error:
-                raise BadRecord(Reason.VANISHED, f"{self.folder / path} cannot be read: {error}", path) from error
-            return (extension_of(path), data) if data else None
-        fields = self._reader.read(int(location), IMAGE_EXTENSIONS).fields
-        return next(((extension, data) for extension, data in fields.items() if data), None)
+    def _read(self, place: Place) -> tuple[str, bytes] | None:
+        if self._shards:
+            return self._read_record(place)
+        path = self._index.name(place)
+        try:
+            data = read_regular_file(self.folder / path)
+        except OSError as error:
+            raise BadRecord(Reason.VANISHED, f"{self.folder / path} cannot be read: {error}", path) from error
+        return (extension_of(path), data) if data else None
 
-    def _write_index(self, database: Path) -> None:
-        """Write the index atomically, so that a killed process leaves no partial index."""
-        found = self._files() if self._reader is None else self._records(self._reader)
-        # names of files may be invalid UTF-8, which SQLite does not store as text
-        rows = ((_digest(key), os.fsencode(location)) for key, location in found)
-        with atomic.replace_file(database) as temporary, closing(sqlite3.connect(temporary)) as connection:
-            connection.execute("PRAGMA journal_mode = OFF")
-            connection.execute("CREATE TABLE images (key BLOB PRIMARY KEY, location BLOB) WITHOUT ROWID")
-            connection.executemany("INSERT OR IGNORE INTO images VALUES (?, ?)", rows)
-            connection.commit()
+    def _read_record(self, place: Place) -> tuple[str, bytes] | None:
+        path = self._shards[place.container]
+        if not place.size:
+            return None
+        try:
+            if (shard := self._open_shards.get(place.container)) is None:
+                shard = _Shard(path)
+                self._open_shards.add(place.container, shard)
+            data = shard.read(place.offset, place.size)
+        except OSError as error:
+            raise BadRecord(Reason.VANISHED, f"{path} cannot be read: {error}") from error
+        if len(data) != place.size or zlib.crc32(data) != place.checksum:
+            message = f"{path}: the image at byte {place.offset} does not match its checksum in the index"
+            raise BadRecord(Reason.CHANGED, message)
+        return IMAGE_EXTENSIONS[place.kind], data
 
-    @staticmethod
-    def _records(reader: ShardReader) -> Iterator[tuple[str, str]]:
-        for number in range(len(reader)):
-            for key in ImageSource._keys(reader, number):
-                yield key, str(number)
+    def _build(self, work: Path, progress: bool) -> None:
+        """Write the runs and merge them. Each is a task, so that several processes share the work."""
+        runs = TaskFolder(work, fingerprint(self._shards), len(self._shards) or None)
+        write: ShardRuns | FileRuns = ShardRuns(self._shards, work) if self._shards else FileRuns(self.folder, work)
+        options = {"unit": "task", "delay": PROGRESS_DELAY, "disable": not progress}
+        with tqdm(desc="indexing images", total=runs.count, **options) as bar:
 
-    @staticmethod
-    def _keys(reader: ShardReader, number: int) -> Iterator[str]:
-        """Yield the URL of a record; without one, its key, unless img2dataset numbered the records."""
-        # without a readable URL or key, no annotation can refer to the record
-        with suppress(BadRecord), record_boundary(f"record {number}"):
-            record = reader.read(number, ["json"])
-            data = parse_object(record.fields["json"]) if "json" in record.fields else {}
-            if isinstance(data.get("url"), str):
-                yield data["url"]
-            elif "url" not in data:
-                yield record.key.rpartition("/")[2]
+            def run(number: int, is_done: IsDone) -> Result:
+                result = write(number)
+                bar.update()
+                return result
 
-    def _files(self) -> Iterator[tuple[str, str]]:
-        for path in find_images(self.folder):
-            name = os.path.basename(path)
-            stem = name.rpartition(".")[0]
-            url = None
-            # img2dataset's files are numbered, so that their names say nothing
-            with suppress(OSError, ValueError):
-                url = parse_object(read_regular_file(self.folder / path[: len(path) - len(name)] / f"{stem}.json")).get(
-                    "url"
-                )
-            if isinstance(url, str):
-                yield url, path
-            else:
-                yield name, path
-                yield stem, path
+            count = len(runs.walk(run, lambda result: bar.update()))
+
+        def merge(number: int, is_done: IsDone) -> Result:
+            merge_runs([run_path(work, number) for number in range(count)], work / "index", lambda: _abandon(is_done))
+            return {"last": True}
+
+        TaskFolder(work / "merged", runs.input, 1).walk(merge)
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=12).digest()
+def _abandon(is_done: IsDone) -> None:
+    if is_done():
+        raise Abandoned
+
+
+class _Shard:
+    """An open tar file."""
+
+    def __init__(self, path: Path):
+        self._descriptor = open_file(path)
+        self._size = os.fstat(self._descriptor).st_size
+
+    def read(self, offset: int, size: int) -> bytes:
+        # memory of the size is allocated before it is read, so the size is compared with the file first
+        return os.pread(self._descriptor, size, offset) if offset + size <= self._size else b""
+
+    def close(self) -> None:
+        os.close(self._descriptor)
 
 
 def fingerprint(paths: Iterable[Path]) -> str:

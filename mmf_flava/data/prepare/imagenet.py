@@ -17,15 +17,17 @@ from mmf_flava.command import file_path
 from mmf_flava.data.annotations import NO_LABEL, clean_text, to_label
 from mmf_flava.data.image_folder import find_images
 from mmf_flava.data.names import is_hidden
+from mmf_flava.data.prepare.executors import LOCAL, Executor
 from mmf_flava.data.prepare.image_source import fingerprint
+from mmf_flava.data.prepare.row_tasks import RowResult
 from mmf_flava.data.prepare.rows import BadRow, convert_row, file_boundary
-from mmf_flava.data.prepare.shard_preparation import RowResult, ShardPreparation, State, add_options, describe_dropped
+from mmf_flava.data.prepare.shard_preparation import ShardPreparation, State, add_options, describe_dropped
 from mmf_flava.data.prepare.source_files import open_parquet, read_parquet
 from mmf_flava.data.record import Reason
 from mmf_flava.errors import UserError
 from mmf_flava.files.json_data import parse_json
 
-SHARD = 2000  # records per shard, about 220 MB of ImageNet
+SHARD = 2000  # rows per shard, about 220 MB of ImageNet
 BATCH = 64  # rows in memory at a time
 # First bytes of an image file, as regular expressions. A WebP file has its length between the two words.
 SIGNATURES = {
@@ -55,14 +57,19 @@ class Table:
 
 
 def prepare_imagenet(
-    out: Path, src: Sequence[Path], split: str | None = None, shard: int = SHARD, progress: bool = True
+    out: Path,
+    src: Sequence[Path],
+    split: str | None = None,
+    shard: int = SHARD,
+    progress: bool = True,
+    executor: Executor = LOCAL,
 ) -> dict[str, Any]:
     """Write shards to ``out`` and return their manifest.
 
     Args:
         src: parquet files, or folders that contain them at any depth.
         split: read only the files of this split.
-        shard: records per shard.
+        shard: rows per shard.
 
     Raises:
         UserError: no parquet files were found, the files belong to several splits and none is selected, columns are
@@ -76,15 +83,10 @@ def prepare_imagenet(
             raise UserError(f"{table.path} and {tables[0].path} have different class names. Prepare them separately.")
     inputs = {"split": split, "records_per_shard": shard, "parquet": fingerprint(files)}
 
-    def convert(_work: Path, first: int) -> Iterator[RowResult]:
-        for row in _rows(tables, first):
-            result = convert_row(row, lambda row: _record(row, len(classes)))
-            yield RowResult(bad=result) if isinstance(result, BadRow) else result
-
     preparation = ShardPreparation(
         split or "images",
         inputs,
-        convert,
+        partial(_results, tables, len(classes)),
         partial(_manifest, len(classes)),
         count_names=("images", "labels"),
         shard=shard,
@@ -93,7 +95,7 @@ def prepare_imagenet(
         source=", ".join(map(str, src)),
         remedy="Expected encoded images in image.bytes, and labels below the number of classes.",
     )
-    return preparation.run(out, progress)
+    return preparation.run(out, progress, executor)
 
 
 def parquet_files(src: Sequence[Path], split: str | None) -> list[Path]:
@@ -169,6 +171,13 @@ def _damaged(path: Path, state: str, problem: str) -> UserError:
     return UserError(f"{path} {state} ({problem}). Download the file again.")
 
 
+def _results(tables: list[Table], classes: int, work: Path, first: int) -> Iterator[RowResult]:
+    """Yield the results of the rows from row ``first`` on, see ``ShardPreparation``."""
+    for row in _rows(tables, first):
+        result = convert_row(row, partial(_record, classes=classes))
+        yield RowResult(bad=result) if isinstance(result, BadRow) else result
+
+
 def _rows(tables: list[Table], first: int) -> Iterator[Any]:
     for table in tables:
         if first < table.rows:
@@ -217,7 +226,7 @@ def add_parser(commands: Any) -> None:
 
 def run_imagenet(arguments: argparse.Namespace) -> None:
     manifest = prepare_imagenet(
-        arguments.out, arguments.src, arguments.split, arguments.shard, progress=not arguments.quiet
+        arguments.out, arguments.src, arguments.split, arguments.shard, not arguments.quiet, arguments.executor
     )
     counts, classes = manifest["counts"], f"{manifest['classes'] or 'unnamed'} classes"
     print(

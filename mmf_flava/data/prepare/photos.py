@@ -23,7 +23,6 @@ from tqdm import tqdm
 
 from mmf_flava.command import file_path, integer
 from mmf_flava.data.annotations import read_label
-from mmf_flava.data.image_sets.catalogue import download_image_set, open_image_set
 from mmf_flava.data.names import is_hidden
 from mmf_flava.data.preparation_commands import build_command
 from mmf_flava.data.prepare import built_folder
@@ -97,6 +96,8 @@ def open_photos(src: str | None, out: Path) -> dict[str, Records]:
     Raises:
         UserError: the photographs cannot be downloaded or found.
     """
+    from mmf_flava.data.image_sets.catalogue import download_image_set, open_image_set  # imports torch
+
     root = out.parent / "cifar10" if src is None else Path(src)
     if src is None:
         try:

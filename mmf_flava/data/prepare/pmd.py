@@ -6,29 +6,28 @@ mean number of words per caption. See ``shard_preparation`` for the output folde
 """
 
 import argparse
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from mmf_flava.command import file_path
 from mmf_flava.data.prepare.annotation_converter import AnnotationConverter
-from mmf_flava.data.prepare.annotations import Annotation
+from mmf_flava.data.prepare.annotation_rows import AnnotationRows, PairRows
+from mmf_flava.data.prepare.annotations import AnnotationReader
 from mmf_flava.data.prepare.evaluation_images import (
     KEEP_ALL,
     is_split_file,
     read_evaluation_images,
     require_split_files,
 )
+from mmf_flava.data.prepare.executors import LOCAL, Executor
 from mmf_flava.data.prepare.file_checks import is_pmd
 from mmf_flava.data.prepare.image_source import fingerprint
 from mmf_flava.data.prepare.part_files import Selection, annotation_candidates, select_files
 from mmf_flava.data.prepare.pmd_parts import PARTS, evaluation_sets
 from mmf_flava.data.prepare.pmd_records import read_pmd_records
-from mmf_flava.data.prepare.rows import BadRow, convert_row, file_boundary, refuse_other_format
-from mmf_flava.data.prepare.shard_preparation import RowResult, ShardPreparation, State, add_options, describe_dropped
+from mmf_flava.data.prepare.shard_preparation import ShardPreparation, State, add_options, describe_dropped
 from mmf_flava.data.prepare.visual_genome import read_visual_genome, require_image_data
 from mmf_flava.data.shards import find_shards
 from mmf_flava.errors import UserError
@@ -50,7 +49,7 @@ class PmdOptions:
         src: annotation file, or folder of annotation files.
         images: img2dataset's output or a folder of image files.
         format: ``published``, or ``pmd`` for records in the format of facebook/pmd.
-        shard: records per shard.
+        shard: rows per shard.
         exclude: Karpathy's split files, whose val and test images are left out; or ``none`` to keep all images.
         regions: ``crop`` for a record of each region of Visual Genome, instead of one of each image.
     """
@@ -64,7 +63,9 @@ class PmdOptions:
     regions: str = "image"
 
 
-def prepare_pmd(out: str | Path, options: PmdOptions, progress: bool = True) -> dict[str, Any]:
+def prepare_pmd(
+    out: str | Path, options: PmdOptions, progress: bool = True, executor: Executor = LOCAL
+) -> dict[str, Any]:
     """Write the shards of one part to ``out`` and return their manifest.
 
     Raises:
@@ -93,25 +94,18 @@ def prepare_pmd(out: str | Path, options: PmdOptions, progress: bool = True) -> 
         "exclude": [KEEP_ALL] if keeps_all else [f"{path.name} {fingerprint([path])}" for path in splits],
     }
 
-    def convert(work: Path, first: int) -> Iterator[RowResult]:
-        database = work / "images.sqlite"
-        converter = AnnotationConverter(options.part, Path(options.images), database, evaluation, keeps_all)
-        for annotation in islice(_annotations(files, options), first, None):
-            result = convert_row(annotation, converter.convert)
-            yield RowResult(bad=result) if isinstance(result, BadRow) else result
-
-    manifest = partial(_manifest, options.part, selection)
+    converter = AnnotationConverter(options.part, Path(options.images), evaluation, keeps_all, progress)
     preparation = ShardPreparation(
         options.part,
         inputs,
-        convert,
-        manifest,
+        PairRows(AnnotationRows(files, _reader(options), partial(_other_format, options)), converter),
+        partial(_manifest, options.part, selection),
         COUNT_NAMES,
         options.shard,
         source=str(options.src),
         remedy=REMEDY,
     )
-    return preparation.run(Path(out), progress)
+    return preparation.run(Path(out), progress, executor)
 
 
 def _split_files(options: PmdOptions) -> list[Path]:
@@ -146,19 +140,13 @@ def annotation_files(options: PmdOptions, all_splits: bool = False) -> Selection
     return select_files(src, options.part, part.matches, part.prefer, part.companions, every_split)
 
 
-def _annotations(files: list[Path], options: PmdOptions) -> Iterator[Annotation]:
-    reader = PARTS[options.part].reader
+def _reader(options: PmdOptions) -> AnnotationReader:
     if options.format == "pmd":
-        reader = partial(read_pmd_records, part=options.part)
-    elif options.regions == "crop":
-        reader = partial(read_visual_genome, crop=True)
-    for path in files:
-        other_format = partial(_other_format, path, options)
-        with file_boundary(other_format):
-            yield from refuse_other_format(reader(path), lambda annotation: annotation.bad, other_format)
+        return partial(read_pmd_records, part=options.part)
+    return partial(read_visual_genome, crop=True) if options.regions == "crop" else PARTS[options.part].reader
 
 
-def _other_format(path: Path, options: PmdOptions, problem: str) -> UserError:
+def _other_format(options: PmdOptions, path: Path, problem: str) -> UserError:
     publisher = "facebook/pmd" if options.format == "pmd" else options.part
     return UserError(
         f"{path} is not in the format of {publisher} or is truncated ({problem}). Check --part and --format, or "
@@ -237,7 +225,7 @@ def run_pmd(arguments: argparse.Namespace) -> None:
         tuple(arguments.exclude),
         arguments.regions,
     )
-    manifest = prepare_pmd(arguments.out, options, progress=not arguments.quiet)
+    manifest = prepare_pmd(arguments.out, options, not arguments.quiet, arguments.executor)
     counts = manifest["counts"]
     print(
         f"{arguments.part}: {counts['pairs']} pairs of {counts['images']} images, "

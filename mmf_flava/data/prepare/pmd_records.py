@@ -3,14 +3,24 @@
 import os
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mmf_flava.data.annotations import to_captions
-from mmf_flava.data.prepare.annotations import Annotation, annotate, coco_id, coco_names, flickr_id, make_annotation
+from mmf_flava.data.prepare.annotations import (
+    Annotation,
+    LazyAnnotation,
+    annotate,
+    coco_id,
+    coco_names,
+    flickr_id,
+    make_annotation,
+    parse_line,
+)
 from mmf_flava.data.prepare.coco_parts import narratives_source
 from mmf_flava.data.prepare.evaluation_images import HELD_OUT, HELD_OUT_SPLITS
-from mmf_flava.data.prepare.source_files import read_arrow, read_json_lines, read_parquet
+from mmf_flava.data.prepare.source_files import lazy_arrow, lazy_parquet, read_lines
 from mmf_flava.data.record import Reason
 from mmf_flava.files.json_data import parse_object
 
@@ -29,7 +39,7 @@ SOURCES = {
 }
 
 
-def read_pmd_records(path: Path, part: str | None = None) -> Iterator[Annotation]:
+def read_pmd_records(path: Path, part: str | None = None) -> Iterator[LazyAnnotation]:
     """Read records from JSONL, parquet or Arrow files. Only the first of several texts is used, as by its loader.
 
     ``image`` is the struct of Hugging Face's ``datasets``, {"bytes", "path"}, or a path.
@@ -37,9 +47,12 @@ def read_pmd_records(path: Path, part: str | None = None) -> Iterator[Annotation
     Args:
         part: drop the records whose ``source`` is another part of PMD; None: none.
     """
-    suffix = path.suffix.lower()
-    readers = {".parquet": read_parquet, ".arrow": read_arrow}
-    yield from annotate(readers.get(suffix, read_json_lines)(path), lambda item: _convert(item, part))
+    suffix, convert = path.suffix.lower(), partial(_convert, part=part)
+    if suffix in (".parquet", ".arrow"):
+        rows = lazy_parquet(path) if suffix == ".parquet" else lazy_arrow(path)
+        yield from annotate(rows, convert, load=lambda read: read())
+    else:
+        yield from annotate(read_lines(path), partial(parse_line, convert))
 
 
 def _convert(item: Any, part: str | None) -> Annotation:

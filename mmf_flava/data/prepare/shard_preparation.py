@@ -1,54 +1,43 @@
-"""Resumable writing of tar shards, for labelled images and image-text pairs.
+"""Resumable writing of tar shards, for labelled images and image-text pairs, by any number of processes.
 
 The output folder contains
-    00000.tar, ...   the records, in the order of the input rows
+    00000.tar, ...   the records of the tasks, see below
     manifest.json    counts, reasons for dropped rows, checksums; written last
-    .work/           progress and temporary files; deleted at the end
+    .work/           results of the tasks and temporary files; deleted at the end
 
-If preparation was interrupted, the next call resumes after the last complete shard. The content of a shard depends only
-on the input. A preparation without any record is an error, and leaves nothing behind; see ``empty_result``.
+Task k covers the input rows from k * shard to (k + 1) * shard - 1. Their records are the shard k; there is no shard if
+all rows are dropped. The content of a shard and of the manifest depends only on the input, and not on the processes,
+which share the tasks as ``tasks`` describes. If preparation was interrupted, the next call runs the tasks without a
+result. A preparation without any record is an error, and leaves nothing behind; see ``empty_result``.
 """
 
 import hashlib
+import itertools
+import json
 import shutil
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tqdm import tqdm
 
 from mmf_flava.command import file_path, integer
 from mmf_flava.data.prepare.empty_result import EmptyResultCheck
-from mmf_flava.data.prepare.lock import folder_lock
-from mmf_flava.data.prepare.rows import BadRow
-from mmf_flava.data.shard_writer import ShardWriter
-from mmf_flava.data.unexpected_errors import UnexpectedErrors
+from mmf_flava.data.prepare.executors import LOCAL, Executor, parse_executor
+from mmf_flava.data.prepare.row_tasks import RowProgress, RowResult, RowTasks, WatchedProgress
+from mmf_flava.data.prepare.tasks import Abandoned, TaskFolder
 from mmf_flava.errors import UserError
 from mmf_flava.files import atomic
 from mmf_flava.files.json_data import read_object
 
+MANIFEST, WORK, INPUT = "manifest.json", ".work", "input.json"
+FORMER = "progress.json"  # in the work folder of an earlier version
 State = dict[str, Any]
-
-
-class RowResult(NamedTuple):
-    """Result of one input row: the fields of a record and counts to add, or the reason why the row is dropped.
-
-    Attributes:
-        bad: the error, if the row is bad.
-        unmatched: what was looked for and not found, or what is wrong, if this is why the row is dropped. Empty for
-            rows that a rule leaves out.
-        key: key of the record; empty: the number of the row.
-    """
-
-    fields: dict[str, bytes] | None = None
-    counts: Mapping[str, int] = {}
-    dropped: str = ""
-    bad: BadRow | None = None
-    unmatched: str = ""
-    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,10 +47,11 @@ class ShardPreparation:
     Args:
         name: label of the progress bar.
         input: identifies the input and options; resuming with a different ``input`` raises an error.
-        convert: (folder for temporary files, number of the first row) -> results of the rows from that number on.
+        convert: (folder for temporary files, number of the first row) -> results of the rows from that number on. An
+            iterator is not used after a later call. Picklable, unless the executor is ``LOCAL``.
         manifest: function that creates the manifest from the final ``input``, ``counts``, ``dropped`` and ``shards``.
         count_names: names of the counts, in addition to ``rows``.
-        shard: records per shard.
+        shard: rows per task, whose records are a shard.
         rows: total number of rows, if known.
         text_files: additional files, name -> content.
         source: the input, for the error if no row gives a record.
@@ -79,97 +69,128 @@ class ShardPreparation:
     source: str = "--src"
     remedy: str = "Check the options of the command."
 
-    def run(self, out: Path, progress: bool = True) -> dict[str, Any]:
+    def run(self, out: Path, progress: bool = True, executor: Executor = LOCAL) -> dict[str, Any]:
         """Write the shards to ``out``, or resume an interrupted preparation, and return the manifest.
 
-        If another process prepares data in ``out``, wait until it has finished.
+        Other processes that prepare the same data in ``out`` share the work.
 
         Raises:
-            UserError: ``out`` contains data that were prepared from a different ``input``, ``shard`` is less than 1, or
-                no row gives a record.
+            UserError: ``out`` contains data that were prepared from a different ``input``, ``shard`` is less than 1, no
+                row gives a record, or a worker was killed repeatedly.
         """
         if self.shard < 1:
             raise UserError(f"--shard is {self.shard}; it must be at least 1.")
         out.mkdir(parents=True, exist_ok=True)
-        with folder_lock(out):
-            finished = _load(out / "manifest.json")
-            state = finished or _load(out / ".work" / "progress.json") or self._initial_state()
-            if not state["shards"] and (finished or state["input"] != self.input):
-                shutil.rmtree(out / ".work", ignore_errors=True)  # nothing was written, so the input may change
-                finished, state = None, self._initial_state()
-            if state["input"] != self.input:
-                raise UserError(
-                    f"{out} contains data that were prepared from a different input or with different options. Choose "
-                    "another --out, or delete the folder."
-                )
-            if not finished:
-                (out / ".work").mkdir(exist_ok=True)
-                try:
-                    self._write_shards(out, state, progress)
-                except UserError:
-                    if not state["shards"]:
-                        shutil.rmtree(out / ".work", ignore_errors=True)
-                    raise
-                for name, text in self.text_files.items():
-                    atomic.write_text(out / name, text)
-                atomic.write_json(out / "manifest.json", self.manifest(state))
-            shutil.rmtree(out / ".work", ignore_errors=True)
-            return read_object(out / "manifest.json")
+        if not self._is_finished(out):
+            try:
+                with tqdm(desc=self.name, unit="row", total=self.rows, disable=not progress) as bar:
+                    if executor.is_here:
+                        self.work(out, RowProgress(bar))
+                    else:
+                        executor.run(partial(self.work, out), WatchedProgress(bar, self.task_folder(out)).update)
+                self._merge(out)
+            except UserError:
+                if not _has_shards(out / WORK):
+                    shutil.rmtree(out / WORK, ignore_errors=True)
+                raise
+        shutil.rmtree(out / WORK, ignore_errors=True)
+        return read_object(out / MANIFEST)
 
-    def _initial_state(self) -> State:
-        counts = dict.fromkeys(("rows", *self.count_names), 0)
-        return {"input": self.input, "counts": counts, "dropped": {}, "shards": []}
+    def work(self, out: Path, progress: RowProgress | None = None) -> None:
+        """Run the tasks that no other process has begun, until all have a result or the manifest is written."""
+        progress = progress or RowProgress()
+        folder, has_ended = self.task_folder(out), (out / MANIFEST).is_file
+        try:
+            with suppress(Abandoned):
+                folder.walk(RowTasks(self, folder, progress).run, progress.add_result, has_ended)
+        except FileNotFoundError:
+            if has_ended():
+                return
+            if (out / WORK).is_dir():
+                raise
+            raise _deleted(out) from None
 
-    def _write_shards(self, out: Path, state: State, progress: bool) -> None:
-        _save_state(out, state)
-        with tqdm(
-            desc=self.name, unit="row", total=self.rows, initial=state["counts"]["rows"], disable=not progress
-        ) as bar:
-            records = self._records(out / ".work", state, bar)
-            while (first := next(records, None)) is not None:
-                path = out / f"{len(state['shards']):05d}.tar"
-                with ShardWriter(path) as shard:
-                    for key, fields in chain([first], islice(records, self.shard - 1)):
-                        shard.write(key, fields)
-                with open(path, "rb") as file:
-                    checksum = hashlib.file_digest(file, "sha256").hexdigest()
-                state["shards"].append({"name": path.name, "records": shard.count, "sha256": checksum})
-                _save_state(out, state)
-        _save_state(out, state)
+    def task_folder(self, out: Path) -> TaskFolder:
+        digest = hashlib.sha256(json.dumps(self.input, sort_keys=True, default=str).encode()).hexdigest()
+        return TaskFolder(out / WORK, digest, None if self.rows is None else max(1, -(-self.rows // self.shard)))
 
-    def _records(self, work: Path, state: State, bar: tqdm) -> Iterator[tuple[str, dict[str, bytes]]]:
-        """Yield (key, fields) of the remaining records. ``state`` counts a row before its record is yielded."""
-        first = state["counts"]["rows"]
-        errors, warned = UnexpectedErrors(self.name, bar.write), set(state["dropped"])
-        check = EmptyResultCheck(self.source, self.remedy)
-        check.has_record = bool(state["shards"])
-        for number, result in enumerate(self.convert(work, first), start=first):
-            bar.update()
-            for name, count in {"rows": 1, **result.counts}.items():
-                state["counts"][name] += count
-            if result.fields is None:
-                reason, problem = result.dropped, result.unmatched
-                if result.bad is not None:
-                    reason, problem = result.bad.reason, result.bad.message
-                    if reason not in warned:
-                        bar.write(f"row {number} is dropped: {result.bad.message} (logged once per reason)")
-                    warned.add(reason)
-                    errors.add_bad(result.bad.failure)
-                state["dropped"][reason] = state["dropped"].get(reason, 0) + 1
-                check.add_dropped(reason, problem)
-            else:
-                errors.add_good()
-                check.add_record()
-                yield result.key or f"{number:09d}", result.fields
-        check.finish()
+    def _is_finished(self, out: Path) -> bool:
+        """Return whether ``out`` has the manifest of this input. Otherwise, note that its preparation has begun."""
+        if (out / WORK / FORMER).exists():
+            raise UserError(
+                f"{out} contains a preparation that an earlier version of mmf_flava has not finished. Delete the "
+                "folder and prepare the data again."
+            )
+        finished, begun = _load(out / MANIFEST), _load(out / WORK / INPUT, ("input",))
+        if finished is not None and not finished["shards"]:  # of an earlier version
+            (out / MANIFEST).unlink()
+            finished = None
+        if begun is not None and begun["input"] != self.input and not _has_shards(out / WORK):
+            shutil.rmtree(out / WORK, ignore_errors=True)  # nothing was written, so the input may change
+            begun = None
+        if any(state is not None and state["input"] != self.input for state in (finished, begun)):
+            raise UserError(
+                f"{out} contains data that were prepared from a different input or with different options. Choose "
+                "another --out, or delete the folder."
+            )
+        if not finished and begun is None:
+            (out / WORK).mkdir(exist_ok=True)
+            atomic.write_json(out / WORK / INPUT, {"input": self.input})
+        return finished is not None
+
+    def _merge(self, out: Path) -> None:
+        """Write the manifest from the results of all tasks, unless another process has written it."""
+        folder, results = self.task_folder(out), []
+        for number in itertools.count():
+            result = folder.result(number)
+            if result is None:
+                if (out / MANIFEST).is_file():
+                    return
+                raise _deleted(out)
+            results.append(result)
+            if result["last"]:
+                break
+        counts, dropped = Counter(dict.fromkeys(("rows", *self.count_names), 0)), Counter[str]()
+        for result in results:
+            counts.update(result["counts"])
+            dropped.update(result["dropped"])
+        shards = [result["shard"] for result in results if result["shard"]]
+        if not shards:
+            check = EmptyResultCheck(self.source, self.remedy)
+            for result in results:
+                for reason, count in result["dropped"].items():
+                    check.add_dropped(reason, result["problems"].get(reason, ""), count)
+            check.finish()
+        state = {
+            "input": self.input,
+            "counts": dict(counts),
+            "dropped": dict(sorted(dropped.items())),
+            "shards": shards,
+        }
+        for name, text in self.text_files.items():
+            atomic.write_text(out / name, text)
+        atomic.write_json(out / MANIFEST, self.manifest(state))
 
 
 def add_options(parser: ArgumentParser, shard: int) -> None:
-    """Add the common command-line options; ``shard`` is the default number of records per shard."""
+    """Add the common command-line options; ``shard`` is the default number of rows per shard."""
     parser.add_argument(
         "--out", required=True, type=file_path, metavar="DIR", help="output folder; an interrupted run is resumed"
     )
-    parser.add_argument("--shard", type=integer(1), default=shard, help="records per shard (default: %(default)s)")
+    parser.add_argument(
+        "--shard",
+        type=integer(1),
+        default=shard,
+        help="rows per task, whose records are a shard (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--executor",
+        type=parse_executor,
+        default=LOCAL,
+        metavar="EXECUTOR",
+        help="local:N for N processes, ray, or slurm in an array job; processes with the same command share the work "
+        "(default: local:1)",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -178,19 +199,30 @@ def describe_dropped(manifest: Mapping[str, Any]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in manifest["dropped"].items()) or "nothing"
 
 
-def _save_state(out: Path, state: State) -> None:
-    state["dropped"] = dict(sorted(state["dropped"].items()))
-    atomic.write_json(out / ".work" / "progress.json", state)
+def _deleted(out: Path) -> UserError:
+    return UserError(
+        f"{out / WORK} was deleted during the preparation, for example by another process that ended with an error. "
+        "Run the command again."
+    )
 
 
-def _load(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
+def _load(path: Path, keys: Sequence[str] = ("input", "counts", "dropped", "shards")) -> dict[str, Any] | None:
     try:
         state = read_object(path)
-        for key, kind in {"input": dict, "counts": dict, "dropped": dict, "shards": list}.items():
-            if not isinstance(state.get(key), kind):
+        for key in keys:
+            if not isinstance(state.get(key), list if key == "shards" else dict):
                 raise ValueError(f"its {key} are missing or damaged")
         return state
+    except FileNotFoundError:
+        return None
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}). Delete the folder and prepare the data again.") from None
+
+
+def _has_shards(work: Path) -> bool:
+    """Return whether a task of any input has written a shard."""
+    for path in work.glob("*.json"):
+        with suppress(OSError, ValueError):
+            if read_object(path).get("shard"):
+                return True
+    return False

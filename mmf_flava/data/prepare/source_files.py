@@ -3,7 +3,8 @@
 import bz2
 import gzip
 import lzma
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 from zipfile import ZipFile
@@ -63,16 +64,20 @@ def read_json(path: Path) -> Any:
         return parse_json(file.read())
 
 
+def read_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a text file that are not blank."""
+    with open_text(path) as file:
+        yield from (line for line in file if not line.isspace())
+
+
 def read_json_lines(path: Path) -> Iterator[Any]:
     """Yield the objects of a JSONL file. For a line that is not JSON, yield the ValueError."""
-    with open_text(path) as file:
-        for line in file:
-            if line.strip():
-                try:
-                    row = parse_json(line)
-                except ValueError as error:
-                    row = error
-                yield row
+    for line in read_lines(path):
+        try:
+            row = parse_json(line)
+        except ValueError as error:
+            row = error
+        yield row
 
 
 def read_tsv(path: Path) -> Iterator[list[str]]:
@@ -107,12 +112,54 @@ def read_parquet(path: Path, columns: list[str] | None = None, first: int = 0, b
             first = max(0, first - len(batch))
 
 
+def lazy_parquet(path: Path) -> Iterator[Callable[[], Any]]:
+    """Yield a function for each row of a parquet file, which reads the row. Row groups without calls are not read.
+
+    Raises:
+        UserError: pyarrow is not installed.
+    """
+    with open_parquet(path) as file:
+        for group in range(file.num_row_groups):
+            rows = _LazyRows(file.iter_batches(1024, row_groups=[group]))
+            yield from (partial(rows.read, number) for number in range(file.metadata.row_group(group).num_rows))
+
+
+def lazy_arrow(path: Path) -> Iterator[Callable[[], Any]]:
+    """Yield a function for each row of an Arrow file, which decodes the row; see ``read_arrow``."""
+    for batch in _arrow_batches(path):
+        rows = _LazyRows([batch])
+        yield from (partial(rows.read, number) for number in range(len(batch)))
+
+
+class _LazyRows:
+    """The rows of batches, which are read in ascending order. The rows of one batch are in memory."""
+
+    def __init__(self, batches: Iterable[Any]):
+        self._batches = iter(batches)
+        self._batch: Any = None
+        self._rows: list[Any] | None = None
+        self._start = self._end = 0
+
+    def read(self, number: int) -> Any:
+        while number >= self._end:
+            self._batch, self._rows = next(self._batches), None
+            self._start, self._end = self._end, self._end + len(self._batch)
+        if self._rows is None:
+            self._rows = decode_rows(self._batch)
+        return self._rows[number - self._start]
+
+
 def read_arrow(path: Path) -> Iterator[Any]:
     """Yield the rows of an Arrow file or stream, the format in which Hugging Face's ``datasets`` stores its data.
 
     Raises:
         UserError: pyarrow is not installed.
     """
+    for batch in _arrow_batches(path):
+        yield from decode_rows(batch)
+
+
+def _arrow_batches(path: Path) -> Iterator[Any]:
     try:
         import pyarrow
     except ImportError:
@@ -121,9 +168,7 @@ def read_arrow(path: Path) -> Iterator[Any]:
         is_file = file.read(6) == b"ARROW1"
         file.seek(0)
         reader = pyarrow.ipc.open_file(file) if is_file else pyarrow.ipc.open_stream(file)
-        batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
-        for batch in batches:
-            yield from decode_rows(batch)
+        yield from map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
 
 
 def decode_rows(batch: Any) -> list[Any]:

@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmf_flava.data.prepare.annotations import Annotation, Region, annotate, coco_id, flickr_id, make_annotation
+from mmf_flava.data.prepare.annotations import (
+    Annotation,
+    LazyAnnotation,
+    Region,
+    annotate,
+    coco_id,
+    flickr_id,
+    make_annotation,
+)
 from mmf_flava.data.prepare.rows import file_boundary
 from mmf_flava.data.prepare.source_files import COMPRESSED_SUFFIXES, open_text, read_json
 from mmf_flava.data.record import BadRecord, Reason
@@ -29,7 +37,7 @@ def find_image_data(path: Path) -> Path | None:
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
-def read_visual_genome(path: Path, crop: bool = False) -> Iterator[Annotation]:
+def read_visual_genome(path: Path, crop: bool = False) -> Iterator[LazyAnnotation]:
     """Read ``region_descriptions.json``, [{"id": image, "regions": [{"phrase", "x", "y", "width", "height"}]}].
 
     The captions of an image are the phrases of its regions. ``image_data.json`` in the same folder,

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from mmf_flava.data.prepare.annotations import NO_TEXT, Annotation, annotate, make_annotation, malformed_line
+from mmf_flava.data.prepare.annotations import (
+    NO_TEXT,
+    Annotation,
+    LazyAnnotation,
+    annotate,
+    make_annotation,
+    malformed_line,
+)
 from mmf_flava.data.prepare.caption_rules import clean, english_part
 from mmf_flava.data.prepare.source_files import open_text, read_json, read_tsv
 from mmf_flava.errors import UserError
@@ -16,7 +23,7 @@ WIT_CAPTIONS = ("caption_reference_description", "caption_attribution_descriptio
 NOT_ENGLISH = "not English"
 
 
-def read_sbu(path: Path) -> Iterator[Annotation]:
+def read_sbu(path: Path) -> Iterator[LazyAnnotation]:
     """Read SBU: ``sbu-captions-all.json``, {"image_urls": [...], "captions": [...]}; or the lines of ``*_urls.txt`` and
     ``*_captions.txt``."""
     if "urls" not in path.name and "captions.txt" not in path.name:
@@ -46,17 +53,17 @@ def _sbu_pair(pair: tuple[Any, Any]) -> Annotation:
     return make_annotation([pair[1]], url, [urlsplit(url).path.strip("/").replace("/", "_")])
 
 
-def read_cc3m(path: Path) -> Iterator[Annotation]:
+def read_cc3m(path: Path) -> Iterator[LazyAnnotation]:
     """Read Conceptual Captions, TSV: caption, url."""
     yield from _captions_and_urls(path, 0, 1)
 
 
-def read_cc12m(path: Path) -> Iterator[Annotation]:
+def read_cc12m(path: Path) -> Iterator[LazyAnnotation]:
     """Read Conceptual 12M, TSV: url, caption."""
     yield from _captions_and_urls(path, 1, 0)
 
 
-def _captions_and_urls(path: Path, caption: int, url: int) -> Iterator[Annotation]:
+def _captions_and_urls(path: Path, caption: int, url: int) -> Iterator[LazyAnnotation]:
     """Read lines of two fields. A header line, which img2dataset needs, is skipped and may change the order."""
 
     def convert(fields: list[str]) -> Annotation:
@@ -84,7 +91,7 @@ def header_url(fields: list[str]) -> int | None:
     return found[0] if is_header else None
 
 
-def read_wit(path: Path) -> Iterator[Annotation]:
+def read_wit(path: Path) -> Iterator[LazyAnnotation]:
     """Read the English rows of WIT, a TSV file with a header line.
 
     The caption is the first non-empty text of the reference, attribution and alt-text descriptions. The attribution
@@ -120,7 +127,7 @@ def _csv_rows(reader: Iterator[Any]) -> Iterator[Any]:
         yield row
 
 
-def read_redcaps(path: Path) -> Iterator[Annotation]:
+def read_redcaps(path: Path) -> Iterator[LazyAnnotation]:
     """Read RedCaps' ``<subreddit>_<year>.json``, {"annotations": [{"image_id", "url", "raw_caption", "caption"}]}."""
     yield from annotate(
         read_json(path)["annotations"],

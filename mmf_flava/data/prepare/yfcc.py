@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from mmf_flava.data.prepare.annotations import Annotation, annotate, flickr_id, make_annotation, malformed_line
+from mmf_flava.data.prepare.annotations import (
+    Annotation,
+    LazyAnnotation,
+    annotate,
+    flickr_id,
+    make_annotation,
+    malformed_line,
+)
 from mmf_flava.data.prepare.caption_rules import load_english_detector, yfcc_caption
 from mmf_flava.data.prepare.source_files import read_tsv
 from mmf_flava.files.regular_file import open_regular_file
@@ -20,7 +27,7 @@ FIELDS = {"photoid": 0, "title": 6, "description": 7, "downloadurl": 14, "marker
 HASHES = ("hash", "photohash", "key")
 
 
-def read_yfcc100m(path: Path) -> Iterator[Annotation]:
+def read_yfcc100m(path: Path) -> Iterator[LazyAnnotation]:
     """Read ``yfcc100m_dataset``, TSV without header: 23 columns, 24 with a line number, or 25 with a photo hash too.
 
     Columns, numbered from 0: 0 photo id, 6 title, 7 description (both URL-encoded), 14 download URL, 22 marker

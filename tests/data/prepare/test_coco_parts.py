@@ -6,6 +6,8 @@ from mmf_flava.data.prepare.annotations import Annotation
 from mmf_flava.data.prepare.coco_parts import read_coco, read_localized_narratives
 from mmf_flava.data.prepare.evaluation_images import HELD_OUT
 
+from .lazy import evaluated
+
 COCO_URL = "http://images.cocodataset.org/train2014/COCO_train2014_000000057870.jpg"
 FLICKR_URL = "http://farm4.staticflickr.com/3153/2970773875_164f0c0b83_z.jpg"
 NAMES = ("COCO_train2014_000000057870.jpg", "000000057870.jpg", "COCO_val2014_000000057870.jpg")
@@ -30,7 +32,7 @@ def test_captions_2014(tmp_path):
         "annotations": [{"image_id": 57870, "id": n, "caption": text} for n, text in enumerate(captions)],
     }
     (tmp_path / "captions_train2014.json").write_text(json.dumps(data))
-    found, empty = read_coco(tmp_path / "captions_train2014.json")
+    found, empty = evaluated(read_coco(tmp_path / "captions_train2014.json"))
     assert found.captions == ("A restaurant has modern wooden tables and chairs.", 'A long table with "chairs"')
     assert found.url == COCO_URL
     assert set(NAMES) < set(found.names)
@@ -46,7 +48,7 @@ def test_karpathy(tmp_path):
 
     images = [entry("restval"), entry("val"), entry("test"), entry("train", "train2014", 57870)]
     (tmp_path / "dataset_coco.json").write_text(json.dumps({"dataset": "coco", "images": images}))
-    restval, val, test, train = read_coco(tmp_path / "dataset_coco.json")
+    restval, val, test, train = evaluated(read_coco(tmp_path / "dataset_coco.json"))
     assert restval.captions == ("A raw caption",)
     assert restval.url == "http://images.cocodataset.org/val2014/COCO_val2014_000000000042.jpg"
     assert "000000000042.jpg" in restval.names
@@ -74,7 +76,7 @@ def test_localized_narratives(tmp_path):
         for dataset, name, caption in rows
     ]
     (tmp_path / "a.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    coco, flickr, ade, openimages, empty = read_localized_narratives(tmp_path / "a.jsonl")
+    coco, flickr, ade, openimages, empty = evaluated(read_localized_narratives(tmp_path / "a.jsonl"))
     assert coco.captions == ("A cat.", "It sleeps!", "Is it old?")
     assert {"42", "000000000042", "COCO_train2014_000000000042", "COCO_val2014_000000000042"} == set(coco.names)
     assert coco.ids == {"coco:42"}

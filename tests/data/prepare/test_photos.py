@@ -11,6 +11,7 @@ from torchvision.datasets import cifar
 
 from mmf_flava.data.annotations import parse_annotation
 from mmf_flava.data.image_decoding import decode_image
+from mmf_flava.data.image_sets import catalogue
 from mmf_flava.data.prepare import photos as module
 from mmf_flava.data.prepare.__main__ import main
 from mmf_flava.data.prepare.photos import CLASSES, PhotoOptions, prepare_photos
@@ -108,7 +109,7 @@ def test_invalid_sources_are_errors_that_name_the_option(parquet, tmp_path, monk
         prepare_photos(out, PhotoOptions(src=str(parquet), text=str(few)), progress=False)
     with pytest.raises(UserError, match=r"--src: .*nowhere has neither cifar-10-batches-py nor"):
         prepare_photos(out, PhotoOptions(src=str(tmp_path / "nowhere")), progress=False)
-    monkeypatch.setattr(module, "download_image_set", fail)
+    monkeypatch.setattr(catalogue, "download_image_set", fail)
     with pytest.raises(UserError, match=f"could not be downloaded. .*photos --src DIR --out {out}"):
         prepare_photos(out, progress=False)
     assert not out.exists()

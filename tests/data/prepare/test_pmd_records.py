@@ -8,12 +8,14 @@ from mmf_flava.data.prepare.annotations import Annotation
 from mmf_flava.data.prepare.evaluation_images import HELD_OUT
 from mmf_flava.data.prepare.pmd_records import OTHER_PART, read_pmd_records, source_part
 
+from .lazy import evaluated
+
 URL = "http://host/1.jpg"
 
 
 def read(tmp_path, *records, part=None):
     (tmp_path / "a.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records))
-    return list(read_pmd_records(tmp_path / "a.jsonl", part))
+    return evaluated(read_pmd_records(tmp_path / "a.jsonl", part))
 
 
 def test_urls_and_texts(tmp_path):
@@ -56,7 +58,7 @@ def test_image_struct_of_datasets(tmp_path):
     with arrow.ipc.new_stream(str(tmp_path / "pmd-train.arrow"), table.schema) as writer:
         writer.write_table(table)
     for name in ("train-00000-of-00001.parquet", "pmd-train.arrow"):
-        first, second, third, fourth = read_pmd_records(tmp_path / name)
+        first, second, third, fourth = evaluated(read_pmd_records(tmp_path / name))
         assert first.image == ("COCO_train2014_000000000009.jpg", b"\xff\xd8\xff1")
         assert first.ids == {"coco:9"}
         assert second.image == ("", b"\xff\xd8\xff2")

@@ -11,6 +11,8 @@ from PIL import Image
 from mmf_flava.data.prepare.annotations import Annotation, Region
 from mmf_flava.data.prepare.visual_genome import OTHER_SHAPE, OUTSIDE, RegionCropper, read_visual_genome
 
+from .lazy import evaluated
+
 URL = "https://cs.stanford.edu/people/rak248/VG_100K_2/1.jpg"
 
 
@@ -31,13 +33,13 @@ def lists(tmp_path):
 
 
 def test_images(lists):
-    first, second = read_visual_genome(lists / "region_descriptions.json")
+    first, second = evaluated(read_visual_genome(lists / "region_descriptions.json"))
     assert first == Annotation(("the clock is green", "shade & tree"), URL, ("1.jpg",))
     assert second.ids == {"coco:391895", "flickr:2970773875"}
 
 
 def test_regions(lists):
-    found = list(read_visual_genome(lists / "region_descriptions.json", crop=True))
+    found = evaluated(read_visual_genome(lists / "region_descriptions.json", crop=True))
     assert [(annotation.captions, annotation.region) for annotation in found] == [
         (("the clock is green",), Region(0, 0, 4, 4, 8, 4)),
         (("shade & tree",), Region(4, 0, 4, 4, 8, 4)),
@@ -48,7 +50,7 @@ def test_regions(lists):
 
 def test_images_that_are_not_listed_may_be_of_an_evaluation_set(lists):
     (lists / "image_data.json").write_text("[]")
-    assert {found.dropped for found in read_visual_genome(lists / "region_descriptions.json")} == {
+    assert {found.dropped for found in evaluated(read_visual_genome(lists / "region_descriptions.json"))} == {
         "not in image_data.json"
     }
 
@@ -56,13 +58,13 @@ def test_images_that_are_not_listed_may_be_of_an_evaluation_set(lists):
 def test_visual_genome_is_read_in_chunks(tmp_path):
     images = [{"id": n, "regions": [{"phrase": f"thing {n} ], " + "é" * 3000}, {"phrase": ""}]} for n in range(900)]
     (tmp_path / "a.json").write_text(json.dumps(images))  # larger than a chunk
-    annotations = list(read_visual_genome(tmp_path / "a.json"))
+    annotations = evaluated(read_visual_genome(tmp_path / "a.json"))
     assert [annotation.names for annotation in annotations] == [(f"{n}.jpg",) for n in range(900)]
     assert {len(annotation.captions) for annotation in annotations} == {1}
     assert annotations[899].captions[0].startswith("thing 899 ], é")
     (tmp_path / "b.json").write_text(json.dumps(images)[:-5])
     with pytest.raises(ValueError, match="truncated"):
-        list(read_visual_genome(tmp_path / "b.json"))
+        evaluated(read_visual_genome(tmp_path / "b.json"))
 
 
 @pytest.mark.parametrize(

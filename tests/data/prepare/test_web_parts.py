@@ -9,6 +9,8 @@ from mmf_flava.data.prepare.annotations import Annotation, malformed_line
 from mmf_flava.data.prepare.web_parts import read_cc3m, read_cc12m, read_redcaps, read_sbu, read_wit
 from mmf_flava.errors import UserError
 
+from .lazy import evaluated
+
 URL = "http://host/1.jpg"
 SBU_URL = "http://static.flickr.com/2723/4385058960_b0f291553e.jpg"
 WIT_COLUMNS = [
@@ -42,31 +44,31 @@ def test_sbu_files(tmp_path):
     names = ("2723_4385058960_b0f291553e.jpg", "4385058960_b0f291553e.jpg")  # the second one is torchvision's
     expected = [Annotation(("a dog & a cat",), SBU_URL, names, ids=frozenset({"flickr:4385058960"}))]
     for path in tmp_path.iterdir():
-        assert list(read_sbu(path)) == expected, path
+        assert evaluated(read_sbu(path)) == expected, path
     (tmp_path / "SBU_captioned_photo_dataset_captions.txt").unlink()
     with pytest.raises(UserError, match="NAME_captions"):
-        list(read_sbu(tmp_path / "SBU_captioned_photo_dataset_urls.txt"))
+        evaluated(read_sbu(tmp_path / "SBU_captioned_photo_dataset_urls.txt"))
 
 
 def test_conceptual_captions(tmp_path):
     expected = [Annotation(("a dog",), URL), malformed_line(1, "2")]
     (tmp_path / "a.tsv").write_text(f"a dog\t{URL}\nbroken\n")
-    assert list(read_cc3m(tmp_path / "a.tsv")) == expected
+    assert evaluated(read_cc3m(tmp_path / "a.tsv")) == expected
     (tmp_path / "b.tsv").write_text(f"{URL}\ta dog\nbroken\n")
-    assert list(read_cc12m(tmp_path / "b.tsv")) == expected
+    assert evaluated(read_cc12m(tmp_path / "b.tsv")) == expected
 
 
 @pytest.mark.parametrize("header", ["caption\turl", "TEXT\tURL"])
 def test_header_for_img2dataset_is_not_a_caption(tmp_path, header):
     (tmp_path / "a.tsv").write_text(f"{header}\n<PERSON> and a dog\t{URL}\n")
     for read in (read_cc3m, read_cc12m):
-        assert list(read(tmp_path / "a.tsv")) == [Annotation(("<PERSON> and a dog",), URL)]
+        assert evaluated(read(tmp_path / "a.tsv")) == [Annotation(("<PERSON> and a dog",), URL)]
 
 
 def read_wit_rows(path, *rows):
     lines = ["\t".join(str(row.get(column, "")) for column in WIT_COLUMNS) for row in rows]
     path.write_bytes(gzip.compress("\n".join(["\t".join(WIT_COLUMNS), *lines, ""]).encode()))
-    return list(read_wit(path))
+    return evaluated(read_wit(path))
 
 
 @pytest.mark.parametrize(
@@ -116,7 +118,7 @@ def test_redcaps(tmp_path):
     captions = ("a", ["a", "b"], None)
     items = [annotation, *({"image_id": "1", "url": URL, "caption": caption} for caption in captions)]
     (tmp_path / "airplants_2019.json").write_text(json.dumps({"info": {}, "annotations": items}))
-    first, *others = read_redcaps(tmp_path / "airplants_2019.json")
+    first, *others = evaluated(read_redcaps(tmp_path / "airplants_2019.json"))
     names = ("bpzj7r.jpg", "ho0wntksivy41.jpg")
     assert first == Annotation(("found on a friend's property by <usr>",), annotation["url"], names)
     assert [other.captions for other in others] == [("a",), ("a", "b"), ()]

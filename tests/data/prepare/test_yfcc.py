@@ -8,6 +8,8 @@ import pytest
 
 from mmf_flava.data.prepare.yfcc import read_yfcc100m
 
+from .lazy import evaluated
+
 URL = "http://farm4.staticflickr.com/3153/2970773875_164f0c0b83.jpg"
 HASH = "d29e7c6a3028418c64eb15e3cf577c2"
 COLUMNS = [
@@ -69,7 +71,7 @@ def test_text(tmp_path, columns, compress):
     lines = ["\t".join([*before, fields[0], *after, *fields[1:]]) for fields in ROWS]
     path = tmp_path / "yfcc100m_dataset-0.bz2"
     path.write_bytes(compress("".join(f"{line}\n" for line in [*lines, "short"]).encode()))
-    *annotations, last = read_yfcc100m(path)
+    *annotations, last = evaluated(read_yfcc100m(path))
     assert last.dropped == "malformed line"
     assert (HASH in check(annotations).names) == (columns == 25)
 
@@ -81,11 +83,11 @@ def test_database(tmp_path):
         columns = ", ".join(f"{name} {'INTEGER' if name in ('photoid', 'marker') else 'TEXT'}" for name in COLUMNS)
         database.execute(f"CREATE TABLE yfcc100m_dataset ({columns}, PRIMARY KEY (photoid, description))")
         database.executemany(f"INSERT INTO yfcc100m_dataset VALUES ({', '.join('?' * 23)})", ROWS)
-    check(read_yfcc100m(path))
+    check(evaluated(read_yfcc100m(path)))
 
 
 def test_database_without_the_table(tmp_path):
     with sqlite3.connect(tmp_path / "a.sql") as database:
         database.execute("CREATE TABLE settings (name TEXT)")
     with pytest.raises(ValueError, match=r"no table has the columns photoid, .* tables: settings"):
-        list(read_yfcc100m(tmp_path / "a.sql"))
+        evaluated(read_yfcc100m(tmp_path / "a.sql"))

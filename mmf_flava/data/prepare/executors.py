@@ -1,0 +1,188 @@
+"""Executors run the tasks of a preparation: in this process, in local processes, on a Ray cluster, or as a Slurm array.
+
+An executor only starts workers. Each worker walks all tasks and takes those that no other worker has begun, see
+``tasks``, so that the number of workers may change, and workers that end are replaced.
+"""
+
+import argparse
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+
+from tqdm import tqdm
+
+from mmf_flava.errors import UserError
+
+POLL = 0.5  # seconds between updates of the progress bar
+MAX_DEATHS = 3  # workers that are killed after each other, without a finished task in between
+MAX_WORKERS = 1024
+DIED = (
+    "workers were killed one after the other without finishing a task, as happens if memory is short. The finished "
+    "tasks are kept. Run the command again with fewer workers or a smaller --shard."
+)
+
+Work = Callable[[], None]
+Watch = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Executor:
+    """Where the tasks run.
+
+    Args:
+        kind: ``local`` or ``ray``.
+        workers: number of workers; of ``ray``, 0: one per CPU of the cluster.
+    """
+
+    kind: str = "local"
+    workers: int = 1
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the only worker is the calling process."""
+        return self == LOCAL
+
+    def run(self, work: Work, watch: Watch) -> None:
+        """Run ``work`` in each worker until all have ended.
+
+        Args:
+            work: picklable function.
+            watch: function that is called regularly, and returns whether tasks were finished since the last call.
+
+        Raises:
+            UserError: a worker raised it, workers were killed repeatedly, or Ray is not installed.
+            RuntimeError: a worker raised another exception.
+        """
+        run = _run_ray if self.kind == "ray" else _run_local
+        run(work, watch, self.workers)
+        watch()
+
+
+LOCAL = Executor()
+
+
+def parse_executor(text: str) -> Executor:
+    """Parse ``local:N``, ``ray`` or ``slurm`` (an argparse ``type``)."""
+    kind, _, count = text.partition(":")
+    if kind == "local" and count.isdecimal() and 1 <= int(count) <= MAX_WORKERS:
+        return Executor(kind, int(count))
+    if text == "ray":
+        return Executor(kind, 0)
+    if text == "slurm":
+        if not {"SLURM_ARRAY_TASK_ID", "SLURM_JOB_ID"} & os.environ.keys():
+            raise argparse.ArgumentTypeError(
+                "slurm: this process is no job of Slurm (SLURM_ARRAY_TASK_ID is not set). Submit the command with "
+                "sbatch --array, or use local:N"
+            )
+        return Executor("local", max(1, int(os.environ.get("SLURM_CPUS_PER_TASK", "1"))))
+    raise argparse.ArgumentTypeError(f"must be local:N with N from 1 to {MAX_WORKERS}, ray or slurm, got {text!r}")
+
+
+def _run_local(work: Work, watch: Watch, count: int) -> None:
+    """Run ``work`` in processes. A process that is killed is replaced."""
+    workers: list[_Worker] = []
+    deaths = 0
+    try:
+        workers = [_Worker(work) for _ in range(count)]
+        while workers:
+            wait([worker.process.sentinel for worker in workers], POLL)
+            deaths = 0 if watch() else deaths
+            for worker in [worker for worker in workers if not worker.process.is_alive()]:
+                workers.remove(worker)
+                if worker.has_ended():
+                    continue
+                deaths += 1
+                if deaths > MAX_DEATHS:
+                    raise UserError(f"{deaths} {DIED}")
+                workers.append(_Worker(work))
+    finally:
+        for worker in workers:
+            worker.process.terminate()
+        for worker in workers:
+            worker.process.join()
+
+
+class _Worker:
+    """A process that runs ``work``."""
+
+    def __init__(self, work: Work):
+        context = multiprocessing.get_context("spawn")
+        self._result, sender = context.Pipe(duplex=False)
+        self.process = context.Process(target=_run_and_send, args=(work, sender), daemon=True)
+        # Ctrl-C reaches all processes of a terminal; only this one handles it
+        previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+            sender.close()
+
+    def has_ended(self) -> bool:
+        """Return whether the process, which is dead, has completed its work. Raise the exception of the work."""
+        try:
+            error = self._result.recv()
+        except EOFError:
+            return False
+        finally:
+            self._result.close()
+        if error is not None:
+            raise error
+        return True
+
+
+def _run_and_send(work: Work, sender: Connection) -> None:
+    """Run ``work`` in a worker, and send None or the exception."""
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a killed process would leave behind
+    try:
+        work()
+        sender.send(None)
+    except (UserError, OSError, MemoryError, RuntimeError) as error:
+        sender.send(error)
+    except Exception as error:  # its class may not be picklable
+        sender.send(RuntimeError("".join(traceback.format_exception(error))))
+
+
+def _exit_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+def _run_ray(work: Work, watch: Watch, count: int) -> None:
+    """Run ``work`` on a Ray cluster: the one that Ray's environment variables name, else a new one on this machine."""
+    try:
+        import ray
+    except ImportError:
+        raise UserError("--executor ray needs Ray, which is not installed: pip install 'mmf_flava[ray]'.") from None
+    is_new = not ray.is_initialized()
+    if is_new:
+        ray.init(logging_level="warning", log_to_driver=False)
+    try:
+        remote = ray.remote(num_cpus=1, max_retries=MAX_DEATHS)(_call)
+        count = count or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        running = [remote.remote(work, os.getcwd()) for _ in range(count)]
+        while running:
+            ended, running = ray.wait(running, timeout=POLL)
+            watch()
+            ray.get(ended)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    except ray.exceptions.RayError as error:
+        raise UserError(f"Ray's {DIED} ({type(error).__name__})") from error
+    finally:
+        if is_new:
+            ray.shutdown()
+
+
+def _call(work: Work, folder: str) -> None:
+    with suppress(OSError):
+        os.chdir(folder)  # of relative paths
+    work()
