@@ -158,6 +158,8 @@ def write_index(path: str | Path, records: TarRecords | None = None) -> ShardInd
             raise OSError(f"{target} is not a regular file")
         atomic.write_bytes(target, content)
     except OSError as error:
+        if not path.exists():  # its folder was deleted meanwhile
+            raise
         logger.warning("%s: the index cannot be written (%s). It will be rebuilt at every start.", path, error)
         return replace(index, content=content)
     return index

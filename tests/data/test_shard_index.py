@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import struct
 import tarfile
 import zlib
@@ -218,3 +219,13 @@ def test_index_in_memory_equals_the_file(shard, caplog):
     index_path(shard).mkdir()
     reader = ShardReader([shard])
     assert reader.read(3) == expected and "the index cannot be written" in caplog.text
+
+
+def test_folder_deleted_while_the_index_is_written(tmp_path, shard, monkeypatch):
+    def deleted(path, content):
+        shutil.rmtree(tmp_path)
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(shard_index.atomic, "write_bytes", deleted)
+    with pytest.raises(FileNotFoundError):
+        shard_index.write_index(shard, {})

@@ -69,7 +69,7 @@ def test_image_files_match_by_name(corpus):
     assert (records[0].fields["jpg"], records[1].fields["png"]) == (b"hex", b"seven")
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_killed_process_is_resumed_with_the_same_result(corpus, seed):
     arguments = ["pmd", "--part", "cc12m", "--src", str(corpus / "cc12m.tsv"), "--images", str(corpus / "images")]
     assert_survives_kills([*arguments, "--quiet", "--shard", "4"], corpus / "out", seed)
