@@ -18,7 +18,7 @@ from mmf_flava.config.datasets import PMDConfig
 from mmf_flava.data.annotations import TEXT_EXTENSIONS, parse_annotation, parse_label
 from mmf_flava.data.image_stream import ImageStreamDataset
 from mmf_flava.data.pair_weights import read_pair_weights
-from mmf_flava.data.record import BadRecord, record_boundary
+from mmf_flava.data.record import BadRecord, Reason, record_boundary
 from mmf_flava.data.records import estimate_text_bytes, require_column
 from mmf_flava.data.stream import StreamDataset
 from mmf_flava.data.stream_builder import StreamBuilder
@@ -111,11 +111,17 @@ class PMDDataset(ImageStreamDataset):
         return None
 
     def _read_caption(self, index: int, rng: np.random.Generator) -> str | None:
-        """Return one of the captions of record ``index``, or None if the record is bad."""
+        """Return one of the captions of record ``index``, or None if it has none.
+
+        Raises:
+            BadRecord: the record cannot be read. Another caption in its place would not be that of an undisturbed run.
+        """
         try:
             with record_boundary(f"record {index}"):
                 captions, _label = parse_annotation(self.records.read(index, TEXT_EXTENSIONS))
-        except BadRecord:
+        except BadRecord as error:
+            if error.reason is Reason.VANISHED:
+                raise
             return None
         return captions[int(rng.integers(len(captions)))]
 

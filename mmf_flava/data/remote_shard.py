@@ -1,6 +1,8 @@
 """Remote tar shards (http, https, S3), read through a local cache."""
 
+import logging
 import os
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,10 +17,17 @@ from mmf_flava.errors import UserError, hide_address
 from mmf_flava.files.background import background_threads
 from mmf_flava.files.cache import FileCache
 from mmf_flava.files.download import default_cache_dir
-from mmf_flava.files.download_errors import RangeRefusedError, RemoteFileNotFoundError
+from mmf_flava.files.download_errors import DownloadError, RangeRefusedError, RemoteFileNotFoundError
 from mmf_flava.files.sparse_copy import SparseCopy
 
+logger = logging.getLogger(__name__)
+
+REFUSAL_DELAY = 1.0  # seconds until a server that has refused to send a part of a shard is asked again
+REFUSED_SECONDS = 60.0  # for which a shard of another size is not downloaded again
 _without_ranges: set[str] = set()  # URLs of shards of which this process cannot download parts
+_refused: dict[
+    str, tuple[float, str]
+] = {}  # URL of a shard of another size -> when it is downloaded again, and the error
 
 
 @dataclass(frozen=True)
@@ -107,8 +116,15 @@ class RemoteShard:
             try:
                 self._copy.fetch(pieces, patient)
                 return True
-            except RangeRefusedError:
+            except RangeRefusedError as error:
+                if not patient:  # reading the record asks again
+                    return False
+                time.sleep(REFUSAL_DELAY)  # it may be the answer of a proxy
+                with suppress(RangeRefusedError):
+                    self._copy.fetch(pieces, patient)
+                    return True
                 _without_ranges.add(self.url)
+                logger.warning("%s The complete shard is downloaded instead.", error)
         # a complete copy that is not open yet could be evicted before it is read
         if patient or self.cache.limit is None:
             self.download(size)
@@ -116,8 +132,27 @@ class RemoteShard:
         return False
 
     def download(self, size: int) -> None:
-        """Download the shard completely, unless there is a complete copy. Raises UserError if the download fails."""
-        os.close(self.cache.open(self.url, size))
+        """Download the shard completely, unless there is a complete copy.
+
+        Raises:
+            UserError: the download fails, or the file has another size. For a minute, the same error is raised again
+                without a download.
+        """
+        until, message = _refused.get(self.url, (0.0, ""))
+        if time.monotonic() < until:
+            raise DownloadError(message)
+        descriptor = self.cache.open(self.url, size)
+        try:
+            if (actual := os.fstat(descriptor).st_size) != size:
+                self.cache.remove(self.url, descriptor)
+                message = (
+                    f"{self}: the server sends {actual:,} bytes, but the index is of a shard of {size:,} bytes. Check "
+                    "the server. If the shard has changed, delete the cache folder."
+                )
+                _refused[self.url] = time.monotonic() + REFUSED_SECONDS, message
+                raise DownloadError(message)
+        finally:
+            os.close(descriptor)
 
     def fetch_later(self, pieces: Sequence[Entry], size: int) -> None:
         """Let the background threads of this process ``fetch`` the pieces."""

@@ -5,7 +5,7 @@ import torch
 
 from mmf_flava.data.annotations import parse_annotation
 from mmf_flava.data.dataset_schedule import DatasetSchedule
-from mmf_flava.data.record import BadRecord, Record
+from mmf_flava.data.record import BadRecord, Reason, Record
 from mmf_flava.data.sampling import MultitaskLoader
 from mmf_flava.errors import UserError
 
@@ -50,6 +50,24 @@ def test_negatives_are_captions_of_other_records(config, load):
         assert (sample.input_ids.tolist() in positives) == bool(sample.is_correct)
         mismatches += 1 - sample.is_correct
     assert 160 < mismatches < 240
+
+
+@pytest.mark.parametrize("reason", [Reason.VANISHED, Reason.CHANGED])
+def test_a_caption_that_cannot_be_read_is_not_replaced_by_another(config, load, monkeypatch, reason):
+    """After a failed download, another caption would silently change the run; the sample is replaced, and listed."""
+    config.dataset_config.pmd.mismatch_probability = 0.999
+    dataset = load("pmd")
+    original, failures = dataset.records.read, iter([True])
+
+    def read(index, only=None):
+        if only is not None and next(failures, False):
+            raise BadRecord(reason, "a caption")
+        return original(index, only)
+
+    monkeypatch.setattr(dataset.records, "read", read)
+    replaced = dataset[0].replaced
+    assert [entry["reason"] for entry in replaced] == ([Reason.VANISHED] if reason is Reason.VANISHED else [])
+    assert dataset[0].replaced == []
 
 
 def test_length_buckets_reduce_padding(config, load):

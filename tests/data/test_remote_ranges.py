@@ -11,6 +11,7 @@ from collections import Counter
 
 import pytest
 
+from mmf_flava.data import remote_shard
 from mmf_flava.data.record import BadRecord, Reason, record_boundary
 from mmf_flava.data.records import open_records, read_ahead
 from mmf_flava.data.shard_writer import ShardWriter
@@ -28,6 +29,7 @@ COUNT = SHARDS * PER_SHARD
 @pytest.fixture(autouse=True)
 def short_retry_waits(monkeypatch):
     monkeypatch.setattr(cache_module, "RETRY_DELAYS", (0.01, 0.01))
+    monkeypatch.setattr(remote_shard, "REFUSAL_DELAY", 0.01)
 
 
 def image(number):
@@ -99,6 +101,28 @@ def test_complete_copies_are_used(server, url, cache):
     assert not ranges(server) and not whole(server)
 
 
+def test_another_file_instead_of_a_shard_is_not_used(server, url, cache, monkeypatch):
+    shard, server.ranges = server.files["/00000.tar"], False
+    server.files["/00000.tar"] = b"<html>please log in</html>"
+    records = open_records(url, cache)
+    for number in range(2):  # the page is downloaded once, and not for each record
+        with pytest.raises(BadRecord, match=r"the server sends 26 bytes, but the index is of a shard of") as error:
+            records.read(number)
+        assert error.value.reason == Reason.VANISHED
+    assert whole(server) == ["/00000.tar"]
+    server.files["/00000.tar"] = shard
+    monkeypatch.setattr(remote_shard, "_refused", {})  # a minute later
+    assert images(records, range(PER_SHARD)) == [image(n) for n in range(PER_SHARD)]
+
+
+def test_one_refusal_is_the_answer_of_a_proxy(server, url, cache, monkeypatch):
+    records = open_records(url, cache)
+    server.ranges = False
+    monkeypatch.setattr(remote_shard.time, "sleep", lambda _: setattr(server, "ranges", True))
+    assert images(records, range(PER_SHARD)) == [image(n) for n in range(PER_SHARD)]
+    assert not whole(server)
+
+
 @pytest.mark.parametrize("limit", [None, 10**6])
 def test_server_without_ranges_sends_each_shard_once(server, url, cache, limit):
     server.ranges = False
@@ -140,16 +164,27 @@ def test_unreachable_server_costs_the_records_that_are_missing(server, url, cach
     assert caught.value.reason is Reason.VANISHED
 
 
-@pytest.mark.parametrize("change", [lambda data: bytes(len(data)), lambda data: data[:3000], lambda data: data[:512]])
-def test_another_version_of_a_shard_costs_its_records(server, url, cache, change):
+OTHER_BYTES = Reason.CHANGED, r"000\.\w+ does not match its checksum"
+OTHER_SIZE = Reason.VANISHED, "but the index is of a shard of"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "words"),
+    [
+        (lambda data: bytes(len(data)), *OTHER_BYTES),
+        (lambda data: data[:3000], *OTHER_BYTES),
+        (lambda data: data[:512], *OTHER_SIZE),
+    ],
+)
+def test_another_version_of_a_shard_costs_its_records(server, url, cache, change, reason, words):
     """The shard has other bytes, or is shorter, so that the server does not send the range."""
     records = open_records(url, cache)
     server.files["/00000.tar"] = change(server.files["/00000.tar"])
     read_ahead(records, range(PER_SHARD))
     for _ in range(2):
-        with pytest.raises(BadRecord, match=r"00000\.tar: 000\.\w+ does not match its checksum") as caught:
+        with pytest.raises(BadRecord, match=words) as caught:
             records.read(0)
-        assert caught.value.reason is Reason.CHANGED
+        assert caught.value.reason is reason
     assert records.read(4).key == "004" and len(whole(server)) <= 2
 
 
