@@ -11,6 +11,7 @@ from statistics import median
 
 from tqdm import tqdm
 
+from mmf_flava.command import exit_with_parent
 from mmf_flava.data.remote_shard import RemoteShard
 from mmf_flava.data.shard_index import ShardIndex, ensure_index, read_index
 from mmf_flava.errors import UserError
@@ -94,7 +95,7 @@ def _build_indexes(shards: list[Shard]) -> Iterator[Iterator[ShardIndex]]:
         yield map(_ensure_index, shards)
         return
     # spawn would import the main program in each process, which takes seconds; fork is safe, because no GPU is used.
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("fork"))
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), initializer=exit_with_parent)
     try:
         yield pool.map(_ensure_index, shards)
     finally:

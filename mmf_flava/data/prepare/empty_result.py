@@ -12,6 +12,10 @@ FIRST_ROWS = 1000
 MAX_REASONS = 3  # reasons that the message explains
 
 
+class NoRecordError(UserError):
+    """No row gives a record. Nothing of the preparation is worth keeping."""
+
+
 class EmptyResultCheck:
     """Counts the rows of a preparation until the first record, and raises UserError if there is none.
 
@@ -38,7 +42,7 @@ class EmptyResultCheck:
             problem: what was wrong or what did not match, empty if a rule leaves the rows out.
 
         Raises:
-            UserError: this is the 1,000th row with a problem, and there is no record yet.
+            NoRecordError: this is the 1,000th row with a problem, and there is no record yet.
         """
         if self.has_record:
             return
@@ -53,13 +57,13 @@ class EmptyResultCheck:
         """Note the end of the input.
 
         Raises:
-            UserError: there is no record.
+            NoRecordError: there is no record.
         """
         if not self.has_record:
             rows = self._reasons.total()
             raise self._error(f"none of the {rows:,} rows gives a record" if rows else "there are no rows")
 
-    def _error(self, problem: str) -> UserError:
+    def _error(self, problem: str) -> NoRecordError:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in self._reasons.most_common())
         examples = [
             f" The first {reason}: {self._examples[reason].rstrip('.')}."
@@ -67,4 +71,4 @@ class EmptyResultCheck:
             if reason in self._examples
         ]
         described = f"{problem} ({reasons})." if reasons else f"{problem}."
-        return UserError(f"{self.source}: {described}{''.join(examples[:MAX_REASONS])} {self.remedy}")
+        return NoRecordError(f"{self.source}: {described}{''.join(examples[:MAX_REASONS])} {self.remedy}")

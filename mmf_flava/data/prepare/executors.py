@@ -14,9 +14,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from typing import Any
 
 from tqdm import tqdm
 
+from mmf_flava.command import exit_with_parent
 from mmf_flava.errors import UserError
 
 POLL = 0.5  # seconds between updates of the progress bar
@@ -29,6 +31,10 @@ DIED = (
 
 Work = Callable[[], None]
 Watch = Callable[[], bool]
+
+
+class WorkersKilledError(UserError):
+    """Workers were killed one after the other. Their finished tasks are kept."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,11 @@ class Executor:
         """Whether the only worker is the calling process."""
         return self == LOCAL
 
+    def check(self) -> None:
+        """Raise UserError if Ray is needed and not installed."""
+        if self.kind == "ray":
+            _import_ray()
+
     def run(self, work: Work, watch: Watch) -> None:
         """Run ``work`` in each worker until all have ended.
 
@@ -56,7 +67,8 @@ class Executor:
             watch: function that is called regularly, and returns whether tasks were finished since the last call.
 
         Raises:
-            UserError: a worker raised it, workers were killed repeatedly, or Ray is not installed.
+            WorkersKilledError: workers were killed repeatedly.
+            UserError: a worker raised it, or Ray cannot be used.
             RuntimeError: a worker raised another exception.
         """
         run = _run_ray if self.kind == "ray" else _run_local
@@ -99,7 +111,7 @@ def _run_local(work: Work, watch: Watch, count: int) -> None:
                     continue
                 deaths += 1
                 if deaths > MAX_DEATHS:
-                    raise UserError(f"{deaths} {DIED}")
+                    raise WorkersKilledError(f"{deaths} {DIED}")
                 workers.append(_Worker(work))
     finally:
         for worker in workers:
@@ -138,7 +150,7 @@ class _Worker:
 
 def _run_and_send(work: Work, sender: Connection) -> None:
     """Run ``work`` in a worker, and send None or the exception."""
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    exit_with_parent()
     tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a killed process would leave behind
     try:
         work()
@@ -149,34 +161,42 @@ def _run_and_send(work: Work, sender: Connection) -> None:
         sender.send(RuntimeError("".join(traceback.format_exception(error))))
 
 
-def _exit_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)
-
-
-def _run_ray(work: Work, watch: Watch, count: int) -> None:
-    """Run ``work`` on a Ray cluster: the one that Ray's environment variables name, else a new one on this machine."""
+def _import_ray() -> Any:
     try:
         import ray
     except ImportError:
         raise UserError("--executor ray needs Ray, which is not installed: pip install 'mmf_flava[ray]'.") from None
+    return ray
+
+
+def _run_ray(work: Work, watch: Watch, count: int) -> None:
+    """Run ``work`` on a Ray cluster: the one that Ray's environment variables name, else a new one on this machine."""
+    ray = _import_ray()
     is_new = not ray.is_initialized()
     if is_new:
-        ray.init(logging_level="warning", log_to_driver=False)
+        try:
+            ray.init(logging_level="warning", log_to_driver=False)
+        except (ValueError, ConnectionError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0].rstrip(".")
+            raise UserError(f"Ray cannot start or connect ({reason}). Check RAY_ADDRESS.") from None
+    deaths = 0
     try:
-        remote = ray.remote(num_cpus=1, max_retries=MAX_DEATHS)(_call)
+        remote = ray.remote(num_cpus=1, max_retries=0)(_call)
         count = count or max(1, int(ray.cluster_resources().get("CPU", 1)))
         running = [remote.remote(work, os.getcwd()) for _ in range(count)]
         while running:
             ended, running = ray.wait(running, timeout=POLL)
-            watch()
-            ray.get(ended)
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from None
-    except ray.exceptions.RayError as error:
-        raise UserError(f"Ray's {DIED} ({type(error).__name__})") from error
+            deaths = 0 if watch() else deaths
+            for worker in ended:
+                try:
+                    ray.get(worker)
+                except ray.exceptions.RayTaskError as error:
+                    raise error.cause from None
+                except ray.exceptions.RayError as error:
+                    deaths += 1
+                    if deaths > MAX_DEATHS:
+                        raise WorkersKilledError(f"{deaths} {DIED} ({type(error).__name__})") from error
+                    running.append(remote.remote(work, os.getcwd()))
     finally:
         if is_new:
             ray.shutdown()

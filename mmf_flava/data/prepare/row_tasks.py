@@ -91,16 +91,18 @@ class WatchedProgress:
         self.bar, self.folder = bar, folder
         self._progress = RowProgress(bar)
         self._numbers: set[int] = set()
+        self._indexed = 0
         self._read()  # their messages have been written
 
     def update(self) -> bool:
         """Update the bar, write new messages, and return whether tasks were finished since the last call."""
         results = self._read()
         indexed = 0 if self._numbers else len(list(self.folder.folder.glob("*/*.json")))
+        has_indexed, self._indexed = indexed > self._indexed, indexed
         self.bar.set_postfix_str(f"indexing the images, {indexed} tasks" if indexed else "", refresh=False)
         for subject, message in (item for result in results for item in result["messages"].items()):
             self._progress.write(subject, message)
-        return bool(results)
+        return bool(results) or has_indexed
 
     def _read(self) -> list[Result]:
         names = os.listdir(self.folder.folder) if self.folder.folder.is_dir() else []
@@ -117,7 +119,7 @@ class RowTasks:
     """Runs the tasks of one process. The rows stay open from a task to the next one.
 
     A result has ``counts``, ``dropped`` (reason -> count), ``problems`` (reason -> first problem), ``messages``
-    (subject -> first message), ``shard`` (name, records, sha256; None without records) and ``last``.
+    (subject -> first message), ``shard`` (name, records, sha256; None without records), its ``bytes`` and ``last``.
 
     Args:
         folder: the work folder in the output folder.
@@ -146,17 +148,18 @@ class RowTasks:
         self._next, self._messages = -1, {}
         result: Result = {"counts": dict.fromkeys(names, 0), "dropped": {}, "problems": {}}
         records = self._records(first, result, is_done)
-        shard = None
+        shard, size = None, 0
         if (record := next(records, None)) is not None:
-            shard = self._write(f"{number:05d}.tar", chain([record], records))
+            shard, size = self._write(f"{number:05d}.tar", chain([record], records))
         rows = result["counts"]["rows"]
         self._next = first + rows
         is_last = rows < self.source.shard or number + 1 == self.folder.count
         dropped = dict(sorted(result["dropped"].items()))
-        return {**result, "dropped": dropped, "messages": self._messages, "shard": shard, "last": is_last}
+        result |= {"dropped": dropped, "messages": self._messages}
+        return {**result, "shard": shard, "bytes": size, "last": is_last}
 
-    def _write(self, name: str, records: Iterator[tuple[str, dict[str, bytes]]]) -> dict[str, str | int]:
-        """Write a shard and its index in the work folder, and move them to the output folder."""
+    def _write(self, name: str, records: Iterator[tuple[str, dict[str, bytes]]]) -> tuple[dict[str, str | int], int]:
+        """Write a shard and its index in the work folder, and move them to the output folder. Also return its size."""
         out = self.folder.folder.parent
         # two processes may run the same task
         with TemporaryDirectory(prefix="shard", dir=self.folder.folder, ignore_cleanup_errors=True) as temporary:
@@ -166,11 +169,12 @@ class RowTasks:
                     shard.write(key, fields)
             with open(path, "rb") as file:
                 checksum = hashlib.file_digest(file, "sha256").hexdigest()
+            size = path.stat().st_size
             for written in (index_path(path), path):
                 if written.exists():  # the index may be missing, see write_index
                     os.replace(written, out / written.name)
         atomic.fsync(out)
-        return {"name": name, "records": shard.count, "sha256": checksum}
+        return {"name": name, "records": shard.count, "sha256": checksum}, size
 
     def _records(self, first: int, result: Result, is_done: IsDone) -> Iterator[tuple[str, dict[str, bytes]]]:
         """Yield (key, fields) of the records of a task. ``result`` counts a row before its record is yielded."""

@@ -14,7 +14,9 @@ result. A preparation without any record is an error, and leaves nothing behind;
 import hashlib
 import itertools
 import json
+import os
 import shutil
+import tempfile
 from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,16 +29,17 @@ from typing import Any
 from tqdm import tqdm
 
 from mmf_flava.command import file_path, integer
-from mmf_flava.data.prepare.empty_result import EmptyResultCheck
-from mmf_flava.data.prepare.executors import LOCAL, Executor, parse_executor
+from mmf_flava.data.prepare.empty_result import EmptyResultCheck, NoRecordError
+from mmf_flava.data.prepare.executors import LOCAL, Executor, WorkersKilledError, parse_executor
 from mmf_flava.data.prepare.row_tasks import RowProgress, RowResult, RowTasks, WatchedProgress
 from mmf_flava.data.prepare.tasks import Abandoned, TaskFolder
-from mmf_flava.errors import UserError
+from mmf_flava.errors import UserError, join_first
 from mmf_flava.files import atomic
 from mmf_flava.files.json_data import read_object
 
 MANIFEST, WORK, INPUT = "manifest.json", ".work", "input.json"
 FORMER = "progress.json"  # in the work folder of an earlier version
+RESULT_TYPES = {"counts": dict, "dropped": dict, "problems": dict, "messages": dict, "bytes": int}
 State = dict[str, Any]
 
 
@@ -80,8 +83,13 @@ class ShardPreparation:
         """
         if self.shard < 1:
             raise UserError(f"--shard is {self.shard}; it must be at least 1.")
+        executor.check()
         out.mkdir(parents=True, exist_ok=True)
-        if not self._is_finished(out):
+        if self._is_finished(out):
+            _check_shards(out)
+        else:
+            is_first = self._begin(out)
+            self._forget_lost_shards(out)
             try:
                 with tqdm(desc=self.name, unit="row", total=self.rows, disable=not progress) as bar:
                     if executor.is_here:
@@ -89,8 +97,11 @@ class ShardPreparation:
                     else:
                         executor.run(partial(self.work, out), WatchedProgress(bar, self.task_folder(out)).update)
                 self._merge(out)
-            except UserError:
-                if not _has_shards(out / WORK):
+            except WorkersKilledError:
+                raise
+            except UserError as error:
+                # another process that began before this one meets the same error, unless it is one of this process
+                if (is_first or isinstance(error, NoRecordError)) and not _has_shards(out / WORK):
                     shutil.rmtree(out / WORK, ignore_errors=True)
                 raise
         shutil.rmtree(out / WORK, ignore_errors=True)
@@ -112,31 +123,68 @@ class ShardPreparation:
 
     def task_folder(self, out: Path) -> TaskFolder:
         digest = hashlib.sha256(json.dumps(self.input, sort_keys=True, default=str).encode()).hexdigest()
-        return TaskFolder(out / WORK, digest, None if self.rows is None else max(1, -(-self.rows // self.shard)))
+        count = None if self.rows is None else max(1, -(-self.rows // self.shard))
+        return TaskFolder(out / WORK, digest, count, RESULT_TYPES)
 
     def _is_finished(self, out: Path) -> bool:
-        """Return whether ``out`` has the manifest of this input. Otherwise, note that its preparation has begun."""
+        """Return whether ``out`` has the manifest of this input. Raise UserError if it has that of another one."""
         if (out / WORK / FORMER).exists():
             raise UserError(
                 f"{out} contains a preparation that an earlier version of mmf_flava has not finished. Delete the "
                 "folder and prepare the data again."
             )
-        finished, begun = _load(out / MANIFEST), _load(out / WORK / INPUT, ("input",))
+        finished = _load(out / MANIFEST)
         if finished is not None and not finished["shards"]:  # of an earlier version
             (out / MANIFEST).unlink()
             finished = None
-        if begun is not None and begun["input"] != self.input and not _has_shards(out / WORK):
-            shutil.rmtree(out / WORK, ignore_errors=True)  # nothing was written, so the input may change
-            begun = None
-        if any(state is not None and state["input"] != self.input for state in (finished, begun)):
-            raise UserError(
-                f"{out} contains data that were prepared from a different input or with different options. Choose "
-                "another --out, or delete the folder."
-            )
-        if not finished and begun is None:
-            (out / WORK).mkdir(exist_ok=True)
-            atomic.write_json(out / WORK / INPUT, {"input": self.input})
+        if finished is not None:
+            self._check_input(out, finished)
         return finished is not None
+
+    def _begin(self, out: Path) -> bool:
+        """Note that the preparation has begun, and return whether this process is the first to do so.
+
+        Raises:
+            UserError: another input is being prepared in ``out``, or it has shards of others.
+        """
+        work = out / WORK
+        if not work.is_dir() and any(out.glob("*.tar")):
+            raise UserError(f"{out} contains tar files that this command has not written. Choose another --out.")
+        work.mkdir(exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", prefix=INPUT, dir=work) as file:
+            json.dump({"input": self.input}, file)
+            file.flush()
+            try:
+                os.link(file.name, work / INPUT)  # fails if the file exists, so that one of several processes is first
+                return True
+            except FileExistsError:
+                pass
+            except OSError:  # the file system has no links
+                if not (work / INPUT).exists():
+                    atomic.write_json(work / INPUT, {"input": self.input})
+                    return True
+        begun = _load(work / INPUT, ("input",))
+        if begun is None:
+            raise _deleted(out)
+        self._check_input(out, begun)
+        return False
+
+    def _check_input(self, out: Path, state: Mapping[str, Any]) -> None:
+        if state["input"] != self.input:
+            raise UserError(
+                f"{out} contains data that were prepared from a different input or with different options, or that "
+                "another process prepares. Choose another --out, or delete the folder."
+            )
+
+    def _forget_lost_shards(self, out: Path) -> None:
+        """Delete the results of tasks whose shards were deleted or damaged since, so that they are run again."""
+        folder = self.task_folder(out)
+        for path in (out / WORK).glob("[0-9]*.json"):
+            result = folder.result(int(path.stem)) if path.stem.isdecimal() else None
+            if result is not None and result["shard"]:
+                shard = out / result["shard"]["name"]
+                if not shard.is_file() or shard.stat().st_size != result["bytes"]:
+                    folder.forget(int(path.stem))
 
     def _merge(self, out: Path) -> None:
         """Write the manifest from the results of all tasks, unless another process has written it."""
@@ -197,6 +245,16 @@ def add_options(parser: ArgumentParser, shard: int) -> None:
 def describe_dropped(manifest: Mapping[str, Any]) -> str:
     """Format the counts of dropped rows by reason."""
     return ", ".join(f"{count} {reason}" for reason, count in manifest["dropped"].items()) or "nothing"
+
+
+def _check_shards(out: Path) -> None:
+    """Raise UserError if a shard of a finished preparation is missing or empty."""
+    names = [shard["name"] for shard in read_object(out / MANIFEST)["shards"]]
+    if lost := [name for name in names if not (out / name).is_file() or not (out / name).stat().st_size]:
+        raise UserError(
+            f"{out} is finished, but shards are missing or empty: {join_first(lost)}. Restore them, or delete the "
+            "folder and prepare the data again."
+        )
 
 
 def _deleted(out: Path) -> UserError:

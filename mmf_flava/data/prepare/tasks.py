@@ -9,9 +9,9 @@ been killed. It gives up such a task as soon as the result appears.
 
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,13 @@ class TaskFolder:
         folder: folder of the results; it is created by ``walk``.
         input: identifies the input. Results of another input are ignored.
         count: number of tasks; None: the first task whose result has ``last`` is the last one.
+        types: what a result has besides ``input`` and ``last``. One that lacks it is damaged.
     """
 
     folder: Path
     input: str
     count: int | None = None
+    types: Mapping[str, type] = field(default_factory=dict)
 
     def result(self, number: int) -> Result | None:
         """Return the result of a task; None if it is missing, damaged or of another input."""
@@ -52,7 +54,13 @@ class TaskFolder:
             result = read_object(self.folder / f"{number:05d}.json")
         except (OSError, ValueError):
             return None
-        return result if result.get("input") == self.input and type(result.get("last")) is bool else None
+        types = {"last": bool, **self.types}
+        is_valid = all(isinstance(result.get(key), kind) for key, kind in types.items())
+        return result if is_valid and result.get("input") == self.input else None
+
+    def forget(self, number: int) -> None:
+        """Delete the result of a task, so that it is run again."""
+        (self.folder / f"{number:05d}.json").unlink(missing_ok=True)
 
     def walk(
         self,
