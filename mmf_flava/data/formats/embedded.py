@@ -121,6 +121,7 @@ def _finished(out: Path) -> dict[str, Any] | None:
         return None
     except (ValueError, KeyError, TypeError):
         pass
+    (out / WORK).mkdir(parents=True, exist_ok=True)  # the other shards in the folder are those of this preparation
     atomic.remove(out / "manifest.json")
     return None
 

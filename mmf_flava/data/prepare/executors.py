@@ -10,9 +10,10 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -99,25 +100,48 @@ def parse_executor(text: str) -> Executor:
 def _run_local(work: Work, watch: Watch, count: int) -> None:
     """Run ``work`` in processes. A process that is killed is replaced."""
     workers: list[_Worker] = []
-    deaths = 0
+    interrupted = threading.Event()
     try:
-        workers = [_Worker(work) for _ in range(count)]
-        while workers:
-            wait([worker.process.sentinel for worker in workers], POLL)
-            deaths = 0 if watch() else deaths
-            for worker in [worker for worker in workers if not worker.process.is_alive()]:
-                workers.remove(worker)
-                if worker.has_ended():
-                    continue
-                deaths += 1
-                if deaths > MAX_DEATHS:
-                    raise WorkersKilledError(f"{deaths} {DIED}")
+        with _interrupts_set(interrupted):
+            while len(workers) < count:
                 workers.append(_Worker(work))
+            _watch_local(work, watch, workers, interrupted)
     finally:
         for worker in workers:
             worker.process.terminate()
         for worker in workers:
             worker.process.join()
+
+
+@contextmanager
+def _interrupts_set(event: threading.Event) -> Iterator[None]:
+    """Context manager: Ctrl-C sets ``event``. An exception could be raised, and lost, anywhere in multiprocessing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, lambda *_: event.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _watch_local(work: Work, watch: Watch, workers: "list[_Worker]", interrupted: threading.Event) -> None:
+    """Replace the workers that are killed, until all have ended."""
+    deaths = 0
+    while workers:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+        wait([worker.process.sentinel for worker in workers], POLL)
+        deaths = 0 if watch() else deaths
+        for worker in [worker for worker in workers if not worker.process.is_alive()]:
+            workers.remove(worker)
+            if worker.has_ended():
+                continue
+            deaths += 1
+            if deaths > MAX_DEATHS:
+                raise WorkersKilledError(f"{deaths} {DIED}")
+            workers.append(_Worker(work))
 
 
 class _Worker:
@@ -127,7 +151,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self._result, sender = context.Pipe(duplex=False)
         self.process = context.Process(target=_run_and_send, args=(work, sender), daemon=True)
-        # Ctrl-C reaches all processes of a terminal; only this one handles it
+        # Ctrl-C reaches all processes of a terminal; only this one handles it. The start of the tracker unblocks it.
+        resource_tracker.ensure_running()
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self.process.start()
@@ -150,6 +175,7 @@ class _Worker:
 
 def _run_and_send(work: Work, sender: Connection) -> None:
     """Run ``work`` in a worker, and send None or the exception."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     exit_with_parent()
     tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a killed process would leave behind
     try:
