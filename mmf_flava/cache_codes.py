@@ -3,8 +3,8 @@
 Example: ``python -m mmf_flava.cache_codes RECIPE --dataset pmd --split train --views 4``.
 
 With ``dataset_config.pmd.codes: NAME``, training reads the cached codes instead of running the codebook. The DALL-E
-codebook takes about half of the computation of a training step on images. Run the command again to resume an
-interrupted computation. With torchrun, all processes compute codes; see ``data.code_writer`` for how they share the
+codebook takes a third of the operations of a training step on images. Run the command again to resume an interrupted
+computation. With torchrun, all processes compute codes; see ``data.code_writer`` for how they share the
 work, and ``data.codes`` for the file format.
 """
 

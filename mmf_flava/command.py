@@ -3,13 +3,10 @@
 import argparse
 import contextlib
 import functools
-import multiprocessing
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -53,18 +50,6 @@ def file_path(text: str) -> Path:
 def bar_interval() -> float:
     """Return the seconds between updates of a progress bar: 0.2 on a terminal, 30 in a log file."""
     return 0.2 if sys.stderr.isatty() else 30
-
-
-def exit_with_parent() -> None:
-    """Let this child process end when its parent is killed, instead of waiting for work forever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def wait_for_parent() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=wait_for_parent, daemon=True).start()
 
 
 def end_on_sigterm() -> None:

@@ -29,6 +29,7 @@ from mmf_flava.data.record import Reason
 from mmf_flava.errors import UserError
 from mmf_flava.files import atomic
 from mmf_flava.files.json_data import parse_object
+from mmf_flava.files.random_access import write_at
 
 PENDING, DONE = b".", b"+"
 REASONS = {bytes([ord("A") + number]): reason for number, reason in enumerate(Reason)}
@@ -100,7 +101,7 @@ class CodeWriter:
         """Write the codes of a claimed record. ``reason``: why it is bad, None if it is not."""
         assert codes_VP.shape == (self.header["views"], self.header["patches"])
         data = np.ascontiguousarray(codes_VP, DTYPE).tobytes()
-        _write(self._codes, data, record * self.record_bytes)
+        write_at(self._codes, data, record * self.record_bytes)
         self._unsaved.append((record, DONE if reason is None else LETTERS[reason]))
 
     def save_progress(self) -> None:
@@ -109,7 +110,7 @@ class CodeWriter:
             return
         os.fsync(self._codes)
         for record, status in self._unsaved:
-            _write(self._progress, status, len(self._first_line) + record)
+            write_at(self._progress, status, len(self._first_line) + record)
         os.fsync(self._progress)
         self._unsaved = []
 
@@ -147,7 +148,7 @@ class CodeWriter:
             self._finish()
             return
         if not (is_valid and partial_size == full_size):
-            _write(self._progress, self._first_line + PENDING * self.records, 0)
+            write_at(self._progress, self._first_line + PENDING * self.records, 0)
             os.ftruncate(self._progress, len(self._first_line) + self.records)
         # not open for reading: a network file system would write back the codes of other processes that it has read
         self._codes = os.open(self.partial_path, os.O_WRONLY | os.O_CREAT, 0o666)
@@ -216,14 +217,6 @@ class CodeWriter:
                 self.save_progress()
         finally:
             self._close()
-
-
-def _write(descriptor: int, data: bytes, offset: int) -> None:
-    """Write all of ``data`` at ``offset``; one call may write only a part of it."""
-    view = memoryview(data)
-    while len(view):
-        written = os.pwrite(descriptor, view, offset)
-        view, offset = view[written:], offset + written
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

@@ -11,7 +11,7 @@ from statistics import median
 
 from tqdm import tqdm
 
-from mmf_flava.command import exit_with_parent
+from mmf_flava.data.child_process import exit_with_parent
 from mmf_flava.data.remote_shard import RemoteShard
 from mmf_flava.data.shard_index import ShardIndex, ensure_index, read_index
 from mmf_flava.errors import UserError

@@ -1,4 +1,4 @@
-"""Random access to a file by many processes."""
+"""Random access to a file by many processes. Reads and writes do not change the file position, which they may share."""
 
 import os
 from pathlib import Path
@@ -39,3 +39,11 @@ class RandomAccessFile:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_descriptor": None}
+
+
+def write_at(descriptor: int, data: bytes, offset: int) -> None:
+    """Write all of ``data`` at ``offset``; one call of the system may write only a part of it."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written

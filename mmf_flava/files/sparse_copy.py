@@ -12,6 +12,7 @@ from pathlib import Path
 from mmf_flava.files.cache import FileCache, retry
 from mmf_flava.files.http_download import write_error
 from mmf_flava.files.http_range import read_range
+from mmf_flava.files.random_access import write_at
 from mmf_flava.files.s3 import read_object
 
 SUFFIX = ".ranges"
@@ -92,11 +93,8 @@ class SparseCopy:
         position = start
         read = read_object if self.url.startswith("s3://") else read_range
         for chunk in read(self.url, start, end - start):
-            view = memoryview(chunk)
-            while view:
-                written = os.pwrite(descriptor, view, position)
-                position += written
-                view = view[written:]
+            write_at(descriptor, chunk, position)
+            position += len(chunk)
         return position - start
 
 

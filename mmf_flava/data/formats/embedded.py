@@ -18,7 +18,8 @@ from mmf_flava.data.formats.archive import Archive, is_archive
 from mmf_flava.data.formats.arrow_files import find_arrow_files
 from mmf_flava.data.formats.embedded_images import EmbeddedImages
 from mmf_flava.data.prepare.lock import folder_lock
-from mmf_flava.data.prepare.shard_preparation import WORK, ShardPreparation, State, describe_dropped
+from mmf_flava.data.prepare.output_folder import WORK
+from mmf_flava.data.prepare.shard_preparation import ShardPreparation, State, describe_dropped
 from mmf_flava.data.record import Records
 from mmf_flava.errors import NOT_WRITABLE, UserError, is_full_disk
 from mmf_flava.files import atomic

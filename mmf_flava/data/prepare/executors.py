@@ -19,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mmf_flava.command import exit_with_parent
+from mmf_flava.data.child_process import exit_with_parent
 from mmf_flava.errors import UserError
 
 POLL = 0.5  # seconds between updates of the progress bar

@@ -11,15 +11,9 @@ which share the tasks as ``tasks`` describes. If preparation was interrupted, th
 result. A preparation without any record is an error, and leaves nothing behind; see ``empty_result``.
 """
 
-import hashlib
-import itertools
-import json
-import os
-import shutil
-import tempfile
 from argparse import ArgumentParser
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,15 +25,13 @@ from tqdm import tqdm
 from mmf_flava.command import file_path, integer
 from mmf_flava.data.prepare.empty_result import EmptyResultCheck, NoRecordError
 from mmf_flava.data.prepare.executors import LOCAL, Executor, WorkersKilledError, parse_executor
+from mmf_flava.data.prepare.output_folder import OutputFolder
 from mmf_flava.data.prepare.row_tasks import RowProgress, RowResult, RowTasks, WatchedProgress
-from mmf_flava.data.prepare.tasks import Abandoned, TaskFolder
-from mmf_flava.errors import UserError, join_first
+from mmf_flava.data.prepare.tasks import Abandoned
+from mmf_flava.errors import UserError
 from mmf_flava.files import atomic
 from mmf_flava.files.json_data import read_object
 
-MANIFEST, WORK, INPUT = "manifest.json", ".work", "input.json"
-FORMER = "progress.json"  # in the work folder of an earlier version
-RESULT_TYPES = {"counts": dict, "dropped": dict, "problems": dict, "messages": dict, "bytes": int}
 State = dict[str, Any]
 
 
@@ -85,119 +77,50 @@ class ShardPreparation:
             raise UserError(f"--shard is {self.shard}; it must be at least 1.")
         executor.check()
         out.mkdir(parents=True, exist_ok=True)
-        if self._is_finished(out):
-            _check_shards(out)
+        folder = self.output_folder(out)
+        if folder.is_finished():
+            folder.check_shards()
         else:
-            is_first = self._begin(out)
-            self._forget_lost_shards(out)
+            is_first = folder.begin()
             try:
                 with tqdm(desc=self.name, unit="row", total=self.rows, disable=not progress) as bar:
                     if executor.is_here:
                         self.work(out, RowProgress(bar))
                     else:
-                        executor.run(partial(self.work, out), WatchedProgress(bar, self.task_folder(out)).update)
-                self._merge(out)
+                        executor.run(partial(self.work, out), WatchedProgress(bar, folder.tasks).update)
+                self._merge(folder)
             except WorkersKilledError:
                 raise
             except UserError as error:
-                # another process that began before this one meets the same error, unless it is one of this process
-                if (is_first or isinstance(error, NoRecordError)) and not _has_shards(out / WORK):
-                    shutil.rmtree(out / WORK, ignore_errors=True)
+                # without a record, other processes fail too; another error may be of this process only
+                if (is_first or isinstance(error, NoRecordError)) and not folder.has_shards():
+                    folder.delete_work()
                 raise
-        shutil.rmtree(out / WORK, ignore_errors=True)
-        return read_object(out / MANIFEST)
+        folder.delete_work()
+        return read_object(folder.manifest)
 
     def work(self, out: Path, progress: RowProgress | None = None) -> None:
         """Run the tasks that no other process has begun, until all have a result or the manifest is written."""
-        progress = progress or RowProgress()
-        folder, has_ended = self.task_folder(out), (out / MANIFEST).is_file
+        progress, folder = progress or RowProgress(), self.output_folder(out)
         try:
             with suppress(Abandoned):
-                folder.walk(RowTasks(self, folder, progress).run, progress.add_result, has_ended)
+                folder.tasks.walk(RowTasks(self, folder.tasks, progress).run, progress.add_result, folder.has_manifest)
         except FileNotFoundError:
-            if has_ended():
+            if folder.has_manifest():
                 return
-            if (out / WORK).is_dir():
+            if folder.work.is_dir():
                 raise
-            raise _deleted(out) from None
+            raise folder.deleted() from None
 
-    def task_folder(self, out: Path) -> TaskFolder:
-        digest = hashlib.sha256(json.dumps(self.input, sort_keys=True, default=str).encode()).hexdigest()
+    def output_folder(self, out: Path) -> OutputFolder:
         count = None if self.rows is None else max(1, -(-self.rows // self.shard))
-        return TaskFolder(out / WORK, digest, count, RESULT_TYPES)
+        return OutputFolder(out, self.input, count)
 
-    def _is_finished(self, out: Path) -> bool:
-        """Return whether ``out`` has the manifest of this input. Raise UserError if it has that of another one."""
-        if (out / WORK / FORMER).exists():
-            raise UserError(
-                f"{out} contains a preparation that an earlier version of mmf_flava has not finished. Delete the "
-                "folder and prepare the data again."
-            )
-        finished = _load(out / MANIFEST)
-        if finished is not None and not finished["shards"]:  # of an earlier version
-            (out / MANIFEST).unlink()
-            finished = None
-        if finished is not None:
-            self._check_input(out, finished)
-        return finished is not None
-
-    def _begin(self, out: Path) -> bool:
-        """Note that the preparation has begun, and return whether this process is the first to do so.
-
-        Raises:
-            UserError: another input is being prepared in ``out``, or it has shards of others.
-        """
-        work = out / WORK
-        if not work.is_dir() and any(out.glob("*.tar")):
-            raise UserError(f"{out} contains tar files that this command has not written. Choose another --out.")
-        work.mkdir(exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", prefix=INPUT, dir=work) as file:
-            json.dump({"input": self.input}, file)
-            file.flush()
-            try:
-                os.link(file.name, work / INPUT)  # fails if the file exists, so that one of several processes is first
-                return True
-            except FileExistsError:
-                pass
-            except OSError:  # the file system has no links
-                if not (work / INPUT).exists():
-                    atomic.write_json(work / INPUT, {"input": self.input})
-                    return True
-        begun = _load(work / INPUT, ("input",))
-        if begun is None:
-            raise _deleted(out)
-        self._check_input(out, begun)
-        return False
-
-    def _check_input(self, out: Path, state: Mapping[str, Any]) -> None:
-        if state["input"] != self.input:
-            raise UserError(
-                f"{out} contains data that were prepared from a different input or with different options, or that "
-                "another process prepares. Choose another --out, or delete the folder."
-            )
-
-    def _forget_lost_shards(self, out: Path) -> None:
-        """Delete the results of tasks whose shards were deleted or damaged since, so that they are run again."""
-        folder = self.task_folder(out)
-        for path in (out / WORK).glob("[0-9]*.json"):
-            result = folder.result(int(path.stem)) if path.stem.isdecimal() else None
-            if result is not None and result["shard"]:
-                shard = out / result["shard"]["name"]
-                if not shard.is_file() or shard.stat().st_size != result["bytes"]:
-                    folder.forget(int(path.stem))
-
-    def _merge(self, out: Path) -> None:
+    def _merge(self, folder: OutputFolder) -> None:
         """Write the manifest from the results of all tasks, unless another process has written it."""
-        folder, results = self.task_folder(out), []
-        for number in itertools.count():
-            result = folder.result(number)
-            if result is None:
-                if (out / MANIFEST).is_file():
-                    return
-                raise _deleted(out)
-            results.append(result)
-            if result["last"]:
-                break
+        results = folder.results()
+        if folder.has_manifest():
+            return
         counts, dropped = Counter(dict.fromkeys(("rows", *self.count_names), 0)), Counter[str]()
         for result in results:
             counts.update(result["counts"])
@@ -216,8 +139,8 @@ class ShardPreparation:
             "shards": shards,
         }
         for name, text in self.text_files.items():
-            atomic.write_text(out / name, text)
-        atomic.write_json(out / MANIFEST, self.manifest(state))
+            atomic.write_text(folder.path / name, text)
+        atomic.write_json(folder.manifest, self.manifest(state))
 
 
 def add_options(parser: ArgumentParser, shard: int) -> None:
@@ -245,42 +168,3 @@ def add_options(parser: ArgumentParser, shard: int) -> None:
 def describe_dropped(manifest: Mapping[str, Any]) -> str:
     """Format the counts of dropped rows by reason."""
     return ", ".join(f"{count} {reason}" for reason, count in manifest["dropped"].items()) or "nothing"
-
-
-def _check_shards(out: Path) -> None:
-    """Raise UserError if a shard of a finished preparation is missing or empty."""
-    names = [shard["name"] for shard in read_object(out / MANIFEST)["shards"]]
-    if lost := [name for name in names if not (out / name).is_file() or not (out / name).stat().st_size]:
-        raise UserError(
-            f"{out} is finished, but shards are missing or empty: {join_first(lost)}. Restore them, or delete the "
-            "folder and prepare the data again."
-        )
-
-
-def _deleted(out: Path) -> UserError:
-    return UserError(
-        f"{out / WORK} was deleted during the preparation, for example by another process that ended with an error. "
-        "Run the command again."
-    )
-
-
-def _load(path: Path, keys: Sequence[str] = ("input", "counts", "dropped", "shards")) -> dict[str, Any] | None:
-    try:
-        state = read_object(path)
-        for key in keys:
-            if not isinstance(state.get(key), list if key == "shards" else dict):
-                raise ValueError(f"its {key} are missing or damaged")
-        return state
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}). Delete the folder and prepare the data again.") from None
-
-
-def _has_shards(work: Path) -> bool:
-    """Return whether a task of any input has written a shard."""
-    for path in work.glob("*.json"):
-        with suppress(OSError, ValueError):
-            if read_object(path).get("shard"):
-                return True
-    return False

@@ -55,6 +55,11 @@ def preparation(folder, shard=4, rows=None):
     return ShardPreparation("test", {"shard": shard}, *options)
 
 
+def make_folder(path):
+    path.mkdir()
+    return path
+
+
 @pytest.fixture
 def expected(tmp_path):
     preparation(tmp_path).run(tmp_path / "expected", progress=False)
@@ -126,74 +131,6 @@ def test_last_task(tmp_path, rows, shard, shards, known):
     ).run(tmp_path / "out", False)
     assert manifest["counts"]["rows"] == rows
     assert len(manifest["shards"]) == len(list((tmp_path / "out").glob("*.tar"))) == shards - (rows == 4)
-
-
-def test_other_input_is_an_error_at_once(tmp_path):
-    """Also if no shard is written: another process may be preparing them."""
-    preparation(tmp_path)._begin(make_folder(tmp_path / "out"))
-    with pytest.raises(UserError, match="a different input"):
-        preparation(tmp_path, shard=5).run(tmp_path / "out", False)
-    assert (tmp_path / "out/.work/input.json").is_file()
-
-
-def test_one_of_two_processes_with_different_options_prepares(tmp_path):
-    begun = [preparation(tmp_path, shard=4)._begin, preparation(tmp_path, shard=5)._begin]
-    assert begun[0](make_folder(tmp_path / "out"))
-    with pytest.raises(UserError, match="a different input"):
-        begun[1](tmp_path / "out")
-    assert not begun[0](tmp_path / "out"), "a second process with the same options shares the work"
-
-
-def make_folder(path):
-    path.mkdir()
-    return path
-
-
-def test_folder_with_other_shards_is_refused(tmp_path):
-    (make_folder(tmp_path / "out") / "00000.tar").write_bytes(b"img2dataset's")
-    with pytest.raises(UserError, match="tar files that this command has not written"):
-        preparation(tmp_path).run(tmp_path / "out", False)
-    assert os.listdir(tmp_path / "out") == ["00000.tar"]
-
-
-def test_lost_shards_are_written_again_or_named(tmp_path):
-    out, expected = tmp_path / "out", tmp_path / "expected"
-    preparation(tmp_path).run(expected, False)
-    (tmp_path / "9").write_text("9")
-    with pytest.raises(UserError, match="killed"):
-        preparation(tmp_path).run(out, False, Executor("local", 2))
-    (tmp_path / "9").unlink()
-    written = sorted(out.glob("*.tar"))
-    written[0].unlink()
-    written[-1].write_bytes(b"")
-    damaged = next((out / ".work").glob("[0-9]*.json"))
-    damaged.write_text(
-        json.dumps({key: value for key, value in json.loads(damaged.read_text()).items() if key != "counts"})
-    )
-    preparation(tmp_path).run(out, False)
-    assert read_files(out) == read_files(expected)
-    written[0].unlink()
-    with pytest.raises(UserError, match=f"is finished, but shards are missing or empty: {written[0].name}"):
-        preparation(tmp_path).run(out, False)
-
-
-def test_missing_ray_leaves_the_work_of_others(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    preparation(tmp_path)._begin(make_folder(tmp_path / "out"))
-    with pytest.raises(UserError, match="needs Ray"):
-        preparation(tmp_path).run(tmp_path / "out", False, Executor("ray", 0))
-    assert (tmp_path / "out/.work/input.json").is_file()
-
-
-def test_other_input_is_an_error_once_a_shard_is_written(tmp_path):
-    (tmp_path / "9").write_text("9")
-    with pytest.raises(UserError, match="killed"):
-        preparation(tmp_path).run(tmp_path / "out", False, Executor("local", 2))
-    with pytest.raises(UserError, match="a different input"):
-        preparation(tmp_path, shard=5).run(tmp_path / "out", False)
-    (tmp_path / "out/.work/progress.json").touch()
-    with pytest.raises(UserError, match="an earlier version of mmf_flava has not finished"):
-        preparation(tmp_path).run(tmp_path / "out", False)
 
 
 @pytest.fixture
@@ -301,6 +238,14 @@ def test_invalid_executors_are_errors(monkeypatch):
     for text in ("local", "local:0", "local:x", "spark", "ray:2", "slurm"):
         with pytest.raises(argparse.ArgumentTypeError, match="sbatch --array" if text == "slurm" else "local:N"):
             parse_executor(text)
+
+
+def test_missing_ray_leaves_the_work_of_others(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    preparation(tmp_path).output_folder(make_folder(tmp_path / "out")).begin()
+    with pytest.raises(UserError, match="needs Ray"):
+        preparation(tmp_path).run(tmp_path / "out", False, Executor("ray", 0))
+    assert (tmp_path / "out/.work/input.json").is_file()
 
 
 def test_missing_ray_is_an_error(tmp_path, monkeypatch):
