@@ -5,11 +5,13 @@ import os
 import pickle
 import resource
 from multiprocessing import get_context
+from weakref import WeakSet
 
 import pytest
 
 from mmf_flava.data.record import BadRecord, Reason, record_boundary
 from mmf_flava.errors import UserError
+from mmf_flava.files import open_files
 from mmf_flava.files.open_files import OpenFiles, open_file, raise_limit
 
 
@@ -34,6 +36,7 @@ def in_process(function, limit, *arguments):
         # the process that runs the tests may have more files open than the limit allows
         os.closerange(3, sender.fileno())
         os.closerange(sender.fileno() + 1, 1 << 16)
+        open_files._all_open = WeakSet()  # files of earlier tests, which have just been closed
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
         try:
             sender.send(function(*arguments))
