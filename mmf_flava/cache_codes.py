@@ -26,9 +26,9 @@ from mmf_flava.data.quarantine import format_counts
 from mmf_flava.errors import UserError
 from mmf_flava.models.codebook.build import load_codebook
 from mmf_flava.models.codebook.caching import cache_dataset_codes
-from mmf_flava.models.codebook.dalle_encoder import DTYPES
 from mmf_flava.models.codebook.dtype_comparison import compare_dtypes
 from mmf_flava.models.codebook.views import load_first_views
+from mmf_flava.models.dtypes import DTYPES
 from mmf_flava.processes import launched, local_device
 
 

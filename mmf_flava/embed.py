@@ -33,12 +33,13 @@ from mmf_flava.data.quarantine import format_counts
 from mmf_flava.data.record import BadRecord, Reason
 from mmf_flava.data.unexpected_errors import UnexpectedErrors
 from mmf_flava.errors import UserError
-from mmf_flava.evaluation.embedder import DTYPES, Embedder
+from mmf_flava.evaluation.embedder import Embedder
 from mmf_flava.evaluation.embedding_files import check_output, write_embeddings
 from mmf_flava.evaluation.embedding_items import KINDS, LineDataset, RecordDataset, open_items
 from mmf_flava.evaluation.embedding_origin import describe_origin
 from mmf_flava.evaluation.embedding_processes import Processes, read_batches, write_batches
 from mmf_flava.files import atomic
+from mmf_flava.models.dtypes import DTYPES
 from mmf_flava.processes import launched, local_device
 
 DESCRIPTION = """\

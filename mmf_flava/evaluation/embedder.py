@@ -22,10 +22,10 @@ from mmf_flava.data.processor_files import read_processors
 from mmf_flava.data.record import BadRecord
 from mmf_flava.data.text_processor import TextProcessor
 from mmf_flava.errors import UserError
+from mmf_flava.models.dtypes import DTYPES
 from mmf_flava.models.pretrained import load_pretrained
 
 T = TypeVar("T")
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Embedder:

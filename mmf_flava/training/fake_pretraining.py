@@ -21,11 +21,11 @@ from mmf_flava.data.mask_counts import FIELD, MaskCounts
 from mmf_flava.models.codebook.build import Codebook, KMeansCodebook
 from mmf_flava.models.codebook.dalle_encoder import DalleEncoder
 from mmf_flava.models.dino.pretraining import FlavaDino
+from mmf_flava.models.dtypes import DTYPES
 from mmf_flava.models.flava import Flava
 from mmf_flava.models.pretraining import FlavaPretraining
 
 Model = TypeVar("Model", bound=nn.Module)
-COMPUTE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # assumed maximum number of masked tokens of a text, in standard deviations above the mean
 DEVIATIONS = 4
 
@@ -74,7 +74,7 @@ def _in_compute_precision(model: Model, training: Any) -> Model:
     if training.sharding == "fsdp":
         for parameter in model.parameters():
             if parameter.ndim:  # the scalar, the logit scale, is in the root unit and stays in fp32
-                parameter.data = parameter.data.to(COMPUTE[training.precision])
+                parameter.data = parameter.data.to(DTYPES[training.precision])
     return model.train()
 
 

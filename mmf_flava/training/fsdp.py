@@ -20,10 +20,10 @@ from torch import Tensor, distributed, nn
 from torch.nn.functional import pad
 
 from mmf_flava.errors import UserError
+from mmf_flava.models.dtypes import DTYPES
 from mmf_flava.training.engine import Engine, averaged_parameters
 from mmf_flava.training.model_interface import replicated_modules, shard_units
 
-COMPUTE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 STEP = "step"  # the only scalar in an optimizer's state; the other entries have the parameter's shape
 WRAPPERS = ("_fpw_module", "_fsdp_wrapped_module")
 
@@ -188,7 +188,7 @@ class FsdpEngine(Engine):
             flatten_parameters=False,
             mixed_precision=precision != "fp32",
             fp32_reduce_scatter=precision != "fp32",
-            compute_dtype=COMPUTE[precision],
+            compute_dtype=DTYPES[precision],
         )
         for flat in flat_module.flat_params:
             names, shapes, _ = flat.metadata()

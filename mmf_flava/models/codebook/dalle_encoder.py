@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from mmf_flava.models.codebook.frozen import Frozen
+from mmf_flava.models.dtypes import DTYPES
 from mmf_flava.models.last_block import select
 
 LOGIT_LAPLACE_EPS = 0.1  # the dVAE was trained on pixels in [0.1, 0.9]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class DalleEncoder(Frozen):

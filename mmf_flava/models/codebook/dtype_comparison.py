@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mmf_flava.config.model import CodebookConfig
 from mmf_flava.models.codebook.build import changed_fraction, load_codebook
-from mmf_flava.models.codebook.dalle_encoder import DTYPES
+from mmf_flava.models.dtypes import DTYPES
 
 
 @dataclass(frozen=True)
