@@ -20,7 +20,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn.functional import log_softmax, pad
 
@@ -122,6 +121,8 @@ def _fit_torch(
     device: torch.device,
     tolerance: float,
 ) -> Classifier:
+    from scipy.optimize import minimize
+
     objective = Objective(
         torch.from_numpy(np.ascontiguousarray(embeddings)).to(device),
         torch.from_numpy(classes).to(device),

@@ -1,7 +1,8 @@
 """GLUE metrics that MMF does not have, and ROC AUC in double precision, added to MMF's metric registry.
 
 The metrics are computed on a complete split: a correlation is not the mean of per-batch correlations. MMF concatenates
-``required_params`` over a split before it calls a metric.
+``required_params`` over a split before it calls a metric. SciPy and scikit-learn are imported when they are used:
+at the start of every run, this would take two seconds.
 
 Shapes: N = number of samples in the split, C = number of classes.
 """
@@ -14,8 +15,6 @@ import numpy as np
 import torch
 from mmf.common.registry import registry
 from mmf.modules.metrics import BaseMetric
-from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import f1_score, matthews_corrcoef, roc_auc_score
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -36,6 +35,8 @@ class Matthews(BaseMetric):
 
         Return 0 with a warning if all predictions or all targets are the same class.
         """
+        from sklearn.metrics import matthews_corrcoef
+
         predicted, true = _extract_classes(self.name, sample_list, model_output)
         return _on_device(_compute_correlation(self.name, predicted, true, matthews_corrcoef), model_output)
 
@@ -54,6 +55,8 @@ class Pearson(BaseMetric):
 
         Return 0 with a warning if all predictions or all targets are equal.
         """
+        from scipy.stats import pearsonr
+
         predicted, true = _extract_values(self.name, sample_list, model_output)
         value = _compute_correlation(self.name, predicted, true, lambda a, b: pearsonr(a, b).statistic)
         return _on_device(value, model_output)
@@ -73,6 +76,8 @@ class Spearman(BaseMetric):
 
         Return 0 with a warning if all predictions or all targets are equal.
         """
+        from scipy.stats import spearmanr
+
         predicted, true = _extract_values(self.name, sample_list, model_output)
         value = _compute_correlation(self.name, predicted, true, lambda a, b: spearmanr(a, b).statistic)
         return _on_device(value, model_output)
@@ -89,6 +94,8 @@ class AccuracyF1(BaseMetric):
         self, sample_list: Mapping[str, Any], model_output: Mapping[str, Any], *args: Any, **kwargs: Any
     ) -> Tensor:
         """Compute the metric from ``scores`` (N, 2) and ``targets`` (N,); F1 is 0 if class 1 does not occur."""
+        from sklearn.metrics import f1_score
+
         predicted, true = _extract_classes(self.name, sample_list, model_output)
         value = float((predicted == true).mean() + f1_score(true, predicted, zero_division=0.0)) / 2
         return _on_device(value, model_output)
@@ -114,6 +121,8 @@ class RocAuc(BaseMetric):
 
         Return 0 with a warning if, for any class, all or none of the samples belong to it.
         """
+        from sklearn.metrics import roc_auc_score
+
         scores, targets = model_output["scores"], sample_list["targets"]
         if scores.dim() != 2 or scores.shape[1] < 2 or targets.shape not in (scores.shape[:1], scores.shape):
             raise UserError(

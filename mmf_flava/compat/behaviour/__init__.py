@@ -14,6 +14,7 @@ from mmf_flava.compat.behaviour import (  # noqa: F401 - each module registers i
     devices,
     env,
     logger,
+    metrics,
     mmf_data,
     overrides,
     pickles,
