@@ -98,7 +98,7 @@ class AlternatingTrainer(FlavaTrainer):
     def trainer_update(self, batches: Any, progress: Any) -> list[float] | None:
         """Run an update as in ``FlavaTrainer._train``. Return the seconds of logging if it was due, else None."""
         losses = self._update(batches, progress)
-        stopping = self.signals.received_by_any(self.device)
+        stopping = self._stop_requested()
         start = read_clocks()
         assert losses
         self._log(progress, losses)

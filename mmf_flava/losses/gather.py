@@ -17,7 +17,7 @@ from torch import Tensor, distributed
 from mmf_flava.processes import world_size
 
 
-def global_mean(total: Tensor, count: int | Tensor, single_process: bool) -> Tensor:
+def global_mean(total: Tensor, count: int, single_process: bool) -> Tensor:
     """Return this rank's term of the mean over the values of all ranks; the average of all ranks' terms is this mean.
 
     Args:
@@ -26,7 +26,8 @@ def global_mean(total: Tensor, count: int | Tensor, single_process: bool) -> Ten
         single_process: compute the mean over the values of this process only, as in evaluation.
     """
     ranks = 1 if single_process else world_size()
-    global_count = torch.as_tensor(count, dtype=torch.float32, device=total.device).clone()
+    # a copy of a number to a GPU would make the host wait
+    global_count = torch.full((), count, dtype=torch.float32, device=total.device)
     if ranks > 1:
         distributed.all_reduce(global_count)
     return total * ranks / global_count.clamp(min=1)

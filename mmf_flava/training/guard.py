@@ -37,6 +37,9 @@ class UpdateGuard:
         loss_scaling: whether losses are scaled (fp16). Gradients that are not finite are then an overflow, which lowers
             the loss scale: the update is not recorded, and does not count as a skipped one.
         log: function that logs a message for every skipped update.
+
+    Attributes:
+        stop_requested: whether any process was requested to stop, at the last check.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class UpdateGuard:
         log: Callable[[str], None] = logger.warning,
     ) -> None:
         self.file, self.sigma, self.loss_scaling, self.log = Path(file), sigma, loss_scaling, log
-        self.consecutive_skips = 0
+        self.consecutive_skips, self.stop_requested = 0, False
         self.windows: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
         self._batches: list[tuple[str, list[str], dict[str, Tensor]]] = []
 
@@ -56,15 +59,18 @@ class UpdateGuard:
         means = {name: loss.detach().float().mean() for name, loss in losses.items()}
         self._batches.append((batch["dataset_name"], list(batch.get("sample_id", ())), means))
 
-    def check(self, update: int, update_losses: Mapping[str, Tensor], squared_norm: Tensor) -> float | None:
+    def check(
+        self, update: int, update_losses: Mapping[str, Tensor], squared_norm: Tensor, stop: bool = False
+    ) -> float | None:
         """Return the norm of the gradients of the complete model, or None if the current update must be skipped.
 
-        Must be called by all processes. Losses and gradients are checked in one collective operation.
+        Must be called by all processes. There is one collective operation, and the host waits once for the device.
 
         Args:
             update: number of completed updates.
             update_losses: the losses of the update, see ``UpdateLosses.means``.
             squared_norm: ``Updater.squared_norm`` of this process.
+            stop: whether this process was requested to stop.
 
         Raises:
             UserError: ``MAX_CONSECUTIVE_SKIPS`` updates in a row were skipped.
@@ -75,8 +81,9 @@ class UpdateGuard:
             # NaN and infinity are replaced by 0 for the mean over processes, and reported by a flag
             total = torch.stack([*update_losses.values()]).sum().nan_to_num(0.0, 0.0, 0.0).to(total)
             bad = ~torch.stack([loss.isfinite().all() for _, _, losses in batches for loss in losses.values()]).all()
-        values = torch.stack([bad.to(total), total, squared_norm])
-        bad_fraction, mean, square = mean_over_ranks(values).tolist()
+        values = torch.stack([bad.to(total), total, squared_norm, torch.full_like(total, stop)])
+        bad_fraction, mean, square, stop_fraction = mean_over_ranks(values).cpu().tolist()
+        self.stop_requested = stop_fraction > 0
         name, norm = batches[0][0], total_norm(square)
         reason = self._reason(name, bad_fraction > 0, mean, norm)
         if reason is None:

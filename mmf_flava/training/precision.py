@@ -68,7 +68,8 @@ class FullPrecision:
 
     def step(self, max_norm: float | None, norm: float) -> bool:
         if max_norm is not None:
-            nn.utils.clip_grads_with_norm_(self._parameters, max_norm, torch.tensor(norm))
+            total = torch.full((), norm, device=self._parameters[0].device)  # a copy to a GPU makes the host wait
+            nn.utils.clip_grads_with_norm_(self._parameters, max_norm, total)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return True

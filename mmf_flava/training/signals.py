@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from mmf_flava.processes import mean_over_ranks
+from mmf_flava.processes import mean_over_ranks, world_size
 
 # Slurm sends SIGUSR1 with `sbatch --signal=USR1@120`
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
@@ -77,10 +77,9 @@ class StopSignals:
             raise StopRequest
 
     def received_by_any(self, device: torch.device) -> bool:
-        """Return whether any process received a signal.
-
-        All processes must call this method after the same update.
-        """
+        """Return whether any process received a signal. All processes must call this method after the same update."""
+        if world_size() == 1:
+            return self.name is not None
         return mean_over_ranks(torch.tensor(float(self.name is not None), device=device)).item() > 0
 
     def run_unless_stopped(self, work: Callable[[], T]) -> T | None:

@@ -47,7 +47,7 @@ class TrainingLoop(TrainerAttributes):
             self._validate_and_save(progress)  # a signal came before the validation of the checkpoint's update
         while self.num_updates < self.config.training.max_updates and not self.stopped_early:
             losses = self._update(batches, progress)
-            stopping = self.signals.received_by_any(self.device)
+            stopping = self._stop_requested()
             if losses is not None:
                 self._log(progress, losses)
                 self._validate_and_save(progress, stopping)
@@ -71,7 +71,8 @@ class TrainingLoop(TrainerAttributes):
             self.waiting -= 1
             self.register_counts()
             self.guard.add_batch(item.batch, self._accumulate(item.prepare(self.device), losses))
-        norm = self.guard.check(self.num_updates, losses.means, self.updater.squared_norm())
+        stop = self.signals.name is not None
+        norm = self.guard.check(self.num_updates, losses.means, self.updater.squared_norm(), stop)
         if norm is None:
             self.updater.discard()
             return None
@@ -82,6 +83,10 @@ class TrainingLoop(TrainerAttributes):
         self.num_updates += 1
         progress.add_update(losses)
         return losses.means
+
+    def _stop_requested(self) -> bool:
+        """Return whether any process received a signal before the check of the update, so that no device waits."""
+        return self.signals.name is not None if world_size() == 1 else self.guard.stop_requested
 
     def _accumulate(self, batch: Any, update: UpdateLosses) -> dict[str, Tensor]:
         self.callbacks.call("on_batch_start")

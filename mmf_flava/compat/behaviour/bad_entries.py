@@ -33,7 +33,9 @@ def losses(module: Any) -> None:
         flags = [] if self.training else [bool(entries) for entries in sample_list.get("replaced", ())]
         if len(flags) != size:  # DataParallel gives each replica the lists of the entire batch
             flags = [False] * size
-        output[FIELD] = torch.tensor(flags, dtype=torch.uint8, device=_device(sample_list))
+        options: Any = {"dtype": torch.uint8, "device": _device(sample_list)}
+        # a copy to a GPU makes the host wait
+        output[FIELD] = torch.tensor(flags, **options) if any(flags) else torch.zeros(size, **options)
         kept = [not flag for flag in flags]
         if 0 < sum(kept) < size and output.get("losses"):
             output["losses"] = self.losses(_select(sample_list, kept), _select(output, kept))
