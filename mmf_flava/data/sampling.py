@@ -9,7 +9,7 @@ from functools import cache
 from math import gcd
 from typing import Any, Protocol
 
-from torch import Generator
+from torch import Generator, cuda
 from torch.utils.data import DataLoader
 
 from mmf_flava.config.workers import check_workers
@@ -197,6 +197,8 @@ def build_batch_loader(
 
     Args:
         batches: iterable of lists of sample indices.
+        pin_memory: as in torch's DataLoader; with CUDA, batches are always pinned, so that their copies to the GPU
+            run beside the computation.
         persistent: whether the workers are kept after the last batch, for the next iterator.
         prefetch: minimum number of batches that the workers load in advance; at least two per worker.
 
@@ -211,7 +213,7 @@ def build_batch_loader(
         batch_sampler=LookAhead(batches, num_workers),
         collate_fn=dataset.collate,
         num_workers=num_workers,
-        pin_memory=pin_memory,
+        pin_memory=pin_memory or cuda.is_available(),
         generator=Generator().manual_seed(seed),
         worker_init_fn=_set_up_worker,
         persistent_workers=persistent and num_workers > 0,

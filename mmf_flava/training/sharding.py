@@ -63,5 +63,6 @@ def build_engine(
             device_ids=[device] if device.type == "cuda" else None,
             broadcast_buffers=bool(trained_buffers(model)),
             find_unused_parameters=find_unused_parameters,
+            gradient_as_bucket_view=True,  # gradients need no memory beside the buckets
         )
     return Engine(model, replica, groups)

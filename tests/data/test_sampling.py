@@ -6,8 +6,10 @@ import time
 
 import pytest
 import torch
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from mmf_flava.config.run import MultitaskingConfig
+from mmf_flava.data.collate import collate
 from mmf_flava.data.dataset_schedule import DatasetSchedule
 from mmf_flava.data.sampling import (
     MultitaskLoader,
@@ -202,3 +204,18 @@ def test_workers_ignore_signals_and_exit_with_their_parent():
     assert parent.exitcode == 0
     with pytest.raises(ProcessLookupError):
         os.kill(worker, 0)
+
+
+def test_batches_for_cuda_are_pinned(monkeypatch):
+    assert not build_batch_loader(DATASETS["a"], [[0]], 0).pin_memory
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert build_batch_loader(DATASETS["a"], [[0]], 0).pin_memory
+
+
+def test_pinning_keeps_the_fields_of_a_batch(monkeypatch):
+    batch = collate([{"image": torch.ones(3, 4, 4), "image_patch_mask": torch.tensor([True, False])}], "pmd", "train")
+    fields, counts = list(batch), batch["mask_counts"]
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor, device=None: tensor + 1)
+    pinned = pin_memory(batch)
+    assert list(pinned) == fields and pinned["mask_counts"] is counts and pinned.dataset_name == "pmd"
+    assert pinned["image"].unique().tolist() == [2] and pinned.get_batch_size() == 1
