@@ -97,6 +97,18 @@ def parse_executor(text: str) -> Executor:
     raise argparse.ArgumentTypeError(f"must be local:N with N from 1 to {MAX_WORKERS}, ray or slurm, got {text!r}")
 
 
+def add_executor(parser: argparse.ArgumentParser, default: Executor | None = LOCAL, default_help: str = "local:1") -> None:
+    """Add the option ``--executor``."""
+    parser.add_argument(
+        "--executor",
+        type=parse_executor,
+        default=default,
+        metavar="EXECUTOR",
+        help="local:N for N processes, ray, or slurm in an array job; processes with the same command share the work "
+        f"(default: {default_help})",
+    )
+
+
 def _run_local(work: Work, watch: Watch, count: int) -> None:
     """Run ``work`` in processes. A process that is killed is replaced."""
     workers: list[_Worker] = []
