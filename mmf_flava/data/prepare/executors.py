@@ -27,7 +27,7 @@ MAX_DEATHS = 3  # workers that are killed after each other, without a finished t
 MAX_WORKERS = 1024
 DIED = (
     "workers were killed one after the other without finishing a task, as happens if memory is short. The finished "
-    "tasks are kept. Run the command again with fewer workers or a smaller --shard."
+    "tasks are kept. Run the command again with fewer workers, or a smaller --shard if it has this option."
 )
 
 Work = Callable[[], None]
@@ -97,7 +97,9 @@ def parse_executor(text: str) -> Executor:
     raise argparse.ArgumentTypeError(f"must be local:N with N from 1 to {MAX_WORKERS}, ray or slurm, got {text!r}")
 
 
-def add_executor(parser: argparse.ArgumentParser, default: Executor | None = LOCAL, default_help: str = "local:1") -> None:
+def add_executor(
+    parser: argparse.ArgumentParser, default: Executor | None = LOCAL, default_help: str = "local:1"
+) -> None:
     """Add the option ``--executor``."""
     parser.add_argument(
         "--executor",
