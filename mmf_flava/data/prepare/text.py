@@ -54,12 +54,11 @@ class TextFolder(WorkFolder):
         self.check_input({"input": {**self.input, **found}})
         return True
 
-    def check_input(self, state: Mapping[str, Any]) -> None:
-        if state["input"] != self.input:
-            raise UserError(
-                f"{self.out} contains tokens of a different text or vocabulary, or another process prepares them. "
-                "Choose another --out, or delete the folder."
-            )
+    def other_input(self) -> UserError:
+        return UserError(
+            f"{self.out} contains tokens of a different text or vocabulary, or another process prepares them. Choose "
+            "another --out, or delete the folder."
+        )
 
     def has_files(self, number: int, result: Result) -> bool:
         sizes = [file_size(part_path(self.tasks, number, suffix)) for suffix in ("tokens", "lengths")]

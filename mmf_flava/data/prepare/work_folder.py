@@ -142,12 +142,16 @@ class WorkFolder:
         raise self.deleted()
 
     def check_input(self, state: Mapping[str, Any]) -> None:
-        """Raise UserError if ``state`` has another input."""
+        """Raise ``other_input`` if ``state`` has another input."""
         if state["input"] != self.input:
-            raise UserError(
-                f"{self.out} contains data that were prepared from a different input or with different options, or "
-                "that another process prepares. Choose another --out, or delete the folder."
-            )
+            raise self.other_input()
+
+    def other_input(self) -> UserError:
+        """Return the error for the data of another input."""
+        return UserError(
+            f"{self.out} contains data that were prepared from a different input or with different options, or "
+            "that another process prepares. Choose another --out, or delete the folder."
+        )
 
     def delete(self) -> None:
         shutil.rmtree(self.work, ignore_errors=True)

@@ -1,6 +1,5 @@
 """The tokens are the same bytes whatever the size of the tasks, the executor, and whoever is killed."""
 
-import importlib.util
 import json
 import os
 import random
@@ -19,15 +18,10 @@ from mmf_flava.data.tokenizer import SPECIAL_TOKENS, build_wordpiece
 from mmf_flava.errors import UserError
 
 from .process_kills import read_files
+from .test_executors import EXECUTORS
 
 TOKENIZER = build_wordpiece([*SPECIAL_TOKENS, "a", "b", "c"])
 WHOLE = 1 << 20  # characters
-EXECUTORS = [
-    Executor("local", 2),
-    pytest.param(
-        Executor("ray", 2), marks=pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="Ray is not installed")
-    ),
-]
 
 
 @dataclass(frozen=True)
