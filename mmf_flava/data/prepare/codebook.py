@@ -95,6 +95,7 @@ class CodebookPreparation:
 
     def _fit(self, folder: CodebookFolder) -> dict[str, Any] | None:
         """Fit the codebook and write it; return None if another process has done so meanwhile."""
+        import sklearn.cluster  # noqa: F401 (only the threads of imported libraries are limited)
         from safetensors.numpy import save
         from threadpoolctl import threadpool_limits
 

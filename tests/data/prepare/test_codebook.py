@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 import threading
 from unittest.mock import Mock
 
@@ -185,4 +187,17 @@ def test_errors_leave_nothing(images, tmp_path):
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_executors_write_the_same_file(images, tmp_path, executor):
     assert run(images, tmp_path / "alone") == run(images, tmp_path / "out", 2, executor)
+    assert (tmp_path / "alone").read_bytes() == (tmp_path / "out").read_bytes()
+
+
+def test_command_with_an_executor_fits_by_one_thread_too(tmp_path):
+    """The order in which threads add floats would vary. A new process has imported no library before it fits."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for number in range(8):
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(tmp_path / f"images/{number}.png")
+    words = ["codebook", "--src", str(tmp_path / "images"), "--image-size", "64", "--patch-size", "2", "--codes", "16"]
+    assert main([*words, "--out", str(tmp_path / "alone"), "--quiet"]) == 0
+    command = [sys.executable, "-m", "mmf_flava.data.prepare", *words, "--out", str(tmp_path / "out")]
+    subprocess.run([*command, "--executor", "local:2"], check=True, timeout=120)
     assert (tmp_path / "alone").read_bytes() == (tmp_path / "out").read_bytes()
