@@ -100,12 +100,9 @@ class CodebookPreparation:
         from threadpoolctl import threadpool_limits
 
         results = folder.results()
-        try:
-            patches = [np.load(folder.part(number)) for number in range(len(results))]
-        except FileNotFoundError:
-            if folder.has_end():
-                return None
-            raise folder.deleted() from None
+        patches: list[np.ndarray] = []
+        with folder.deletion():
+            patches += [np.load(folder.part(number)) for number in range(len(results))]
         if folder.has_end():
             return None
         images, dropped = sum(result["counts"]["images"] for result in results), Counter[str]()

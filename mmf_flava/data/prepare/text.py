@@ -1,6 +1,7 @@
 """``python -m mmf_flava.data.prepare text``: convert text, JSON, parquet or Arrow files to a folder of token ids."""
 
 import argparse
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -106,7 +107,8 @@ class TextPreparation:
     def folder(self, out: Path) -> TextFolder:
         source = f"{fingerprint(self.files)} {self.column} {RULES}"
         input = {"source": source, "vocabulary": compute_vocabulary_hash(self.tokenizer)}
-        return self._folder(out, {**input, "characters": self.characters})
+        settings = hashlib.sha256(self.tokenizer.to_str().encode()).hexdigest()  # for example, lower case
+        return self._folder(out, {**input, "tokenizer": settings, "characters": self.characters})
 
     def work(self, out: Path, input: Mapping[str, Any], progress: RowProgress | None = None) -> None:
         """Run the tasks that no other process has begun, until all have a result or the metadata are written."""
@@ -127,15 +129,11 @@ class TextPreparation:
         dropped = Counter[str]()
         for result in results:
             dropped.update(result["dropped"])
-        try:
+        with folder.deletion():
             paths = [part_path(folder.tasks, number, "lengths") for number in range(len(results))]
             lengths = [np.fromfile(path, "<u8") for path in paths]
-        except FileNotFoundError:
-            if folder.has_end():
-                return
-            raise folder.deleted() from None
-        if not folder.has_end():
-            finish_tokens(folder.out, lengths, self.tokenizer, folder.input["source"], dropped)
+            if not folder.has_end():
+                finish_tokens(folder.out, lengths, self.tokenizer, folder.input["source"], dropped)
 
 
 def prepare_text(

@@ -55,7 +55,9 @@ class WorkFolder:
 
         After an error, finished tasks are kept.
         """
-        is_first = self.begin()
+        is_first = False
+        with self.deletion():
+            is_first = self.begin()
         try:
             yield
         except WorkersKilledError:
@@ -115,16 +117,24 @@ class WorkFolder:
         Raises:
             UserError: the folder was deleted.
         """
-        try:
+        with self.deletion(), suppress(Abandoned):
             return tasks.walk(run, add, self.has_end)
-        except Abandoned:
-            return []
+        return []
+
+    @contextmanager
+    def deletion(self) -> Iterator[None]:
+        """Context manager around the use of the folder, which another process deletes after it has written the end.
+
+        Raises:
+            UserError: the folder was deleted before the end was written.
+        """
+        try:
+            yield
         except FileNotFoundError:
-            if self.has_end():
-                return []
-            if self.work.is_dir():
-                raise
-            raise self.deleted() from None
+            if not self.has_end():
+                if self.work.is_dir():
+                    raise
+                raise self.deleted() from None
 
     def results(self) -> list[Result]:
         """Return the results of all tasks, in order; an empty list if the end is written meanwhile.
