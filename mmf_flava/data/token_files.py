@@ -7,8 +7,8 @@ A token folder, which stores one tokenized corpus, contains
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain, islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -30,87 +30,77 @@ NPY_MAGIC = b"\x93NUMPY"
 MAX_META, MAX_COUNT = 2**20, 2**48  # bytes; tokens or documents
 CHUNK = 2**20  # document boundaries that are checked at a time
 REMEDY = "Tokenize the text again."
-# documents and characters tokenized at once; an interrupted write resumes after the last complete batch
-BATCH_SIZE, BATCH_CHARACTERS = 1000, 1 << 21
-PROGRESS, BOUNDARIES = ".progress.json", ".boundaries.bin"  # temporary files of an unfinished write
+BATCH_SIZE, BATCH_CHARACTERS = 1000, 1 << 21  # documents and characters tokenized at once
 
 
-def write_tokens(
-    folder: str | Path,
-    texts: Iterable[str],
-    tokenizer: Tokenizer,
-    source: str = "",
-    dropped: Mapping[str, int] = MappingProxyType({}),
-) -> dict[str, Any]:
+def write_tokens(folder: str | Path, texts: Iterable[str], tokenizer: Tokenizer) -> dict[str, Any]:
     """Tokenize texts, write them to a folder (tokens.bin, documents.npy, meta.json), and return the metadata.
-
-    Tokenization uses all cores (threads of the tokenizers library). The files do not depend on the number of threads.
 
     Args:
         texts: one text per document; empty texts are skipped.
-        source: identifier of ``texts``. If given, an interrupted write of the same source and vocabulary is resumed
-            after its last complete batch; ``texts`` must also contain the texts that were already written.
-        dropped: number of dropped documents by reason after ``texts`` is read; the metadata contain it if it is not
-            empty.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "meta.json").unlink(missing_ok=True)
-    dtype = np.dtype(DTYPES[tokenizer.get_vocab_size() > 2**16])
-    initial = {
-        "source": source,
-        "vocabulary": compute_vocabulary_hash(tokenizer),
-        "read": 0,
-        "documents": 0,
-        "tokens": 0,
-    }
-    state = _load_progress(folder, initial)
-    _append_tokens(folder, islice(texts, state["read"], None), tokenizer, dtype, state)
-    boundaries = np.fromfile(folder / BOUNDARIES, dtype="<u8")
+    lengths = [np.zeros(0, "<u8")]
+    with open(folder / "tokens.bin", "wb") as file:
+        for _, ids, batch_lengths in tokenize(texts, tokenizer):
+            file.write(ids.tobytes())
+            lengths.append(batch_lengths)
+        file.flush()
+        os.fsync(file.fileno())
+    return finish_tokens(folder, lengths, tokenizer)
+
+
+def finish_tokens(
+    folder: Path,
+    lengths: Sequence[np.ndarray],
+    tokenizer: Tokenizer,
+    source: str = "",
+    dropped: Mapping[str, int] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Write documents.npy and meta.json beside a complete tokens.bin, and return the metadata.
+
+    Args:
+        lengths: number of tokens of each document, in one or more arrays.
+        source: identifier of the texts.
+        dropped: number of dropped documents by reason.
+    """
+    boundaries = np.concatenate([np.zeros(1, "<u8"), *lengths])
+    np.cumsum(boundaries, out=boundaries)
     with atomic.replace_file(folder / "documents.npy") as temporary, open(temporary, "wb") as file:
-        np.save(file, np.concatenate([np.zeros(1, "<u8"), boundaries]), allow_pickle=False)
+        np.save(file, boundaries, allow_pickle=False)
     meta = {
         "version": VERSION,
-        "dtype": dtype.str,
-        "documents": state["documents"],
-        "tokens": state["tokens"],
+        "dtype": token_dtype(tokenizer).str,
+        "documents": len(boundaries) - 1,
+        "tokens": int(boundaries[-1]),
         "vocabulary_size": tokenizer.get_vocab_size(),
         "vocabulary_sha256": compute_vocabulary_hash(tokenizer),
         **({"source": source} if source else {}),
         **({"dropped": dict(dropped)} if dropped else {}),
     }
     atomic.write_json(folder / "meta.json", meta)
-    remove_progress(folder)
     return meta
 
 
-def _append_tokens(
-    folder: Path, texts: Iterable[str], tokenizer: Tokenizer, dtype: np.dtype, state: dict[str, Any]
-) -> None:
-    """Append the tokens of texts to the files, from the place in ``state`` on, which is updated after each batch.
+def token_dtype(tokenizer: Tokenizer) -> np.dtype:
+    """Return the type of the ids in tokens.bin."""
+    return np.dtype(DTYPES[tokenizer.get_vocab_size() > 2**16])
 
-    If ``state`` has a source, the files and ``state`` are on the disk after each batch.
+
+def tokenize(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield (number of texts, ids of their tokens, number of tokens of each document that is not empty) of batches.
+
+    Tokenization uses all cores (threads of the tokenizers library), unless TOKENIZERS_PARALLELISM is false. The ids do
+    not depend on the number of threads and on the batches.
     """
-    separator = find_special_ids(tokenizer).sep
-    with open(folder / "tokens.bin", "ab") as tokens, open(folder / BOUNDARIES, "ab") as ends:
-        tokens.truncate(state["tokens"] * dtype.itemsize)
-        ends.truncate(state["documents"] * 8)
-        for batch in _batches(texts):
-            encoded = [encoding.ids for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False)]
-            documents = [[*ids, separator] for ids in encoded if ids]
-            lengths = np.array([len(ids) for ids in documents], dtype="<u8")
-            tokens.write(np.array(list(chain.from_iterable(documents)), dtype=dtype).tobytes())
-            ends.write((state["tokens"] + np.cumsum(lengths, dtype="<u8")).astype("<u8").tobytes())
-            state["read"] += len(batch)
-            state["documents"] += len(documents)
-            state["tokens"] += int(lengths.sum())
-            if state["source"]:
-                for file in (tokens, ends):
-                    file.flush()
-                    os.fsync(file.fileno())
-                atomic.write_json(folder / PROGRESS, state)
-        tokens.flush()
-        os.fsync(tokens.fileno())
+    separator, dtype = find_special_ids(tokenizer).sep, token_dtype(tokenizer)
+    for batch in _batches(texts):
+        encoded = [encoding.ids for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False)]
+        documents = [[*ids, separator] for ids in encoded if ids]
+        lengths = np.array([len(ids) for ids in documents], dtype="<u8")
+        yield len(batch), np.array(list(chain.from_iterable(documents)), dtype=dtype), lengths
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -125,24 +115,6 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
             batch, characters = [], 0
     if batch:
         yield batch
-
-
-def remove_progress(folder: Path) -> None:
-    """Delete the temporary files with which ``write_tokens`` resumes an interrupted write."""
-    for name in (PROGRESS, BOUNDARIES):
-        (folder / name).unlink(missing_ok=True)
-
-
-def _load_progress(folder: Path, initial: dict[str, Any]) -> dict[str, Any]:
-    """Return the progress of an interrupted write of the same source and vocabulary; otherwise ``initial``."""
-    try:
-        state = read_object(folder / PROGRESS)
-    except (OSError, ValueError):
-        return initial
-    matches = initial["source"] and all(state.get(key) == initial[key] for key in ("source", "vocabulary"))
-    counts = [state.get(key) for key in ("read", "documents", "tokens")]
-    valid = all(type(count) is int and 0 <= count < MAX_COUNT for count in counts)
-    return state if matches and valid else initial
 
 
 class TokenFile:

@@ -1,187 +1,206 @@
 """``python -m mmf_flava.data.prepare codebook``: fit a k-means codebook of any size to any images.
 
-Shapes: N = number of patches, S = image side, p = patch side, both in pixels, P = patches per image, K = number of
-codes, F = 3 x p x p.
+The work folder is ``<out>.work``. A task of it reads ``IMAGES`` of the sampled images and writes their patches to
+``00007.npy``. Then each command fits the codebook, or finds that another one has written it. The sample of patches of
+an image depends on the seed and the number of the image only, so that the codebook does not depend on the processes.
 """
 
 import argparse
-import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from mmf_flava.command import file_path, integer
+from mmf_flava.data.prepare.executors import LOCAL, Executor, add_executor
+from mmf_flava.data.prepare.patch_clustering import CodebookOptions, cut_patches, fit_patches
+from mmf_flava.data.prepare.row_tasks import RowProgress
 from mmf_flava.data.prepare.shard_preparation import describe_dropped
+from mmf_flava.data.prepare.tasks import Abandoned, IsDone, Result
+from mmf_flava.data.prepare.work_folder import WorkFolder, file_size
 from mmf_flava.data.record import BadRecord, Records, record_boundary
 from mmf_flava.data.records import open_records
 from mmf_flava.errors import UserError
 from mmf_flava.files import atomic
 
-MAX_IMAGE_SIZE = 512  # pixels
 MAX_BYTES = 2**29  # memory of the patches
-MAX_EXACT = 2**22  # distances per iteration, patches x codes, up to which k-means uses all patches in every iteration
-BATCH = 4096  # patches, at least, of an iteration of mini-batch k-means
+IMAGES = 500  # images of a task: a few seconds
+IMAGES_PER_CHECK = 16  # images between checks whether another process has finished the task
+RESULT_TYPES = {"counts": dict, "dropped": dict, "messages": dict, "bytes": int}
+
+
+class CodebookFolder(WorkFolder):
+    """The work folder of a codebook."""
+
+    def __init__(self, out: Path, input: Mapping[str, Any], count: int):
+        super().__init__(out, out.with_name(f"{out.name}.work"), out, input, count, RESULT_TYPES)
+
+    def part(self, number: int) -> Path:
+        return self.work / f"{number:05d}.npy"
+
+    def has_files(self, number: int, result: Result) -> bool:
+        return file_size(self.part(number)) == result["bytes"]
+
+    def other_input(self) -> UserError:
+        return UserError(
+            f"{self.work} belongs to a codebook of other images or options, which was interrupted or which another "
+            "process fits. Choose another --out, or delete this folder."
+        )
 
 
 @dataclass(frozen=True)
-class CodebookOptions:
-    """Sizes of a codebook, which must match the model, and the sample of images that it is fitted to.
-
-    Attributes:
-        images: maximum number of images, sampled at random.
-        seed: seed of the samples and of k-means.
-    """
-
-    image_size: int
-    patch_size: int
-    codes: int
-    images: int = 20_000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Raise UserError if an option is out of range, or the patch size does not divide the image size."""
-        if not 1 <= self.image_size <= MAX_IMAGE_SIZE:
-            raise UserError(f"--image-size: must be from 1 to {MAX_IMAGE_SIZE}, got {self.image_size}.")
-        if self.patch_size < 1 or self.image_size % self.patch_size:
-            raise UserError(f"--patch-size: {self.patch_size} does not divide the image size {self.image_size}.")
-
-    @property
-    def patches(self) -> int:
-        """Number of patches of an image."""
-        return (self.image_size // self.patch_size) ** 2
-
-
-def fit_codebook(
-    images: Iterable[np.ndarray],
-    image_size: int,
-    patch_size: int,
-    codes: int,
-    per_image: int | None = None,
-    seed: int = 0,
-) -> np.ndarray:
-    """Fit k-means to the patches of images, which are resized to S x S pixels with LANCZOS like codebook inputs.
+class CodebookPreparation:
+    """Fitting of a codebook to a sample of images.
 
     Args:
-        images: uint8 arrays (height, width) or (height, width, 3).
-        image_size: height and width of the resized images (S), in pixels.
-        patch_size: height and width of a patch (p), in pixels.
-        codes: number of centroids (K).
-        per_image: number of patches that are sampled from each image, to limit the memory; None: all.
-        seed: seed of the sample and of k-means. Equal arguments and numbers of threads give equal centroids.
-
-    Returns:
-        (K, 3 * p * p) float32 centroids in [0, 1], in the layout (3, p, p) of ``torch.nn.functional.unfold``, sorted by
-        brightness, so that the codes are stable and interpretable.
-
-    Raises:
-        UserError: there are fewer than K different patches.
+        src: paths of the images, see ``open_records``.
+        numbers: the sampled records, ascending.
+        images: records per task.
     """
-    rng = np.random.default_rng(seed)
-    patches = []
-    for image in images:
-        patches_PF = _cut(image, image_size, patch_size)
-        if per_image is not None and per_image < len(patches_PF):
-            patches_PF = patches_PF[np.sort(rng.permutation(len(patches_PF))[:per_image])]
-        patches.append(patches_PF)
-    centroids = np.clip(_cluster(np.concatenate(patches), codes, seed), 0, 1).astype(np.float32)
-    return centroids[np.argsort(centroids.mean(1), kind="stable")]
 
+    src: Sequence[Path]
+    options: CodebookOptions
+    numbers: Sequence[int]
+    images: int
 
-def _cut(image: np.ndarray, image_size: int, patch_size: int) -> np.ndarray:
-    """Return the (P, F) float32 patches of one image."""
-    side, p = image_size // patch_size, patch_size
-    view = Image.fromarray(image).convert("RGB").resize((image_size, image_size), Image.Resampling.LANCZOS)
-    pixels = np.asarray(view, dtype=np.float32)[: side * p, : side * p] / 255
-    return pixels.reshape(side, p, side, p, 3).transpose(0, 2, 4, 1, 3).reshape(side * side, 3 * p * p)
+    def run(self, out: Path, progress: bool = True, executor: Executor = LOCAL) -> dict[str, Any] | None:
+        """See ``prepare_codebook``."""
+        executor.check()
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = self.folder(out)
+        with folder.open():
+            with tqdm(desc="reading images", unit="image", total=len(self.numbers), disable=not progress) as bar:
+                folder.run(partial(self.work, out), executor, bar)
+            return self._fit(folder)
 
+    def work(self, out: Path, progress: RowProgress | None = None) -> None:
+        """Run the tasks that no other process has begun, until all have a result or the codebook is written."""
+        progress, folder = progress or RowProgress(), self.folder(out)
+        folder.walk(folder.tasks, PatchTasks(self, folder, progress).run, progress.add_result)
 
-def _cluster(patches_NF: np.ndarray, codes: int, seed: int) -> np.ndarray:
-    """Return (K, F) centroids of k-means, or of mini-batch k-means if there are many patches and codes."""
-    from sklearn.cluster import KMeans, MiniBatchKMeans
-    from sklearn.exceptions import ConvergenceWarning
+    def folder(self, out: Path) -> CodebookFolder:
+        input = {"src": [str(path.absolute()) for path in self.src], **asdict(self.options)}
+        return CodebookFolder(out, {**input, "numbers": self.numbers}, -(-len(self.numbers) // self.images))
 
-    count = len(patches_NF)
-    if count < codes:
-        raise UserError(f"--codes: must be at most the number of patches, {count}, got {codes}.")
-    exact = count * codes <= MAX_EXACT
-    clustering = (
-        KMeans(codes, n_init=1, max_iter=50, random_state=seed)
-        if exact
-        else MiniBatchKMeans(codes, n_init=1, max_iter=20, random_state=seed, batch_size=max(BATCH, 4 * codes))
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", ConvergenceWarning)  # fewer different patches than codes
+    @property
+    def per_image(self) -> int:
+        """Number of patches that are sampled from each image, to limit the memory."""
+        most = max(self.options.codes, MAX_BYTES // (12 * self.options.patch_size**2))
+        return min(self.options.patches, max(1, most // len(self.numbers)))
+
+    def _fit(self, folder: CodebookFolder) -> dict[str, Any] | None:
+        """Fit the codebook and write it; return None if another process has done so meanwhile."""
+        import sklearn.cluster  # noqa: F401 (only the threads of imported libraries are limited)
+        from safetensors.numpy import save
+        from threadpoolctl import threadpool_limits
+
+        results = folder.results()
+        patches: list[np.ndarray] = []
+        with folder.deletion():
+            patches += [np.load(folder.part(number)) for number in range(len(results))]
+        if folder.has_end():
+            return None
+        images, dropped = sum(result["counts"]["images"] for result in results), Counter[str]()
+        for result in results:
+            dropped.update(result["dropped"])
         try:
-            centroids: np.ndarray = clustering.fit(patches_NF).cluster_centers_
-        except ConvergenceWarning:
-            different = len(np.unique(patches_NF, axis=0))
-            raise UserError(
-                f"--codes: must be at most the number of different patches, {different}, got {codes}."
-            ) from None
-    return centroids
+            if not images:
+                names = ", ".join(map(str, self.src))
+                raise UserError(f"{names}: none of {len(self.numbers)} images can be decoded. Correct --src.")
+            with threadpool_limits(1):  # the order in which several threads add floats varies
+                centroids = fit_patches(np.concatenate(patches), self.options.codes, self.options.seed)
+        except UserError:
+            folder.delete()  # no process can fit it
+            raise
+        # not by save_file, which replaces the file and so its lock
+        atomic.write_bytes(folder.out, save({"centroids": centroids}))
+        return {"images": images, "dropped": dict(dropped)}
 
 
-class _Images:
-    """The decodable images of a random sample of records. ``dropped`` counts the bad records by reason."""
+class PatchTasks:
+    """Runs the tasks of one process.
 
-    def __init__(self, records: Records, numbers: list[int], progress: bool):
-        self.records, self.numbers, self.progress = records, numbers, progress
-        self.dropped: Counter[str] = Counter()
+    A result has ``counts`` (rows: images that were read; images: those that can be decoded), ``dropped`` (reason ->
+    count), ``messages`` (reason -> first message), the ``bytes`` of the patches and ``last``.
+    """
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __init__(self, preparation: CodebookPreparation, folder: CodebookFolder, progress: RowProgress):
+        self.preparation, self.folder, self.progress = preparation, folder, progress
+
+    def run(self, number: int, is_done: IsDone) -> Result:
+        """Write the patches of the images of a task, and return the result of the task.
+
+        Raises:
+            Abandoned: another process has finished the task.
+        """
         from mmf_flava.data.image_decoding import decode_image  # imports torch, which takes seconds
 
-        with tqdm(self.numbers, desc="reading images", unit="image", disable=not self.progress) as bar:
-            for number in bar:
-                try:
-                    with record_boundary(f"record {number}"):
-                        image = decode_image(self.records.read(number))
-                except BadRecord as error:
-                    if error.reason not in self.dropped:
-                        bar.write(f"{error} (logged once per reason)")
-                    self.dropped[error.reason.value] += 1
-                    continue
-                yield image
+        options, size = self.preparation.options, self.preparation.images
+        patches = [np.zeros((0, 3 * options.patch_size**2), np.float32)]
+        dropped, messages = Counter[str](), dict[str, str]()
+        numbers = self.preparation.numbers[number * size : (number + 1) * size]
+        for position, record in enumerate(numbers):
+            if position % IMAGES_PER_CHECK == 0 and is_done():
+                raise Abandoned
+            self.progress.add_row()
+            try:
+                with record_boundary(f"record {record}"):
+                    image = decode_image(self._records.read(record))
+            except BadRecord as error:
+                messages.setdefault(error.reason.value, f"{error} (logged once per reason)")
+                self.progress.write(error.reason.value, messages[error.reason.value])
+                dropped[error.reason.value] += 1
+                continue
+            patches.append(self._sample(cut_patches(image, options.image_size, options.patch_size), record))
+        part = self.folder.part(number)
+        with atomic.replace_file(part) as temporary, open(temporary, "wb") as file:
+            np.save(file, np.concatenate(patches))
+            size = file.tell()
+        counts = {"rows": len(numbers), "images": len(patches) - 1}
+        is_last = number + 1 == self.folder.tasks.count
+        return {"counts": counts, "dropped": dict(dropped), "messages": messages, "bytes": size, "last": is_last}
+
+    @cached_property
+    def _records(self) -> Records:
+        return open_records(list(self.preparation.src))
+
+    def _sample(self, patches_PF: np.ndarray, record: int) -> np.ndarray:
+        """Return a random sample of the patches of a record."""
+        count = self.preparation.per_image
+        if count >= len(patches_PF):
+            return patches_PF
+        rng = np.random.default_rng([self.preparation.options.seed, record])
+        return patches_PF[np.sort(rng.permutation(len(patches_PF))[:count])]
 
 
-def prepare_codebook(src: list[Path], out: Path, options: CodebookOptions, progress: bool = True) -> dict[str, Any]:
-    """Fit a codebook to images and write it to the file ``out``.
+def prepare_codebook(
+    src: Sequence[Path], out: Path, options: CodebookOptions, progress: bool = True, executor: Executor = LOCAL
+) -> dict[str, Any] | None:
+    """Fit a codebook to images and write it to the file ``out``, or resume an interrupted call.
+
+    Other processes with the same arguments share the work.
 
     Args:
         src: paths of the images, see ``open_records``.
 
     Returns:
-        {"images": number of images, "dropped": number of bad images by reason}.
+        {"images": number of images, "dropped": number of bad images by reason}; None if another process has written
+        the codebook meanwhile.
 
     Raises:
-        UserError: ``out`` exists, ``src`` has no images, or they have fewer patches than there are codes.
+        UserError: ``out`` exists, ``src`` has no images, they have fewer patches than there are codes, or another
+            codebook is being fitted for ``out``.
     """
-    from safetensors.numpy import save_file
-    from threadpoolctl import threadpool_limits
-
     if out.exists():
         raise UserError(f"{out}: the file exists. Choose another --out, or delete the file.")
-    records = open_records(list(src))
     rng = np.random.default_rng(options.seed)
-    numbers = np.sort(rng.permutation(len(records))[: options.images]).tolist()
-    most = max(options.codes, MAX_BYTES // (12 * options.patch_size**2))
-    per_image = min(options.patches, max(1, most // len(numbers)))
-    images = _Images(records, numbers, progress)
-    first = next(iter(_Images(records, numbers, False)), None)
-    if first is None:
-        raise UserError(f"{', '.join(map(str, src))}: none of {len(numbers)} images can be decoded. Correct --src.")
-    with threadpool_limits(1):  # the order in which several threads add floats varies
-        centroids = fit_codebook(images, options.image_size, options.patch_size, options.codes, per_image, options.seed)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic.replace_file(out) as temporary:
-        save_file({"centroids": centroids}, temporary)
-    return {"images": len(numbers) - images.dropped.total(), "dropped": dict(images.dropped)}
+    numbers = np.sort(rng.permutation(len(open_records(list(src))))[: options.images]).tolist()
+    return CodebookPreparation(src, options, numbers, IMAGES).run(out, progress, executor)
 
 
 def add_parser(commands: Any) -> None:
@@ -211,6 +230,7 @@ def add_parser(commands: Any) -> None:
         help="maximum number of images, sampled at random (default: %(default)s)",
     )
     parser.add_argument("--seed", type=integer(0), default=0, help="seed (default: %(default)s)")
+    add_executor(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=run_codebook)
 
@@ -218,7 +238,10 @@ def add_parser(commands: Any) -> None:
 def run_codebook(arguments: argparse.Namespace) -> None:
     names = ("image_size", "patch_size", "codes", "images", "seed")
     options = CodebookOptions(**{name: getattr(arguments, name) for name in names})
-    result = prepare_codebook(arguments.src, arguments.out, options, not arguments.quiet)
+    result = prepare_codebook(arguments.src, arguments.out, options, not arguments.quiet, arguments.executor)
+    if result is None:
+        print(f"{arguments.out}: another process with the same command has written the codebook.")
+        return
     dropped = f" Dropped: {describe_dropped(result)}." if result["dropped"] else ""
     print(
         f"{arguments.out}: {options.codes} codes of {options.patch_size} x {options.patch_size} pixels from "

@@ -8,7 +8,7 @@ of Handwritten Digits"); captions describe measurements of each scan; text is CP
     images/{train,val}/<digit>/*.png   image folders; classes.txt lists the classes in order
     text/{train,val}/                  tokenized text; val is a held-out tenth of the topics
     tokenizer/tokenizer.json           WordPiece tokenizer trained on the train text and captions
-    codebook.safetensors               "centroids": see ``codebook.fit_codebook``
+    codebook.safetensors               "centroids": see ``patch_clustering``
     manifest.json                      counts and checksums
 """
 
@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from mmf_flava.data.prepare import built_folder
 from mmf_flava.data.prepare.captions import DIGITS, Captioner
-from mmf_flava.data.prepare.codebook import CodebookOptions, fit_codebook
+from mmf_flava.data.prepare.patch_clustering import CodebookOptions, fit_codebook
 from mmf_flava.data.prepare.tokenizer import train_tokenizer
 from mmf_flava.data.shard_writer import ShardWriter
 from mmf_flava.data.token_files import write_tokens

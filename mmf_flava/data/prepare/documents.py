@@ -7,8 +7,9 @@ have no empty lines between documents, and time and memory of tokenization grow 
 import html
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from tqdm import tqdm
 from mmf_flava.data.annotations import to_texts
 from mmf_flava.data.prepare.caption_rules import BLOCK_TAG, INLINE_TAG
 from mmf_flava.data.prepare.empty_result import EmptyResultCheck
-from mmf_flava.data.prepare.json_records import read_json_records
+from mmf_flava.data.prepare.json_records import json_form, read_json_records
 from mmf_flava.data.prepare.rows import BadRow, convert_row, file_boundary, refuse_other_format
-from mmf_flava.data.prepare.source_files import open_text, read_arrow, read_parquet
+from mmf_flava.data.prepare.source_files import open_text, parse_json_line, read_arrow, read_parquet
 from mmf_flava.data.prepare.text_files import kind_of
 from mmf_flava.data.unexpected_errors import UnexpectedErrors
 from mmf_flava.errors import UserError, join_first
@@ -36,52 +37,132 @@ PAGE_TAG = re.compile(
 )
 PROGRAM = re.compile(r"<(script|style)(?:\s[^<>]*)?>.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
 
+Place = tuple[int, Any]
 
-def documents(files: Sequence[Path], column: str | None = None, dropped: Counter[str] | None = None) -> Iterator[str]:
-    """Yield the documents: paragraphs of text files (separated by empty lines), and the texts of other files' records.
 
-    HTML tags are removed and entities decoded. Long documents are cut, see above.
+class Documents:
+    """The documents of files: paragraphs of text files (separated by empty lines), and the texts of other records.
+
+    Iteration yields the documents of one paragraph or record at a time. HTML tags are removed and entities decoded.
+    Long documents are cut, see above.
 
     Args:
         column: name of the texts' column; None: the first of ``COLUMNS`` that has a text, in each record.
         dropped: the number of bad records is added to this counter, by reason.
+        place: where to begin, as ``place`` was after documents were yielded; None: at the first file.
+        warn: function that is called with each different traceback of an unexpected error.
 
     Raises:
         UserError: there are no documents, the records of a file have no such column, or a file cannot be read.
         RuntimeError: ten records in a row fail with an unexpected error.
     """
-    dropped = Counter() if dropped is None else dropped
-    columns = (column,) if column else COLUMNS
-    check = EmptyResultCheck(join_first(list(map(str, files))), f"Set --column (now {' or '.join(columns)}) or --src.")
-    for path in files:
-        other_format = partial(_other_format, path, columns)
-        with file_boundary(other_format):
-            texts = _paragraphs(path) if kind_of(path) == "txt" else _texts(path, columns, dropped, check)
-            for text in texts:
-                for document in cut(without_html(text)):
-                    check.add_record()
-                    yield document
-    check.finish()
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        column: str | None = None,
+        dropped: Counter[str] | None = None,
+        place: Place | None = None,
+        warn: Callable[[str], None] = tqdm.write,
+    ):
+        self.files, self.columns, self.warn = files, (column,) if column else COLUMNS, warn
+        self.dropped = Counter() if dropped is None else dropped
+        self._number: int = 0
+        self._start: Any = None
+        if place is not None:
+            self._number, self._start = place
+        self._tell: Callable[[], Any] = lambda: None
+        remedy = f"Set --column (now {' or '.join(self.columns)}) or --src."
+        self._check = EmptyResultCheck(join_first(list(map(str, files))), remedy)
+        self._check.has_record = place is not None
+
+    @property
+    def place(self) -> Place:
+        """The number of a file, and where in the file the next document begins."""
+        return self._number, self._tell()
+
+    def __iter__(self) -> Generator[list[str], None, None]:
+        while self._number < len(self.files):
+            path = self.files[self._number]
+            with file_boundary(partial(_other_format, path, self.columns)):
+                for texts in self._paragraphs(path) if kind_of(path) == "txt" else self._texts(path):
+                    if documents := [document for text in texts for document in cut(without_html(text))]:
+                        self._check.add_record()
+                        yield documents
+            self._number, self._start, self._tell = self._number + 1, None, lambda: None
+        self._check.finish()
+
+    def _texts(self, path: Path) -> Iterator[list[str]]:
+        """Yield the texts of each record; a list has one document per item."""
+        find = partial(_find_texts, self.columns)
+        results: Iterator[list[str] | BadRow] = (convert_row(record, find) for record in self._records(path))
+        errors = UnexpectedErrors(str(path), self.warn)
+        if self._start is None:
+            other_format = partial(_other_format, path, self.columns)
+            results = refuse_other_format(results, _bad_row, other_format, whole=False)
+        else:  # earlier records of the file have texts
+            errors.add_good()
+        for result in results:
+            if isinstance(result, BadRow):
+                self.dropped[result.reason] += 1
+                self._check.add_dropped(result.reason, f"{path}: {result.message}")
+                errors.add_bad(result.failure)
+                continue
+            errors.add_good()
+            if not result:
+                self.dropped[NO_TEXT] += 1
+                self._check.add_dropped(NO_TEXT, f"{path}: the value of the column is empty")
+            yield result
+
+    def _records(self, path: Path) -> Iterator[Any]:
+        """Yield the records; the place is a position in the text of JSON Lines, else a number of records."""
+        kind, number = kind_of(path), self._start or 0
+        if kind == "json" and json_form(path) == "lines":
+            with open_text(path) as file:
+                if self._start:
+                    file.seek(self._start)
+                self._tell = file.tell
+                yield from (parse_json_line(line) for line in file if not line.isspace())
+            return
+        if kind == "parquet":
+            records = read_parquet(path, first=number)
+        else:
+            json_records = islice(read_json_records(path, self.columns), number, None)
+            records = read_arrow(path, number) if kind == "arrow" else json_records
+        self._tell = lambda: number
+        for record in records:
+            number += 1
+            yield record
+
+    def _paragraphs(self, path: Path) -> Iterator[list[str]]:
+        """Yield the texts between empty lines. Texts without empty lines are cut while they are read."""
+        with open_text(path) as file:
+            position, rest = self._start or (0, "")
+            if position:
+                file.seek(position)
+            lines, size = [rest] if rest else [], len(rest)
+            self._tell = lambda: (file.tell(), rest)
+            while line := file.readline(MAX_DOCUMENT):
+                if line.strip():
+                    lines.append(line)
+                    size += len(line)
+                    if size <= MAX_DOCUMENT:
+                        continue
+                    *complete, rest = cut("".join(lines))
+                    lines, size = [rest], len(rest)
+                    yield complete
+                elif lines:
+                    text, lines, size, rest = "".join(lines), [], 0, ""
+                    yield [text]
+            if lines:
+                rest = ""
+                yield ["".join(lines)]
 
 
-def _texts(path: Path, columns: Sequence[str], dropped: Counter[str], check: EmptyResultCheck) -> Iterator[str]:
-    if (kind := kind_of(path)) == "parquet":
-        records = read_parquet(path)
-    else:
-        records = read_arrow(path) if kind == "arrow" else read_json_records(path, columns)
-    results = (convert_row(record, partial(_find_texts, columns)) for record in records)
-    errors = UnexpectedErrors(str(path), tqdm.write)
-    for result in refuse_other_format(results, _bad_row, partial(_other_format, path, columns), whole=False):
-        if isinstance(result, BadRow):
-            dropped[result.reason] += 1
-            check.add_dropped(result.reason, f"{path}: {result.message}")
-            errors.add_bad(result.failure)
-            continue
-        errors.add_good()
-        if not result:
-            dropped[NO_TEXT] += 1
-            check.add_dropped(NO_TEXT, f"{path}: the value of the column is empty")
-        yield from result  # a list has one document per item
+def documents(files: Sequence[Path], column: str | None = None, dropped: Counter[str] | None = None) -> Iterator[str]:
+    """Yield the documents of ``Documents`` one by one."""
+    for texts in Documents(files, column, dropped):
+        yield from texts
 
 
 def _find_texts(columns: Sequence[str], record: Any) -> list[str]:
@@ -104,27 +185,6 @@ def _other_format(path: Path, columns: Sequence[str], problem: str) -> UserError
         f"{path} cannot be read as records with the column {' or '.join(columns)} ({problem}). Set --column, or remove "
         "the file from --src."
     )
-
-
-def _paragraphs(path: Path) -> Iterator[str]:
-    """Yield the texts between empty lines. Texts without empty lines are cut while they are read."""
-    lines: list[str] = []
-    size = 0
-    with open_text(path) as file:
-        while line := file.readline(MAX_DOCUMENT):
-            if line.strip():
-                lines.append(line)
-                size += len(line)
-                if size <= MAX_DOCUMENT:
-                    continue
-                *complete, rest = cut("".join(lines))
-                yield from complete
-                lines, size = [rest], len(rest)
-            elif lines:
-                yield "".join(lines)
-                lines, size = [], 0
-    if lines:
-        yield "".join(lines)
 
 
 def cut(text: str) -> Iterator[str]:

@@ -27,7 +27,7 @@ MAX_DEATHS = 3  # workers that are killed after each other, without a finished t
 MAX_WORKERS = 1024
 DIED = (
     "workers were killed one after the other without finishing a task, as happens if memory is short. The finished "
-    "tasks are kept. Run the command again with fewer workers or a smaller --shard."
+    "tasks are kept. Run the command again with fewer workers, or a smaller --shard if it has this option."
 )
 
 Work = Callable[[], None]
@@ -95,6 +95,20 @@ def parse_executor(text: str) -> Executor:
             )
         return Executor("local", max(1, int(os.environ.get("SLURM_CPUS_PER_TASK", "1"))))
     raise argparse.ArgumentTypeError(f"must be local:N with N from 1 to {MAX_WORKERS}, ray or slurm, got {text!r}")
+
+
+def add_executor(
+    parser: argparse.ArgumentParser, default: Executor | None = LOCAL, default_help: str = "local:1"
+) -> None:
+    """Add the option ``--executor``."""
+    parser.add_argument(
+        "--executor",
+        type=parse_executor,
+        default=default,
+        metavar="EXECUTOR",
+        help="local:N for N processes, ray, or slurm in an array job; processes with the same command share the work "
+        f"(default: {default_help})",
+    )
 
 
 def _run_local(work: Work, watch: Watch, count: int) -> None:

@@ -12,6 +12,23 @@ from mmf_flava.files.text_file import MAX_LINE
 MAX_OBJECT = 1 << 28  # characters of a file that is one object
 
 
+def json_form(path: Path) -> str:
+    """Return ``lines``, ``array`` or ``object``. A damaged first line of JSON Lines may look like an object.
+
+    Raises:
+        UserError: a line is too large.
+    """
+    with open_text(path) as file:
+        first = file.readline(MAX_LINE)
+        while first and not first.strip():
+            first = file.readline(MAX_LINE)
+        second = next((line for line in file if line.strip()), "") if _is_object(first) else ""
+    start = first.lstrip("\ufeff \t")
+    if start.startswith("["):
+        return "array"
+    return "lines" if second or not start.startswith("{") else "object"
+
+
 def read_json_records(path: Path, columns: Sequence[str]) -> Iterator[Any]:
     """Yield the records of a JSON file. For a record that is not JSON, yield the ValueError.
 
@@ -21,15 +38,10 @@ def read_json_records(path: Path, columns: Sequence[str]) -> Iterator[Any]:
     Raises:
         UserError: a line, or a file with one object, is too large.
     """
-    with open_text(path) as file:
-        first = file.readline(MAX_LINE)
-        while first and not first.strip():
-            first = file.readline(MAX_LINE)
-        second = next((line for line in file if line.strip()), "") if _is_object(first) else ""
-    start = first.lstrip("\ufeff \t")
-    if start.startswith("["):
+    form = json_form(path)
+    if form == "array":
         yield from _read_array(path)
-    elif second or not start.startswith("{"):
+    elif form == "lines":
         yield from read_json_lines(path)
     else:
         yield from _read_object(path, columns)

@@ -26,9 +26,10 @@ from mmf_flava.data.annotations import read_label
 from mmf_flava.data.names import is_hidden
 from mmf_flava.data.preparation_commands import build_command
 from mmf_flava.data.prepare import built_folder
-from mmf_flava.data.prepare.codebook import CodebookOptions, prepare_codebook
+from mmf_flava.data.prepare.codebook import prepare_codebook
 from mmf_flava.data.prepare.demo import compute_checksums, topic_texts
 from mmf_flava.data.prepare.documents import documents
+from mmf_flava.data.prepare.patch_clustering import CodebookOptions
 from mmf_flava.data.prepare.text_files import text_files
 from mmf_flava.data.prepare.tokenizer import MIN_VOCABULARY, train_tokenizer
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, Reason, Records

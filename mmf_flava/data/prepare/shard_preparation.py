@@ -14,7 +14,6 @@ result. A preparation without any record is an error, and leaves nothing behind;
 from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,11 +22,10 @@ from typing import Any
 from tqdm import tqdm
 
 from mmf_flava.command import file_path, integer
-from mmf_flava.data.prepare.empty_result import EmptyResultCheck, NoRecordError
-from mmf_flava.data.prepare.executors import LOCAL, Executor, WorkersKilledError, parse_executor
+from mmf_flava.data.prepare.empty_result import EmptyResultCheck
+from mmf_flava.data.prepare.executors import LOCAL, Executor, add_executor
 from mmf_flava.data.prepare.output_folder import OutputFolder
-from mmf_flava.data.prepare.row_tasks import RowProgress, RowResult, RowTasks, WatchedProgress
-from mmf_flava.data.prepare.tasks import Abandoned
+from mmf_flava.data.prepare.row_tasks import RowProgress, RowResult, RowTasks
 from mmf_flava.errors import UserError
 from mmf_flava.files import atomic
 from mmf_flava.files.json_data import read_object
@@ -80,37 +78,18 @@ class ShardPreparation:
         folder = self.output_folder(out)
         if folder.is_finished():
             folder.check_shards()
-        else:
-            is_first = folder.begin()
-            try:
-                with tqdm(desc=self.name, unit="row", total=self.rows, disable=not progress) as bar:
-                    if executor.is_here:
-                        self.work(out, RowProgress(bar))
-                    else:
-                        executor.run(partial(self.work, out), WatchedProgress(bar, folder.tasks).update)
-                self._merge(folder)
-            except WorkersKilledError:
-                raise
-            except UserError as error:
-                # without a record, other processes fail too; another error may be of this process only
-                if (is_first or isinstance(error, NoRecordError)) and not folder.has_shards():
-                    folder.delete_work()
-                raise
-        folder.delete_work()
-        return read_object(folder.manifest)
+            folder.delete()
+            return read_object(folder.end)
+        with folder.open():
+            with tqdm(desc=self.name, unit="row", total=self.rows, disable=not progress) as bar:
+                folder.run(partial(self.work, out), executor, bar)
+            self._merge(folder)
+        return read_object(folder.end)
 
     def work(self, out: Path, progress: RowProgress | None = None) -> None:
         """Run the tasks that no other process has begun, until all have a result or the manifest is written."""
         progress, folder = progress or RowProgress(), self.output_folder(out)
-        try:
-            with suppress(Abandoned):
-                folder.tasks.walk(RowTasks(self, folder.tasks, progress).run, progress.add_result, folder.has_manifest)
-        except FileNotFoundError:
-            if folder.has_manifest():
-                return
-            if folder.work.is_dir():
-                raise
-            raise folder.deleted() from None
+        folder.walk(folder.tasks, RowTasks(self, folder.tasks, progress).run, progress.add_result)
 
     def output_folder(self, out: Path) -> OutputFolder:
         count = None if self.rows is None else max(1, -(-self.rows // self.shard))
@@ -119,7 +98,7 @@ class ShardPreparation:
     def _merge(self, folder: OutputFolder) -> None:
         """Write the manifest from the results of all tasks, unless another process has written it."""
         results = folder.results()
-        if folder.has_manifest():
+        if folder.has_end():
             return
         counts, dropped = Counter(dict.fromkeys(("rows", *self.count_names), 0)), Counter[str]()
         for result in results:
@@ -139,8 +118,8 @@ class ShardPreparation:
             "shards": shards,
         }
         for name, text in self.text_files.items():
-            atomic.write_text(folder.path / name, text)
-        atomic.write_json(folder.manifest, self.manifest(state))
+            atomic.write_text(folder.out / name, text)
+        atomic.write_json(folder.end, self.manifest(state))
 
 
 def add_options(parser: ArgumentParser, shard: int) -> None:
@@ -154,14 +133,7 @@ def add_options(parser: ArgumentParser, shard: int) -> None:
         default=shard,
         help="rows per task, whose records are a shard (default: %(default)s)",
     )
-    parser.add_argument(
-        "--executor",
-        type=parse_executor,
-        default=LOCAL,
-        metavar="EXECUTOR",
-        help="local:N for N processes, ray, or slurm in an array job; processes with the same command share the work "
-        "(default: local:1)",
-    )
+    add_executor(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 

@@ -72,12 +72,15 @@ def read_lines(path: Path) -> Iterator[str]:
 
 def read_json_lines(path: Path) -> Iterator[Any]:
     """Yield the objects of a JSONL file. For a line that is not JSON, yield the ValueError."""
-    for line in read_lines(path):
-        try:
-            row = parse_json(line)
-        except ValueError as error:
-            row = error
-        yield row
+    yield from map(parse_json_line, read_lines(path))
+
+
+def parse_json_line(line: str) -> Any:
+    """Return the content of a line of a JSONL file; if it is not JSON, the ValueError."""
+    try:
+        return parse_json(line)
+    except ValueError as error:
+        return error
 
 
 def read_tsv(path: Path) -> Iterator[list[str]]:
@@ -149,14 +152,18 @@ class _LazyRows:
         return self._rows[number - self._start]
 
 
-def read_arrow(path: Path) -> Iterator[Any]:
+def read_arrow(path: Path, first: int = 0) -> Iterator[Any]:
     """Yield the rows of an Arrow file or stream, the format in which Hugging Face's ``datasets`` stores its data.
+
+    Args:
+        first: number of the first row; the rows before it are not decoded.
 
     Raises:
         UserError: pyarrow is not installed.
     """
     for batch in _arrow_batches(path):
-        yield from decode_rows(batch)
+        yield from decode_rows(batch.slice(min(first, len(batch))))
+        first = max(0, first - len(batch))
 
 
 def _arrow_batches(path: Path) -> Iterator[Any]:

@@ -1,27 +1,148 @@
 """``python -m mmf_flava.data.prepare text``: convert text, JSON, parquet or Arrow files to a folder of token ids."""
 
 import argparse
+import hashlib
+import os
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from mmf_flava.command import file_path
-from mmf_flava.data.prepare.documents import COLUMNS, documents
+from mmf_flava.data.prepare.documents import COLUMNS
+from mmf_flava.data.prepare.executors import LOCAL, Executor, add_executor
 from mmf_flava.data.prepare.image_source import fingerprint
-from mmf_flava.data.prepare.lock import folder_lock
+from mmf_flava.data.prepare.row_tasks import RowProgress
 from mmf_flava.data.prepare.shard_preparation import describe_dropped
+from mmf_flava.data.prepare.tasks import Result
 from mmf_flava.data.prepare.text_files import SUFFIXES, text_files
-from mmf_flava.data.token_files import TokenFile, remove_progress, write_tokens
+from mmf_flava.data.prepare.text_tasks import TextTasks, TokenCopy, part_path
+from mmf_flava.data.prepare.work_folder import WorkFolder, file_size
+from mmf_flava.data.token_files import TokenFile, finish_tokens, token_dtype
 from mmf_flava.data.tokenizer import compute_vocabulary_hash, load_tokenizer
 from mmf_flava.errors import UserError
+from mmf_flava.files.json_data import read_object
 
 RULES = 2  # version of the rules by which files are cut into documents
+CHARACTERS = 1 << 26  # of the documents of a task: about 15 seconds of one core
+FORMER = (".progress.json", ".boundaries.bin")  # temporary files of an earlier version
+RESULT_TYPES = {"counts": dict, "dropped": dict, "messages": dict}
+
+
+class TextFolder(WorkFolder):
+    """The output folder of a preparation of text; see ``WorkFolder`` and ``text_tasks``."""
+
+    def __init__(self, out: Path, input: Mapping[str, Any], itemsize: int):
+        super().__init__(out, out / ".work", out / "meta.json", input, None, RESULT_TYPES)
+        self.itemsize = itemsize
+
+    def is_finished(self) -> bool:
+        """Return whether the tokens are complete.
+
+        Raises:
+            UserError: the folder contains tokens of another input.
+        """
+        if not self.has_end():
+            return False
+        meta = TokenFile(self.out).meta
+        found = {"source": meta.get("source"), "vocabulary": meta["vocabulary_sha256"]}
+        self.check_input({"input": {**self.input, **found}})
+        return True
+
+    def other_input(self) -> UserError:
+        return UserError(
+            f"{self.out} contains tokens of a different text or vocabulary, or another process prepares them. Choose "
+            "another --out, or delete the folder."
+        )
+
+    def has_files(self, number: int, result: Result) -> bool:
+        sizes = [file_size(part_path(self.tasks, number, suffix)) for suffix in ("tokens", "lengths")]
+        counts = result["counts"]
+        return sizes == [self.itemsize * counts.get("tokens", -1), 8 * counts.get("documents", -1)]
+
+
+@dataclass(frozen=True)
+class TextPreparation:
+    """Tokenization of text files.
+
+    Args:
+        files: the text files.
+        column: name of the texts' column; None: see ``Documents``.
+        characters: of the documents of a task, at least.
+    """
+
+    files: Sequence[Path]
+    column: str | None
+    tokenizer: Tokenizer
+    characters: int
+
+    def run(self, out: Path, progress: bool = True, executor: Executor = LOCAL) -> dict[str, Any]:
+        """Write the tokens to ``out``, or resume an interrupted preparation, and return the metadata.
+
+        Other processes that prepare the same text in ``out`` share the work.
+
+        Raises:
+            UserError: there is no text, a file cannot be read, a worker was killed repeatedly, or ``out`` contains
+                tokens of another text or vocabulary, or another process prepares them.
+        """
+        executor.check()
+        out.mkdir(parents=True, exist_ok=True)
+        folder = self.folder(out)
+        if not folder.is_finished():
+            with folder.open():
+                with tqdm(desc="tokenizing", unit="document", disable=not progress) as bar:
+                    folder.run(partial(self.work, out, folder.input), executor, bar)
+                self._finish(folder)
+        folder.delete()
+        for name in FORMER:
+            (out / name).unlink(missing_ok=True)
+        return read_object(folder.end)
+
+    def folder(self, out: Path) -> TextFolder:
+        source = f"{fingerprint(self.files)} {self.column} {RULES}"
+        input = {"source": source, "vocabulary": compute_vocabulary_hash(self.tokenizer)}
+        settings = hashlib.sha256(self.tokenizer.to_str().encode()).hexdigest()  # for example, lower case
+        return self._folder(out, {**input, "tokenizer": settings, "characters": self.characters})
+
+    def work(self, out: Path, input: Mapping[str, Any], progress: RowProgress | None = None) -> None:
+        """Run the tasks that no other process has begun, until all have a result or the metadata are written."""
+        if progress is None:  # other workers use the other cores
+            os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        progress, folder = progress or RowProgress(), self._folder(out, input)
+        results = folder.walk(folder.tasks, TextTasks(self, folder.tasks, progress).run, progress.add_result)
+        if results:
+            copy = TokenCopy(folder.tasks, results, out / "tokens.bin", folder.itemsize)
+            folder.walk(copy.tasks, copy.run)
+
+    def _folder(self, out: Path, input: Mapping[str, Any]) -> TextFolder:
+        return TextFolder(out, input, token_dtype(self.tokenizer).itemsize)
+
+    def _finish(self, folder: TextFolder) -> None:
+        """Write the metadata, unless another process has written them."""
+        results = folder.results()
+        dropped = Counter[str]()
+        for result in results:
+            dropped.update(result["dropped"])
+        with folder.deletion():
+            paths = [part_path(folder.tasks, number, "lengths") for number in range(len(results))]
+            lengths = [np.fromfile(path, "<u8") for path in paths]
+            if not folder.has_end():
+                finish_tokens(folder.out, lengths, self.tokenizer, folder.input["source"], dropped)
 
 
 def prepare_text(
-    src: Path, tokenizer: str, out: Path, column: str | None = None, progress: bool = True
+    src: Path,
+    tokenizer: str,
+    out: Path,
+    column: str | None = None,
+    progress: bool = True,
+    executor: Executor = LOCAL,
 ) -> dict[str, Any]:
     """Tokenize the text files at ``src``, write the token ids to ``out``, and return their metadata.
 
@@ -29,25 +150,10 @@ def prepare_text(
 
     If ``out`` is already complete, it is not changed.
 
-    If another process writes to ``out``, wait until it has finished.
-
     Raises:
-        UserError: no text was found, a file cannot be read, or ``out`` contains tokens of a
-            different text or vocabulary.
+        UserError: see ``TextPreparation.run``.
     """
-    files, loaded_tokenizer = text_files(src), load_tokenizer(tokenizer)
-    source = f"{fingerprint(files)} {column} {RULES}"
-    out.mkdir(parents=True, exist_ok=True)
-    with folder_lock(out):
-        if (out / "meta.json").is_file():
-            meta = TokenFile(out).meta
-            if (meta.get("source"), meta["vocabulary_sha256"]) != (source, compute_vocabulary_hash(loaded_tokenizer)):
-                raise UserError(f"{out} contains tokens of a different text or vocabulary. Choose another --out.")
-            remove_progress(out)
-            return meta
-        dropped: Counter[str] = Counter()
-        with tqdm(documents(files, column, dropped), desc="tokenizing", unit="document", disable=not progress) as bar:
-            return write_tokens(out, bar, loaded_tokenizer, source, dropped)
+    return TextPreparation(text_files(src), column, load_tokenizer(tokenizer), CHARACTERS).run(out, progress, executor)
 
 
 def add_parser(commands: Any) -> None:
@@ -70,12 +176,15 @@ def add_parser(commands: Any) -> None:
         help=f"name of the text column in JSON, parquet and Arrow files (default: the first of {', '.join(COLUMNS)} "
         "that a record has)",
     )
+    add_executor(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=run_text)
 
 
 def run_text(arguments: argparse.Namespace) -> None:
     progress = not arguments.quiet
-    meta = prepare_text(arguments.src, arguments.tokenizer, arguments.out, arguments.column, progress)
+    meta = prepare_text(
+        arguments.src, arguments.tokenizer, arguments.out, arguments.column, progress, arguments.executor
+    )
     dropped = f" Dropped: {describe_dropped(meta)}." if "dropped" in meta else ""
     print(f"{arguments.out}: {meta['tokens']} tokens in {meta['documents']} documents.{dropped}")

@@ -1,4 +1,8 @@
 import json
+import subprocess
+import sys
+import threading
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -7,8 +11,12 @@ from safetensors.numpy import load_file
 
 from mmf_flava.data.prepare import codebook as module
 from mmf_flava.data.prepare.__main__ import main
-from mmf_flava.data.prepare.codebook import CodebookOptions, fit_codebook, prepare_codebook
+from mmf_flava.data.prepare.codebook import CodebookPreparation, prepare_codebook
+from mmf_flava.data.prepare.executors import LOCAL
+from mmf_flava.data.prepare.patch_clustering import CodebookOptions
 from mmf_flava.errors import UserError
+
+from .test_executors import EXECUTORS
 
 SIZES = ["--image-size", "8", "--patch-size", "4"]
 
@@ -64,18 +72,9 @@ def test_memory_is_bounded_by_sampling_patches(images, tmp_path, monkeypatch):
     """16 patches of 4 x 4 pixels fit the limit, so one patch is sampled from each of the 13 files."""
     counts = []
     monkeypatch.setattr(module, "MAX_BYTES", 16 * 48 * 4)
-    monkeypatch.setattr(module, "_cluster", lambda patches, codes, seed: counts.append(len(patches)) or patches[:codes])
+    monkeypatch.setattr(module, "fit_patches", lambda patches, *_: counts.append(len(patches)) or patches[:3])
     prepare_codebook([images], tmp_path / "a.safetensors", CodebookOptions(8, 4, 3), progress=False)
     assert counts == [12]
-
-
-def test_many_codes_are_fitted_to_mini_batches(monkeypatch):
-    """Four colours: the centroids are the colours, with both algorithms."""
-    images = [np.full((4, 4), value, np.uint8) for value in (0, 80, 160, 240) for _ in range(40)]
-    exact = fit_codebook(images, 4, 4, 4)
-    monkeypatch.setattr(module, "MAX_EXACT", 1)
-    for centroids in (exact, fit_codebook(images, 4, 4, 4)):
-        assert np.allclose(centroids.mean(1), np.array([0, 80, 160, 240]) / 255, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -101,3 +100,104 @@ def test_no_decodable_image_is_an_error(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("mmf_flava: ")
     assert main(["codebook", "--src", str(tmp_path), *out, *SIZES, "--codes", "2", "--quiet"]) == 2
     assert "none of 1 images can be decoded" in capsys.readouterr().err
+
+
+def run(images, out, size=3, executor=LOCAL, **options):
+    """Fit with tasks of ``size`` images. The limit of the memory leaves three patches of each image."""
+    sizes = CodebookOptions(8, 2, 5, **options)
+    numbers = list(range(len(list(images.iterdir()))))
+    return CodebookPreparation([images], sizes, numbers, size).run(out, False, executor)
+
+
+@pytest.fixture
+def expected(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MAX_BYTES", 13 * 3 * 12 * 4)
+    assert run(images, tmp_path / "expected", 100) == {"images": 12, "dropped": {"not an image": 1}}
+    return (tmp_path / "expected").read_bytes()
+
+
+@pytest.mark.parametrize("size", [1, 3, 12])
+def test_size_of_tasks_does_not_matter(images, tmp_path, expected, size, capsys):
+    run(images, tmp_path / "out", size)
+    assert (tmp_path / "out").read_bytes() == expected
+    assert capsys.readouterr().out.count("bad.png") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["expected", "images", "out"]
+    run(images, tmp_path / "other", size, seed=1)
+    assert (tmp_path / "other").read_bytes() != expected
+
+
+def test_threads_fit_the_same_codebook(images, tmp_path, expected):
+    results = []
+
+    def fit():
+        results.append(run(images, tmp_path / "out", 1))
+
+    threads = [threading.Thread(target=fit) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4 and (tmp_path / "out").read_bytes() == expected
+    assert not (tmp_path / "out.work").exists()
+
+
+def interrupt(images, out, monkeypatch):
+    """Run two tasks, as a process that is killed then."""
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            module, "cut_patches", Mock(side_effect=[*[np.zeros((16, 12), np.float32)] * 6, KeyboardInterrupt])
+        )
+        with pytest.raises(KeyboardInterrupt):
+            run(images, out)
+
+
+def test_interrupted_command_is_resumed(images, tmp_path, expected, monkeypatch):
+    interrupt(images, tmp_path / "out", monkeypatch)
+    work = tmp_path / "out.work"
+    assert len(list(work.glob("*.npy"))) == 2
+    with pytest.raises(UserError, match=r"out\.work belongs to a codebook of other images or options"):
+        run(images, tmp_path / "out", seed=1)
+    (work / "00000.npy").write_bytes(b"rubbish")
+    (work / "00001.json").write_text("rubbish")
+    (work / "00003.npy").write_bytes(b"rubbish")
+    run(images, tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == expected and not work.exists()
+
+
+def test_another_process_that_ends_first_is_no_error(images, tmp_path, expected, monkeypatch):
+    fit = module.fit_patches
+
+    def end_first(*arguments):
+        monkeypatch.setattr(module, "fit_patches", fit)
+        assert run(images, tmp_path / "out") is not None
+        assert run(images, tmp_path / "out") is None, "begun before the file existed"
+        return fit(*arguments)
+
+    monkeypatch.setattr(module, "fit_patches", end_first)
+    assert run(images, tmp_path / "out") is not None
+    assert (tmp_path / "out").read_bytes() == expected and not (tmp_path / "out.work").exists()
+
+
+def test_errors_leave_nothing(images, tmp_path):
+    with pytest.raises(UserError, match="at most the number of patches"):
+        prepare_codebook([images], tmp_path / "a", CodebookOptions(8, 4, 49), progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_executors_write_the_same_file(images, tmp_path, executor):
+    assert run(images, tmp_path / "alone") == run(images, tmp_path / "out", 2, executor)
+    assert (tmp_path / "alone").read_bytes() == (tmp_path / "out").read_bytes()
+
+
+def test_command_with_an_executor_fits_by_one_thread_too(tmp_path):
+    """The order in which threads add floats would vary. A new process has imported no library before it fits."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for number in range(8):
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(tmp_path / f"images/{number}.png")
+    words = ["codebook", "--src", str(tmp_path / "images"), "--image-size", "64", "--patch-size", "2", "--codes", "16"]
+    assert main([*words, "--out", str(tmp_path / "alone"), "--quiet"]) == 0
+    command = [sys.executable, "-m", "mmf_flava.data.prepare", *words, "--out", str(tmp_path / "out")]
+    subprocess.run([*command, "--executor", "local:2"], check=True, timeout=120)
+    assert (tmp_path / "alone").read_bytes() == (tmp_path / "out").read_bytes()

@@ -1,16 +1,19 @@
 """Text corpora as they are published: BookCorpus, books1, CCNews of Hugging Face and of news-please."""
 
+import bz2
 import gzip
 import json
 import logging
+import lzma
 import random
 import tracemalloc
+import zipfile
 from collections import Counter
 
 import pytest
 
 from mmf_flava.data.prepare import documents as documents_module
-from mmf_flava.data.prepare.documents import cut, documents, without_html
+from mmf_flava.data.prepare.documents import Documents, cut, documents, without_html
 from mmf_flava.data.prepare.text_files import text_files
 from mmf_flava.errors import UserError
 
@@ -165,6 +168,59 @@ def test_truncated_array_keeps_its_records(tmp_path):
 )
 def test_html(text, expected):
     assert without_html(text) == expected
+
+
+def write_formats(folder):
+    """Write text files in all encodings and compressions, and records in all formats, with rows that are dropped."""
+    rng = random.Random(0)
+    texts = [" ".join(rng.choices(["caf\xe9", "a", "bc", "\u6771"], k=rng.randrange(1, 40))) for _ in range(40)]
+    paragraphs = "\n\n".join(texts)
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"):
+        (folder / f"{encoding}.txt").write_bytes(("a plain line\n\n" + paragraphs).encode(encoding))
+    (folder / "cp1252.txt").write_bytes(paragraphs.encode("cp1252", "ignore"))
+    (folder / "book.txt").write_text("\n".join(texts))
+    for suffix, opener in (("gz", gzip.open), ("bz2", bz2.open), ("xz", lzma.open)):
+        with opener(folder / f"a.txt.{suffix}", "wt") as file:
+            file.write(paragraphs)
+    with zipfile.ZipFile(folder / "a.txt.zip", "w") as archive:
+        archive.writestr("a.txt", paragraphs)
+    rows = [{"text": text if number % 5 else None} for number, text in enumerate(texts)] + [{"text": texts[:3]}]
+    lines = [json.dumps(row) if number % 7 else "{bad" for number, row in enumerate(rows)]
+    (folder / "a.jsonl").write_text("\n".join(lines))
+    for name, content in {"array": rows, "object": {"data": rows}, "pandas": {"text": dict(enumerate(texts))}}.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow.parquet import write_table
+
+    table = arrow.Table.from_pylist(rows[:-1])
+    write_table(table, folder / "a.parquet", row_group_size=7)
+    for name, new in {"stream": arrow.ipc.new_stream, "file": arrow.ipc.new_file}.items():
+        with new(str(folder / f"{name}.arrow"), table.schema) as writer:
+            writer.write_table(table, max_chunksize=6)
+
+
+def test_reading_begins_at_any_place(tmp_path, monkeypatch):
+    monkeypatch.setattr(documents_module, "MAX_DOCUMENT", 50)
+    write_formats(tmp_path)
+    for path in text_files(tmp_path):
+        files = [path, tmp_path / "utf-8.txt"]
+        reader = Documents(files)
+        units = [(texts, json.loads(json.dumps(reader.place))) for texts in reader]
+        last = next(n for n, (_, place) in enumerate(units) if place[0] == 1)
+        for number in range(last + 1):
+            rest = list(Documents(files, place=units[number][1]))
+            assert rest == [texts for texts, _ in units[number + 1 :]], (path.name, units[number])
+
+
+def test_dropped_records_are_counted_from_the_place_on(tmp_path):
+    rows = [{"text": "a"}, {}, {"text": ""}, {"text": "b"}, {}, {}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    reader, first, rest = Documents([tmp_path / "a.jsonl"]), Counter(), Counter()
+    reader.dropped = first
+    units = iter(reader)
+    assert next(units) == ["a"] and not first
+    assert next(units) == ["b"] and first == {"malformed row": 1, "no text": 1}
+    assert list(Documents(reader.files, dropped=rest, place=reader.place)) == [] and rest == {"malformed row": 2}
 
 
 def test_nothing_to_read_is_an_error(tmp_path):

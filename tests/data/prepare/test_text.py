@@ -5,18 +5,19 @@ import random
 
 import pytest
 
-from mmf_flava.data import token_files
+from mmf_flava.data.prepare import text
 from mmf_flava.data.prepare.__main__ import main
 from mmf_flava.data.prepare.documents import documents
 from mmf_flava.data.prepare.source_files import open_text
 from mmf_flava.data.prepare.text_files import text_files
-from mmf_flava.data.token_files import TokenFile, write_tokens
+from mmf_flava.data.token_files import TokenFile
 from mmf_flava.data.tokenizer import SPECIAL_TOKENS, build_wordpiece
 from mmf_flava.errors import UserError
 
 from .process_kills import assert_survives_kills, read_files, run_two_concurrently
 
 TOKENIZER = build_wordpiece([*SPECIAL_TOKENS, "a", "b", "c"])
+SMALL_TASKS = "from mmf_flava.data.prepare import text; text.CHARACTERS = 10"
 FILES = ("tokens.bin", "documents.npy", "meta.json")
 
 
@@ -45,8 +46,7 @@ def test_text_command(corpus, capsys):
     file = TokenFile(corpus / "out")
     assert file.read(0, 100).tolist() == [5, 6, 7, 3, 7, 7, 3, 6, 3, 5, 3]
     assert file.read_documents(0, 5).tolist() == [0, 4, 7, 9, 11]
-    for name in (token_files.PROGRESS, token_files.BOUNDARIES):  # like a kill after meta.json was written
-        assert not (corpus / "out" / name).exists()
+    for name in text.FORMER:  # of an earlier version
         (corpus / "out" / name).touch()
     assert command(corpus) == 0  # complete already
     assert sorted(path.name for path in (corpus / "out").iterdir()) == sorted(FILES)
@@ -71,65 +71,16 @@ def test_folder_without_text_raises_an_error(tmp_path):
         text_files(tmp_path)
 
 
-@pytest.mark.parametrize("cut", range(12))
-def test_interrupted_write_is_resumed_with_the_same_result(tmp_path, monkeypatch, cut):
-    texts = ["a b", "", "c", "a a a", "b", "", "", "c b a", "a", "b b"]
-    monkeypatch.setattr(token_files, "BATCH_SIZE", 3)
-    write_tokens(tmp_path / "uninterrupted", texts, TOKENIZER, "source")
-    read = []
-
-    def interrupted():
-        for number, text in enumerate([*texts, None]):
-            if number == cut or text is None:
-                with open(tmp_path / "out" / "tokens.bin", "ab") as file:  # a partial batch, as after a kill
-                    file.write(b"half")
-                raise KeyboardInterrupt
-            yield text
-
-    with pytest.raises(KeyboardInterrupt):
-        write_tokens(tmp_path / "out", interrupted(), TOKENIZER, "source")
-    encode = TOKENIZER.encode_batch_fast
-
-    class Counting:
-        def __getattr__(self, name):
-            return getattr(TOKENIZER, name)
-
-        def encode_batch_fast(self, batch, **kwargs):
-            read.extend(batch)
-            return encode(batch, **kwargs)
-
-    write_tokens(tmp_path / "out", texts, Counting(), "source")
-    assert read == texts[min(cut, 10) // 3 * 3 :]
-    for name in FILES:
-        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "uninterrupted" / name).read_bytes()
-
-
 @pytest.mark.parametrize("seed", range(2))
 def test_killed_process_is_resumed_with_the_same_result(corpus, seed):
     (corpus / "text/3.txt").write_text("\n\n".join(random.Random(seed).choices(["a", "b b", "c a", "x"], k=40)))
-    assert_survives_kills(
-        arguments(corpus), corpus / "out", seed, "from mmf_flava.data import token_files; token_files.BATCH_SIZE = 3"
-    )
+    assert_survives_kills(arguments(corpus), corpus / "out", seed, SMALL_TASKS)
 
 
 def test_concurrent_processes_write_the_same_files_as_one(corpus):
     run_two_concurrently(arguments(corpus), corpus / "out")
     assert main([*arguments(corpus), "--out", str(corpus / "alone")]) == 0
     assert read_files(corpus / "out") == read_files(corpus / "alone")
-
-
-def test_interrupted_write_of_another_source_restarts(tmp_path, monkeypatch):
-    monkeypatch.setattr(token_files, "BATCH_SIZE", 1)
-
-    def interrupted():
-        yield "a"
-        yield "b"
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_tokens(tmp_path, interrupted(), TOKENIZER, "one")
-    write_tokens(tmp_path, ["c"], TOKENIZER, "two")
-    assert TokenFile(tmp_path).read(0, 9).tolist() == [7, 3]
 
 
 def test_upper_case_suffixes(tmp_path):
