@@ -55,11 +55,11 @@ class AnnotationConverter:
             return RowResult(bad=annotation.bad)
         if annotation.dropped:
             return RowResult(dropped=annotation.dropped)
-        if not annotation.ids.isdisjoint(self.evaluation.ids):
-            return RowResult(dropped=HELD_OUT)
-        require_split_files(
-            self.part, {self._sets.get(name.partition(":")[0], "") for name in annotation.ids}, self.evaluation
-        )
+        if annotation.ids:
+            if not annotation.ids.isdisjoint(self.evaluation.ids):
+                return RowResult(dropped=HELD_OUT)
+            needed = {self._sets.get(name.partition(":")[0], "") for name in annotation.ids}
+            require_split_files(self.part, needed, self.evaluation)
         source = self._source
         image = annotation.image or (source and source.read(annotation))
         if not image:
