@@ -191,7 +191,9 @@ class _BoundedFile(io.BufferedReader):
         if offset < self._start or offset + size > self._end:
             self._start = offset
             self._end = offset + os.preadv(self.fileno(), [self._window], offset)
-        return self._window[offset - self._start : min(offset + size, self._end) - self._start]
+            size = min(size, self._end - offset)
+        start = offset - self._start
+        return self._window[start : start + size]
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and 0 <= size <= CHUNK:
