@@ -6,7 +6,7 @@ File systems and tar files store names as bytes. In Python, bytes that are not U
 
 import re
 
-SYSTEM_FOLDERS = ("__MACOSX",)  # added to zip files by macOS
+SYSTEM_FOLDER = "__MACOSX"  # added to zip files by macOS
 # A backslash is only escaped if it would look like the start of an escaped byte, so different names remain different.
 ESCAPED = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]|\\(?=x[0-9a-f]{2})")
 
@@ -26,7 +26,7 @@ def _escape(match: re.Match[str]) -> str:
 
 def is_hidden(name: str) -> bool:
     """Return whether a file or folder name is hidden (``.ipynb_checkpoints``, macOS's ``._1.jpg``) or ``__MACOSX``."""
-    return name.startswith(".") or name in SYSTEM_FOLDERS
+    return name.startswith(".") or name == SYSTEM_FOLDER
 
 
 def extension_of(name: str) -> str:
@@ -44,4 +44,4 @@ def split_member_name(name: str) -> tuple[str, str]:
 
 def is_system_key(key: str) -> bool:
     """Return whether a key belongs to a hidden tar member (``._1.jpg``, ``.DS_Store``) or to one in ``__MACOSX``."""
-    return key[-1:] in ("", "/") or any(folder in key and folder in key.split("/") for folder in SYSTEM_FOLDERS)
+    return key[-1:] in ("", "/") or (SYSTEM_FOLDER in key and SYSTEM_FOLDER in key.split("/"))

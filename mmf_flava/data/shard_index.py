@@ -116,8 +116,17 @@ def ensure_index(path: Path, stale: bool = True) -> ShardIndex:
     Args:
         stale: whether the index may be stale. The copy of a remote shard has the time of its last use.
     """
+    return ensure_records(path, stale)[0]
+
+
+def ensure_records(path: Path, stale: bool = True) -> tuple[ShardIndex, TarRecords | None]:
+    """Return the index as ``ensure_index`` does, and the records if this call has scanned the shard, otherwise None.
+
+    The rows of a new index need not be read again, which takes a tenth of the time of the scan.
+    """
     with _index_lock(path):
-        return load_index(path, path.stat() if stale else None) or write_index(path)
+        index = load_index(path, path.stat() if stale else None)
+        return (index, None) if index is not None else _scan_and_write(path)
 
 
 @contextmanager
@@ -147,8 +156,16 @@ def write_index(path: str | Path, records: TarRecords | None = None) -> ShardInd
         records: the records of the shard, which is complete; None: the shard is scanned.
     """
     path = Path(path)
-    stat = path.stat()
-    records, truncated = scan_shard(path) if records is None else (records, False)
+    return _scan_and_write(path)[0] if records is None else _write(path, path.stat(), records, truncated=False)
+
+
+def _scan_and_write(path: Path) -> tuple[ShardIndex, TarRecords]:
+    stat = path.stat()  # a shard that changes during the scan is newer
+    records, truncated = scan_shard(path)
+    return _write(path, stat, records, truncated), records
+
+
+def _write(path: Path, stat: os.stat_result, records: TarRecords, truncated: bool) -> ShardIndex:
     content = encode_index(records, truncated, stat.st_size, stat.st_mtime_ns)
     index = parse_header(content[:STARTS_OFFSET])
     assert index is not None

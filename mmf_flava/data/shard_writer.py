@@ -1,5 +1,6 @@
 """Writing of tar shards with their index. The tar is the one that ``tarfile`` would write, byte by byte."""
 
+import hashlib
 import tarfile
 import zlib
 from contextlib import ExitStack
@@ -12,7 +13,8 @@ from mmf_flava.data.tar_members import KEY_HEADER, TarRecords
 from mmf_flava.files import atomic
 
 BLOCK, RECORD = tarfile.BLOCKSIZE, tarfile.RECORDSIZE
-BUFFER = 1 << 20
+PADDING = bytes(BLOCK)
+BUFFER = 1 << 18  # bytes that are written at a time
 ENCODING = ("utf-8", "surrogateescape")
 # a ustar header without name, size and checksum; tarfile needs 25 microseconds for a header, joining its parts needs 1
 TEMPLATE = tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT)
@@ -29,18 +31,24 @@ class ShardWriter:
     The file gets its final name when it is complete and is deleted after an exception. It contains no timestamps or
     user names, so equal records give identical files. The index is made of what was written, unless a name needs a pax
     header: such a shard is scanned.
+
+    Attributes:
+        count: number of records that were written.
+        sha256: hash of the file in hexadecimal digits, from ``close`` on.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.count = 0
+        self.count, self.sha256 = 0, ""
         self._keys: set[str] = set()
         self._records: TarRecords | None = {}
-        self._offset = 0
+        self._offset, self._written = 0, 0
+        self._parts: list[bytes] = []  # of the file from byte ``_written`` on
+        self._hash = hashlib.sha256()
         with ExitStack() as stack:
             temporary = stack.enter_context(atomic.replace_file(self.path))
-            self._file = stack.enter_context(open(temporary, "wb", buffering=BUFFER))
+            self._file = stack.enter_context(open(temporary, "wb"))
             self._files = stack.pop_all()
 
     def write(self, key: str, fields: dict[str, bytes]) -> None:
@@ -55,11 +63,12 @@ class ShardWriter:
             if header is None or not _is_extension(extension):
                 self._records = None
                 header = header or pax_header(f"{name}.{extension}", len(data), pax)
-            entries[extension] = self._offset + len(header), len(data), zlib.crc32(data)
-            self._write(header)
-            self._write(data)
-            self._write(bytes(-len(data) % BLOCK))
-            pax = {}
+            start, size = self._offset + len(header), len(data)
+            entries[extension] = start, size, zlib.crc32(data)
+            self._parts += header, data, PADDING[: -size % BLOCK]
+            self._offset, pax = start + size + -size % BLOCK, {}
+        if self._offset - self._written >= BUFFER:
+            self._flush()
         if self._records is not None and entries:
             self._records[key] = dict(sorted(entries.items()))
         self.count += 1
@@ -72,14 +81,18 @@ class ShardWriter:
         self._keys.add(unused)
         return unused
 
-    def _write(self, data: bytes) -> None:
+    def _flush(self) -> None:
+        data = b"".join(self._parts)
         self._file.write(data)
-        self._offset += len(data)
+        self._hash.update(data)
+        self._parts, self._written = [], self._offset
 
     def close(self) -> None:
         end = self._offset + 2 * BLOCK
-        self._write(bytes(2 * BLOCK + -end % RECORD))
-        self._files.close()
+        self._parts.append(bytes(2 * BLOCK + -end % RECORD))
+        with self._files:
+            self._flush()
+        self.sha256 = self._hash.hexdigest()
         write_index(self.path, self._records)
 
     def __enter__(self) -> "ShardWriter":

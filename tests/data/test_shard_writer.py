@@ -1,5 +1,6 @@
 """Shards are written as by tarfile, and their index is the one that a scan would give."""
 
+import hashlib
 import io
 import random
 import string
@@ -61,6 +62,23 @@ def test_bytes_are_those_of_tarfile(tmp_path, count):
             member.size = number
             tar.addfile(member, io.BytesIO(bytes(number)))
     assert (tmp_path / "a.tar").read_bytes() == expected.getvalue()
+
+
+def test_hash_is_that_of_the_file(tmp_path, monkeypatch):
+    """The file is written in parts, some of which end within a record."""
+    monkeypatch.setattr(shard_writer, "BUFFER", 4096)
+    with ShardWriter(tmp_path / "a.tar") as shard:
+        for key, fields in random_records([*PLAIN, *UNUSUAL]):
+            shard.write(key, fields)
+    assert shard.sha256 == hashlib.sha256((tmp_path / "a.tar").read_bytes()).hexdigest()
+
+
+def test_a_full_disk_at_the_end_leaves_nothing(tmp_path, monkeypatch):
+    with pytest.raises(OSError, match="No space"), ShardWriter(tmp_path / "a.tar") as shard:
+        shard.write("a", {"txt": b"1"})
+        shard._file.close()
+        shard._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("name", "size"), [("a.jpg", 0), ("ü.jpg", 5), ("a" * 101, 5), ("a" * 100, 5), ("a", 8**11)])

@@ -218,7 +218,8 @@ def test_a_second_tar_after_the_end_is_reported(tmp_path):
 @pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 @pytest.mark.parametrize("mtime", [0, 1_700_000_000.25])
 @pytest.mark.parametrize("damage", ["none", "truncated", "header", "pax header"])
-def test_headers_are_parsed_as_by_tarfile(tmp_path, monkeypatch, kind, mtime, damage):
+@pytest.mark.parametrize("chunk", [tar_members.CHUNK, 1024])
+def test_headers_are_parsed_as_by_tarfile(tmp_path, monkeypatch, kind, mtime, damage, chunk):
     """Plain headers are parsed without tarfile. webdataset's writer stores times with fractions in pax headers."""
     path = tmp_path / "a.tar"
     names = ["a.jpg", "a.json", "b/c.jpg", "b/é.jpg", f"{'n' * 90}/{'m' * 60}.jpg", "last.jpg", "last.txt"]
@@ -235,7 +236,9 @@ def test_headers_are_parsed_as_by_tarfile(tmp_path, monkeypatch, kind, mtime, da
     elif damage == "pax header":
         content[content.rindex(b"last.jpg") - 600] ^= 1
     path.write_bytes(content)
-    found = scan_shard(path)
+    with monkeypatch.context() as context:
+        context.setattr(tar_members, "CHUNK", chunk)  # members are larger, or begin at its end
+        found = scan_shard(path)
     monkeypatch.setattr(tar_members, "_plain_member", lambda file, offset: None)
     assert found == scan_shard(path)
     assert damage != "none" or (len(found[0]), found[1]) == (5, False)

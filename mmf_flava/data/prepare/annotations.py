@@ -6,7 +6,6 @@ hold at most one annotation file in memory; for the large sources, one line.
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,10 +19,10 @@ from mmf_flava.files.json_data import parse_json
 
 NO_TEXT = "no text"
 MALFORMED_LINE = "malformed line"
-# hosts whose file names are unique, so that an image may be found by the file name in its URL alone
+# hosts whose file names are unique, so that an image may be found by the file name in its URL alone; in lower case,
+# because re.IGNORECASE takes six times as long
 UNIQUE_NAMES = re.compile(
-    r"flickr\.com|cocodataset\.org|open-?images|/VG_100K|wikimedia\.org|wikipedia\.org|redd\.it|imgur\.com",
-    re.IGNORECASE,
+    r"flickr\.com|cocodataset\.org|open-?images|/vg_100k|wikimedia\.org|wikipedia\.org|redd\.it|imgur\.com"
 )
 FLICKR_PHOTO = re.compile(r"(?:static\.?flickr\.com)/(?:\d+/){1,2}(\d+)_")
 COCO_NAME = re.compile(r"(?:^|/)COCO_(?:train|val|test)\d{4}_(\d{12})(?:\.\w+)?$|(?:train|val)20\d\d/(\d{12})\.jpg$")
@@ -40,8 +39,7 @@ class Region(NamedTuple):
     image_height: int = 0
 
 
-@dataclass(frozen=True)
-class Annotation:
+class Annotation(NamedTuple):
     """An annotated image: captions, URL and possible file names; or the reason why it is dropped.
 
     Attributes:
@@ -106,7 +104,7 @@ def coco_names(number: int) -> tuple[str, ...]:
 
 
 def _url_names(url: str) -> tuple[str, ...]:
-    if not UNIQUE_NAMES.search(url):
+    if not UNIQUE_NAMES.search(url.lower()):
         return ()
     try:
         name = urlsplit(url).path.rpartition("/")[2]

@@ -12,9 +12,11 @@ of Handwritten Digits"); captions describe measurements of each scan; text is CP
     manifest.json                      counts and checksums
 """
 
+import argparse
 import hashlib
 import io
 import json
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from mmf_flava.command import file_path, integer
 from mmf_flava.data.prepare import built_folder
 from mmf_flava.data.prepare.captions import DIGITS, Captioner
 from mmf_flava.data.prepare.patch_clustering import CodebookOptions, fit_codebook
@@ -164,3 +167,46 @@ def compute_checksums(folder: Path) -> dict[str, str]:
     patterns = ("pairs/*/*.tar", "text/*/*", "tokenizer/*", "codebook.safetensors")
     files = sorted(path for pattern in patterns for path in folder.glob(pattern))
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="create demo data without a download: scanned digits with captions, Python's documentation as text",
+        description="Prepares the demo data from scikit-learn's digits and Python's documentation. "
+        "Does nothing if the data are already prepared.",
+    )
+    default = DemoOptions()
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=file_path,
+        metavar="DIR",
+        help="output folder, which must be new or empty, or contain demo data",
+    )
+    parser.add_argument(
+        "--image-size", type=integer(1), default=default.image_size, help="image side in pixels (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--patch-size", type=integer(1), default=default.patch_size, help="patch side in pixels (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--codes", type=integer(1), default=default.codes, help="number of codebook entries (default: %(default)s)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.set_defaults(run=run_demo)
+
+
+def run_demo(arguments: argparse.Namespace) -> None:
+    started = time.perf_counter()
+    options = DemoOptions(arguments.image_size, arguments.patch_size, arguments.codes)
+    manifest = prepare_demo(arguments.out, options, progress=not arguments.quiet)
+    if not manifest["created"]:
+        print(f"The demo data are already in {arguments.out}; nothing to do.")
+        return
+    counts = manifest["counts"]
+    pairs = ", ".join(f"{count} {split}" for split, count in counts["pairs"].items())
+    images = ", ".join(f"{count} {split}" for split, count in counts["images"].items())
+    text = ", ".join(f"{count['tokens']} {split}" for split, count in counts["text"].items())
+    print(f"Prepared the demo data in {arguments.out} in {time.perf_counter() - started:.1f} s:")
+    print(f"  pairs  {pairs}\n  images {images}\n  tokens {text}")

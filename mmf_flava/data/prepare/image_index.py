@@ -110,13 +110,14 @@ class ImageIndex:
         if _checksum(header, tables) != checksum or path.stat().st_size != self._names + self.names_bytes:
             raise self._damaged()
         self.examples: list[str] = json.loads(tables[:examples_bytes])
-        self._starts = np.frombuffer(tables[examples_bytes:], "<u8")
+        starts = np.frombuffer(tables[examples_bytes:], "<u8")
+        self._starts = starts.astype(np.uint64).data  # its items are integers of Python
 
     def find(self, key: str) -> Place | None:
         """Return the place of an image by its URL or name; None if there is none."""
         wanted = digest(key)
         prefix = int.from_bytes(wanted[:8]) >> (64 - self._bits)
-        first, end = self._starts[prefix : prefix + 2].tolist()
+        first, end = self._starts[prefix], self._starts[prefix + 1]
         data = self._file.read(self._entries + first * ENTRY.size, (end - first) * ENTRY.size)
         position = data.find(wanted)
         while position % ENTRY.size:  # the bytes of the digest are elsewhere in an entry; -1 is no multiple either
@@ -136,7 +137,7 @@ class ImageIndex:
     def part(self, number: int, bits: int) -> np.ndarray:
         """Return the entries whose digests begin with the ``bits`` bits of ``number``."""
         step = 1 << (self._bits - bits)
-        first, end = (int(self._starts[(number + side) * step]) for side in (0, 1))
+        first, end = (self._starts[(number + side) * step] for side in (0, 1))
         data = self._file.read(self._entries + first * ENTRY.size, (end - first) * ENTRY.size)
         return np.frombuffer(bytearray(data), DTYPE)
 

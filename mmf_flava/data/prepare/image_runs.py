@@ -13,7 +13,7 @@ from mmf_flava.data.open_shard import OpenShard
 from mmf_flava.data.prepare.image_index import Place, Run
 from mmf_flava.data.prepare.tasks import Result
 from mmf_flava.data.record import IMAGE_EXTENSIONS, BadRecord, record_boundary
-from mmf_flava.data.shard_index import ensure_index
+from mmf_flava.data.shard_index import ensure_records
 from mmf_flava.data.tar_members import Entry
 from mmf_flava.files.json_data import parse_object
 from mmf_flava.files.open_files import open_file
@@ -36,13 +36,14 @@ class ShardRuns:
 
     def __call__(self, number: int) -> Result:
         path, run = self.shards[number], Run()
-        index = ensure_index(path)
+        index, records = ensure_records(path)
+        rows = None if records is None else list(records.items())
         shard = OpenShard(path, index, lambda: open_file(path))
         try:
             for record in range(index.count):
                 # without a readable URL or key, no annotation can refer to the record
                 with suppress(BadRecord), record_boundary(f"record {record}"):
-                    key, entries = shard.read_row(record)
+                    key, entries = shard.read_row(record) if rows is None else rows[record]
                     for name in self._keys(shard, key, entries):
                         run.add(name, _place(number, entries))
         finally:

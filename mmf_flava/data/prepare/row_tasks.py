@@ -1,6 +1,5 @@
 """The tasks of a preparation of tar shards: each converts a range of rows and writes their records to a shard."""
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, islice
@@ -167,14 +166,12 @@ class RowTasks:
             with ShardWriter(path) as shard:
                 for key, fields in records:
                     shard.write(key, fields)
-            with open(path, "rb") as file:
-                checksum = hashlib.file_digest(file, "sha256").hexdigest()
             size = path.stat().st_size
             for written in (index_path(path), path):
                 if written.exists():  # the index may be missing, see write_index
                     os.replace(written, out / written.name)
         atomic.fsync(out)
-        return {"name": name, "records": shard.count, "sha256": checksum}, size
+        return {"name": name, "records": shard.count, "sha256": shard.sha256}, size
 
     def _records(self, first: int, result: Result, is_done: IsDone) -> Iterator[tuple[str, dict[str, bytes]]]:
         """Yield (key, fields) of the records of a task. ``result`` counts a row before its record is yielded."""
