@@ -88,7 +88,7 @@ def run_worker(case: Case, batch_size: int, compiled: bool, device: torch.device
 
     def step() -> float:
         start = time.perf_counter()
-        update()
+        update.run()
         if device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - start

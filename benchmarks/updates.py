@@ -23,14 +23,11 @@ KEYS = ("dataset_config.pmd.data_dir=.", "training.max_epochs=null", "training.m
 
 @dataclass
 class Update:
-    """A model with its optimizer. A call does one update and clears the gradients."""
+    """A model with its optimizer. ``run`` does one update and clears the gradients."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     run: Callable[[], Any]
-
-    def __call__(self) -> None:
-        self.run()
 
     def state_bytes(self) -> int:
         """Return the bytes of weights, buffers and optimizer state, and of the gradients of the trained parameters."""

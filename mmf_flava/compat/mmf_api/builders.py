@@ -55,8 +55,8 @@ class _ParameterGroups(nn.Module):
 def build_optimizer(groups: list[dict[str, Any]], config: Any) -> torch.optim.Optimizer:
     """Build the optimizer of the config (``optimizer.type`` and ``optimizer.params``) for these parameter groups.
 
-    Adam and AdamW use torch's fused kernel, unless ``optimizer.params`` or a group selects another implementation, e.g.
-    with ``fused: false``.
+    Adam and AdamW use torch's fused kernel, unless ``optimizer.params`` or a group selects an implementation:
+    ``foreach: true`` is torch's default on CUDA, ``fused: false`` its default on CPUs.
     """
     optimizer = mmf_build_optimizer(_ParameterGroups(groups), config)
     # not SGD: its fused kernel fails if a parameter has no gradient in the first update, or a sparse gradient
