@@ -56,7 +56,7 @@ setup(
     install_requires=[
         "torch>=2.11",
         "torchvision>=0.26",
-        "timm>=1.0.20",
+        "timm>=1.0.23",
         "numpy>=1.26",
         "omegaconf>=2.3,<2.5",
         "iopath>=0.1.10",

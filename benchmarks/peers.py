@@ -1,6 +1,7 @@
 """The compared implementations of FLAVA at full size with random weights.
 
-Functions of ``PEERS`` take (kind, batch, cached, compiled) and return the model and a function that computes the loss.
+Functions of ``PEERS``, the other implementations, take (kind, batch, cached, compiled) and return the model and a
+function that computes the loss.
 """
 
 from collections.abc import Callable
@@ -13,8 +14,12 @@ from torch import nn
 Forward = Callable[[], torch.Tensor]
 
 
-def build_mmf_flava(kind: str, batch: Batch, cached: bool, compiled: bool) -> tuple[nn.Module, Forward]:
-    """Build mmf_flava's pretraining model. ``cached``: use the codes of the batch instead of running the codebook."""
+def build_mmf_flava(kind: str, batch: Batch, cached: bool, compiled: bool) -> tuple[nn.Module, Any]:
+    """Build mmf_flava's pretraining model, and its batch.
+
+    Args:
+        cached: use the codes of the batch instead of running the codebook.
+    """
     from mmf_flava.config.model import FlavaConfig
 
     settings = FlavaConfig(compile=compiled)
@@ -23,8 +28,7 @@ def build_mmf_flava(kind: str, batch: Batch, cached: bool, compiled: bool) -> tu
         from mmf_flava.models.codebook.dalle_encoder import DalleEncoder
 
         model.codebook = DalleEncoder(settings.codebook.vocab_size)
-    samples = sample_list(kind, batch, cached)
-    return model, lambda: torch.stack([loss.mean() for loss in model(samples)["losses"].values()]).sum()
+    return model, sample_list(kind, batch, cached)
 
 
 def build_pretraining(settings: Any) -> nn.Module:
@@ -112,4 +116,4 @@ def build_torchmultimodal(kind: str, batch: Batch, cached: bool, compiled: bool)
     return model, forward
 
 
-PEERS = {"mmf_flava": build_mmf_flava, "huggingface": build_huggingface, "torchmultimodal": build_torchmultimodal}
+PEERS = {"huggingface": build_huggingface, "torchmultimodal": build_torchmultimodal}

@@ -1,7 +1,10 @@
-"""A full-size training step (forward, backward, AdamW) of mmf_flava, compared with other implementations.
+"""A full-size training step of mmf_flava's trainer, compared with the training loop of other implementations.
 
     make bench                                     # all comparisons, on this machine's CPU or GPU
     python benchmarks/step.py --batch 64 --compile # on a GPU
+
+A step is forward and backward pass, clipping of the gradients, and fused AdamW, see ``updates.py``: mmf_flava runs
+``Updater`` with the recipe ``pretrain/own``, and the others a loop with the same optimizer and the same clipping.
 
 mmf_flava and one other implementation run steps alternately on the same batches, each in its own process, so that
 changes of the machine's speed affect both. Times are medians; ratios are medians of the ratios per repeat.
@@ -28,10 +31,10 @@ import torch
 from batches import make_batch
 from peers import PEERS
 from torch.utils.flop_counter import FlopCounterMode
+from updates import MMF_FLAVA, build_update, read_config
 
 from mmf_flava.command import ArgumentParser, command, integer
 
-MMF_FLAVA = "mmf_flava"
 MIX = {"pair": 0.70, "image": 0.15, "text": 0.15}
 KINDS = tuple(MIX)
 CAPTION = 20  # tokens of the longest caption of a batch, 12 words with [CLS] and [SEP]
@@ -79,38 +82,27 @@ def run_worker(case: Case, batch_size: int, compiled: bool, device: torch.device
     caption = CAPTION if typical and case.kind == "pair" else None
     batch = make_batch(batch_size, CAPTION if short else PADDED, caption).to(device)
     torch.manual_seed(0)
+    config = read_config(case.precision)
     before = _memory(device)
-    with device:
-        model, forward = PEERS[case.peer](case.kind, batch, cached=typical and is_mmf_flava, compiled=compiled)
-    model = model.to(device).train()
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=case.precision == "bf16")
+    update = build_update(case.peer, case.kind, batch, typical and is_mmf_flava, compiled, config, device)
 
     def step() -> float:
         start = time.perf_counter()
-        optimizer.zero_grad(set_to_none=True)
-        with autocast:
-            loss = forward()
-        loss.backward()
-        optimizer.step()
+        update.run()
         if device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - start
 
-    step()  # allocates gradients and optimizer state
+    step()  # allocates the optimizer state
     for line in sys.stdin:
         if line.strip() == "end":
             break
         print(json.dumps({"seconds": step()}), flush=True)
-    peak = _memory(device, peak=True)
-    tensors = [t for state in optimizer.state.values() for t in state.values() if torch.is_tensor(t)]
-    tensors += [*model.state_dict().values(), *(p.grad for p in trained if p.grad is not None)]
-    state = sum(t.numel() * t.element_size() for t in {t.data_ptr(): t for t in tensors}.values())
+    extra = _memory(device, peak=True) - before - update.state_bytes()
     flops = FlopCounterMode(display=False)
     with flops:
         step()
-    print(json.dumps({"extra_bytes": peak - before - state, "flop": flops.get_total_flops()}), flush=True)
+    print(json.dumps({"extra_bytes": extra, "flop": flops.get_total_flops()}), flush=True)
 
 
 def _memory(device: torch.device, peak: bool = False) -> int:
@@ -172,7 +164,7 @@ def ratio_row(title: str, peer: str, comparisons: dict[str, Comparison]) -> str:
 def list_comparisons(device: torch.device) -> list[tuple[str, str, dict[str, str]]]:
     """Return (peer, mode, precision by implementation) of all comparisons that this machine supports."""
     bf16 = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    peers = [peer for peer in PEERS if peer != MMF_FLAVA and (peer != "torchmultimodal" or find_spec(peer))]
+    peers = [peer for peer in PEERS if peer != "torchmultimodal" or find_spec(peer)]
     supported = [(peer, "same inputs", {MMF_FLAVA: "fp32", peer: "fp32"}) for peer in peers]
     supported += [("huggingface", "typical use", {MMF_FLAVA: "fp32", "huggingface": "fp32"})]
     if bf16:
@@ -191,7 +183,7 @@ def main(words: Sequence[str] | None = None) -> None:
         "--repeats", type=integer(1), default=3, help="timed steps of each implementation (%(default)s)"
     )
     parser.add_argument("--mode", choices=("same inputs", "typical use"), help="run only this mode")
-    parser.add_argument("--peer", choices=[peer for peer in PEERS if peer != MMF_FLAVA], help="compare only with this")
+    parser.add_argument("--peer", choices=list(PEERS), help="compare only with this")
     parser.add_argument("--compile", action="store_true", help="use torch.compile in all implementations")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     arguments = parser.parse_args(words)

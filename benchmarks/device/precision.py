@@ -9,11 +9,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 
 from device.context import Context
 from device.runs import (
-    DEMO,
     MmfRun,
     build_demo_run,
     loss_difference,
@@ -27,7 +25,6 @@ FIRST_UPDATES = 10
 LIMITS = {"fp32": 0.005, "bf16": 0.1, "fp16": 0.05}
 DETERMINISTIC = "training.deterministic=true"
 NO_EVALUATION = ("evaluation.zero_shot=null", "evaluation.retrieval=null", "evaluation.examples=null")
-FUSED = "includes: [{recipe}]\noptimizer: {{params: {{fused: true}}}}\n"
 
 
 def run(context: Context) -> None:
@@ -40,12 +37,12 @@ def run(context: Context) -> None:
     reference_fp16 = build_demo_run(context, "cpu_fp16", *cpu, "training.precision=fp16", *short)
     runs = {name: build_demo_run(context, name, f"training.precision={name}") for name in LIMITS}
     deterministic = build_demo_run(context, "deterministic", DETERMINISTIC)
-    fused = build_demo_run(context, "fused", recipe=write_fused_recipe(context))
+    foreach = build_demo_run(context, "foreach", "optimizer.params.foreach=true")
     killed = build_demo_run(context, "killed", DETERMINISTIC)
     resumed = build_demo_run(context, "resumed", DETERMINISTIC, "checkpoint.resume=true", folder=killed.folder.name)
     tasks: dict[str, Callable[[], object]] = {"fp32 on the CPU": reference.run}
     tasks |= {"fp16 on the CPU": reference_fp16.run, **{name: one.run for name, one in runs.items()}}
-    tasks |= {"deterministic": deterministic.run, "fused AdamW": fused.run}
+    tasks |= {"deterministic": deterministic.run, "foreach AdamW": foreach.run}
     tasks["SIGKILL and resume"] = partial(kill_and_resume, context, killed, resumed)
     reports: dict[str, Callable[[object], None]] = {
         "fp32 on the CPU": lambda _: context.report("fp32 on the CPU", **describe(reference)),
@@ -55,7 +52,7 @@ def run(context: Context) -> None:
             for name, one in runs.items()
         },
         "deterministic": lambda _: report_difference(context, "deterministic and default", deterministic, runs["fp32"]),
-        "fused AdamW": lambda _: report_difference(context, "fused and foreach AdamW", fused, runs["fp32"]),
+        "foreach AdamW": lambda _: report_difference(context, "foreach and fused AdamW", foreach, runs["fp32"]),
         "SIGKILL and resume": partial(report_resume, context, resumed, deterministic),
     }
     with ThreadPoolExecutor(len(tasks) if context.cuda else 2) as pool:
@@ -63,13 +60,6 @@ def run(context: Context) -> None:
         for name, report in reports.items():
             with context.attempt(name):
                 report(futures[name].result())
-
-
-def write_fused_recipe(context: Context) -> Path:
-    """Write a recipe with fused AdamW, whose key the command line does not accept, and return its path."""
-    path = context.work / "fused.yaml"
-    path.write_text(FUSED.format(recipe=DEMO))
-    return path
 
 
 def describe(run: MmfRun) -> dict[str, object]:

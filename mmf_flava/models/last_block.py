@@ -10,13 +10,10 @@ the batch.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
-from timm.layers import Attention
 from timm.models.vision_transformer import Block
 from torch import Tensor
-from torch.nn.functional import linear, scaled_dot_product_attention
 
 
 def select(values: Tensor, mask: Tensor, count: int) -> Tensor:
@@ -71,7 +68,7 @@ class Positions:
 
 
 class LastBlock(Block):
-    """timm's transformer block that can compute its output at selected positions only.
+    """timm's transformer block that can compute its output at selected positions only; needs ``attention.Attention``.
 
     With ``queries``, the result equals ``queries.take(output)``, where ``output`` is the result without ``queries``.
     """
@@ -81,19 +78,7 @@ class LastBlock(Block):
     ) -> Tensor:
         if queries is None:
             return super().forward(x, attn_mask=attn_mask)
-        states = queries.take(x)
-        states = states + self.drop_path1(self.ls1(self._attend(self.norm1(x), attn_mask, queries)))
+        states, normed = queries.take(x), self.norm1(x)
+        attended = self.attn(normed, attn_mask=attn_mask, queries_BQD=queries.take(normed))
+        states = states + self.drop_path1(self.ls1(attended))
         return states + self.drop_path2(self.ls2(self.mlp(self.norm2(states))))
-
-    def _attend(self, x_BLD: Tensor, attn_mask: Tensor | None, queries: Positions) -> Tensor:
-        """Return the output of self-attention at the positions in ``queries``: (B, positions per sequence, D)."""
-        attention = cast(Attention, self.attn)
-        heads, width = attention.num_heads, attention.attn_dim
-        to_query, to_key_value = attention.qkv.weight.split([width, 2 * width])
-        query_bias, key_value_bias = attention.qkv.bias.split([width, 2 * width])
-        query = linear(queries.take(x_BLD), to_query, query_bias).unflatten(-1, (heads, -1)).transpose(1, 2)
-        key_value = linear(x_BLD, to_key_value, key_value_bias).unflatten(-1, (2, heads, -1))
-        key, value = key_value.permute(2, 0, 3, 1, 4)
-        dropout = attention.attn_drop.p if self.training else 0.0
-        states = scaled_dot_product_attention(query, key, value, attn_mask=attn_mask, dropout_p=dropout)
-        return attention.proj_drop(attention.proj(states.transpose(1, 2).flatten(2)))

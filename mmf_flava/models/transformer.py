@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmf_flava.config.model import TransformerConfig
+from mmf_flava.models.attention import Attention
 from mmf_flava.models.last_block import LastBlock, Positions, select
 
 
@@ -64,6 +65,7 @@ class Transformer(nn.Module):
                 attn_drop=config.attention_dropout,
                 drop_path=config.drop_path * number / max(config.num_layers - 1, 1),  # as in timm and BEiT
                 norm_layer=norm,  # type: ignore[arg-type]  # timm takes any callable
+                attn_layer=Attention,
             )
             for number, block in enumerate([*[Block] * (config.num_layers - 1), LastBlock])
         )

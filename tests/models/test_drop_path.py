@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mmf_flava.config.model import TransformerConfig
+from mmf_flava.models.attention import Attention
 from mmf_flava.models.last_block import LastBlock, Positions
 from mmf_flava.models.transformer import Transformer
 
@@ -27,7 +28,8 @@ def test_rate_increases_linearly_over_the_blocks():
 def test_a_sample_skips_each_branch_of_a_block_with_the_rate(selected):
     """At rate 0.5, a quarter of the samples skips the block; the branches of other samples are multiplied by two."""
     torch.manual_seed(0)
-    block, states = LastBlock(8, 2, qkv_bias=True, drop_path=0.5), torch.randn(1, 4, 8)
+    block = LastBlock(8, 2, qkv_bias=True, drop_path=0.5, attn_layer=Attention)
+    states = torch.randn(1, 4, 8)
     queries = Positions.first(2000, states.device) if selected else None
     change = block(states.expand(2000, -1, -1), queries=queries)[:, 0] - states[:, 0]
     attention = 2 * block.attn(block.norm1(states))

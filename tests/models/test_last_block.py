@@ -4,6 +4,7 @@ import pytest
 import torch
 from timm.models.vision_transformer import Block
 
+from mmf_flava.models.attention import Attention
 from mmf_flava.models.last_block import LastBlock, Positions
 from tests.models.test_pretraining import build
 
@@ -30,7 +31,8 @@ def test_empty_mask_gives_one_invalid_position():
 @pytest.mark.parametrize("padded", [False, True], ids=["unpadded", "padded"])
 def test_outputs_and_gradients_equal_the_complete_block(padded):
     torch.manual_seed(0)
-    complete, last = (block(8, 2, qkv_bias=True).double() for block in (Block, LastBlock))
+    complete = Block(8, 2, qkv_bias=True).double()
+    last = LastBlock(8, 2, qkv_bias=True, attn_layer=Attention).double()
     for parameter in complete.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     last.load_state_dict(complete.state_dict())
@@ -50,7 +52,7 @@ def test_outputs_and_gradients_equal_the_complete_block(padded):
 
 
 def test_dropout_is_active_in_training_mode_only():
-    block = LastBlock(8, 2, qkv_bias=True, attn_drop=0.5, proj_drop=0.5)
+    block = LastBlock(8, 2, qkv_bias=True, attn_drop=0.5, proj_drop=0.5, attn_layer=Attention)
     states, queries = torch.randn(3, 4, 8), Positions.from_mask(MASK, COUNTS)
     assert not torch.equal(block(states, queries=queries), block(states, queries=queries))
     block.eval()

@@ -16,6 +16,7 @@ from mmf_flava.config.run import TrainingConfig
 from mmf_flava.data.from_recipe import read_recipe
 from mmf_flava.data.masking import IGNORED
 from mmf_flava.errors import UserError
+from mmf_flava.models import attention
 from mmf_flava.models.codebook.dalle_encoder import DalleEncoder
 from mmf_flava.models.codebook.frozen import CHUNK_SIZE
 from mmf_flava.models.dino.pretraining import FlavaDino
@@ -36,6 +37,12 @@ IMAGE = {"params": {"image_size": 32, "patch_size": 8, "codebook_size": 16, "mas
 TEXT = {"params": {"max_length": TOKENS, "pad_to_multiple": 1, "mask_probability": 0.15, "whole_word": True}}
 KINDS = {"pmd": {"image": IMAGE, "text": TEXT}, "imagenet": {"image": IMAGE}, "ccnews_bookcorpus": {"text": TEXT}}
 TOLERANCE = 0.1
+
+
+@pytest.fixture(autouse=True)
+def kernel_of_cuda(monkeypatch):
+    """The estimates are for CUDA, where attention computes in the dtype of its inputs."""
+    monkeypatch.setattr(attention, "SLOW_ON_CPU", ())
 
 
 def recipe(datasets: str, size: int, optimizer: str = "AdamW", **training) -> OmegaConf:

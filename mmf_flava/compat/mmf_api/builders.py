@@ -30,6 +30,8 @@ __all__ = [
     "save_dir",
 ]
 
+FUSED_DEVICES = ("cpu", "cuda")
+
 
 def build_model(config: Any) -> nn.Module:
     """Build the model of the config (``model: name`` with ``model_config.name``) and its losses."""
@@ -51,8 +53,19 @@ class _ParameterGroups(nn.Module):
 
 
 def build_optimizer(groups: list[dict[str, Any]], config: Any) -> torch.optim.Optimizer:
-    """Build the optimizer of the config (``optimizer.type`` and ``optimizer.params``) for these parameter groups."""
-    return mmf_build_optimizer(_ParameterGroups(groups), config)
+    """Build the optimizer of the config (``optimizer.type`` and ``optimizer.params``) for these parameter groups.
+
+    Adam and AdamW use torch's fused kernel, unless ``optimizer.params`` or a group selects an implementation:
+    ``foreach: true`` is torch's default on CUDA, ``fused: false`` its default on CPUs.
+    """
+    optimizer = mmf_build_optimizer(_ParameterGroups(groups), config)
+    # not SGD: its fused kernel fails if a parameter has no gradient in the first update, or a sparse gradient
+    if isinstance(optimizer, torch.optim.Adam):  # also AdamW
+        for group in optimizer.param_groups:
+            chosen = group["fused"] is not None or group["foreach"] is not None
+            if not (chosen or group["capturable"] or group["differentiable"]):
+                group["fused"] = all(p.is_floating_point() and p.device.type in FUSED_DEVICES for p in group["params"])
+    return optimizer
 
 
 def find_in_mmf_zoo(name: str) -> str:
