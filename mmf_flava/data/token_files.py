@@ -21,6 +21,7 @@ from mmf_flava.data.tokenizer import compute_vocabulary_hash, find_special_ids
 from mmf_flava.errors import UserError
 from mmf_flava.files import atomic
 from mmf_flava.files.json_data import read_object
+from mmf_flava.files.npy import write_npy
 from mmf_flava.files.random_access import RandomAccessFile
 from mmf_flava.files.regular_file import open_regular_file
 
@@ -68,8 +69,7 @@ def finish_tokens(
     """
     boundaries = np.concatenate([np.zeros(1, "<u8"), *lengths])
     np.cumsum(boundaries, out=boundaries)
-    with atomic.replace_file(folder / "documents.npy") as temporary, open(temporary, "wb") as file:
-        np.save(file, boundaries, allow_pickle=False)
+    write_npy(folder / "documents.npy", boundaries)
     meta = {
         "version": VERSION,
         "dtype": token_dtype(tokenizer).str,

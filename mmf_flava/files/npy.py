@@ -1,14 +1,16 @@
-"""Reading of ``.npy`` files with arrays of numbers, text or plain data, such as MMF's annotations and features.
+"""Reading and writing of ``.npy`` files, such as MMF's annotations and features: numbers, text or plain data.
 
 Unlike ``numpy.load`` with ``allow_pickle=True``, nothing in the file is executed.
 """
 
 import re
 from math import prod
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from mmf_flava.files import atomic
 from mmf_flava.files.pickle_stack import PickleError
 from mmf_flava.files.plain_pickle import array_from_bytes, parse_dtype, read_pickle
 
@@ -18,6 +20,18 @@ MAX_HEADER = 10_000
 HEADER = re.compile(
     rb"\{'descr': '([<>|=]?)(\w+)', 'fortran_order': (True|False), 'shape': \(((?:\d+L?, ?)*(?:\d+L?)?)\), ?\}\s*"
 )
+
+
+def write_npy(path: Path, array: np.ndarray[Any, Any]) -> None:
+    """Write an array atomically to a ``.npy`` file.
+
+    Raises:
+        OSError: writing failed. That of ``np.save`` for a full disk has no error number.
+    """
+    with atomic.replace_file(path) as temporary, open(temporary, "wb") as file:
+        array = np.ascontiguousarray(array)
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.data)
 
 
 def read_npy(file: BinaryIO) -> Any:

@@ -1,13 +1,15 @@
 """``.npy`` files give the same arrays as ``numpy.load``, and nothing in them is executed."""
 
+import errno
 import io
 import pickle
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mmf_flava.files.npy import read_npy
+from mmf_flava.files.npy import read_npy, write_npy
 from tests.files.hostile_pickles import Canary
 from tests.files.test_plain_pickle import PLAIN, assert_same
 
@@ -75,3 +77,17 @@ def test_flipped_bytes_raise_only_value_errors():
                 read_npy(io.BytesIO(data))
             except ValueError as error:
                 assert len(str(error)) < 400
+
+
+@pytest.mark.parametrize("array", [np.arange(6, dtype="<u8"), np.zeros((0, 48), "<f4"), np.ones((3, 2), "<f4").T])
+def test_arrays_are_written_as_by_numpy(tmp_path, array):
+    write_npy(tmp_path / "a.npy", array)
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(array))
+    assert (tmp_path / "a.npy").read_bytes() == buffer.getvalue()
+
+
+def test_full_disk_is_an_error_with_its_number():
+    with pytest.raises(OSError) as caught:
+        write_npy(Path("/dev/full"), np.arange(10_000))
+    assert caught.value.errno == errno.ENOSPC

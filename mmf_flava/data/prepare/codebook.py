@@ -27,6 +27,7 @@ from mmf_flava.data.record import BadRecord, Records, record_boundary
 from mmf_flava.data.records import open_records
 from mmf_flava.errors import UserError
 from mmf_flava.files import atomic
+from mmf_flava.files.npy import write_npy
 
 MAX_BYTES = 2**29  # memory of the patches
 IMAGES = 500  # images of a task: a few seconds
@@ -158,12 +159,16 @@ class PatchTasks:
                 continue
             patches.append(self._sample(cut_patches(image, options.image_size, options.patch_size), record))
         part = self.folder.part(number)
-        with atomic.replace_file(part) as temporary, open(temporary, "wb") as file:
-            np.save(file, np.concatenate(patches))
-            size = file.tell()
+        write_npy(part, np.concatenate(patches))
         counts = {"rows": len(numbers), "images": len(patches) - 1}
         is_last = number + 1 == self.folder.tasks.count
-        return {"counts": counts, "dropped": dict(dropped), "messages": messages, "bytes": size, "last": is_last}
+        return {
+            "counts": counts,
+            "dropped": dict(dropped),
+            "messages": messages,
+            "bytes": file_size(part),
+            "last": is_last,
+        }
 
     @cached_property
     def _records(self) -> Records:

@@ -8,6 +8,7 @@ import pytest
 from mmf_flava.data.prepare import text
 from mmf_flava.data.prepare.__main__ import main
 from mmf_flava.data.prepare.documents import documents
+from mmf_flava.data.prepare.executors import LOCAL, Executor
 from mmf_flava.data.prepare.source_files import open_text
 from mmf_flava.data.prepare.text_files import text_files
 from mmf_flava.data.token_files import TokenFile
@@ -54,6 +55,18 @@ def test_text_command(corpus, capsys):
     (corpus / "text/3.txt").write_text("a")
     assert command(corpus) == 2
     assert "contains tokens of a different text or vocabulary" in capsys.readouterr().err
+
+
+def test_executor_option(corpus, monkeypatch, capsys):
+    executors = []
+
+    def run(self, out, progress, executor):
+        executors.append(executor)
+        return {"tokens": 1, "documents": 1}
+
+    monkeypatch.setattr(text.TextPreparation, "run", run)
+    assert command(corpus) == command(corpus, "--executor", "local:3") == 0
+    assert executors == [LOCAL, Executor("local", 3)]
 
 
 def test_parquet(corpus):
