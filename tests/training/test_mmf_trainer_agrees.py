@@ -23,7 +23,8 @@ MMF_TRAINER, MODULE, CLASS = {
     "rc10": ("base_trainer", "base_trainer", "BaseTrainer"),
     "main": ("mmf", "mmf_trainer", "MMFTrainer"),
 }[MMF_VERSION]
-ADAM = {"optimizer": {"type": "Adam", "params": {"lr": 0.01, "weight_decay": 0.01}}}
+# MMF's trainer uses torch's default kernel, which rounds differently
+ADAM = {"optimizer": {"type": "Adam", "params": {"lr": 0.01, "weight_decay": 0.01, "fused": False}}}
 CLIPPED = {"optimizer": {"type": "SGD", "params": {"lr": 0.1, "momentum": 0.9}}}
 # the learning rate of MMF 1.0.0rc10 is that of the update before
 SCHEDULE = {"scheduler": {"type": "warmup_linear", "params": {"num_warmup_steps": 5, "num_training_steps": UPDATES}}}
