@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -98,5 +99,10 @@ def _build_indexes(shards: list[Shard]) -> Iterator[Iterator[ShardIndex]]:
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), initializer=exit_with_parent)
     try:
         yield pool.map(_ensure_index, shards)
+    except BrokenProcessPool:
+        raise UserError(
+            "A process that indexes shards was killed, as happens if memory is short. Run the command again: the "
+            "indexes that are written are kept."
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)

@@ -17,7 +17,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from mmf_flava.data.record import BadRecord, Reason
-from mmf_flava.data.tokenizer import compute_vocabulary_hash, find_special_ids
+from mmf_flava.data.tokenizer import compute_settings_hash, compute_vocabulary_hash, find_special_ids
 from mmf_flava.errors import UserError
 from mmf_flava.files import atomic
 from mmf_flava.files.json_data import read_object
@@ -77,6 +77,7 @@ def finish_tokens(
         "tokens": int(boundaries[-1]),
         "vocabulary_size": tokenizer.get_vocab_size(),
         "vocabulary_sha256": compute_vocabulary_hash(tokenizer),
+        "tokenizer_sha256": compute_settings_hash(tokenizer),
         **({"source": source} if source else {}),
         **({"dropped": dict(dropped)} if dropped else {}),
     }

@@ -14,6 +14,7 @@ from mmf_flava.files.hub import NAME, download_from_hub
 from mmf_flava.files.json_data import parse_object
 
 SETTINGS = "tokenizer_config.json"
+SETTINGS_TEXT = "The QUICK fox's naïve café, 北京 3.14 <b> co-op\n\t end"
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -167,6 +168,20 @@ def compute_vocabulary_hash(tokenizer: Tokenizer) -> str:
     for token, number in sorted(tokenizer.get_vocab(with_added_tokens=True).items(), key=lambda item: item[1]):
         digest.update(f"{number}\t{token}\n".encode())
     return digest.hexdigest()
+
+
+def compute_settings_hash(tokenizer: Tokenizer) -> str:
+    """Return the SHA-256 hex digest of a text as the tokenizer normalises and divides it, and of its ids.
+
+    It does not depend on the version of the tokenizers library, unlike the tokenizer's JSON.
+    """
+    text, words = SETTINGS_TEXT, None
+    if tokenizer.normalizer is not None:
+        text = tokenizer.normalizer.normalize_str(text)
+    if tokenizer.pre_tokenizer is not None:
+        words = tokenizer.pre_tokenizer.pre_tokenize_str(text)
+    ids = tokenizer.encode(SETTINGS_TEXT, add_special_tokens=False).ids
+    return hashlib.sha256(str((text, words, ids)).encode()).hexdigest()
 
 
 def build_continuation_table(tokenizer: Tokenizer) -> np.ndarray:

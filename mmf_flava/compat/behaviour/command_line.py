@@ -1,5 +1,6 @@
 """Patches of ``mmf_run`` and ``mmf_predict``: one-line error messages, and a fast start."""
 
+import atexit
 import gc
 import importlib.util
 import os
@@ -48,6 +49,7 @@ def pause_collector(_: None) -> None:
 )
 def resume_collector(_: Any) -> None:
     gc.freeze()
+    atexit.register(gc.unfreeze)  # nanobind prints the objects that the interpreter does not free at its end
     gc.enable()
 
 

@@ -6,6 +6,7 @@ an image depends on the seed and the number of the image only, so that the codeb
 """
 
 import argparse
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,9 +23,10 @@ from mmf_flava.data.prepare.patch_clustering import CodebookOptions, cut_patches
 from mmf_flava.data.prepare.row_tasks import RowProgress
 from mmf_flava.data.prepare.shard_preparation import describe_dropped
 from mmf_flava.data.prepare.tasks import Abandoned, IsDone, Result
-from mmf_flava.data.prepare.work_folder import WorkFolder, file_size
+from mmf_flava.data.prepare.work_folder import INPUT, WorkFolder, file_size
 from mmf_flava.data.record import BadRecord, Records, record_boundary
 from mmf_flava.data.records import open_records
+from mmf_flava.data.records_hash import records_sha256
 from mmf_flava.errors import UserError
 from mmf_flava.files import atomic
 from mmf_flava.files.npy import write_npy
@@ -39,7 +41,7 @@ class CodebookFolder(WorkFolder):
     """The work folder of a codebook."""
 
     def __init__(self, out: Path, input: Mapping[str, Any], count: int):
-        super().__init__(out, out.with_name(f"{out.name}.work"), out, input, count, RESULT_TYPES)
+        super().__init__(out, work_path(out), out, input, count, RESULT_TYPES)
 
     def part(self, number: int) -> Path:
         return self.work / f"{number:05d}.npy"
@@ -60,12 +62,14 @@ class CodebookPreparation:
 
     Args:
         src: paths of the images, see ``open_records``.
+        content: hash of the images.
         numbers: the sampled records, ascending.
         images: records per task.
     """
 
     src: Sequence[Path]
     options: CodebookOptions
+    content: str
     numbers: Sequence[int]
     images: int
 
@@ -85,7 +89,7 @@ class CodebookPreparation:
         folder.walk(folder.tasks, PatchTasks(self, folder, progress).run, progress.add_result)
 
     def folder(self, out: Path) -> CodebookFolder:
-        input = {"src": [str(path.absolute()) for path in self.src], **asdict(self.options)}
+        input = {"src": [str(path.absolute()) for path in self.src], "content": self.content, **asdict(self.options)}
         return CodebookFolder(out, {**input, "numbers": self.numbers}, -(-len(self.numbers) // self.images))
 
     @property
@@ -201,11 +205,25 @@ def prepare_codebook(
         UserError: ``out`` exists, ``src`` has no images, they have fewer patches than there are codes, or another
             codebook is being fitted for ``out``.
     """
+    _check_new(out)
+    rng, records = np.random.default_rng(options.seed), open_records(list(src))
+    numbers = np.sort(rng.permutation(len(records))[: options.images]).tolist()
+    preparation = CodebookPreparation(src, options, records_sha256(records), numbers, IMAGES)
+    _check_new(out)  # opening many images takes a while
+    return preparation.run(out, progress, executor)
+
+
+def _check_new(out: Path) -> None:
+    """Raise UserError if the codebook exists. Delete the work folder of a process that was killed after writing it."""
     if out.exists():
+        if (work := work_path(out)).joinpath(INPUT).is_file():
+            shutil.rmtree(work, ignore_errors=True)
         raise UserError(f"{out}: the file exists. Choose another --out, or delete the file.")
-    rng = np.random.default_rng(options.seed)
-    numbers = np.sort(rng.permutation(len(open_records(list(src))))[: options.images]).tolist()
-    return CodebookPreparation(src, options, numbers, IMAGES).run(out, progress, executor)
+
+
+def work_path(out: Path) -> Path:
+    """Return the path of the work folder."""
+    return out.with_name(f"{out.name}.work")
 
 
 def add_parser(commands: Any) -> None:

@@ -93,7 +93,10 @@ def parse_executor(text: str) -> Executor:
                 "slurm: this process is no job of Slurm (SLURM_ARRAY_TASK_ID is not set). Submit the command with "
                 "sbatch --array, or use local:N"
             )
-        return Executor("local", max(1, int(os.environ.get("SLURM_CPUS_PER_TASK", "1"))))
+        count = os.environ.get("SLURM_CPUS_PER_TASK", "1")
+        if not (count.isdecimal() and 1 <= int(count) <= MAX_WORKERS):
+            raise argparse.ArgumentTypeError(f"slurm: SLURM_CPUS_PER_TASK must be 1 to {MAX_WORKERS}, got {count!r}")
+        return Executor("local", int(count))
     raise argparse.ArgumentTypeError(f"must be local:N with N from 1 to {MAX_WORKERS}, ray or slurm, got {text!r}")
 
 

@@ -7,7 +7,8 @@ The index is a file on disk, see ``image_index``, so that memory does not grow w
 import hashlib
 import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tqdm import tqdm
@@ -25,6 +26,7 @@ from mmf_flava.files.regular_file import read_regular_file
 
 MAX_OPEN_SHARDS = 128
 PROGRESS_DELAY = 2  # seconds until a progress bar is shown
+SAMPLED, SAMPLE_BYTES = 1000, 1 << 16  # files, bytes of each end of a file
 
 
 class ImageSource:
@@ -158,4 +160,15 @@ def fingerprint(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         digest.update(f"{path.name} {path.stat().st_size}\n".encode("utf-8", "replace"))
+    return digest.hexdigest()
+
+
+def sample_sha256(paths: Sequence[Path]) -> str:
+    """Return a hash of the first and the last bytes of files, at most ``SAMPLED`` evenly spaced ones."""
+    digest = hashlib.sha256()
+    for path in paths[:: -(-len(paths) // SAMPLED) or 1]:
+        with suppress(OSError), open(path, "rb") as file:  # an unreadable file is reported when it is needed
+            digest.update(file.read(SAMPLE_BYTES))
+            file.seek(max(0, file.seek(0, os.SEEK_END) - SAMPLE_BYTES))
+            digest.update(file.read(SAMPLE_BYTES))
     return digest.hexdigest()

@@ -2,13 +2,15 @@
 
 A task depends on the input only, so it does not matter which process runs it, or if two do. ``00007.json`` is the
 result of task 7 and is written last, by an atomic rename; a task with a result is never run again. There are no locks:
-an empty file ``00007.0.claim`` says that a process has begun task 7. Other processes take the next task instead. When
-all tasks are claimed, a process claims those without a result a second time (``00007.1.claim``): their process may have
-been killed. It gives up such a task as soon as the result appears.
+an empty file ``00007.0.claim`` says that a process has begun task 7. Other processes take the next task instead. A
+process touches the claim of its task about once per second. If all tasks are claimed, and a claim stays untouched for
+``QUIET`` seconds, because its process was killed or is slow, another process claims the task too (``00007.1.claim``).
+It gives up the task as soon as the result appears.
 """
 
 import itertools
 import os
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +20,10 @@ from typing import Any
 
 from mmf_flava.files import atomic
 from mmf_flava.files.json_data import read_object
+
+QUIET = 5.0  # seconds
+TOUCH = 1.0  # seconds between touches of a claim, at least
+POLL = 0.2  # seconds between looks at the tasks of other processes
 
 Result = dict[str, Any]
 IsDone = Callable[[], bool]
@@ -81,31 +87,26 @@ class TaskFolder:
             FileNotFoundError: the folder was deleted.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        results: dict[int, Result] = {}
-        for level in itertools.count() if self.count != 0 else ():
+        claims, results = _Claims(self.folder), dict[int, Result]()
+        while self.count != 0:
+            before, number = len(results), -1
             for number in itertools.count():
                 if number not in results and (result := self.result(number)) is not None:
                     results[number] = result
                     add(result)
-                elif number not in results and self._claim(number, level, has_ended):
+                elif number not in results and has_ended():
+                    raise Abandoned
+                elif number not in results and (claim := claims.claim(number)) is not None:
+                    is_done = _IsDone(claim, partial(self._is_done, number, has_ended))
                     with suppress(Abandoned):
-                        result = run(number, partial(self._is_done, number, has_ended))
-                        results[number] = self._write(number, result)
+                        results[number] = self._write(number, run(number, is_done))
                 if results.get(number, {}).get("last") or number + 1 == self.count:
                     break
             if all(earlier in results for earlier in range(number + 1)):
                 return [results[earlier] for earlier in range(number + 1)]
+            if len(results) == before:
+                time.sleep(POLL)
         return []
-
-    def _claim(self, number: int, level: int, has_ended: IsDone) -> bool:
-        """Return whether this process is the first to claim a task at a level."""
-        if has_ended():
-            raise Abandoned
-        try:
-            os.close(os.open(self.folder / f"{number:05d}.{level}.claim", os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
-            return False
-        return True
 
     def _is_done(self, number: int, has_ended: IsDone) -> bool:
         return has_ended() or self.result(number) is not None
@@ -114,3 +115,45 @@ class TaskFolder:
         result = {"input": self.input, **result}
         atomic.write_json(self.folder / f"{number:05d}.json", result)
         return result
+
+
+class _IsDone:
+    """Returns whether a task is done, and touches the claim of its process."""
+
+    def __init__(self, claim: Path, is_done: IsDone):
+        self._claim, self._is_done, self._touched = claim, is_done, time.monotonic()
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if now - self._touched >= TOUCH:
+            self._touched = now
+            with suppress(FileNotFoundError):  # the work has ended
+                os.utime(self._claim)
+        return self._is_done()
+
+
+class _Claims:
+    """Claims of tasks for one process, and when it saw the latest change of those of others."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._level = dict[int, int]()
+        self._seen = dict[int, tuple[int, float]]()  # task -> time of the file, time of this process
+
+    def claim(self, number: int) -> Path | None:
+        """Claim a task and return the claim's file; None if another process has claimed it, and may be alive."""
+        while True:
+            path = self._folder / f"{number:05d}.{self._level.get(number, 0)}.claim"
+            try:
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+                return path
+            except FileExistsError:
+                changed, now = path.stat().st_mtime_ns, time.monotonic()
+            last, seen = self._seen.get(number, (-1, now))
+            if changed != last:
+                self._seen[number] = changed, now
+                return None
+            if now - seen < QUIET:
+                return None
+            self._level[number] = self._level.get(number, 0) + 1
+            del self._seen[number]

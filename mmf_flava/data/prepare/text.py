@@ -1,7 +1,6 @@
 """``python -m mmf_flava.data.prepare text``: convert text, JSON, parquet or Arrow files to a folder of token ids."""
 
 import argparse
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from tqdm import tqdm
 from mmf_flava.command import file_path
 from mmf_flava.data.prepare.documents import COLUMNS
 from mmf_flava.data.prepare.executors import LOCAL, Executor, add_executor
-from mmf_flava.data.prepare.image_source import fingerprint
+from mmf_flava.data.prepare.image_source import fingerprint, sample_sha256
 from mmf_flava.data.prepare.row_tasks import RowProgress
 from mmf_flava.data.prepare.shard_preparation import describe_dropped
 from mmf_flava.data.prepare.tasks import Result
@@ -25,7 +24,7 @@ from mmf_flava.data.prepare.text_files import SUFFIXES, text_files
 from mmf_flava.data.prepare.text_tasks import TextTasks, TokenCopy, part_path
 from mmf_flava.data.prepare.work_folder import WorkFolder, file_size
 from mmf_flava.data.token_files import TokenFile, finish_tokens, token_dtype
-from mmf_flava.data.tokenizer import compute_vocabulary_hash, load_tokenizer
+from mmf_flava.data.tokenizer import compute_settings_hash, compute_vocabulary_hash, load_tokenizer
 from mmf_flava.errors import UserError
 from mmf_flava.files.json_data import read_object
 
@@ -52,8 +51,20 @@ class TextFolder(WorkFolder):
             return False
         meta = TokenFile(self.out).meta
         found = {"source": meta.get("source"), "vocabulary": meta["vocabulary_sha256"]}
+        if "tokenizer_sha256" in meta:  # not of an earlier version
+            found["tokenizer"] = meta["tokenizer_sha256"]
         self.check_input({"input": {**self.input, **found}})
         return True
+
+    def begin(self) -> bool:
+        """See ``WorkFolder.begin``. Raise UserError if the folder has tokens of others."""
+        others = [name for name in ("tokens.bin", "documents.npy") if (self.out / name).exists()]
+        unfinished = self.work.is_dir() or any((self.out / name).exists() for name in FORMER)
+        if others and not unfinished and not self.has_end():
+            raise UserError(
+                f"{self.out} contains {others[0]}, which this command has not written. Choose another --out."
+            )
+        return super().begin()
 
     def other_input(self) -> UserError:
         return UserError(
@@ -107,8 +118,15 @@ class TextPreparation:
     def folder(self, out: Path) -> TextFolder:
         source = f"{fingerprint(self.files)} {self.column} {RULES}"
         input = {"source": source, "vocabulary": compute_vocabulary_hash(self.tokenizer)}
-        settings = hashlib.sha256(self.tokenizer.to_str().encode()).hexdigest()  # for example, lower case
-        return self._folder(out, {**input, "tokenizer": settings, "characters": self.characters})
+        return self._folder(
+            out,
+            {
+                **input,
+                "sample": sample_sha256(self.files),
+                "tokenizer": compute_settings_hash(self.tokenizer),
+                "characters": self.characters,
+            },
+        )
 
     def work(self, out: Path, input: Mapping[str, Any], progress: RowProgress | None = None) -> None:
         """Run the tasks that no other process has begun, until all have a result or the metadata are written."""
@@ -153,7 +171,8 @@ def prepare_text(
     Raises:
         UserError: see ``TextPreparation.run``.
     """
-    return TextPreparation(text_files(src), column, load_tokenizer(tokenizer), CHARACTERS).run(out, progress, executor)
+    files = [path for path in text_files(src) if out.absolute() not in path.absolute().parents]  # not the output
+    return TextPreparation(files, column, load_tokenizer(tokenizer), CHARACTERS).run(out, progress, executor)
 
 
 def add_parser(commands: Any) -> None:

@@ -106,7 +106,7 @@ def run(images, out, size=3, executor=LOCAL, **options):
     """Fit with tasks of ``size`` images. The limit of the memory leaves three patches of each image."""
     sizes = CodebookOptions(8, 2, 5, **options)
     numbers = list(range(len(list(images.iterdir()))))
-    return CodebookPreparation([images], sizes, numbers, size).run(out, False, executor)
+    return CodebookPreparation([images], sizes, "hash", numbers, size).run(out, False, executor)
 
 
 @pytest.fixture
@@ -201,3 +201,26 @@ def test_command_with_an_executor_fits_by_one_thread_too(tmp_path):
     command = [sys.executable, "-m", "mmf_flava.data.prepare", *words, "--out", str(tmp_path / "out")]
     subprocess.run([*command, "--executor", "local:2"], check=True, timeout=120)
     assert (tmp_path / "alone").read_bytes() == (tmp_path / "out").read_bytes()
+
+
+def test_other_images_under_the_same_names_are_another_input(images, tmp_path, monkeypatch):
+    """The codebook of an interrupted command is not fitted to old and new images."""
+    monkeypatch.setattr(CodebookPreparation, "_fit", Mock(side_effect=KeyboardInterrupt))
+    options, out = CodebookOptions(8, 4, 3), tmp_path / "a.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        prepare_codebook([images], out, options, progress=False)
+    monkeypatch.undo()
+    Image.new("RGB", (8, 8), "red").save(images / "00.png")
+    with pytest.raises(UserError, match="a codebook of other images or options"):
+        prepare_codebook([images], out, options, progress=False)
+
+
+def test_work_of_a_command_that_was_killed_after_the_end_is_deleted(images, tmp_path):
+    out = tmp_path / "a.safetensors"
+    prepare_codebook([images], out, CodebookOptions(8, 4, 3), progress=False)
+    work = tmp_path / "a.safetensors.work"
+    work.mkdir()
+    (work / "input.json").touch()
+    with pytest.raises(UserError, match="the file exists"):
+        prepare_codebook([images], out, CodebookOptions(8, 4, 3), progress=False)
+    assert not work.exists()

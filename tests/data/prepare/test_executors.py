@@ -238,6 +238,13 @@ def test_invalid_executors_are_errors(monkeypatch):
     for text in ("local", "local:0", "local:x", "spark", "ray:2", "slurm"):
         with pytest.raises(argparse.ArgumentTypeError, match="sbatch --array" if text == "slurm" else "local:N"):
             parse_executor(text)
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "4")
+    assert parse_executor("slurm") == Executor("local", 4)
+    for count in ("abc", "-3", "0"):
+        monkeypatch.setenv("SLURM_CPUS_PER_TASK", count)
+        with pytest.raises(argparse.ArgumentTypeError, match="SLURM_CPUS_PER_TASK must be 1 to 1024"):
+            parse_executor("slurm")
 
 
 def test_missing_ray_leaves_the_work_of_others(tmp_path, monkeypatch):

@@ -2,10 +2,19 @@
 
 import itertools
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from mmf_flava.data.prepare import tasks
 from mmf_flava.data.prepare.tasks import Abandoned, TaskFolder
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch):
+    monkeypatch.setattr(tasks, "QUIET", 0.05)
+    monkeypatch.setattr(tasks, "POLL", 0.06)
 
 
 def square(number, is_done):
@@ -94,3 +103,26 @@ def test_work_that_others_have_finished_ends(tmp_path):
             lambda number, is_done: done.append(number) or square(number, is_done), has_ended=lambda: next(ended)
         )
     assert done == [0, 1, 2]
+
+
+def test_a_task_whose_process_lives_is_not_run_twice(tmp_path, monkeypatch):
+    """The second process waits for the task of the first, which takes longer than a process may be quiet."""
+    monkeypatch.setattr(tasks, "TOUCH", 0.01)
+    monkeypatch.setattr(tasks, "QUIET", 0.5)
+    folder, second = TaskFolder(tmp_path, "input", 1), []
+
+    def run(number, is_done):
+        with ThreadPoolExecutor() as threads:
+            found = threads.submit(folder.walk, lambda number, is_done: second.append(number))
+            end = time.monotonic() + 1.5
+            while time.monotonic() < end:
+                assert not is_done()
+                time.sleep(0.02)
+            waiting.append(found)
+            threads.shutdown(wait=False)
+            return square(number, is_done)
+
+    waiting = []
+    monkeypatch.setattr(ThreadPoolExecutor, "__exit__", lambda *_: None)
+    assert squares(folder.walk(run)) == squares(waiting[0].result()) == [0]
+    assert not second

@@ -4,6 +4,7 @@ import os
 import random
 
 import pytest
+from tokenizers.normalizers import BertNormalizer
 
 from mmf_flava.data.prepare import text
 from mmf_flava.data.prepare.__main__ import main
@@ -134,3 +135,34 @@ def test_lines_are_bounded(tmp_path, monkeypatch, suffix):
         file.write("a\n" + "\0" * 11)
     with open_text(path) as lines, pytest.raises(UserError, match=rf"a{suffix}: a line has more than 10 characters\."):
         list(lines)
+
+
+def test_other_settings_of_the_tokenizer_are_another_input(corpus, capsys):
+    assert command(corpus) == 0
+    cased = build_wordpiece([*SPECIAL_TOKENS, "a", "b", "c"])
+    cased.normalizer = BertNormalizer(lowercase=False)
+    cased.save(str(corpus / "tokenizer" / "tokenizer.json"))
+    assert command(corpus) == 2
+    assert "contains tokens of a different text or vocabulary" in capsys.readouterr().err
+
+
+def test_text_of_the_same_size_is_not_added_to_an_interrupted_one(corpus, monkeypatch, capsys):
+    monkeypatch.setattr(text.TextPreparation, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert command(corpus) == 130
+    monkeypatch.undo()
+    (corpus / "text" / "1.txt").write_text("b a\nc\n\n\n c c\n")
+    assert command(corpus) == 2
+    assert "different text" in capsys.readouterr().err
+
+
+def test_tokens_of_others_are_not_overwritten(corpus, capsys):
+    (corpus / "out").mkdir()
+    (corpus / "out" / "tokens.bin").write_text("mine")
+    assert command(corpus) == 2
+    assert "tokens.bin, which this command has not written" in capsys.readouterr().err
+    assert (corpus / "out" / "tokens.bin").read_text() == "mine"
+
+
+def test_output_inside_the_source_is_no_text(corpus):
+    words = [*arguments(corpus), "--out", str(corpus / "text" / "out")]
+    assert main(words) == main(words) == 0
