@@ -98,8 +98,13 @@ class TaskFolder:
                     raise Abandoned
                 elif number not in results and (claim := claims.claim(number)) is not None:
                     is_done = _IsDone(claim, partial(self._is_done, number, has_ended))
-                    with suppress(Abandoned):
+                    try:
                         results[number] = self._write(number, run(number, is_done))
+                    except Abandoned:
+                        pass
+                    except BaseException:
+                        claim.unlink(missing_ok=True)  # nobody needs to wait for the end of this process
+                        raise
                 if results.get(number, {}).get("last") or number + 1 == self.count:
                     break
             if all(earlier in results for earlier in range(number + 1)):
@@ -137,23 +142,33 @@ class _Claims:
 
     def __init__(self, folder: Path):
         self._folder = folder
-        self._level = dict[int, int]()
-        self._seen = dict[int, tuple[int, float]]()  # task -> time of the file, time of this process
+        self._levels = dict[int, int]()  # claims of a task
+        self._seen = dict[int, tuple[tuple[int, int], float]]()  # task -> level and time of its last claim, own time
 
     def claim(self, number: int) -> Path | None:
         """Claim a task and return the claim's file; None if another process has claimed it, and may be alive."""
         while True:
-            path = self._folder / f"{number:05d}.{self._level.get(number, 0)}.claim"
-            try:
+            level = self._levels.get(number, 0)
+            while os.path.lexists(path := self._path(number, level)):
+                level += 1
+            self._levels[number] = level
+            if level and not self._is_quiet(number, level - 1):
+                return None
+            with suppress(FileExistsError):
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL))
                 return path
-            except FileExistsError:
-                changed, now = path.stat().st_mtime_ns, time.monotonic()
-            last, seen = self._seen.get(number, (-1, now))
-            if changed != last:
-                self._seen[number] = changed, now
-                return None
-            if now - seen < QUIET:
-                return None
-            self._level[number] = self._level.get(number, 0) + 1
-            del self._seen[number]
+
+    def _path(self, number: int, level: int) -> Path:
+        return self._folder / f"{number:05d}.{level}.claim"
+
+    def _is_quiet(self, number: int, level: int) -> bool:
+        """Return whether a claim was not touched for ``QUIET`` seconds, or was deleted."""
+        try:
+            found = level, self._path(number, level).lstat().st_mtime_ns
+        except FileNotFoundError:
+            return True
+        seen, since = self._seen.setdefault(number, (found, time.monotonic()))
+        if seen != found:
+            self._seen[number] = found, time.monotonic()
+            return False
+        return time.monotonic() - since >= QUIET

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import importlib.util
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from mmf_flava.data.prepare import tasks
 from mmf_flava.data.prepare.__main__ import main
 from mmf_flava.data.prepare.executors import LOCAL, MAX_DEATHS, Executor, parse_executor
 from mmf_flava.data.prepare.row_tasks import RowResult
@@ -23,6 +25,8 @@ from mmf_flava.errors import UserError
 
 from .process_kills import read_files, run_two_concurrently
 
+if multiprocessing.current_process().name != "MainProcess":
+    tasks.QUIET = 0.3  # workers import this module, and a task takes a millisecond
 ROWS = 23
 SBATCH = Path(__file__).parents[3] / "projects/flava/slurm/prepare.sbatch"
 EXECUTORS = [

@@ -126,3 +126,17 @@ def test_a_task_whose_process_lives_is_not_run_twice(tmp_path, monkeypatch):
     monkeypatch.setattr(ThreadPoolExecutor, "__exit__", lambda *_: None)
     assert squares(folder.walk(run)) == squares(waiting[0].result()) == [0]
     assert not second
+
+
+def test_the_task_of_an_interrupted_process_is_free_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks, "QUIET", 1000)
+    folder = TaskFolder(tmp_path, "input")
+
+    def interrupted(number, is_done):
+        if number == 2:
+            raise KeyboardInterrupt
+        return square(number, is_done)
+
+    with pytest.raises(KeyboardInterrupt):
+        folder.walk(interrupted)
+    assert squares(folder.walk(square)) == [0, 1, 4, 9, 16]
