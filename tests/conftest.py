@@ -1,6 +1,7 @@
 """Fixtures: MMF's commands in a subprocess, a local HTTP server and an empty download cache."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -84,6 +85,14 @@ def run_state(module_without_earlier_run):
     _run_state()
     if before:
         sys.modules["mmf.common.registry"].registry.mapping["state"].update(before)
+
+
+@pytest.fixture(autouse=True)
+def default_sigterm():
+    """Restore the handler of SIGTERM, which commands replace: processes that a test starts would inherit it."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import pickle
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
@@ -53,8 +54,8 @@ def test_a_row_is_named_by_its_line_in_the_table(path):
 
 
 def test_processes_share_the_stored_rows(path):
-    with multiprocessing.get_context("fork").Pool(3) as pool:
-        found = pool.map(_labels, [path] * 6)
+    with ProcessPoolExecutor(3, multiprocessing.get_context("fork")) as pool:
+        found = list(pool.map(_labels, [path] * 6))
     assert found == [[str(n % 3) for n in range(300)]] * 6 and len(stored()) == 1
 
 
