@@ -65,8 +65,9 @@ class TaskFolder:
         return result if is_valid and result.get("input") == self.input else None
 
     def forget(self, number: int) -> None:
-        """Delete the result of a task, so that it is run again."""
-        (self.folder / f"{number:05d}.json").unlink(missing_ok=True)
+        """Delete the result and the claims of a task, so that it is run again."""
+        for path in (self.folder / f"{number:05d}.json", *self.folder.glob(f"{number:05d}.*.claim")):
+            path.unlink(missing_ok=True)
 
     def walk(
         self,

@@ -132,7 +132,7 @@ def test_reading_begins_at_the_last_known_place(tmp_path, files, expected, monke
         return documents(*arguments)
 
     monkeypatch.setattr(text_tasks, "Documents", read)
-    for name in ("00004.json", "00004.0.claim", "00006.0.claim"):
+    for name in ("00004.json", "00004.0.claim"):
         (folder.work / name).unlink()
     (folder.work / "00003.place").write_text('{"input": "other", "place": [1, [0, ""]]}')
     (folder.work / "00002.place").write_text("rubbish")
