@@ -95,17 +95,8 @@ class TaskFolder:
                 if number not in results and (result := self.result(number)) is not None:
                     results[number] = result
                     add(result)
-                elif number not in results and has_ended():
-                    raise Abandoned
-                elif number not in results and (claim := claims.claim(number)) is not None:
-                    is_done = _IsDone(claim, partial(self._is_done, number, has_ended))
-                    try:
-                        results[number] = self._write(number, run(number, is_done))
-                    except Abandoned:
-                        pass
-                    except BaseException:
-                        claim.unlink(missing_ok=True)  # nobody needs to wait for the end of this process
-                        raise
+                elif number not in results and (result := self._run(number, run, claims, has_ended)) is not None:
+                    results[number] = result
                 if results.get(number, {}).get("last") or number + 1 == self.count:
                     break
             if all(earlier in results for earlier in range(number + 1)):
@@ -113,6 +104,22 @@ class TaskFolder:
             if len(results) == before:
                 time.sleep(POLL)
         return []
+
+    def _run(
+        self, number: int, run: Callable[[int, IsDone], Result], claims: "_Claims", has_ended: IsDone
+    ) -> Result | None:
+        """Run a task and return its result; None if another process runs it. For the arguments, see ``walk``."""
+        if has_ended():
+            raise Abandoned
+        if (claim := claims.claim(number)) is None:
+            return None
+        try:
+            return self._write(number, run(number, _IsDone(claim, partial(self._is_done, number, has_ended))))
+        except Abandoned:
+            return None
+        except BaseException:
+            claim.unlink(missing_ok=True)  # nobody needs to wait for the end of this process
+            raise
 
     def _is_done(self, number: int, has_ended: IsDone) -> bool:
         return has_ended() or self.result(number) is not None
