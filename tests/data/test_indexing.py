@@ -126,3 +126,10 @@ def test_invalid_shard_raises_also_from_other_processes(unindexed_shards, monkey
     unindexed_shards[2].unlink()
     with pytest.raises(UserError, match=r"2\.tar: the shard cannot be read \(No such file"):
         open_indexes(unindexed_shards)
+
+
+def test_killed_process_is_an_error(unindexed_shards, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(shard_index, "scan_shard", lambda path: os._exit(1))
+    with pytest.raises(UserError, match="A process that indexes shards was killed"):
+        open_indexes(unindexed_shards)
