@@ -85,7 +85,7 @@ class TrainingLoop(TrainerAttributes):
         return losses.means
 
     def _stop_requested(self) -> bool:
-        """Return whether any process received a signal before the check of the update, so that no device waits."""
+        """Return whether any process received a signal; of several processes, before the check of the last update."""
         return self.signals.name is not None if world_size() == 1 else self.guard.stop_requested
 
     def _accumulate(self, batch: Any, update: UpdateLosses) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,6 @@ from mmf_flava.compat.patch import patch, wrap
 from mmf_flava.config.close_matches import close_matches, did_you_mean
 from mmf_flava.errors import UserError
 
-COLLECTOR = (
-    "the imports create half a million objects that live until the end; looking for garbage among them takes a second "
-    "of processor time"
-)
 UNTIL_LAZY = "MMF imports its models only when they are used"
 
 
@@ -26,27 +23,23 @@ def _in_flava_script(_: Any) -> bool:
     return command_line.in_script() and flava_run.process_is_flava()
 
 
-@patch(
+collector = partial(
+    patch,
     "mmf_cli.run",
-    when="before",
-    what="the garbage collector is off while MMF is imported",
-    why=COLLECTOR,
+    why="the imports create half a million objects that live until the end; looking for garbage among them takes a "
+    "second of processor time",
     since="Python 3.11",
     until=UNTIL_LAZY,
     needed=_in_flava_script,
 )
+
+
+@collector(when="before", what="the garbage collector is off while MMF is imported")
 def pause_collector(_: None) -> None:
     gc.disable()
 
 
-@patch(
-    "mmf_cli.run",
-    what="the garbage collector is on again, and skips the imported objects",
-    why=COLLECTOR,
-    since="Python 3.11",
-    until=UNTIL_LAZY,
-    needed=_in_flava_script,
-)
+@collector(what="the garbage collector is on again, and skips the imported objects")
 def resume_collector(_: Any) -> None:
     gc.freeze()
     atexit.register(gc.unfreeze)  # nanobind prints the objects that the interpreter does not free at its end

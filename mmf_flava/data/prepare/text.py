@@ -116,17 +116,14 @@ class TextPreparation:
         return read_object(folder.end)
 
     def folder(self, out: Path) -> TextFolder:
-        source = f"{fingerprint(self.files)} {self.column} {RULES}"
-        input = {"source": source, "vocabulary": compute_vocabulary_hash(self.tokenizer)}
-        return self._folder(
-            out,
-            {
-                **input,
-                "sample": sample_sha256(self.files),
-                "tokenizer": compute_settings_hash(self.tokenizer),
-                "characters": self.characters,
-            },
-        )
+        input = {
+            "source": f"{fingerprint(self.files)} {self.column} {RULES}",
+            "sample": sample_sha256(self.files),
+            "vocabulary": compute_vocabulary_hash(self.tokenizer),
+            "tokenizer": compute_settings_hash(self.tokenizer),
+            "characters": self.characters,
+        }
+        return self._folder(out, input)
 
     def work(self, out: Path, input: Mapping[str, Any], progress: RowProgress | None = None) -> None:
         """Run the tasks that no other process has begun, until all have a result or the metadata are written."""
